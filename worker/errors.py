@@ -1,0 +1,203 @@
+"""Every error that this project raises on purpose.
+
+DashtamError
+├── ConfigurationError          startup is refused; names the variable, never its value
+├── NotFound                    an id that no row has
+├── Refused                     the present state does not allow this; says what would
+├── EncryptionError             a ciphertext that no key opens, or that belongs to another row
+├── Fenced                      another worker took over; nothing was written
+├── Unavailable                 Postgres or Redis is out of reach just now
+├── BadRecord                   one record of a page cannot be trusted; it goes to quarantine
+└── ProviderError               what a provider's answer means, with its scope
+    ├── AccessExpired           the access token is refused: refresh once and go on
+    ├── ReauthRequired          the grant is dead: only the user can mend it
+    ├── AppMisconfigured        our client credentials or product are refused: only the operator can mend it
+    ├── RateLimited             try again at `retry_at`
+    ├── InstitutionDown         the bank behind the provider is out
+    ├── Transient               worth trying again
+    │   └── OutcomeUnknown      the request may have been acted upon, and no answer says so
+    ├── NotReady                the provider is still preparing the data
+    ├── PagingRestart           start again from the loop's first cursor
+    ├── AccountGone             one account no longer exists there
+    ├── Unsupported             this login has no such product
+    ├── BadRequest              we asked wrongly; asking again will not help
+    └── BadPayload              an answer that cannot be read as what it should be
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Scope(StrEnum):
+    """How far an error reaches, widest first."""
+
+    APP = "app"
+    INSTITUTION = "institution"
+    PROVIDER = "provider"
+    ACCOUNT = "account"
+    REQUEST = "request"
+
+
+class DashtamError(Exception):
+    """Base of all errors raised on purpose. The message is safe to log and to show."""
+
+
+class ConfigurationError(DashtamError):
+    """The configuration is missing something or unsafe. Names the variable, never its value."""
+
+
+class NotFound(DashtamError):  # noqa: N818 - reads better where it is raised
+    """No row has this id."""
+
+
+class Refused(DashtamError):  # noqa: N818
+    """The present state does not allow the action; the message says what would."""
+
+
+class EncryptionError(DashtamError):
+    """A ciphertext that no configured key opens, or that is bound to another row, kind or generation."""
+
+
+class Fenced(DashtamError):  # noqa: N818
+    """Another worker has taken over this token or run; this one's write was refused and nothing changed."""
+
+
+class Unavailable(DashtamError):  # noqa: N818
+    """Postgres or Redis could not be reached; what was due stays due."""
+
+
+class BadRecord(DashtamError):  # noqa: N818
+    """One record cannot be trusted.
+
+    Attributes:
+        reason: short stable word for counting, for example `amount_not_finite`.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class ProviderError(DashtamError):
+    """What a provider's answer, or its silence, means.
+
+    Attributes:
+        kind: stable word stored with attempts and runs.
+        scope: how far the trouble reaches.
+        reason: the provider's own code, sanitised and short; safe to store and show.
+        retry_at: not before this time, when the provider said so.
+        account_key: provider's account id, for errors of one account.
+    """
+
+    kind: ClassVar[str] = "provider_error"
+    default_scope: ClassVar[Scope] = Scope.PROVIDER
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        scope: Scope | None = None,
+        retry_at: datetime | None = None,
+        account_key: str | None = None,
+    ) -> None:
+        super().__init__(f"{self.kind} ({reason})")
+        self.reason = reason
+        self.scope = scope or self.default_scope
+        self.retry_at = retry_at
+        self.account_key = account_key
+
+
+class AccessExpired(ProviderError):  # noqa: N818
+    """The access token is refused on a data call."""
+
+    kind = "access_expired"
+
+
+class ReauthRequired(ProviderError):  # noqa: N818
+    """The grant is dead, revoked or expired."""
+
+    kind = "reauth_required"
+
+
+class AppMisconfigured(ProviderError):  # noqa: N818
+    """The provider refuses our application, not the user."""
+
+    kind = "app_misconfigured"
+    default_scope = Scope.APP
+
+
+class RateLimited(ProviderError):  # noqa: N818
+    """Over a quota. `retry_at` is None when the provider named no time."""
+
+    kind = "rate_limited"
+    default_scope = Scope.APP
+
+
+class InstitutionDown(ProviderError):  # noqa: N818
+    """The institution behind the provider does not answer."""
+
+    kind = "institution_down"
+    default_scope = Scope.INSTITUTION
+
+
+class Transient(ProviderError):  # noqa: N818
+    """A failure that may pass by itself; the request was not acted upon."""
+
+    kind = "transient"
+    default_scope = Scope.REQUEST
+
+
+class OutcomeUnknown(Transient):
+    """The request was sent and may have been acted upon; no readable answer came."""
+
+    kind = "outcome_unknown"
+
+
+class NotReady(ProviderError):  # noqa: N818
+    """The provider is still preparing the data."""
+
+    kind = "not_ready"
+
+
+class PagingRestart(ProviderError):  # noqa: N818
+    """The books changed under the pages; start again from the loop's first cursor.
+
+    Attributes:
+        feed: the feed whose loop must restart.
+    """
+
+    kind = "paging_restart"
+
+    def __init__(self, reason: str, *, feed: str) -> None:
+        super().__init__(reason)
+        self.feed = feed
+
+
+class AccountGone(ProviderError):  # noqa: N818
+    """One account no longer exists at the provider."""
+
+    kind = "account_gone"
+    default_scope = Scope.ACCOUNT
+
+
+class Unsupported(ProviderError):  # noqa: N818
+    """The login has no such product or data."""
+
+    kind = "unsupported"
+
+
+class BadRequest(ProviderError):  # noqa: N818
+    """We asked wrongly; the same request will fail again."""
+
+    kind = "bad_request"
+    default_scope = Scope.REQUEST
+
+
+class BadPayload(ProviderError):  # noqa: N818
+    """The answer is not what the provider's interface promises."""
+
+    kind = "bad_payload"
+    default_scope = Scope.REQUEST

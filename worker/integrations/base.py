@@ -1,0 +1,222 @@
+"""What an integration is: one provider API behind one interface.
+
+Refresh is a capability, not a duty; a sync is a stream of pages; cursors belong to feeds (one per login, one per
+account, or none). An integration never touches the database and holds no state between calls: whatever must survive is
+in the page's cursor, and a sync that broke off anywhere goes on from the committed cursors alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import ClassVar, NamedTuple, Protocol
+from uuid import UUID
+
+from worker.errors import ProviderError
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, TransactionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a call is made: for quotas and logs, never sent.
+
+    Attributes:
+        provider_id: None for calls of the application itself.
+        manual: a person waits; may use the share of the quota that is kept back.
+    """
+
+    provider_id: UUID | None = None
+    manual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit that the provider publishes.
+
+    Attributes:
+        scope: `app` (all logins together), `provider` (one login), `account` (one account and endpoint).
+        endpoint: which endpoint it counts; None for all.
+        daily: counted per UTC day and kept in Postgres; otherwise a moving window in Redis.
+    """
+
+    scope: str
+    limit: int
+    per_seconds: int
+    endpoint: str | None = None
+    daily: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshPolicy:
+    """When tokens of an integration are refreshed.
+
+    Attributes:
+        default_lifetime: used when the answer names no `expires_in`.
+        max_lifetime: longer answers are clamped to it.
+        margin, margin_share: a refresh is due the larger of `margin` and this share of the lifetime before expiry,
+            but never before half of the lifetime is over.
+    """
+
+    default_lifetime: timedelta
+    max_lifetime: timedelta = timedelta(days=1)
+    margin: timedelta = timedelta(minutes=5)
+    margin_share: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TokenAnswer:
+    """What an exchange or a refresh gave.
+
+    Attributes:
+        refresh_token: None when the answer had none: the old one stays.
+        lifetime: of the access token, coerced and clamped; None when it does not expire.
+        grant_expires_at: end of the consent; set by an exchange alone, a refresh never moves it.
+        external_id: the provider's own id of the login (Plaid: item_id).
+        flags: repairs made while reading, for example `expires_in_clamped`.
+    """
+
+    access_token: str
+    refresh_token: str | None = None
+    lifetime: timedelta | None = None
+    scope: str | None = None
+    grant_expires_at: datetime | None = None
+    external_id: str | None = None
+    flags: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Tokens stay out of tracebacks and logs."""
+        return f"TokenAnswer(lifetime={self.lifetime}, flags={self.flags})"
+
+
+class RawRecord(NamedTuple):
+    """A transaction as received, not yet read.
+
+    Attributes:
+        key: the provider's transaction id, or a fingerprint of the content where it gives none.
+        account_key: the provider's account id.
+        raw: the record's own JSON text; equal text means an unchanged record, which is then never read.
+    """
+
+    key: str
+    account_key: str
+    raw: bytes
+
+
+class Removal(NamedTuple):
+    """A transaction that the provider withdraws. `account_key` is None when the feed does not say."""
+
+    key: str
+    account_key: str | None
+
+
+class Window(NamedTuple):
+    """Days, both included, for which a page lists every transaction of an account."""
+
+    account_key: str
+    first: date
+    last: date
+
+
+@dataclass(slots=True, kw_only=True)
+class Page:
+    """One answer's worth of a sync, applied in one transaction with its cursor.
+
+    Attributes:
+        feed: whose cursor this page moves; "" when it moves none.
+        cursor: the place after this page; None leaves the stored one.
+        more: the feed's loop goes on; the loop's first cursor is kept until it ends.
+        accounts_complete: `accounts` is the whole listing, so that accounts missing from it have vanished.
+        holdings_complete_for: accounts whose whole set of positions is in `holdings`.
+        map_transaction: reads one of `transactions`; raises `BadRecord`.
+        windows: what `transactions` lists completely: pending rows in there that are not listed are withdrawn.
+        rejects: records that could not be read; they go to quarantine.
+        problems: trouble with a part of the login; the rest goes on. `NotReady` schedules, all others make the run
+            partial.
+    """
+
+    feed: str = ""
+    cursor: str | None = None
+    more: bool = False
+    accounts: Sequence[AccountRecord] = ()
+    accounts_complete: bool = False
+    balances: Sequence[BalanceRecord] = ()
+    holdings: Sequence[HoldingRecord] = ()
+    holdings_complete_for: frozenset[str] = frozenset()
+    transactions: Sequence[RawRecord] = ()
+    map_transaction: Callable[[RawRecord], TransactionRecord] | None = None
+    removals: Sequence[Removal] = ()
+    windows: Sequence[Window] = ()
+    rejects: Sequence[Reject] = ()
+    problems: Sequence[ProviderError] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRequest:
+    """What `pages` starts from.
+
+    Attributes:
+        cursors: committed cursor of each feed; a feed that is missing starts from its beginning.
+        since: for feeds by date, go back to this day whatever the cursor says.
+        backfill: how far a first sync goes back.
+        overlap: how far an increment by date re-reads.
+        window: longest span that one request by date asks for.
+    """
+
+    caller: Caller
+    access_token: str = field(repr=False)
+    cursors: Mapping[str, str]
+    now: datetime
+    since: date | None = None
+    backfill: timedelta = timedelta(days=730)
+    overlap: timedelta = timedelta(days=10)
+    window: timedelta = timedelta(days=90)
+
+
+class Integration(Protocol):
+    """One provider API.
+
+    Attributes:
+        key: `provider_key` of the logins that it serves.
+        link_kind: `oauth` (authorise URL and callback) or `token` (a token from the provider's own front end).
+        refresh_policy: None when its tokens are not refreshed.
+        mapping_version: raised whenever mapping changes, so that stored rows are read anew.
+    """
+
+    key: ClassVar[str]
+    name: ClassVar[str]
+    link_kind: ClassVar[str]
+    refresh_policy: ClassVar[RefreshPolicy | None]
+    quotas: ClassVar[tuple[Quota, ...]]
+    mapping_version: ClassVar[int]
+
+    def authorize_url(self, state: str) -> str:
+        """Where the user consents (`link_kind` oauth). Raises `Unsupported` otherwise."""
+        ...
+
+    async def exchange(self, caller: Caller, code: str, *, now: datetime) -> TokenAnswer:
+        """Turns an authorisation code or public token into a credential. Raises `ProviderError`."""
+        ...
+
+    async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
+        """Presents the refresh token once.
+
+        Raises:
+            ReauthRequired: the grant is dead.
+            AppMisconfigured: our own credential is refused.
+            OutcomeUnknown: sent, and no readable answer came: the token may have been used up.
+            RateLimited, Transient, …: not acted upon; the token is unharmed.
+        """
+        ...
+
+    async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
+        """Ends the grant at the provider. False when the provider has no way to do so."""
+        ...
+
+    def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Everything new since the cursors, page by page.
+
+        Each page is committed before the next is asked for. Raises `AccessExpired`, `PagingRestart` and all others of
+        `ProviderError` that stop the whole sync.
+        """
+        ...

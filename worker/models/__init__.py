@@ -1,0 +1,46 @@
+"""Tables, one file per noun, and the inputs that create their rows."""
+
+from worker.models.account import Account, Balance, Holding, HoldingDay, Security
+from worker.models.base import Base, new_id
+from worker.models.operations import (
+    Heartbeat,
+    IntegrationState,
+    Notice,
+    ProviderAuditLog,
+    QuotaDay,
+    TaskDelivery,
+    TaskFailure,
+)
+from worker.models.provider import Provider, ProviderCreate
+from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun
+from worker.models.token import LinkState, ProviderToken, TokenRefresh
+from worker.models.transaction import Transaction
+from worker.models.user import User
+
+__all__ = [
+    "Account",
+    "Balance",
+    "Base",
+    "BookDrift",
+    "Heartbeat",
+    "Holding",
+    "HoldingDay",
+    "IntegrationState",
+    "LinkState",
+    "Notice",
+    "Provider",
+    "ProviderAuditLog",
+    "ProviderCreate",
+    "ProviderToken",
+    "Quarantine",
+    "QuotaDay",
+    "Security",
+    "SyncCursor",
+    "SyncRun",
+    "TaskDelivery",
+    "TaskFailure",
+    "TokenRefresh",
+    "Transaction",
+    "User",
+    "new_id",
+]

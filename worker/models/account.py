@@ -1,0 +1,121 @@
+"""Accounts, what they are worth, and what they hold."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.models.base import Base, CreatedAt, Id, finite
+
+
+class Account(Base):
+    """One account of a provider, as last listed."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (UniqueConstraint("provider_id", "provider_account_id"),)
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_account_id: Mapped[str]
+    provider_ref: Mapped[str | None]
+    name: Mapped[str]
+    official_name: Mapped[str | None]
+    mask: Mapped[str | None]
+    type: Mapped[str]
+    subtype: Mapped[str]
+    provider_type: Mapped[str | None]
+    provider_subtype: Mapped[str | None]
+    margin: Mapped[bool] = mapped_column(default=False, server_default="false")
+    currency: Mapped[str]
+    status: Mapped[str]
+    content_hash: Mapped[bytes]
+    run_id: Mapped[UUID | None]
+    created_at: Mapped[CreatedAt]
+
+
+class Balance(Base):
+    """A snapshot of what the provider states, taken when it changed or once a day."""
+
+    __tablename__ = "balances"
+    __table_args__ = (
+        Index("ix_balances_latest", "account_id", "taken_at"),
+        Index("ix_balances_taken_at", "taken_at"),
+        *finite("current", "available", "credit_limit", "cash", "market_value"),
+    )
+
+    id: Mapped[Id]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    current: Mapped[Decimal | None]
+    available: Mapped[Decimal | None]
+    credit_limit: Mapped[Decimal | None]
+    cash: Mapped[Decimal | None]
+    market_value: Mapped[Decimal | None]
+    currency: Mapped[str]
+    as_of: Mapped[datetime | None]
+    source: Mapped[str]
+    content_hash: Mapped[bytes]
+    run_id: Mapped[UUID | None]
+    taken_at: Mapped[datetime]
+
+
+class Security(Base):
+    """An instrument, shared across providers."""
+
+    __tablename__ = "securities"
+    __table_args__ = (*finite("multiplier"),)
+
+    id: Mapped[Id]
+    key: Mapped[str] = mapped_column(unique=True)
+    type: Mapped[str]
+    symbol: Mapped[str | None]
+    name: Mapped[str | None]
+    cusip: Mapped[str | None]
+    isin: Mapped[str | None]
+    currency: Mapped[str | None]
+    multiplier: Mapped[Decimal]
+    content_hash: Mapped[bytes]
+
+
+class Holding(Base):
+    """A position: open while the provider lists it, closed (quantity 0) once it has vanished."""
+
+    __tablename__ = "holdings"
+    __table_args__ = (
+        UniqueConstraint("account_id", "holding_key"),
+        *finite("quantity", "market_value", "price", "average_price", "cost_basis"),
+    )
+
+    id: Mapped[Id]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    holding_key: Mapped[str]
+    security_id: Mapped[UUID] = mapped_column(ForeignKey("securities.id"))
+    quantity: Mapped[Decimal]
+    market_value: Mapped[Decimal | None]
+    price: Mapped[Decimal | None]
+    average_price: Mapped[Decimal | None]
+    cost_basis: Mapped[Decimal | None]
+    currency: Mapped[str]
+    as_of: Mapped[date | None]
+    closed_at: Mapped[datetime | None]
+    content_hash: Mapped[bytes]
+    run_id: Mapped[UUID | None]
+
+
+class HoldingDay(Base):
+    """What a position was at the end of a day on which it was synced."""
+
+    __tablename__ = "holding_days"
+    __table_args__ = (
+        Index("ix_holding_days_day", "day"),
+        *finite("quantity", "market_value", "price"),
+    )
+
+    holding_id: Mapped[UUID] = mapped_column(ForeignKey("holdings.id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    quantity: Mapped[Decimal]
+    market_value: Mapped[Decimal | None]
+    price: Mapped[Decimal | None]

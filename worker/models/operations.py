@@ -1,0 +1,136 @@
+"""What operators read and steer: audit, dead letters, integrations' states, quotas, notices."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.models.base import Base, CreatedAt, Id
+
+
+class ProviderAuditLog(Base):
+    """One row per state change. Insert-only: a trigger numbers and hash-chains the rows of each provider.
+
+    Attributes:
+        seq: place in the provider's chain, from 1; set by the database.
+        prev_hash, hash: SHA-256 chain; set by the database.
+        actor: `system`, `user` or `operator:<name>`.
+        provider_id: no foreign key: the log outlives the provider.
+    """
+
+    __tablename__ = "provider_audit_logs"
+    __table_args__ = (UniqueConstraint("provider_id", "seq"),)
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID]
+    seq: Mapped[int | None] = mapped_column(BigInteger)
+    action: Mapped[str]
+    actor: Mapped[str]
+    reason: Mapped[str | None]
+    task_id: Mapped[str | None]
+    detail: Mapped[dict[str, Any] | None]
+    created_at: Mapped[CreatedAt]
+    prev_hash: Mapped[bytes | None]
+    hash: Mapped[bytes | None]
+
+
+class TaskDelivery(Base):
+    """How often one task message was delivered and not finished; the row goes when the task ends."""
+
+    __tablename__ = "task_deliveries"
+
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    deliveries: Mapped[int] = mapped_column(default=1)
+    first_at: Mapped[CreatedAt]
+
+
+class TaskFailure(Base):
+    """A dead letter: a task that exhausted its attempts or killed its worker too often."""
+
+    __tablename__ = "task_failures"
+    __table_args__ = (Index("ix_task_failures_open", "created_at", postgresql_where="resolved_at IS NULL"),)
+
+    id: Mapped[Id]
+    task_id: Mapped[str]
+    task_name: Mapped[str]
+    arguments: Mapped[dict[str, Any]]
+    reason: Mapped[str]
+    deliveries: Mapped[int]
+    created_at: Mapped[CreatedAt]
+    resolved_at: Mapped[datetime | None]
+    resolution: Mapped[str | None]
+
+
+class IntegrationState(Base):
+    """Kill switch and circuit breaker of one integration.
+
+    Attributes:
+        paused_at: set by an operator, or by a broken client credential.
+        breaker: `closed`, `open` or `half_open`.
+        failures: consecutive failures of the integration as a whole.
+        probe_at: when an open breaker lets one probe through.
+    """
+
+    __tablename__ = "integration_states"
+
+    provider_key: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[datetime | None]
+    paused_reason: Mapped[str | None]
+    paused_by: Mapped[str | None]
+    breaker: Mapped[str] = mapped_column(default="closed", server_default="closed")
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    opened_at: Mapped[datetime | None]
+    probe_at: Mapped[datetime | None]
+    alarm: Mapped[str | None]
+    alarm_at: Mapped[datetime | None]
+
+
+class QuotaDay(Base):
+    """What of a daily quota is used up; days outlive a flushed Redis."""
+
+    __tablename__ = "quota_days"
+
+    provider_key: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    used: Mapped[int]
+
+
+class Notice(Base):
+    """A message to a user or operator: one per provider, grant, stage and channel.
+
+    Attributes:
+        stage: `expires_72h`, `expires_24h`, `expires_2h`, `expired`, `needs_reauth`, `app_misconfigured`.
+        subject_key: which grant or event it belongs to, so that the next grant is warned about anew.
+    """
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        UniqueConstraint("provider_id", "subject_key", "stage", "channel"),
+        Index("ix_notices_due", "due_at", postgresql_where="sent_at IS NULL AND due_at IS NOT NULL"),
+    )
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    subject_key: Mapped[str]
+    stage: Mapped[str]
+    channel: Mapped[str]
+    due_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    last_error: Mapped[str | None]
+    sent_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+
+
+class Heartbeat(Base):
+    """When a singleton was last alive: `beat`, one row per tick name."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    detail: Mapped[dict[str, Any] | None]

@@ -1,0 +1,87 @@
+"""One user's linked login at one institution, and when it is due."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.models.base import Base, CreatedAt, Id
+from worker.models.vocabulary import ProviderStatus
+
+
+class Provider(Base):
+    """A linked login. Everything is refreshed and synced per provider.
+
+    Attributes:
+        external_id: the provider's own id of the login (Plaid: item_id), when it has one.
+        status_reason: why the status is what it is, in a stable word such as `lost_rotation`.
+        access_expires_at: when the stored access token ends; None when it does not.
+        grant_expires_at: when the user's consent ends; a refresh never moves it.
+        refresh_due_at: when a tick next dispatches a refresh; moved ahead by claims and by backoff. None: never.
+        sync_due_at: the same for a sync.
+    """
+
+    __tablename__ = "providers"
+    __table_args__ = (
+        UniqueConstraint("user_id", "provider_key", "alias"),
+        UniqueConstraint("provider_key", "external_id"),
+        CheckConstraint(
+            "status IN ({})".format(", ".join(f"'{s}'" for s in ProviderStatus)),
+            name="status",
+        ),
+        # A tick claims per integration, earliest first; rows that are not due by themselves stay out of the index.
+        Index(
+            "ix_providers_refresh_due",
+            "provider_key",
+            "refresh_due_at",
+            postgresql_where="status = 'active' AND refresh_due_at IS NOT NULL",
+        ),
+        Index(
+            "ix_providers_sync_due",
+            "provider_key",
+            "sync_due_at",
+            postgresql_where="status = 'active' AND sync_due_at IS NOT NULL",
+        ),
+        Index("ix_providers_access_expires", "access_expires_at", postgresql_where="status = 'active'"),
+        Index(
+            "ix_providers_grant_expires",
+            "grant_expires_at",
+            postgresql_where="status = 'active' AND grant_expires_at IS NOT NULL",
+        ),
+        Index("ix_providers_not_active", "status", "provider_key", postgresql_where="status <> 'active'"),
+        # Refreshes rewrite these rows all day: room on the page keeps the other indexes untouched.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: Mapped[Id]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    provider_key: Mapped[str]
+    alias: Mapped[str]
+    external_id: Mapped[str | None]
+    status: Mapped[str] = mapped_column(default=ProviderStatus.PENDING)
+    status_reason: Mapped[str | None]
+    created_at: Mapped[CreatedAt]
+
+    access_expires_at: Mapped[datetime | None]
+    grant_expires_at: Mapped[datetime | None]
+    refreshed_at: Mapped[datetime | None]
+    refresh_due_at: Mapped[datetime | None]
+    refresh_failures: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    synced_at: Mapped[datetime | None]
+    sync_due_at: Mapped[datetime | None]
+    sync_failures: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class ProviderCreate(BaseModel):
+    """What it takes to create a provider; it starts as `pending` until it is linked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UUID
+    provider_key: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    alias: str = Field(min_length=1, max_length=100)

@@ -1,0 +1,148 @@
+"""Normalised records: what integrations hand over and tables store.
+
+Amounts are credit-positive (+ is money into the account), quantities are + for units in, balances are signed from the
+owner's side (debts negative). All numbers are finite `Decimal`s parsed from the provider's text; all times carry a
+time zone. `…_key` fields are the provider's own ids.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionStatus, TransactionType
+
+
+class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One instrument.
+
+    Attributes:
+        key: identity shared across providers: `cusip:…` or `isin:…` when known, else `<provider_key>:<provider's id>`
+            (or `<provider_key>:<type>:<symbol>` where the provider has no id).
+        multiplier: units of the underlying per contract; 100 for standard options, 1 for everything else.
+    """
+
+    key: str
+    type: SecurityType
+    symbol: str | None = None
+    name: str | None = None
+    cusip: str | None = None
+    isin: str | None = None
+    currency: str | None = None
+    multiplier: Decimal = Decimal(1)
+
+
+class AccountRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One account as listed.
+
+    Attributes:
+        account_key: provider's stable account id; never a full account number.
+        mask: last four characters of the account number.
+        provider_ref: what the provider wants in paths when that is not `account_key` (Schwab's hash).
+    """
+
+    account_key: str
+    name: str
+    type: AccountType
+    subtype: str
+    official_name: str | None = None
+    mask: str | None = None
+    currency: str = "USD"
+    status: AccountStatus = AccountStatus.ACTIVE
+    margin: bool = False
+    provider_type: str | None = None
+    provider_subtype: str | None = None
+    provider_ref: str | None = None
+
+
+class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider states of one account's value.
+
+    Attributes:
+        as_of: the provider's time of the figure; None when it names none.
+        source: which of the provider's figures this is, for example `currentBalances.liquidationValue`.
+    """
+
+    account_key: str
+    current: Decimal | None
+    source: str
+    available: Decimal | None = None
+    credit_limit: Decimal | None = None
+    cash: Decimal | None = None
+    market_value: Decimal | None = None
+    currency: str = "USD"
+    as_of: datetime | None = None
+
+
+class HoldingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One open position.
+
+    Attributes:
+        holding_key: identity within the account (security and side).
+        quantity: signed units; options in contracts, short positions negative.
+        cost_basis: total paid, in `currency`; None when the provider does not say.
+    """
+
+    account_key: str
+    holding_key: str
+    security: SecurityRecord
+    quantity: Decimal
+    market_value: Decimal | None = None
+    price: Decimal | None = None
+    average_price: Decimal | None = None
+    cost_basis: Decimal | None = None
+    currency: str = "USD"
+    as_of: date | None = None
+
+
+class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One movement of money or units.
+
+    Attributes:
+        posted_date: the provider's booking date (the day of occurrence while pending).
+        occurred_at: the moment, when the provider knows it.
+        pending_key: `transaction_key` of the pending row that this one replaces.
+        fees: what of `amount` was fees; positive.
+        flags: repairs made while reading, for example `nul_stripped`.
+    """
+
+    account_key: str
+    transaction_key: str
+    type: TransactionType
+    status: TransactionStatus
+    amount: Decimal
+    posted_date: date
+    subtype: str | None = None
+    currency: str = "USD"
+    occurred_at: datetime | None = None
+    settlement_date: date | None = None
+    description: str | None = None
+    counterparty: str | None = None
+    category: str | None = None
+    security: SecurityRecord | None = None
+    quantity: Decimal | None = None
+    price: Decimal | None = None
+    fees: Decimal | None = None
+    pending_key: str | None = None
+    provider_type: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Reject(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that cannot be trusted, on its way to quarantine.
+
+    Attributes:
+        kind: `account`, `balance`, `holding`, `security`, `transaction` or `page`.
+        reason: short stable word.
+        payload: the record with secrets and account numbers masked.
+    """
+
+    kind: str
+    reason: str
+    account_key: str | None = None
+    record_key: str | None = None
+    detail: str | None = None
+    payload: dict[str, Any] | None = None

@@ -1,0 +1,124 @@
+"""Runs, cursors, quarantine, drift: how a sync went and where it stands."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.models.base import Base, CreatedAt, Id, finite
+from worker.models.vocabulary import RunStatus
+
+
+class SyncRun(Base):
+    """One sync of one provider.
+
+    Attributes:
+        owner: who runs it; every page is written under `status = 'running' AND owner = …`.
+        heartbeat_at: moved by every page; a run whose heartbeat has stopped is taken over.
+        counts: rows per noun and outcome, `{"transactions": {"added": 3, "unchanged": 497, …}, …}`.
+        cancel_requested: asks the run to stop after its page.
+    """
+
+    __tablename__ = "sync_runs"
+    __table_args__ = (
+        Index("uq_sync_runs_running", "provider_id", unique=True, postgresql_where="status = 'running'"),
+        Index("ix_sync_runs_provider", "provider_id", "started_at"),
+        Index("ix_sync_runs_started", "started_at"),
+    )
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    status: Mapped[str] = mapped_column(default=RunStatus.RUNNING)
+    trigger: Mapped[str]
+    mode: Mapped[str] = mapped_column(default="incremental", server_default="incremental")
+    owner: Mapped[UUID]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False, server_default="false")
+    pages: Mapped[int] = mapped_column(default=0, server_default="0")
+    added: Mapped[int] = mapped_column(default=0, server_default="0")
+    changed: Mapped[int] = mapped_column(default=0, server_default="0")
+    unchanged: Mapped[int] = mapped_column(default=0, server_default="0")
+    removed: Mapped[int] = mapped_column(default=0, server_default="0")
+    quarantined: Mapped[int] = mapped_column(default=0, server_default="0")
+    counts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    cursor_before: Mapped[dict[str, Any] | None]
+    cursor_after: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None]
+    error_scope: Mapped[str | None]
+    error_reason: Mapped[str | None]
+    problems: Mapped[dict[str, Any] | None]
+
+
+class SyncCursor(Base):
+    """An opaque place in one feed of a provider, committed with the rows that it covers.
+
+    Attributes:
+        feed: `transactions`, `account:<provider's account id>`, … as the integration names it.
+        loop_cursor: where the present pagination loop began ("" is the beginning of the feed); None between loops.
+        loop_id: names the present loop; None between loops.
+    """
+
+    __tablename__ = "sync_cursors"
+
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True)
+    feed: Mapped[str] = mapped_column(primary_key=True)
+    cursor: Mapped[str]
+    loop_cursor: Mapped[str | None]
+    loop_id: Mapped[UUID | None]
+    updated_at: Mapped[datetime]
+
+
+class Quarantine(Base):
+    """A record that could not be trusted, with its reason; never dropped silently.
+
+    Attributes:
+        fingerprint: of kind, key and content, so that a replay adds no second row.
+        payload: the record with secrets and account numbers masked.
+    """
+
+    __tablename__ = "quarantine"
+    __table_args__ = (
+        UniqueConstraint("provider_id", "fingerprint"),
+        Index("ix_quarantine_open", "provider_id", postgresql_where="resolved_at IS NULL"),
+        Index("ix_quarantine_created", "created_at"),
+    )
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    run_id: Mapped[UUID | None]
+    kind: Mapped[str]
+    account_key: Mapped[str | None]
+    record_key: Mapped[str | None]
+    reason: Mapped[str]
+    detail: Mapped[str | None]
+    payload: Mapped[dict[str, Any] | None]
+    fingerprint: Mapped[bytes]
+    created_at: Mapped[CreatedAt]
+    resolved_at: Mapped[datetime | None]
+    resolution: Mapped[str | None]
+
+
+class BookDrift(Base):
+    """Where stored rows and the provider's stated figures disagree after a run.
+
+    Attributes:
+        figure: `balance` or `quantity:<holding_key>`.
+    """
+
+    __tablename__ = "book_drifts"
+    __table_args__ = (UniqueConstraint("account_id", "figure"), *finite("stated", "stored"))
+
+    id: Mapped[Id]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    figure: Mapped[str]
+    stated: Mapped[Decimal]
+    stored: Mapped[Decimal]
+    run_id: Mapped[UUID | None]
+    seen_at: Mapped[datetime]

@@ -1,0 +1,88 @@
+"""The provider's OAuth credential, encrypted, and what was attempted with it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.models.base import Base, Id
+from worker.models.vocabulary import AttemptStatus, Trigger
+
+
+class ProviderToken(Base):
+    """The current token of one provider. Every write is fenced by `generation` and, in a refresh, by the lease.
+
+    Attributes:
+        access_token: Fernet ciphertext bound to provider, kind and generation.
+        refresh_token: the same; None when the integration has no refresh.
+        key_id: which encryption key wrote both.
+        generation: rises by one at every stored rotation.
+        lifetime_s: seconds that the access token was given, as answered or by default.
+        issued_at: when this generation was stored.
+        lease_owner, lease_until: who may refresh it just now.
+    """
+
+    __tablename__ = "provider_tokens"
+    __table_args__ = (
+        Index("ix_provider_tokens_key_id", "key_id"),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True)
+    access_token: Mapped[str]
+    refresh_token: Mapped[str | None]
+    key_id: Mapped[str]
+    generation: Mapped[int] = mapped_column(default=1)
+    scope: Mapped[str | None]
+    lifetime_s: Mapped[int | None]
+    issued_at: Mapped[datetime]
+    lease_owner: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+
+
+class TokenRefresh(Base):
+    """One attempt to refresh, written before the call.
+
+    Attributes:
+        generation: the one whose refresh token was presented.
+        error: kind of error (`worker.errors`), with `reason` its detail.
+        lease_owner: the lease under which it was sent.
+    """
+
+    __tablename__ = "token_refreshes"
+    __table_args__ = (
+        Index("ix_token_refreshes_provider", "provider_id", "started_at"),
+        # What a dead worker left behind is found here.
+        Index("ix_token_refreshes_sent", "provider_id", postgresql_where="status = 'sent'"),
+        Index("ix_token_refreshes_started", "started_at"),
+    )
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    generation: Mapped[int]
+    status: Mapped[str] = mapped_column(default=AttemptStatus.SENT)
+    trigger: Mapped[str] = mapped_column(default=Trigger.SCHEDULE)
+    error: Mapped[str | None]
+    reason: Mapped[str | None]
+    lease_owner: Mapped[UUID]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class LinkState(Base):
+    """An authorisation that a user has begun: single use, expiring.
+
+    Attributes:
+        state_hash: SHA-256 of the OAuth `state`; the state itself is never stored.
+    """
+
+    __tablename__ = "link_states"
+
+    state_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    provider_key: Mapped[str]
+    alias: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)

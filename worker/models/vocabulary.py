@@ -1,0 +1,105 @@
+"""The closed sets of words that rows may hold. Subtypes stay open: providers add to them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ProviderStatus(StrEnum):
+    """Where a linked login stands. Only `active` ones are refreshed and synced by the schedule."""
+
+    PENDING = "pending"  # created, no token yet
+    ACTIVE = "active"
+    NEEDS_REAUTH = "needs_reauth"  # only the user can mend it
+    PAUSED = "paused"  # an operator's choice
+    UNLINKED = "unlinked"  # ended by the user or an operator; rows are kept
+
+
+class AttemptStatus(StrEnum):
+    """What became of one refresh attempt."""
+
+    SENT = "sent"  # written before the call; left behind, it means that the outcome is unknown
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    DEFERRED = "deferred"
+
+
+class RunStatus(StrEnum):
+    """Where a sync run stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Trigger(StrEnum):
+    """Who asked for a refresh or a sync."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    LINK = "link"
+    SYNC = "sync"  # a sync that met an expired access token
+
+
+class AccountType(StrEnum):
+    """FDX category and Plaid type, merged."""
+
+    DEPOSITORY = "depository"
+    CREDIT = "credit"
+    LOAN = "loan"
+    INVESTMENT = "investment"
+    CRYPTO = "crypto"
+    INSURANCE = "insurance"
+    OTHER = "other"
+
+
+class AccountStatus(StrEnum):
+    """`inaccessible` means missing from the latest complete listing."""
+
+    ACTIVE = "active"
+    CLOSED = "closed"
+    INACCESSIBLE = "inaccessible"
+
+
+class TransactionType(StrEnum):
+    """What a transaction is; the open `subtype` says more."""
+
+    TRADE = "trade"
+    INCOME = "income"
+    REINVESTMENT = "reinvestment"
+    TRANSFER = "transfer"
+    PAYMENT = "payment"
+    FEE = "fee"
+    TAX = "tax"
+    CORPORATE_ACTION = "corporate_action"
+    ADJUSTMENT = "adjustment"
+    OTHER = "other"
+
+
+class TransactionStatus(StrEnum):
+    """`removed` is the tombstone of a row that the provider has withdrawn."""
+
+    PENDING = "pending"
+    POSTED = "posted"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    REMOVED = "removed"
+
+
+class SecurityType(StrEnum):
+    """What kind of instrument a security is."""
+
+    EQUITY = "equity"
+    ETF = "etf"
+    MUTUAL_FUND = "mutual_fund"
+    OPTION = "option"
+    FIXED_INCOME = "fixed_income"
+    CASH = "cash"
+    CRYPTO = "crypto"
+    FUTURE = "future"
+    FOREX = "forex"
+    DERIVATIVE = "derivative"
+    OTHER = "other"

@@ -1,0 +1,229 @@
+"""Configuration: the only reader of the environment.
+
+Every variable can come from the environment or a `.env` file (`DASHTAM_ENV_FILE` names another); every secret `X` also
+from a file named by `X_FILE`. An unsafe or incomplete configuration refuses startup with a `ConfigurationError` that
+names the variable and never its value.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+from urllib.parse import urlsplit
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from worker.errors import ConfigurationError
+
+Environment = Literal["development", "test", "production"]
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+class SecretFileSource(PydanticBaseSettingsSource):
+    """Reads secret `X` from the file that the variable `X_FILE` names.
+
+    Raises:
+        ConfigurationError: the file is missing, empty, or readable by everyone.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """See pydantic-settings."""
+        if not _is_secret(field):
+            return None, field_name, False
+        variable = f"{self.config.get('env_prefix') or ''}{field_name}_FILE".upper()
+        path = self._variables.get(variable)
+        return (_read_secret(variable, Path(path)) if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Every secret that is given by file."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+
+
+def _read_secret(variable: str, path: Path) -> str:
+    try:
+        if path.stat().st_mode & stat.S_IROTH:
+            raise ConfigurationError(f"{variable}: the file is readable by everyone; run chmod o-r on it")
+        value = path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}: the file cannot be read ({error.strerror})") from None
+    if not value:
+        raise ConfigurationError(f"{variable}: the file is empty")
+    return value
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base of all settings classes: environment, then secret files, then the `.env` file."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Adds `X_FILE` for every secret `X`."""
+        return init_settings, env_settings, SecretFileSource(settings_cls, os.environ), dotenv_settings
+
+
+SettingsT = TypeVar("SettingsT", bound=EnvironmentSettings)
+
+
+def load(settings_cls: type[SettingsT], **values: Any) -> SettingsT:
+    """Reads one settings class from the environment.
+
+    Raises:
+        ConfigurationError: one line per wrong variable, without values.
+    """
+    try:
+        return settings_cls(_env_file=os.environ.get("DASHTAM_ENV_FILE", ".env"), **values)
+    except ValidationError as error:
+        prefix = settings_cls.model_config.get("env_prefix") or ""
+        lines = sorted({_explain(prefix, dict(item)) for item in error.errors(include_input=False, include_url=False)})
+        raise ConfigurationError("; ".join(lines)) from None
+
+
+def _explain(prefix: str, item: dict[str, Any]) -> str:
+    variable = f"{prefix}{'.'.join(str(part) for part in item['loc'])}".upper()
+    message = "is required" if item["type"] == "missing" else str(item["msg"]).removeprefix("Value error, ")
+    return f"{variable}: {message}" if variable else message
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL points at this machine."""
+    return (urlsplit(url).hostname or "").startswith(_LOOPBACK)
+
+
+class Settings(EnvironmentSettings):
+    """The worker's settings. Durations are in seconds unless the name says otherwise."""
+
+    environment: Environment = Field(default="development", validation_alias="DASHTAM_ENV")
+    home: Path = Field(default=Path(".dashtam"), validation_alias="DASHTAM_HOME")
+
+    database_url: SecretStr
+    redis_url: SecretStr
+    encryption_keys: SecretStr
+    """`id:key` pairs, comma-separated, the one to write with first; keys as `dashtam keys generate` prints them."""
+
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    integrations: str = "schwab,plaid"
+    """Which integrations are enabled, comma-separated."""
+
+    refresh_tick: PositiveFloat = 15
+    sync_tick: PositiveFloat = 30
+    upkeep_tick: PositiveFloat = 60
+    claim_limit: PositiveInt = 1000
+    """Rows that one tick claims per integration."""
+    claim_seconds: PositiveInt = 120
+    """How long a claimed row waits before another tick may claim it again, should its message be lost."""
+    batch_size: PositiveInt = 100
+    refresh_concurrency: PositiveInt = 100
+    sync_concurrency: PositiveInt = 4
+    sync_batch_size: PositiveInt = 8
+
+    http_total_seconds: PositiveFloat = 20
+    """Total deadline of one call to a provider; below the lease."""
+    http_max_bytes: PositiveInt = 32 * 1024 * 1024
+    lease_seconds: PositiveFloat = 45
+    sync_interval: PositiveInt = 4 * 3600
+    sync_min_interval: int = Field(default=60, ge=0)
+    """Least time between two manual syncs of one provider, unless forced."""
+    run_dead_seconds: PositiveInt = 180
+    """A running run without a heartbeat for so long is taken over."""
+    sync_overlap_days: PositiveInt = 10
+    sync_backfill_days: PositiveInt = 730
+    sync_window_days: PositiveInt = 90
+    mass_deletion_share: float = Field(default=0.5, gt=0, le=1)
+    """A listing or window that would withdraw more than this share of rows is not believed."""
+
+    visibility_timeout: PositiveInt = 600
+    task_time_limit: PositiveInt = 540
+    task_soft_time_limit: PositiveInt = 480
+    soft_shutdown_seconds: PositiveFloat = 30
+
+    link_state_seconds: PositiveInt = 900
+
+    flower_user: str = "operator"
+    flower_password: SecretStr | None = None
+    flower_address: str = "127.0.0.1"
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+
+    failpoints: str = ""
+    """For tests alone: places where a worker stops on purpose. Refused in production."""
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _postgres(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url.startswith("postgresql://"):
+            return SecretStr(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        if not url.startswith("postgresql+psycopg://"):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if not self.task_soft_time_limit < self.task_time_limit < self.visibility_timeout:
+            raise ValueError(
+                "TASK_SOFT_TIME_LIMIT < TASK_TIME_LIMIT < VISIBILITY_TIMEOUT must hold, or a task runs twice"
+            )
+        if not self.http_total_seconds < self.lease_seconds:
+            raise ValueError("HTTP_TOTAL_SECONDS must be below LEASE_SECONDS, or two workers refresh one token")
+        return self
+
+    @model_validator(mode="after")
+    def _safe_in_production(self) -> Self:
+        if self.environment != "production":
+            return self
+        if self.failpoints:
+            raise ValueError("FAILPOINTS: not in production")
+        database, redis = self.database_url.get_secret_value(), self.redis_url.get_secret_value()
+        if not is_loopback(database) and not any(
+            f"sslmode={mode}" in database for mode in ("require", "verify-ca", "verify-full")
+        ):
+            raise ValueError("DATABASE_URL: without TLS off loopback; add sslmode=verify-full")
+        if not is_loopback(redis) and not redis.startswith("rediss://"):
+            raise ValueError("REDIS_URL: without TLS off loopback; use rediss://")
+        return self
+
+    @property
+    def enabled_integrations(self) -> tuple[str, ...]:
+        """Keys of the integrations that this process serves."""
+        return tuple(key.strip() for key in self.integrations.split(",") if key.strip())
+
+
+@cache
+def get_settings() -> Settings:
+    """The process's settings, read once.
+
+    Raises:
+        ConfigurationError: see `load`.
+    """
+    return load(Settings)
