@@ -1,0 +1,20 @@
+"""What runs when: data only.
+
+Each entry names its task by string, so that nothing of the worker is imported here; a test asserts that every name is
+a registered task. Intervals are seconds. Every entry expires before its next tick: ticks that piled up while workers
+were away are worth no more than one. To add a schedule, add one entry to one of the files beside this one.
+"""
+
+from typing import Any
+
+from schedules import accounts, tokens, upkeep
+
+ENTRIES: dict[str, tuple[str, float]] = {**tokens.ENTRIES, **accounts.ENTRIES, **upkeep.ENTRIES}
+
+
+def beat_schedule(*, scale: float = 1.0) -> dict[str, dict[str, Any]]:
+    """The schedule in Celery's form, all intervals multiplied by `scale`."""
+    return {
+        name: {"task": task, "schedule": seconds * scale, "options": {"expires": seconds * scale * 0.9}}
+        for name, (task, seconds) in ENTRIES.items()
+    }

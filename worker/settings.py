@@ -129,9 +129,8 @@ class Settings(EnvironmentSettings):
     integrations: str = "schwab,plaid"
     """Which integrations are enabled, comma-separated."""
 
-    refresh_tick: PositiveFloat = 15
-    sync_tick: PositiveFloat = 30
-    upkeep_tick: PositiveFloat = 60
+    tick_scale: PositiveFloat = 1
+    """Multiplies every interval of `schedules`; below 1 for demonstrations and tests."""
     claim_limit: PositiveInt = 1000
     """Rows that one tick claims per integration."""
     claim_seconds: PositiveInt = 120
@@ -167,6 +166,9 @@ class Settings(EnvironmentSettings):
     flower_password: SecretStr | None = None
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=0, le=65535)
+
+    database_threads: PositiveInt = 4
+    """Threads, each with a connection, that run the database steps of one worker process."""
 
     failpoints: str = ""
     """For tests alone: places where a worker stops on purpose. Refused in production."""

@@ -220,3 +220,7 @@ class Integration(Protocol):
         `ProviderError` that stop the whole sync.
         """
         ...
+
+    async def aclose(self) -> None:
+        """Closes the client."""
+        ...

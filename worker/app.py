@@ -1,0 +1,102 @@
+"""The Celery application: `celery -A worker.app …`.
+
+Why each setting is what it is: docs/architecture.md, "Celery and Redis".
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Any
+
+from celery import Celery, signals
+
+from schedules import beat_schedule
+from worker.log import configure_logging
+from worker.runtime import close_runtime, forget_runtime
+from worker.settings import Settings, get_settings
+
+TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
+
+# Before Celery reads it: SIGTERM begins the soft shutdown, so that a deploy loses nothing.
+os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration out of ours."""
+    redis_url = settings.redis_url.get_secret_value()
+    tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if redis_url.startswith("rediss://") else None
+    transport = {
+        "visibility_timeout": settings.visibility_timeout,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "global_keyprefix": "",
+    }
+    return {
+        "broker_url": redis_url,
+        "broker_use_ssl": tls,
+        "broker_transport_options": transport,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_limit": 4,
+        "result_backend": redis_url,
+        "redis_backend_use_ssl": tls,
+        "redis_backend_health_check_interval": 10,
+        "redis_socket_timeout": 30,
+        "result_expires": 3600,
+        "task_ignore_result": True,
+        "task_store_errors_even_if_ignored": False,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_acks_on_failure_or_timeout": True,
+        "task_track_started": True,
+        "task_send_sent_event": True,
+        "task_default_queue": "upkeep",
+        "task_create_missing_queues": True,
+        "task_routes": {
+            "worker.tasks.tokens.*": {"queue": "refresh"},
+            "worker.tasks.accounts.*": {"queue": "sync"},
+            "worker.tasks.upkeep.*": {"queue": "upkeep"},
+        },
+        "task_time_limit": settings.task_time_limit,
+        "task_soft_time_limit": settings.task_soft_time_limit,
+        "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "worker_soft_shutdown_timeout": settings.soft_shutdown_seconds,
+        "worker_enable_soft_shutdown_on_idle": False,
+        "worker_max_tasks_per_child": 2000,
+        "worker_max_memory_per_child": 512 * 1024,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "beat_schedule": beat_schedule(scale=settings.tick_scale),
+        "beat_scheduler": "celery.beat:Scheduler",
+        "timezone": "UTC",
+        "enable_utc": True,
+        "include": TASK_MODULES,
+    }
+
+
+app = Celery("dashtam")
+app.add_defaults(lambda: celery_settings(get_settings()))
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _setup_logging(**_: Any) -> None:
+    configure_logging(get_settings())
+
+
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _after_fork(**_: Any) -> None:
+    forget_runtime()
+
+
+@signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _before_exit(**_: Any) -> None:
+    close_runtime()

@@ -1,0 +1,141 @@
+"""Composition root: settings become an engine, keys, clients and one event loop; once per process, after fork."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from uuid import UUID, uuid4
+
+import redis
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from worker.crud.database import make_engine, transaction
+from worker.integrations.base import Integration
+from worker.integrations.registry import build_integrations
+from worker.services.encryption import EncryptionService
+from worker.settings import Settings, get_settings
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Runtime:
+    """What services work with.
+
+    Args:
+        settings: the process's settings.
+        engine: another engine than the settings' own (tests).
+        integrations: other integrations than the settings' own (tests).
+
+    Attributes:
+        owner: names this process in leases and runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: Engine | None = None,
+        integrations: dict[str, Integration] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.owner: UUID = uuid4()
+        self.encryption = EncryptionService(settings.encryption_keys.get_secret_value())
+        self.engine = engine or make_engine(
+            settings.database_url.get_secret_value(), connections=settings.database_threads + 1
+        )
+        if integrations is not None:
+            self.integrations = integrations
+        self._threads = ThreadPoolExecutor(settings.database_threads, thread_name_prefix="db")
+        self._runner = asyncio.Runner()
+
+    @cached_property
+    def integrations(self) -> dict[str, Integration]:
+        """Enabled integrations by `provider_key`, each with one client for the life of the process."""
+        return build_integrations(self.settings.enabled_integrations, self.settings, gate=None)
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """For the journal and quotas; the broker's own connections belong to Celery."""
+        return redis.Redis.from_url(
+            self.settings.redis_url.get_secret_value(),
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            health_check_interval=10,
+        )
+
+    def transaction(self) -> AbstractContextManager[Session]:
+        """One database transaction. Raises `Unavailable` when Postgres is out of reach."""
+        return transaction(self.engine)
+
+    async def db(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs one `crud` function in a transaction of its own, off the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(self._in_transaction, step, *args, **kwargs))
+
+    def _in_transaction(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.transaction() as session:
+            return step(session, *args, **kwargs)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs `work` on the process's one event loop; clients and their connections stay open between calls."""
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        """Closes clients, threads and connections."""
+        if "integrations" in self.__dict__:
+            for integration in self.integrations.values():
+                self.run(integration.aclose())
+        self._runner.close()
+        self._threads.shutdown()
+        self.engine.dispose()
+        if "redis" in self.__dict__:
+            self.redis.close()
+
+
+_current: Runtime | None = None
+_lock = threading.Lock()
+
+
+def get_runtime() -> Runtime:
+    """The process's runtime, made on first use.
+
+    Raises:
+        ConfigurationError: the settings are incomplete or unsafe.
+    """
+    global _current  # noqa: PLW0603 - one per process is the point
+    with _lock:
+        if _current is None:
+            _current = Runtime(get_settings())
+        return _current
+
+
+def forget_runtime() -> None:
+    """Drops an inherited runtime after a fork without closing what still belongs to the parent."""
+    global _current  # noqa: PLW0603
+    _current = None
+
+
+def close_runtime() -> None:
+    """Closes the process's runtime, if it has one."""
+    global _current  # noqa: PLW0603
+    if _current is not None:
+        _current.close()
+        _current = None
+
+
+@contextmanager
+def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
+    """Makes `runtime` the process's own for a while (tests)."""
+    global _current  # noqa: PLW0603
+    before, _current = _current, runtime
+    try:
+        yield runtime
+    finally:
+        _current = before

@@ -1,0 +1,1 @@
+"""What the product does. Knows neither Celery nor an HTTP library nor SQL."""

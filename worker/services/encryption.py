@@ -1,0 +1,128 @@
+"""Tokens at rest: Fernet, many keys, every ciphertext bound to its row.
+
+Fernet has no associated data, so what a ciphertext belongs to is written inside it and checked on the way out: one
+that was moved to another provider, kind or generation is refused before anything is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from uuid import UUID
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from worker.errors import ConfigurationError, EncryptionError
+from worker.settings import get_settings
+
+
+class _Bound(msgspec.Struct, array_like=True):
+    provider_id: UUID
+    kind: str
+    generation: int
+    value: str
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Bound).decode
+
+
+class EncryptionService:
+    """Encrypts with the first configured key and decrypts with any.
+
+    Args:
+        keys: `id:key` pairs, comma-separated, as in `ENCRYPTION_KEYS`; read from the settings when left out.
+
+    Raises:
+        ConfigurationError: a key is missing, malformed or given twice. Names the variable, never a value.
+    """
+
+    def __init__(self, keys: str | None = None) -> None:
+        parsed = parse_keys(keys if keys is not None else get_settings().encryption_keys.get_secret_value())
+        self._by_id = {key_id: Fernet(key) for key_id, key in parsed.items()}
+        self._any = MultiFernet(list(self._by_id.values()))
+        self.key_id = next(iter(parsed))
+        """Id of the key that writes."""
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Ids of all configured keys, the writing one first."""
+        return tuple(self._by_id)
+
+    def encrypt(self, value: str) -> str:
+        """A Fernet token of `value`, bound to nothing; for provider tokens use `seal`."""
+        return self._by_id[self.key_id].encrypt(value.encode()).decode()
+
+    def decrypt(self, ciphertext: str) -> str:
+        """What `encrypt` was given.
+
+        Raises:
+            EncryptionError: no configured key opens it.
+        """
+        return self._open(ciphertext, None).decode()
+
+    def seal(self, value: str, *, provider_id: UUID, kind: str, generation: int) -> str:
+        """A ciphertext that only `unseal` with the same binding opens."""
+        return self._by_id[self.key_id].encrypt(_encode(_Bound(provider_id, kind, generation, value))).decode()
+
+    def unseal(
+        self, ciphertext: str, *, provider_id: UUID, kind: str, generation: int, key_id: str | None = None
+    ) -> str:
+        """What `seal` was given.
+
+        Args:
+            ciphertext: as stored.
+            provider_id: the row that it was read from.
+            kind: `access`, `refresh` or `journal`.
+            generation: as stored beside it.
+            key_id: which key wrote it, when known: saves trying the others.
+
+        Raises:
+            EncryptionError: no configured key opens it, or it belongs to another row, kind or generation.
+        """
+        try:
+            bound = _decode(self._open(ciphertext, key_id))
+        except msgspec.MsgspecError:
+            raise EncryptionError("the ciphertext is not bound to a provider; it was not used") from None
+        if (bound.provider_id, bound.kind, bound.generation) != (provider_id, kind, generation):
+            raise EncryptionError("the ciphertext belongs to another provider, kind or generation; it was not used")
+        return bound.value
+
+    def _open(self, ciphertext: str, key_id: str | None) -> bytes:
+        if key_id is not None and key_id not in self._by_id:
+            raise EncryptionError(f"no key named {key_id!r} is in ENCRYPTION_KEYS; put it back to read this token")
+        fernet = self._by_id[key_id] if key_id is not None else self._any
+        try:
+            return fernet.decrypt(ciphertext.encode())
+        except InvalidToken:
+            raise EncryptionError("no key in ENCRYPTION_KEYS opens this ciphertext; nothing was changed") from None
+
+
+def parse_keys(text: str) -> Mapping[str, bytes]:
+    """Key id → Fernet key, in the order given.
+
+    Raises:
+        ConfigurationError: see `EncryptionService`.
+    """
+    keys: dict[str, bytes] = {}
+    for position, pair in enumerate((part.strip() for part in text.split(",") if part.strip()), start=1):
+        key_id, colon, key = pair.partition(":")
+        if not colon or not key_id:
+            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is not of the form id:key")
+        if key_id in keys or key.encode() in keys.values():
+            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} repeats an id or a key")
+        if not _is_fernet_key(key):
+            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is not a key that `dashtam keys generate` makes")
+        keys[key_id] = key.encode()
+    if not keys:
+        raise ConfigurationError("ENCRYPTION_KEYS: no key; `dashtam keys generate` prints one")
+    return keys
+
+
+def _is_fernet_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key.encode("ascii"), altchars=b"-_", validate=True)) == 32
+    except (binascii.Error, UnicodeEncodeError, ValueError):
+        return False

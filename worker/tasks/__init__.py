@@ -1,0 +1,1 @@
+"""Celery tasks: each claims or parses, calls one service function, and maps the outcome."""

@@ -1,0 +1,82 @@
+"""What every task shares: deliveries counted, context logged, errors mapped in one place.
+
+Retries are not Celery's business here: what is due is a column, so a task that fails leaves its rows due and a later
+tick sends them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Task
+
+from worker import crud
+from worker.errors import DashtamError, Unavailable
+from worker.runtime import get_runtime
+
+log = structlog.get_logger()
+
+MAX_DELIVERIES = 3
+
+
+class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
+    """Base of all tasks.
+
+    A message that was delivered three times without an end (it kills its worker, or outlives the visibility timeout)
+    is recorded as a failure and dropped; its rows stay due.
+    """
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the task under its context; known errors end it quietly, unknown ones loudly."""
+        request = self.request
+        with structlog.contextvars.bound_contextvars(task_id=request.id, task=self.name):
+            redelivered = bool((request.delivery_info or {}).get("redelivered"))
+            try:
+                if redelivered and not self._may_run_again(args, kwargs):
+                    return None
+                result = super().__call__(*args, **kwargs)
+                if redelivered:
+                    self._forget_deliveries()
+            except Unavailable as error:
+                log.warning("task_postponed", error=str(error), kept="what was due stays due")
+                return None
+            except DashtamError as error:
+                log.error("task_failed", error=str(error), kind=type(error).__name__)
+                raise
+            return result
+
+    def _may_run_again(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        with get_runtime().transaction() as session:
+            deliveries = crud.count_delivery(session, task_id=self.request.id)
+            if deliveries < MAX_DELIVERIES:
+                return True
+            crud.record_task_failure(
+                session,
+                task_id=self.request.id,
+                task_name=self.name,
+                arguments={"args": list(args), "kwargs": kwargs},
+                reason="delivered too often without an end",
+                deliveries=deliveries,
+            )
+        log.error("task_dropped", deliveries=deliveries, next="dashtam failures list")
+        return False
+
+    def _forget_deliveries(self) -> None:
+        with get_runtime().transaction() as session:
+            crud.forget_delivery(session, task_id=self.request.id)
+
+
+def parse_ids(values: Iterable[object]) -> list[UUID]:
+    """Provider ids out of a message; what is no UUID is logged and left out."""
+    ids = []
+    for value in values:
+        try:
+            ids.append(UUID(str(value)))
+        except ValueError:
+            log.warning("bad_id_ignored", length=len(str(value)))
+    return ids
