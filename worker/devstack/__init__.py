@@ -1,0 +1,18 @@
+"""Private Postgres and Redis for people who have neither, and the supervisor of `make run`.
+
+`Devstack(home, durable=True).up()` starts the servers and says where they are; `session()` has them for a block.
+`Supervisor` keeps a list of processes running and stops them in order.
+"""
+
+from __future__ import annotations
+
+from worker.devstack.errors import DevstackError
+from worker.devstack.stack import Devstack, ServerStatus, Urls, default_home
+
+__all__ = [
+    "Devstack",
+    "DevstackError",
+    "ServerStatus",
+    "Urls",
+    "default_home",
+]

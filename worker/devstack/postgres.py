@@ -1,0 +1,291 @@
+"""A private Postgres: made, started and stopped without root's help, listening on 127.0.0.1 only."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from worker.devstack import processes
+from worker.devstack.account import Account, server_account, server_environment
+from worker.devstack.binaries import PostgresBinaries, find_postgres
+from worker.devstack.errors import DevstackError
+from worker.devstack.state import ServerState
+
+ROLE = "dashtam"
+DATABASE = "dashtam"
+READY_SECONDS = 60.0  # recovery after a crash may take a while
+# Fast shutdown, then immediate, then none.
+STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+SHARED_TEMP = Path("/var/tmp")  # noqa: S108 - survives a reboot, and every user can reach it
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # a socket's path may be 107 bytes at most; the project's may be longer
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Rows hold personal data: neither statements nor failing rows may reach the log.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+}
+NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
+
+
+class PostgresServer:
+    """The private Postgres of one home.
+
+    The application's role owns its database and may create others (tests do), but is no superuser; the
+    superuser has no password and cannot log in.
+
+    Args:
+        home: the devstack's directory. Data lives in it, or under /var/tmp when the user that has to run
+            Postgres cannot reach it (root's home is closed to others).
+        state: what is remembered; changed in place.
+        save: writes the state.
+        durable: False trades the data's safety in a crash of the machine for speed; for tests.
+        settings: further server settings, by name.
+        say: told what was found and mended.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        state: ServerState,
+        save: Callable[[], None],
+        *,
+        durable: bool,
+        settings: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._home = home
+        self._state = state
+        self._save = save
+        self._settings = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings)
+        self._say = say
+        self._log = home / "log" / "postgres.log"
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy address of the application's database, its password included."""
+        return f"postgresql+psycopg://{ROLE}:{self._state.password}@127.0.0.1:{self._state.port}/{DATABASE}"
+
+    def up(self) -> None:
+        """Make the data directory if there is none, and start the server if it is down.
+
+        Raises:
+            DevstackError: no usable Postgres, data of another version, or a server that does not start.
+        """
+        if self._state.running:
+            return
+        account = server_account()
+        data = self._find_data(account)
+        major = (data / "PG_VERSION").read_text().strip() if data.exists() else None
+        binaries = self._find_binaries(account, data, major)
+        if major is None:
+            self._create(binaries, account, data)
+        else:
+            self._clear_stale(data)
+            if not self._state.password:
+                self._renew_password(binaries, account, data)
+        self._state.data, self._state.version = str(data), binaries.version
+        self._start(binaries, account, data)
+
+    def down(self) -> None:
+        """Stop the server if it runs; the data stays."""
+        if self._state.running:
+            ended_by = processes.stop(self._state.pid, self._state.identity, STOP_STEPS)
+            if ended_by not in (None, signal.SIGINT):
+                self._say(f"Postgres had to be ended by {ended_by}; it will recover at its next start")
+        self._state.stopped()
+        self._save()
+
+    def _find_data(self, account: Account) -> Path:
+        """The data directory, known or to be made."""
+        known = Path(self._state.data)
+        data = known if self._state.data and known.exists() else self._place(account) / "postgres"
+        if data.exists():
+            if not account.can_enter(data):
+                raise DevstackError(
+                    f"the Postgres data in {data} belongs to {_owner(data)} and {account.name} cannot use it. "
+                    "Nothing was changed. Run as the user who made it, or set DASHTAM_HOME to another directory."
+                )
+            if not (data / "PG_VERSION").exists():
+                raise DevstackError(f"{data} is no Postgres data directory. Nothing was changed; move it away.")
+        return data
+
+    def _place(self, account: Account) -> Path:
+        if account.can_enter(self._home):
+            return self._home
+        return private_place(self._home, account)
+
+    def _find_binaries(self, account: Account, data: Path, major: str | None) -> PostgresBinaries:
+        try:
+            return find_postgres(account, lambda: self._place(account), major)
+        except DevstackError as error:
+            if major is None:
+                raise
+            raise DevstackError(
+                f"the data in {data} was made by Postgres {major}. It was kept as it is. Install Postgres {major}, or "
+                f"move the directory away to start with an empty database.\n{error}"
+            ) from error
+
+    def _create(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:
+        partial = data.with_name("postgres.new")
+        shutil.rmtree(partial, ignore_errors=True)  # an earlier attempt was interrupted
+        partial.mkdir(mode=0o700)
+        account.give(partial)
+        # The C locale sorts by code point everywhere, so that data never depends on the system's libraries.
+        # Nobody may log in until our own pg_hba.conf is in place: `reject`.
+        done = account.run(
+            [
+                *(str(binaries.bin / "initdb"), "-D", str(partial), "-U", "postgres", "--encoding=UTF8", "--locale=C"),
+                *("--auth=reject", "--no-sync", "--no-instructions"),
+            ]
+        )
+        if done.returncode != 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise DevstackError(f"Postgres could not make its data directory {data}:\n{_tail(done)}")
+        self._state.password = self._state.password or secrets.token_urlsafe(24)
+        self._run_sql(
+            binaries,
+            account,
+            partial,
+            f"CREATE ROLE {ROLE} LOGIN CREATEDB CREATEROLE PASSWORD '{self._state.password}'",
+            f"GRANT pg_monitor TO {ROLE}",
+            f"CREATE DATABASE {DATABASE} OWNER {ROLE}",
+        )
+        (partial / "pg_hba.conf").write_text(HBA)
+        self._save()  # before the data appears: data whose password is unknown would need another round
+        partial.rename(data)
+
+    def _renew_password(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:
+        password = secrets.token_urlsafe(24)
+        self._run_sql(binaries, account, data, f"ALTER ROLE {ROLE} PASSWORD '{password}'")
+        self._state.password = password
+        self._save()
+        self._say(f"the password of the data in {data} was not on record; it has a new one")
+
+    def _run_sql(self, binaries: PostgresBinaries, account: Account, data: Path, *statements: str) -> None:
+        """Run statements as superuser without a server: Postgres' single-user mode, which reads standard input."""
+        done = subprocess.run(
+            [str(binaries.bin / "postgres"), "--single", "-D", str(data), "-c", "exit_on_error=true", "postgres"],
+            input="".join(f"{statement};\n" for statement in statements),
+            cwd="/",
+            env=server_environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+            **account.popen_arguments(),
+        )
+        if done.returncode != 0:
+            raise DevstackError(f"Postgres could not prepare the data in {data}:\n{self._without_password(done)}")
+
+    def _without_password(self, done: subprocess.CompletedProcess[str]) -> str:
+        return "\n".join(line for line in _tail(done).splitlines() if "PASSWORD" not in line)
+
+    def _clear_stale(self, data: Path) -> None:
+        """Deal with a pid file left by a server that was killed, or that we have no record of."""
+        pid_file = data / "postmaster.pid"
+        try:
+            pid = int(pid_file.read_text().split()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            return
+        found = processes.identity(pid)
+        if found is not None and processes.works_in(pid, data):
+            self._say(f"a Postgres of this home ran without our knowledge (process {pid}); it is started anew")
+            processes.stop(pid, found, STOP_STEPS)
+            return
+        self._say("Postgres was not stopped properly last time; it recovers by itself")
+        if found is not None:
+            # Another program has the pid now, and Postgres would take that one for a server of this data. Only
+            # then is the file removed by us: with it goes Postgres' own check for left-over backends.
+            pid_file.unlink()
+
+    def _start(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:
+        before = self._state.port
+        port = before if before and processes.port_is_free(before) else processes.free_port()
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            failure = self._try_start(binaries, account, data, port, deadline)
+            if failure is None:
+                break
+            if "could not bind" in failure:  # taken between our look and its start
+                port = processes.free_port()
+            elif "is still in use" not in failure or time.monotonic() > deadline:
+                raise DevstackError(
+                    f"Postgres ended at its start; its data in {data} was kept. End of {self._log}:\n"
+                    + processes.last_lines(self._log)
+                )
+            time.sleep(0.05)  # backends of a killed server are still ending
+        if before and port != before:
+            self._say(f"port {before}, which Postgres had last time, is taken; it now listens on {port}")
+
+    def _try_start(
+        self, binaries: PostgresBinaries, account: Account, data: Path, port: int, deadline: float
+    ) -> str | None:
+        """Start on a port and wait until it takes connections; what it logged when it ended instead."""
+        settings = self._settings | {"port": str(port)}
+        argv = [str(binaries.bin / "postgres"), "-D", str(data)]
+        argv += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        log_end = self._log.stat().st_size if self._log.exists() else 0
+        pid = processes.start_detached(argv, account, self._log)
+        self._state.started(pid)
+        self._state.port = port
+        self._save()
+        while self._state.running:
+            if _is_ready(data, pid):
+                return None
+            if time.monotonic() > deadline:
+                self.down()
+                raise DevstackError(f"Postgres was not ready in {READY_SECONDS:.0f} s and was stopped; see {self._log}")
+            time.sleep(processes.POLL_SECONDS)
+        self._state.stopped()
+        self._save()
+        return processes.text_since(self._log, log_end)
+
+
+def private_place(home: Path, account: Account) -> Path:
+    """A directory that `account` can reach, for a home that it cannot: root's, open to the account's group alone.
+
+    Raises:
+        DevstackError: somebody else made a directory of that name.
+    """
+    place = SHARED_TEMP / f"dashtam-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+        raise DevstackError(f"{place} was made by {_owner(place)}, so it is not used. Remove it, or set DASHTAM_HOME.")
+    place.chmod(0o710)
+    shutil.chown(place, group=account.gid)
+    return place
+
+
+def _is_ready(data: Path, pid: int) -> bool:
+    """Whether the server says in its pid file (line 1 the pid, line 8 the state) that it takes connections."""
+    try:
+        lines = (data / "postmaster.pid").read_text().split("\n")
+    except OSError:
+        return False
+    return len(lines) > 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _owner(path: Path) -> str:
+    try:
+        return f"user {path.owner()}"
+    except KeyError:
+        return f"uid {path.stat().st_uid}"
+
+
+def _tail(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stdout + done.stderr).strip().splitlines()[-15:]
+    return "\n".join(f"    {line}" for line in lines)

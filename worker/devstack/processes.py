@@ -1,0 +1,161 @@
+"""Detached server processes: start one, recognise it again, stop it; and the ports they take."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from worker.devstack.account import Account, server_environment
+from worker.devstack.errors import DevstackError
+
+POLL_SECONDS = 0.005
+LOG_BYTES_MAX = 5_000_000
+
+# The shell puts the server in the background, prints its pid and ends, so that the server is nobody's child to reap.
+_DETACH = 'umask 077; "$@" >&2 & echo $!'
+
+
+def identity(pid: int) -> str | None:
+    """What tells this process from a later one with the same pid: boot and start time. None when it has ended."""
+    if pid <= 0:
+        return None
+    if not Path("/proc/self/stat").exists():
+        return _identity_from_ps(pid)
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    state, started = fields[0], fields[19]
+    if state in "ZX":  # ended, waiting to be reaped by whoever adopted it
+        return None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}:{started}"
+
+
+def _identity_from_ps(pid: int) -> str | None:
+    out = subprocess.run(
+        ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.split(maxsplit=1)
+    return None if len(out) < 2 or out[0].startswith("Z") else out[1].strip()
+
+
+def works_in(pid: int, directory: Path) -> bool:
+    """Whether a live process has this working directory, as a server has its data directory."""
+    if identity(pid) is None:
+        return False
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == directory.resolve()
+    except OSError:
+        return False
+
+
+def start_detached(argv: Sequence[str], account: Account, log: Path) -> int:
+    """Start a server that outlives us, as `account`, in a session of its own, its output appended to `log`.
+
+    Returns:
+        The server's pid.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+        log.replace(log.with_suffix(".log.1"))
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", _DETACH, "sh", *argv],
+            cwd="/",
+            env=server_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=fd,
+            start_new_session=True,
+            timeout=20,
+            check=True,
+            **account.popen_arguments(),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DevstackError(f"could not start {argv[0]} as {account.name}: {error}") from error
+    finally:
+        os.close(fd)
+    return int(done.stdout)
+
+
+def stop(pid: int, known: str, steps: Sequence[tuple[signal.Signals, float]]) -> signal.Signals | None:
+    """End the process that `pid` and `known` (its `identity`) name; never another that took over its pid.
+
+    Args:
+        pid: process to end.
+        known: its identity when it was started.
+        steps: signals to send, each with the seconds to wait before the next.
+
+    Returns:
+        The signal that ended it; None when it had ended before.
+
+    Raises:
+        DevstackError: it belongs to another user, or outlived all signals.
+    """
+    for number, seconds in steps:
+        if identity(pid) != known:
+            return None
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return None
+        except PermissionError as error:
+            raise DevstackError(f"process {pid} belongs to another user; stop it as that user") from error
+        if wait_until(lambda: identity(pid) != known, seconds):
+            return number
+    raise DevstackError(f"process {pid} did not end after {', '.join(step[0].name for step in steps)}")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Poll until the condition holds; False when it did not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1 at this port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """The end of a log, indented, for an error message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16_384))
+            lines = file.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        lines = []
+    return "\n".join(f"    {line}" for line in lines) or "    (nothing was logged)"
+
+
+def text_since(log: Path, offset: int) -> str:
+    """What was added to a log after `offset` bytes."""
+    try:
+        with log.open("rb") as file:
+            file.seek(offset if offset <= log.stat().st_size else 0)
+            return file.read(262_144).decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,225 @@
+"""Both private servers of one home, brought up and down together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.devstack import state as states
+from worker.devstack.errors import DevstackError
+from worker.devstack.postgres import SHARED_TEMP, PostgresServer
+from worker.devstack.redis import RedisServer
+from worker.devstack.state import ServerState, State
+from worker.devstack.tether import Tether
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Where the servers are. Both hold a password, so neither shows in a `repr`."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One server at a glance, without its password.
+
+    Attributes:
+        state: `up`, `down`, or `external` when the environment names a server of the user's own.
+    """
+
+    name: str
+    state: str
+    pid: int | None = None
+    port: int | None = None
+    version: str | None = None
+    data: str | None = None
+
+
+def default_home(environ: Mapping[str, str] | None = None) -> Path:
+    """DASHTAM_HOME, or `.dashtam` in the nearest project directory above, or here."""
+    named = (os.environ if environ is None else environ).get("DASHTAM_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    here = Path.cwd()
+    for directory in (here, *here.parents):
+        if (directory / ".dashtam").is_dir() or (directory / "pyproject.toml").is_file():
+            return directory / ".dashtam"
+    return here / ".dashtam"
+
+
+class Devstack:
+    """A private Postgres and Redis that keep everything under one directory.
+
+    For whichever of DATABASE_URL and REDIS_URL (or the same with _FILE) the environment names, nothing is
+    started and that address is handed back.
+
+    Args:
+        home: directory of data, logs and state; made when missing.
+        durable: whether data survives a crash of the machine. False is faster, for tests.
+        environ: environment to read; the process's own by default.
+        postgres_settings: further settings of Postgres, by name; they hold from the next start.
+        redis_settings: the same for Redis.
+        say: told in a sentence what was found and mended; logged by default.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        durable: bool,
+        environ: Mapping[str, str] | None = None,
+        postgres_settings: Mapping[str, str] | None = None,
+        redis_settings: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = _log.info,
+    ) -> None:
+        self.home = home.absolute()
+        self.durable = durable
+        self._environ = os.environ if environ is None else environ
+        self._postgres_settings = postgres_settings or {}
+        self._redis_settings = redis_settings or {}
+        self._say = say
+        self._tether: Tether | None = None
+
+    def up(self, *, tethered: bool = False) -> Urls:
+        """Start what is down. When something cannot be started, what this call started is stopped again.
+
+        Args:
+            tethered: also stop them when this process ends without `down`, even by SIGKILL. Servers that
+                were up before are not touched.
+
+        Raises:
+            DevstackError: no server program, data that cannot be used, or a server that does not start.
+        """
+        database_url, redis_url = self._external("DATABASE_URL"), self._external("REDIS_URL")
+        if database_url and redis_url:
+            return Urls(database_url, redis_url)
+        with states.locked(self.home):
+            state = self._state()
+            if state.running and state.durable != self.durable:
+                raise DevstackError(
+                    f"the servers of {self.home} are up with durable={state.durable}; they were left alone. "
+                    "Stop them first (`dashtam devstack down`), or use another DASHTAM_HOME."
+                )
+            state.durable = self.durable
+            postgres, redis = self._servers(state)
+            wanted: list[tuple[ServerState, PostgresServer | RedisServer]] = []
+            wanted += [] if database_url else [(state.postgres, postgres)]
+            wanted += [] if redis_url else [(state.redis, redis)]
+            to_start = [server for known, server in wanted if not known.running]
+            if to_start and tethered and self._tether is None:
+                self._tether = self._tie()
+            self._start(to_start)
+            return Urls(database_url or postgres.url, redis_url or redis.url)
+
+    def down(self) -> None:
+        """Stop what runs, Redis first. Data and ports are kept for the next `up`."""
+        if (self.home / states.STATE_FILE).exists():
+            with states.locked(self.home):
+                for server in reversed(self._servers(self._state())):
+                    server.down()
+        if self._tether is not None:
+            self._tether.release()
+            self._tether = None
+
+    def status(self) -> list[ServerStatus]:
+        """Postgres and Redis as they are now."""
+        state = self._state() if self.home.exists() else State()
+        return [
+            self._one_status("postgres", "DATABASE_URL", state.postgres),
+            self._one_status("redis", "REDIS_URL", state.redis),
+        ]
+
+    def erase(self) -> None:
+        """Stop the servers and remove the home with all its data."""
+        self.down()
+        if self.home.exists():
+            with states.locked(self.home):
+                data = Path(self._state().postgres.data)
+                elsewhere = data.parent
+                if elsewhere.parent == SHARED_TEMP and elsewhere.name.startswith("dashtam-"):
+                    shutil.rmtree(elsewhere)
+                shutil.rmtree(self.home)
+
+    @contextmanager
+    def session(self, *, erase: bool = False) -> Iterator[Urls]:
+        """Have the servers for as long as the block lasts, and no longer, however this process ends.
+
+        Servers that were up before stay up.
+
+        Args:
+            erase: remove the home at the end, for tests that use a temporary one.
+        """
+        urls = self.up(tethered=True)
+        try:
+            yield urls
+        finally:
+            if self._tether is not None:
+                self.down()
+                if erase:
+                    self.erase()
+
+    def _state(self) -> State:
+        return states.load(self.home, self._say)
+
+    def _servers(self, state: State) -> tuple[PostgresServer, RedisServer]:
+        def save() -> None:
+            states.save(self.home, state)
+
+        return (
+            PostgresServer(
+                self.home,
+                state.postgres,
+                save,
+                durable=self.durable,
+                settings=self._postgres_settings,
+                say=self._say,
+            ),
+            RedisServer(
+                self.home, state.redis, save, durable=self.durable, settings=self._redis_settings, say=self._say
+            ),
+        )
+
+    def _start(self, servers: list[PostgresServer | RedisServer]) -> None:
+        started: list[PostgresServer | RedisServer] = []
+        try:
+            for server in servers:
+                started.append(server)
+                server.up()
+        except BaseException:
+            for server in reversed(started):
+                with suppress(DevstackError):  # the first error is the one to tell
+                    server.down()
+            raise
+
+    def _tie(self) -> Tether:
+        return Tether(
+            [sys.executable, "-m", "worker.devstack", "down", "--home", str(self.home)],
+            self.home / "log" / "devstack.log",
+        )
+
+    def _one_status(self, name: str, variable: str, known: ServerState) -> ServerStatus:
+        if self._external(variable):
+            return ServerStatus(name, "external")
+        if not known.running:
+            return ServerStatus(name, "down", version=known.version or None, data=known.data or None)
+        return ServerStatus(name, "up", known.pid, known.port, known.version, known.data)
+
+    def _external(self, variable: str) -> str | None:
+        value = self._environ.get(variable)
+        file = self._environ.get(f"{variable}_FILE")
+        if value or not file:
+            return value
+        try:
+            return Path(file).read_text().strip()
+        except OSError as error:
+            raise DevstackError(f"{variable}_FILE names a file that cannot be read ({error.strerror})") from error

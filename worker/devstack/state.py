@@ -1,0 +1,132 @@
+"""What the devstack remembers between commands: `<home>/devstack.json`, readable by its owner alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worker.devstack import processes
+from worker.devstack.errors import DevstackError
+
+STATE_FILE = "devstack.json"
+LOCK_FILE = "devstack.lock"
+LOCK_SECONDS = 120.0
+
+
+@dataclass
+class ServerState:
+    """One server, as last started. The port and the password outlive it.
+
+    Attributes:
+        identity: see `processes.identity`; empty when it is down.
+        data: data directory; empty before the first start.
+    """
+
+    pid: int = 0
+    identity: str = ""
+    port: int = 0
+    password: str = field(default="", repr=False)
+    data: str = ""
+    version: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the very process that was started is alive."""
+        return bool(self.identity) and processes.identity(self.pid) == self.identity
+
+    def started(self, pid: int) -> None:
+        """Note a process just started."""
+        self.pid, self.identity = pid, processes.identity(pid) or ""
+
+    def stopped(self) -> None:
+        """Note that it is down."""
+        self.pid, self.identity = 0, ""
+
+
+@dataclass
+class State:
+    """Both servers, and whether they keep data through a crash of the machine."""
+
+    durable: bool = True
+    postgres: ServerState = field(default_factory=ServerState)
+    redis: ServerState = field(default_factory=ServerState)
+
+    @property
+    def running(self) -> bool:
+        """Whether any server is up."""
+        return self.postgres.running or self.redis.running
+
+
+def load(home: Path, say: Callable[[str], None]) -> State:
+    """Read the state; a fresh one when there is none or it cannot be read as one (then it is kept aside)."""
+    path = home / STATE_FILE
+    try:
+        return _parse(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return State()
+    except PermissionError as error:
+        raise DevstackError(
+            f"{path} belongs to another user. Run as that user, or set DASHTAM_HOME to another directory."
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError):
+        broken = path.with_suffix(".json.broken")
+        path.replace(broken)
+        say(f"{path} could not be read and was moved to {broken.name}; the data is kept, passwords are made anew")
+        return State()
+
+
+def _parse(raw: Mapping[str, Any]) -> State:
+    return State(
+        durable=bool(raw["durable"]), postgres=ServerState(**raw["postgres"]), redis=ServerState(**raw["redis"])
+    )
+
+
+def save(home: Path, state: State) -> None:
+    """Write the state in one step, so that no reader ever sees half of it."""
+    path = home / STATE_FILE
+    partial = path.with_suffix(".json.new")
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump(asdict(state), file, indent=2)
+    partial.replace(path)
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold the home's lock, so that two commands at once do one thing after the other.
+
+    Raises:
+        DevstackError: the home cannot be written, or another command held it for `LOCK_SECONDS`.
+    """
+    try:
+        # Its entries are owner-only; the home itself may be entered by the user that runs Postgres for root.
+        home.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+        fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DevstackError(
+            f"cannot write to {home} ({error.strerror}). Set DASHTAM_HOME to a directory of your own."
+        ) from error
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _try_lock(fd):
+            if time.monotonic() > deadline:
+                raise DevstackError(f"another devstack command has held {home / LOCK_FILE} for {LOCK_SECONDS:.0f} s")
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(fd)  # releases the lock
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
