@@ -109,7 +109,7 @@ def get_runtime() -> Runtime:
     Raises:
         ConfigurationError: the settings are incomplete or unsafe.
     """
-    global _current  # noqa: PLW0603 - one per process is the point
+    global _current
     with _lock:
         if _current is None:
             _current = Runtime(get_settings())
@@ -118,13 +118,13 @@ def get_runtime() -> Runtime:
 
 def forget_runtime() -> None:
     """Drops an inherited runtime after a fork without closing what still belongs to the parent."""
-    global _current  # noqa: PLW0603
+    global _current
     _current = None
 
 
 def close_runtime() -> None:
     """Closes the process's runtime, if it has one."""
-    global _current  # noqa: PLW0603
+    global _current
     if _current is not None:
         _current.close()
         _current = None
@@ -133,7 +133,7 @@ def close_runtime() -> None:
 @contextmanager
 def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
     """Makes `runtime` the process's own for a while (tests)."""
-    global _current  # noqa: PLW0603
+    global _current
     before, _current = _current, runtime
     try:
         yield runtime

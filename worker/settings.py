@@ -112,13 +112,32 @@ def is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "").startswith(_LOOPBACK)
 
 
-class Settings(EnvironmentSettings):
+class DatabaseSettings(EnvironmentSettings):
+    """All that a migration needs."""
+
+    database_url: SecretStr
+    migrate_database_url: SecretStr | None = None
+    """Role that may change the schema, when `DATABASE_URL`'s may not."""
+
+    @field_validator("database_url", "migrate_database_url", mode="after")
+    @classmethod
+    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value()
+        if url.startswith("postgresql://"):
+            return SecretStr(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        if not url.startswith("postgresql+psycopg://"):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+
+class Settings(DatabaseSettings):
     """The worker's settings. Durations are in seconds unless the name says otherwise."""
 
     environment: Environment = Field(default="development", validation_alias="DASHTAM_ENV")
     home: Path = Field(default=Path(".dashtam"), validation_alias="DASHTAM_HOME")
 
-    database_url: SecretStr
     redis_url: SecretStr
     encryption_keys: SecretStr
     """`id:key` pairs, comma-separated, the one to write with first; keys as `dashtam keys generate` prints them."""
@@ -172,16 +191,6 @@ class Settings(EnvironmentSettings):
 
     failpoints: str = ""
     """For tests alone: places where a worker stops on purpose. Refused in production."""
-
-    @field_validator("database_url", mode="after")
-    @classmethod
-    def _postgres(cls, value: SecretStr) -> SecretStr:
-        url = value.get_secret_value()
-        if url.startswith("postgresql://"):
-            return SecretStr(url.replace("postgresql://", "postgresql+psycopg://", 1))
-        if not url.startswith("postgresql+psycopg://"):
-            raise ValueError("must begin with postgresql://")
-        return value
 
     @field_validator("redis_url", mode="after")
     @classmethod

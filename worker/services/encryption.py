@@ -114,7 +114,7 @@ def parse_keys(text: str) -> Mapping[str, bytes]:
         if key_id in keys or key.encode() in keys.values():
             raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} repeats an id or a key")
         if not _is_fernet_key(key):
-            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is not a key that `dashtam keys generate` makes")
+            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is no key as `dashtam keys generate` makes")
         keys[key_id] = key.encode()
     if not keys:
         raise ConfigurationError("ENCRYPTION_KEYS: no key; `dashtam keys generate` prints one")

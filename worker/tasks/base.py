@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from celery import Task
 
-from worker import crud
+from worker.crud import failures
 from worker.errors import DashtamError, Unavailable
 from worker.runtime import get_runtime
 
@@ -52,10 +52,10 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
 
     def _may_run_again(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         with get_runtime().transaction() as session:
-            deliveries = crud.count_delivery(session, task_id=self.request.id)
+            deliveries = failures.count_delivery(session, task_id=self.request.id)
             if deliveries < MAX_DELIVERIES:
                 return True
-            crud.record_task_failure(
+            failures.record_task_failure(
                 session,
                 task_id=self.request.id,
                 task_name=self.name,
@@ -68,7 +68,7 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
 
     def _forget_deliveries(self) -> None:
         with get_runtime().transaction() as session:
-            crud.forget_delivery(session, task_id=self.request.id)
+            failures.forget_delivery(session, task_id=self.request.id)
 
 
 def parse_ids(values: Iterable[object]) -> list[UUID]:

@@ -1,0 +1,85 @@
+"""Queries on users and providers: creation, lookup, claims of what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from worker.errors import NotFound
+from worker.models import Provider, ProviderCreate, User
+
+
+def create_user(session: Session, *, email: str | None = None) -> User:
+    """A new user."""
+    user = User(email=email)
+    session.add(user)
+    session.flush()
+    return user
+
+
+def get_or_create_user(session: Session, *, email: str) -> User:
+    """The user with this address."""
+    return session.scalar(select(User).where(User.email == email)) or create_user(session, email=email)
+
+
+def create_provider(session: Session, *, provider_in: ProviderCreate) -> Provider:
+    """A new provider, `pending` until it is linked."""
+    provider = Provider(**provider_in.model_dump())
+    session.add(provider)
+    session.flush()
+    session.refresh(provider)
+    return provider
+
+
+def get_provider(session: Session, provider_id: UUID) -> Provider:
+    """The provider with this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    provider = session.get(Provider, provider_id)
+    if provider is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    return provider
+
+
+def claim_refresh_due(
+    session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta
+) -> Sequence[UUID]:
+    """Claims up to `limit` providers whose refresh is due, earliest first, for `claim`.
+
+    A claim only moves the time of the next dispatch: a lost message is sent again when the claim ends.
+    """
+    return _claim(session, "refresh_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim)
+
+
+def claim_sync_due(
+    session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta
+) -> Sequence[UUID]:
+    """The same for syncs."""
+    return _claim(session, "sync_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim)
+
+
+def _claim(
+    session: Session, column: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta
+) -> Sequence[UUID]:
+    # The inner order decides who is claimed; the outer one keeps it, which UPDATE … RETURNING alone would not.
+    statement = text(
+        f"""
+        WITH due AS MATERIALIZED (
+            SELECT id, {column} AS due_at FROM providers
+            WHERE status = 'active' AND provider_key = :provider_key AND {column} <= :now
+            ORDER BY {column} LIMIT :limit FOR UPDATE SKIP LOCKED
+        ), claimed AS (
+            UPDATE providers SET {column} = :until FROM due WHERE providers.id = due.id
+            RETURNING providers.id, due.due_at
+        )
+        SELECT id FROM claimed ORDER BY due_at
+        """  # noqa: S608 - `column` is one of two names above
+    )
+    rows = session.execute(statement, {"provider_key": provider_key, "now": now, "limit": limit, "until": now + claim})
+    return rows.scalars().all()

@@ -1,0 +1,1 @@
+"""The schema's history. Run with `dashtam migrate` or `alembic upgrade head`."""
