@@ -6,13 +6,19 @@
 
 from __future__ import annotations
 
+from worker.devstack.child import ProcessSpec, ProcessState
 from worker.devstack.errors import DevstackError
 from worker.devstack.stack import Devstack, ServerStatus, Urls, default_home
+from worker.devstack.supervisor import ProcessStatus, Supervisor
 
 __all__ = [
     "Devstack",
     "DevstackError",
+    "ProcessSpec",
+    "ProcessState",
+    "ProcessStatus",
     "ServerStatus",
+    "Supervisor",
     "Urls",
     "default_home",
 ]

@@ -118,7 +118,11 @@ class Devstack:
             to_start = [server for known, server in wanted if not known.running]
             if to_start and tethered and self._tether is None:
                 self._tether = self._tie()
-            self._start(to_start)
+            try:
+                self._start(to_start)
+            except BaseException:
+                self._release_tether()
+                raise
             return Urls(database_url or postgres.url, redis_url or redis.url)
 
     def down(self) -> None:
@@ -127,9 +131,7 @@ class Devstack:
             with states.locked(self.home):
                 for server in reversed(self._servers(self._state())):
                     server.down()
-        if self._tether is not None:
-            self._tether.release()
-            self._tether = None
+        self._release_tether()
 
     def status(self) -> list[ServerStatus]:
         """Postgres and Redis as they are now."""
@@ -203,9 +205,14 @@ class Devstack:
 
     def _tie(self) -> Tether:
         return Tether(
-            [sys.executable, "-m", "worker.devstack", "down", "--home", str(self.home)],
             self.home / "log" / "devstack.log",
+            argv=[sys.executable, "-m", "worker.devstack", "down", "--home", str(self.home)],
         )
+
+    def _release_tether(self) -> None:
+        if self._tether is not None:
+            self._tether.release()
+            self._tether = None
 
     def _one_status(self, name: str, variable: str, known: ServerState) -> ServerStatus:
         if self._external(variable):
