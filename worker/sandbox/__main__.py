@@ -1,0 +1,94 @@
+"""`python -m worker.sandbox`: serve the stand-in provider APIs on loopback."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from worker.sandbox.admin import is_loopback
+from worker.sandbox.app import SandboxApp, create_app
+
+ADMIN_TOKEN_VARIABLE = "DASHTAM_SANDBOX_ADMIN_TOKEN"  # noqa: S105 - a variable's name
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker.sandbox", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
+    parser.add_argument("--port", type=int, default=8765, help="0 picks a free one")
+    parser.add_argument("--seed", type=int, default=1, help="decides every name, amount and token")
+    parser.add_argument("--schwab", type=int, default=2, help="Schwab logins at start")
+    parser.add_argument("--plaid", type=int, default=2, help="Plaid Items at start")
+    parser.add_argument("--access-seconds", type=int, default=1800, help="life of Schwab access tokens")
+    parser.add_argument("--live", action="store_true", help="let the books move by themselves")
+    parser.add_argument("--live-seconds", type=float, default=5.0, help="seconds between two moves with --live")
+    parser.add_argument("--admin-token", help=f"better given as {ADMIN_TOKEN_VARIABLE}; made up and printed if neither")
+    given = parser.parse_args(argv)
+    if not is_loopback(given.host):
+        parser.error(f"--host {given.host}: the sandbox listens on loopback only, for example 127.0.0.1")
+    return given
+
+
+@contextlib.asynccontextmanager
+async def _moving(app: SandboxApp, every: float | None) -> AsyncIterator[None]:
+    if every is None:
+        yield
+        return
+
+    async def move() -> None:
+        while True:
+            await asyncio.sleep(every)
+            app.sandbox.advance(1)
+
+    mover = asyncio.create_task(move())
+    try:
+        yield
+    finally:
+        mover.cancel()
+
+
+async def _serve(app: SandboxApp, given: argparse.Namespace) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=given.host,
+            port=given.port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+            backlog=4096,
+        )
+    )
+    async with _moving(app, given.live_seconds if given.live else None):
+        serving = asyncio.create_task(server.serve())
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            print(f"sandbox listening on http://{given.host}:{port}", flush=True)
+        await serving
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = _arguments(argv)
+    token = given.admin_token or os.environ.get(ADMIN_TOKEN_VARIABLE, "")
+    if not token:
+        token = secrets.token_urlsafe(16)
+        print(f"admin token {token}", flush=True)
+    population = {"schwab": given.schwab, "plaid": given.plaid}
+    app = create_app(given.seed, token, population, {"access_seconds": given.access_seconds})
+    asyncio.run(_serve(app, given))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

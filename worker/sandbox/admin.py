@@ -1,0 +1,298 @@
+"""The switches of the sandbox, for tests and launchers: loopback only, and only with the token given at start."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from worker.sandbox.barriers import BarrierSpec
+from worker.sandbox.books import login_books, mutate, served
+from worker.sandbox.core import Login, LoginSpec, Sandbox
+from worker.sandbox.faults import Fault
+from worker.sandbox.quotas import Quota
+from worker.sandbox.wire import encode
+
+TOKEN_HEADER = "x-sandbox-admin"  # noqa: S105 - a header's name
+
+_T = TypeVar("_T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Reset(msgspec.Struct, forbid_unknown_fields=True):
+    seed: int = 1
+
+
+class Advance(msgspec.Struct, forbid_unknown_fields=True):
+    steps: int = 1
+    logins: list[str] | None = None
+
+
+class ClockOffset(msgspec.Struct, forbid_unknown_fields=True):
+    offset_seconds: float
+
+
+class Chosen(msgspec.Struct, forbid_unknown_fields=True):
+    """Logins by name, or all of a profile."""
+
+    logins: list[str] = []
+    profile: str = ""
+
+
+class Callback(msgspec.Struct, forbid_unknown_fields=True):
+    login: str
+    redirect_uri: str = "https://127.0.0.1"
+    state: str | None = None
+
+
+class LoginState(msgspec.Struct, forbid_unknown_fields=True):
+    """What to change of how a login's feeds behave; what is left out stays."""
+
+    broken: str | None | msgspec.UnsetType = msgspec.UNSET
+    not_ready_calls: int | None = None
+    forced_restarts: int | None = None
+
+
+class _Admin:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/admin/ready", self.ready),
+            Route("/admin/reset", self.reset, methods=["POST"]),
+            Route("/admin/advance", self.advance, methods=["POST"]),
+            Route("/admin/clock", self.clock, methods=["GET", "POST"]),
+            Route("/admin/logins", self.logins, methods=["GET", "POST"]),
+            Route("/admin/logins/{login}", self.login_state, methods=["POST"]),
+            Route("/admin/mint", self.mint, methods=["POST"]),
+            Route("/admin/revoke", self.revoke, methods=["POST"]),
+            Route("/admin/expire-access", self.expire_access, methods=["POST"]),
+            Route("/admin/schwab/callback", self.callback, methods=["POST"]),
+            Route("/admin/plaid/public-token", self.public_token, methods=["POST"]),
+            Route("/admin/policy/{profile}", self.policy, methods=["GET", "POST"]),
+            Route("/admin/faults", self.faults, methods=["GET", "POST", "DELETE"]),
+            Route("/admin/faults/{number:int}", self.fault, methods=["DELETE"]),
+            Route("/admin/quotas", self.quotas, methods=["POST"]),
+            Route("/admin/barriers", self.barriers, methods=["POST", "DELETE"]),
+            Route("/admin/barriers/{number:int}", self.barrier, methods=["GET", "DELETE"]),
+            Route("/admin/books/{login}", self.books),
+            Route("/admin/books/{login}", self.mutate, methods=["POST"]),
+            Route("/admin/served", self.served),
+            Route("/admin/log", self.log, methods=["GET", "DELETE"]),
+            Route("/admin/log/overlaps", self.overlaps),
+            Route("/admin/log/reuse", self.reuse),
+        ]
+
+    async def ready(self, request: Request) -> Response:
+        return _json({"ready": True, "seed": self._sandbox.seed, "steps": self._sandbox.steps})
+
+    async def reset(self, request: Request) -> Response:
+        self._sandbox.reset((await _body(request, Reset)).seed)
+        return _json({"seed": self._sandbox.seed, "logins": list(self._sandbox.logins)})
+
+    async def advance(self, request: Request) -> Response:
+        given = await _body(request, Advance)
+        if given.logins is not None:
+            self._named(given.logins)
+        self._sandbox.advance(given.steps, given.logins)
+        return _json({"steps": self._sandbox.steps})
+
+    async def clock(self, request: Request) -> Response:
+        if request.method == "POST":
+            self._sandbox.clock.offset = (await _body(request, ClockOffset)).offset_seconds
+        return _json({"now": self._sandbox.clock.now().isoformat(), "offset_seconds": self._sandbox.clock.offset})
+
+    async def logins(self, request: Request) -> Response:
+        if request.method == "GET":
+            every = self._sandbox.logins.values()
+            return _json([{"login": login.name, "profile": login.profile.key} for login in every])
+        spec = await _body(request, LoginSpec)
+        if spec.profile not in self._sandbox.profiles:
+            raise HTTPException(404, f"no profile {spec.profile!r}")
+        return _json({"logins": [login.name for login in self._sandbox.add_logins(spec)]})
+
+    async def login_state(self, request: Request) -> Response:
+        (login,) = self._named([request.path_params["login"]])
+        given = await _body(request, LoginState)
+        if given.broken is not msgspec.UNSET:
+            login.broken = given.broken
+        if given.not_ready_calls is not None:
+            login.not_ready_left = given.not_ready_calls
+        if given.forced_restarts is not None:
+            login.forced_restarts = given.forced_restarts
+        return _json({"login": login.name})
+
+    async def mint(self, request: Request) -> Response:
+        chosen = await self._chosen(request)
+        return _json([{"login": login.name, **login.profile.mint(login)} for login in chosen])
+
+    async def revoke(self, request: Request) -> Response:
+        chosen = await self._chosen(request)
+        for login in chosen:
+            login.profile.revoke(login)
+        return _json({"revoked": [login.name for login in chosen]})
+
+    async def expire_access(self, request: Request) -> Response:
+        chosen = await self._chosen(request)
+        for login in chosen:
+            login.profile.expire_access(login)
+        return _json({"expired": [login.name for login in chosen]})
+
+    async def callback(self, request: Request) -> Response:
+        given = await _body(request, Callback)
+        (login,) = self._named([given.login], "schwab")
+        url = login.profile.callback_url(login.name, given.redirect_uri, given.state)  # type: ignore[attr-defined]
+        return _json({"callback_url": url})
+
+    async def public_token(self, request: Request) -> Response:
+        chosen = await self._chosen(request)
+        names = [login.name for login in chosen]
+        pairs = zip(names, self._named(names, "plaid"), strict=True)
+        tokens = [{"login": n, "public_token": login.profile.public_token(login)} for n, login in pairs]  # type: ignore[attr-defined]
+        return _json(tokens)
+
+    async def policy(self, request: Request) -> Response:
+        profile = self._sandbox.profiles.get(request.path_params["profile"])
+        if profile is None:
+            raise HTTPException(404, "no such profile")
+        changes = await _body(request, dict[str, Any]) if request.method == "POST" else {}
+        try:
+            return _json(profile.configure(changes))
+        except msgspec.ValidationError as error:
+            raise HTTPException(422, str(error)) from error
+
+    async def faults(self, request: Request) -> Response:
+        faults = self._sandbox.faults
+        if request.method == "POST":
+            return _json({"number": faults.arm(await _body(request, Fault)).number})
+        if request.method == "DELETE":
+            faults.disarm()
+        return _json([{"number": f.number, "do": f.fault.do, "seen": f.seen, "hits": f.hits} for f in faults.all()])
+
+    async def fault(self, request: Request) -> Response:
+        self._sandbox.faults.disarm(request.path_params["number"])
+        return _json({})
+
+    async def quotas(self, request: Request) -> Response:
+        quotas = await _body(request, list[Quota])
+        self._sandbox.quotas.set(quotas)
+        return _json({"quotas": len(quotas)})
+
+    async def barriers(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self._sandbox.barriers.release_all()
+            return _json({})
+        return _json({"number": self._sandbox.barriers.raise_(await _body(request, BarrierSpec)).number})
+
+    async def barrier(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if request.method == "DELETE":
+            self._sandbox.barriers.release(number)
+            return _json({})
+        barrier = self._sandbox.barriers.get(number)
+        if barrier is None:
+            raise HTTPException(404, "no such barrier, or it was released")
+        wanted = int(request.query_params.get("arrivals", "0"))
+        arrived = await barrier.arrivals(wanted, float(request.query_params.get("timeout", "10")))
+        return _json({"arrived": arrived, "waiting": barrier.waiting})
+
+    async def books(self, request: Request) -> Response:
+        (login,) = self._named([request.path_params["login"]])
+        return _json(login_books(login))
+
+    async def mutate(self, request: Request) -> Response:
+        (login,) = self._named([request.path_params["login"]])
+        try:
+            return _json({"ids": mutate(login, await request.body())})
+        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            raise HTTPException(422, f"books not changed beyond this point: {error}") from error
+
+    async def served(self, request: Request) -> Response:
+        return _json({login.name: served(login) for login in self._sandbox.logins.values() if login.served.requests})
+
+    async def log(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self._sandbox.log.clear()
+        query = request.query_params
+        entries = self._sandbox.log.select(
+            kind=query.get("kind", ""),
+            login=query.get("login", ""),
+            path=query.get("path", ""),
+            after=int(query.get("after", "0")),
+        )
+        return _json(list(entries))
+
+    async def overlaps(self, request: Request) -> Response:
+        return _json(self._sandbox.log.overlaps())
+
+    async def reuse(self, request: Request) -> Response:
+        return _json(self._sandbox.log.presented_again())
+
+    async def _chosen(self, request: Request) -> list[Login]:
+        given = await _body(request, Chosen)
+        if given.logins:
+            return self._named(given.logins, given.profile)
+        return [login for login in self._sandbox.logins.values() if login.profile.key == given.profile]
+
+    def _named(self, names: list[str], profile: str = "") -> list[Login]:
+        missing = [name for name in names if name not in self._sandbox.logins]
+        if missing:
+            raise HTTPException(404, f"no login {missing[0]!r}")
+        logins = [self._sandbox.logins[name] for name in names]
+        if profile and any(login.profile.key != profile for login in logins):
+            raise HTTPException(422, f"not every login is one of {profile!r}")
+        return logins
+
+
+def admin_app(sandbox: Sandbox, token: str) -> Starlette:
+    """The Starlette application under `/admin`; every handler asks for the token and a loopback peer first."""
+
+    def guarded(handler: Handler) -> Handler:
+        async def guard(request: Request) -> Response:
+            peer = request.client.host if request.client else ""
+            if not is_loopback(peer) or not hmac.compare_digest(request.headers.get(TOKEN_HEADER, ""), token):
+                raise HTTPException(403, f"send the admin token in {TOKEN_HEADER}, from loopback")
+            return await handler(request)
+
+        return guard
+
+    routes = [
+        Route(route.path, guarded(route.endpoint), methods=list(route.methods or ()))
+        for route in _Admin(sandbox).routes()
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is an address of this machine's loopback; names other than localhost are not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": error.detail}, error.status_code)
+
+
+async def _body(request: Request, shape: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HTTPException(422, str(error)) from error
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(encode(value), status, media_type="application/json")

@@ -1,0 +1,98 @@
+"""Named points at which a request stands still until a test lets it go on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import msgspec
+
+Point = Literal["before_rotation", "after_rotation", "before_answer", "mid_body"]
+
+
+class BarrierSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where to hold which requests.
+
+    Attributes:
+        point: `before_rotation` and `after_rotation` (rotated, nothing sent) concern refreshes only; `before_answer`
+            and `mid_body` concern every request that `path` matches.
+        path: A part of the path below the profile.
+        times: How many requests are held; None holds all until the release.
+    """
+
+    point: Point
+    profile: str = ""
+    login: str = ""
+    path: str = ""
+    times: int | None = 1
+
+
+class Barrier:
+    def __init__(self, number: int, spec: BarrierSpec) -> None:
+        self.number = number
+        self.spec = spec
+        self.arrived = 0
+        self.waiting = 0
+        self.open = asyncio.Event()
+        self.changed = asyncio.Condition()
+
+    def takes(self, point: Point, profile: str, login: str | None, path: str) -> bool:
+        spec = self.spec
+        return (
+            spec.point == point
+            and not self.open.is_set()
+            and (spec.times is None or self.arrived < spec.times)
+            and spec.profile in ("", profile)
+            and spec.login in ("", login)
+            and spec.path in path
+        )
+
+    async def stand(self) -> None:
+        """Stand here until the release."""
+        self.arrived += 1
+        self.waiting += 1
+        async with self.changed:
+            self.changed.notify_all()
+        try:
+            await self.open.wait()
+        finally:
+            self.waiting -= 1
+
+    async def arrivals(self, count: int, timeout: float) -> int:
+        """Wait until `count` requests have arrived or `timeout` seconds are over; the number that has arrived."""
+        async with self.changed:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self.changed.wait_for(lambda: self.arrived >= count)
+            except TimeoutError:
+                pass
+        return self.arrived
+
+
+class Barriers:
+    def __init__(self) -> None:
+        self._barriers: dict[int, Barrier] = {}
+        self._number = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._barriers)
+
+    def raise_(self, spec: BarrierSpec) -> Barrier:
+        self._number += 1
+        barrier = self._barriers[self._number] = Barrier(self._number, spec)
+        return barrier
+
+    def get(self, number: int) -> Barrier | None:
+        return self._barriers.get(number)
+
+    def at(self, point: Point, profile: str, login: str | None, path: str) -> Barrier | None:
+        return next((b for b in self._barriers.values() if b.takes(point, profile, login, path)), None)
+
+    def release(self, number: int) -> None:
+        barrier = self._barriers.pop(number, None)
+        if barrier is not None:
+            barrier.open.set()
+
+    def release_all(self) -> None:
+        for number in list(self._barriers):
+            self.release(number)

@@ -1,0 +1,191 @@
+"""The state of the sandbox: people's logins, their books, and everything that tests switch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from worker.sandbox.barriers import Barriers
+from worker.sandbox.clock import Clock
+from worker.sandbox.faults import Faults
+from worker.sandbox.ledger import Account, Ledger, Transaction
+from worker.sandbox.quotas import Quotas
+from worker.sandbox.request_log import RequestLog
+from worker.sandbox.wire import Answer, Request
+
+
+class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How big a login's books are and how its feeds start.
+
+    Attributes:
+        accounts: Number of accounts; None for the profile's usual mix.
+        transactions: History rows in all accounts together.
+        history_days: How far back the history reaches.
+        not_ready_calls: How many feed requests answer "not ready" before the first data.
+    """
+
+    profile: str
+    count: int = 1
+    accounts: int | None = None
+    transactions: int = 300
+    history_days: int = 400
+    not_ready_calls: int = 0
+
+
+@dataclass(slots=True)
+class Served:
+    """What a login's client has been told and not told to forget."""
+
+    accounts: set[str] = field(default_factory=set)
+    transactions: set[str] = field(default_factory=set)
+    holdings: set[tuple[str, str]] = field(default_factory=set)
+    rows: int = 0
+    requests: int = 0
+
+
+class Login:
+    """One person's login at one provider. The books are made when first looked at, so that a fleet costs nothing."""
+
+    def __init__(self, sandbox: Sandbox, name: str, ordinal: int, profile: Profile, spec: LoginSpec) -> None:
+        self.name = name
+        self.ordinal = ordinal
+        self.profile = profile
+        self.spec = spec
+        self.sandbox = sandbox
+        self.random = random.Random(f"{sandbox.seed}/{name}")  # noqa: S311 - made-up data that must repeat
+        self.served = Served()
+        self.not_ready_left = spec.not_ready_calls
+        self.forced_restarts = 0
+        self.visible_from: date | None = None
+        self.broken: str | None = None
+        self._ledger: Ledger | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._ledger if self._ledger is not None else self.open_books()
+
+    def open_books(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = self.profile.furnish(self)
+        return self._ledger
+
+    def visible(self, transaction: Transaction) -> bool:
+        return self.visible_from is None or transaction.date >= self.visible_from
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who sent a request, as far as its credentials tell. `kind` is refresh, exchange or data."""
+
+    kind: str = "data"
+    login: str | None = None
+    grant: str | None = None
+    generation: int | None = None
+    token: str | None = None
+
+
+class Profile(Protocol):
+    """One provider API. Adding one is one file in `profiles` with this shape, and one line in its registry."""
+
+    key: str
+
+    def caller(self, request: Request) -> Caller:
+        """Who is calling; cheap, changes nothing."""
+
+    def answer(self, request: Request, caller: Caller) -> Answer:
+        """The provider's answer; never raises for anything a client sends."""
+
+    def error(self, name: str) -> Answer:
+        """The provider's published error of that name. Raises KeyError for a name that it does not know."""
+
+    def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
+        """The provider's 429."""
+
+    def furnish(self, login: Login) -> Ledger:
+        """Books for a new login, the same for the same seed, login and day."""
+
+    def step(self, login: Login, moment: datetime) -> None:
+        """Move one login's books on by one step: new rows, pending ones posted, prices moved."""
+
+    def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
+        """A plausible posted transaction, not yet in the books."""
+
+    def mint(self, login: Login) -> dict[str, Any]:
+        """Credentials for a login without its owner clicking anything."""
+
+    def revoke(self, login: Login) -> None:
+        """End every credential of the login, as its owner would at the provider's site."""
+
+    def expire_access(self, login: Login) -> None:
+        """Let the access tokens of the login run out now."""
+
+    def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
+        """Change the given switches of the profile's policy; answers all of them."""
+
+
+class Sandbox:
+    """Everything between two resets."""
+
+    def __init__(
+        self, seed: int, profiles: Iterable[type[Any]], population: dict[str, int], policy: dict[str, Any]
+    ) -> None:
+        self.log = RequestLog()
+        self.barriers = Barriers()
+        self.clock = Clock()
+        self._profiles = tuple(profiles)
+        self._population = population
+        self._policy = policy
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Back to the state at start, with this seed; requests that stand at a barrier go on."""
+        self.barriers.release_all()
+        self.seed = seed
+        self.clock.offset = 0.0
+        self.faults = Faults(seed)
+        self.quotas = Quotas()
+        self.log.clear()
+        self.steps = 0
+        self.logins: dict[str, Login] = {}
+        self.profiles: dict[str, Profile] = {profile.key: profile(self) for profile in self._profiles}
+        for started in self.profiles.values():
+            started.configure(self._policy)
+        for key, count in self._population.items():
+            self.add_logins(LoginSpec(profile=key, count=count))
+
+    def add_logins(self, spec: LoginSpec) -> list[Login]:
+        """New logins, named by profile and running number.
+
+        Raises:
+            KeyError: No such profile.
+        """
+        profile = self.profiles[spec.profile]
+        taken = sum(1 for login in self.logins.values() if login.profile is profile)
+        added = [
+            Login(self, f"{spec.profile}-{number}", number, profile, spec)
+            for number in range(taken + 1, taken + spec.count + 1)
+        ]
+        self.logins.update((login.name, login) for login in added)
+        return added
+
+    def advance(self, steps: int, logins: Iterable[str] | None = None) -> None:
+        """Move the books on. Logins without any history (fleets) stay as they are.
+
+        Raises:
+            KeyError: No such login.
+        """
+        chosen = [self.logins[name] for name in logins] if logins is not None else list(self.logins.values())
+        moving = [login for login in chosen if login.spec.transactions]
+        for login in moving:
+            # Prices are shared: all books must exist before the first of them moves.
+            login.open_books()
+        for _ in range(steps):
+            self.steps += 1
+            moment = self.clock.step_moment(self.steps)
+            for login in moving:
+                login.profile.step(login, moment)

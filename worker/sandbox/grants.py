@@ -1,0 +1,197 @@
+"""OAuth grants with rotating refresh tokens: what every provider of that kind has in common.
+
+A grant is one consent of one login. Its refresh token changes at each refresh; presenting an older one is reuse. The
+tokens are derived from the seed, so no test fixture ever holds one.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from worker.sandbox.clock import Clock
+from worker.sandbox.wire import digest
+
+
+class Policy(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How the stand-in providers treat their tokens and feeds.
+
+    Attributes:
+        access_seconds: Life of an access token.
+        grant_seconds: Life of a grant from the login; a refresh never extends it.
+        rotation: `rotate` gives a new refresh token at each refresh, `static` the same one, `omit` none.
+        reuse: `strict` revokes the grant when an older refresh token is presented; `grace` accepts the newest older one
+            again `grace_times` times and within `grace_seconds` (None: no limit) while its successor was never used.
+        dead_grant: Which of the published bodies a dead grant gets; `vary` goes by the login.
+        mutation: Whether a feed that changes between two pages demands a restart (`error`) or flows on (`ignore`).
+        code_seconds: Life of an authorisation code.
+    """
+
+    access_seconds: int = 1800
+    grant_seconds: int = 604_800
+    rotation: Literal["rotate", "static", "omit"] = "rotate"
+    reuse: Literal["strict", "grace"] = "grace"
+    grace_times: int = 1
+    grace_seconds: float | None = None
+    dead_grant: Literal["vary", "unsupported_token_type", "invalid_client", "invalid_grant"] = "vary"
+    mutation: Literal["error", "ignore"] = "error"
+    code_seconds: int = 30
+
+
+class DeadGrant(Exception):
+    """The refresh token opens nothing any more. `reason`: unknown, revoked, expired, superseded or reused."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    id: str
+    login: str
+    profile: str
+    issued: float
+    expires: float
+    generation: int = 0
+    dead: str | None = None
+    refresh_token: str = ""
+    access_token: str = ""
+    rotated_at: float = 0.0
+    successor_used: bool = True
+    graced: int = 0
+    access: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class TokenPair:
+    """What a token endpoint hands out; `refresh_token` is None where the policy omits it."""
+
+    access_token: str
+    refresh_token: str | None
+    expires_in: int
+
+
+class Grants:
+    """Every grant of one profile."""
+
+    def __init__(self, profile: str, seed: int, clock: Clock) -> None:
+        self.profile = profile
+        self.policy = Policy()
+        self._seed = seed
+        self._clock = clock
+        self._grants: dict[str, Grant] = {}
+        self._of_login: dict[str, Grant] = {}
+        self._by_refresh: dict[str, tuple[Grant, int]] = {}
+        self._by_access: dict[str, Grant] = {}
+        self._number = 0
+
+    def issue(self, login: str) -> tuple[Grant, TokenPair]:
+        """A new consent; it kills the login's earlier one."""
+        earlier = self._of_login.get(login)
+        if earlier is not None and earlier.dead is None:
+            self.kill(earlier, "superseded")
+        self._number += 1
+        now = self._clock.seconds()
+        grant = Grant(f"{login}.{self._number}", login, self.profile, now, now + self.policy.grant_seconds)
+        self._grants[grant.id] = self._of_login[login] = grant
+        return grant, self._next_pair(grant, rotate=True)
+
+    def lookup(self, refresh_token: str) -> tuple[Grant, int] | None:
+        """The grant and the generation that a refresh token belongs to, dead or alive."""
+        return self._by_refresh.get(refresh_token)
+
+    def bearer(self, access_token: str) -> Grant | None:
+        """The grant of any access token ever handed out, valid or not."""
+        return self._by_access.get(access_token)
+
+    def of_login(self, login: str) -> Grant | None:
+        return self._of_login.get(login)
+
+    def all(self) -> list[Grant]:
+        return list(self._grants.values())
+
+    def admits(self, access_token: str) -> bool:
+        """Whether an access token opens its grant's data now; using it also proves that its refresh token arrived."""
+        grant = self._by_access.get(access_token)
+        now = self._clock.seconds()
+        if (
+            grant is None
+            or grant.dead is not None
+            or now >= grant.expires
+            or now >= grant.access.get(access_token, 0.0)
+        ):
+            return False
+        if access_token == grant.access_token:
+            grant.successor_used = True
+        return True
+
+    def refresh(self, refresh_token: str) -> tuple[Grant, TokenPair]:
+        """Rotate.
+
+        Raises:
+            DeadGrant: The token is unknown, its grant has ended, or presenting it again has just ended it.
+        """
+        found = self._by_refresh.get(refresh_token)
+        if found is None:
+            raise DeadGrant("unknown")
+        grant, _ = found
+        if grant.dead is None and self._clock.seconds() >= grant.expires:
+            self.kill(grant, "expired")
+        if grant.dead is not None:
+            raise DeadGrant(grant.dead)
+        if refresh_token == grant.refresh_token:
+            grant.successor_used = True
+            grant.graced = 0
+        elif not self._graceful(found):
+            self.kill(grant, "reused")
+            raise DeadGrant("reused")
+        else:
+            grant.graced += 1
+        return grant, self._next_pair(grant, rotate=self.policy.rotation == "rotate")
+
+    def kill(self, grant: Grant, reason: str) -> None:
+        grant.dead = reason
+
+    def expire_access(self, grant: Grant) -> None:
+        """Let every access token of the grant run out now, while the grant lives on."""
+        grant.access = dict.fromkeys(grant.access, 0.0)
+
+    def _graceful(self, found: tuple[Grant, int]) -> bool:
+        # Only the token whose answer may have been lost: the one that the newest rotation replaced, or the one that a
+        # graced retry already answered.
+        grant, generation = found
+        policy = self.policy
+        if policy.reuse != "grace" or grant.successor_used or grant.graced >= policy.grace_times:
+            return False
+        if generation != grant.generation - 1 - grant.graced:
+            return False
+        return policy.grace_seconds is None or self._clock.seconds() - grant.rotated_at <= policy.grace_seconds
+
+    def _next_pair(self, grant: Grant, *, rotate: bool) -> TokenPair:
+        now = self._clock.seconds()
+        number = grant.generation + 1
+        grant.access_token = "I0." + self._token("access", grant.id, number)
+        live = {token: until for token, until in grant.access.items() if until > now}
+        live[grant.access_token] = now + self.policy.access_seconds
+        grant.access = live
+        self._by_access[grant.access_token] = grant
+        grant.generation = number
+        if rotate:
+            grant.refresh_token = self._token("refresh", grant.id, number) + "@"
+            grant.successor_used = number == 1
+            grant.rotated_at = now
+            self._by_refresh[grant.refresh_token] = (grant, number)
+        omitted = self.policy.rotation == "omit" and number > 1
+        return TokenPair(grant.access_token, None if omitted else grant.refresh_token, self.policy.access_seconds)
+
+    def _token(self, kind: str, grant: str, number: int) -> str:
+        return base64.urlsafe_b64encode(digest(self._seed, kind, grant, number, size=42)).decode()
+
+
+def token_digest(token: str) -> str:
+    """A short fingerprint of a token for logs."""
+    return digest("log", token, size=6).hex()

@@ -1,0 +1,273 @@
+"""The truth a provider holds about one login: accounts, holdings, transactions, and every change in order.
+
+All amounts are credit-positive Decimals and all balances are signed from the owner's side; each profile turns them
+into its provider's signs when it renders them. A stated balance is always `opening + Σ transactions` (+ the holdings'
+market value), whatever was changed in between.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+
+from worker.sandbox.wire import cents
+
+ZERO = Decimal("0.00")
+Status = Literal["pending", "posted"]
+Operation = Literal["add", "modify", "remove", "repeat", "verbatim"]
+
+
+@dataclass(slots=True, eq=False)
+class Security:
+    """One tradable thing. `multiplier` is 100 for options: a price is per share, a quantity counts contracts."""
+
+    id: str
+    symbol: str
+    name: str
+    kind: str
+    price: Decimal
+    cusip: str | None = None
+    isin: str | None = None
+    multiplier: int = 1
+    underlying: str | None = None
+    strike: Decimal | None = None
+    expires: date | None = None
+    right: Literal["call", "put"] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """A position; a negative quantity is short."""
+
+    security: Security
+    quantity: Decimal
+    average_price: Decimal
+
+    @property
+    def market_value(self) -> Decimal:
+        return cents(self.quantity * self.security.price * self.security.multiplier)
+
+    @property
+    def cost_basis(self) -> Decimal:
+        return cents(self.quantity * self.average_price * self.security.multiplier)
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    """One movement. `security`, `quantity`, `price` and `fees` are set for trades and income on a security only."""
+
+    id: str
+    account: Account
+    amount: Decimal
+    moment: datetime
+    status: Status
+    kind: str
+    description: str
+    subtype: str = ""
+    merchant: str | None = None
+    replaces: str | None = None
+    security: Security | None = None
+    quantity: Decimal = ZERO
+    price: Decimal = ZERO
+    fees: Decimal = ZERO
+    correction: bool = False
+    rendered: bytes | None = None
+    added_at: int = 0
+    changed_at: int = 0
+    removed: bool = False
+
+    @property
+    def date(self) -> date:
+        return self.moment.date()
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One account; `type` and `subtype` in our normalised vocabulary, `provider_*` as the provider spells them."""
+
+    id: str
+    number: str
+    name: str
+    type: str
+    subtype: str
+    provider_type: str
+    provider_subtype: str
+    opening: Decimal
+    limit: Decimal | None = None
+    currency: str = "USD"
+    posted_sum: Decimal = ZERO
+    pending_sum: Decimal = ZERO
+    closed: bool = False
+    holdings: dict[str, Holding] = field(default_factory=dict)
+    by_time: list[Transaction] = field(default_factory=list)
+    removed: list[Transaction] = field(default_factory=list)
+    verbatim: list[bytes] = field(default_factory=list)
+    verbatim_holdings: list[bytes] = field(default_factory=list)
+
+    @property
+    def mask(self) -> str:
+        return self.number[-4:]
+
+    @property
+    def cash(self) -> Decimal:
+        return self.opening + self.posted_sum
+
+    @property
+    def market_value(self) -> Decimal:
+        return sum((holding.market_value for holding in self.holdings.values()), ZERO)
+
+    @property
+    def current(self) -> Decimal:
+        """Posted balance, holdings included; negative for debts."""
+        return self.cash + self.market_value
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One entry of the change log. `raw` is set for a verbatim record, `id` alone for the removal of an unknown row."""
+
+    operation: Operation
+    account: str
+    id: str
+    transaction: Transaction | None = None
+    raw: bytes = b""
+
+
+def _moment(transaction: Transaction) -> datetime:
+    return transaction.moment
+
+
+class Ledger:
+    """The books of one login."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self.accounts: dict[str, Account] = {account.id: account for account in accounts}
+        self.transactions: dict[str, Transaction] = {}
+        self.changes: list[Change] = []
+        self.verbatim_accounts: list[bytes] = []
+        self._serial = 0
+
+    @property
+    def head(self) -> int:
+        """Place of the newest change; the change log only grows."""
+        return len(self.changes)
+
+    def open_accounts(self) -> list[Account]:
+        return [account for account in self.accounts.values() if not account.closed]
+
+    def serial(self) -> int:
+        """The next number for a made-up id."""
+        self._serial += 1
+        return self._serial
+
+    def load(self, transactions: Iterable[Transaction]) -> None:
+        """Add a whole history, oldest first, at the cost of one sort an account rather than one search a row."""
+        for transaction in sorted(transactions, key=_moment):
+            self._enter(transaction)
+            transaction.account.by_time.append(transaction)
+        for account in self.accounts.values():
+            account.by_time.sort(key=_moment)
+
+    def add(self, transaction: Transaction) -> None:
+        if transaction.id in self.transactions:
+            raise ValueError(f"transaction {transaction.id} is already in the books")
+        self._enter(transaction)
+        bisect.insort(transaction.account.by_time, transaction, key=_moment)
+
+    def modify(
+        self,
+        transaction: Transaction,
+        *,
+        amount: Decimal | None = None,
+        description: str | None = None,
+        moment: datetime | None = None,
+        status: Status | None = None,
+    ) -> None:
+        """Change what is given of a transaction and keep its id."""
+        self._count(transaction, -1)
+        if amount is not None:
+            transaction.amount = amount
+        if description is not None:
+            transaction.description = description
+        if status is not None:
+            transaction.status = status
+        self._count(transaction, 1)
+        if moment is not None:
+            self._take_out(transaction)
+            transaction.moment = moment
+            bisect.insort(transaction.account.by_time, transaction, key=_moment)
+        transaction.rendered = None
+        self._log("modify", transaction)
+
+    def remove(self, transaction: Transaction) -> None:
+        del self.transactions[transaction.id]
+        self._count(transaction, -1)
+        self._take_out(transaction)
+        transaction.account.removed.append(transaction)
+        transaction.removed = True
+        self._log("remove", transaction)
+
+    def post(self, pending: Transaction, posted: Transaction, *, removal_first: bool) -> None:
+        """Replace a pending transaction by the posted one, the two changes in either order."""
+        posted.replaces = pending.id
+        if removal_first:
+            self.remove(pending)
+            self.add(posted)
+        else:
+            self.add(posted)
+            self.remove(pending)
+
+    def repeat(self, transaction: Transaction) -> None:
+        """List a transaction once more, unchanged, as providers sometimes do."""
+        self.changes.append(Change("repeat", transaction.account.id, transaction.id, transaction))
+
+    def insert_verbatim(self, account: Account, record: bytes) -> None:
+        """Serve `record` as it is among the account's transactions; it is no part of the books."""
+        account.verbatim.append(record)
+        self.changes.append(Change("verbatim", account.id, "", raw=record))
+
+    def announce_removal(self, account: str, transaction_id: str) -> None:
+        """List the removal of a transaction that never was."""
+        self.changes.append(Change("remove", account, transaction_id))
+
+    def trade(self, account: Account, security: Security, quantity: Decimal, price: Decimal) -> None:
+        """Move a position by `quantity`; a position that reaches zero is gone."""
+        holding = account.holdings.get(security.id)
+        if holding is None:
+            account.holdings[security.id] = Holding(security, quantity, price)
+            return
+        total = holding.quantity + quantity
+        if not total:
+            del account.holdings[security.id]
+            return
+        if quantity * holding.quantity > 0:
+            holding.average_price = cents((holding.average_price * holding.quantity + price * quantity) / total)
+        holding.quantity = total
+
+    def _enter(self, transaction: Transaction) -> None:
+        self.transactions[transaction.id] = transaction
+        self._count(transaction, 1)
+        self._log("add", transaction)
+        transaction.added_at = transaction.changed_at
+
+    def _count(self, transaction: Transaction, direction: int) -> None:
+        account = transaction.account
+        if transaction.status == "pending":
+            account.pending_sum += direction * transaction.amount
+        else:
+            account.posted_sum += direction * transaction.amount
+
+    def _log(self, operation: Operation, transaction: Transaction) -> None:
+        self.changes.append(Change(operation, transaction.account.id, transaction.id, transaction))
+        transaction.changed_at = len(self.changes)
+
+    def _take_out(self, transaction: Transaction) -> None:
+        rows = transaction.account.by_time
+        index = bisect.bisect_left(rows, transaction.moment, key=_moment)
+        while rows[index] is not transaction:
+            index += 1
+        del rows[index]

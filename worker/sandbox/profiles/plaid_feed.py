@@ -1,0 +1,127 @@
+"""Plaid's transactions feed: opaque cursors over the change log of an Item."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from worker.sandbox.profiles import plaid_wire as wire
+from worker.sandbox.profiles.plaid_books import in_feed
+from worker.sandbox.wire import digest
+
+if TYPE_CHECKING:
+    from worker.sandbox.core import Login
+
+
+class BadCursor(Exception):
+    """The cursor was not handed out for this Item and stream."""
+
+
+class Mutated(Exception):
+    """The books changed between two pages of one loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the change log.
+
+    Attributes:
+        stream: The account that the stream is limited to, or empty.
+        base: Where the loop began; a row added since then is new to the client.
+        head: The newest change when the loop began.
+        place: Changes already served.
+    """
+
+    stream: str
+    base: int
+    head: int
+    place: int
+
+    def write(self, item: str) -> str:
+        text = f"{self.stream}|{self.base}|{self.head}|{self.place}"
+        mark = digest("cursor", item, text, size=6).hex()
+        return base64.urlsafe_b64encode(f"{mark}|{text}".encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str, item: str, stream: str) -> Cursor:
+    """Raises BadCursor for anything that `Cursor.write` did not make for this Item and stream."""
+    try:
+        mark, *parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("|")
+        cursor = Cursor(parts[0], int(parts[1]), int(parts[2]), int(parts[3]))
+    except (binascii.Error, ValueError, IndexError) as error:
+        raise BadCursor from error
+    if cursor.write(item) != text.rstrip("=") or cursor.stream != stream:
+        raise BadCursor
+    return cursor
+
+
+@dataclass(slots=True)
+class Page:
+    """Rendered rows of one page and the place after it."""
+
+    added: list[bytes] = field(default_factory=list)
+    modified: list[bytes] = field(default_factory=list)
+    removed: list[bytes] = field(default_factory=list)
+    cursor: Cursor = Cursor("", 0, 0, 0)
+    more: bool = False
+
+
+def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bool) -> Cursor:
+    """The place that a request's cursor stands for.
+
+    Raises:
+        BadCursor: It stands for none.
+        Mutated: It is in the middle of a loop and the books have changed since the loop began.
+    """
+    head = login.ledger.head
+    if text == "now":
+        return Cursor(stream, head, head, head)
+    cursor = read_cursor(text, item, stream) if text else Cursor(stream, 0, 0, 0)
+    if cursor.place >= cursor.head:
+        return Cursor(stream, cursor.place, head, cursor.place)
+    if mutation_stops and cursor.head != head:
+        raise Mutated
+    return cursor
+
+
+def page(login: Login, cursor: Cursor, count: int) -> Page:
+    """The next `count` updates. A row changed several times since the last page is listed once, in its last state."""
+    ledger, served = login.ledger, login.served.transactions
+    changes, place, result = ledger.changes, cursor.place, Page()
+    end, left = len(changes), count
+    listed = {account.id for account in ledger.accounts.values() if in_feed(account)}
+    if cursor.stream:
+        listed &= {cursor.stream}
+    while place < end and left:
+        change = changes[place]
+        place += 1
+        if change.account not in listed:
+            continue
+        row = change.transaction
+        if change.operation == "verbatim":
+            result.added.append(change.raw)
+        elif row is None:
+            result.removed.append(wire.removal(change.account, change.id))
+        elif change.operation == "repeat":
+            if row.removed:
+                continue
+            result.added.append(wire.transaction(row))
+        elif row.changed_at != place or not login.visible(row):
+            continue
+        elif change.operation == "remove":
+            # Unknown to the client unless an earlier page of this loop, or an earlier loop, listed it.
+            if row.added_at > cursor.base and place <= cursor.head:
+                continue
+            served.discard(row.id)
+            result.removed.append(wire.removal(change.account, row.id))
+        else:
+            served.add(row.id)
+            new = row.added_at > cursor.base
+            (result.added if new else result.modified).append(wire.transaction(row))
+        left -= 1
+    result.more = place < end
+    head = cursor.head if place < cursor.head else (end if result.more else place)
+    result.cursor = Cursor(cursor.stream, cursor.base if result.more else place, head, place)
+    return result
