@@ -6,7 +6,8 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
@@ -72,6 +73,8 @@ class IntegrationState(Base):
         paused_at: set by an operator, or by a broken client credential.
         breaker: `closed`, `open` or `half_open`.
         failures: consecutive failures of the integration as a whole.
+        failing: the first few logins that these failures came from; one login alone opens no breaker.
+        alarm: why only the operator can mend it; cleared by a resume.
         probe_at: when an open breaker lets one probe through.
     """
 
@@ -84,6 +87,7 @@ class IntegrationState(Base):
     breaker: Mapped[str] = mapped_column(default="closed", server_default="closed")
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
     opened_at: Mapped[datetime | None]
+    failing: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
     probe_at: Mapped[datetime | None]
     alarm: Mapped[str | None]
     alarm_at: Mapped[datetime | None]
@@ -104,18 +108,33 @@ class Notice(Base):
     """A message to a user or operator: one per provider, grant, stage and channel.
 
     Attributes:
+        provider_id: the login that a user is told about; None for a message to the operator.
+        provider_key: the integration that the operator is told about; None for a message to a user.
         stage: `expires_72h`, `expires_24h`, `expires_2h`, `expired`, `needs_reauth`, `app_misconfigured`.
         subject_key: which grant or event it belongs to, so that the next grant is warned about anew.
+        due_at: when it is next tried; None once it is sent or given up.
     """
 
     __tablename__ = "notices"
     __table_args__ = (
         UniqueConstraint("provider_id", "subject_key", "stage", "channel"),
+        Index(
+            "uq_notices_operator",
+            "provider_key",
+            "subject_key",
+            "stage",
+            "channel",
+            unique=True,
+            postgresql_where="provider_id IS NULL",
+        ),
+        CheckConstraint("(provider_id IS NULL) <> (provider_key IS NULL)", name="one_subject"),
         Index("ix_notices_due", "due_at", postgresql_where="sent_at IS NULL AND due_at IS NOT NULL"),
+        Index("ix_notices_created", "created_at"),
     )
 
     id: Mapped[Id]
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_key: Mapped[str | None]
     subject_key: Mapped[str]
     stage: Mapped[str]
     channel: Mapped[str]
