@@ -21,6 +21,7 @@ from worker.devstack.state import ServerState
 ROLE = "dashtam"
 DATABASE = "dashtam"
 READY_SECONDS = 60.0  # recovery after a crash may take a while
+ORPHAN_SECONDS = 10.0  # backends notice within moments that their server is gone
 # Fast shutdown, then immediate, then none.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 SHARED_TEMP = Path("/var/tmp")  # noqa: S108 - survives a reboot, and every user can reach it
@@ -34,7 +35,9 @@ SETTINGS = {
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
-NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Commits still reach the operating system at once (synchronous_commit stays on), so that what was committed outlives a
+# killed server, as tests of faults expect; only a crash of the machine loses it.
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
 
@@ -206,9 +209,10 @@ class PostgresServer:
             processes.stop(pid, found, STOP_STEPS)
             return
         self._say("Postgres was not stopped properly last time; it recovers by itself")
-        if found is not None:
-            # Another program has the pid now, and Postgres would take that one for a server of this data. Only
-            # then is the file removed by us: with it goes Postgres' own check for left-over backends.
+        # Postgres takes any process with that pid for a server of this data: another program that has the pid now,
+        # and the killed server itself until its parent reaps it. Its own check for left-over backends goes with the
+        # file, so we look for them.
+        if processes.exists(pid) and processes.wait_until(lambda: not processes.any_works_in(data), ORPHAN_SECONDS):
             pid_file.unlink()
 
     def _start(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:

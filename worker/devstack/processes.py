@@ -53,6 +53,22 @@ def works_in(pid: int, directory: Path) -> bool:
         return False
 
 
+def any_works_in(directory: Path) -> bool:
+    """Whether any live process has this working directory. Without /proc, nobody can tell: False."""
+    return any(works_in(int(entry.name), directory) for entry in Path("/proc").glob("[0-9]*"))
+
+
+def exists(pid: int) -> bool:
+    """Whether the pid is taken, by a live process or by one that nobody has reaped yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def start_detached(argv: Sequence[str], account: Account, log: Path) -> int:
     """Start a server that outlives us, as `account`, in a session of its own, its output appended to `log`.
 
