@@ -181,6 +181,44 @@ class Settings(DatabaseSettings):
 
     link_state_seconds: PositiveInt = 900
 
+    manual_quota_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of every quota that only manual triggers may use."""
+    retry_after_max: PositiveInt = 3600
+    """Longest time for which one provider's Retry-After stops everybody within its scope."""
+    breaker_failures: PositiveInt = 10
+    """Consecutive failures of a whole integration that open its breaker."""
+    breaker_providers: PositiveInt = 3
+    """How many logins these failures must come from."""
+    breaker_seconds: PositiveFloat = 15
+    """Until the first probe; doubles with every probe that fails, up to `breaker_max_seconds`."""
+    breaker_max_seconds: PositiveFloat = 300
+
+    notice_channels: str = "log"
+    """Which of `log`, `email`, `webhook` notices go to, comma-separated."""
+    notice_from: str = ""
+    """Sender of e-mail."""
+    operator_email: str = ""
+    """Who hears of alarms."""
+    smtp_host: str = ""
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """`none` is for servers on this machine alone."""
+    smtp_user: str = ""
+    smtp_password: SecretStr | None = None
+    smtp_ca_file: Path | None = None
+    """Certificates to trust besides the system's own."""
+    webhook_url: str = ""
+    webhook_secret: SecretStr | None = None
+
+    retain_attempts_days: PositiveInt = 30
+    retain_runs_days: PositiveInt = 90
+    retain_snapshots_days: PositiveInt = 730
+    retain_quarantine_days: PositiveInt = 90
+    """Counted from the day on which a record was resolved; open ones are kept."""
+    retain_notices_days: PositiveInt = 180
+    retain_failures_days: PositiveInt = 90
+    """Dead letters that were resolved."""
+
     flower_user: str = "operator"
     flower_password: SecretStr | None = None
     flower_address: str = "127.0.0.1"
@@ -223,6 +261,28 @@ class Settings(DatabaseSettings):
         if not is_loopback(redis) and not redis.startswith("rediss://"):
             raise ValueError("REDIS_URL: without TLS off loopback; use rediss://")
         return self
+
+    @model_validator(mode="after")
+    def _channels_are_complete(self) -> Self:
+        channels = self.enabled_channels
+        if unknown := set(channels) - {"log", "email", "webhook"}:
+            raise ValueError(f"NOTICE_CHANNELS: unknown: {', '.join(sorted(unknown))}; there are log, email, webhook")
+        if "email" in channels:
+            if not (self.smtp_host and self.notice_from):
+                raise ValueError("NOTICE_CHANNELS: email needs SMTP_HOST and NOTICE_FROM")
+            if self.smtp_security == "none" and not is_loopback(f"smtp://{self.smtp_host}"):
+                raise ValueError("SMTP_SECURITY: none only on loopback; use starttls or tls")
+        if "webhook" in channels:
+            if not self.webhook_url or self.webhook_secret is None:
+                raise ValueError("NOTICE_CHANNELS: webhook needs WEBHOOK_URL and WEBHOOK_SECRET")
+            if not self.webhook_url.startswith("https://") and not is_loopback(self.webhook_url):
+                raise ValueError("WEBHOOK_URL: without TLS off loopback; use https://")
+        return self
+
+    @property
+    def enabled_channels(self) -> tuple[str, ...]:
+        """Channels that notices go to."""
+        return tuple(channel.strip() for channel in self.notice_channels.split(",") if channel.strip())
 
     @property
     def enabled_integrations(self) -> tuple[str, ...]:

@@ -1,0 +1,138 @@
+"""Kill switch and circuit breaker of each integration. Every change locks the integration's one row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from worker.crud.notices import enqueue_operator
+from worker.models import IntegrationState
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When a breaker opens, and for how long.
+
+    Attributes:
+        failures: consecutive failures that open it.
+        providers: how many logins they must come from.
+        open_for: time until the first probe; each failed probe doubles it, up to `open_at_most`.
+    """
+
+    failures: int
+    providers: int
+    open_for: timedelta
+    open_at_most: timedelta
+
+
+def read_states(session: Session) -> dict[str, IntegrationState]:
+    """All states by `provider_key`; an integration without a row is closed and not paused."""
+    return {state.provider_key: state for state in session.scalars(select(IntegrationState))}
+
+
+def count_failures(
+    session: Session,
+    *,
+    provider_key: str,
+    failures: int,
+    consecutive: bool,
+    failing: Sequence[str],
+    now: datetime,
+    policy: BreakerPolicy,
+) -> tuple[IntegrationState, bool]:
+    """Adds failures of the integration as a whole; opens the breaker when there are enough.
+
+    `failing` names the logins that failed; `consecutive` says that no success came before them in the same report.
+
+    Returns:
+        The state, and whether this call opened the breaker.
+    """
+    state = _lock(session, provider_key)
+    known = list(state.failing) if consecutive else []
+    state.failures = failures + (state.failures if consecutive else 0)
+    state.failing = list(dict.fromkeys([*known, *failing]))[: policy.providers]
+    tripped = state.failures >= policy.failures and len(state.failing) >= policy.providers
+    # A probe is one call of one login: its failure alone keeps the breaker from closing.
+    if state.breaker == "half_open" or (state.breaker == "closed" and tripped):
+        opened_at = state.opened_at or now
+        wait = min(max(now - opened_at, policy.open_for), policy.open_at_most)
+        state.breaker, state.opened_at, state.probe_at = "open", opened_at, now + wait
+        return state, True
+    return state, False
+
+
+def count_success(session: Session, *, provider_key: str) -> bool:
+    """The integration answers: closes the breaker and forgets failures. Returns whether it was not closed."""
+    state = _lock(session, provider_key)
+    was_open = state.breaker != "closed"
+    state.breaker, state.failures, state.failing = "closed", 0, []
+    state.opened_at = state.probe_at = None
+    return was_open
+
+
+def let_probe_through(session: Session, *, provider_key: str, now: datetime) -> bool:
+    """Half-opens a breaker whose `probe_at` has come. Returns whether this call did."""
+    statement = (
+        update(IntegrationState)
+        .where(
+            IntegrationState.provider_key == provider_key,
+            IntegrationState.breaker == "open",
+            IntegrationState.probe_at <= now,
+        )
+        .values(breaker="half_open")
+        .returning(IntegrationState.provider_key)
+    )
+    return session.execute(statement).first() is not None
+
+
+def pause(session: Session, *, provider_key: str, reason: str, actor: str, now: datetime) -> bool:
+    """Stops all calls of an integration. Returns False when it was paused already; then nothing changes."""
+    state = _lock(session, provider_key)
+    if state.paused_at is not None:
+        return False
+    state.paused_at, state.paused_reason, state.paused_by = now, reason, actor
+    return True
+
+
+def raise_alarm(session: Session, *, provider_key: str, reason: str, now: datetime, channels: Sequence[str]) -> bool:
+    """Pauses an integration whose client credentials are refused, and tells the operator once.
+
+    Returns whether this call raised the alarm.
+    """
+    state = _lock(session, provider_key)
+    if state.alarm is not None:
+        return False
+    state.alarm, state.alarm_at = reason, now
+    pause(session, provider_key=provider_key, reason=f"app_misconfigured: {reason}", actor="system", now=now)
+    enqueue_operator(
+        session,
+        provider_key=provider_key,
+        stage="app_misconfigured",
+        subject_key=f"alarm:{now.isoformat()}",
+        channels=channels,
+        due_at=now,
+    )
+    return True
+
+
+def resume(session: Session, *, provider_key: str) -> bool:
+    """Ends a pause, clears the alarm and closes the breaker. Returns whether it was paused."""
+    state = _lock(session, provider_key)
+    was_paused = state.paused_at is not None
+    state.paused_at = state.paused_reason = state.paused_by = None
+    state.alarm = state.alarm_at = None
+    state.breaker, state.failures, state.failing = "closed", 0, []
+    state.opened_at = state.probe_at = None
+    return was_paused
+
+
+def _lock(session: Session, provider_key: str) -> IntegrationState:
+    session.execute(insert(IntegrationState).values(provider_key=provider_key).on_conflict_do_nothing())
+    return session.scalars(
+        select(IntegrationState).where(IntegrationState.provider_key == provider_key).with_for_update()
+    ).one()

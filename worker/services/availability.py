@@ -1,0 +1,242 @@
+"""Which integrations may be called just now: the kill switch and the circuit breaker.
+
+An outage of a whole integration opens its breaker: ticks claim nothing of it, and calls of what was claimed already
+are deferred, so that no login's own failure count suffers. Once `probe_at` has come, one login per tick goes through;
+an answer closes the breaker, a failure opens it for longer. Refused client credentials pause the integration instead,
+and only an operator ends that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from worker.crud import integration_states
+from worker.crud.integration_states import BreakerPolicy
+from worker.errors import (
+    AppMisconfigured,
+    BadPayload,
+    InstitutionDown,
+    NotFound,
+    ProviderError,
+    RateLimited,
+    Scope,
+    Transient,
+)
+from worker.integrations.base import Quota
+from worker.models import IntegrationState
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+CACHE_SECONDS = 2.0
+TICK_SECONDS = 15
+"""The refresh tick's interval: one tick claims what the quota lets through until the next."""
+
+
+class _Cache:
+    def __init__(self) -> None:
+        self.states: dict[str, IntegrationState] | None = None
+        self.until = 0.0
+        self.reading = asyncio.Lock()
+
+
+_caches: WeakKeyDictionary[Runtime, _Cache] = WeakKeyDictionary()
+
+
+async def states(runtime: Runtime) -> dict[str, IntegrationState]:
+    """States by `provider_key`, at most two seconds old; an integration without one is closed and not paused."""
+    cache = _caches.get(runtime) or _caches.setdefault(runtime, _Cache())
+    if cache.states is not None and time.monotonic() < cache.until:
+        return cache.states
+    async with cache.reading:
+        if cache.states is None or time.monotonic() >= cache.until:
+            cache.states = await runtime.db(integration_states.read_states)
+            cache.until = time.monotonic() + CACHE_SECONDS
+        return cache.states
+
+
+def _forget(runtime: Runtime) -> None:
+    _caches.pop(runtime, None)
+
+
+async def claimable(runtime: Runtime, now: datetime) -> dict[str, int]:
+    """How many providers of each integration a tick may claim now.
+
+    0 while paused or open, 1 while half-open, else what the application's quota lets through until the next tick, and
+    never more than `claim_limit`.
+    """
+    known = await states(runtime)
+    return {
+        key: await _claimable(runtime, key, integration.quotas, known.get(key), now)
+        for key, integration in runtime.integrations.items()
+    }
+
+
+async def _claimable(
+    runtime: Runtime, key: str, quotas: Sequence[Quota], state: IntegrationState | None, now: datetime
+) -> int:
+    if state is not None and state.paused_at is not None:
+        return 0
+    if state is not None and state.breaker == "open":
+        if state.probe_at is None or state.probe_at > now:
+            return 0
+        if await runtime.db(integration_states.let_probe_through, provider_key=key, now=now):
+            log.info("breaker_half_open", provider_key=key)
+            _forget(runtime)
+        return 1
+    if state is not None and state.breaker == "half_open":
+        return 1
+    settings = runtime.settings
+    return per_tick(
+        quotas,
+        seconds=TICK_SECONDS * settings.tick_scale,
+        share=1 - settings.manual_quota_share,
+        at_most=settings.claim_limit,
+    )
+
+
+def per_tick(quotas: Sequence[Quota], *, seconds: float, share: float, at_most: int) -> int:
+    """How many calls the application's quotas let through in `seconds`, using `share` of them; at least 1."""
+    rates = [quota.limit * share / quota.per_seconds for quota in quotas if quota.scope == "app" and not quota.daily]
+    return max(1, min([at_most, *(int(rate * seconds) for rate in rates)]))
+
+
+async def report(
+    runtime: Runtime,
+    provider_key: str,
+    outcomes: Sequence[ProviderError | None],
+    *,
+    provider_ids: Sequence[UUID] | None = None,
+    now: datetime | None = None,
+) -> None:
+    """Tells the breaker and the alarm how calls went; costs no query while all is well.
+
+    `outcomes` has what each login's calls came to, in the order in which they ended, None being a success;
+    `provider_ids` says whose each is, without which every outcome counts as another login's.
+    """
+    now = now or datetime.now(UTC)
+    for outcome in outcomes:
+        if isinstance(outcome, AppMisconfigured):
+            await _alarm(runtime, provider_key, outcome, now)
+            return
+    names = [str(id_) for id_ in provider_ids] if provider_ids else [f"#{place}" for place in range(len(outcomes))]
+    failing: list[str] = []
+    answered = False
+    for outcome, name in zip(outcomes, names, strict=True):
+        if _is_outage(outcome):
+            failing.append(name)
+        elif _is_answer(outcome):
+            failing.clear()
+            answered = True
+    if failing:
+        await _count_failures(runtime, provider_key, failing, consecutive=not answered, now=now)
+    elif answered:
+        state = (await states(runtime)).get(provider_key)
+        if (
+            state is not None
+            and (state.failures or state.breaker != "closed")
+            and await runtime.db(integration_states.count_success, provider_key=provider_key)
+        ):
+            log.info("breaker_closed", provider_key=provider_key, next="the backlog drains at the quota's rate")
+            _forget(runtime)
+
+
+def _is_outage(outcome: ProviderError | None) -> bool:
+    if isinstance(outcome, InstitutionDown):
+        return outcome.scope is Scope.APP
+    return isinstance(outcome, Transient) and outcome.scope in (Scope.APP, Scope.REQUEST)
+
+
+def _is_answer(outcome: ProviderError | None) -> bool:
+    """Whether the provider's own code answered; a quota of ours or a page of HTML says nothing."""
+    return not isinstance(outcome, RateLimited | BadPayload | Transient | InstitutionDown)
+
+
+async def _count_failures(
+    runtime: Runtime, provider_key: str, failing: Sequence[str], *, consecutive: bool, now: datetime
+) -> None:
+    settings = runtime.settings
+    state, opened = await runtime.db(
+        integration_states.count_failures,
+        provider_key=provider_key,
+        failures=len(failing),
+        consecutive=consecutive,
+        failing=failing,
+        now=now,
+        policy=BreakerPolicy(
+            failures=settings.breaker_failures,
+            providers=settings.breaker_providers,
+            open_for=timedelta(seconds=settings.breaker_seconds),
+            open_at_most=timedelta(seconds=settings.breaker_max_seconds),
+        ),
+    )
+    if opened:
+        log.error(
+            "breaker_opened",
+            provider_key=provider_key,
+            failures=state.failures,
+            probe_at=state.probe_at,
+            kept="what is due stays due; no login's failure count suffers",
+        )
+    _forget(runtime)
+
+
+async def _alarm(runtime: Runtime, provider_key: str, error: AppMisconfigured, now: datetime) -> None:
+    raised = await runtime.db(
+        integration_states.raise_alarm,
+        provider_key=provider_key,
+        reason=error.reason,
+        now=now,
+        channels=runtime.settings.enabled_channels,
+    )
+    if raised:
+        log.critical(
+            "integration_paused",
+            provider_key=provider_key,
+            reason=str(error),
+            actor="system",
+            kept="users' links are unharmed",
+            next=f"mend the client credentials, then: dashtam integrations resume {provider_key}",
+        )
+        _forget(runtime)
+
+
+async def pause(runtime: Runtime, provider_key: str, *, reason: str, actor: str) -> bool:
+    """Stops all calls of an integration; `actor` is `operator:<name>`. Returns False when it was paused already.
+
+    Raises:
+        NotFound: no such integration is enabled.
+    """
+    _require(runtime, provider_key)
+    paused = await runtime.db(
+        integration_states.pause, provider_key=provider_key, reason=reason, actor=actor, now=datetime.now(UTC)
+    )
+    if paused:
+        log.warning("integration_paused", provider_key=provider_key, reason=reason, actor=actor)
+        _forget(runtime)
+    return paused
+
+
+async def resume(runtime: Runtime, provider_key: str, *, actor: str, reason: str | None = None) -> bool:
+    """Lets an integration's calls go on and closes its breaker. Returns False when it was not paused.
+
+    Raises:
+        NotFound: no such integration is enabled.
+    """
+    _require(runtime, provider_key)
+    resumed = await runtime.db(integration_states.resume, provider_key=provider_key)
+    log.warning("integration_resumed", provider_key=provider_key, reason=reason, actor=actor, was_paused=resumed)
+    _forget(runtime)
+    return resumed
+
+
+def _require(runtime: Runtime, provider_key: str) -> None:
+    if provider_key not in runtime.integrations:
+        raise NotFound(f"no integration {provider_key} is enabled; INTEGRATIONS has: {', '.join(runtime.integrations)}")
