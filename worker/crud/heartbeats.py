@@ -1,0 +1,28 @@
+"""Signs of life: one row per tick, written by whoever runs it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from worker.models import Heartbeat
+
+
+def beat(session: Session, *, name: str, at: datetime, detail: dict[str, Any] | None = None) -> None:
+    """`name` was alive at `at`; an older time than the stored one changes nothing."""
+    statement = insert(Heartbeat).values(name=name, at=at, detail=detail)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"at": func.greatest(Heartbeat.at, statement.excluded.at), "detail": statement.excluded.detail},
+        )
+    )
+
+
+def read_heartbeats(session: Session) -> dict[str, datetime]:
+    """Last sign of life by name."""
+    return {row.name: row.at for row in session.scalars(select(Heartbeat))}
