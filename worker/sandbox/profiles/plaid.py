@@ -249,6 +249,7 @@ class PlaidProfile:
             "logo": None,
             "routing_numbers": [],
             "oauth": False,
+            "connection_availability": "AVAILABLE",
         }
         return json_answer(200, {"institution": institution, "request_id": self._request_id()})
 

@@ -32,16 +32,19 @@ def account(account: Account) -> bytes:
         available = account.cash + account.pending_sum
     elif account.type == "credit" and account.limit is not None:
         available = account.limit + account.cash + account.pending_sum
+    balances = {
+        "available": available,
+        "current": current,
+        "limit": account.limit,
+        "iso_currency_code": account.currency,
+        "unofficial_currency_code": None,
+    }
+    if account.type == "investment":
+        balances["margin_loan_amount"] = None
     return encode(
         {
             "account_id": account.id,
-            "balances": {
-                "available": available,
-                "current": current,
-                "limit": account.limit,
-                "iso_currency_code": account.currency,
-                "unofficial_currency_code": None,
-            },
+            "balances": balances,
             "mask": account.mask,
             "name": account.name,
             "official_name": f"Sandbox {account.name}",
@@ -144,6 +147,8 @@ def security(security: Security, day: str) -> bytes:
             "market_identifier_code": None,
             "sector": None,
             "industry": None,
+            "cfi_code": None,
+            "figi": None,
             "option_contract": contract,
             "fixed_income": None,
             **_USD,

@@ -30,7 +30,8 @@ _DATA = "/trader/v1"
 _PRICE_MOVE = Decimal("0.05")
 _MAX_ROWS = 3000
 _MAX_RANGE = timedelta(days=366)
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+# The milliseconds are in the specification; a well-used client leaves them out and is served.
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")
 _TRANSACTIONS = re.compile(r"/accounts/([^/]+)/transactions(?:/([^/]+))?")
 _DIGEST_NOTE = (
     "Exception while authenticating refresh token [tokenDigest={}, Exception=Failed refresh token authentication]"
