@@ -12,7 +12,7 @@ from worker.models.operations import (
     TaskFailure,
 )
 from worker.models.provider import Provider, ProviderCreate
-from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun
+from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, sync_seen
 from worker.models.token import LinkState, ProviderToken, TokenRefresh
 from worker.models.transaction import Transaction
 from worker.models.user import User
@@ -37,10 +37,12 @@ __all__ = [
     "Security",
     "SyncCursor",
     "SyncRun",
+    "SyncUndo",
     "TaskDelivery",
     "TaskFailure",
     "TokenRefresh",
     "Transaction",
     "User",
     "new_id",
+    "sync_seen",
 ]

@@ -13,10 +13,15 @@ from worker.models.base import Base, CreatedAt, Id, finite
 
 
 class Account(Base):
-    """One account of a provider, as last listed."""
+    """One account of a provider, as last listed.
+
+    Attributes:
+        opening: what the provider's stated figure exceeded the posted rows since `opening_from` by when the books were
+            first whole; the books check starts from it. None until then.
+    """
 
     __tablename__ = "accounts"
-    __table_args__ = (UniqueConstraint("provider_id", "provider_account_id"),)
+    __table_args__ = (UniqueConstraint("provider_id", "provider_account_id"), *finite("opening"))
 
     id: Mapped[Id]
     provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
@@ -32,6 +37,8 @@ class Account(Base):
     margin: Mapped[bool] = mapped_column(default=False, server_default="false")
     currency: Mapped[str]
     status: Mapped[str]
+    opening: Mapped[Decimal | None]
+    opening_from: Mapped[date | None]
     content_hash: Mapped[bytes]
     run_id: Mapped[UUID | None]
     created_at: Mapped[CreatedAt]
@@ -63,7 +70,12 @@ class Balance(Base):
 
 
 class Security(Base):
-    """An instrument, shared across providers."""
+    """An instrument, shared across providers.
+
+    Attributes:
+        source: `provider_key` of the integration whose words the row has: the first that named it keeps describing it,
+            or two that differ would rewrite it for ever.
+    """
 
     __tablename__ = "securities"
     __table_args__ = (*finite("multiplier"),)
@@ -77,6 +89,7 @@ class Security(Base):
     isin: Mapped[str | None]
     currency: Mapped[str | None]
     multiplier: Mapped[Decimal]
+    source: Mapped[str]
     content_hash: Mapped[bytes]
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Table, UniqueConstraint, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id, finite
@@ -22,6 +22,7 @@ class SyncRun(Base):
         heartbeat_at: moved by every page; a run whose heartbeat has stopped is taken over.
         counts: rows per noun and outcome, `{"transactions": {"added": 3, "unchanged": 497, …}, …}`.
         cancel_requested: asks the run to stop after its page.
+        generation: of a full sync: names the rows that it has seen; a run that goes on with it has the same one.
     """
 
     __tablename__ = "sync_runs"
@@ -48,6 +49,7 @@ class SyncRun(Base):
     removed: Mapped[int] = mapped_column(default=0, server_default="0")
     quarantined: Mapped[int] = mapped_column(default=0, server_default="0")
     counts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    generation: Mapped[UUID | None]
     cursor_before: Mapped[dict[str, Any] | None]
     cursor_after: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
@@ -73,6 +75,26 @@ class SyncCursor(Base):
     loop_cursor: Mapped[str | None]
     loop_id: Mapped[UUID | None]
     updated_at: Mapped[datetime]
+
+
+class SyncUndo(Base):
+    """A transaction as it was before a pagination loop first changed it; a restarted loop puts it back."""
+
+    __tablename__ = "sync_undo"
+
+    loop_id: Mapped[UUID] = mapped_column(primary_key=True)
+    transaction_id: Mapped[UUID] = mapped_column(primary_key=True)
+    before: Mapped[dict[str, Any]]
+    created_at: Mapped[CreatedAt]
+
+
+# Transactions that a full sync has met so far; the others are withdrawn when it ends. Rows may repeat.
+sync_seen = Table(
+    "sync_seen",
+    Base.metadata,
+    Column("generation", Uuid, nullable=False, index=True),
+    Column("transaction_id", Uuid, nullable=False),
+)
 
 
 class Quarantine(Base):

@@ -17,7 +17,8 @@ class Transaction(Base):
     """One transaction; amount credit-positive. A removed one stays as a tombstone with status `removed`.
 
     Attributes:
-        content_hash: of the raw record and the mapping version; equal means nothing to do.
+        content_hash: of the raw record and the mapping version; equal means nothing to do. Empty on a tombstone, so
+            that a row which is listed again is read anew.
         loop_id: the pagination loop that inserted the row; a restarted loop withdraws what it had inserted.
         run_id: the run that last wrote the row.
     """
@@ -27,6 +28,12 @@ class Transaction(Base):
         UniqueConstraint("account_id", "provider_transaction_id"),
         Index("ix_transactions_posted", "account_id", "posted_date"),
         Index("ix_transactions_pending", "account_id", postgresql_where="status = 'pending'"),
+        Index(
+            "ix_transactions_pending_key",
+            "account_id",
+            "pending_key",
+            postgresql_where="pending_key IS NOT NULL",
+        ),
         *finite("amount", "quantity", "price", "fees"),
     )
 
