@@ -1,0 +1,151 @@
+# Needs python3 (3.11 or newer) and make; everything else comes with `make setup`, which the other targets call.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.complete
+PYTEST := $(BIN)/python -m pytest
+# What must be covered almost wholly.
+CORE   := worker/services/encryption.py,worker/services/tokens.py,worker/services/connect.py
+TEST_HOME := .dashtam/test
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+##@ Every day
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "; printf "make \033[36m<target>\033[0m [ARGS=...]\n"} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make the environment in .venv; again only when the lock or pyproject.toml has changed
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed. make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make environments. Install its venv package (Debian, Ubuntu: apt install python3-venv)," >&2; \
+	  echo "       or name another Python: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing what requirements.lock lists ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: run
+run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS=--once for one cycle
+	@$(BIN)/dashtam run $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors
+	@$(BIN)/coverage erase
+	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/coverage report --include=$(CORE) --fail-under=95
+
+##@ Tests
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Unit tests: no sockets, no servers
+	$(PYTEST) tests/unit $(ARGS)
+
+.PHONY: test-integration
+test-integration: $(STAMP) ## Integration tests: real Postgres, Redis and workers
+	$(PYTEST) tests/integration $(ARGS)
+
+.PHONY: test-smoke
+test-smoke: $(STAMP) ## Smoke tests: whole flows
+	$(PYTEST) tests/smoke $(ARGS)
+
+.PHONY: test-deep
+test-deep: $(STAMP) ## The long versions and the fault suite; minutes
+	$(PYTEST) $(wildcard tests/deep tests/faults) $(ARGS)
+
+.PHONY: test-coverage
+test-coverage: $(STAMP) ## As test, with an HTML report in htmlcov/
+	@$(BIN)/coverage erase
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml $(ARGS)
+	@$(BIN)/coverage report --include=$(CORE) --fail-under=95
+	@echo "HTML report: htmlcov/index.html"
+
+.PHONY: test-up
+test-up: $(STAMP) ## Start the test environment and leave it up: test runs start a second sooner
+	@$(BIN)/python -m worker.devstack up --home $(TEST_HOME) --not-durable >/dev/null
+	@$(BIN)/python -m worker.devstack status --home $(TEST_HOME)
+
+.PHONY: test-down
+test-down: $(STAMP) ## Stop the test environment and remove its data
+	@$(BIN)/python -m worker.devstack erase --home $(TEST_HOME)
+
+##@ Checks
+
+.PHONY: lint
+lint: $(STAMP) ## Ruff's rules and format, and the layers of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(STAMP) ## Put the code in ruff's format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+##@ Parts of the system, against DATABASE_URL and REDIS_URL
+
+.PHONY: migrate
+migrate: $(STAMP) ## Bring the tables up to date
+	$(BIN)/alembic upgrade head
+
+.PHONY: worker
+worker: $(STAMP) ## A worker; ARGS="-Q refresh" for one queue
+	$(BIN)/celery -A worker.app worker --queues refresh,sync,upkeep --loglevel INFO $(ARGS)
+
+.PHONY: beat
+beat: $(STAMP) ## The scheduler
+	$(BIN)/celery -A worker.app beat --loglevel INFO $(ARGS)
+
+.PHONY: flower
+flower: $(STAMP) ## Flower, behind FLOWER_USER and FLOWER_PASSWORD
+	$(BIN)/celery -A worker.app flower --conf=flowerconfig.py $(ARGS)
+
+##@ Measuring
+
+.PHONY: bench-refresh
+bench-refresh: $(STAMP) ## Refreshes a second against the plain ways to do it
+	$(BIN)/python -m tests.benchmarks.bench_refresh $(ARGS)
+
+.PHONY: bench-fleet
+bench-fleet: $(STAMP) ## A large fleet whose tokens keep expiring
+	$(BIN)/python -m tests.benchmarks.bench_fleet $(ARGS)
+
+.PHONY: bench-sync
+bench-sync: $(STAMP) ## Rows a second into Postgres against COPY
+	$(BIN)/python -m tests.benchmarks.bench_sync $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in an environment of its own
+	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
+
+##@ Housekeeping
+
+.PHONY: lock
+lock: ## Write requirements.lock anew from pyproject.toml
+	@test -x .uv/bin/uv || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv; }
+	.uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	  --no-emit-index-url --no-header --output-file requirements.lock $(ARGS)
+
+.PHONY: clean
+clean: ## Remove caches, reports and the test environment; keeps .venv and the data of `make run`
+	@if [ -d $(TEST_HOME) ] && [ -x $(BIN)/python ]; then $(BIN)/python -m worker.devstack erase --home $(TEST_HOME); fi
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov coverage.xml .coverage .coverage.* .uv build dist
+	find worker schedules tests -name __pycache__ -type d -prune -exec rm -rf {} +

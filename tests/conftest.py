@@ -1,0 +1,34 @@
+"""What all tests share. Fixtures by topic are in `tests/support`; docs/testing.md says which to use for what."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from tests.support.environment import isolate
+
+_HOME = Path(tempfile.mkdtemp(prefix="dashtam-test-home-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+isolate(_HOME)  # before anything reads the settings
+
+pytest_plugins = ("tests.support.fixtures", "tests.support.celery_fixtures")
+
+# Random order and machine speed must not decide a test's result.
+hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("tests")
+
+_KINDS = ("unit", "integration", "smoke", "deep", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test with the directory that it is in."""
+    root = Path(__file__).parent
+    for item in items:
+        kind = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
+        if kind in _KINDS:
+            item.add_marker(kind)

@@ -1,0 +1,156 @@
+"""pytest-celery's fixtures, answered by local processes, and the session's workers.
+
+`celery_setup` has the session's Redis as broker and backend and one session worker that serves all queues.
+`start_worker` starts workers for one test alone, which may be killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_client
+from celery import Celery
+from pytest_celery import CeleryTestSetup
+from sqlalchemy import Engine
+
+from tests.support.nodes import Backend, Broker, RedisNode, Setup, Worker, WorkerNode
+from tests.support.sandbox import SandboxAdmin
+from worker.devstack.tether import Tether
+from worker.settings import Settings
+
+QUEUES = "refresh,sync,upkeep"
+_NODES = pytest.StashKey[list[WorkerNode]]()
+
+
+@pytest.fixture(scope="session")
+def process_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes under test write."""
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="session")
+def tether(process_logs: Path) -> Iterator[Tether]:
+    """Ends our processes should this session be killed."""
+    tether = Tether(process_logs / "tether.log", grace_s=1)
+    yield tether
+    tether.release()
+
+
+@pytest.fixture
+def celery_application(settings: Settings) -> Iterator[Celery]:
+    """Our application in this process, sending to the session's Redis."""
+    from worker.app import app
+
+    url = settings.redis_url.get_secret_value()
+    before = {name: app.conf[name] for name in ("broker_url", "result_backend", "task_always_eager")}
+    _reconnect(app, broker_url=url, result_backend=url, task_always_eager=False)
+    yield app
+    _reconnect(app, **before)
+
+
+def _reconnect(app: Celery, **config: Any) -> None:
+    app.conf.update(config)
+    app.close()
+    app._local.__dict__.pop("backend", None)
+    app._backend_cache = None
+
+
+@pytest.fixture
+def celery_broker(redis: redis_client.Redis, redis_url: str) -> Broker:
+    return Broker(RedisNode(redis_url))
+
+
+@pytest.fixture
+def celery_backend(redis: redis_client.Redis, redis_url: str) -> Backend:
+    return Backend(RedisNode(redis_url))
+
+
+@pytest.fixture
+def celery_setup_cls() -> type[CeleryTestSetup]:
+    return Setup
+
+
+@pytest.fixture
+def celery_setup_app(celery_application: Celery) -> Celery:
+    return celery_application
+
+
+@pytest.fixture(scope="session")
+def session_worker(server_environment: dict[str, str], process_logs: Path, tether: Tether) -> Iterator[WorkerNode]:
+    """One worker for all queues, shared by the tests that leave it alive."""
+    node = WorkerNode(
+        "shared", queues=QUEUES, log=process_logs / "worker.log", env=server_environment, tether=tether, processes=2
+    )
+    node.start()
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def celery_worker(
+    session_worker: WorkerNode,
+    celery_setup_app: Celery,
+    engine: Engine,
+    sandbox: SandboxAdmin,
+    request: pytest.FixtureRequest,
+) -> Worker:
+    """The session's worker, started anew when a test has ended it."""
+    if not session_worker.process.running:
+        session_worker.restart()
+    request.node.stash.setdefault(_NODES, []).append(session_worker)
+    return Worker(session_worker, celery_setup_app, keep=True)
+
+
+StartWorker = Callable[..., WorkerNode]
+
+
+@pytest.fixture
+def start_worker(
+    server_environment: dict[str, str],
+    engine: Engine,
+    redis: redis_client.Redis,
+    tmp_path: Path,
+    tether: Tether,
+    request: pytest.FixtureRequest,
+) -> Iterator[StartWorker]:
+    """Starts workers for this test alone: `start_worker("refresh", LEASE_SECONDS="2")`; stopped after it."""
+    nodes = request.node.stash.setdefault(_NODES, [])
+    own: list[WorkerNode] = []
+
+    def start(
+        queues: str = QUEUES, *, processes: int = 1, options: tuple[str, ...] = (), wait: bool = True, **env: str
+    ) -> WorkerNode:
+        name = f"own{len(own)}"
+        node = WorkerNode(
+            name,
+            queues=queues,
+            log=tmp_path / f"{name}.log",
+            env={**server_environment, **env},
+            tether=tether,
+            processes=processes,
+            options=options,
+        )
+        own.append(node)
+        nodes.append(node)
+        node.start()
+        if wait:
+            node.ready()
+        return node
+
+    yield start
+    for node in own:
+        node.teardown()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Adds the ends of the workers' logs to the report of a failed test."""
+    report = yield
+    if report.failed:
+        for node in item.stash.get(_NODES, []):
+            report.sections.append((f"log of worker {node.name}", node.logs()[-6000:]))
+    return report

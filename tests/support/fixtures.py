@@ -1,0 +1,198 @@
+"""Fixtures of the servers: databases, Redis, the runtime and the sandbox. Nothing starts before a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import redis as redis_client
+from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy.orm import Session
+
+from tests.support import databases as dbs
+from tests.support.databases import Databases
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from tests.support.servers import session_servers
+from worker.devstack import Urls
+from worker.integrations.base import Integration
+from worker.models import User
+from worker.settings import Settings, get_settings, load
+
+# Databases -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Urls]:
+    """Addresses of the session's private Postgres and Redis."""
+    with session_servers() as urls:
+        yield urls
+
+
+@pytest.fixture(scope="session")
+def databases(servers: Urls) -> Iterator[Databases]:
+    """Makes databases for tests that need one of their own."""
+    made = Databases(servers.database_url)
+    yield made
+    made.drop_all()
+
+
+@pytest.fixture(scope="session")
+def rollback_engine(databases: Databases) -> Iterator[Engine]:
+    """Engine on the database whose tests never commit for real: `db`, `db_session`, `test_user`."""
+    engine = create_engine(databases.clone("rollback"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def db(rollback_engine: Engine) -> Iterator[Session]:
+    """One session for the whole run, rolled back at its end."""
+    yield from _joined_session(rollback_engine)
+
+
+@pytest.fixture
+def db_session(rollback_engine: Engine) -> Iterator[Session]:
+    """A session rolled back after the test. Code under test may commit: that only releases a savepoint."""
+    yield from _joined_session(rollback_engine)
+
+
+def _joined_session(engine: Engine) -> Iterator[Session]:
+    with engine.connect() as connection:
+        outer = connection.begin()
+        with Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session:
+            yield session
+        outer.rollback()
+
+
+@pytest.fixture(scope="session")
+def test_user(rollback_engine: Engine) -> User:
+    """A user that `db` and `db_session` both see."""
+    with Session(rollback_engine, expire_on_commit=False) as session, session.begin():
+        user = User(email="test.user@example.com")
+        session.add(user)
+    return user
+
+
+@pytest.fixture(scope="session")
+def database_url(databases: Databases) -> str:
+    """Address of the database that workers and `runtime` commit to; use `engine`, which empties it afterwards."""
+    return databases.clone("committed")
+
+
+@pytest.fixture(scope="session")
+def _session_engine(database_url: str) -> Iterator[Engine]:
+    engine = create_engine(database_url, poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(_session_engine: Engine) -> Iterator[Engine]:
+    """Engine on a database where tests commit for real; emptied after the test."""
+    yield _session_engine
+    dbs.empty(_session_engine)
+
+
+# Redis ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Urls) -> str:
+    """Address of the session's Redis."""
+    return servers.redis_url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[redis_client.Redis]:
+    """A client of the session's Redis, which is emptied before and after the test."""
+    with redis_client.Redis.from_url(redis_url, decode_responses=True) as client:
+        _empty_redis(client)
+        yield client
+        _empty_redis(client)
+
+
+def _empty_redis(client: redis_client.Redis) -> None:
+    # Running workers declare their queues once, at their start.
+    keys = [key for key in client.scan_iter(count=1000) if not str(key).startswith("_kombu.binding.")]
+    if keys:
+        client.delete(*keys)
+
+
+# Sandbox -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    """The stand-in provider APIs in a process of their own."""
+    with SandboxProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> Iterator[SandboxAdmin]:
+    """The sandbox's switches, as at its start."""
+    with sandbox_process.admin() as admin:
+        admin.reset()
+        yield admin
+        admin.reset()
+
+
+# Runtime -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def server_environment(database_url: str, redis_url: str, sandbox_process: SandboxProcess) -> dict[str, str]:
+    """Variables that make a process work on the session's servers and the sandbox."""
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "SCHWAB_BASE_URL": sandbox_process.schwab_url,
+        "SCHWAB_APP_KEY": "sandbox-app",
+        "SCHWAB_APP_SECRET": "sandbox-secret",
+        "SCHWAB_CALLBACK_URL": "https://127.0.0.1",
+        "PLAID_BASE_URL": sandbox_process.plaid_url,
+        "PLAID_CLIENT_ID": "sandbox-client",
+        "PLAID_SECRET": "sandbox-secret",
+    }
+
+
+@pytest.fixture
+def settings(server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of this process on the session's servers, as its environment has them too."""
+    for name, value in server_environment.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    yield get_settings()
+    get_settings.cache_clear()
+
+
+MakeRuntime = Callable[..., Any]
+
+
+@pytest.fixture
+def make_runtime(settings: Settings, engine: Engine, redis: redis_client.Redis) -> Iterator[MakeRuntime]:
+    """Makes runtimes: `make_runtime(integrations={...}, lease_seconds=2)`; they are closed after the test.
+
+    Without `integrations` it talks to the sandbox.
+    """
+    from worker.runtime import Runtime
+
+    with ExitStack() as closing:
+
+        def make(*, integrations: dict[str, Integration] | None = None, **overrides: Any) -> Runtime:
+            made = Runtime(load(Settings, **overrides) if overrides else settings, integrations=integrations)
+            closing.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def runtime(make_runtime: MakeRuntime) -> Iterator[Any]:
+    """The process's runtime on the test database, with the enabled integrations talking to the sandbox."""
+    from worker.runtime import use_runtime
+
+    with use_runtime(make_runtime()) as current:
+        yield current
