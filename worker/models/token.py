@@ -55,8 +55,13 @@ class TokenRefresh(Base):
     __tablename__ = "token_refreshes"
     __table_args__ = (
         Index("ix_token_refreshes_provider", "provider_id", "started_at"),
-        # What a dead worker left behind is found here.
-        Index("ix_token_refreshes_sent", "provider_id", postgresql_where="status = 'sent'"),
+        # How often the present generation was presented without a known outcome: at most twice.
+        Index(
+            "ix_token_refreshes_open",
+            "provider_id",
+            "generation",
+            postgresql_where="status IN ('sent', 'unknown')",
+        ),
         Index("ix_token_refreshes_started", "started_at"),
     )
 
