@@ -151,7 +151,7 @@ def server_environment(database_url: str, redis_url: str, sandbox_process: Sandb
         "SCHWAB_BASE_URL": sandbox_process.schwab_url,
         "SCHWAB_APP_KEY": "sandbox-app",
         "SCHWAB_APP_SECRET": "sandbox-secret",
-        "SCHWAB_CALLBACK_URL": "https://127.0.0.1",
+        "SCHWAB_REDIRECT_URI": "https://127.0.0.1",
         "PLAID_BASE_URL": sandbox_process.plaid_url,
         "PLAID_CLIENT_ID": "sandbox-client",
         "PLAID_SECRET": "sandbox-secret",
