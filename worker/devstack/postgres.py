@@ -18,6 +18,7 @@ from worker.devstack.binaries import PostgresBinaries, find_postgres
 from worker.devstack.errors import DevstackError
 from worker.devstack.state import ServerState
 
+ROOT = 0
 ROLE = "dashtam"
 DATABASE = "dashtam"
 READY_SECONDS = 60.0  # recovery after a crash may take a while
@@ -105,8 +106,8 @@ class PostgresServer:
         """Stop the server if it runs; the data stays."""
         if self._state.running:
             ended_by = processes.stop(self._state.pid, self._state.identity, STOP_STEPS)
-            if ended_by not in (None, signal.SIGINT):
-                self._say(f"Postgres had to be ended by {ended_by}; it will recover at its next start")
+            if ended_by is not None and ended_by is not signal.SIGINT:
+                self._say(f"Postgres had to be ended by {ended_by.name}; it will recover at its next start")
         self._state.stopped()
         self._save()
 
@@ -267,10 +268,10 @@ def private_place(home: Path, account: Account) -> Path:
     place = SHARED_TEMP / f"dashtam-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]}"
     place.mkdir(mode=0o700, exist_ok=True)
     found = place.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != ROOT:
         raise DevstackError(f"{place} was made by {_owner(place)}, so it is not used. Remove it, or set DASHTAM_HOME.")
-    place.chmod(0o710)
     shutil.chown(place, group=account.gid)
+    place.chmod(0o710)
     return place
 
 

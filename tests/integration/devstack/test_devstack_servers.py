@@ -26,7 +26,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.devstack import Devstack, DevstackError, Urls, binaries, processes, state
+from worker.devstack import Devstack, DevstackError, Urls, binaries, postgres, processes, state
+from worker.devstack import redis as redis_server
+from worker.devstack.__main__ import main
 from worker.devstack.state import State
 
 pytestmark = pytest.mark.integration
@@ -410,6 +412,64 @@ def test_durable_data_of_both_servers_survives_kill_and_restart(bench: Bench) ->
     with redis.Redis.from_url(urls.redis_url, single_connection_client=True) as connection:
         assert connection.get("n") == b"3"
     stack.down()
+
+
+def test_commands_bring_up_show_and_stop(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "REDIS_URL_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    where = ["--home", str(bench.home), "--not-durable"]
+
+    codes = [main(["up", *where]), main(["status", *where]), main(["down", "--json", *where])]
+
+    lines = capsys.readouterr().out.splitlines()
+    assert codes == [0, 0, 0]
+    assert [line.split("=")[0] for line in lines[:2]] == ["DATABASE_URL", "REDIS_URL"]
+    assert [line.split()[:2] for line in lines[2:4]] == [["postgres", "up"], ["redis", "up"]]
+    assert [server["state"] for server in json.loads(lines[4])] == ["down", "down"]
+
+
+def test_stopped_redis_is_killed_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_server, "STOP_STEPS", ((signal.SIGTERM, 0.1), (signal.SIGKILL, 10.0)))
+    os.kill(bench.state().redis.pid, signal.SIGSTOP)
+
+    bench.stack.down()
+
+    assert any("Redis had to be killed" in line for line in bench.said)
+
+
+def test_stopped_postgres_is_killed_said_and_recovers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "STOP_STEPS", ((signal.SIGINT, 0.1), (signal.SIGKILL, 10.0)))
+    os.kill(bench.state().postgres.pid, signal.SIGSTOP)
+
+    bench.stack.down()
+
+    assert any("Postgres had to be ended by SIGKILL" in line for line in bench.said)
+    assert bench.sql("SELECT 1") == 1
+
+
+def test_server_that_is_not_ready_in_time_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stack.down()
+    monkeypatch.setattr(redis_server, "READY_LINE", "never said")
+    monkeypatch.setattr(redis_server, "READY_SECONDS", 0.05)
+
+    with pytest.raises(DevstackError, match="Redis was not ready"):
+        bench.stack.up()
+
+    assert not bench.state().running
+
+
+def test_older_redis_says_that_it_cannot_read_newer_data(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stack.down()
+    monkeypatch.setattr(redis_server, "MULTI_PART_AOF_SINCE", 99)
+    newer = bench.home / "redis" / "appendonlydir"
+    newer.mkdir()
+
+    bench.stack.up()
+
+    newer.rmdir()
+    assert any("cannot read the newer server's data" in line for line in bench.said)
 
 
 def as_nobody(work: Callable[[], None]) -> int:

@@ -235,6 +235,39 @@ def supervise(log_dir: Path) -> subprocess.Popen[str]:
     )
 
 
+def test_run_ends_at_a_signal_and_puts_the_handlers_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    supervisor = Supervisor(
+        [sleeper("beat", ready=lambda: signal.raise_signal(signal.SIGINT) is None)], log_dir=tmp_path
+    )
+
+    supervisor.run()
+
+    assert states(supervisor) == {"beat": ProcessState.STOPPED}
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_stopping_hurries(tmp_path: Path) -> None:
+    pressed: list[bool] = []
+
+    def impatient() -> float:
+        if supervisor_stops and not pressed:
+            pressed.append(True)
+            raise KeyboardInterrupt
+        return time.monotonic()
+
+    supervisor_stops: list[bool] = []
+    spec = shell("stubborn", "trap '' TERM; echo deaf; while :; do sleep 300; done", grace_s=300.0)
+    supervisor = Supervisor([spec], log_dir=tmp_path, clock=impatient)
+    poll_until(supervisor, lambda: (tmp_path / "stubborn.log").read_text() == "deaf\n")
+
+    supervisor_stops.append(True)
+    supervisor.stop()
+
+    assert pressed == [True]
+    assert not pids(supervisor)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_stops_everything_and_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     with supervise(tmp_path) as runner:

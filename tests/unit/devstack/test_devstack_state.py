@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from worker.devstack import DevstackError, processes, state
+from worker.devstack.account import Account
 from worker.devstack.state import ServerState, State
 
 pytestmark = pytest.mark.unit
+
+OURSELVES = Account(name="us", uid=os.geteuid(), gid=os.getegid(), switch=False)
 
 
 def silent(message: str) -> None:
@@ -100,3 +104,86 @@ def test_text_since_reads_a_log_that_was_started_anew(tmp_path: Path) -> None:
     assert processes.text_since(log, 1000) == "new"
     assert processes.text_since(log, 1) == "ew"
     assert processes.text_since(tmp_path / "none", 0) == ""
+
+
+def test_long_log_starts_anew_with_the_next_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LOG_BYTES_MAX", 3)
+    log = tmp_path / "server.log"
+    log.write_text("long")
+
+    pid = processes.start_detached(["/bin/echo", "new"], OURSELVES, log)
+
+    assert pid > 0
+    assert processes.wait_until(lambda: log.read_text() == "new\n", 10)
+    assert (tmp_path / "server.log.1").read_text() == "long"
+
+
+def test_program_that_outlives_all_signals_is_named() -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as deaf:
+        known = processes.identity(deaf.pid) or ""
+        try:
+            with pytest.raises(DevstackError, match=f"process {deaf.pid} did not end after SIGCONT"):
+                processes.stop(deaf.pid, known, [(signal.SIGCONT, 0.0)])
+        finally:
+            deaf.kill()
+
+
+def test_identity_without_proc_comes_from_ps() -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        known = processes._identity_from_ps(process.pid)
+        again = processes._identity_from_ps(process.pid)
+        process.kill()
+
+    assert known is not None
+    assert known == again
+    assert processes._identity_from_ps(process.pid) is None
+
+
+def test_program_that_cannot_be_started_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(processes.subprocess, "run", refuse)
+
+    with pytest.raises(DevstackError, match=r"could not start postgres as us: .*not permitted"):
+        processes.start_detached(["postgres"], OURSELVES, tmp_path / "server.log")
+
+
+def test_process_of_another_user_is_left_to_that_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(processes.os, "kill", refuse)
+
+    with pytest.raises(DevstackError, match="belongs to another user; stop it as that user"):
+        processes.stop(os.getpid(), processes.identity(os.getpid()) or "", [(signal.SIGTERM, 1.0)])
+    assert processes.exists(os.getpid())
+
+
+def test_process_that_ends_by_itself_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int, number: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(processes.os, "kill", gone)
+
+    assert processes.stop(os.getpid(), processes.identity(os.getpid()) or "", [(signal.SIGTERM, 1.0)]) is None
+    assert not processes.exists(os.getpid())
+
+
+def test_state_of_another_user_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    with pytest.raises(DevstackError, match="belongs to another user"):
+        state.load(tmp_path, silent)
+
+
+def test_a_directory_nobody_works_in() -> None:
+    assert not processes.any_works_in(Path("/no/such/directory"))
+    assert processes.any_works_in(Path.cwd())
+
+
+def test_our_own_pid_exists() -> None:
+    assert processes.exists(os.getpid())
