@@ -19,6 +19,7 @@ from worker.crud.database import make_engine, transaction
 from worker.integrations.base import Integration
 from worker.integrations.registry import build_integrations
 from worker.services.encryption import EncryptionService
+from worker.services.quotas import QuotaGate
 from worker.settings import Settings, get_settings
 
 T = TypeVar("T")
@@ -54,11 +55,19 @@ class Runtime:
             self.integrations = integrations
         self._threads = ThreadPoolExecutor(settings.database_threads, thread_name_prefix="db")
         self._runner = asyncio.Runner()
+        self._gates: dict[str, QuotaGate] = {}
 
     @cached_property
     def integrations(self) -> dict[str, Integration]:
         """Enabled integrations by `provider_key`, each with one client for the life of the process."""
-        return build_integrations(self.settings.enabled_integrations, self.settings, gate=None)
+        found: dict[str, Integration] = {}
+        for key in self.settings.enabled_integrations:
+            found |= build_integrations((key,), self.settings, gate=self.gate(key))
+        return found
+
+    def gate(self, provider_key: str) -> QuotaGate:
+        """What the calls of one integration must pass."""
+        return self._gates.setdefault(provider_key, QuotaGate(self, provider_key))
 
     @cached_property
     def redis(self) -> redis.Redis:
@@ -93,6 +102,8 @@ class Runtime:
             for integration in self.integrations.values():
                 self.run(integration.aclose())
         self._runner.close()
+        for gate in self._gates.values():
+            gate.close()
         self._threads.shutdown()
         self.engine.dispose()
         if "redis" in self.__dict__:

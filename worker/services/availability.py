@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -28,10 +29,13 @@ from worker.errors import (
     RateLimited,
     Scope,
     Transient,
+    Unavailable,
 )
 from worker.integrations.base import Quota
 from worker.models import IntegrationState
-from worker.runtime import Runtime
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -57,7 +61,13 @@ async def states(runtime: Runtime) -> dict[str, IntegrationState]:
         return cache.states
     async with cache.reading:
         if cache.states is None or time.monotonic() >= cache.until:
-            cache.states = await runtime.db(integration_states.read_states)
+            try:
+                cache.states = await runtime.db(integration_states.read_states)
+            except Unavailable:
+                if cache.states is None:
+                    raise
+                # What was known a moment ago is better than stopping whoever holds a lease.
+                log.warning("integration_states_unread", kept="the last known states")
             cache.until = time.monotonic() + CACHE_SECONDS
         return cache.states
 
@@ -66,17 +76,18 @@ def _forget(runtime: Runtime) -> None:
     _caches.pop(runtime, None)
 
 
-async def claimable(runtime: Runtime, now: datetime) -> dict[str, int]:
+async def claimable(runtime: Runtime, now: datetime, *, endpoint: str | None = "token") -> dict[str, int]:
     """How many providers of each integration a tick may claim now.
 
-    0 while paused or open, 1 while half-open, else what the application's quota lets through until the next tick, and
-    never more than `claim_limit`.
+    0 while paused or open, 1 while half-open, else what the application's quotas let through until the next tick, and
+    never more than `claim_limit`. `endpoint` is what the work calls: refreshes only `token`; a sync anything (None).
     """
     known = await states(runtime)
-    return {
-        key: await _claimable(runtime, key, integration.quotas, known.get(key), now)
-        for key, integration in runtime.integrations.items()
-    }
+    allowed = {}
+    for key, integration in runtime.integrations.items():
+        quotas = [quota for quota in integration.quotas if endpoint is None or quota.endpoint in (None, endpoint)]
+        allowed[key] = await _claimable(runtime, key, quotas, known.get(key), now)
+    return allowed
 
 
 async def _claimable(
@@ -119,13 +130,16 @@ async def report(
     """Tells the breaker and the alarm how calls went; costs no query while all is well.
 
     `outcomes` has what each login's calls came to, in the order in which they ended, None being a success;
-    `provider_ids` says whose each is, without which every outcome counts as another login's.
+    `provider_ids` says whose each is, without which every outcome counts as another login's. The sooner it is called
+    after a call has ended, the fewer calls run into the same wall.
     """
     now = now or datetime.now(UTC)
     for outcome in outcomes:
         if isinstance(outcome, AppMisconfigured):
             await _alarm(runtime, provider_key, outcome, now)
             return
+        if isinstance(outcome, RateLimited):
+            await runtime.gate(provider_key).hold(outcome)
     names = [str(id_) for id_ in provider_ids] if provider_ids else [f"#{place}" for place in range(len(outcomes))]
     failing: list[str] = []
     answered = False

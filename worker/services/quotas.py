@@ -1,0 +1,357 @@
+"""One budget of calls per integration, shared by all workers.
+
+Windows are counted in Redis by `limits`, days in Postgres. Permits are taken in small blocks per process, so that most
+calls cost a few dictionary look-ups. Who is over budget is deferred with a time, not failed.
+
+Without Redis each process goes on with a fraction of the budget, counted in its own memory: whoever holds a lease may
+finish, and no provider is flooded. `Retry-After` of one caller holds up everybody within its scope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+import redis
+import structlog
+from limits.storage import MemoryStorage, RedisStorage
+
+from worker.crud import quotas as quota_days
+from worker.errors import RateLimited, Scope, Unavailable
+from worker.integrations.base import Caller, Quota
+from worker.services import availability
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+_PERMIT_SECONDS = 1
+"""How long a permit may lie unused; windows are counted this much longer, so that late use cannot exceed a limit."""
+_BLOCK_SHARE = 20
+_BLOCK_AT_MOST = 50
+_HOLD_CACHE_SECONDS = 1.0
+_REDIS_REST_SECONDS = 5.0
+_LOCAL_SHARE = 8
+"""Without Redis each process may use one part in so many of a budget."""
+_BUCKETS_AT_MOST = 20_000
+_SCOPES = {"account": 0, "provider": 1, "app": 2}
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Permits of one quota that this process has taken and not used."""
+
+    name: str
+    permits: int = 0
+    until: float = 0.0
+    refused_until: float = 0.0
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class QuotaUse(NamedTuple):
+    """How much of one of the application's quotas is used just now."""
+
+    scope: str
+    endpoint: str | None
+    limit: int
+    used: int
+
+
+class QuotaGate:
+    """What one integration's calls must pass (`worker.integrations.http.Gate`).
+
+    Args:
+        runtime: settings, Redis and Postgres.
+        provider_key: the integration.
+        quotas: which limits it has; by default those that the integration states.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        provider_key: str,
+        *,
+        quotas: tuple[Quota, ...] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._runtime = runtime
+        self._key = provider_key
+        self._stated = quotas
+        self._clock = clock
+        self._by_endpoint: dict[str, tuple[Quota, ...]] = {}
+        self._buckets: dict[tuple[Quota, object, object, bool], _Bucket] = {}
+        self._hold_until = 0.0
+        self._hold_checked = 0.0
+        self._client: redis.Redis | None = None
+        self._windows: RedisStorage | None = None
+        self._redis_rests_until = 0.0
+        self._local: MemoryStorage | None = None
+
+    async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
+        """Counts one call against every quota that it falls under, the narrowest first.
+
+        Raises:
+            RateLimited: over budget, held up by the provider, paused, or the breaker is open; `retry_at` says when to
+                come again. Nothing was sent.
+        """
+        await self._require_available(caller)
+        await self._require_no_hold()
+        taken: list[_Bucket] = []
+        for quota in self._applicable(endpoint):
+            bucket = self._bucket(quota, caller, account_key)
+            now = self._clock()
+            if bucket.permits == 0 or bucket.until <= now:
+                try:
+                    await self._refill(bucket, quota, caller)
+                except RateLimited:
+                    for other in taken:
+                        other.permits += 1
+                    raise
+            bucket.permits -= 1
+            taken.append(bucket)
+
+    async def hold(self, error: RateLimited) -> None:
+        """Keeps everybody from calling until the time that the provider named, at most `retry_after_max` seconds.
+
+        Only what the provider says of the whole application holds up everybody; the due columns of one login keep
+        narrower times. Without a named time nobody is held up.
+        """
+        if error.retry_at is None or error.scope is not Scope.APP or error.reason in _OUR_REASONS:
+            return
+        now = self._clock()
+        until = min(error.retry_at.timestamp(), now + self._runtime.settings.retry_after_max)
+        if until <= max(now, self._hold_until):
+            return
+        self._hold_until = until
+        log.warning("integration_held", provider_key=self._key, until=_as_time(until), reason=error.reason)
+        milliseconds = max(1, int((until - now) * 1000))
+        await self._ask_redis(lambda client: client.set(self._hold_key, repr(until), px=milliseconds))
+
+    def close(self) -> None:
+        """Closes the connections to Redis."""
+        if self._client is not None:
+            self._client.close()
+            self._client.connection_pool.disconnect()
+
+    async def usage(self) -> list[QuotaUse]:
+        """How much of each of the application's quotas is used; empty while Redis is out of reach."""
+        found = []
+        for quota in self._quotas:
+            if quota.scope != "app":
+                continue
+            name = self._name(quota, None, None)
+            if quota.daily:
+                count = await self._runtime.db(
+                    quota_days.used, provider_key=self._key, bucket=name, day=_as_time(self._clock()).date()
+                )
+            else:
+                window = await asyncio.to_thread(self._window, name, quota.limit, quota.per_seconds)
+                if window is None:
+                    return []
+                count = window[1]
+            found.append(QuotaUse(quota.scope, quota.endpoint, quota.limit, count))
+        return found
+
+    @property
+    def _quotas(self) -> tuple[Quota, ...]:
+        if self._stated is None:
+            self._stated = self._runtime.integrations[self._key].quotas
+        return self._stated
+
+    def _applicable(self, endpoint: str) -> tuple[Quota, ...]:
+        known = self._by_endpoint.get(endpoint)
+        if known is None:
+            fitting = [quota for quota in self._quotas if quota.endpoint in (None, endpoint)]
+            # Days last: a permit of a day that another quota then refuses would be lost to the other processes.
+            fitting.sort(key=lambda quota: (quota.daily, _SCOPES[quota.scope]))
+            known = self._by_endpoint[endpoint] = tuple(fitting)
+        return known
+
+    def _bucket(self, quota: Quota, caller: Caller, account_key: str | None) -> _Bucket:
+        provider = caller.provider_id if quota.scope != "app" else None
+        account = account_key if quota.scope == "account" else None
+        # The permits that are kept back for people who wait are never mixed with the schedule's.
+        key = (quota, provider, account, caller.manual)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= _BUCKETS_AT_MOST:
+                self._forget_old_buckets()
+            bucket = self._buckets[key] = _Bucket(self._name(quota, provider, account))
+        return bucket
+
+    def _forget_old_buckets(self) -> None:
+        now = self._clock()
+        self._buckets = {
+            key: bucket
+            for key, bucket in self._buckets.items()
+            if bucket.taking.locked() or bucket.until > now or bucket.refused_until > now
+        }
+
+    @staticmethod
+    def _name(quota: Quota, provider: object, account: str | None) -> str:
+        parts = [quota.scope, quota.endpoint or "*", str(quota.per_seconds)]
+        if provider is not None:
+            parts.append(str(provider))
+        if account is not None:
+            # Account ids are no secret, but they need not lie about in Redis either.
+            parts.append(blake2b(account.encode(), digest_size=8).hexdigest())
+        return ":".join(parts)
+
+    async def _refill(self, bucket: _Bucket, quota: Quota, caller: Caller) -> None:
+        async with bucket.taking:
+            now = self._clock()
+            if bucket.permits and bucket.until > now:
+                return
+            if bucket.refused_until > now:
+                raise _over_budget(quota, bucket.refused_until)
+            limit = quota.limit
+            if not caller.manual:
+                limit = max(1, int(limit * (1 - self._runtime.settings.manual_quota_share)))
+            for block in _blocks(limit):
+                if await self._take(bucket.name, quota, limit, block):
+                    bucket.permits = block
+                    bucket.until = _next_midnight(now) if quota.daily else now + _PERMIT_SECONDS
+                    return
+            bucket.refused_until = await self._free_at(bucket.name, quota, limit)
+            raise _over_budget(quota, bucket.refused_until)
+
+    async def _take(self, name: str, quota: Quota, limit: int, amount: int) -> bool:
+        if quota.daily:
+            return await self._runtime.db(
+                quota_days.take,
+                provider_key=self._key,
+                bucket=name,
+                day=_as_time(self._clock()).date(),
+                amount=amount,
+                limit=limit,
+            )
+        return await asyncio.to_thread(self._take_from_window, name, limit, quota.per_seconds, amount)
+
+    def _take_from_window(self, name: str, limit: int, seconds: int, amount: int) -> bool:
+        key, window = f"{self._key}:{name}", seconds + _PERMIT_SECONDS
+        if (storage := self._storage()) is not None:
+            try:
+                # The storage itself, not a `RateLimiter`: its keys hold the limit, and both shares must be one count.
+                return storage.acquire_entry(key, limit, window, amount)
+            except redis.RedisError as error:
+                self._rest_from_redis(error)
+        if self._local is None:
+            self._local = MemoryStorage()
+        return self._local.acquire_entry(key, max(1, limit // _LOCAL_SHARE), window, amount)
+
+    async def _free_at(self, name: str, quota: Quota, limit: int) -> float:
+        now = self._clock()
+        if quota.daily:
+            return _next_midnight(now)
+        window = await asyncio.to_thread(self._window, name, limit, quota.per_seconds)
+        oldest = window[0] if window is not None and window[1] else now
+        return max(oldest + quota.per_seconds + _PERMIT_SECONDS, now + 1)
+
+    def _window(self, name: str, limit: int, seconds: int) -> tuple[float, int] | None:
+        storage = self._storage()
+        if storage is None:
+            return None
+        try:
+            return storage.get_moving_window(f"{self._key}:{name}", limit, seconds + _PERMIT_SECONDS)
+        except redis.RedisError as error:
+            self._rest_from_redis(error)
+            return None
+
+    async def _require_available(self, caller: Caller) -> None:
+        try:
+            state = (await availability.states(self._runtime)).get(self._key)
+        except Unavailable:
+            # Whoever is here holds a lease or a run; Postgres will be missed where the result is stored.
+            return
+        if state is None:
+            return
+        now = self._clock()
+        if state.paused_at is not None:
+            raise RateLimited(PAUSED, retry_at=_as_time(now + 60))
+        if state.breaker == "open" and not caller.manual:
+            probe_at = state.probe_at.timestamp() if state.probe_at else now
+            raise RateLimited(BREAKER_OPEN, retry_at=_as_time(max(probe_at, now + 1)))
+
+    async def _require_no_hold(self) -> None:
+        now = self._clock()
+        if now - self._hold_checked >= _HOLD_CACHE_SECONDS:
+            self._hold_checked = now
+            stored = await self._ask_redis(lambda client: client.get(self._hold_key))
+            if stored:
+                self._hold_until = max(self._hold_until, float(stored))
+        if self._hold_until > now:
+            raise RateLimited(HELD, retry_at=_as_time(self._hold_until))
+
+    @property
+    def _hold_key(self) -> str:
+        return f"dashtam:hold:{self._key}"
+
+    async def _ask_redis(self, question: Callable[[redis.Redis], object]) -> bytes | None:
+        return await asyncio.to_thread(self._ask_redis_now, question)
+
+    def _ask_redis_now(self, question: Callable[[redis.Redis], object]) -> bytes | None:
+        if self._storage() is None or self._client is None:
+            return None
+        try:
+            answer = question(self._client)
+        except redis.RedisError as error:
+            self._rest_from_redis(error)
+            return None
+        return answer if isinstance(answer, bytes) else None
+
+    def _storage(self) -> RedisStorage | None:
+        """Redis, unless it failed a moment ago: waiting for its time-out at every call would stop everything."""
+        if self._clock() < self._redis_rests_until:
+            return None
+        if self._windows is None:
+            url = self._runtime.settings.redis_url.get_secret_value()
+            self._client = redis.Redis.from_url(
+                url, socket_timeout=1, socket_connect_timeout=1, health_check_interval=10
+            )
+            pool = self._client.connection_pool
+            self._windows = RedisStorage(url, connection_pool=pool, key_prefix="dashtam:quota")
+        return self._windows
+
+    def _rest_from_redis(self, error: Exception) -> None:
+        self._redis_rests_until = self._clock() + _REDIS_REST_SECONDS
+        log.warning(
+            "quotas_without_redis",
+            provider_key=self._key,
+            error=type(error).__name__,
+            kept=f"each process goes on with 1/{_LOCAL_SHARE} of the budget",
+        )
+
+
+PAUSED = "integration_paused"
+BREAKER_OPEN = "breaker_open"
+HELD = "held_by_provider"
+OVER_BUDGET = "over_budget"
+_OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET}
+
+
+def _over_budget(quota: Quota, until: float) -> RateLimited:
+    scope = {"app": Scope.APP, "provider": Scope.PROVIDER, "account": Scope.ACCOUNT}[quota.scope]
+    return RateLimited(OVER_BUDGET, scope=scope, retry_at=_as_time(until))
+
+
+def _blocks(limit: int) -> Iterator[int]:
+    block = min(limit // _BLOCK_SHARE, _BLOCK_AT_MOST)
+    if block > 1:
+        yield block
+    yield 1
+
+
+def _as_time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _next_midnight(seconds: float) -> float:
+    day = _as_time(seconds).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (day + timedelta(days=1)).timestamp()
