@@ -1,0 +1,79 @@
+"""Migrations: from nothing to the models and back, without rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from tests.support.databases import Databases, check, downgrade, migrate
+from tests.support.environment import ROOT
+
+# Everything of ours that could be left behind: tables, indexes, sequences, views, types, functions.
+_OWN_OBJECTS = text(
+    """
+    SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    """
+)
+
+
+def test_tables_after_all_migrations_are_those_of_the_models(databases: Databases) -> None:
+    check(databases.clone("check"))
+
+
+def test_downgrade_to_nothing_leaves_nothing_and_can_be_undone(databases: Databases) -> None:
+    url = databases.clone("downgrade")
+
+    downgrade(url, "base")
+
+    assert _own_objects(url) <= {
+        "relation alembic_version",
+        "relation alembic_version_pkc",
+        "type alembic_version",
+        "type _alembic_version",
+    }
+    migrate(url)
+    check(url)
+
+
+def test_upgrade_command_migrates_an_empty_database_and_is_harmless_again(databases: Databases) -> None:
+    url = databases.create("command")
+
+    upgraded = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert "relation providers" in _own_objects(url)
+    migrate(url)
+    check(url)
+
+
+def test_migration_of_an_unreachable_database_names_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://someone:hush-hush@127.0.0.1:1/none")
+
+    with pytest.raises(OperationalError) as refused:
+        command.upgrade(Config(ROOT / "alembic.ini"), "head")
+
+    assert "hush-hush" not in "".join(traceback.format_exception(refused.value))
+
+
+def _own_objects(url: str) -> set[str]:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        return set(connection.scalars(_OWN_OBJECTS))
