@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import socket
 import sys
 from collections.abc import AsyncIterator
 
@@ -35,6 +36,21 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return given
 
 
+class _AnnouncingServer(uvicorn.Server):
+    """Says where it listens once it does; whoever started it waits for that line."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            _say(f"sandbox listening on http://{self.config.host}:{port}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 @contextlib.asynccontextmanager
 async def _moving(app: SandboxApp, every: float | None) -> AsyncIterator[None]:
     if every is None:
@@ -54,7 +70,7 @@ async def _moving(app: SandboxApp, every: float | None) -> AsyncIterator[None]:
 
 
 async def _serve(app: SandboxApp, given: argparse.Namespace) -> None:
-    server = uvicorn.Server(
+    server = _AnnouncingServer(
         uvicorn.Config(
             app,
             host=given.host,
@@ -69,21 +85,16 @@ async def _serve(app: SandboxApp, given: argparse.Namespace) -> None:
         )
     )
     async with _moving(app, given.live_seconds if given.live else None):
-        serving = asyncio.create_task(server.serve())
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            port = server.servers[0].sockets[0].getsockname()[1]
-            print(f"sandbox listening on http://{given.host}:{port}", flush=True)
-        await serving
+        await server.serve()
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Serve until a signal comes; the exit code."""
     given = _arguments(argv)
     token = given.admin_token or os.environ.get(ADMIN_TOKEN_VARIABLE, "")
     if not token:
         token = secrets.token_urlsafe(16)
-        print(f"admin token {token}", flush=True)
+        _say(f"admin token {token}")
     population = {"schwab": given.schwab, "plaid": given.plaid}
     app = create_app(given.seed, token, population, {"access_seconds": given.access_seconds})
     asyncio.run(_serve(app, given))

@@ -28,15 +28,21 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Reset(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/reset`."""
+
     seed: int = 1
 
 
 class Advance(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/advance`; all logins when none are named."""
+
     steps: int = 1
     logins: list[str] | None = None
 
 
 class ClockOffset(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/clock`."""
+
     offset_seconds: float
 
 
@@ -48,6 +54,8 @@ class Chosen(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Callback(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/schwab/callback`."""
+
     login: str
     redirect_uri: str = "https://127.0.0.1"
     state: str | None = None
@@ -56,7 +64,7 @@ class Callback(msgspec.Struct, forbid_unknown_fields=True):
 class LoginState(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of how a login's feeds behave; what is left out stays."""
 
-    broken: str | None | msgspec.UnsetType = msgspec.UNSET
+    broken: str | msgspec.UnsetType | None = msgspec.UNSET
     not_ready_calls: int | None = None
     forced_restarts: int | None = None
 
@@ -283,8 +291,8 @@ def is_loopback(host: str) -> bool:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _json({"error": error.detail}, error.status_code)
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return _json({"error": getattr(error, "detail", "")}, status)
 
 
 async def _body(request: Request, shape: type[_T]) -> _T:

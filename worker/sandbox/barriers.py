@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,8 @@ class BarrierSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Barrier:
+    """One raised barrier and who has come to it."""
+
     def __init__(self, number: int, spec: BarrierSpec) -> None:
         self.number = number
         self.spec = spec
@@ -37,6 +40,7 @@ class Barrier:
         self.changed = asyncio.Condition()
 
     def takes(self, point: Point, profile: str, login: str | None, path: str) -> bool:
+        """Whether a request that comes to this point has to stand here."""
         spec = self.spec
         return (
             spec.point == point
@@ -58,18 +62,18 @@ class Barrier:
         finally:
             self.waiting -= 1
 
-    async def arrivals(self, count: int, timeout: float) -> int:
-        """Wait until `count` requests have arrived or `timeout` seconds are over; the number that has arrived."""
+    async def arrivals(self, count: int, seconds: float) -> int:
+        """Wait until `count` requests have arrived or `seconds` are over; the number that has arrived."""
         async with self.changed:
-            try:
-                async with asyncio.timeout(timeout):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
                     await self.changed.wait_for(lambda: self.arrived >= count)
-            except TimeoutError:
-                pass
         return self.arrived
 
 
 class Barriers:
+    """The barriers that are up."""
+
     def __init__(self) -> None:
         self._barriers: dict[int, Barrier] = {}
         self._number = 0
@@ -78,21 +82,26 @@ class Barriers:
         return bool(self._barriers)
 
     def raise_(self, spec: BarrierSpec) -> Barrier:
+        """Put a barrier up."""
         self._number += 1
         barrier = self._barriers[self._number] = Barrier(self._number, spec)
         return barrier
 
     def get(self, number: int) -> Barrier | None:
+        """A barrier that is up, by its number."""
         return self._barriers.get(number)
 
     def at(self, point: Point, profile: str, login: str | None, path: str) -> Barrier | None:
+        """The first barrier at which a request has to stand, if any."""
         return next((b for b in self._barriers.values() if b.takes(point, profile, login, path)), None)
 
     def release(self, number: int) -> None:
+        """Let all go on that stand at one barrier, and take it away."""
         barrier = self._barriers.pop(number, None)
         if barrier is not None:
             barrier.open.set()
 
     def release_all(self) -> None:
+        """Take every barrier away."""
         for number in list(self._barriers):
             self.release(number)

@@ -17,9 +17,11 @@ class Clock:
         return time.time() + self.offset
 
     def now(self) -> datetime:
+        """The moment, in UTC."""
         return datetime.fromtimestamp(self.seconds(), UTC)
 
     def today(self) -> date:
+        """The date in UTC."""
         return self.now().date()
 
     def step_moment(self, step: int) -> datetime:

@@ -27,6 +27,7 @@ class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         transactions: History rows in all accounts together.
         history_days: How far back the history reaches.
         not_ready_calls: How many feed requests answer "not ready" before the first data.
+        warm: Make and render the books at once, so that a benchmark does not measure the sandbox making them.
     """
 
     profile: str
@@ -35,6 +36,7 @@ class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     transactions: int = 300
     history_days: int = 400
     not_ready_calls: int = 0
+    warm: bool = False
 
 
 @dataclass(slots=True)
@@ -67,14 +69,17 @@ class Login:
 
     @property
     def ledger(self) -> Ledger:
+        """The books, made when first asked for."""
         return self._ledger if self._ledger is not None else self.open_books()
 
     def open_books(self) -> Ledger:
+        """Make the books unless they exist."""
         if self._ledger is None:
             self._ledger = self.profile.furnish(self)
         return self._ledger
 
     def visible(self, transaction: Transaction) -> bool:
+        """Whether the feed reaches back to this row."""
         return self.visible_from is None or transaction.date >= self.visible_from
 
 
@@ -108,6 +113,9 @@ class Profile(Protocol):
 
     def furnish(self, login: Login) -> Ledger:
         """Books for a new login, the same for the same seed, login and day."""
+
+    def warm(self, login: Login) -> None:
+        """Make the login's books and render every row of them."""
 
     def step(self, login: Login, moment: datetime) -> None:
         """Move one login's books on by one step: new rows, pending ones posted, prices moved."""
@@ -171,6 +179,9 @@ class Sandbox:
             for number in range(taken + 1, taken + spec.count + 1)
         ]
         self.logins.update((login.name, login) for login in added)
+        if spec.warm:
+            for login in added:
+                profile.warm(login)
         return added
 
     def advance(self, steps: int, logins: Iterable[str] | None = None) -> None:

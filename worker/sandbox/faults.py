@@ -66,6 +66,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     append_base64: dict[str, list[str]] = {}
 
     def matches(self, profile: str, path: str, login: str | None, kind: str) -> bool:
+        """Whether a request is one that this rule is about."""
         return (
             self.profile in ("*", profile)
             and self.login in ("*", login)
@@ -95,11 +96,13 @@ class Faults:
         return bool(self._armed)
 
     def arm(self, fault: Fault) -> ArmedFault:
+        """Put a rule in force, after those already there."""
         self._number += 1
         armed = self._armed[self._number] = ArmedFault(self._number, fault)
         return armed
 
     def all(self) -> list[ArmedFault]:
+        """The rules in force, oldest first."""
         return list(self._armed.values())
 
     def disarm(self, number: int | None = None) -> None:

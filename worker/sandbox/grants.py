@@ -41,7 +41,7 @@ class Policy(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     code_seconds: int = 30
 
 
-class DeadGrant(Exception):
+class DeadGrantError(Exception):
     """The refresh token opens nothing any more. `reason`: unknown, revoked, expired, superseded or reused."""
 
     def __init__(self, reason: str) -> None:
@@ -51,6 +51,8 @@ class DeadGrant(Exception):
 
 @dataclass(slots=True, eq=False)
 class Grant:
+    """One consent; `successor_used` and `graced` decide whether an older refresh token is still accepted."""
+
     id: str
     login: str
     profile: str
@@ -109,9 +111,11 @@ class Grants:
         return self._by_access.get(access_token)
 
     def of_login(self, login: str) -> Grant | None:
+        """The newest grant of a login."""
         return self._of_login.get(login)
 
     def all(self) -> list[Grant]:
+        """Every grant ever issued, oldest first."""
         return list(self._grants.values())
 
     def admits(self, access_token: str) -> bool:
@@ -133,27 +137,28 @@ class Grants:
         """Rotate.
 
         Raises:
-            DeadGrant: The token is unknown, its grant has ended, or presenting it again has just ended it.
+            DeadGrantError: The token is unknown, its grant has ended, or presenting it again has just ended it.
         """
         found = self._by_refresh.get(refresh_token)
         if found is None:
-            raise DeadGrant("unknown")
+            raise DeadGrantError("unknown")
         grant, _ = found
         if grant.dead is None and self._clock.seconds() >= grant.expires:
             self.kill(grant, "expired")
         if grant.dead is not None:
-            raise DeadGrant(grant.dead)
+            raise DeadGrantError(grant.dead)
         if refresh_token == grant.refresh_token:
             grant.successor_used = True
             grant.graced = 0
         elif not self._graceful(found):
             self.kill(grant, "reused")
-            raise DeadGrant("reused")
+            raise DeadGrantError("reused")
         else:
             grant.graced += 1
         return grant, self._next_pair(grant, rotate=self.policy.rotation == "rotate")
 
     def kill(self, grant: Grant, reason: str) -> None:
+        """End a grant for the given reason."""
         grant.dead = reason
 
     def expire_access(self, grant: Grant) -> None:

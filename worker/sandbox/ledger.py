@@ -49,10 +49,12 @@ class Holding:
 
     @property
     def market_value(self) -> Decimal:
+        """What the position is worth at the last price; negative when short."""
         return cents(self.quantity * self.security.price * self.security.multiplier)
 
     @property
     def cost_basis(self) -> Decimal:
+        """What was paid for the whole position."""
         return cents(self.quantity * self.average_price * self.security.multiplier)
 
 
@@ -82,6 +84,7 @@ class Transaction:
 
     @property
     def date(self) -> date:
+        """The posting date."""
         return self.moment.date()
 
 
@@ -110,14 +113,17 @@ class Account:
 
     @property
     def mask(self) -> str:
+        """The last four digits of the number."""
         return self.number[-4:]
 
     @property
     def cash(self) -> Decimal:
+        """Posted money that is not in positions."""
         return self.opening + self.posted_sum
 
     @property
     def market_value(self) -> Decimal:
+        """What the position is worth at the last price; negative when short."""
         return sum((holding.market_value for holding in self.holdings.values()), ZERO)
 
     @property
@@ -157,6 +163,7 @@ class Ledger:
         return len(self.changes)
 
     def open_accounts(self) -> list[Account]:
+        """The accounts that the provider lists."""
         return [account for account in self.accounts.values() if not account.closed]
 
     def serial(self) -> int:
@@ -173,6 +180,7 @@ class Ledger:
             account.by_time.sort(key=_moment)
 
     def add(self, transaction: Transaction) -> None:
+        """Enter a new row. Raises ValueError when its id is taken."""
         if transaction.id in self.transactions:
             raise ValueError(f"transaction {transaction.id} is already in the books")
         self._enter(transaction)
@@ -204,6 +212,7 @@ class Ledger:
         self._log("modify", transaction)
 
     def remove(self, transaction: Transaction) -> None:
+        """Take a row out of the books; the change log keeps its removal."""
         del self.transactions[transaction.id]
         self._count(transaction, -1)
         self._take_out(transaction)

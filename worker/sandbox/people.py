@@ -86,4 +86,5 @@ def securities(seed: int, today: date) -> dict[str, Security]:
 
 
 def person(chance: random.Random) -> str:
+    """A full name."""
     return f"{chance.choice(FIRST_NAMES)} {chance.choice(LAST_NAMES)}"

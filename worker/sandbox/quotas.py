@@ -20,6 +20,8 @@ class Quota(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Quotas:
+    """The budgets in force and what was spent of them."""
+
     def __init__(self) -> None:
         self._quotas: list[Quota] = []
         self._seen: defaultdict[tuple[int, str], deque[float]] = defaultdict(deque)
@@ -28,6 +30,7 @@ class Quotas:
         return bool(self._quotas)
 
     def set(self, quotas: list[Quota]) -> None:
+        """Put these budgets in force, nothing spent, in place of the earlier ones."""
         self._quotas = quotas
         self._seen.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -46,6 +47,7 @@ class RequestLog:
         self._number = 0
 
     def open(self, received: float, method: str, path: str, profile: str) -> Entry:
+        """A new entry for a request that has just arrived."""
         self._number += 1
         entry = Entry(self._number, received, method, path, profile)
         self._entries.append(entry)
@@ -54,6 +56,7 @@ class RequestLog:
         return entry
 
     def clear(self) -> None:
+        """Forget every request; numbers go on."""
         self._entries.clear()
 
     def select(self, *, kind: str = "", login: str = "", path: str = "", after: int = 0) -> Iterator[Entry]:
@@ -73,9 +76,9 @@ class RequestLog:
             if entry.kind != "refresh" or entry.grant is None:
                 continue
             earlier = newest.get(entry.grant)
-            if earlier is not None and (earlier.answered is None or earlier.answered > entry.received):
+            if earlier is not None and _end(earlier) > entry.received:
                 found.append(Overlap(entry.grant, earlier.number, entry.number))
-            if earlier is None or earlier.answered is not None and (entry.answered or 1e18) >= earlier.answered:
+            if earlier is None or _end(entry) >= _end(earlier):
                 newest[entry.grant] = entry
         return found
 
@@ -87,3 +90,7 @@ class RequestLog:
                 counts[entry.grant][entry.token] += 1
         again = {grant: {token: n for token, n in tokens.items() if n > 1} for grant, tokens in counts.items()}
         return {grant: tokens for grant, tokens in again.items() if tokens}
+
+
+def _end(entry: Entry) -> float:
+    return math.inf if entry.answered is None else entry.answered

@@ -69,6 +69,7 @@ class Request:
         return self._json
 
     def header(self, name: str) -> str:
+        """A header by its lower-case name; empty when it is missing."""
         return self.headers.get(name.encode("ascii"), b"").decode("latin-1")
 
 
@@ -87,6 +88,7 @@ class Answer:
 
 
 def json_answer(status: int, value: Any, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
+    """An answer with `value` as its JSON body."""
     return Answer(status, encode(value), [JSON_HEADER, *(headers or [])])
 
 

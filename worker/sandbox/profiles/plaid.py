@@ -18,6 +18,7 @@ from worker.sandbox.ledger import Account, Ledger, Transaction
 from worker.sandbox.profiles import plaid_books as books
 from worker.sandbox.profiles import plaid_feed as feed
 from worker.sandbox.profiles import plaid_wire as wire
+from worker.sandbox.profiles.plaid_errors import LIMITS, PlaidError
 from worker.sandbox.wire import JSON_HEADER, Answer, Request, identifier, json_answer
 
 if TYPE_CHECKING:
@@ -26,56 +27,10 @@ if TYPE_CHECKING:
 CLIENT_ID = "sandbox-client"
 SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
 
-# error_code -> (HTTP status, error_type, message)
-_ERRORS = {
-    "ITEM_LOGIN_REQUIRED": (400, "ITEM_ERROR", "the login details of this item have changed"),
-    "ACCESS_NOT_GRANTED": (400, "ITEM_ERROR", "the user did not grant access to this product"),
-    "ITEM_LOCKED": (400, "ITEM_ERROR", "this account is locked"),
-    "ITEM_NOT_FOUND": (400, "ITEM_ERROR", "the Item you requested cannot be found"),
-    "PRODUCT_NOT_READY": (400, "ITEM_ERROR", "the requested product is not yet ready"),
-    "PRODUCTS_NOT_SUPPORTED": (400, "ITEM_ERROR", "the products are not supported by this institution"),
-    "NO_ACCOUNTS": (400, "ITEM_ERROR", "no valid accounts were found for this item"),
-    "NO_INVESTMENT_ACCOUNTS": (400, "ITEM_ERROR", "no investment accounts were found for this item"),
-    "INVALID_ACCESS_TOKEN": (400, "INVALID_INPUT", "could not find matching access token"),
-    "INVALID_PUBLIC_TOKEN": (400, "INVALID_INPUT", "could not find matching public token"),
-    "INVALID_API_KEYS": (400, "INVALID_INPUT", "invalid client_id or secret provided"),
-    "INVALID_ACCOUNT_ID": (400, "INVALID_INPUT", "one of the account_ids is invalid"),
-    "INVALID_INSTITUTION": (400, "INVALID_INPUT", "invalid institution_id provided"),
-    "INVALID_FIELD": (400, "INVALID_REQUEST", "a field is invalid"),
-    "MISSING_FIELDS": (400, "INVALID_REQUEST", "the following required fields are missing"),
-    "NOT_FOUND": (404, "INVALID_REQUEST", "the requested endpoint does not exist"),
-    "INSTITUTION_DOWN": (400, "INSTITUTION_ERROR", "this institution is not currently responding"),
-    "INSTITUTION_NOT_RESPONDING": (400, "INSTITUTION_ERROR", "this institution is not currently responding"),
-    "INSTITUTION_NO_LONGER_SUPPORTED": (400, "INSTITUTION_ERROR", "this institution is no longer supported"),
-    "TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION": (
-        400,
-        "TRANSACTIONS_ERROR",
-        "Underlying transaction data changed since last page was fetched. Please restart pagination.",
-    ),
-    "RATE_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
-    "ACCOUNTS_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
-    "ACCOUNTS_BALANCE_GET_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
-    "TRANSACTIONS_SYNC_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
-    "INTERNAL_SERVER_ERROR": (500, "API_ERROR", "an unexpected error occurred"),
-    "PLANNED_MAINTENANCE": (503, "API_ERROR", "the API is down for planned maintenance"),
-}
-_LIMITS = {
-    "/accounts/get": "ACCOUNTS_LIMIT",
-    "/accounts/balance/get": "ACCOUNTS_BALANCE_GET_LIMIT",
-    "/transactions/sync": "TRANSACTIONS_SYNC_LIMIT",
-}
 _PUBLIC_TOKEN_SECONDS = 1800
 _MAX_INVESTMENT_DAYS = 731
 _PRODUCTS = ["transactions", "investments"]
 _PRICE_MOVE = Decimal("0.05")
-
-
-class _Error(Exception):
-    """Ends a request with a published error code."""
-
-    def __init__(self, code: str, detail: str = "", reason: str | None = None) -> None:
-        super().__init__(code)
-        self.code, self.detail, self.reason = code, detail, reason
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +43,8 @@ class _Item:
 
 
 class PlaidProfile:
+    """Items, their feeds and their books."""
+
     key = "plaid"
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -119,6 +76,7 @@ class PlaidProfile:
     # Who is calling
 
     def caller(self, request: Request) -> Caller:
+        """Who is calling: see `core.Profile`."""
         if request.path == "/item/public_token/exchange":
             public = self._public.get(_text(request.json(), "public_token"))
             return Caller("exchange", login=public[0] if public else None)
@@ -129,53 +87,39 @@ class PlaidProfile:
     # Answers
 
     def answer(self, request: Request, caller: Caller) -> Answer:
+        """The published answer to one request."""
         try:
             return self._dispatch(request)
-        except _Error as error:
-            return self._error_answer(error)
+        except PlaidError as error:
+            return error.answer(self._request_id())
 
     def error(self, name: str) -> Answer:
-        return self._error_answer(_Error(name))
+        """A published error by its name."""
+        return PlaidError(name).answer(self._request_id())
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
-        answer = self.error(_LIMITS.get(request.path, "RATE_LIMIT"))
+        """The published 429."""
+        answer = self.error(LIMITS.get(request.path, "RATE_LIMIT"))
         if retry_after:
             answer.headers.append((b"retry-after", retry_after.encode("latin-1")))
         return answer
-
-    def _error_answer(self, error: _Error) -> Answer:
-        status, kind, message = _ERRORS[error.code]
-        return json_answer(
-            status,
-            {
-                "display_message": None,
-                "documentation_url": "https://plaid.com/docs/errors/",
-                "error_code": error.code,
-                "error_code_reason": error.reason,
-                "error_message": f"{message}: {error.detail}" if error.detail else message,
-                "error_type": kind,
-                "request_id": self._request_id(),
-                "suggested_action": None,
-                "causes": [],
-            },
-        )
 
     def _dispatch(self, request: Request) -> Answer:
         body = request.json()
         client = _text(body, "client_id") or request.header("plaid-client-id")
         secret = _text(body, "secret") or request.header("plaid-secret")
         if request.method != "POST" or (request.path not in self._open and request.path not in self._of_item):
-            raise _Error("NOT_FOUND")
+            raise PlaidError("NOT_FOUND")
         if (client, secret) != (CLIENT_ID, SECRET):
-            raise _Error("INVALID_API_KEYS")
+            raise PlaidError("INVALID_API_KEYS")
         if request.path in self._open:
             return self._open[request.path](body)
         item = self._items.get(_text(body, "access_token"))
         if item is None:
-            raise _Error("INVALID_ACCESS_TOKEN")
+            raise PlaidError("INVALID_ACCESS_TOKEN")
         if item.login.broken and not request.path.startswith(("/item/", "/sandbox/")):
             code, _, reason = item.login.broken.partition("/")
-            raise _Error(code, reason=reason or None)
+            raise PlaidError(code, reason=reason or None)
         item.login.served.requests += 1
         return self._of_item[request.path](item, body)
 
@@ -188,7 +132,7 @@ class PlaidProfile:
     def _link_token(self, body: dict[str, Any]) -> Answer:
         for name in ("client_name", "language", "country_codes", "user"):
             if name not in body:
-                raise _Error("MISSING_FIELDS", name)
+                raise PlaidError("MISSING_FIELDS", name)
         expires = (self._sandbox.clock.now() + timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
         token = f"link-sandbox-{identifier('link', self._serial, length=32)}"
         return json_answer(200, {"link_token": token, "expiration": expires, "request_id": self._request_id()})
@@ -199,7 +143,7 @@ class PlaidProfile:
         mine = [name for name, login in self._sandbox.logins.items() if login.profile is self]
         name = wanted or next((n for n in mine if n not in self._of_login), mine[0] if mine else "")
         if name not in mine:
-            raise _Error("INVALID_INSTITUTION")
+            raise PlaidError("INVALID_INSTITUTION")
         return json_answer(200, {"public_token": self._new_public_token(name), "request_id": self._request_id()})
 
     def _new_public_token(self, login: str) -> str:
@@ -210,7 +154,7 @@ class PlaidProfile:
     def _exchange(self, body: dict[str, Any]) -> Answer:
         login, expires = self._public.pop(_text(body, "public_token"), ("", 0.0))
         if not login or self._sandbox.clock.seconds() >= expires:
-            raise _Error("INVALID_PUBLIC_TOKEN")
+            raise PlaidError("INVALID_PUBLIC_TOKEN")
         item = self._new_item(self._sandbox.logins[login])
         answer = {"access_token": item.access_token, "item_id": item.id, "request_id": self._request_id()}
         return json_answer(200, answer)
@@ -238,7 +182,7 @@ class PlaidProfile:
     def _institution(self, body: dict[str, Any]) -> Answer:
         name = _text(body, "institution_id")
         if not re.fullmatch(r"ins_\d+", name):
-            raise _Error("INVALID_INSTITUTION")
+            raise PlaidError("INVALID_INSTITUTION")
         institution = {
             "institution_id": name,
             "name": f"Sandbox Bank {name.removeprefix('ins_')}",
@@ -249,7 +193,7 @@ class PlaidProfile:
             "logo": None,
             "routing_numbers": [],
             "oauth": False,
-            "connection_availability": "AVAILABLE",
+            "connection_availability": "SUPPORTED",
         }
         return json_answer(200, {"institution": institution, "request_id": self._request_id()})
 
@@ -309,7 +253,7 @@ class PlaidProfile:
         text, stream = _text(body, "cursor"), _text(options, "account_id")
         accounts = [a for a in login.ledger.open_accounts() if books.in_feed(a) and stream in ("", a.id)]
         if stream and not accounts:
-            raise _Error("INVALID_ACCOUNT_ID")
+            raise PlaidError("INVALID_ACCOUNT_ID")
         if login.not_ready_left:
             login.not_ready_left -= 1
             empty = feed.Page()
@@ -319,14 +263,14 @@ class PlaidProfile:
             login.visible_from = self._sandbox.clock.today() - timedelta(days=days)
         if text and text != "now" and login.forced_restarts:
             login.forced_restarts -= 1
-            raise _Error("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION")
+            raise PlaidError("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION")
         stops = self._policy.mutation == "error"
         try:
             cursor = feed.start(text, login, item.id, stream, mutation_stops=stops)
-        except feed.BadCursor as error:
-            raise _Error("INVALID_FIELD", "cursor not associated with access_token") from error
-        except feed.Mutated as error:
-            raise _Error("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION") from error
+        except feed.BadCursorError as error:
+            raise PlaidError("INVALID_FIELD", "cursor not associated with access_token") from error
+        except feed.MutatedError as error:
+            raise PlaidError("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION") from error
         page = feed.page(login, cursor, count)
         next_cursor = page.cursor.write(item.id)
         return self._sync_answer(login, accounts, page, next_cursor, "HISTORICAL_UPDATE_COMPLETE")
@@ -364,13 +308,13 @@ class PlaidProfile:
         login, options = item.login, body.get("options") or {}
         first, last = _day(body, "start_date"), _day(body, "end_date")
         if last < first or (last - first).days > _MAX_INVESTMENT_DAYS:
-            raise _Error("INVALID_FIELD", "start_date and end_date must be at most 24 months apart")
+            raise PlaidError("INVALID_FIELD", "start_date and end_date must be at most 24 months apart")
         count = _whole(options, "count", 100, 1, 500)
         offset = _whole(options, "offset", 0, 0, 1_000_000_000)
         accounts = self._investing(login, body)
         if login.not_ready_left and options.get("async_update"):
             login.not_ready_left -= 1
-            raise _Error("PRODUCT_NOT_READY")
+            raise PlaidError("PRODUCT_NOT_READY")
         rows = sorted(
             (row for a in accounts for row in a.by_time if first <= row.date <= last),
             key=lambda row: (row.moment, row.id),
@@ -396,22 +340,31 @@ class PlaidProfile:
     def _investing(self, login: Login, body: dict[str, Any]) -> list[Account]:
         accounts = [account for account in _chosen(login, body) if account.type == "investment"]
         if not accounts:
-            raise _Error("NO_INVESTMENT_ACCOUNTS")
+            raise PlaidError("NO_INVESTMENT_ACCOUNTS")
         return accounts
 
     # What the core asks for
 
     def furnish(self, login: Login) -> Ledger:
+        """Books for a new login."""
         return books.furnish(login, self._market)
 
+    def warm(self, login: Login) -> None:
+        """Make and render the books."""
+        for row in login.ledger.transactions.values():
+            (wire.investment if row.account.type == "investment" else wire.transaction)(row)
+
     def step(self, login: Login, moment: datetime) -> None:
+        """Move a login's books on by one step."""
         self._market[login.random.choice(("ACME", "CRNE", "WIDE"))].price += login.random.choice((-1, 1)) * _PRICE_MOVE
         books.step(login, self._market, moment)
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
+        """A plausible posted row, not yet in the books."""
         return books.transaction(login, login.ledger, self._market, account, moment)
 
     def mint(self, login: Login) -> dict[str, Any]:
+        """Credentials without a browser."""
         item = self._new_item(login)
         return {"access_token": item.access_token, "item_id": item.id}
 
@@ -420,12 +373,14 @@ class PlaidProfile:
         return self._new_public_token(login.name)
 
     def revoke(self, login: Login) -> None:
+        """End the login's consent, as its owner would."""
         login.broken = "ITEM_LOGIN_REQUIRED/OAUTH_USER_REVOKED"
 
     def expire_access(self, login: Login) -> None:
         """Nothing: these access tokens never expire."""
 
     def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
+        """Change members of the policy; all of them afterwards."""
         self._policy = msgspec.convert(msgspec.to_builtins(self._policy) | policy, Policy)
         return dict(msgspec.to_builtins(self._policy))
 
@@ -438,18 +393,18 @@ def _text(body: dict[str, Any], name: str) -> str:
 def _whole(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
     value = body.get(name, default)
     if not isinstance(value, int) or not low <= value <= high:
-        raise _Error("INVALID_FIELD", f"{name} must be from {low} to {high}")
+        raise PlaidError("INVALID_FIELD", f"{name} must be from {low} to {high}")
     return value
 
 
 def _day(body: dict[str, Any], name: str) -> date:
     text = _text(body, name)
     if not text:
-        raise _Error("MISSING_FIELDS", name)
+        raise PlaidError("MISSING_FIELDS", name)
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise _Error("INVALID_FIELD", f"{name} must be YYYY-MM-DD") from error
+        raise PlaidError("INVALID_FIELD", f"{name} must be YYYY-MM-DD") from error
 
 
 def _chosen(login: Login, body: dict[str, Any]) -> list[Account]:
@@ -459,5 +414,5 @@ def _chosen(login: Login, body: dict[str, Any]) -> list[Account]:
         return accounts
     known = {account.id for account in accounts}
     if not isinstance(wanted, list) or not set(wanted) <= known:
-        raise _Error("INVALID_ACCOUNT_ID")
+        raise PlaidError("INVALID_ACCOUNT_ID")
     return [account for account in accounts if account.id in wanted]

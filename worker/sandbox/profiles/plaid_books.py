@@ -69,40 +69,19 @@ def in_feed(account: Account) -> bool:
 
 
 def furnish(login: Login, market: dict[str, Security]) -> Ledger:
-    spec, chance, seed = login.spec, login.random, login.sandbox.seed
-    accounts = []
-    for index in range(spec.accounts if spec.accounts is not None else _USUAL):
-        kind = _KINDS[index % len(_KINDS)]
-        opening = Decimal(chance.randint(*kind.opening)).scaleb(-2)
-        accounts.append(
-            Account(
-                id=identifier(seed, login.name, "account", index),
-                number=f"{chance.randint(0, 9999):04d}",
-                name=kind.name if index < len(_KINDS) else f"{kind.name} {index + 1}",
-                type=kind.type,
-                subtype=kind.ours,
-                provider_type=kind.type,
-                provider_subtype=kind.subtype,
-                opening=opening,
-                limit=Decimal("15000.00") if kind.type == "credit" else None,
-            )
-        )
+    """The usual six accounts (or as many as asked), positions, history and a few pending rows."""
+    accounts = _accounts(login)
     ledger = Ledger(accounts)
     for account in accounts:
         if account.type == "investment":
-            for security in market.values():
-                if security.kind in _HELD and chance.random() < 0.6:
-                    size = Decimal(chance.randint(1, 40))
-                    if security.kind in ("mutual_fund", "crypto"):
-                        size += Decimal(chance.randint(1, 9999)).scaleb(-4)
-                    ledger.trade(account, security, size, cents(security.price * chance.randint(80, 115) / 100))
-    if not accounts or not spec.transactions:
-        return ledger
+            _fill(account, login, ledger, market)
     midnight = login.sandbox.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     moving = [account for account in accounts if in_feed(account) or account.type == "investment"]
+    if not moving or not login.spec.transactions:
+        return ledger
     history = []
-    for index in range(spec.transactions):
-        back = timedelta(seconds=chance.randint(1, spec.history_days * 86_400))
+    for index in range(login.spec.transactions):
+        back = timedelta(seconds=login.random.randint(1, login.spec.history_days * 86_400))
         history.append(transaction(login, ledger, market, moving[index % len(moving)], midnight - back, past=True))
     ledger.load(history)
     for account in accounts:
@@ -112,6 +91,35 @@ def furnish(login: Login, market: dict[str, Security]) -> Ledger:
                 row.status = "pending"
                 ledger.add(row)
     return ledger
+
+
+def _accounts(login: Login) -> list[Account]:
+    accounts = []
+    for index in range(login.spec.accounts if login.spec.accounts is not None else _USUAL):
+        kind = _KINDS[index % len(_KINDS)]
+        account = Account(
+            id=identifier(login.sandbox.seed, login.name, "account", index),
+            number=f"{login.random.randint(0, 9999):04d}",
+            name=kind.name if index < len(_KINDS) else f"{kind.name} {index + 1}",
+            type=kind.type,
+            subtype=kind.ours,
+            provider_type=kind.type,
+            provider_subtype=kind.subtype,
+            opening=Decimal(login.random.randint(*kind.opening)).scaleb(-2),
+            limit=Decimal("15000.00") if kind.type == "credit" else None,
+        )
+        accounts.append(account)
+    return accounts
+
+
+def _fill(account: Account, login: Login, ledger: Ledger, market: dict[str, Security]) -> None:
+    chance = login.random
+    for security in market.values():
+        if security.kind in _HELD and chance.random() < 0.6:
+            size = Decimal(chance.randint(1, 40))
+            if security.kind in ("mutual_fund", "crypto"):
+                size += Decimal(chance.randint(1, 9999)).scaleb(-4)
+            ledger.trade(account, security, size, cents(security.price * chance.randint(80, 115) / 100))
 
 
 def transaction(

@@ -13,13 +13,14 @@ from worker.sandbox.wire import digest
 
 if TYPE_CHECKING:
     from worker.sandbox.core import Login
+    from worker.sandbox.ledger import Change
 
 
-class BadCursor(Exception):
+class BadCursorError(Exception):
     """The cursor was not handed out for this Item and stream."""
 
 
-class Mutated(Exception):
+class MutatedError(Exception):
     """The books changed between two pages of one loop."""
 
 
@@ -40,20 +41,21 @@ class Cursor:
     place: int
 
     def write(self, item: str) -> str:
+        """The cursor as the client sees it, of use for one Item only."""
         text = f"{self.stream}|{self.base}|{self.head}|{self.place}"
         mark = digest("cursor", item, text, size=6).hex()
         return base64.urlsafe_b64encode(f"{mark}|{text}".encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str, item: str, stream: str) -> Cursor:
-    """Raises BadCursor for anything that `Cursor.write` did not make for this Item and stream."""
+    """Raises BadCursorError for anything that `Cursor.write` did not make for this Item and stream."""
     try:
-        mark, *parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("|")
+        _, *parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("|")
         cursor = Cursor(parts[0], int(parts[1]), int(parts[2]), int(parts[3]))
     except (binascii.Error, ValueError, IndexError) as error:
-        raise BadCursor from error
+        raise BadCursorError from error
     if cursor.write(item) != text.rstrip("=") or cursor.stream != stream:
-        raise BadCursor
+        raise BadCursorError
     return cursor
 
 
@@ -72,8 +74,8 @@ def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bo
     """The place that a request's cursor stands for.
 
     Raises:
-        BadCursor: It stands for none.
-        Mutated: It is in the middle of a loop and the books have changed since the loop began.
+        BadCursorError: It stands for none.
+        MutatedError: It is in the middle of a loop and the books have changed since the loop began.
     """
     head = login.ledger.head
     if text == "now":
@@ -82,14 +84,14 @@ def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bo
     if cursor.place >= cursor.head:
         return Cursor(stream, cursor.place, head, cursor.place)
     if mutation_stops and cursor.head != head:
-        raise Mutated
+        raise MutatedError
     return cursor
 
 
 def page(login: Login, cursor: Cursor, count: int) -> Page:
     """The next `count` updates. A row changed several times since the last page is listed once, in its last state."""
-    ledger, served = login.ledger, login.served.transactions
-    changes, place, result = ledger.changes, cursor.place, Page()
+    ledger, result = login.ledger, Page()
+    changes, place = ledger.changes, cursor.place
     end, left = len(changes), count
     listed = {account.id for account in ledger.accounts.values() if in_feed(account)}
     if cursor.stream:
@@ -97,31 +99,35 @@ def page(login: Login, cursor: Cursor, count: int) -> Page:
     while place < end and left:
         change = changes[place]
         place += 1
-        if change.account not in listed:
-            continue
-        row = change.transaction
-        if change.operation == "verbatim":
-            result.added.append(change.raw)
-        elif row is None:
-            result.removed.append(wire.removal(change.account, change.id))
-        elif change.operation == "repeat":
-            if row.removed:
-                continue
-            result.added.append(wire.transaction(row))
-        elif row.changed_at != place or not login.visible(row):
-            continue
-        elif change.operation == "remove":
-            # Unknown to the client unless an earlier page of this loop, or an earlier loop, listed it.
-            if row.added_at > cursor.base and place <= cursor.head:
-                continue
-            served.discard(row.id)
-            result.removed.append(wire.removal(change.account, row.id))
-        else:
-            served.add(row.id)
-            new = row.added_at > cursor.base
-            (result.added if new else result.modified).append(wire.transaction(row))
-        left -= 1
+        if change.account in listed and _list(change, place, login, cursor, result):
+            left -= 1
     result.more = place < end
-    head = cursor.head if place < cursor.head else (end if result.more else place)
+    head = cursor.head if place < cursor.head else end
     result.cursor = Cursor(cursor.stream, cursor.base if result.more else place, head, place)
     return result
+
+
+def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page) -> bool:
+    """Put one change on the page; False where the client need not hear of it."""
+    row = change.transaction
+    if change.operation == "verbatim":
+        result.added.append(change.raw)
+    elif row is None:
+        result.removed.append(wire.removal(change.account, change.id))
+    elif change.operation == "repeat":
+        if row.removed:
+            return False
+        result.added.append(wire.transaction(row))
+    elif row.changed_at != place or not login.visible(row):
+        return False
+    elif change.operation == "remove":
+        # Unknown to the client unless an earlier page of this loop, or an earlier loop, listed it.
+        if row.added_at > cursor.base and place <= cursor.head:
+            return False
+        login.served.transactions.discard(row.id)
+        result.removed.append(wire.removal(change.account, row.id))
+    else:
+        login.served.transactions.add(row.id)
+        new = row.added_at > cursor.base
+        (result.added if new else result.modified).append(wire.transaction(row))
+    return True

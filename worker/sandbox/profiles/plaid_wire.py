@@ -25,6 +25,7 @@ _USD = {"iso_currency_code": "USD", "unofficial_currency_code": None}
 
 
 def account(account: Account) -> bytes:
+    """One account with balances; cards and loans state what is owed as a positive number."""
     owed = account.type in ("credit", "loan")
     current = -account.current if owed else account.current
     available: Decimal | None = None
@@ -115,10 +116,12 @@ def _transaction(row: Transaction) -> dict[str, Any]:
 
 
 def removal(account_id: str, transaction_id: str) -> bytes:
+    """One element of the feed's `removed`."""
     return encode({"transaction_id": transaction_id, "account_id": account_id})
 
 
 def security(security: Security, day: str) -> bytes:
+    """One security; `day` is the date of its price."""
     contract = None
     if security.kind == "option" and security.expires and security.right:
         contract = {
@@ -211,6 +214,7 @@ def _quantity(value: Decimal) -> Decimal:
 
 
 def array(records: Iterable[bytes]) -> bytes:
+    """A JSON array of rendered records."""
     return b"[" + b",".join(records) + b"]"
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from worker.sandbox import people
 from worker.sandbox.core import Caller
-from worker.sandbox.grants import DeadGrant, Grants, Policy, TokenPair, token_digest
+from worker.sandbox.grants import DeadGrantError, Grants, Policy, TokenPair, token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
 from worker.sandbox.profiles import schwab_books as books
 from worker.sandbox.profiles import schwab_wire as wire
@@ -39,7 +39,7 @@ _DIGEST_NOTE = (
 _DEAD_SHAPES = ("unsupported_token_type", "invalid_grant", "invalid_client")
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Carries the answer that ends a request early."""
 
     def __init__(self, answer: Answer) -> None:
@@ -48,6 +48,8 @@ class _Refused(Exception):
 
 
 class SchwabProfile:
+    """Grants, accounts and windows of transactions."""
+
     key = "schwab"
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -60,6 +62,7 @@ class SchwabProfile:
     # Who is calling
 
     def caller(self, request: Request) -> Caller:
+        """Who is calling: see `core.Profile`."""
         if request.path == _TOKEN_PATH:
             form = request.form()
             if form.get("grant_type") != "refresh_token":
@@ -77,17 +80,19 @@ class SchwabProfile:
     # Answers
 
     def answer(self, request: Request, caller: Caller) -> Answer:
+        """The published answer to one request."""
         try:
             if request.path == _TOKEN_PATH:
                 return self._token(request)
             answer = self._authorize(request) if request.path == "/v1/oauth/authorize" else self._data(request)
-        except _Refused as refused:
+        except _RefusedError as refused:
             answer = refused.answer
         self._answers += 1
         answer.headers.append((b"schwab-client-correlid", f"sandbox-{self._answers:012d}".encode()))
         return answer
 
     def error(self, name: str) -> Answer:
+        """A published error by its name."""
         if name in _DEAD_SHAPES:
             return _dead_grant(name, "00000000")
         if name == "bad_app_secret":
@@ -102,6 +107,7 @@ class SchwabProfile:
         return _gateway_unauthorized() if status == 401 else _service_error(status, message)
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
+        """The published 429."""
         headers = [(b"retry-after", retry_after.encode("latin-1"))] if retry_after else []
         return json_answer(429, {"message": "Too many requests", "errors": []}, headers)
 
@@ -123,7 +129,7 @@ class SchwabProfile:
         found = self._grants.lookup(token)
         try:
             _, pair = self._grants.refresh(token)
-        except DeadGrant:
+        except DeadGrantError:
             shape: str = self._grants.policy.dead_grant
             if shape == "vary":
                 ordinal = self._sandbox.logins[found[0].login].ordinal if found else 0
@@ -142,13 +148,13 @@ class SchwabProfile:
     def _authorize(self, request: Request) -> Answer:
         given = request.parameters()
         if given.get("client_id") != APP_KEY or given.get("response_type", "code") != "code":
-            raise _Refused(json_answer(400, {"error": "invalid_client", "error_description": "Unknown client"}))
+            raise _RefusedError(json_answer(400, {"error": "invalid_client", "error_description": "Unknown client"}))
         redirect_uri = given.get("redirect_uri", "")
         if not redirect_uri.startswith(("https://", "http://127.0.0.1")):
-            raise _Refused(json_answer(400, {"error": "invalid_request", "error_description": "redirect_uri"}))
+            raise _RefusedError(json_answer(400, {"error": "invalid_request", "error_description": "redirect_uri"}))
         name = given.get("login") or self._next_login()
         if name is None or name not in self._sandbox.logins:
-            raise _Refused(_service_error(404, "No such login"))
+            raise _RefusedError(_service_error(404, "No such login"))
         location = self.callback_url(name, redirect_uri, given.get("state"))
         return Answer(302, b"", [(b"location", location.encode())])
 
@@ -168,7 +174,7 @@ class SchwabProfile:
 
     def _data(self, request: Request) -> Answer:
         if request.method != "GET" or not request.path.startswith(_DATA):
-            raise _Refused(_service_error(404, "Not found"))
+            raise _RefusedError(_service_error(404, "Not found"))
         login = self._authorised(request)
         path = request.path.removeprefix(_DATA)
         ledger = login.ledger
@@ -190,19 +196,19 @@ class SchwabProfile:
         scheme, _, token = request.header("authorization").partition(" ")
         grant = self._grants.bearer(token)
         if scheme != "Bearer" or grant is None or not self._grants.admits(token):
-            raise _Refused(_gateway_unauthorized())
+            raise _RefusedError(_gateway_unauthorized())
         return self._sandbox.logins[grant.login]
 
     def _account(self, login: Login, hash_value: str) -> Account:
         account = login.ledger.accounts.get(hash_value)
         if account is None or account.closed:
-            raise _Refused(_service_error(404, "Account not found"))
+            raise _RefusedError(_service_error(404, "Account not found"))
         return account
 
     def _accounts(self, login: Login, accounts: list[Account], request: Request) -> list[bytes]:
         fields = request.parameters().get("fields", "")
         if fields not in ("", "positions"):
-            raise _Refused(_service_error(400, "Invalid fields", "fields: only positions is allowed"))
+            raise _RefusedError(_service_error(400, "Invalid fields", "fields: only positions is allowed"))
         login.served.accounts.update(account.id for account in accounts)
         if fields:
             for account in accounts:
@@ -222,18 +228,18 @@ class SchwabProfile:
         if one is not None:
             row = login.ledger.transactions.get(one)
             if row is None or row.account is not account:
-                raise _Refused(_service_error(404, "Transaction not found"))
+                raise _RefusedError(_service_error(404, "Transaction not found"))
             return Answer(200, wire.transaction(row))
         given = request.parameters()
         missing = [name for name in ("startDate", "endDate", "types") if not given.get(name)]
         if missing:
-            raise _Refused(_service_error(400, "Bad request", *(f"{name} is required" for name in missing)))
+            raise _RefusedError(_service_error(400, "Bad request", *(f"{name} is required" for name in missing)))
         start, end = _parse_date(given["startDate"]), _parse_date(given["endDate"])
         if end < start or end - start > _MAX_RANGE:
-            raise _Refused(_service_error(400, "Bad request", "The date range must be between 0 and 1 year"))
+            raise _RefusedError(_service_error(400, "Bad request", "The date range must be between 0 and 1 year"))
         kinds = set(given["types"].split(","))
         if not kinds <= set(books.TRANSACTION_TYPES):
-            raise _Refused(_service_error(400, "Bad request", "types has an unknown value"))
+            raise _RefusedError(_service_error(400, "Bad request", "types has an unknown value"))
         symbol = given.get("symbol")
         rows = [
             row
@@ -252,17 +258,26 @@ class SchwabProfile:
     # What the core asks for
 
     def furnish(self, login: Login) -> Ledger:
+        """Books for a new login."""
         return books.furnish(login, self._market)
 
+    def warm(self, login: Login) -> None:
+        """Make and render the books."""
+        for row in login.ledger.transactions.values():
+            wire.transaction(row)
+
     def step(self, login: Login, moment: datetime) -> None:
+        """Move a login's books on by one step."""
         security = self._market[login.random.choice(("ACME", "BOLT", "CRNE", "WIDE"))]
         security.price += login.random.choice((-1, 1)) * _PRICE_MOVE
         books.step(login, self._market, moment)
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
+        """A plausible posted row, not yet in the books."""
         return books.transaction(login, login.ledger, self._market, account, moment, kind="ACH_RECEIPT")
 
     def mint(self, login: Login) -> dict[str, Any]:
+        """Credentials without a browser."""
         grant, pair = self._grants.issue(login.name)
         return {
             "access_token": pair.access_token,
@@ -273,16 +288,19 @@ class SchwabProfile:
         }
 
     def revoke(self, login: Login) -> None:
+        """End the login's consent, as its owner would."""
         grant = self._grants.of_login(login.name)
         if grant is not None:
             self._grants.kill(grant, "revoked")
 
     def expire_access(self, login: Login) -> None:
+        """Let the login's access tokens run out now."""
         grant = self._grants.of_login(login.name)
         if grant is not None:
             self._grants.expire_access(grant)
 
     def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
+        """Change members of the policy; all of them afterwards."""
         changed = msgspec.to_builtins(self._grants.policy) | policy
         self._grants.policy = msgspec.convert(changed, Policy)
         return dict(msgspec.to_builtins(self._grants.policy))
@@ -330,4 +348,4 @@ def _parse_date(text: str) -> datetime:
             return datetime.fromisoformat(text).astimezone(UTC)
         except ValueError:
             pass
-    raise _Refused(_service_error(400, "Bad request", "Dates must be yyyy-MM-dd'T'HH:mm:ss.SSSZ"))
+    raise _RefusedError(_service_error(400, "Bad request", "Dates must be yyyy-MM-dd'T'HH:mm:ss.SSSZ"))

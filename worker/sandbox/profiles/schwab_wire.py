@@ -26,6 +26,7 @@ def stamp(moment: datetime) -> str:
 
 
 def instrument(security: Security) -> dict[str, Any]:
+    """What a position is in."""
     kind = _ASSET_TYPE[security.kind]
     value: dict[str, Any] = {"assetType": kind, "symbol": security.symbol, "description": security.name}
     if security.cusip:
@@ -41,6 +42,7 @@ def instrument(security: Security) -> dict[str, Any]:
 
 
 def position(account: Account, holding: Holding) -> dict[str, Any]:
+    """One position; long and short quantities are both positive."""
     security, quantity = holding.security, holding.quantity
     long, short = max(quantity, _ZERO), max(-quantity, _ZERO)
     gain = holding.market_value - holding.cost_basis
