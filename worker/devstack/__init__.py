@@ -10,6 +10,7 @@ from worker.devstack.child import ProcessSpec, ProcessState
 from worker.devstack.errors import DevstackError
 from worker.devstack.stack import Devstack, ServerStatus, Urls, default_home
 from worker.devstack.supervisor import ProcessStatus, Supervisor
+from worker.devstack.tether import Tether
 
 __all__ = [
     "Devstack",
@@ -19,6 +20,7 @@ __all__ = [
     "ProcessStatus",
     "ServerStatus",
     "Supervisor",
+    "Tether",
     "Urls",
     "default_home",
 ]

@@ -18,6 +18,8 @@ from worker.devstack.redis import RedisServer
 from worker.devstack.state import ServerState, State
 from worker.devstack.tether import Tether
 
+MADE_HERE = ("postgres", "postgres.new", "postgres-[0-9]*", "redis", "log", "devstack.*")
+
 _log = logging.getLogger(__name__)
 
 
@@ -90,16 +92,16 @@ class Devstack:
         self._say = say
         self._tether: Tether | None = None
 
-    def up(self, *, tethered: bool = False) -> Urls:
+    def up(self) -> Urls:
         """Start what is down. When something cannot be started, what this call started is stopped again.
-
-        Args:
-            tethered: also stop them when this process ends without `down`, even by SIGKILL. Servers that
-                were up before are not touched.
 
         Raises:
             DevstackError: no server program, data that cannot be used, or a server that does not start.
         """
+        return self._up(at_death=None)
+
+    def _up(self, at_death: str | None) -> Urls:
+        """Start what is down; `at_death` names the command to run should this process end without `down`."""
         database_url, redis_url = self._external("DATABASE_URL"), self._external("REDIS_URL")
         if database_url and redis_url:
             return Urls(database_url, redis_url)
@@ -116,8 +118,8 @@ class Devstack:
             wanted += [] if database_url else [(state.postgres, postgres)]
             wanted += [] if redis_url else [(state.redis, redis)]
             to_start = [server for known, server in wanted if not known.running]
-            if to_start and tethered and self._tether is None:
-                self._tether = self._tie()
+            if to_start and at_death and self._tether is None:
+                self._tether = self._tie(at_death)
             try:
                 self._start(to_start)
             except BaseException:
@@ -142,15 +144,18 @@ class Devstack:
         ]
 
     def erase(self) -> None:
-        """Stop the servers and remove the home with all its data."""
+        """Stop the servers and remove their data, logs and state; the home too when it holds nothing else."""
         self.down()
-        if self.home.exists():
-            with states.locked(self.home):
-                data = Path(self._state().postgres.data)
-                elsewhere = data.parent
-                if elsewhere.parent == SHARED_TEMP and elsewhere.name.startswith("dashtam-"):
-                    shutil.rmtree(elsewhere)
-                shutil.rmtree(self.home)
+        if not (self.home / states.LOCK_FILE).exists():
+            return
+        with states.locked(self.home):
+            elsewhere = Path(self._state().postgres.data).parent
+            if elsewhere.parent == SHARED_TEMP and elsewhere.name.startswith("dashtam-"):
+                shutil.rmtree(elsewhere)
+            for path in (path for pattern in MADE_HERE for path in self.home.glob(pattern)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with suppress(OSError):
+            self.home.rmdir()
 
     @contextmanager
     def session(self, *, erase: bool = False) -> Iterator[Urls]:
@@ -161,7 +166,7 @@ class Devstack:
         Args:
             erase: remove the home at the end, for tests that use a temporary one.
         """
-        urls = self.up(tethered=True)
+        urls = self._up(at_death="erase" if erase else "down")
         try:
             yield urls
         finally:
@@ -203,10 +208,10 @@ class Devstack:
                     server.down()
             raise
 
-    def _tie(self) -> Tether:
+    def _tie(self, command: str) -> Tether:
         return Tether(
             self.home / "log" / "devstack.log",
-            argv=[sys.executable, "-m", "worker.devstack", "down", "--home", str(self.home)],
+            argv=[sys.executable, "-m", "worker.devstack", command, "--home", str(self.home)],
         )
 
     def _release_tether(self) -> None:
