@@ -12,17 +12,18 @@ import stat
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker.addresses import is_loopback, postgres_has_tls, redis_has_tls
 from worker.errors import ConfigurationError
+from worker.keys import parse_keys
 
 Environment = Literal["development", "test", "production"]
-_LOOPBACK = ("127.", "localhost", "::1")
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SecretFileSource(PydanticBaseSettingsSource):
@@ -107,11 +108,6 @@ def _explain(prefix: str, item: dict[str, Any]) -> str:
     return f"{variable}: {message}" if variable else message
 
 
-def is_loopback(url: str) -> bool:
-    """Whether a URL points at this machine."""
-    return (urlsplit(url).hostname or "").startswith(_LOOPBACK)
-
-
 class DatabaseSettings(EnvironmentSettings):
     """All that a migration needs."""
 
@@ -148,7 +144,7 @@ class Settings(DatabaseSettings):
     integrations: str = "schwab,plaid"
     """Which integrations are enabled, comma-separated."""
 
-    tick_scale: PositiveFloat = 1
+    tick_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
     """Multiplies every interval of `schedules`; below 1 for demonstrations and tests."""
     claim_limit: PositiveInt = 1000
     """Rows that one tick claims per integration."""
@@ -159,10 +155,10 @@ class Settings(DatabaseSettings):
     sync_concurrency: PositiveInt = 4
     sync_batch_size: PositiveInt = 8
 
-    http_total_seconds: PositiveFloat = 20
+    http_total_seconds: Seconds = 20
     """Total deadline of one call to a provider; below the lease."""
     http_max_bytes: PositiveInt = 32 * 1024 * 1024
-    lease_seconds: PositiveFloat = 45
+    lease_seconds: Seconds = 45
     sync_interval: PositiveInt = 4 * 3600
     sync_min_interval: int = Field(default=60, ge=0)
     """Least time between two manual syncs of one provider, unless forced."""
@@ -177,7 +173,7 @@ class Settings(DatabaseSettings):
     visibility_timeout: PositiveInt = 600
     task_time_limit: PositiveInt = 540
     task_soft_time_limit: PositiveInt = 480
-    soft_shutdown_seconds: PositiveFloat = 30
+    soft_shutdown_seconds: Seconds = 30
 
     link_state_seconds: PositiveInt = 900
 
@@ -189,9 +185,9 @@ class Settings(DatabaseSettings):
     """Consecutive failures of a whole integration that open its breaker."""
     breaker_providers: PositiveInt = 3
     """How many logins these failures must come from."""
-    breaker_seconds: PositiveFloat = 15
+    breaker_seconds: Seconds = 15
     """Until the first probe; doubles with every probe that fails, up to `breaker_max_seconds`."""
-    breaker_max_seconds: PositiveFloat = 300
+    breaker_max_seconds: Seconds = 300
 
     notice_channels: str = "log"
     """Which of `log`, `email`, `webhook` notices go to, comma-separated."""
@@ -237,6 +233,16 @@ class Settings(DatabaseSettings):
             raise ValueError("must begin with redis:// or rediss://")
         return value
 
+    @field_validator("encryption_keys", mode="after")
+    @classmethod
+    def _keys(cls, value: SecretStr) -> SecretStr:
+        # At startup, and not when the first token is read.
+        try:
+            parse_keys(value.get_secret_value())
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("ENCRYPTION_KEYS: ")) from None
+        return value
+
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:
         if not self.task_soft_time_limit < self.task_time_limit < self.visibility_timeout:
@@ -254,19 +260,17 @@ class Settings(DatabaseSettings):
         if self.failpoints:
             raise ValueError("FAILPOINTS: not in production")
         database, redis = self.database_url.get_secret_value(), self.redis_url.get_secret_value()
-        if not is_loopback(database) and not any(
-            f"sslmode={mode}" in database for mode in ("require", "verify-ca", "verify-full")
-        ):
+        if not is_loopback(database) and not postgres_has_tls(database):
             raise ValueError("DATABASE_URL: without TLS off loopback; add sslmode=verify-full")
-        if not is_loopback(redis) and not redis.startswith("rediss://"):
-            raise ValueError("REDIS_URL: without TLS off loopback; use rediss://")
+        if not is_loopback(redis) and not redis_has_tls(redis):
+            raise ValueError("REDIS_URL: without verified TLS off loopback; use rediss:// and leave ssl_cert_reqs out")
         return self
 
     @model_validator(mode="after")
     def _channels_are_complete(self) -> Self:
         channels = self.enabled_channels
-        if unknown := set(channels) - {"log", "email", "webhook"}:
-            raise ValueError(f"NOTICE_CHANNELS: unknown: {', '.join(sorted(unknown))}; there are log, email, webhook")
+        if set(channels) - {"log", "email", "webhook"}:
+            raise ValueError("NOTICE_CHANNELS: names one that does not exist; there are log, email, webhook")
         if "email" in channels:
             if not (self.smtp_host and self.notice_from):
                 raise ValueError("NOTICE_CHANNELS: email needs SMTP_HOST and NOTICE_FROM")

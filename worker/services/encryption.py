@@ -6,15 +6,13 @@ that was moved to another provider, kind or generation is refused before anythin
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping
 from uuid import UUID
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from worker.errors import ConfigurationError, EncryptionError
+from worker.errors import EncryptionError
+from worker.keys import parse_keys
 from worker.settings import get_settings
 
 
@@ -98,31 +96,3 @@ class EncryptionService:
             return fernet.decrypt(ciphertext.encode())
         except InvalidToken:
             raise EncryptionError("no key in ENCRYPTION_KEYS opens this ciphertext; nothing was changed") from None
-
-
-def parse_keys(text: str) -> Mapping[str, bytes]:
-    """Key id → Fernet key, in the order given.
-
-    Raises:
-        ConfigurationError: see `EncryptionService`.
-    """
-    keys: dict[str, bytes] = {}
-    for position, pair in enumerate((part.strip() for part in text.split(",") if part.strip()), start=1):
-        key_id, colon, key = pair.partition(":")
-        if not colon or not key_id:
-            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is not of the form id:key")
-        if key_id in keys or key.encode() in keys.values():
-            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} repeats an id or a key")
-        if not _is_fernet_key(key):
-            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is no key as `dashtam keys generate` makes")
-        keys[key_id] = key.encode()
-    if not keys:
-        raise ConfigurationError("ENCRYPTION_KEYS: no key; `dashtam keys generate` prints one")
-    return keys
-
-
-def _is_fernet_key(key: str) -> bool:
-    try:
-        return len(base64.b64decode(key.encode("ascii"), altchars=b"-_", validate=True)) == 32
-    except (binascii.Error, UnicodeEncodeError, ValueError):
-        return False
