@@ -29,7 +29,8 @@ SETTINGS = {
     "maxmemory-policy": "noeviction",  # an evicted key is a lost message
 }
 DURABLE = {"appendonly": "yes", "appendfsync": "everysec"}
-NOT_DURABLE = {"appendonly": "no"}
+# A signal to stop is noticed at the next tick of its clock; ten a second would add up over many tests.
+NOT_DURABLE = {"appendonly": "no", "hz": "100"}
 
 
 class RedisServer:

@@ -539,8 +539,8 @@ def test_wheel_that_the_server_user_cannot_read_is_copied(
     assert wheel is not None
     closed = tmp_path / "closed"  # under pytest's own directory, which only root may enter
     (closed / wheel.name).mkdir(parents=True)
-    shutil.copytree(wheel / "pginstall", closed / wheel.name / "pginstall")
-    shutil.copytree(wheel.with_name(f"{wheel.name}.libs"), closed / f"{wheel.name}.libs")
+    for part in (Path(wheel.name, "pginstall"), Path(f"{wheel.name}.libs")):
+        shutil.copytree(wheel.parent / part, closed / part, ignore=shutil.ignore_patterns("include", "*.a"))
     monkeypatch.setattr(binaries, "package_directory", lambda name: closed / name)
     stack = Devstack(fresh_home, durable=False, environ={"REDIS_URL": "redis://redis.test/0"})
 
