@@ -1,0 +1,66 @@
+"""What of a provider's record may be kept in quarantine: its shape and words, not its numbers or names of people."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_SECRET = re.compile(r"token|secret|password|authorization|cookie|ssn|tax_?id", re.IGNORECASE)
+_NUMBER = re.compile(r"account_?(number|no)$|iban|bban|pan$|routing|account_?mask$|^number$", re.IGNORECASE)
+_PERSON = re.compile(
+    r"^(user|owner|owners|account_?owner|first_?name|last_?name|location|address|e?mail|phone.*)$", re.IGNORECASE
+)
+_DIGITS = re.compile(r"\d[\d -]{5,}\d")
+_MAX_TEXT = 300
+_MAX_ITEMS = 60
+_MAX_DEPTH = 8
+
+
+def last_four(number: str) -> str:
+    """The last four characters of an account number; of a number that short, only the last two."""
+    return number[-4:] if len(number) > 5 else number[-2:]
+
+
+def masked(raw: bytes) -> dict[str, Any]:
+    """A record fit to be kept and shown: values that name a person, an account or a secret are masked.
+
+    Numbers become text, so that no float comes near them. What is not an object is wrapped: `{"value": …}`, and what
+    is not even JSON is only measured: `{"bytes": 512}`.
+    """
+    try:
+        value = json.loads(raw, parse_float=_number, parse_int=_number, parse_constant=_number)
+    except (ValueError, RecursionError):
+        return {"bytes": len(raw)}
+    kept = _mask(value, 0)
+    return kept if isinstance(kept, dict) else {"value": kept}
+
+
+def _number(text: str) -> str:
+    return text if len(text) <= 50 else f"{text[:10]}… ({len(text)} digits)"
+
+
+def _mask(value: Any, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        return "…"
+    if isinstance(value, dict):
+        items = list(value.items())[:_MAX_ITEMS]
+        return {_text(key): _mask_field(key, item, depth) for key, item in items}
+    if isinstance(value, list):
+        return [_mask(item, depth + 1) for item in value[:_MAX_ITEMS]]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _mask_field(key: str, value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if _SECRET.search(key) or _PERSON.match(key):
+        return "***"
+    if _NUMBER.search(key):
+        return f"…{last_four(_text(str(value)))}"
+    return _mask(value, depth + 1)
+
+
+def _text(text: str) -> str:
+    storable = text.replace("\x00", "").encode("utf-8", "replace").decode()
+    return _DIGITS.sub(lambda match: f"…{match[0][-4:]}", storable[:_MAX_TEXT])

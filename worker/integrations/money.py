@@ -1,0 +1,59 @@
+"""Exact arithmetic on provider numbers.
+
+The default decimal context rounds to 28 digits, even in a unary minus; nothing here does.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+
+from worker.errors import BadRecord
+
+MAX_DIGITS = 40
+_LIMIT = Decimal(10) ** 24
+_MAX_PLACES = 30
+EXACT = Context(prec=200, traps=[Inexact, InvalidOperation, Overflow])
+
+ZERO = Decimal(0)
+
+
+def checked(value: Decimal, field: str) -> Decimal:
+    """`value`, if it can be somebody's money or units.
+
+    Raises:
+        BadRecord: `<field>_not_finite`, `<field>_out_of_range` or `<field>_too_long`.
+    """
+    if not value.is_finite():
+        raise BadRecord(f"{field}_not_finite")
+    if not -_LIMIT < value < _LIMIT:
+        raise BadRecord(f"{field}_out_of_range")
+    _, digits, exponent = value.as_tuple()
+    if len(digits) > MAX_DIGITS or exponent < -_MAX_PLACES:  # type: ignore[operator]
+        raise BadRecord(f"{field}_too_long")
+    return value
+
+
+def checked_or_none(value: Decimal | None, field: str) -> Decimal | None:
+    """`checked`, letting None pass."""
+    return None if value is None else checked(value, field)
+
+
+def negated(value: Decimal) -> Decimal:
+    """The opposite amount, to the last digit; zero has no sign."""
+    return value.copy_negate() if value else ZERO
+
+
+def product(*factors: Decimal) -> Decimal:
+    """All factors multiplied, to the last digit."""
+    total = Decimal(1)
+    for factor in factors:
+        total = EXACT.multiply(total, factor)
+    return total
+
+
+def total(values: list[Decimal]) -> Decimal:
+    """The sum, to the last digit."""
+    result = ZERO
+    for value in values:
+        result = EXACT.add(result, value)
+    return result

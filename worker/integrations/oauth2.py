@@ -1,0 +1,189 @@
+"""OAuth 2 answers, read with suspicion: shared by all integrations with a token endpoint.
+
+A token that was rotated and cannot be read is lost, so the rule is: an answer that may hide a rotated token is an
+unknown outcome, an answer whose token we will not use is refused, and only the integration's own table of errors says
+that a grant is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlencode, urlsplit
+
+import msgspec
+
+from worker.errors import (
+    AppMisconfigured,
+    BadPayload,
+    BadRequest,
+    OutcomeUnknown,
+    RateLimited,
+    ReauthRequired,
+    Refused,
+    Transient,
+)
+from worker.integrations.base import Caller, RefreshPolicy, TokenAnswer
+from worker.integrations.http import Answer, Api, Endpoint, retry_after
+from worker.integrations.taxonomy import Rule, classify
+
+STANDARD_RULES = (
+    Rule(ReauthRequired, code="invalid_grant"),
+    Rule(AppMisconfigured, code="invalid_client"),
+    Rule(AppMisconfigured, code="unauthorized_client"),
+    Rule(AppMisconfigured, code="unsupported_grant_type"),
+    Rule(AppMisconfigured, code="invalid_scope"),
+    Rule(BadRequest, code="invalid_request"),
+    Rule(ReauthRequired, code="access_denied"),
+    Rule(Transient, code="temporarily_unavailable"),
+    Rule(Transient, code="server_error"),
+)
+"""RFC 6749 §5.2; integrations put their own rules before these."""
+
+# Visible ASCII: it goes into a header. The longest tokens known (JWTs with many claims) stay far below 16 KiB.
+_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+
+
+class Callback(NamedTuple):
+    """What the authorisation server sent the user back with."""
+
+    code: str
+    state: str
+
+
+def parse_callback(url: str, redirect_uri: str) -> Callback:
+    """Reads the URL that the user was sent back to. Its code is decoded exactly once (`%40` → `@`).
+
+    Raises:
+        Refused: the user declined, the URL is another one, or it has no code or state.
+    """
+    parts, expected = urlsplit(url.strip()), urlsplit(redirect_uri)
+    if (parts.scheme, parts.netloc, parts.path or "/") != (expected.scheme, expected.netloc, expected.path or "/"):
+        raise Refused("this is not the callback URL of the application: paste the whole address that the browser shows")
+    # Not parse_qs: it would turn a plus sign within a code into a space.
+    pairs = (item.partition("=") for item in parts.query.split("&"))
+    values = {unquote(name): unquote(value) for name, _, value in pairs}
+    if "error" in values:
+        raise Refused("the provider reports that access was not granted: start linking again")
+    if not values.get("code") or not values.get("state"):
+        raise Refused("the callback URL has no code or no state: paste the whole address that the browser shows")
+    return Callback(values["code"], values["state"])
+
+
+async def ask_token(
+    api: Api,
+    endpoint: Endpoint,
+    caller: Caller,
+    *,
+    headers: dict[str, str],
+    form: dict[str, str],
+    rules: Sequence[Rule],
+    policy: RefreshPolicy,
+) -> TokenAnswer:
+    """One request to a token endpoint, never repeated here.
+
+    Raises:
+        ProviderError: see `read_token_answer` and `Api.send`; a body too long to read is an unknown outcome.
+    """
+    try:
+        answer = await api.send(endpoint, caller, headers=headers, content=urlencode(form).encode())
+    except BadPayload as error:
+        if error.reason == "redirect_refused":
+            raise
+        raise OutcomeUnknown(error.reason) from None
+    return read_token_answer(answer, rules, policy)
+
+
+def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPolicy) -> TokenAnswer:
+    """Reads the answer of a token endpoint.
+
+    Args:
+        answer: any status.
+        rules: the integration's own, before `STANDARD_RULES`.
+        policy: default and longest lifetime.
+
+    Raises:
+        OutcomeUnknown: a success that cannot be read, or without an access token.
+        BadPayload: a token that we will not use.
+        ProviderError: what the rules say.
+    """
+    fields = _fields(answer.body)
+    success = 200 <= answer.status < 300
+    if fields is None:
+        # Unreadable errors come from proxies and maintenance pages: never the user's fault.
+        if success:
+            raise OutcomeUnknown("unreadable_token_answer")
+        if answer.status == 429:
+            raise RateLimited("http_429", retry_at=retry_after(answer.headers))
+        raise Transient(f"http_{answer.status}_unreadable")
+    if not success or fields.get("error"):
+        code, text = fields.get("error"), fields.get("error_description")
+        raise classify(
+            (*rules, *STANDARD_RULES),
+            status=answer.status,
+            code=code if isinstance(code, str) else None,
+            text=text if isinstance(text, str) else "",
+            retry_at=retry_after(answer.headers),
+        )
+    if not fields.get("access_token"):
+        raise OutcomeUnknown("no_access_token")
+    if str(fields.get("token_type") or "bearer").lower() != "bearer":
+        raise BadPayload("token_type")
+    lifetime, flags = read_lifetime(fields.get("expires_in"), policy)
+    scope = fields.get("scope")
+    return TokenAnswer(
+        access_token=checked_token(fields["access_token"], "access_token"),
+        refresh_token=checked_token(fields["refresh_token"], "refresh_token") if fields.get("refresh_token") else None,
+        lifetime=lifetime,
+        scope=scope if isinstance(scope, str) else None,
+        flags=flags,
+    )
+
+
+def _fields(body: bytes) -> dict[str, Any] | None:
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            fields = json.loads(body)  # more forgiving (NaN, lone surrogates): a rotated token must not be lost
+        except (ValueError, RecursionError):
+            return None
+    return fields if isinstance(fields, dict) else None
+
+
+def checked_token(value: object, field: str) -> str:
+    """A token that can be sent.
+
+    Raises:
+        BadPayload: not a string, too long, or with characters that no header may hold.
+    """
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise BadPayload(f"{field}_malformed")
+    return value
+
+
+def read_lifetime(value: object, policy: RefreshPolicy) -> tuple[timedelta, tuple[str, ...]]:
+    """`expires_in` as a duration, and what had to be done to it.
+
+    What makes no sense (missing, zero, negative, not a number) becomes the integration's default: should it be too
+    long, the first refused call refreshes. What is longer than the integration's longest is clamped to it.
+    """
+    if value is None:
+        return policy.default_lifetime, ("expires_in_missing",)
+    flags: tuple[str, ...] = ()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        try:
+            value = float(str(value))
+        except ValueError:
+            return policy.default_lifetime, ("expires_in_unreadable",)
+        flags = ("expires_in_coerced",)
+    if math.isnan(value) or value <= 0:
+        return policy.default_lifetime, (*flags, "expires_in_not_positive")
+    longest = policy.max_lifetime.total_seconds()
+    if value > longest:
+        return policy.max_lifetime, (*flags, "expires_in_clamped")
+    return timedelta(seconds=value), flags

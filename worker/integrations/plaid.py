@@ -1,0 +1,273 @@
+"""Plaid: a permanent access token per Item, transactions by cursor, investments by date and offset.
+
+The application's credentials go into headers and the user's token into the body, so that neither sort of secret is
+ever in the place where the other is kept, and headers can be made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date, datetime, timedelta
+from typing import Any, ClassVar, Self
+
+import httpx
+import msgspec
+from pydantic import SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from worker.errors import (
+    BadPayload,
+    BadRequest,
+    ConfigurationError,
+    NotReady,
+    OutcomeUnknown,
+    ProviderError,
+    Transient,
+    Unsupported,
+)
+from worker.integrations import plaid_pages as answers
+from worker.integrations import windows
+from worker.integrations.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
+from worker.integrations.http import Answer, Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.oauth2 import checked_token
+from worker.integrations.plaid_vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
+from worker.integrations.taxonomy import Rule
+from worker.settings import EnvironmentSettings, load
+
+_INVESTMENTS_FEED = "investments"
+_COUNT = 500
+_MAX_EMPTY_PAGES = 20
+_MAX_SHIFTS = 3
+_LONGEST = timedelta(days=730)
+_ONE_DAY = timedelta(days=1)
+_READY_AGAIN = timedelta(minutes=2)
+
+
+class PlaidSettings(EnvironmentSettings):
+    """How this application is known to Plaid."""
+
+    model_config = SettingsConfigDict(env_prefix="PLAID_")
+
+    client_id: SecretStr
+    secret: SecretStr
+    base_url: str = "https://production.plaid.com"
+
+    @field_validator("base_url")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        try:
+            check_base_url(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+
+class Plaid:
+    """See `worker.integrations.base.Integration`."""
+
+    key: ClassVar[str] = "plaid"
+    name: ClassVar[str] = "Plaid"
+    link_kind: ClassVar[str] = "token"
+    refresh_policy: ClassVar[RefreshPolicy | None] = None
+    quotas: ClassVar[tuple[Quota, ...]] = (
+        Quota("provider", 15, 60, endpoint="/accounts/get"),
+        Quota("app", 15_000, 60, endpoint="/accounts/get"),
+        Quota("provider", 50, 60, endpoint="/transactions/sync"),
+        Quota("app", 2_500, 60, endpoint="/transactions/sync"),
+        Quota("provider", 15, 60, endpoint="/investments/holdings/get"),
+        Quota("app", 2_000, 60, endpoint="/investments/holdings/get"),
+        Quota("provider", 30, 60, endpoint="/investments/transactions/get"),
+        Quota("app", 20_000, 60, endpoint="/investments/transactions/get"),
+        Quota("provider", 15, 60, endpoint="/item/get"),
+        Quota("app", 5_000, 60, endpoint="/item/get"),
+    )
+    mapping_version: ClassVar[int] = 1
+    error_rules: ClassVar[tuple[Rule, ...]] = RULES
+
+    def __init__(self, settings: PlaidSettings, api: Api) -> None:
+        self._api = api
+        self._headers = {
+            "content-type": "application/json",
+            "plaid-client-id": settings.client_id.get_secret_value(),
+            "plaid-secret": settings.secret.get_secret_value(),
+            "plaid-version": "2020-09-14",
+        }
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        total_seconds: float,
+        max_bytes: int,
+        gate: Gate | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> Self:
+        """From the environment.
+
+        Raises:
+            ConfigurationError: names the variables.
+        """
+        settings = load(PlaidSettings)
+        api = Api(
+            settings.base_url,
+            name=cls.key,
+            total_seconds=total_seconds,
+            max_bytes=max_bytes,
+            gate=gate,
+            transport=transport,
+        )
+        return cls(settings, api)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._api.aclose()
+
+    def authorize_url(self, state: str) -> str:
+        """Plaid's consent runs in its own front end, which ends in a public token."""
+        raise Unsupported("consent_by_link")
+
+    async def exchange(self, caller: Caller, code: str, *, now: datetime) -> TokenAnswer:
+        """Turns a public token into a permanent access token.
+
+        The end of the consent is asked for in a second call; should that fail, the token is kept all the same.
+        """
+        answer = await self._write(caller, "/item/public_token/exchange", public_token=code)
+        try:
+            given = answers.exchanged.page(answer.body)
+        except BadPayload:
+            raise OutcomeUnknown("unreadable_token_answer") from None
+        if not given.access_token:
+            raise OutcomeUnknown("no_access_token")
+        token = checked_token(given.access_token, "access_token")
+        expires: datetime | None = None
+        flags: tuple[str, ...] = ()
+        try:
+            expires = answers.consent_expires(await self._read(caller, "/item/get", {"access_token": token}))
+        except ProviderError:
+            flags = ("consent_expiry_unknown",)
+        return TokenAnswer(access_token=token, grant_expires_at=expires, external_id=given.item_id, flags=flags)
+
+    async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
+        """Plaid's tokens do not expire."""
+        raise Unsupported("tokens_do_not_expire")
+
+    async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
+        """Removes the Item. Its token then opens nothing any more."""
+        await self._write(caller, "/item/remove", access_token=access_token)
+        return True
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Accounts with balances, then transactions, positions, and investment transactions.
+
+        A part that cannot be had is a problem of the run; what most logins do not have is no problem at all.
+        """
+        asked = {"access_token": request.access_token}
+        yield answers.accounts_page(await self._read(request.caller, "/accounts/get", asked))
+        for part in (self._transactions, self._positions, self._investment_transactions):
+            try:
+                async for page in part(request):
+                    yield page
+            except NotReady as error:
+                error.retry_at = error.retry_at or request.now + _READY_AGAIN
+                yield Page(problems=(error,))
+            except Unsupported as error:
+                if error.reason not in QUIETLY_UNSUPPORTED:
+                    yield Page(problems=(error,))
+            except (Transient, BadRequest, BadPayload) as error:
+                yield Page(problems=(error,))
+
+    def _endpoint(self, path: str) -> Endpoint:
+        return self._api.endpoint(path, "POST", path)
+
+    async def _write(self, caller: Caller, path: str, **body: Any) -> Answer:
+        answer = await self._api.send(
+            self._endpoint(path), caller, headers=self._headers, content=msgspec.json.encode(body)
+        )
+        _check(answer)
+        return answer
+
+    async def _read(self, caller: Caller, path: str, body: dict[str, Any]) -> bytes:
+        answer = await self._api.read(
+            self._endpoint(path), caller, check=_check, headers=self._headers, content=msgspec.json.encode(body)
+        )
+        return answer.body
+
+    async def _transactions(self, request: SyncRequest) -> AsyncIterator[Page]:
+        cursor, empty = request.cursors.get(TRANSACTIONS_FEED) or "", 0
+        while True:
+            asked: dict[str, Any] = {"access_token": request.access_token, "count": _COUNT}
+            if cursor:
+                asked["cursor"] = cursor
+            else:
+                asked["options"] = {"days_requested": min(max(request.backfill.days, 1), _LONGEST.days)}
+            body = await self._read(request.caller, "/transactions/sync", asked)
+            answer = answers.sync.page(body)
+            if not answer.next_cursor:
+                raise NotReady(answer.transactions_update_status or "NOT_READY")
+            page = answers.sync_page(body, answer)
+            empty = 0 if page.transactions or page.removals or page.rejects else empty + 1
+            if answer.has_more and (answer.next_cursor == cursor or empty > _MAX_EMPTY_PAGES):
+                raise BadPayload("pagination_does_not_advance")
+            yield page
+            if not answer.has_more:
+                return
+            cursor = answer.next_cursor
+
+    async def _positions(self, request: SyncRequest) -> AsyncIterator[Page]:
+        asked = {"access_token": request.access_token}
+        yield answers.holdings_page(await self._read(request.caller, "/investments/holdings/get", asked))
+
+    async def _investment_transactions(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Windows oldest first; within a window newest first by offset, as Plaid lists them.
+
+        Offsets shift when rows come or go between two requests. Each request therefore begins with the last row of the
+        one before: if that is another one, or the total has changed, the window is read again from its beginning.
+        """
+        cursor = windows.DateCursor.parse(request.cursors.get(_INVESTMENTS_FEED))
+        first, shifts = windows.first_day(cursor, request), 0
+        if cursor.window is None or cursor.window[0] != first:
+            cursor = windows.at_offset(cursor, request, windows.window_from(first, request, _LONGEST))
+        while cursor.window is not None:
+            page, after = await self._investment_page(request, cursor, cursor.window)
+            if page is None:
+                shifts += 1
+                if shifts > _MAX_SHIFTS:
+                    raise Transient("offsets_keep_shifting")
+            else:
+                yield page
+            cursor = after
+            if cursor.window is None and cursor.through is not None and cursor.through < request.now.date():
+                window = windows.window_from(cursor.through + _ONE_DAY, request, _LONGEST)
+                cursor, shifts = windows.at_offset(cursor, request, window), 0
+
+    async def _investment_page(
+        self, request: SyncRequest, cursor: windows.DateCursor, window: tuple[date, date]
+    ) -> tuple[Page | None, windows.DateCursor]:
+        """The next page of the window and the cursor after it; no page when the offsets have shifted."""
+        asked = {
+            "access_token": request.access_token,
+            "start_date": window[0].isoformat(),
+            "end_date": window[1].isoformat(),
+            "options": {"count": _COUNT, "offset": max(cursor.offset - 1, 0), "async_update": True},
+        }
+        answer = answers.investments.page(await self._read(request.caller, "/investments/transactions/get", asked))
+        rows, total = answer.investment_transactions, answer.total_investment_transactions
+        if cursor.offset:
+            if total != cursor.total or not rows or answers.place_of(rows[0]) != cursor.tail:
+                return None, windows.at_offset(cursor, request, window)
+            rows = rows[1:]
+        counted = rows[:_COUNT]
+        place = cursor.offset + len(counted)
+        if counted and place < total:
+            after = windows.at_offset(cursor, request, window, place, total, answers.place_of(counted[-1]))
+        else:
+            after = windows.after(window[1], request)
+        page = answers.investments_page(rows, answer.securities)
+        page.feed, page.cursor = _INVESTMENTS_FEED, str(after)
+        page.more = after.window is not None or window[1] < request.now.date()
+        return page, after
+
+
+def _check(answer: Answer) -> None:
+    if answer.status != 200:
+        raise answers.error_of(answer.status, answer.body, retry_after(answer.headers))

@@ -1,0 +1,312 @@
+"""Plaid's records and ours. Knows no HTTP.
+
+Plaid's amounts are positive for money out: all are negated. What is owed on cards and loans is positive: negated too.
+A time without an offset is taken as UTC. Plaid counts options in shares (contracts times 100), which it says of
+positions; of investment transactions it says nothing, so their quantity stays as sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import msgspec
+
+from worker.errors import BadRecord
+from worker.integrations import money, reading
+from worker.integrations.base import RawRecord
+from worker.integrations.plaid_vocabulary import (
+    ACCOUNT_TYPES,
+    CATEGORIES,
+    CODES,
+    INVESTMENT_SUBTYPES,
+    INVESTMENT_TYPES,
+    SECURITY_TYPES,
+    SUBTYPES,
+)
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
+from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
+
+_SHARES_PER_CONTRACT = Decimal(100)
+_OWED = (AccountType.CREDIT, AccountType.LOAN)
+_NOT_A_WORD = re.compile(r"[^a-z0-9]+")
+
+
+class _Balances(msgspec.Struct, frozen=True, gc=False):
+    available: Decimal | None = None
+    current: Decimal | None = None
+    limit: Decimal | None = None
+    iso_currency_code: str | None = None
+    unofficial_currency_code: str | None = None
+    last_updated_datetime: datetime | None = None
+
+
+class _Account(msgspec.Struct, gc=False):
+    account_id: str
+    type: str
+    name: str | None = None
+    official_name: str | None = None
+    subtype: str | None = None
+    mask: str | None = None
+    balances: _Balances = _Balances()
+
+
+class _Category(msgspec.Struct, gc=False):
+    primary: str | None = None
+    detailed: str | None = None
+
+
+class _Transaction(msgspec.Struct, gc=False):
+    amount: Decimal
+    day: date = msgspec.field(name="date")
+    name: str | None = None
+    merchant_name: str | None = None
+    pending: bool = False
+    pending_transaction_id: str | None = None
+    iso_currency_code: str | None = None
+    unofficial_currency_code: str | None = None
+    moment: datetime | None = msgspec.field(name="datetime", default=None)
+    authorized_datetime: datetime | None = None
+    transaction_code: str | None = None
+    personal_finance_category: _Category | None = None
+
+
+class _Security(msgspec.Struct, gc=False):
+    security_id: str
+    type: str | None = None
+    name: str | None = None
+    ticker_symbol: str | None = None
+    cusip: str | None = None
+    isin: str | None = None
+    iso_currency_code: str | None = None
+    unofficial_currency_code: str | None = None
+    option_contract: dict[str, object] | None = None
+
+
+class _Holding(msgspec.Struct, gc=False):
+    account_id: str
+    security_id: str
+    quantity: Decimal
+    institution_price: Decimal | None = None
+    institution_price_as_of: date | None = None
+    institution_value: Decimal | None = None
+    cost_basis: Decimal | None = None
+    iso_currency_code: str | None = None
+    unofficial_currency_code: str | None = None
+
+
+class _InvestmentTransaction(msgspec.Struct, gc=False):
+    amount: Decimal
+    day: date = msgspec.field(name="date")
+    type: str
+    subtype: str | None = None
+    name: str | None = None
+    security_id: str | None = None
+    quantity: Decimal | None = None
+    price: Decimal | None = None
+    fees: Decimal | None = None
+    iso_currency_code: str | None = None
+    unofficial_currency_code: str | None = None
+
+
+_account = reading.Reader(_Account)
+_transaction = reading.Reader(_Transaction)
+_security = reading.Reader(_Security)
+_holding = reading.Reader(_Holding)
+_investment = reading.Reader(_InvestmentTransaction)
+
+Securities = Mapping[str, SecurityRecord]
+
+
+def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord]:
+    """One account and its stated balance.
+
+    Raises:
+        BadRecord: not an account, or a figure is not a sum of money.
+    """
+    given = _account.record(raw)
+    kind = ACCOUNT_TYPES.get(given.type, AccountType.OTHER)
+    balances = given.balances
+    currency = balances.iso_currency_code or balances.unofficial_currency_code or "USD"
+    current = money.checked_or_none(balances.current, "current")
+    if current is not None and kind in _OWED:
+        current = money.negated(current)
+    as_of = balances.last_updated_datetime
+    record = AccountRecord(
+        account_key=given.account_id,
+        name=given.name or given.official_name or "Account",
+        official_name=given.official_name,
+        type=kind,
+        subtype=subtype(given.subtype),
+        mask=given.mask[-4:] if given.mask else None,
+        currency=currency,
+        provider_type=given.type,
+        provider_subtype=given.subtype,
+    )
+    return record, BalanceRecord(
+        account_key=given.account_id,
+        current=current,
+        source="balances.current",
+        available=money.checked_or_none(balances.available, "available"),
+        credit_limit=money.checked_or_none(balances.limit, "limit"),
+        currency=currency,
+        as_of=None if as_of is None else _aware(as_of),
+    )
+
+
+def subtype(word: str | None) -> str:
+    """Plaid's subtype as a word of ours: `roth 401k` is `roth_401k`."""
+    if not word:
+        return "other"
+    return SUBTYPES.get(word) or _NOT_A_WORD.sub("_", word.lower()).strip("_") or "other"
+
+
+def transaction(row: RawRecord) -> TransactionRecord:
+    """One row of the transactions feed.
+
+    Raises:
+        BadRecord: the amount or a date cannot be trusted.
+    """
+    raw, flags = reading.cleaned(row.raw)
+    given = _transaction.record(raw)
+    amount = money.negated(money.checked(given.amount, "amount"))
+    category = given.personal_finance_category
+    kind, subtype_ = _kind(given.transaction_code, category, amount)
+    moment = given.moment or given.authorized_datetime
+    if moment is not None and moment.tzinfo is None:
+        moment, flags = moment.replace(tzinfo=UTC), (*flags, "time_without_zone")
+    return TransactionRecord(
+        account_key=row.account_key,
+        transaction_key=row.key,
+        type=kind,
+        subtype=subtype_,
+        status=TransactionStatus.PENDING if given.pending else TransactionStatus.POSTED,
+        amount=amount,
+        currency=given.iso_currency_code or given.unofficial_currency_code or "USD",
+        posted_date=given.day,
+        occurred_at=moment,
+        description=given.name,
+        counterparty=given.merchant_name,
+        category=category.detailed or category.primary if category is not None else None,
+        pending_key=given.pending_transaction_id,
+        provider_type=given.transaction_code,
+        flags=flags,
+    )
+
+
+def _kind(code: str | None, category: _Category | None, amount: Decimal) -> tuple[TransactionType, str | None]:
+    if code is not None and code in CODES:
+        return CODES[code]
+    if category is None or not (category.primary or category.detailed):
+        return TransactionType.OTHER, None
+    for word in (category.detailed, category.primary):
+        if word in CATEGORIES:
+            return CATEGORIES[word]
+    return TransactionType.PAYMENT, "purchase" if amount <= 0 else "refund"
+
+
+def security(raw: bytes) -> tuple[str, SecurityRecord]:
+    """One security under Plaid's id of it.
+
+    Raises:
+        BadRecord: it has no id.
+    """
+    given = _security.record(raw)
+    kind = SECURITY_TYPES.get(given.type or "", SecurityType.OTHER)
+    option = given.option_contract is not None
+    key = f"plaid:{given.security_id}"
+    if given.cusip:
+        key = f"cusip:{given.cusip}"
+    elif given.isin:
+        key = f"isin:{given.isin}"
+    return given.security_id, SecurityRecord(
+        key=key,
+        type=SecurityType.OPTION if option else kind,
+        symbol=given.ticker_symbol,
+        name=given.name,
+        cusip=given.cusip,
+        isin=given.isin,
+        currency=given.iso_currency_code or given.unofficial_currency_code,
+        multiplier=_SHARES_PER_CONTRACT if option else Decimal(1),
+    )
+
+
+def holding(raw: bytes, securities: Securities) -> HoldingRecord:
+    """One position.
+
+    Raises:
+        BadRecord: a figure cannot be trusted, or its security is not in the answer.
+    """
+    given = _holding.record(raw)
+    held = securities.get(given.security_id)
+    if held is None:
+        raise BadRecord("security_unknown")
+    quantity = money.checked(given.quantity, "quantity")
+    if held.type is SecurityType.OPTION:
+        quantity = quantity.scaleb(-2, money.EXACT)
+    return HoldingRecord(
+        account_key=given.account_id,
+        holding_key=f"{held.key}:{'long' if quantity >= 0 else 'short'}",
+        security=held,
+        quantity=quantity,
+        market_value=money.checked_or_none(given.institution_value, "institution_value"),
+        price=money.checked_or_none(given.institution_price, "institution_price"),
+        cost_basis=money.checked_or_none(given.cost_basis, "cost_basis"),
+        currency=given.iso_currency_code or given.unofficial_currency_code or "USD",
+        as_of=given.institution_price_as_of,
+    )
+
+
+def investment_mapper(securities: Securities) -> Callable[[RawRecord], TransactionRecord]:
+    """Reads investment transactions with the securities of the same answer."""
+
+    def mapped(row: RawRecord) -> TransactionRecord:
+        return _investment_transaction(row, securities)
+
+    return mapped
+
+
+def _investment_transaction(row: RawRecord, securities: Securities) -> TransactionRecord:
+    raw, flags = reading.cleaned(row.raw)
+    given = _investment.record(raw)
+    amount = money.negated(money.checked(given.amount, "amount"))
+    quantity = money.checked_or_none(given.quantity, "quantity")
+    traded = securities.get(given.security_id) if given.security_id else None
+    if given.security_id and traded is None:
+        flags = (*flags, "security_unknown")
+    kind, subtype_ = _investment_kind(given, quantity)
+    fees = money.checked_or_none(given.fees, "fees")
+    return TransactionRecord(
+        account_key=row.account_key,
+        transaction_key=row.key,
+        type=kind,
+        subtype=subtype_,
+        status=TransactionStatus.POSTED,
+        amount=amount,
+        currency=given.iso_currency_code or given.unofficial_currency_code or "USD",
+        posted_date=given.day,
+        description=given.name,
+        security=traded,
+        quantity=quantity,
+        price=money.checked_or_none(given.price, "price"),
+        fees=fees.copy_abs() if fees else None,
+        provider_type=f"{given.type}/{given.subtype}" if given.subtype else given.type,
+        flags=flags,
+    )
+
+
+def _investment_kind(given: _InvestmentTransaction, quantity: Decimal | None) -> tuple[TransactionType, str | None]:
+    if given.type == "cancel":
+        return INVESTMENT_TYPES["cancel"]
+    kind = INVESTMENT_SUBTYPES.get(given.subtype or "") or INVESTMENT_TYPES.get(given.type)
+    if kind is None:
+        return TransactionType.OTHER, None
+    if kind == (TransactionType.TRANSFER, None) and quantity and given.security_id:
+        return TransactionType.TRANSFER, "security_in" if quantity > 0 else "security_out"
+    return kind
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

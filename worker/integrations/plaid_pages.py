@@ -1,0 +1,207 @@
+"""Plaid's answers as pages. Knows no HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from worker.errors import BadPayload, BadRecord, ProviderError
+from worker.integrations import plaid_mapping as mapping
+from worker.integrations import reading
+from worker.integrations.base import Page, RawRecord, Removal
+from worker.integrations.plaid_vocabulary import RULES, TRANSACTIONS_FEED
+from worker.integrations.taxonomy import classify
+from worker.models.records import Reject, SecurityRecord
+
+
+class _Error(msgspec.Struct, gc=False):
+    error_type: str | None = None
+    error_code: str | None = None
+
+
+class Exchanged(msgspec.Struct, gc=False):
+    """Answer of the exchange; the token is checked later, whatever it is."""
+
+    access_token: object = None
+    item_id: str | None = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    consent_expiration_time: datetime | None = None
+
+
+class _ItemAnswer(msgspec.Struct, gc=False):
+    item: _Item
+
+
+class _Accounts(msgspec.Struct, gc=False):
+    accounts: list[msgspec.Raw]
+
+
+class _Head(msgspec.Struct, gc=False):
+    transaction_id: str
+    account_id: str
+
+
+class _Gone(msgspec.Struct, gc=False):
+    transaction_id: str
+    account_id: str | None = None
+
+
+class Sync(msgspec.Struct, gc=False):
+    """Answer of the transactions feed, its rows unread."""
+
+    added: list[msgspec.Raw]
+    modified: list[msgspec.Raw]
+    removed: list[msgspec.Raw]
+    next_cursor: str
+    has_more: bool
+    transactions_update_status: str | None = None
+
+
+class _SyncHeads(msgspec.Struct, gc=False):
+    added: list[_Head]
+    modified: list[_Head]
+    removed: list[_Gone]
+
+
+class _Id(msgspec.Struct, gc=False):
+    account_id: str
+
+
+class _Holdings(msgspec.Struct, gc=False):
+    accounts: list[_Id]
+    holdings: list[msgspec.Raw]
+    securities: list[msgspec.Raw]
+
+
+class Investments(msgspec.Struct, gc=False):
+    """Answer of the investment transactions, its rows unread."""
+
+    investment_transactions: list[msgspec.Raw]
+    securities: list[msgspec.Raw]
+    total_investment_transactions: int
+
+
+class _InvestmentHead(msgspec.Struct, gc=False):
+    investment_transaction_id: str
+    account_id: str
+
+
+exchanged = reading.Reader(Exchanged)
+sync = reading.Reader(Sync)
+investments = reading.Reader(Investments)
+_error = reading.Reader(_Error)
+_item = reading.Reader(_ItemAnswer)
+_accounts = reading.Reader(_Accounts)
+_sync_heads = reading.Reader(_SyncHeads)
+_head = reading.Reader(_Head)
+_gone = reading.Reader(_Gone)
+_holdings = reading.Reader(_Holdings)
+_investment_head = reading.Reader(_InvestmentHead)
+
+
+def error_of(status: int, body: bytes, retry_at: datetime | None) -> ProviderError:
+    """What an answer other than 200 means."""
+    try:
+        given = _error.page(body)
+    except BadPayload:
+        given = _Error()
+    return classify(RULES, status=status, code=given.error_code, kind=given.error_type, retry_at=retry_at)
+
+
+def consent_expires(body: bytes) -> datetime | None:
+    """When the institution ends the consent, if it does."""
+    moment = _item.page(body).item.consent_expiration_time
+    return moment.replace(tzinfo=moment.tzinfo or UTC) if moment is not None else None
+
+
+def accounts_page(body: bytes) -> Page:
+    """Accounts and balances. An empty or partly unreadable list is no proof that an account has vanished."""
+    read, rejects = reading.read_all(_accounts.page(body).accounts, "account", mapping.account)
+    return Page(
+        accounts=[account for account, _ in read],
+        balances=[balance for _, balance in read],
+        accounts_complete=bool(read) and not rejects,
+        rejects=rejects,
+    )
+
+
+def sync_page(body: bytes, answer: Sync) -> Page:
+    """One page of the transactions feed."""
+    found, removals = _split_sync(body, answer)
+    return Page(
+        feed=TRANSACTIONS_FEED,
+        cursor=answer.next_cursor,
+        more=answer.has_more,
+        transactions=found.rows,
+        removals=removals,
+        rejects=found.rejects,
+        map_transaction=reading.flagging(mapping.transaction, found.conflicting),
+    )
+
+
+def _split_sync(body: bytes, answer: Sync) -> tuple[reading.Split, list[Removal]]:
+    raws = answer.added + answer.modified
+    if not reading.has_nul(body):
+        try:
+            heads = _sync_heads.page(body)
+        except BadPayload:
+            pass  # some row's ids cannot be read: row by row then
+        else:
+            rows = [
+                RawRecord(head.transaction_id, head.account_id, bytes(raw))
+                for head, raw in zip(heads.added + heads.modified, raws, strict=True)
+            ]
+            return reading.unique(rows, []), [Removal(g.transaction_id, g.account_id) for g in heads.removed]
+    found = reading.split(raws, _key_of)
+    gone, bad = reading.read_all(answer.removed, "transaction", _gone.record)
+    found.rejects += bad
+    return found, [Removal(g.transaction_id, g.account_id) for g in gone]
+
+
+def _key_of(raw: msgspec.Raw) -> tuple[str, str]:
+    head = _head.record(raw)
+    return head.transaction_id, head.account_id
+
+
+def holdings_page(body: bytes) -> Page:
+    """All positions of all investment accounts of the Item."""
+    answer = _holdings.page(body)
+    securities, rejects = _securities(answer.securities)
+    held, bad = reading.read_all(answer.holdings, "holding", lambda raw: mapping.holding(raw, securities))
+    # Whose position an unreadable record was cannot be relied on: then no position of anyone counts as vanished.
+    complete = frozenset() if bad else frozenset(account.account_id for account in answer.accounts)
+    return Page(holdings=reading.distinct(held), holdings_complete_for=complete, rejects=[*rejects, *bad])
+
+
+def investments_page(rows: Sequence[msgspec.Raw], securities: Sequence[msgspec.Raw]) -> Page:
+    """Investment transactions, unread, with what reads them."""
+    known, rejects = _securities(securities)
+    found = reading.split(rows, _investment_key_of)
+    return Page(
+        transactions=found.rows,
+        rejects=[*rejects, *found.rejects],
+        map_transaction=reading.flagging(mapping.investment_mapper(known), found.conflicting),
+    )
+
+
+def place_of(raw: msgspec.Raw) -> str:
+    """What an investment transaction is recognised by, even one that cannot be read."""
+    try:
+        return _investment_key_of(raw)[0]
+    except BadRecord:
+        return hashlib.blake2b(bytes(raw), digest_size=16).hexdigest()
+
+
+def _investment_key_of(raw: msgspec.Raw) -> tuple[str, str]:
+    head = _investment_head.record(raw)
+    return head.investment_transaction_id, head.account_id
+
+
+def _securities(raws: Sequence[msgspec.Raw]) -> tuple[dict[str, SecurityRecord], list[Reject]]:
+    read, rejects = reading.read_all(raws, "security", mapping.security)
+    return dict(read), rejects

@@ -1,0 +1,230 @@
+"""Reading pages of records so that one bad record never costs the page.
+
+A page is decoded twice, both times in C: once into the raw text of each record, once into its ids. Records are read
+in full only when somebody asks for one (`map_transaction`), because an unchanged record is never read.
+
+Repairs are made on the JSON text itself, so that records without a fault keep their exact bytes and therefore their
+hash: literals that JSON does not know (`NaN`) become strings, which no amount accepts; lone surrogates become U+FFFD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from worker.errors import BadPayload, BadRecord
+from worker.integrations.base import RawRecord
+from worker.integrations.masking import masked
+from worker.models.records import HoldingRecord, Reject, TransactionRecord
+
+T = TypeVar("T")
+
+_STRING_OR_LITERAL = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+_SURROGATE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)"
+)
+_ESCAPE = re.compile(rb"\\(?:u0000|.)")
+_REPLACEMENT = rb"\ufffd"
+_PATH = re.compile(r"`\$\.?([^`]*)`$|required field `([^`]*)`")
+
+
+class Reader(Generic[T]):
+    """Decodes one shape of answer or record.
+
+    Args:
+        shape: a msgspec type; unknown fields are ignored, numbers become exact `Decimal`s.
+    """
+
+    def __init__(self, shape: type[T]) -> None:
+        self.decode = msgspec.json.Decoder(shape).decode
+
+    def page(self, body: bytes) -> T:
+        """An answer.
+
+        Raises:
+            BadPayload: not UTF-8, not JSON after repairs, or of another shape.
+        """
+        try:
+            if not body.isascii():
+                body.decode()
+            return self.decode(body)
+        except UnicodeDecodeError:
+            raise BadPayload("not_utf8") from None
+        except RecursionError:
+            raise BadPayload("nested_too_deep") from None
+        except msgspec.ValidationError as error:
+            raise BadPayload(f"unexpected_shape:{_field(error) or 'page'}") from None
+        except msgspec.DecodeError:
+            mended = mend(body)
+            if mended == body:
+                raise BadPayload("not_json") from None
+            return self.page(mended)
+
+    def record(self, raw: bytes | msgspec.Raw) -> T:
+        """One record.
+
+        Raises:
+            BadRecord: `<field>_missing`, `<field>_unreadable` or `unreadable`.
+        """
+        try:
+            return self.decode(raw)
+        except msgspec.ValidationError as error:
+            field = _field(error)
+            if not field:
+                raise BadRecord("not_an_object") from None
+            raise BadRecord(f"{field}_{'missing' if 'missing' in str(error) else 'unreadable'}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BadRecord("unreadable") from None
+
+
+def _field(error: msgspec.ValidationError) -> str:
+    found = _PATH.search(str(error))
+    return (found[1] or found[2] or "") if found else ""
+
+
+def mend(body: bytes) -> bytes:
+    """JSON text whose only faults were literals JSON does not know and surrogates without a partner, mended."""
+
+    def mended(match: re.Match[bytes]) -> bytes:
+        token = match[0]
+        if token[:1] != b'"':
+            return b'"' + token + b'"'
+        return _SURROGATE.sub(_without_lone_surrogate, token) if b"\\u" in token else token
+
+    return _STRING_OR_LITERAL.sub(mended, body)
+
+
+def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:
+    escape = match[0]
+    return _REPLACEMENT if len(escape) == 6 and escape[2:3] in b"dD" else escape
+
+
+def cleaned(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The record without NUL characters, which Postgres cannot store, and what was repaired in it.
+
+    `text_replaced` is also set where the provider itself sent an escaped U+FFFD: something was lost either way.
+    """
+    if b"\\u" not in raw:
+        return raw, ()
+    flags: list[str] = []
+    if b"\\u0000" in raw:
+        stripped = _ESCAPE.sub(lambda match: b"" if match[0] == b"\\u0000" else match[0], raw)
+        if stripped != raw:
+            raw = stripped
+            flags.append("nul_stripped")
+    if _REPLACEMENT in raw:
+        flags.append("text_replaced")
+    return raw, tuple(flags)
+
+
+@dataclass(slots=True)
+class Split:
+    """A page's transactions, unread, and those that even their ids cannot be read of.
+
+    Attributes:
+        conflicting: keys listed more than once with different content. The last one wins; `flagging` marks it.
+    """
+
+    rows: list[RawRecord]
+    rejects: list[Reject]
+    conflicting: frozenset[tuple[str, str]] = frozenset()
+
+
+def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str, str]]) -> Split:
+    """Splits row by row; for pages in which some row's ids cannot be read.
+
+    Args:
+        raws: the rows' JSON texts.
+        key_of: reads transaction id and account id; raises `BadRecord`.
+    """
+    rows: list[RawRecord] = []
+    rejects: list[Reject] = []
+    for raw in raws:
+        try:
+            key, account_key = key_of(raw)
+        except BadRecord as error:
+            rejects.append(reject("transaction", error, bytes(raw)))
+        else:
+            rows.append(RawRecord(without_nul(key), without_nul(account_key), bytes(raw)))
+    return unique(rows, rejects)
+
+
+def unique(rows: list[RawRecord], rejects: list[Reject]) -> Split:
+    """Drops repeated rows: identical ones silently, of conflicting ones the last listed wins."""
+    last = {(row.account_key, row.key): row for row in rows}
+    if len(last) == len(rows):
+        return Split(rows, rejects)
+    conflicting = frozenset((row.account_key, row.key) for row in rows if last[row.account_key, row.key].raw != row.raw)
+    return Split(list(last.values()), rejects, conflicting)
+
+
+def flagging(
+    mapper: Callable[[RawRecord], TransactionRecord], conflicting: frozenset[tuple[str, str]]
+) -> Callable[[RawRecord], TransactionRecord]:
+    """`mapper`, marking the winners of conflicts with `duplicate_conflict`."""
+    if not conflicting:
+        return mapper
+
+    def mapped(row: RawRecord) -> TransactionRecord:
+        record = mapper(row)
+        if (row.account_key, row.key) not in conflicting:
+            return record
+        return msgspec.structs.replace(record, flags=(*record.flags, "duplicate_conflict"))
+
+    return mapped
+
+
+def reject(
+    kind: str, error: BadRecord, raw: bytes, *, account_key: str | None = None, record_key: str | None = None
+) -> Reject:
+    """A record on its way to quarantine, masked."""
+    return Reject(kind=kind, reason=error.reason, account_key=account_key, record_key=record_key, payload=masked(raw))
+
+
+def without_nul(text: str) -> str:
+    """`text` as Postgres can store it."""
+    return text.replace("\x00", "") if "\x00" in text else text
+
+
+def read_all(
+    raws: Sequence[msgspec.Raw], kind: str, read: Callable[[bytes], Any], account_key: str | None = None
+) -> tuple[list[Any], list[Reject]]:
+    """Reads every record of a short list, bad ones apart.
+
+    Args:
+        raws: the records' JSON texts.
+        kind: word for `Reject.kind`.
+        read: reads one cleaned record; raises `BadRecord`.
+        account_key: whose records they are, if known.
+    """
+    good: list[Any] = []
+    rejects: list[Reject] = []
+    for raw in raws:
+        text, _ = cleaned(bytes(raw))
+        try:
+            good.append(read(text))
+        except BadRecord as error:
+            rejects.append(reject(kind, error, text, account_key=account_key))
+    return good, rejects
+
+
+def distinct(holdings: Sequence[HoldingRecord]) -> list[HoldingRecord]:
+    """Positions with a key each: a provider may list one security twice in an account, lot by lot."""
+    seen: dict[tuple[str, str], int] = {}
+    result = []
+    for holding in holdings:
+        place = (holding.account_key, holding.holding_key)
+        seen[place] = seen.get(place, 0) + 1
+        if seen[place] > 1:
+            holding = msgspec.structs.replace(holding, holding_key=f"{holding.holding_key}:{seen[place]}")
+        result.append(holding)
+    return result
+
+
+def has_nul(body: bytes) -> bool:
+    """Whether some text of the page may hold a NUL character."""
+    return b"\\u0000" in body

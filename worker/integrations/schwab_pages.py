@@ -1,0 +1,174 @@
+"""Schwab's answers as pages, and which key each account has. Knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from worker.errors import BadPayload, BadRecord, ProviderError
+from worker.integrations import reading
+from worker.integrations import schwab_mapping as mapping
+from worker.integrations.base import Page, RawRecord
+from worker.integrations.masking import last_four
+from worker.integrations.taxonomy import Rule, classify
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject
+
+ACCOUNTS_FEED = "accounts"
+
+
+class _Known(msgspec.Struct, frozen=True, array_like=True):
+    """One account of the accounts feed's cursor: its latest hash, and the last four digits of its number."""
+
+    hash_value: str
+    mask: str
+
+
+class _Head(msgspec.Struct, gc=False, rename="camel"):
+    activity_id: int | str
+    account_number: str | None = None
+
+
+_heads = reading.Reader(list[_Head])
+_head = reading.Reader(_Head)
+rows = reading.Reader(list[msgspec.Raw])
+_known = reading.Reader(dict[str, _Known])
+
+
+def error_of(rules: Sequence[Rule], status: int, body: bytes, retry_at: datetime | None) -> ProviderError:
+    """What an answer other than 200 means."""
+    title, text = error_words(body)
+    return classify(rules, status=status, code=title, text=text, retry_at=retry_at)
+
+
+def error_words(body: bytes) -> tuple[str | None, str]:
+    """The short word and the text of an error; Schwab's services, gateway and edge each have a shape of their own."""
+    try:
+        given = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, ""
+    if not isinstance(given, dict):
+        return None, ""
+    errors = given.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    if isinstance(first, dict):
+        return _word(first.get("title")), str(first.get("detail") or "")
+    fault = given.get("fault")
+    if isinstance(fault, dict):
+        detail = fault.get("detail")
+        return _word(detail.get("errorcode") if isinstance(detail, dict) else None), str(fault.get("faultstring") or "")
+    return None, str(given.get("message") or "")
+
+
+def _word(value: object) -> str | None:
+    return value.replace(" ", "_") if isinstance(value, str) else None
+
+
+def transactions_page(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: str) -> Page:
+    """One window's rows, unread; rows of another account go to quarantine.
+
+    Args:
+        body: the whole answer.
+        raws: its rows.
+        account_key: whose rows they should be.
+        number: that account's full number, as the rows have it.
+    """
+    found = _split(body, raws, account_key, number)
+    return Page(
+        transactions=found.rows,
+        rejects=found.rejects,
+        map_transaction=reading.flagging(mapping.transaction, found.conflicting),
+    )
+
+
+def _split(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: str) -> reading.Split:
+    try:
+        heads = [] if reading.has_nul(body) else _heads.page(body)
+    except BadPayload:
+        heads = []
+    if len(heads) == len(raws) and all(head.account_number in (number, None) for head in heads):
+        rows = [
+            RawRecord(str(head.activity_id), account_key, bytes(raw)) for head, raw in zip(heads, raws, strict=True)
+        ]
+        return reading.unique(rows, [])
+
+    def key_of(raw: msgspec.Raw) -> tuple[str, str]:
+        head = _head.record(raw)
+        if head.account_number not in (number, None):
+            raise BadRecord("account_unknown")
+        return str(head.activity_id), account_key
+
+    return reading.split(raws, key_of)
+
+
+class Listing(NamedTuple):
+    """Accounts, balances and positions.
+
+    Attributes:
+        page: all of it.
+        numbers: account number of each account key: to check rows with, never to be kept.
+    """
+
+    page: Page
+    numbers: dict[str, str]
+
+
+def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing:
+    """Joins the two listings of accounts by account number."""
+    hashes = {entry.account_number: entry.hash_value for entry in mapping.account_numbers.page(numbers)}
+    keys, known = assign_keys(hashes, cursor)
+    listed, rejects = reading.read_all(mapping.account_list.page(accounts), "account", mapping.listed_account.record)
+    page = Page(feed=ACCOUNTS_FEED, cursor=known)
+    found: list[AccountRecord] = []
+    balances: list[BalanceRecord] = []
+    holdings: list[HoldingRecord] = []
+    complete: set[str] = set()
+    for account in listed:
+        number = account.securities_account.account_number
+        key = keys.get(number)
+        if key is None:
+            rejects.append(Reject(kind="account", reason="account_without_hash", payload={"mask": last_four(number)}))
+            continue
+        found.append(mapping.account(account, key, hashes[number]))
+        try:
+            balances.append(mapping.balance(account, key))
+        except BadRecord as error:
+            rejects.append(Reject(kind="balance", reason=error.reason, account_key=key))
+        positions, bad = mapping.holdings(account, key)
+        holdings += positions
+        rejects += bad
+        if not bad:
+            complete.add(key)
+    page.accounts, page.balances, page.holdings, page.rejects = found, balances, holdings, rejects
+    page.holdings_complete_for = frozenset(complete)
+    # An empty list is not believed to mean that every account has vanished.
+    page.accounts_complete = bool(found) and len(found) == len(hashes)
+    return Listing(page, {key: number for number, key in keys.items()})
+
+
+def assign_keys(hashes: dict[str, str], cursor: str | None) -> tuple[dict[str, str], str]:
+    """Gives each account number its key, and the cursor that remembers the keys.
+
+    Args:
+        hashes: present hash of each account number.
+        cursor: what an earlier call returned.
+    """
+    try:
+        known = dict(_known.page(cursor.encode())) if cursor else {}
+    except BadPayload:
+        known = {}
+    key_of_hash = {entry.hash_value: key for key, entry in known.items()}
+    lost = {key: entry.mask for key, entry in known.items() if entry.hash_value not in hashes.values()}
+    keys: dict[str, str] = {}
+    for number, hash_value in hashes.items():
+        mask = last_four(number)
+        key = key_of_hash.get(hash_value)
+        if key is None:
+            candidates = [old for old, old_mask in lost.items() if old_mask == mask]
+            newcomers = [n for n, h in hashes.items() if last_four(n) == mask and h not in key_of_hash]
+            key = candidates[0] if len(candidates) == 1 and len(newcomers) == 1 else hash_value
+        keys[number] = key
+        known[key] = _Known(hash_value, mask)
+    return keys, msgspec.json.encode(known, order="sorted").decode()

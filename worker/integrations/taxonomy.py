@@ -1,0 +1,82 @@
+"""What a provider's errors mean, as data: each integration has a table of rules, read from the top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from worker.errors import BadRequest, PagingRestart, ProviderError, RateLimited, Scope, Transient
+
+_SAFE_REASON = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+
+
+class Rule(NamedTuple):
+    """One line of a table. What is None matches everything.
+
+    Attributes:
+        error: what it means.
+        code: the provider's code, exactly.
+        kind: the provider's family of codes, exactly.
+        status: the HTTP status.
+        text: found in the provider's description, in lower case.
+        reason: kept instead of the provider's code.
+        feed: for `PagingRestart`.
+    """
+
+    error: type[ProviderError]
+    code: str | None = None
+    kind: str | None = None
+    status: int | None = None
+    text: str | None = None
+    reason: str | None = None
+    scope: Scope | None = None
+    feed: str = ""
+
+
+def classify(
+    rules: Sequence[Rule],
+    *,
+    status: int,
+    code: str | None = None,
+    kind: str | None = None,
+    text: str = "",
+    retry_at: datetime | None = None,
+) -> ProviderError:
+    """The error that an unwanted answer means; without a matching rule its status decides.
+
+    Args:
+        rules: the integration's table.
+        status: HTTP status.
+        code: the provider's own code.
+        kind: the family that the provider puts the code in.
+        text: the provider's description; matched, never kept.
+        retry_at: when the provider wants to be asked again.
+    """
+    lowered = text.lower()
+    for rule in rules:
+        if (
+            (rule.code is None or rule.code == code)
+            and (rule.kind is None or rule.kind == kind)
+            and (rule.status is None or rule.status == status)
+            and (rule.text is None or rule.text in lowered)
+        ):
+            reason = rule.reason or safe_reason(code, status)
+            if issubclass(rule.error, PagingRestart):
+                return rule.error(reason, feed=rule.feed)
+            return rule.error(reason, scope=rule.scope, retry_at=retry_at)
+    return _by_status(status)(safe_reason(code, status), retry_at=retry_at)
+
+
+def _by_status(status: int) -> type[ProviderError]:
+    if status == 429:
+        return RateLimited
+    if status == 408 or status >= 500:
+        return Transient
+    return BadRequest
+
+
+def safe_reason(code: str | None, status: int) -> str:
+    """The provider's code if it is a plain word; it is stored and shown, and could hold anything."""
+    return code if code and _SAFE_REASON.fullmatch(code) else f"http_{status}"

@@ -1,0 +1,81 @@
+"""Feeds by date: which days to ask for next, and the cursor that says how far they were read."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import msgspec
+
+from worker.integrations.base import SyncRequest
+
+
+class DateCursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a feed by date was read.
+
+    Attributes:
+        through: every day up to this one was read at least once.
+        since: set while a re-read that somebody asked for is under way, so that it resumes where it broke off.
+        window: days of a window that is read by offset and not finished.
+        offset: rows of that window that were read.
+        total: rows that the window had.
+        tail: identity of the last row that was read.
+    """
+
+    through: date | None = None
+    since: date | None = None
+    window: tuple[date, date] | None = None
+    offset: int = 0
+    total: int = 0
+    tail: str = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> DateCursor:
+        """A stored cursor; one that cannot be read starts the feed again, which only costs time."""
+        try:
+            return msgspec.json.decode(text or "{}", type=cls)
+        except msgspec.DecodeError:
+            return cls()
+
+    def __str__(self) -> str:
+        """The cursor as stored."""
+        return msgspec.json.encode(self).decode()
+
+
+def first_day(cursor: DateCursor, request: SyncRequest) -> date:
+    """Where reading goes on: after what was read, less the overlap that catches late changes."""
+    today = request.now.date()
+    if request.since is not None and cursor.since != request.since:
+        return min(request.since, today)
+    if cursor.window is not None:
+        return cursor.window[0]
+    if cursor.through is None:
+        return today - request.backfill
+    if cursor.since is not None:  # within a re-read: the day before was read a moment ago
+        return min(cursor.through + timedelta(days=1), today)
+    return min(cursor.through, today) - request.overlap
+
+
+def after(day: date, request: SyncRequest) -> DateCursor:
+    """The cursor once everything up to `day` was read."""
+    finished = day >= request.now.date()
+    return DateCursor(through=day, since=None if finished else request.since)
+
+
+def at_offset(
+    cursor: DateCursor, request: SyncRequest, window: tuple[date, date], offset: int = 0, total: int = 0, tail: str = ""
+) -> DateCursor:
+    """The cursor within a window that is read by offset."""
+    return DateCursor(
+        through=cursor.through,
+        since=request.since or cursor.since,
+        window=window,
+        offset=offset,
+        total=total,
+        tail=tail,
+    )
+
+
+def window_from(first: date, request: SyncRequest, longest: timedelta) -> tuple[date, date]:
+    """The window that begins on `first`: as long as the request allows, not beyond today."""
+    days = max(min(request.window, longest).days, 1)
+    return first, min(first + timedelta(days=days - 1), request.now.date())
