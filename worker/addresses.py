@@ -9,6 +9,15 @@ _TLS_MODES = {"require", "verify-ca", "verify-full"}
 _NO_CHECKS = {"none", "cert_none", "optional", "cert_optional"}
 
 
+def is_readable(url: str) -> bool:
+    """Whether a URL can be taken apart at all."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(url: str) -> bool:
     """Whether a URL, of whatever kind, points at this machine and nowhere else.
 

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_valid
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from worker.addresses import is_loopback, postgres_has_tls, redis_has_tls
+from worker.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
 from worker.errors import ConfigurationError
 from worker.keys import parse_keys
 
@@ -120,12 +120,12 @@ class DatabaseSettings(EnvironmentSettings):
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        url = value.get_secret_value()
-        if url.startswith("postgresql://"):
-            return SecretStr(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        url = value.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)
         if not url.startswith("postgresql+psycopg://"):
             raise ValueError("must begin with postgresql://")
-        return value
+        if not is_readable(url):
+            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        return SecretStr(url)
 
 
 class Settings(DatabaseSettings):
@@ -231,6 +231,8 @@ class Settings(DatabaseSettings):
     def _redis(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
+        if not is_readable(value.get_secret_value()):
+            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
         return value
 
     @field_validator("encryption_keys", mode="after")
