@@ -7,6 +7,7 @@ DashtamError
 ├── EncryptionError             a ciphertext that no key opens, or that belongs to another row
 ├── Fenced                      another worker took over; nothing was written
 ├── Unavailable                 Postgres or Redis is out of reach just now
+├── Undelivered                 a notice did not leave; says whether to try again
 ├── BadRecord                   one record of a page cannot be trusted; it goes to quarantine
 └── ProviderError               what a provider's answer means, with its scope
     ├── AccessExpired           the access token is refused: refresh once and go on
@@ -79,6 +80,18 @@ class BadRecord(DashtamError):  # noqa: N818
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+
+
+class Undelivered(DashtamError):  # noqa: N818
+    """A notice did not leave.
+
+    Attributes:
+        permanent: trying again will not help.
+    """
+
+    def __init__(self, reason: str, *, permanent: bool = False) -> None:
+        super().__init__(reason)
+        self.permanent = permanent
 
 
 class ProviderError(DashtamError):

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.models import Notice, new_id
+from worker.crud import audit
+from worker.models import Notice, Provider, User, new_id
+from worker.models.vocabulary import ProviderStatus
 
 CHANNELS = ("log", "email", "webhook")
 """Every channel there is. Rows of a channel that is not enabled are closed unsent by the sender."""
+
+
+class DueNotice(NamedTuple):
+    """A claimed notice with what its text needs.
+
+    Attributes:
+        provider: as it stands now, which may be better than when the notice was queued; None for the operator's.
+        email: the user's address.
+    """
+
+    notice: Notice
+    provider: Provider | None
+    email: str | None
+
+
+def grant_subject(grant_expires_at: datetime) -> str:
+    """Subject of warnings about one grant; the next grant has another."""
+    return f"grant:{grant_expires_at.isoformat(timespec='seconds')}"
 
 
 def enqueue(
@@ -71,3 +91,118 @@ def _insert(session: Session, rows: list[dict[str, Any]]) -> int:
     if not rows:
         return 0
     return len(session.execute(insert(Notice).values(rows).on_conflict_do_nothing().returning(Notice.id)).all())
+
+
+def warn_of_grants(
+    session: Session,
+    *,
+    stage: str,
+    after: tuple[datetime, UUID],
+    until: datetime,
+    limit: int,
+    channels: Sequence[str],
+    now: datetime,
+) -> tuple[datetime, UUID] | None:
+    """Queues `stage` for grants that end after the place `after` and not after `until`, at most `limit` of them.
+
+    Returns:
+        The place to go on from, or None when all are queued.
+    """
+    rows = session.execute(
+        select(Provider.grant_expires_at, Provider.id)
+        .where(
+            Provider.status == ProviderStatus.ACTIVE,
+            Provider.grant_expires_at.is_not(None),
+            Provider.grant_expires_at <= until,
+            tuple_(Provider.grant_expires_at, Provider.id) > after,
+            Provider.grant_expires_at >= after[0],
+        )
+        .order_by(Provider.grant_expires_at, Provider.id)
+        .limit(limit)
+    ).all()
+    grants = [(provider_id, ends) for ends, provider_id in rows if ends is not None]
+    _insert(session, list(_grant_rows(grants, stage, channels, now)))
+    return (grants[-1][1], grants[-1][0]) if len(rows) == limit else None
+
+
+def expire_grants(session: Session, *, now: datetime, limit: int, channels: Sequence[str]) -> int:
+    """Ends logins whose grant has ended: `needs_reauth(grant_expired)`, nothing due any more, audited, and told once.
+
+    Locks the logins; rows that another worker holds just now are left for the next tick.
+    """
+    rows = session.execute(
+        select(Provider.id, Provider.grant_expires_at)
+        .where(Provider.status == ProviderStatus.ACTIVE, Provider.grant_expires_at <= now)
+        .order_by(Provider.grant_expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    grants = [(provider_id, ends) for provider_id, ends in rows if ends is not None]
+    if not grants:
+        return 0
+    session.execute(
+        update(Provider)
+        .where(Provider.id.in_([provider_id for provider_id, _ in grants]))
+        .values(
+            status=ProviderStatus.NEEDS_REAUTH, status_reason="grant_expired", refresh_due_at=None, sync_due_at=None
+        )
+        .execution_options(synchronize_session=False)
+    )
+    for provider_id, ends in sorted(grants):
+        audit.record(
+            session,
+            provider_id=provider_id,
+            action="needs_reauth",
+            reason="grant_expired",
+            detail={"grant_expires_at": ends.isoformat()},
+        )
+    _insert(session, list(_grant_rows(grants, "expired", channels, now)))
+    return len(grants)
+
+
+def _grant_rows(
+    grants: Sequence[tuple[UUID, datetime]], stage: str, channels: Sequence[str], now: datetime
+) -> Iterable[dict[str, Any]]:
+    for provider_id, ends in grants:
+        for channel in channels:
+            yield _row(stage, grant_subject(ends), channel, now) | {"provider_id": provider_id}
+
+
+def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta) -> list[DueNotice]:
+    """Claims notices for `claim`, after which another sender may try them; oldest first."""
+    claimed = session.execute(
+        text(
+            """
+            WITH due AS MATERIALIZED (
+                SELECT id FROM notices WHERE sent_at IS NULL AND due_at IS NOT NULL AND due_at <= :now
+                ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+            )
+            UPDATE notices SET due_at = :until, attempts = attempts + 1 FROM due WHERE notices.id = due.id
+            RETURNING notices.id
+            """
+        ),
+        {"now": now, "limit": limit, "until": now + claim},
+    ).scalars()
+    rows = session.execute(
+        select(Notice, Provider, User.email)
+        .outerjoin(Provider, Provider.id == Notice.provider_id)
+        .outerjoin(User, User.id == Provider.user_id)
+        .where(Notice.id.in_(claimed.all()))
+        .order_by(Notice.created_at, Notice.id)
+        .execution_options(populate_existing=True)
+    )
+    return [DueNotice(notice, provider, email) for notice, provider, email in rows]
+
+
+def mark_sent(session: Session, *, notice_id: UUID, at: datetime) -> None:
+    """The notice has left; it is never sent again."""
+    session.execute(update(Notice).where(Notice.id == notice_id).values(sent_at=at, due_at=None, last_error=None))
+
+
+def mark_unsent(session: Session, *, notice_id: UUID, error: str, retry_at: datetime | None) -> None:
+    """The notice has not left. Without `retry_at` it is given up; the row stays and says why."""
+    session.execute(
+        update(Notice)
+        .where(Notice.id == notice_id, Notice.sent_at.is_(None))
+        .values(due_at=retry_at, last_error=error[:300])
+    )

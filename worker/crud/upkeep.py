@@ -1,0 +1,122 @@
+"""Reaping and retention. Everything is bounded: one call changes at most `limit` rows and holds its locks briefly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+_DEAD_RUNS = text(
+    """
+    WITH dead AS MATERIALIZED (
+        SELECT id, provider_id FROM sync_runs
+        WHERE status = 'running' AND heartbeat_at < :heartbeat_before
+        ORDER BY heartbeat_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), ended AS (
+        UPDATE sync_runs SET status = 'failed', error = 'dead', error_reason = 'heartbeat_stopped', finished_at = :now
+        FROM dead WHERE sync_runs.id = dead.id
+    ), due AS (
+        UPDATE providers SET sync_due_at = :now FROM dead
+        WHERE providers.id = dead.provider_id AND status = 'active' AND (sync_due_at IS NULL OR sync_due_at > :now)
+    )
+    SELECT count(*) FROM dead
+    """
+)
+
+# The attempt itself stays as it is: what an unknown outcome means is the refresh's to decide. Leases are not cleared
+# either: one that has ended binds nobody, and its owner, should it wake up with the answer, may still store it as long
+# as no other has taken over.
+_LEFT_ATTEMPTS = text(
+    """
+    WITH left_behind AS MATERIALIZED (
+        SELECT providers.id FROM token_refreshes
+        JOIN provider_tokens ON provider_tokens.provider_id = token_refreshes.provider_id
+        JOIN providers ON providers.id = token_refreshes.provider_id
+        WHERE token_refreshes.status = 'sent' AND token_refreshes.started_at < :started_before
+          AND token_refreshes.generation = provider_tokens.generation
+          AND (provider_tokens.lease_until IS NULL OR provider_tokens.lease_until < :now)
+          AND providers.status = 'active'
+          AND (providers.refresh_due_at IS NULL OR providers.refresh_due_at > :now)
+        LIMIT :limit FOR UPDATE OF providers SKIP LOCKED
+    ), due AS (
+        UPDATE providers SET refresh_due_at = :now FROM left_behind WHERE providers.id = left_behind.id
+    )
+    SELECT count(*) FROM left_behind
+    """
+)
+
+_EXPIRED_LINKS = text(
+    """
+    DELETE FROM link_states WHERE state_hash IN (
+        SELECT state_hash FROM link_states WHERE expires_at < :now ORDER BY expires_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    """
+)
+
+_OLD_DELIVERIES = text(
+    """
+    DELETE FROM task_deliveries WHERE task_id IN (
+        SELECT task_id FROM task_deliveries WHERE first_at < :first_before LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    """
+)
+
+# What is kept of each table: whatever is still open, and the newest snapshot or run of each subject however old.
+_OLD_ROWS: Mapping[str, str] = {
+    "token_refreshes": "started_at < :before AND status <> 'sent' ORDER BY started_at",
+    "sync_runs": """started_at < :before AND status <> 'running' AND EXISTS (
+        SELECT FROM sync_runs AS newer WHERE newer.provider_id = t.provider_id AND newer.started_at > t.started_at
+    ) ORDER BY started_at""",
+    "balances": """taken_at < :before AND EXISTS (
+        SELECT FROM balances AS newer WHERE newer.account_id = t.account_id AND newer.taken_at > t.taken_at
+    ) ORDER BY taken_at""",
+    "holding_days": "day < CAST(:before AS date) ORDER BY day",
+    "quarantine": "created_at < :before AND resolved_at < :before ORDER BY created_at",
+    "notices": "created_at < :before AND due_at IS NULL ORDER BY created_at",
+    "task_failures": "created_at < :before AND resolved_at < :before ORDER BY created_at",
+    "quota_days": "day < CAST(:before AS date)",
+}
+
+RETAINED = tuple(_OLD_ROWS)
+"""Tables whose old rows are removed. Transactions, accounts, holdings and the audit log are kept for good."""
+
+
+def end_dead_runs(session: Session, *, now: datetime, heartbeat_before: datetime, limit: int) -> int:
+    """Fails running runs whose heartbeat has stopped and makes their providers due. Returns how many."""
+    values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit}
+    return session.execute(_DEAD_RUNS, values).scalar_one()
+
+
+def hand_over_left_attempts(session: Session, *, now: datetime, started_before: datetime, limit: int) -> int:
+    """Makes providers due whose attempt was sent, never ended, and is no longer leased. Returns how many."""
+    values = {"now": now, "started_before": started_before, "limit": limit}
+    return session.execute(_LEFT_ATTEMPTS, values).scalar_one()
+
+
+def remove_expired_links(session: Session, *, now: datetime, limit: int) -> int:
+    """Removes link states that nobody can use any more. Returns how many."""
+    return _removed(session.execute(_EXPIRED_LINKS, {"now": now, "limit": limit}))
+
+
+def remove_old_deliveries(session: Session, *, first_before: datetime, limit: int) -> int:
+    """Removes counts of messages that no broker holds any more. Returns how many."""
+    return _removed(session.execute(_OLD_DELIVERIES, {"first_before": first_before, "limit": limit}))
+
+
+def remove_old(session: Session, *, table: str, before: datetime, limit: int) -> int:
+    """Removes at most `limit` rows of one of `RETAINED` that are older than `before`. Returns how many."""
+    statement = text(
+        f"""
+        DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+            SELECT t.ctid FROM {table} AS t WHERE {_OLD_ROWS[table]} LIMIT :limit FOR UPDATE OF t SKIP LOCKED
+        ))
+        """  # noqa: S608 - names and conditions are the constants above
+    )
+    return _removed(session.execute(statement, {"before": before, "limit": limit}))
+
+
+def _removed(result: object) -> int:
+    return int(getattr(result, "rowcount", 0))

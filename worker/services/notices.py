@@ -1,0 +1,234 @@
+"""Notices: who is told what, and when.
+
+A grant is warned about 72, 24 and 2 hours before it ends and once when it has ended; a login that needs its user, and
+an integration that needs its operator, are told of once. Rows are queued in the transaction of what they tell of, and
+sent apart from it, so that a mail server that hangs holds up no refresh.
+
+A notice is claimed before it is sent and recorded after: it leaves once, or, should the sender die in between, twice
+with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from worker.crud import notices
+from worker.crud.notices import DueNotice
+from worker.errors import Undelivered
+from worker.models import Provider
+from worker.models.vocabulary import ProviderStatus
+from worker.services.channels import Channel, Message, build_channels
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+STAGES = (
+    ("expires_2h", timedelta(hours=2)),
+    ("expires_24h", timedelta(hours=24)),
+    ("expires_72h", timedelta(hours=72)),
+)
+"""Warnings by how long before the end of a grant they are given, the last one first."""
+
+_OVERLAP = timedelta(minutes=10)
+_BATCH = 500
+_EXPIRE_BATCH = 100
+_SEND_BATCH = 50
+_SEND_AT_ONCE = 8
+_CLAIM = timedelta(minutes=5)
+_ATTEMPTS = 12
+_FIRST_RETRY = timedelta(minutes=1)
+_LAST_RETRY = timedelta(hours=6)
+_NO_ID = UUID(int=0)
+_LONG_NUMBER = re.compile(r"\d[\d -]{3,}\d")
+
+
+async def warn_of_expiring_grants(runtime: Runtime, now: datetime, *, since: datetime | None = None) -> None:
+    """Queues the warnings whose time has come.
+
+    `since` is when this last ran to its end: only grants that have come nearer than a stage's time since then are
+    looked at, with some overlap, which is harmless. None looks at all.
+    """
+    nearest = now
+    for stage, before in STAGES:
+        until = now + before
+        # A grant that is nearer than the next stage's time gets that stage alone.
+        first = nearest if since is None else max(nearest, since + before - _OVERLAP)
+        after: tuple[datetime, UUID] | None = (first, _NO_ID)
+        while after is not None:
+            after = await runtime.db(
+                notices.warn_of_grants,
+                stage=stage,
+                after=after,
+                until=until,
+                limit=_BATCH,
+                channels=runtime.settings.enabled_channels,
+                now=now,
+            )
+        nearest = until
+
+
+async def expire_grants(runtime: Runtime, now: datetime) -> int:
+    """Ends logins whose grant has ended: they need their user, and calls for them stop. Returns how many."""
+    ended = 0
+    while True:
+        count = await runtime.db(
+            notices.expire_grants, now=now, limit=_EXPIRE_BATCH, channels=runtime.settings.enabled_channels
+        )
+        ended += count
+        if count < _EXPIRE_BATCH:
+            break
+    if ended:
+        log.info("grants_ended", count=ended, next="their users are told to sign in again")
+    return ended
+
+
+async def send_notices(runtime: Runtime, *, channels: Mapping[str, Channel] | None = None, seconds: float = 20) -> int:
+    """Sends what is due until nothing is, or `seconds` have passed. Returns how many left."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    sent = 0
+    own: Mapping[str, Channel] | None = None
+    try:
+        while loop.time() < deadline:
+            now = datetime.now(UTC)
+            due = await runtime.db(notices.claim_due, now=now, limit=_SEND_BATCH, claim=_CLAIM)
+            if not due:
+                break
+            if channels is None:
+                channels = own = build_channels(runtime.settings)
+            sent += await _send_batch(runtime, channels, due)
+    finally:
+        for channel in (own or {}).values():
+            await channel.aclose()
+    return sent
+
+
+async def _send_batch(runtime: Runtime, channels: Mapping[str, Channel], due: list[DueNotice]) -> int:
+    room = asyncio.Semaphore(_SEND_AT_ONCE)
+
+    async def one(item: DueNotice) -> bool:
+        async with room:
+            return await _send(runtime, channels, item)
+
+    return sum(await asyncio.gather(*(one(item) for item in due)))
+
+
+async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotice) -> bool:
+    notice = due.notice
+    try:
+        if (channel := channels.get(notice.channel)) is None:
+            raise Undelivered("channel is not enabled", permanent=True)
+        if not still_true(due):
+            raise Undelivered("no longer true", permanent=True)
+        await channel.send(compose(runtime, due))
+    except Undelivered as error:
+        given_up = error.permanent or notice.attempts >= _ATTEMPTS
+        retry_at = None if given_up else datetime.now(UTC) + retry_wait(notice.attempts)
+        await runtime.db(notices.mark_unsent, notice_id=notice.id, error=str(error), retry_at=retry_at)
+        if not error.permanent:
+            log.warning(
+                "notice_unsent",
+                notice_id=str(notice.id),
+                stage=notice.stage,
+                channel=notice.channel,
+                error=str(error),
+                attempts=notice.attempts,
+                retry_at=retry_at,
+            )
+        return False
+    await runtime.db(notices.mark_sent, notice_id=notice.id, at=datetime.now(UTC))
+    return True
+
+
+def retry_wait(attempts: int) -> timedelta:
+    """How long to wait after so many attempts: a minute, doubled each time, six hours at most."""
+    return min(_FIRST_RETRY * (1 << min(attempts, 20) - 1), _LAST_RETRY)
+
+
+def still_true(due: DueNotice) -> bool:
+    """Whether the notice would not mislead: a user who has signed in again is not told to."""
+    provider, notice = due.provider, due.notice
+    if provider is None:
+        return True
+    if notice.stage.startswith("expires_"):
+        return (
+            provider.status == ProviderStatus.ACTIVE
+            and provider.grant_expires_at is not None
+            and notices.grant_subject(provider.grant_expires_at) == notice.subject_key
+        )
+    return provider.status == ProviderStatus.NEEDS_REAUTH
+
+
+def compose(runtime: Runtime, due: DueNotice) -> Message:
+    """The words of a notice: what happened, what was kept, what to do next."""
+    notice, provider = due.notice, due.provider
+    if provider is None:
+        return _to_operator(runtime, notice.provider_key or "", due)
+    integration = _name(runtime, provider.provider_key)
+    login = f"“{_plain(provider.alias)}” ({integration})"
+    subject, what = _words(notice.stage, login, provider)
+    step = f"Next step: open Dashtam, choose this connection and sign in to {integration} again. It takes a minute."
+    kept = "Everything gathered so far is kept."
+    return Message(
+        id=str(notice.id),
+        to=due.email,
+        subject=subject,
+        text=f"{what}\n\n{step}\n\n{kept}\n",
+        event={
+            "stage": notice.stage,
+            "provider_id": str(provider.id),
+            "provider_key": provider.provider_key,
+            "user_id": str(provider.user_id),
+            "status": provider.status,
+            "reason": provider.status_reason,
+            "grant_expires_at": provider.grant_expires_at.isoformat() if provider.grant_expires_at else None,
+        },
+    )
+
+
+def _words(stage: str, login: str, provider: Provider) -> tuple[str, str]:
+    if stage.startswith("expires_") and provider.grant_expires_at is not None:
+        ends = f"{provider.grant_expires_at.astimezone(UTC):%d %B %Y, %H:%M} UTC"
+        left = {"expires_72h": "in 3 days", "expires_24h": "within a day", "expires_2h": "within 2 hours"}[stage]
+        return f"Your connection {login} ends {left}", f"Your permission to read {login} ends on {ends}."
+    if stage == "expired":
+        return f"Your connection {login} has ended", f"Your permission to read {login} has ended; updates have stopped."
+    return (
+        f"Your connection {login} needs you",
+        f"{login} no longer accepts the permission that you gave; updates have stopped.",
+    )
+
+
+def _to_operator(runtime: Runtime, provider_key: str, due: DueNotice) -> Message:
+    integration = _name(runtime, provider_key)
+    return Message(
+        id=str(due.notice.id),
+        to=runtime.settings.operator_email or None,
+        subject=f"{integration} refuses our client credentials: calls are paused",
+        text=(
+            f"{integration} refuses the application itself, not its users. All its calls are paused.\n\n"
+            f"Next step: mend the client credentials of {provider_key}, restart the workers, then run\n"
+            f"    dashtam integrations resume {provider_key}\n\n"
+            "All links and tokens are kept; what is due stays due.\n"
+        ),
+        event={"stage": due.notice.stage, "provider_key": provider_key},
+    )
+
+
+def _name(runtime: Runtime, provider_key: str) -> str:
+    integration = runtime.integrations.get(provider_key)
+    return integration.name if integration is not None else provider_key
+
+
+def _plain(alias: str) -> str:
+    """An alias on one line; should it hold an account number, its last four digits."""
+    return _LONG_NUMBER.sub(lambda found: f"…{found[0][-4:]}", " ".join(alias.split()))[:100]

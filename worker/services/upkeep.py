@@ -1,0 +1,99 @@
+"""What keeps the tables tidy and what dead workers left behind in motion."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.crud import heartbeats, upkeep
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+_REAP_BATCH = 500
+_RETAIN_BATCH = 2000
+_RETAIN_SECONDS = 60.0
+_DELIVERIES_KEPT = timedelta(days=1)
+_QUOTA_DAYS_KEPT = 7
+
+
+async def beat(runtime: Runtime, name: str, at: datetime | None = None) -> None:
+    """Records that the tick `name` (its entry in `schedules`) has run to its end."""
+    await runtime.db(heartbeats.beat, name=name, at=at or datetime.now(UTC))
+
+
+async def last_beat(runtime: Runtime, name: str) -> datetime | None:
+    """When the tick `name` last ran to its end."""
+    return (await runtime.db(heartbeats.read_heartbeats)).get(name)
+
+
+async def reap(runtime: Runtime, now: datetime) -> dict[str, int]:
+    """Puts back in motion what dead workers left, and removes what has run out. Returns counts by kind."""
+    settings = runtime.settings
+    counts = {
+        "dead_runs": await runtime.db(
+            upkeep.end_dead_runs,
+            now=now,
+            heartbeat_before=now - timedelta(seconds=settings.run_dead_seconds),
+            limit=_REAP_BATCH,
+        ),
+        "left_attempts": await runtime.db(
+            upkeep.hand_over_left_attempts,
+            now=now,
+            started_before=now - timedelta(seconds=settings.lease_seconds),
+            limit=_REAP_BATCH,
+        ),
+        "expired_links": await runtime.db(upkeep.remove_expired_links, now=now, limit=_REAP_BATCH),
+        "old_deliveries": await runtime.db(
+            upkeep.remove_old_deliveries, first_before=now - _DELIVERIES_KEPT, limit=_REAP_BATCH
+        ),
+    }
+    if any(counts.values()):
+        log.info("reaped", **counts)
+    return counts
+
+
+async def retain(
+    runtime: Runtime,
+    now: datetime,
+    *,
+    batch: int = _RETAIN_BATCH,
+    seconds: float = _RETAIN_SECONDS,
+    clock: Callable[[], float] | None = None,
+) -> dict[str, int]:
+    """Removes rows that are older than their table's retention, in small transactions, for at most `seconds`.
+
+    What is left over goes next time. Returns how many rows went, by table.
+    """
+    clock = clock or asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    removed = dict.fromkeys(upkeep.RETAINED, 0)
+    for table, days in retention_days(runtime).items():
+        count = batch
+        while count == batch and clock() < deadline:
+            count = await runtime.db(upkeep.remove_old, table=table, before=now - timedelta(days=days), limit=batch)
+            removed[table] += count
+    if any(removed.values()):
+        log.info("old_rows_removed", **{table: count for table, count in removed.items() if count})
+    return removed
+
+
+def retention_days(runtime: Runtime) -> dict[str, int]:
+    """How many days each table's rows are kept."""
+    settings = runtime.settings
+    return {
+        "token_refreshes": settings.retain_attempts_days,
+        "sync_runs": settings.retain_runs_days,
+        "balances": settings.retain_snapshots_days,
+        "holding_days": settings.retain_snapshots_days,
+        "quarantine": settings.retain_quarantine_days,
+        "notices": settings.retain_notices_days,
+        "task_failures": settings.retain_failures_days,
+        "quota_days": _QUOTA_DAYS_KEPT,
+    }
