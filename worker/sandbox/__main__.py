@@ -30,6 +30,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--live", action="store_true", help="let the books move by themselves")
     parser.add_argument("--live-seconds", type=float, default=5.0, help="seconds between two moves with --live")
     parser.add_argument("--admin-token", help=f"better given as {ADMIN_TOKEN_VARIABLE}; made up and printed if neither")
+    parser.add_argument("--tls-certificate", help="serve https with this certificate (PEM), however bad it is")
+    parser.add_argument("--tls-key", help="its private key (PEM)")
     given = parser.parse_args(argv)
     if not is_loopback(given.host):
         parser.error(f"--host {given.host}: the sandbox listens on loopback only, for example 127.0.0.1")
@@ -43,7 +45,8 @@ class _AnnouncingServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            _say(f"sandbox listening on http://{self.config.host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            _say(f"sandbox listening on {scheme}://{self.config.host}:{port}")
 
 
 def _say(line: str) -> None:
@@ -63,10 +66,16 @@ async def _moving(app: SandboxApp, every: float | None) -> AsyncIterator[None]:
             app.sandbox.advance(1)
 
     mover = asyncio.create_task(move())
+    mover.add_done_callback(_mourn)
     try:
         yield
     finally:
         mover.cancel()
+
+
+def _mourn(mover: asyncio.Task[None]) -> None:
+    if not mover.cancelled() and mover.exception() is not None:
+        _say(f"the books no longer move: {mover.exception()!r}")
 
 
 async def _serve(app: SandboxApp, given: argparse.Namespace) -> None:
@@ -82,6 +91,8 @@ async def _serve(app: SandboxApp, given: argparse.Namespace) -> None:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             backlog=4096,
+            ssl_certfile=given.tls_certificate,
+            ssl_keyfile=given.tls_key,
         )
     )
     async with _moving(app, given.live_seconds if given.live else None):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from worker.sandbox.core import Login
-from worker.sandbox.ledger import Account, Transaction
+from worker.sandbox.ledger import Account, Holding, Security, Transaction
 
 
 class Mutation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -103,9 +103,17 @@ def login_books(login: Login) -> dict[str, Any]:
                 "market_value": str(held.market_value),
             }
             for account in accounts
-            for held in account.holdings.values()
+            for held in _positions(login, account)
         ],
     }
+
+
+def _positions(login: Login, account: Account) -> list[Holding]:
+    held = list(account.holdings.values())
+    if login.profile.cash_is_a_holding and account.type == "investment":
+        cash = Security(id="", symbol="CUR:USD", name="US Dollar", kind="cash", price=Decimal("1.00"))
+        held.append(Holding(cash, account.cash, cash.price))
+    return held
 
 
 def served(login: Login) -> dict[str, int]:

@@ -98,6 +98,8 @@ class Profile(Protocol):
     """One provider API. Adding one is one file in `profiles` with this shape, and one line in its registry."""
 
     key: str
+    # Whether an account's cash is listed among its positions.
+    cash_is_a_holding: bool
 
     def caller(self, request: Request) -> Caller:
         """Who is calling; cheap, changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import plaid
@@ -134,9 +134,7 @@ def test_posted_rows_name_the_pending_ones_they_replace(
     assert (rows[posted].pending_transaction_id, rows[posted].amount) == (pending, 14.0)
 
 
-def test_holdings_and_securities_parse_and_add_up(
-    client: PlaidApi, access_token: str, sandbox: SandboxAdmin
-) -> None:
+def test_holdings_and_securities_parse_and_add_up(client: PlaidApi, access_token: str, sandbox: SandboxAdmin) -> None:
     answer = client.investments_holdings_get(InvestmentsHoldingsGetRequest(access_token=access_token))
     known = {security.security_id: security for security in answer.securities}
     kinds = {known[holding.security_id].type for holding in answer.holdings}
@@ -150,7 +148,7 @@ def test_holdings_and_securities_parse_and_add_up(
 
 
 def test_investment_transactions_parse_page_by_page(client: PlaidApi, access_token: str) -> None:
-    today, seen, total = date.today(), [], 1
+    today, seen, total = datetime.now(UTC).date(), [], 1
     while len(seen) < total:
         answer = client.investments_transactions_get(
             InvestmentsTransactionsGetRequest(
@@ -178,9 +176,7 @@ def test_reset_login_asks_for_the_user(client: PlaidApi, access_token: str) -> N
     assert client.item_get(ItemGetRequest(access_token=access_token)).item.error.error_code == "ITEM_LOGIN_REQUIRED"
 
 
-def test_change_between_two_pages_demands_a_restart(
-    client: PlaidApi, access_token: str, sandbox: SandboxAdmin
-) -> None:
+def test_change_between_two_pages_demands_a_restart(client: PlaidApi, access_token: str, sandbox: SandboxAdmin) -> None:
     first = client.transactions_sync(TransactionsSyncRequest(access_token=access_token, count=10))
     sandbox.add_transaction("plaid-1", "1.00")
     request = TransactionsSyncRequest(access_token=access_token, count=10, cursor=first.next_cursor)

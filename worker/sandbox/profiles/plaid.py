@@ -46,6 +46,7 @@ class PlaidProfile:
     """Items, their feeds and their books."""
 
     key = "plaid"
+    cash_is_a_holding = True
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox

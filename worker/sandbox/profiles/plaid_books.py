@@ -204,4 +204,8 @@ def step(login: Login, market: dict[str, Security], moment: datetime) -> None:
             ledger.add(row)
         if not investing and account.by_time and chance.random() < 0.2:
             row = chance.choice(account.by_time[-30:])
-            ledger.modify(row, description=row.description + " *")
+            ledger.modify(row, description=_reworded(row.description))
+
+
+def _reworded(description: str) -> str:
+    return description.removesuffix(" *") if description.endswith(" *") else description + " *"

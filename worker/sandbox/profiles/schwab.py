@@ -51,6 +51,7 @@ class SchwabProfile:
     """Grants, accounts and windows of transactions."""
 
     key = "schwab"
+    cash_is_a_holding = False
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox

@@ -175,7 +175,7 @@ def step(login: Login, market: dict[str, Security], moment: datetime) -> None:
     """New rows in some accounts, a pending one that posts (most keep their id), now and then a correction."""
     chance, ledger = login.random, login.ledger
     for account in ledger.open_accounts():
-        pending = [row for row in account.by_time if row.status == "pending"]
+        pending = [row for row in account.by_time[-200:] if row.status == "pending"]
         for row in pending:
             fate = chance.random()
             if fate < 0.35:
