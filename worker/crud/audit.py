@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.orm import Session
 
 from worker.models import ProviderAuditLog
@@ -27,3 +30,115 @@ def record(
             provider_id=provider_id, action=action, actor=actor, reason=reason, task_id=task_id, detail=detail
         )
     )
+
+
+def list_entries(
+    session: Session,
+    *,
+    provider_id: UUID | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    limit: int = 100,
+) -> Sequence[ProviderAuditLog]:
+    """Entries, newest first; of one provider, or of all by their time-ordered ids."""
+    query = select(ProviderAuditLog)
+    if provider_id is not None:
+        query = query.where(ProviderAuditLog.provider_id == provider_id).order_by(ProviderAuditLog.seq.desc())
+    else:
+        query = query.order_by(ProviderAuditLog.id.desc())
+    if action is not None:
+        query = query.where(ProviderAuditLog.action == action)
+    if since is not None:
+        query = query.where(ProviderAuditLog.created_at >= since)
+    return session.scalars(query.limit(limit)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class ChainProblem:
+    """Where a provider's chain does not hold.
+
+    Attributes:
+        seq: the entry at which it shows.
+        problem: `altered` (the entry is not what was hashed), `missing` (entries before it are gone) or `relinked`
+            (it does not continue the entry before it).
+    """
+
+    provider_id: UUID
+    seq: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a walk along the chains found.
+
+    Attributes:
+        heads: the last entry of each verified chain as `<seq>:<hash>`. Kept elsewhere and given back as `expected`,
+            they also show whether entries were cut off the end, which a chain alone cannot.
+    """
+
+    entries: int
+    chains: int
+    problems: list[ChainProblem]
+    heads: dict[UUID, str]
+
+
+_CHAINS = text(
+    """
+    SELECT provider_id, seq, problem FROM (
+        SELECT provider_id, seq,
+            CASE
+                WHEN hash IS DISTINCT FROM computed THEN 'altered'
+                WHEN seq <> coalesce(lag(seq) OVER chain, 0) + 1 THEN 'missing'
+                WHEN prev_hash IS DISTINCT FROM lag(hash) OVER chain THEN 'relinked'
+            END AS problem
+        FROM (
+            SELECT entry.provider_id, entry.seq, entry.hash, entry.prev_hash, provider_audit_hash(entry) AS computed
+            FROM provider_audit_logs AS entry
+            WHERE CAST(:provider_id AS uuid) IS NULL OR entry.provider_id = :provider_id
+        ) AS entries
+        WINDOW chain AS (PARTITION BY provider_id ORDER BY seq)
+    ) AS walked
+    WHERE problem IS NOT NULL ORDER BY provider_id, seq LIMIT :limit
+    """
+)
+
+
+def verify_chains(
+    session: Session,
+    *,
+    provider_id: UUID | None = None,
+    expected: Mapping[UUID, str] | None = None,
+    limit: int = 1000,
+) -> Verification:
+    """Walks one provider's chain, or all, in the database; at most `limit` problems are listed.
+
+    `expected` has heads of an earlier verification: an entry that has since gone or changed is a problem.
+    """
+    problems = [ChainProblem(*row) for row in session.execute(_CHAINS, {"provider_id": provider_id, "limit": limit})]
+    newest = (
+        select(ProviderAuditLog.provider_id, ProviderAuditLog.seq, ProviderAuditLog.hash)
+        .distinct(ProviderAuditLog.provider_id)
+        .order_by(ProviderAuditLog.provider_id, ProviderAuditLog.seq.desc())
+    )
+    entries = select(func.count()).select_from(ProviderAuditLog)
+    if provider_id is not None:
+        newest = newest.where(ProviderAuditLog.provider_id == provider_id)
+        entries = entries.where(ProviderAuditLog.provider_id == provider_id)
+    heads = {id_: f"{seq}:{(hash_ or b'').hex()}" for id_, seq, hash_ in session.execute(newest)}
+    problems += _cut_off(session, expected or {})
+    return Verification(session.scalar(entries) or 0, len(heads), problems, heads)
+
+
+def _cut_off(session: Session, expected: Mapping[UUID, str]) -> list[ChainProblem]:
+    problems = []
+    for provider_id, head in expected.items():
+        seq, _, hash_ = head.partition(":")
+        stored = session.scalar(
+            select(ProviderAuditLog.hash).where(
+                ProviderAuditLog.provider_id == provider_id, ProviderAuditLog.seq == int(seq)
+            )
+        )
+        if stored is None or stored.hex() != hash_:
+            problems.append(ChainProblem(provider_id, int(seq), "missing" if stored is None else "altered"))
+    return problems

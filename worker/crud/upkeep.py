@@ -87,13 +87,13 @@ RETAINED = tuple(_OLD_ROWS)
 def end_dead_runs(session: Session, *, now: datetime, heartbeat_before: datetime, limit: int) -> int:
     """Fails running runs whose heartbeat has stopped and makes their providers due. Returns how many."""
     values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit}
-    return session.execute(_DEAD_RUNS, values).scalar_one()
+    return int(session.execute(_DEAD_RUNS, values).scalar_one())
 
 
 def hand_over_left_attempts(session: Session, *, now: datetime, started_before: datetime, limit: int) -> int:
     """Makes providers due whose attempt was sent, never ended, and is no longer leased. Returns how many."""
     values = {"now": now, "started_before": started_before, "limit": limit}
-    return session.execute(_LEFT_ATTEMPTS, values).scalar_one()
+    return int(session.execute(_LEFT_ATTEMPTS, values).scalar_one())
 
 
 def remove_expired_links(session: Session, *, now: datetime, limit: int) -> int:

@@ -1,0 +1,120 @@
+"""Database roles: `migrate` owns the schema, `app` works in it, `readonly` looks.
+
+Run after a migration, by a role that may create roles; running it again mends what differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker.errors import ConfigurationError, Refused
+from worker.models import Base, ProviderToken
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_SECRET_COLUMNS = {"access_token", "refresh_token"}
+_MIGRATIONS = "alembic_version"
+_AUDIT = "provider_audit_logs"
+_ROLES = ("migrate", "app", "readonly")
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The names of the three roles."""
+
+    migrate: str
+    app: str
+    readonly: str
+
+
+def create_roles(session: Session, *, passwords: Mapping[str, str] | None = None, prefix: str = "dashtam") -> Roles:
+    """Creates or mends the roles `<prefix>_migrate`, `<prefix>_app` and `<prefix>_readonly`.
+
+    A role can log in once it has been given a password; `passwords` has them by `migrate`, `app` and `readonly`, and
+    they leave this process only as SCRAM verifiers. A role that is not named there keeps what it has.
+
+    Raises:
+        ConfigurationError: the prefix is no plain lower-case name, or a password is for no role.
+        Refused: the schema has not been migrated.
+    """
+    if not _NAME.fullmatch(prefix):
+        raise ConfigurationError("the roles' prefix must be a plain lower-case name")
+    if unknown := set(passwords or {}) - set(_ROLES):
+        raise ConfigurationError(f"no such role: {', '.join(sorted(unknown))}; there are {', '.join(_ROLES)}")
+    tables = _tables(session)
+    if _MIGRATIONS not in tables:
+        raise Refused("the database has no schema yet; migrate it first: alembic upgrade head")
+    # Two operators at once would meet in the catalogue.
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('dashtam roles', 0))"))
+    roles = Roles(*(f"{prefix}_{role}" for role in _ROLES))
+    for kind, role in zip(_ROLES, (roles.migrate, roles.app, roles.readonly), strict=True):
+        _create(session, role, (passwords or {}).get(kind))
+    _own(session, roles.migrate, tables)
+    _grant(session, roles, tables)
+    return roles
+
+
+def _create(session: Session, role: str, password: str | None) -> None:
+    known = session.execute(text("SELECT FROM pg_roles WHERE rolname = :role"), {"role": role}).first()
+    if known is None:
+        session.execute(text(f"CREATE ROLE {role} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"))
+    if password is not None:
+        # A password in plain text could end in the server's log.
+        verifier = session.connection().connection.driver_connection.pgconn.encrypt_password(  # type: ignore[union-attr]
+            password.encode(), role.encode(), b"scram-sha-256"
+        )
+        session.connection().exec_driver_sql(f"ALTER ROLE {role} LOGIN PASSWORD '{verifier.decode()}'")
+
+
+def _own(session: Session, migrate: str, tables: list[str]) -> None:
+    superuser = session.execute(text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")).scalar_one()
+    if not superuser:
+        session.execute(text(f"GRANT {migrate} TO CURRENT_USER"))
+    session.execute(text(f"GRANT USAGE, CREATE ON SCHEMA public TO {migrate}"))
+    for table in tables:
+        session.execute(text(f'ALTER TABLE public."{table}" OWNER TO {migrate}'))
+    functions = session.execute(
+        text(
+            """
+            SELECT p.oid::regprocedure::text FROM pg_proc AS p
+            WHERE p.pronamespace = 'public'::regnamespace AND p.proname LIKE 'provider\\_audit\\_%'
+            """
+        )
+    )
+    for function in functions.scalars().all():
+        session.execute(text(f"ALTER FUNCTION {function} OWNER TO {migrate}"))
+
+
+def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
+    database = session.execute(text("SELECT quote_ident(current_database())")).scalar_one()
+    both = f"{roles.app}, {roles.readonly}"
+    for statement in (
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {database} TO {roles.migrate}, {both}",
+        # Pages are copied into temporary tables before they are applied.
+        f"GRANT TEMPORARY ON DATABASE {database} TO {roles.app}",
+        f"GRANT USAGE ON SCHEMA public TO {both}",
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {both}",
+        # Tables of later migrations can be worked with at once; `readonly` sees them after the next run of this.
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {roles.migrate} IN SCHEMA public "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {roles.app}",
+    ):
+        session.execute(text(statement))
+    for table in tables:
+        rights = {_MIGRATIONS: "SELECT", _AUDIT: "SELECT, INSERT"}.get(table, "SELECT, INSERT, UPDATE, DELETE")
+        session.execute(text(f'GRANT {rights} ON public."{table}" TO {roles.app}'))
+        if table != ProviderToken.__tablename__:
+            session.execute(text(f'GRANT SELECT ON public."{table}" TO {roles.readonly}'))
+    columns = ", ".join(column.name for column in ProviderToken.__table__.columns if column.name not in _SECRET_COLUMNS)
+    session.execute(text(f"GRANT SELECT ({columns}) ON {ProviderToken.__tablename__} TO {roles.readonly}"))
+
+
+def _tables(session: Session) -> list[str]:
+    """Our own tables that exist; others in the same schema are none of our business."""
+    ours = {*Base.metadata.tables, _MIGRATIONS}
+    found = session.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
+    return sorted(ours.intersection(found))

@@ -1,0 +1,46 @@
+"""The audit log as operators use it: read it, and prove that nobody has altered it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from worker.crud import audit
+from worker.crud.audit import Verification
+from worker.models import ProviderAuditLog
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+
+async def verify(
+    runtime: Runtime, provider_id: UUID | None = None, *, expected: Mapping[UUID, str] | None = None
+) -> Verification:
+    """Walks one provider's chain, or all; `expected` has the heads of an earlier verification."""
+    found = await runtime.db(audit.verify_chains, provider_id=provider_id, expected=expected)
+    if found.problems:
+        log.critical(
+            "audit_log_altered",
+            problems=len(found.problems),
+            first=str(found.problems[0].provider_id),
+            next="keep the database as it is, and compare with a backup",
+        )
+    return found
+
+
+async def list_entries(
+    runtime: Runtime,
+    provider_id: UUID | None = None,
+    *,
+    action: str | None = None,
+    since: datetime | None = None,
+    limit: int = 100,
+) -> Sequence[ProviderAuditLog]:
+    """Entries, newest first."""
+    return await runtime.db(audit.list_entries, provider_id=provider_id, action=action, since=since, limit=limit)
