@@ -7,14 +7,26 @@ in the page's cursor, and a sync that broke off anywhere goes on from the commit
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
 from uuid import UUID
 
-from worker.errors import ProviderError
-from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, TransactionRecord
+from worker.models.pages import Page, RawRecord, Removal, Window
+
+__all__ = [
+    "Caller",
+    "Integration",
+    "Page",
+    "Quota",
+    "RawRecord",
+    "RefreshPolicy",
+    "Removal",
+    "SyncRequest",
+    "TokenAnswer",
+    "Window",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,68 +99,6 @@ class TokenAnswer:
     def __repr__(self) -> str:
         """Tokens stay out of tracebacks and logs."""
         return f"TokenAnswer(lifetime={self.lifetime}, flags={self.flags})"
-
-
-class RawRecord(NamedTuple):
-    """A transaction as received, not yet read.
-
-    Attributes:
-        key: the provider's transaction id, or a fingerprint of the content where it gives none.
-        account_key: the provider's account id.
-        raw: the record's own JSON text; equal text means an unchanged record, which is then never read.
-    """
-
-    key: str
-    account_key: str
-    raw: bytes
-
-
-class Removal(NamedTuple):
-    """A transaction that the provider withdraws. `account_key` is None when the feed does not say."""
-
-    key: str
-    account_key: str | None
-
-
-class Window(NamedTuple):
-    """Days, both included, for which a page lists every transaction of an account."""
-
-    account_key: str
-    first: date
-    last: date
-
-
-@dataclass(slots=True, kw_only=True)
-class Page:
-    """One answer's worth of a sync, applied in one transaction with its cursor.
-
-    Attributes:
-        feed: whose cursor this page moves; "" when it moves none.
-        cursor: the place after this page; None leaves the stored one.
-        more: the feed's loop goes on; the loop's first cursor is kept until it ends.
-        accounts_complete: `accounts` is the whole listing, so that accounts missing from it have vanished.
-        holdings_complete_for: accounts whose whole set of positions is in `holdings`.
-        map_transaction: reads one of `transactions`; raises `BadRecord`.
-        windows: what `transactions` lists completely: pending rows in there that are not listed are withdrawn.
-        rejects: records that could not be read; they go to quarantine.
-        problems: trouble with a part of the login; the rest goes on. `NotReady` schedules, all others make the run
-            partial.
-    """
-
-    feed: str = ""
-    cursor: str | None = None
-    more: bool = False
-    accounts: Sequence[AccountRecord] = ()
-    accounts_complete: bool = False
-    balances: Sequence[BalanceRecord] = ()
-    holdings: Sequence[HoldingRecord] = ()
-    holdings_complete_for: frozenset[str] = frozenset()
-    transactions: Sequence[RawRecord] = ()
-    map_transaction: Callable[[RawRecord], TransactionRecord] | None = None
-    removals: Sequence[Removal] = ()
-    windows: Sequence[Window] = ()
-    rejects: Sequence[Reject] = ()
-    problems: Sequence[ProviderError] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
