@@ -100,6 +100,15 @@ def test_any_interleaving_of_moves_and_pages_ends_in_the_books(clock: object, sc
     assert follower.held() == follower.truth()
 
 
+def test_row_listed_early_in_a_loop_and_removed_during_it_is_listed_as_removed(sandbox: Sandbox) -> None:
+    follower = Follower(sandbox, "plaid-1")
+    follower.page(1)
+    (listed,) = follower.rows
+    mutate(follower.login, encode([{"op": "remove", "id": listed}, {"op": "add", "amount": "1.00"}]))
+    follower.loop(1)
+    assert listed not in follower.rows
+
+
 def test_replayed_cursor_gives_the_same_page(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.page(20)

@@ -30,7 +30,7 @@ class Cursor:
 
     Attributes:
         stream: The account that the stream is limited to, or empty.
-        base: Where the loop began; a row added since then is new to the client.
+        base: Where the loop began; a row added since then is new to the client. Equal to `place` between two loops.
         head: The newest change when the loop began.
         place: Changes already served.
     """
@@ -81,7 +81,7 @@ def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bo
     if text == "now":
         return Cursor(stream, head, head, head)
     cursor = read_cursor(text, item, stream) if text else Cursor(stream, 0, 0, 0)
-    if cursor.place >= cursor.head:
+    if cursor.place == cursor.base:
         return Cursor(stream, cursor.place, head, cursor.place)
     if mutation_stops and cursor.head != head:
         raise MutatedError
@@ -102,8 +102,7 @@ def page(login: Login, cursor: Cursor, count: int) -> Page:
         if change.account in listed and _list(change, place, login, cursor, result):
             left -= 1
     result.more = place < end
-    head = cursor.head if place < cursor.head else end
-    result.cursor = Cursor(cursor.stream, cursor.base if result.more else place, head, place)
+    result.cursor = Cursor(cursor.stream, cursor.base if result.more else place, cursor.head, place)
     return result
 
 
@@ -121,7 +120,7 @@ def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page
     elif row.changed_at != place or not login.visible(row):
         return False
     elif change.operation == "remove":
-        # Unknown to the client unless an earlier page of this loop, or an earlier loop, listed it.
+        # Added and gone before this loop began: no page can have listed it.
         if row.added_at > cursor.base and place <= cursor.head:
             return False
         login.served.transactions.discard(row.id)

@@ -1,0 +1,157 @@
+"""The switches that launchers and other suites rely on."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(sandbox_process: SandboxProcess, sandbox: SandboxAdmin) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=sandbox_process.base_url, timeout=5, trust_env=False) as opened:
+        yield opened
+
+
+def plaid(client: httpx.Client, path: str, token: str, **body: Any) -> dict[str, Any]:
+    keys = {"client_id": "sandbox-client", "secret": "sandbox-secret", "access_token": token}
+    return dict(client.post(f"/plaid{path}", json=keys | body).json())
+
+
+def test_callback_url_and_public_token_lead_to_credentials(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    callback = urlsplit(sandbox.schwab_callback_url("schwab-2", state="s", redirect_uri="https://127.0.0.1:8182"))
+    query = parse_qs(callback.query)
+    form = {"grant_type": "authorization_code", "code": query["code"][0], "redirect_uri": "https://127.0.0.1:8182"}
+    token = client.post("/schwab/v1/oauth/token", auth=("sandbox-app", "sandbox-secret"), data=form).json()
+    assert (query["state"], token["expires_in"]) == (["s"], 1800)
+    public = sandbox.plaid_public_token("plaid-2")
+    item = plaid(client, "/item/public_token/exchange", "", public_token=public)
+    assert plaid(client, "/item/get", item["access_token"])["item"]["institution_id"] == "ins_2"
+    assert [entry["kind"] for entry in sandbox.log() if entry["status"] == 200][:2] == ["exchange", "exchange"]
+
+
+def test_clock_offset_ends_access_and_grants(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    (minted,) = sandbox.mint("schwab-1")
+    headers = {"Authorization": f"Bearer {minted.access_token}"}
+    path = "/schwab/trader/v1/accounts"
+    assert client.get(path, headers=headers).status_code == 200
+    sandbox.set_clock_offset(1801)
+    assert client.get(path, headers=headers).status_code == 401
+    form = {"grant_type": "refresh_token", "refresh_token": minted.refresh_token}
+    sandbox.set_clock_offset(7 * 86_400 + 1)
+    assert client.post("/schwab/v1/oauth/token", auth=("sandbox-app", "sandbox-secret"), data=form).is_client_error
+
+
+def test_broken_login_is_mended(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    (minted,) = sandbox.mint("plaid-1")
+    sandbox.break_login("plaid-1", "INSTITUTION_DOWN")
+    assert plaid(client, "/accounts/get", minted.access_token)["error_code"] == "INSTITUTION_DOWN"
+    sandbox.mend_login("plaid-1")
+    assert plaid(client, "/accounts/get", minted.access_token)["accounts"]
+
+
+def test_restarts_are_demanded_as_often_as_asked(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    (minted,) = sandbox.mint("plaid-1")
+    cursor = plaid(client, "/transactions/sync", minted.access_token, count=1)["next_cursor"]
+    sandbox.demand_restarts("plaid-1", 1)
+    answers = [plaid(client, "/transactions/sync", minted.access_token, cursor=cursor, count=1) for _ in range(2)]
+    assert ["error_code" in answer for answer in answers] == [True, False]
+
+
+def test_served_says_what_the_client_was_given(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    (minted,) = sandbox.mint("plaid-1")
+    page = plaid(client, "/transactions/sync", minted.access_token, count=500, options={"days_requested": 730})
+    holdings = plaid(client, "/investments/holdings/get", minted.access_token)["holdings"]
+    served = sandbox.served()["plaid-1"]
+    assert (served["transactions"], served["rows"]) == (len(page["added"]), len(page["added"]))
+    assert served["holdings"] == len(holdings)
+    assert len(holdings) == len(sandbox.books("plaid-1")["holdings"])
+    assert set(sandbox.served()) == {"plaid-1"}
+
+
+def test_odd_records_are_served_as_they_are(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    (minted,) = sandbox.mint("schwab-1")
+    account = sandbox.books("schwab-1")["accounts"][0]["provider_account_id"]
+    record = '{"activityId":1,"netAmount":"1,234.56","description":"\\ud800"}'
+    sandbox.serve_verbatim("schwab-1", record, account=account)
+    sandbox.serve_verbatim("schwab-1", '{"securitiesAccount":null}', target="account")
+    sandbox.serve_verbatim("schwab-1", '{"longQuantity":NaN}', target="holding", account=account)
+    headers = {"Authorization": f"Bearer {minted.access_token}"}
+    accounts = client.get("/schwab/trader/v1/accounts?fields=positions", headers=headers).text
+    now = datetime.now(UTC)
+    window = {
+        "startDate": f"{now - timedelta(days=30):%Y-%m-%dT%H:%M:%S}.000Z",
+        "endDate": f"{now:%Y-%m-%dT%H:%M:%S}.000Z",
+        "types": "TRADE",
+    }
+    rows = client.get(f"/schwab/trader/v1/accounts/{account}/transactions", headers=headers, params=window).text
+    assert rows.endswith(f"{record}]")
+    assert accounts.endswith(',{"securitiesAccount":null}]')
+    assert ',{"longQuantity":NaN}],"initialBalances"' in accounts
+
+
+def test_faults_count_their_hits_and_are_cleared(client: httpx.Client, sandbox: SandboxAdmin) -> None:
+    sandbox.inject("error", error="unavailable", times=None)
+    assert [client.get("/schwab/trader/v1/accounts").status_code for _ in range(2)] == [503, 503]
+    assert [(f["do"], f["hits"]) for f in sandbox.faults()] == [("error", 2)]
+    sandbox.clear_faults()
+    assert client.get("/schwab/trader/v1/accounts").status_code == 401
+
+
+def test_fleet_is_minted_at_once(sandbox: SandboxAdmin) -> None:
+    names = sandbox.create_logins("schwab", 2000, transactions=0, accounts=1)
+    minted = sandbox.mint(*names)
+    assert len({row.refresh_token for row in minted}) == 2000
+    assert sandbox.logins("schwab")[2:] == names
+
+
+def test_bad_certificate_can_be_served(tmp_path: Path) -> None:
+    certificate, key = expired_certificate(tmp_path)
+    with SandboxProcess("--tls-certificate", str(certificate), "--tls-key", str(key)) as process:
+        assert process.base_url.startswith("https://")
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            httpx.get(f"{process.base_url}/schwab/trader/v1/accounts", trust_env=False)
+        with httpx.Client(verify=_trusting_nothing(), trust_env=False) as blind:
+            assert blind.get(f"{process.base_url}/schwab/trader/v1/accounts").status_code == 401
+
+
+def _trusting_nothing() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def expired_certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now - timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    certificate, secret = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    secret.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+    )
+    return certificate, secret
