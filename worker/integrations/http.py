@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,15 +20,14 @@ from urllib.parse import urlencode
 import httpx
 import structlog
 
-from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, ProviderError, Transient
+from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient
 from worker.integrations.base import Caller
-from worker.integrations.transport import NETWORK_ERRORS, build_transport, translate
+from worker.integrations.transport import NETWORK_ERRORS, AiohttpWire, Answer, HttpxWire, Wire, translate
 
 log = structlog.get_logger(__name__)
 
 _RETRY_WAITS = (0.2, 1.0)
 _MAX_RETRY_AFTER = timedelta(hours=24)
-_CONNECT_SECONDS = 5.0
 _STANDARD_HEADERS = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": "dashtam-worker"}
 
 
@@ -51,20 +49,7 @@ class Endpoint:
 
     name: str
     method: str
-    url: httpx.URL
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Answer:
-    """A complete answer, whatever its status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def __repr__(self) -> str:
-        """Bodies hold tokens and accounts: only their size is shown."""
-        return f"Answer(status={self.status}, bytes={len(self.body)})"
+    url: str
 
 
 class Api:
@@ -102,16 +87,13 @@ class Api:
         self._total_seconds = total_seconds
         self._max_bytes = max_bytes
         self._gate = gate
-        self._transport = transport or build_transport()
+        self._wire: Wire = AiohttpWire(total_seconds) if transport is None else HttpxWire(transport)
         self._correlation_header = correlation_header
         self._sleep = sleep
-        connect = min(_CONNECT_SECONDS, total_seconds / 2)
-        timeout = {"connect": connect, "pool": connect, "read": total_seconds, "write": total_seconds}
-        self._extensions = {"timeout": timeout}
 
     def endpoint(self, name: str, method: str, path: str) -> Endpoint:
         """A place under the base URL; build it once where the path does not vary."""
-        return Endpoint(name, method, httpx.URL(self._base + path))
+        return Endpoint(name, method, str(httpx.URL(self._base + path)))
 
     def follow(self, endpoint: Endpoint, link: str) -> Endpoint:
         """The place that a pagination link names.
@@ -120,12 +102,12 @@ class Api:
             BadPayload: the link leads to another origin; nothing is sent there.
         """
         try:
-            url = endpoint.url.join(link)
+            url = httpx.URL(endpoint.url).join(link)
         except (httpx.InvalidURL, ValueError):
             raise BadPayload("link_unreadable") from None
         if _origin(url) != self._origin or url.userinfo:
             raise BadPayload("link_to_other_origin")
-        return Endpoint(endpoint.name, endpoint.method, url)
+        return Endpoint(endpoint.name, endpoint.method, str(url))
 
     async def read(
         self,
@@ -180,7 +162,7 @@ class Api:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._transport.aclose()
+        await self._wire.aclose()
 
     async def _send(
         self,
@@ -194,36 +176,24 @@ class Api:
     ) -> Answer:
         if self._gate is not None:
             await self._gate.admit(caller, endpoint=endpoint.name, account_key=account_key)
-        url = endpoint.url.copy_with(query=urlencode(params).encode()) if params else endpoint.url
-        try:
-            request = httpx.Request(
-                endpoint.method, url, headers=_STANDARD_HEADERS | headers, content=content, extensions=self._extensions
-            )
-        except (ValueError, TypeError):
-            raise BadRequest("request_unsendable") from None  # for example a line break in a header's value
+        url = f"{endpoint.url}?{urlencode(params)}" if params else endpoint.url
         try:
             async with asyncio.timeout_at(deadline):
-                answer = await self._exchange(request)
+                answer = await self._wire.ask(
+                    endpoint.method, url, _STANDARD_HEADERS | headers, content, self._max_bytes
+                )
         except NETWORK_ERRORS as error:
             failure = translate(error)
             self._log_failure(endpoint, caller, failure.reason)
             raise failure from None
+        except ValueError:  # for example a line break in a header's value
+            raise BadRequest("request_unsendable") from None
         except ProviderError as error:
             self._log_failure(endpoint, caller, error.reason)
             raise
         if answer.status >= 400:
             self._log_failure(endpoint, caller, "", answer)
         return answer
-
-    async def _exchange(self, request: httpx.Request) -> Answer:
-        response = await self._transport.handle_async_request(request)
-        try:
-            if 300 <= response.status_code < 400:
-                raise BadPayload("redirect_refused")
-            body = await read_body(response, self._max_bytes)
-        finally:
-            await response.aclose()
-        return Answer(response.status_code, response.headers, body)
 
     def _log_failure(self, endpoint: Endpoint, caller: Caller, reason: str, answer: Answer | None = None) -> None:
         log.warning(
@@ -251,30 +221,6 @@ def check_base_url(url: str) -> None:
         return
     if parts.scheme != "http" or not _is_this_machine(parts.host) or parts.userinfo:
         raise ConfigurationError("must be an https URL without a user name; http is for loopback alone")
-
-
-async def read_body(response: httpx.Response, limit: int) -> bytes:
-    """The body, decompressed, never holding more than `limit` bytes of it.
-
-    Raises:
-        BadPayload: longer than `limit`, or packed in a way that we did not ask for.
-        OutcomeUnknown: the compressed body ends early.
-    """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise BadPayload("content_encoding")
-    inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.stream:  # type: ignore[union-attr]
-        data = chunk if inflate is None else inflate.decompress(chunk, limit - size + 1)
-        size += len(data)
-        if size > limit:
-            raise BadPayload("body_too_large")
-        parts.append(data)
-    if inflate is not None and not inflate.eof and size:
-        raise OutcomeUnknown("body_cut")
-    return b"".join(parts)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> datetime | None:

@@ -28,8 +28,9 @@ from worker.errors import (
     Transient,
 )
 from worker.integrations.base import Caller, RefreshPolicy, TokenAnswer
-from worker.integrations.http import Answer, Api, Endpoint, retry_after
+from worker.integrations.http import Api, Endpoint, retry_after
 from worker.integrations.taxonomy import Rule, classify
+from worker.integrations.transport import Answer
 
 STANDARD_RULES = (
     Rule(ReauthRequired, code="invalid_grant"),

@@ -28,10 +28,11 @@ from worker.errors import (
 from worker.integrations import plaid_pages as answers
 from worker.integrations import windows
 from worker.integrations.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
-from worker.integrations.http import Answer, Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.http import Api, Endpoint, Gate, check_base_url, retry_after
 from worker.integrations.oauth2 import checked_token
 from worker.integrations.plaid_vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
 from worker.integrations.taxonomy import Rule
+from worker.integrations.transport import Answer
 from worker.settings import EnvironmentSettings, load
 
 _INVESTMENTS_FEED = "investments"

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import ClassVar, Self
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
@@ -33,10 +33,11 @@ from worker.errors import (
 from worker.integrations import schwab_pages as answers
 from worker.integrations import windows
 from worker.integrations.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer, Window
-from worker.integrations.http import Answer, Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.http import Api, Endpoint, Gate, check_base_url, retry_after
 from worker.integrations.oauth2 import ask_token
 from worker.integrations.schwab_vocabulary import ACCOUNT_RULES, DATA_RULES, TOKEN_RULES, TYPES
 from worker.integrations.taxonomy import Rule
+from worker.integrations.transport import Answer
 from worker.models.records import AccountRecord
 from worker.settings import EnvironmentSettings, load
 
@@ -229,7 +230,9 @@ class Schwab:
         self, request: SyncRequest, account: AccountRecord, first: date, last: date
     ) -> tuple[bytes, Sequence[msgspec.Raw]]:
         """The answer for some days, as a whole and row by row."""
-        endpoint = self._api.endpoint("trader", "GET", f"/trader/v1/accounts/{account.provider_ref}/transactions")
+        endpoint = self._api.endpoint(
+            "trader", "GET", f"/trader/v1/accounts/{quote(account.provider_ref or '', safe='')}/transactions"
+        )
         end = min(datetime.combine(last, time.max, tzinfo=UTC), request.now)
         params = {
             "startDate": f"{first.isoformat()}T00:00:00.000Z",

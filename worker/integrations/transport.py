@@ -1,64 +1,167 @@
-"""The network below `http.Api`: httpx's transport interface over aiohttp, and what its failures mean.
+"""The network below `http.Api`, and what its failures mean.
 
-httpx's own client is left out on purpose: its cookie jar would be shared by all users of a process, it follows
-redirects when asked, logs URLs, and costs more per request than the network does.
+Workers speak through aiohttp, tests through any httpx transport (`httpx.MockTransport`); both are a `Wire`. httpx's own
+client is left out on purpose: its pool is scanned on every request, its cookie jar would be shared by all users of a
+process, and it logs URLs. Its request and response objects alone cost half as much again as the exchange itself.
 """
 
 from __future__ import annotations
 
 import ssl
 import zlib
+from collections.abc import AsyncIterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
-from worker.errors import OutcomeUnknown, Transient
+from worker.errors import BadPayload, OutcomeUnknown, Transient
 
 # Providers close idle connections after 5 s or more. Letting go first avoids the race in which a request is written to
 # a connection that is just being closed, which for a token refresh would be an unknown outcome.
 _KEEPALIVE_SECONDS = 3.0
+_CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 512
 _DNS_SECONDS = 60
+_CHUNK_BYTES = 64 * 1024
+_PLAIN = ("", "identity")
+_PACKED = ("gzip", "x-gzip", "deflate")
 
 NETWORK_ERRORS = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, EOFError, zlib.error)
 
 
-def build_transport() -> httpx.AsyncBaseTransport:
-    """A transport for one process and integration; verifies certificates and keeps no cookies."""
-    context = httpx.create_ssl_context()
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """A complete answer, whatever its status."""
 
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS, ssl=context
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Bodies hold tokens and accounts: only their size is shown."""
+        return f"Answer(status={self.status}, bytes={len(self.body)})"
+
+
+class Wire(Protocol):
+    """Exchanges one request for one complete answer. Follows no redirect, keeps no cookie, verifies certificates."""
+
+    async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:
+        """Raises one of `NETWORK_ERRORS`, or `BadPayload` for a redirect and for a body over `limit` bytes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        ...
+
+
+class AiohttpWire:
+    """For workers; the session is opened within the loop that asks first.
+
+    Args:
+        total_seconds: deadline of a call, which the caller keeps; connecting gets less.
+    """
+
+    def __init__(self, total_seconds: float) -> None:
+        connect = min(_CONNECT_SECONDS, total_seconds / 2)
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect, sock_connect=connect, sock_read=total_seconds
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+        self._tls: ssl.SSLContext = httpx.create_ssl_context()
+        self._session: aiohttp.ClientSession | None = None
 
-    transport: httpx.AsyncBaseTransport = AiohttpTransport(verify=context, client=session)
-    return transport
+    async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:
+        """See `Wire`."""
+        session = self._session or self._open()
+        async with session.request(
+            method, URL(url, encoded=True), headers=headers, data=content, allow_redirects=False, timeout=self._timeout
+        ) as response:
+            body = await _read(response.status, response.headers, response.content.iter_chunked(_CHUNK_BYTES), limit)
+            return Answer(response.status, response.headers, body)
+
+    async def aclose(self) -> None:
+        """See `Wire`."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS, ssl=self._tls
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+        )
+        return self._session
+
+
+class HttpxWire:
+    """Over an httpx transport."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:
+        """See `Wire`."""
+        response = await self._transport.handle_async_request(
+            httpx.Request(method, url, headers=headers, content=content)
+        )
+        try:
+            stream = response.stream
+            if not isinstance(stream, AsyncIterable):  # pragma: no cover - an asynchronous transport has no other
+                raise TypeError("the transport's answer cannot be read asynchronously")
+            body = await _read(response.status_code, response.headers, stream, limit)
+        finally:
+            await response.aclose()
+        return Answer(response.status_code, response.headers, body)
+
+    async def aclose(self) -> None:
+        """See `Wire`."""
+        await self._transport.aclose()
+
+
+async def _read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[bytes], limit: int) -> bytes:
+    """The body, decompressed, never holding more than `limit` bytes of it.
+
+    Raises:
+        BadPayload: a redirect; longer than `limit`; packed in a way that we did not ask for.
+        OutcomeUnknown: the compressed body ends early.
+    """
+    if 300 <= status < 400:
+        raise BadPayload("redirect_refused")
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in _PLAIN and encoding not in _PACKED:
+        raise BadPayload("content_encoding")
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in _PACKED else None
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        data = chunk if inflate is None else inflate.decompress(chunk, limit - size + 1)
+        size += len(data)
+        if size > limit:
+            raise BadPayload("body_too_large")
+        parts.append(data)
+    if inflate is not None and not inflate.eof and size:
+        raise OutcomeUnknown("body_cut")
+    return b"".join(parts)
 
 
 def translate(error: BaseException) -> Transient:
-    """What a failed exchange means: `Transient` when nothing was sent, `OutcomeUnknown` when something may have been.
-
-    The aiohttp transport reports a dropped connection as `httpx.ConnectTimeout`, so the cause decides, not the type.
-    """
-    for found in (error.__cause__, error):
-        if isinstance(found, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-            return Transient("tls_certificate")
-        if isinstance(found, aiohttp.ClientSSLError | ssl.SSLError):
-            return Transient("tls_handshake")
-        if isinstance(found, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return Transient("connect_failed")
-        if isinstance(found, aiohttp.ClientError | TimeoutError):
-            break
-        if isinstance(found, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-            return Transient("connect_failed")
-    return OutcomeUnknown("timeout" if _is_timeout(error) else "connection_lost")
+    """What a failed exchange means: `Transient` if nothing was sent, `OutcomeUnknown` if something may have been."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return Transient("tls_certificate")
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return Transient("tls_handshake")
+    if isinstance(error, _NOT_SENT):
+        return Transient("connect_failed")
+    return OutcomeUnknown("timeout" if isinstance(error, TimeoutError | httpx.TimeoutException) else "connection_lost")
 
 
-def _is_timeout(error: BaseException) -> bool:
-    cause = error.__cause__
-    return isinstance(error, TimeoutError | httpx.TimeoutException) and not (
-        isinstance(cause, aiohttp.ClientError) and not isinstance(cause, TimeoutError)
-    )
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+)
