@@ -12,6 +12,7 @@ from worker.errors import BadRecord
 MAX_DIGITS = 40
 _LIMIT = Decimal(10) ** 24
 _MAX_PLACES = 30
+_USUAL_LENGTH = 24  # written out, so short a number is within all limits
 EXACT = Context(prec=200, traps=[Inexact, InvalidOperation, Overflow])
 
 ZERO = Decimal(0)
@@ -23,6 +24,8 @@ def checked(value: Decimal, field: str) -> Decimal:
     Raises:
         BadRecord: `<field>_not_finite`, `<field>_out_of_range` or `<field>_too_long`.
     """
+    if len(text := str(value)) < _USUAL_LENGTH and "E" not in text and value.is_finite():
+        return value
     if not value.is_finite():
         raise BadRecord(f"{field}_not_finite")
     if not -_LIMIT < value < _LIMIT:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import msgspec
 
 from worker.errors import BadPayload, BadRecord, ProviderError
 from worker.integrations import plaid_mapping as mapping
 from worker.integrations import reading
-from worker.integrations.base import Page, RawRecord, Removal
+from worker.integrations.base import Page, Removal
 from worker.integrations.plaid_vocabulary import RULES, TRANSACTIONS_FEED
 from worker.integrations.taxonomy import classify
 from worker.models.records import Reject, SecurityRecord
@@ -91,6 +92,8 @@ class _InvestmentHead(msgspec.Struct, gc=False):
     account_id: str
 
 
+_TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account_id")
+
 exchanged = reading.Reader(Exchanged)
 sync = reading.Reader(Sync)
 investments = reading.Reader(Investments)
@@ -152,10 +155,8 @@ def _split_sync(body: bytes, answer: Sync) -> tuple[reading.Split, list[Removal]
         except BadPayload:
             pass  # some row's ids cannot be read: row by row then
         else:
-            rows = [
-                RawRecord(head.transaction_id, head.account_id, bytes(raw))
-                for head, raw in zip(heads.added + heads.modified, raws, strict=True)
-            ]
+            both = heads.added + heads.modified
+            rows = reading.raw_records(map(_TRANSACTION_ID, both), map(_ACCOUNT_ID, both), raws)
             return reading.unique(rows, []), [Removal(g.transaction_id, g.account_id) for g in heads.removed]
     found = reading.split(raws, _key_of)
     gone, bad = reading.read_all(answer.removed, "transaction", _gone.record)

