@@ -1,0 +1,159 @@
+"""Linking: states of authorisations under way, and the provider that a grant belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import DateTime, delete, func, select, text, update
+from sqlalchemy.orm import Session
+
+from worker.crud import audit
+from worker.crud.providers import create_provider
+from worker.crud.tokens import NewToken, store
+from worker.errors import Fenced, NotFound, Refused
+from worker.models import LinkState, Provider, ProviderCreate, ProviderToken, SyncCursor, User
+from worker.models.vocabulary import ProviderStatus
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTarget:
+    """The provider that a grant is for.
+
+    Attributes:
+        generation: of its present token; 0 when it has none.
+        now: by the database's clock.
+    """
+
+    provider_id: UUID
+    generation: int
+    now: datetime
+
+
+def save_state(session: Session, *, state_hash: bytes, provider_in: ProviderCreate, seconds: float) -> None:
+    """Remembers an authorisation that a user has begun, for `seconds`, and drops those that have expired.
+
+    Raises:
+        NotFound: no such user.
+    """
+    _require_user(session, provider_in.user_id)
+    session.execute(delete(LinkState).where(LinkState.expires_at < func.clock_timestamp()))
+    session.add(
+        LinkState(
+            state_hash=state_hash,
+            **provider_in.model_dump(),
+            expires_at=_now(session) + timedelta(seconds=seconds),
+        )
+    )
+
+
+def consume_state(session: Session, *, state_hash: bytes, provider_key: str) -> ProviderCreate | None:
+    """What the user had begun; None when there is no such state, it has expired, or it was used before."""
+    statement = (
+        delete(LinkState)
+        .where(
+            LinkState.state_hash == state_hash,
+            LinkState.provider_key == provider_key,
+            LinkState.expires_at > func.clock_timestamp(),
+        )
+        .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias)
+    )
+    row = session.execute(statement).one_or_none()
+    return None if row is None else ProviderCreate.model_validate(row._asdict())
+
+
+def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:
+    """The user's provider of this alias, made `pending` when it is new.
+
+    Raises:
+        NotFound: no such user.
+    """
+    _require_user(session, provider_in.user_id)
+    provider = session.scalar(select(Provider).filter_by(**provider_in.model_dump()))
+    provider = provider or create_provider(session, provider_in=provider_in)
+    return _target(session, provider)
+
+
+def target_of_login(session: Session, *, before: LinkTarget, external_id: str) -> LinkTarget:
+    """The provider that already has this login, or else `before`, which then takes the login over.
+
+    A provider that changes its login forgets where it was in the old one's feeds; one that was only made for a login
+    that turns out to be known goes again.
+
+    Raises:
+        Refused: the login is linked by another user.
+    """
+    ours = session.get_one(Provider, before.provider_id)
+    known = session.scalar(
+        select(Provider).where(Provider.provider_key == ours.provider_key, Provider.external_id == external_id)
+    )
+    if known is None:
+        if ours.external_id is not None:
+            session.execute(delete(SyncCursor).where(SyncCursor.provider_id == ours.id))
+        return before
+    if known.user_id != ours.user_id:
+        raise Refused("this login is linked by another user already; nothing was changed")
+    if known.id != ours.id and ours.status == ProviderStatus.PENDING:
+        session.delete(ours)
+        session.flush()
+    return _target(session, known)
+
+
+_TAKE = text(
+    """
+    INSERT INTO provider_tokens (provider_id, access_token, key_id, generation, issued_at, lease_owner, lease_until)
+    VALUES (:provider_id, '', '', 0, clock_timestamp(), :owner, clock_timestamp() + interval '1 minute')
+    ON CONFLICT (provider_id) DO UPDATE SET lease_owner = excluded.lease_owner, lease_until = excluded.lease_until
+    RETURNING generation
+    """
+)
+
+
+def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
+    """Stores the first token of a new grant, in the way of every other token but for the lease, which it takes.
+
+    A refresh of the old grant that is under way is fenced off.
+
+    Raises:
+        Fenced: the stored generation is another by now; nothing is changed.
+        NotFound: the provider is gone.
+    """
+    if session.get(Provider, token.provider_id, with_for_update=True) is None:
+        raise NotFound(f"no provider has the id {token.provider_id}")
+    parameters = {"provider_id": token.provider_id, "owner": owner}
+    if session.execute(_TAKE, parameters).scalar_one() != token.generation:
+        raise Fenced("another link of this provider was stored first; nothing was changed")
+    store(session, tokens=[token], owner=owner)
+
+
+def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool) -> None:
+    """Forgets the token and stops everything of this provider; its rows are kept."""
+    session.execute(delete(ProviderToken).where(ProviderToken.provider_id == provider_id))
+    session.execute(
+        update(Provider)
+        .where(Provider.id == provider_id)
+        .values(
+            status=ProviderStatus.UNLINKED,
+            status_reason=None,
+            access_expires_at=None,
+            grant_expires_at=None,
+            refresh_due_at=None,
+            sync_due_at=None,
+        )
+    )
+    audit.record(session, provider_id=provider_id, action="unlinked", actor=actor, detail={"revoked": revoked})
+
+
+def _target(session: Session, provider: Provider) -> LinkTarget:
+    generation = session.scalar(select(ProviderToken.generation).where(ProviderToken.provider_id == provider.id))
+    return LinkTarget(provider.id, generation or 0, _now(session))
+
+
+def _require_user(session: Session, user_id: UUID) -> None:
+    if session.get(User, user_id) is None:
+        raise NotFound(f"no user has the id {user_id}")
+
+
+def _now(session: Session) -> datetime:
+    return session.execute(select(func.clock_timestamp(type_=DateTime(timezone=True)))).scalar_one()

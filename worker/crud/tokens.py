@@ -1,0 +1,349 @@
+"""Tokens: leases, attempts and fenced writes, each one statement however many providers a batch has.
+
+Everything that a refresh writes is fenced twice: by the generation that it started from and by the lease that it holds.
+Time is the database's own, so that workers need not agree about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from worker.models import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedToken:
+    """A token that nobody else may refresh until the lease ends, as it is under that lease.
+
+    Attributes:
+        refresh_token: ciphertext.
+        unknowns: how often this generation was already presented without a known outcome.
+        leased_at: by the database's clock.
+    """
+
+    provider_id: UUID
+    provider_key: str
+    generation: int
+    refresh_token: str | None = field(repr=False)
+    key_id: str
+    lifetime_s: int | None
+    issued_at: datetime
+    refresh_failures: int
+    unknowns: int
+    leased_at: datetime
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """Of the access token; None when it does not expire."""
+        return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """A provider and its token as last committed.
+
+    Attributes:
+        generation: None when it has no token.
+        access_token: ciphertext.
+        leased: someone is refreshing it just now.
+        now: by the database's clock.
+    """
+
+    provider_id: UUID
+    provider_key: str
+    status: str
+    status_reason: str | None
+    generation: int | None
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    key_id: str | None
+    lifetime_s: int | None
+    access_expires_at: datetime | None
+    leased: bool
+    now: datetime
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """Of the access token; None when it does not expire."""
+        return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A refresh about to be sent."""
+
+    id: UUID
+    provider_id: UUID
+    generation: int
+    trigger: str
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, ready to be stored; also what the journal keeps of it.
+
+    Attributes:
+        generation: the one that was presented; what is stored is the next.
+        access_token, refresh_token: ciphertexts, bound to the next generation.
+        action: for the audit log.
+        new_grant: the user has consented anew: the grant's clock, the status and the failures start afresh.
+        sync_due_at: when given, the next sync.
+    """
+
+    provider_id: UUID
+    generation: int
+    access_token: str
+    refresh_token: str | None
+    key_id: str
+    issued_at: datetime
+    lifetime_s: int | None = None
+    scope: str | None = None
+    access_expires_at: datetime | None = None
+    refresh_due_at: datetime | None = None
+    attempt_id: UUID | None = None
+    new_grant: bool = False
+    grant_expires_at: datetime | None = None
+    external_id: str | None = None
+    sync_due_at: datetime | None = None
+    action: str = "token_refreshed"
+    actor: str = "system"
+    reason: str | None = None
+    task_id: str | None = None
+    flags: tuple[str, ...] = ()
+    audit_id: UUID = msgspec.field(default_factory=new_id)
+
+    def __repr__(self) -> str:
+        """Ciphertexts stay out of logs too."""
+        return f"NewToken(provider_id={self.provider_id}, generation={self.generation}+1)"
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lease ends without a new token.
+
+    Attributes:
+        generation: the one that was leased.
+        attempt_status, error, reason: what became of the attempt, if one was written.
+        failed: whether it counts as a failure of this provider.
+        keep_due: leave `refresh_due_at` as it is; otherwise it becomes this one's.
+        status, status_reason: the provider's new status, if it changes.
+    """
+
+    provider_id: UUID
+    generation: int
+    attempt_id: UUID | None = None
+    attempt_status: str | None = None
+    error: str | None = None
+    reason: str | None = None
+    failed: bool = False
+    keep_due: bool = False
+    refresh_due_at: datetime | None = None
+    status: str | None = None
+    status_reason: str | None = None
+    task_id: str | None = None
+    audit_id: UUID = msgspec.field(default_factory=new_id)
+
+
+# SKIP LOCKED: a row that someone is just storing is as good as leased.
+_LEASE = text(
+    """
+    WITH free AS MATERIALIZED (
+        SELECT t.provider_id FROM provider_tokens t JOIN providers p ON p.id = t.provider_id
+        WHERE t.provider_id = ANY (CAST(string_to_array(:ids, ',') AS uuid[]))
+            AND (t.lease_until IS NULL OR t.lease_until < clock_timestamp())
+            AND (p.status = 'active' OR NOT :active_only)
+        FOR UPDATE OF t SKIP LOCKED
+    )
+    UPDATE provider_tokens t
+    SET lease_owner = :owner, lease_until = clock_timestamp() + make_interval(secs => :seconds)
+    FROM free JOIN providers p ON p.id = free.provider_id
+    WHERE t.provider_id = free.provider_id
+    RETURNING t.provider_id, p.provider_key, t.generation, t.refresh_token, t.key_id, t.lifetime_s, t.issued_at,
+        p.refresh_failures, (
+            SELECT count(*) FROM token_refreshes r
+            WHERE r.provider_id = t.provider_id AND r.generation = t.generation AND r.status IN ('sent', 'unknown')
+        ) AS unknowns, clock_timestamp() AS leased_at
+    """
+)
+
+_BEGIN = text(
+    """
+    INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, started_at)
+    SELECT id, provider_id, generation, 'sent', trigger, :owner, clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, provider_id uuid, generation int, trigger text)
+    """
+)
+
+_MARK_UNKNOWN = text(
+    """
+    UPDATE token_refreshes SET status = 'unknown', reason = 'worker_lost', finished_at = clock_timestamp()
+    WHERE provider_id = :provider_id AND generation = :generation AND status = 'sent'
+    """
+)
+
+_STORE = text(
+    """
+    WITH answer AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+            provider_id uuid, generation int, access_token text, refresh_token text, key_id text,
+            issued_at timestamptz, lifetime_s int, scope text, access_expires_at timestamptz,
+            refresh_due_at timestamptz, attempt_id uuid, new_grant bool, grant_expires_at timestamptz,
+            external_id text, sync_due_at timestamptz, action text, actor text, reason text, task_id text,
+            flags jsonb, audit_id uuid
+        )
+    ), stored AS (
+        UPDATE provider_tokens t SET
+            access_token = a.access_token, refresh_token = a.refresh_token, key_id = a.key_id,
+            generation = t.generation + 1, scope = coalesce(a.scope, t.scope), lifetime_s = a.lifetime_s,
+            issued_at = a.issued_at, lease_owner = NULL, lease_until = NULL
+        FROM answer a
+        WHERE t.provider_id = a.provider_id AND t.generation = a.generation AND t.lease_owner = :owner
+        RETURNING a.*
+    ), scheduled AS (
+        UPDATE providers p SET
+            access_expires_at = s.access_expires_at,
+            refresh_due_at = s.refresh_due_at,
+            refresh_failures = 0,
+            refreshed_at = CASE WHEN s.new_grant THEN p.refreshed_at ELSE s.issued_at END,
+            grant_expires_at = CASE WHEN s.new_grant THEN s.grant_expires_at ELSE p.grant_expires_at END,
+            external_id = coalesce(s.external_id, p.external_id),
+            sync_due_at = coalesce(s.sync_due_at, p.sync_due_at),
+            sync_failures = CASE WHEN s.new_grant THEN 0 ELSE p.sync_failures END,
+            status = CASE WHEN revived THEN 'active' ELSE p.status END,
+            status_reason = CASE WHEN revived THEN NULL ELSE p.status_reason END
+        FROM (
+            -- A rotation that was given up as lost and turns up in the journal after all is not lost.
+            SELECT stored.*, stored.new_grant OR (q.status = 'needs_reauth' AND q.status_reason = 'lost_rotation')
+                AS revived
+            FROM stored JOIN providers q ON q.id = stored.provider_id
+        ) s
+        WHERE p.id = s.provider_id
+    ), attempted AS (
+        UPDATE token_refreshes r
+        SET status = 'done', error = NULL, reason = s.reason, finished_at = clock_timestamp()
+        FROM stored s WHERE r.id = s.attempt_id
+    ), audited AS (
+        INSERT INTO provider_audit_logs (id, provider_id, action, actor, reason, task_id, detail)
+        SELECT audit_id, provider_id, action, actor, reason, task_id,
+            jsonb_build_object('generation', generation + 1)
+                || CASE WHEN flags = '[]' THEN '{}' ELSE jsonb_build_object('flags', flags) END
+        FROM stored
+    )
+    SELECT provider_id FROM stored
+    """
+)
+
+_SETTLE = text(
+    """
+    WITH outcome AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+            provider_id uuid, generation int, attempt_id uuid, attempt_status text, error text, reason text,
+            failed bool, keep_due bool, refresh_due_at timestamptz, status text, status_reason text, task_id text,
+            audit_id uuid
+        )
+    ), released AS (
+        UPDATE provider_tokens t SET lease_owner = NULL, lease_until = NULL
+        FROM outcome o
+        WHERE t.provider_id = o.provider_id AND t.generation = o.generation AND t.lease_owner = :owner
+        RETURNING o.*
+    ), scheduled AS (
+        UPDATE providers p SET
+            refresh_failures = p.refresh_failures + r.failed::int,
+            refresh_due_at = CASE WHEN r.keep_due THEN p.refresh_due_at ELSE r.refresh_due_at END,
+            status = coalesce(r.status, p.status),
+            status_reason = CASE WHEN r.status IS NULL THEN p.status_reason ELSE r.status_reason END
+        FROM released r
+        -- A pause or an unlinking that came meanwhile stands.
+        WHERE p.id = r.provider_id AND p.status = 'active'
+        RETURNING p.id
+    ), attempted AS (
+        UPDATE token_refreshes r
+        SET status = o.attempt_status, error = o.error, reason = o.reason, finished_at = clock_timestamp()
+        FROM outcome o WHERE r.id = o.attempt_id AND r.status = 'sent'
+    ), audited AS (
+        INSERT INTO provider_audit_logs (id, provider_id, action, actor, reason, task_id, detail)
+        SELECT r.audit_id, r.provider_id, r.status, 'system', r.status_reason, r.task_id,
+            jsonb_build_object('generation', r.generation, 'error', r.error, 'provider_reason', r.reason)
+        FROM released r JOIN scheduled s ON s.id = r.provider_id WHERE r.status IS NOT NULL
+    )
+    SELECT provider_id FROM released
+    """
+)
+
+_READ = text(
+    """
+    SELECT p.id AS provider_id, p.provider_key, p.status, p.status_reason, t.generation, t.access_token,
+        t.refresh_token, t.key_id, t.lifetime_s, p.access_expires_at,
+        coalesce(t.lease_until > clock_timestamp(), false) AS leased, clock_timestamp() AS now
+    FROM providers p LEFT JOIN provider_tokens t ON t.provider_id = p.id
+    WHERE p.id = ANY (CAST(string_to_array(:ids, ',') AS uuid[]))
+    """
+)
+
+
+def lease(
+    session: Session, *, ids: Iterable[UUID], owner: UUID, seconds: float, active_only: bool = True
+) -> list[LeasedToken]:
+    """Leases those tokens that nobody else has, for `seconds` by the database's clock.
+
+    A token that is leased, locked, missing, or (`active_only`) whose provider is not active is left out.
+    """
+    parameters = {"ids": _joined(ids), "owner": owner, "seconds": seconds, "active_only": active_only}
+    return [LeasedToken(**row) for row in session.execute(_LEASE, parameters).mappings()]
+
+
+def begin_attempts(session: Session, *, attempts: Sequence[Attempt], owner: UUID) -> None:
+    """Writes down what is about to be sent under the lease `owner`."""
+    if attempts:
+        session.execute(_BEGIN, {"rows": _json(attempts), "owner": owner})
+
+
+def mark_unknown(session: Session, *, provider_id: UUID, generation: int) -> None:
+    """Marks the attempts that a worker left behind unfinished; only for the holder of the lease."""
+    session.execute(_MARK_UNKNOWN, {"provider_id": provider_id, "generation": generation})
+
+
+def store(session: Session, *, tokens: Sequence[NewToken], owner: UUID) -> set[UUID]:
+    """Stores new tokens: generation + 1, the provider's clocks, the attempt done, the audit row, the lease ended.
+
+    Fenced by generation and lease.
+
+    Returns:
+        Whose token was stored; the others were fenced off and nothing of theirs was written.
+    """
+    if not tokens:
+        return set()
+    return set(session.execute(_STORE, {"rows": _json(tokens), "owner": owner}).scalars())
+
+
+def settle(session: Session, *, settlements: Sequence[Settlement], owner: UUID) -> set[UUID]:
+    """Ends leases without a new token; fenced by generation and lease.
+
+    Returns:
+        Whose lease this was; of the others only the attempt was closed.
+    """
+    if not settlements:
+        return set()
+    return set(session.execute(_SETTLE, {"rows": _json(settlements), "owner": owner}).scalars())
+
+
+def read(session: Session, *, ids: Iterable[UUID]) -> dict[UUID, TokenState]:
+    """States by provider id; ids that no provider has are missing."""
+    rows = session.execute(_READ, {"ids": _joined(ids)}).mappings()
+    return {row["provider_id"]: TokenState(**row) for row in rows}
+
+
+def _joined(ids: Iterable[UUID]) -> str:
+    # One string is far cheaper to send than an array of UUIDs.
+    return ",".join(map(str, ids))
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def _json(rows: Sequence[msgspec.Struct]) -> str:
+    return _encoder.encode(rows).decode()

@@ -1,0 +1,25 @@
+"""Places where a worker stops on purpose, for crash tests alone; the settings refuse them in production.
+
+`FAILPOINTS="after_answer=kill,before_commit=stop"`: the process ends as with `kill -9`, or is suspended, whenever it
+gets there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Literal
+
+Place = Literal["before_send", "after_answer", "before_commit", "after_commit"]
+
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+def reach(failpoints: str, place: Place) -> None:
+    """Does nothing unless `failpoints` names this place."""
+    if not failpoints:
+        return
+    for entry in failpoints.split(","):
+        name, _, action = entry.strip().partition("=")
+        if name == place:
+            os.kill(os.getpid(), _SIGNALS[action])

@@ -1,0 +1,209 @@
+"""Linking a user's login, linking it anew, and ending it. Tokens pass through memory alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Protocol, cast
+from uuid import UUID, uuid4
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from worker.crud import links, tokens
+from worker.crud.links import LinkTarget
+from worker.crud.tokens import NewToken, TokenState
+from worker.errors import EncryptionError, NotFound, ProviderError, Refused, Transient, Unavailable
+from worker.integrations.base import Caller, Integration, TokenAnswer
+from worker.integrations.oauth2 import parse_callback
+from worker.models import ProviderCreate
+from worker.runtime import Runtime
+from worker.services import journal
+from worker.services.refresh_plan import seal_answer
+
+log = structlog.get_logger()
+
+
+class _Redirecting(Protocol):
+    """An integration of `link_kind` oauth."""
+
+    redirect_uri: str
+
+
+async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: str) -> str:
+    """Where the user is to consent. The state in it is random, good for one use, and expires; only its hash is kept.
+
+    Raises:
+        NotFound: no such integration or user.
+        Refused: this integration is not linked by an authorise URL, or the alias cannot be used.
+    """
+    integration = _integration(runtime, provider_key)
+    if integration.link_kind != "oauth":
+        raise Refused(f"{provider_key} is linked with a public token from its own front end")
+    provider_in = _checked(user_id, provider_key, alias)
+    state = secrets.token_urlsafe(32)
+    await runtime.db(
+        links.save_state,
+        state_hash=_hash(state),
+        provider_in=provider_in,
+        seconds=runtime.settings.link_state_seconds,
+    )
+    return integration.authorize_url(state)
+
+
+async def complete_link(runtime: Runtime, provider_key: str, *, callback_url: str) -> UUID:
+    """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
+
+    The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
+
+    Returns:
+        The provider's id.
+
+    Raises:
+        Refused: the URL is not the callback's, or its state is unknown, expired or used.
+        ProviderError: the provider did not take the code; begin again.
+        Unavailable: Postgres is away; when the token was already given, it is in the journal.
+    """
+    integration = _integration(runtime, provider_key)
+    if integration.link_kind != "oauth":
+        raise Refused(f"{provider_key} has no callback URL: it is linked with a public token")
+    callback = parse_callback(callback_url, cast("_Redirecting", integration).redirect_uri)
+    provider_in = await runtime.db(links.consume_state, state_hash=_hash(callback.state), provider_key=provider_key)
+    if provider_in is None:
+        raise Refused("this link was used before, has expired, or was not begun here: start linking again")
+    return await _link(runtime, integration, provider_in, callback.code)
+
+
+async def complete_token_link(
+    runtime: Runtime, provider_key: str, user_id: UUID, alias: str, *, public_token: str
+) -> UUID:
+    """Turns the public token of a provider's own front end into a linked provider; otherwise as `complete_link`."""
+    integration = _integration(runtime, provider_key)
+    if integration.link_kind != "token":
+        raise Refused(f"{provider_key} is linked by its authorise URL")
+    return await _link(runtime, integration, _checked(user_id, provider_key, alias), public_token.strip())
+
+
+async def unlink(runtime: Runtime, provider_id: UUID, *, actor: str = "user") -> bool:
+    """Ends a link: revoked at the provider where it has a way, its token forgotten here, its rows kept.
+
+    Returns:
+        Whether the provider confirmed the revocation.
+
+    Raises:
+        NotFound: no such provider.
+        Refused: its token is being refreshed just now.
+    """
+    owner = uuid4()
+    state = await _lease(runtime, provider_id, owner)
+    revoked = await _revoke(runtime, state)
+    await runtime.db(links.end_link, provider_id=provider_id, actor=actor, revoked=revoked)
+    log.info("unlinked", provider_id=str(provider_id), revoked=revoked)
+    return revoked
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    integration: Integration
+    answer: TokenAnswer
+    target: LinkTarget
+
+
+async def _link(runtime: Runtime, integration: Integration, provider_in: ProviderCreate, code: str) -> UUID:
+    # The provider exists before its token, so that a token that cannot be stored has a place in the journal.
+    target = await runtime.db(links.target, provider_in=provider_in)
+    caller = Caller(provider_id=target.provider_id, manual=True)
+    try:
+        async with asyncio.timeout(runtime.settings.lease_seconds):
+            answer = await integration.exchange(caller, code, now=target.now)
+    except TimeoutError:
+        raise Transient("deadline") from None
+    grant = _Grant(integration, answer, target)
+    try:
+        provider_id = await runtime.db(_store, runtime=runtime, grant=grant)
+    except Unavailable:
+        await journal.keep(runtime, _sealed(runtime, grant, target))
+        raise
+    log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
+    return provider_id
+
+
+def _store(session: Session, *, runtime: Runtime, grant: _Grant) -> UUID:
+    target = grant.target
+    if grant.answer.external_id is not None:
+        target = links.target_of_login(session, before=target, external_id=grant.answer.external_id)
+    links.store_grant(session, token=_sealed(runtime, grant, target), owner=uuid4())
+    return target.provider_id
+
+
+def _sealed(runtime: Runtime, grant: _Grant, target: LinkTarget) -> NewToken:
+    return seal_answer(
+        runtime.encryption,
+        grant.integration.refresh_policy,
+        grant.answer,
+        provider_id=target.provider_id,
+        generation=target.generation,
+        issued_at=grant.target.now,
+        new_grant=True,
+    )
+
+
+async def _lease(runtime: Runtime, provider_id: UUID, owner: UUID) -> TokenState:
+    """Waits until nobody else uses the token."""
+    give_up_at = asyncio.get_running_loop().time() + runtime.settings.lease_seconds
+    while True:
+        leased = await runtime.db(
+            tokens.lease, ids=[provider_id], owner=owner, seconds=runtime.settings.lease_seconds, active_only=False
+        )
+        state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
+        if state is None:
+            raise NotFound(f"no provider has the id {provider_id}")
+        if leased or state.generation is None:
+            return state
+        if asyncio.get_running_loop().time() >= give_up_at:
+            raise Refused(f"provider {provider_id} is being refreshed just now: try again in a minute")
+        await asyncio.sleep(0.1)
+
+
+async def _revoke(runtime: Runtime, state: TokenState) -> bool:
+    integration = runtime.integrations.get(state.provider_key)
+    if integration is None or state.generation is None or state.access_token is None:
+        return False
+    unseal, bound = runtime.encryption.unseal, (state.provider_id, state.generation, state.key_id)
+    try:
+        access = unseal(state.access_token, provider_id=bound[0], kind="access", generation=bound[1], key_id=bound[2])
+        refresh = state.refresh_token and unseal(
+            state.refresh_token, provider_id=bound[0], kind="refresh", generation=bound[1], key_id=bound[2]
+        )
+        caller = Caller(provider_id=state.provider_id, manual=True)
+        async with asyncio.timeout(runtime.settings.http_total_seconds):
+            return await integration.revoke(caller, access_token=access, refresh_token=refresh)
+    except (ProviderError, EncryptionError, TimeoutError) as error:
+        log.warning(
+            "revocation_failed",
+            provider_id=str(state.provider_id),
+            error=type(error).__name__,
+            next="the user can end the consent at the provider",
+        )
+        return False
+
+
+def _integration(runtime: Runtime, provider_key: str) -> Integration:
+    integration = runtime.integrations.get(provider_key)
+    if integration is None:
+        raise NotFound(f"no integration {provider_key} is enabled; INTEGRATIONS has: {', '.join(runtime.integrations)}")
+    return integration
+
+
+def _checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
+    try:
+        return ProviderCreate(user_id=user_id, provider_key=provider_key, alias=alias)
+    except ValidationError:
+        raise Refused("the alias must have 1 to 100 characters") from None
+
+
+def _hash(state: str) -> bytes:
+    return hashlib.sha256(state.encode()).digest()

@@ -1,0 +1,238 @@
+"""Where answers wait that could not be stored: in Redis, or failing that in a file of this machine.
+
+A rotated token exists nowhere else than in its answer. An entry is the very row that the store would have written
+(its tokens are ciphertexts bound to provider and generation), kept under provider and presented generation. It is
+applied only while the stored generation is still the one that was presented, and removed only after that commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+from redis.exceptions import RedisError
+
+from worker.crud import links, tokens
+from worker.crud.tokens import NewToken, Settlement
+from worker.errors import EncryptionError, Fenced, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+REDIS_KEY = "dashtam:journal"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(NewToken).decode
+
+
+async def keep(runtime: Runtime, token: NewToken) -> None:
+    """Keeps an answer until it can be stored.
+
+    Raises:
+        Unavailable: neither Redis nor the disk took it.
+    """
+    try:
+        await asyncio.to_thread(
+            runtime.redis.hset, REDIS_KEY, _field(token.provider_id, token.generation), _encode(token)
+        )
+        place = "redis"
+    except RedisError:
+        try:
+            await asyncio.to_thread(_spool, _spool_directory(runtime), token)
+        except OSError as error:
+            raise Unavailable(f"journal: Redis is away and the spool directory fails ({error.strerror})") from None
+        place = "spool"
+    log.warning(
+        "token_journaled",
+        provider_id=str(token.provider_id),
+        generation=token.generation + 1,
+        place=place,
+        next="stored as soon as Postgres answers",
+    )
+
+
+async def find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
+    """The answer that was kept for a presentation of this generation.
+
+    Raises:
+        Unavailable: Redis cannot be asked, so that nobody knows.
+    """
+    return await asyncio.to_thread(_find, runtime, provider_id, generation)
+
+
+async def entries(runtime: Runtime) -> list[NewToken]:
+    """All entries that this machine can see; unreadable ones are logged and stay where they are.
+
+    Raises:
+        Unavailable: Redis cannot be asked.
+    """
+    return await asyncio.to_thread(_entries, runtime)
+
+
+async def apply(runtime: Runtime, token: NewToken, *, owner: UUID) -> None:
+    """Stores an entry under a lease that the caller holds, then forgets it.
+
+    Raises:
+        EncryptionError: it is not this provider's; the entry is kept and nothing is stored.
+        Fenced: the lease or the generation is another's by now; the entry is kept.
+        Unavailable: Postgres is away; the entry is kept.
+    """
+    _check(runtime, token)
+    if not await runtime.db(tokens.store, tokens=[token], owner=owner):
+        raise Fenced("another worker has taken over; the answer stays in the journal")
+    await asyncio.to_thread(_remove, runtime, token)
+    log.info("journal_entry_stored", provider_id=str(token.provider_id), generation=token.generation + 1)
+
+
+async def drain(runtime: Runtime) -> int:
+    """Stores what waits here; what is out of date goes, what is in another's hands just now stays.
+
+    Returns:
+        How many tokens were stored.
+
+    Raises:
+        Unavailable: Redis or Postgres is away; the entries stay.
+    """
+    stored = 0
+    for token in await entries(runtime):
+        try:
+            stored += await _drain(runtime, token)
+        except (EncryptionError, Fenced) as error:
+            log.error("journal_entry_kept", provider_id=str(token.provider_id), error=str(error))
+    return stored
+
+
+async def _drain(runtime: Runtime, token: NewToken) -> bool:
+    owner, ids = uuid4(), [token.provider_id]
+    if token.new_grant:
+        return await _drain_grant(runtime, token, owner)
+    leased = await runtime.db(
+        tokens.lease, ids=ids, owner=owner, seconds=runtime.settings.lease_seconds, active_only=False
+    )
+    if leased and leased[0].generation == token.generation:
+        try:
+            await apply(runtime, token, owner=owner)
+        except EncryptionError:
+            await _release(runtime, token.provider_id, token.generation, owner)
+            raise
+        return True
+    if leased:
+        await _release(runtime, token.provider_id, leased[0].generation, owner)
+    state = (await runtime.db(tokens.read, ids=ids)).get(token.provider_id)
+    if state is None or state.generation is None or state.generation > token.generation:
+        log.info("journal_entry_outdated", provider_id=str(token.provider_id), generation=token.generation + 1)
+        await asyncio.to_thread(_remove, runtime, token)
+    return False
+
+
+async def _drain_grant(runtime: Runtime, token: NewToken, owner: UUID) -> bool:
+    _check(runtime, token)
+    try:
+        await runtime.db(links.store_grant, token=token, owner=owner)
+        stored = True
+    except (Fenced, NotFound):  # linked anew meanwhile, or gone
+        stored = False
+    await asyncio.to_thread(_remove, runtime, token)
+    return stored
+
+
+async def _release(runtime: Runtime, provider_id: UUID, generation: int, owner: UUID) -> None:
+    settlement = Settlement(provider_id=provider_id, generation=generation, keep_due=True)
+    await runtime.db(tokens.settle, settlements=[settlement], owner=owner)
+
+
+def _check(runtime: Runtime, token: NewToken) -> None:
+    for kind, ciphertext in (("access", token.access_token), ("refresh", token.refresh_token)):
+        if ciphertext is not None:
+            runtime.encryption.unseal(
+                ciphertext,
+                provider_id=token.provider_id,
+                kind=kind,
+                generation=token.generation + 1,
+                key_id=token.key_id,
+            )
+
+
+def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
+    spooled = _read_spooled(_spool_path(_spool_directory(runtime), provider_id, generation))
+    if spooled is not None:
+        return spooled
+    try:
+        raw = cast("bytes | None", runtime.redis.hget(REDIS_KEY, _field(provider_id, generation)))
+    except RedisError:
+        raise Unavailable("journal: Redis is away, so that an answer may be waiting there unseen") from None
+    return None if raw is None else _read(raw, "redis")
+
+
+def _entries(runtime: Runtime) -> list[NewToken]:
+    directory = _spool_directory(runtime)
+    found = [_read_spooled(path) for path in directory.glob("*.json")] if directory.is_dir() else []
+    try:
+        kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
+    except RedisError:
+        raise Unavailable("journal: Redis is away; its entries stay there") from None
+    found += [_read(raw, "redis") for raw in kept.values()]
+    return [token for token in found if token is not None]
+
+
+def _remove(runtime: Runtime, token: NewToken) -> None:
+    _spool_path(_spool_directory(runtime), token.provider_id, token.generation).unlink(missing_ok=True)
+    try:
+        runtime.redis.hdel(REDIS_KEY, _field(token.provider_id, token.generation))
+    except RedisError:
+        log.warning("journal_entry_left", provider_id=str(token.provider_id), next="removed by the next drain")
+
+
+def _read(raw: bytes, place: str) -> NewToken | None:
+    try:
+        return _decode(raw)
+    except msgspec.MsgspecError:
+        log.error("journal_entry_unreadable", place=place, kept="the entry", next="look at it, then remove it by hand")
+        return None
+
+
+def _field(provider_id: UUID, generation: int) -> str:
+    return f"{provider_id}.{generation}"
+
+
+def _spool_directory(runtime: Runtime) -> Path:
+    return runtime.settings.home / "spool"
+
+
+def _spool_path(directory: Path, provider_id: UUID, generation: int) -> Path:
+    return directory / f"{_field(provider_id, generation)}.json"
+
+
+def _read_spooled(path: Path) -> NewToken | None:
+    try:
+        return _read(path.read_bytes(), path.name)
+    except FileNotFoundError:  # there is none, or it was drained just now
+        return None
+
+
+def _spool(directory: Path, token: NewToken) -> None:
+    """Readable by its owner alone, and on the disk before it is in its place."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = directory / f".{uuid4().hex}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_encode(token))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(_spool_path(directory, token.provider_id, token.generation))
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,93 @@
+"""What a refresh that brought no token means for its provider: one table, read from the top. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from worker.crud.tokens import LeasedToken, Settlement
+from worker.errors import (
+    AppMisconfigured,
+    BadPayload,
+    OutcomeUnknown,
+    ProviderError,
+    RateLimited,
+    ReauthRequired,
+    Scope,
+)
+from worker.models.vocabulary import AttemptStatus, ProviderStatus
+from worker.services import due
+from worker.services.token_results import Outcome, RefreshResult
+
+LOST_ROTATION = "lost_rotation"
+"""The provider may have rotated the token without our learning the new one."""
+
+_SHARED_SCOPES = (Scope.APP, Scope.INSTITUTION)
+
+
+def may_have_rotated(error: ProviderError) -> bool:
+    """Whether the refresh token may be used up although we have no new one.
+
+    True of everything that left us without a readable answer, and of answers whose token we will not use.
+    """
+    return isinstance(error, OutcomeUnknown) or (isinstance(error, BadPayload) and error.reason != "redirect_refused")
+
+
+def settle_failure(
+    leased: LeasedToken, error: ProviderError, *, now: datetime, attempt_id: UUID | None, task_id: str | None = None
+) -> Settlement:
+    """How the lease ends after `error`.
+
+    Args:
+        leased: as it was when the attempt began.
+        error: what the integration raised.
+        now: by the database's clock.
+        attempt_id: the attempt that was written, if any.
+        task_id: for the audit log.
+    """
+    failures = leased.refresh_failures
+    status, attempt_status = None, AttemptStatus.FAILED
+    reason, due_at, failed = error.reason, None, False
+    if isinstance(error, ReauthRequired):
+        # Refused on the retry after an unknown outcome: the first call did rotate, and its answer is lost.
+        status, reason = ProviderStatus.NEEDS_REAUTH, LOST_ROTATION if leased.unknowns else error.reason
+    elif may_have_rotated(error):
+        attempt_status = AttemptStatus.UNKNOWN
+        if leased.unknowns:
+            status, reason = ProviderStatus.NEEDS_REAUTH, LOST_ROTATION
+        else:
+            due_at = now + due.RETRY_UNKNOWN_AFTER
+    elif isinstance(error, RateLimited):
+        attempt_status = AttemptStatus.DEFERRED
+        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, not_before=error.retry_at)
+    else:
+        # Trouble that all logins share says nothing about this one.
+        failed = error.scope not in _SHARED_SCOPES and not isinstance(error, AppMisconfigured)
+        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, not_before=error.retry_at)
+    return Settlement(
+        provider_id=leased.provider_id,
+        generation=leased.generation,
+        attempt_id=attempt_id,
+        attempt_status=attempt_status,
+        error=error.kind,
+        reason=error.reason,
+        failed=failed,
+        refresh_due_at=due_at,
+        status=status,
+        status_reason=reason if status else None,
+        task_id=task_id,
+    )
+
+
+_OUTCOMES = {
+    AttemptStatus.FAILED: Outcome.FAILED,
+    AttemptStatus.UNKNOWN: Outcome.UNKNOWN,
+    AttemptStatus.DEFERRED: Outcome.DEFERRED,
+}
+
+
+def result_of(settlement: Settlement, error: ProviderError) -> RefreshResult:
+    """The result that a settled failure is reported as."""
+    if settlement.status == ProviderStatus.NEEDS_REAUTH:
+        return RefreshResult(Outcome.NEEDS_REAUTH, ReauthRequired(settlement.status_reason or error.reason))
+    return RefreshResult(_OUTCOMES[AttemptStatus(settlement.attempt_status or AttemptStatus.FAILED)], error)

@@ -1,0 +1,162 @@
+"""What is decided about a leased token before anything is sent, and how an answer becomes the row to store. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from worker.crud.tokens import LeasedToken, NewToken, Settlement
+from worker.errors import EncryptionError, Unsupported
+from worker.integrations.base import Integration, RefreshPolicy, TokenAnswer
+from worker.models import new_id
+from worker.services import due
+from worker.services.encryption import EncryptionService
+from worker.services.token_results import Outcome, RefreshResult
+
+
+@dataclass(slots=True)
+class Call:
+    """A refresh token about to be presented, for the first time or for the one retry."""
+
+    leased: LeasedToken
+    refresh_token: str = field(repr=False)
+    policy: RefreshPolicy
+    attempt_id: UUID = field(default_factory=new_id)
+    begun: float = field(default_factory=time.monotonic)
+
+    def now(self) -> datetime:
+        """By the database's clock, whatever this machine's says."""
+        return self.leased.leased_at + timedelta(seconds=time.monotonic() - self.begun)
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Why nothing is sent, and how the lease ends."""
+
+    settlement: Settlement
+    result: RefreshResult
+
+
+def plan(
+    leased: LeasedToken,
+    *,
+    integrations: Mapping[str, Integration],
+    encryption: EncryptionService,
+    force: bool,
+    stale_generation: int | None,
+) -> Call | NotSent:
+    """Whether the token is presented: it must be due, or wanted anew, and its ciphertext must be its own."""
+    integration = integrations.get(leased.provider_key)
+    policy = integration.refresh_policy if integration else None
+    if policy is None or leased.refresh_token is None:
+        settlement = _settled(leased, keep_due=integration is None)
+        return NotSent(settlement, RefreshResult(Outcome.UNSUPPORTED, Unsupported("no_refresh")))
+    due_at = due.refresh_due_at(
+        policy,
+        provider_id=leased.provider_id,
+        generation=leased.generation,
+        issued_at=leased.issued_at,
+        lifetime=leased.lifetime,
+    )
+    wanted = force or leased.unknowns > 0 or leased.generation == stale_generation
+    if not wanted and (due_at is None or due_at > leased.leased_at):
+        return NotSent(_settled(leased, refresh_due_at=due_at), RefreshResult(Outcome.FRESH))
+    try:
+        value = encryption.unseal(
+            leased.refresh_token,
+            provider_id=leased.provider_id,
+            kind="refresh",
+            generation=leased.generation,
+            key_id=leased.key_id,
+        )
+    except EncryptionError as error:
+        return unreadable(leased, error)
+    return Call(leased, value, policy)
+
+
+def unreadable(leased: LeasedToken, error: EncryptionError) -> NotSent:
+    """Nothing is sent and nothing is given up: a key may come back, an operator may look."""
+    failures = leased.refresh_failures + 1
+    retry_at = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=failures)
+    return NotSent(_settled(leased, failed=True, refresh_due_at=retry_at), RefreshResult(Outcome.FAILED, error))
+
+
+def _settled(
+    leased: LeasedToken, *, refresh_due_at: datetime | None = None, keep_due: bool = False, failed: bool = False
+) -> Settlement:
+    return Settlement(
+        provider_id=leased.provider_id,
+        generation=leased.generation,
+        refresh_due_at=refresh_due_at,
+        keep_due=keep_due,
+        failed=failed,
+    )
+
+
+def seal_answer(
+    encryption: EncryptionService,
+    policy: RefreshPolicy | None,
+    answer: TokenAnswer,
+    *,
+    provider_id: UUID,
+    generation: int,
+    issued_at: datetime,
+    kept_refresh_token: str | None = None,
+    attempt_id: UUID | None = None,
+    task_id: str | None = None,
+    new_grant: bool = False,
+) -> NewToken:
+    """An answer as the row to store: its tokens encrypted and bound to the generation after `generation`.
+
+    Args:
+        encryption: writes with its first key.
+        policy: the integration's.
+        answer: of an exchange or a refresh.
+        provider_id: whose.
+        generation: the stored one, that was presented; 0 before the first.
+        issued_at: not after the provider's own moment of issue, by the database's clock.
+        kept_refresh_token: stays in use when the answer has none.
+        attempt_id: the attempt that it answers.
+        task_id: for the audit log.
+        new_grant: the answer is of an exchange: the user has consented anew, and a first sync is due at once.
+    """
+    next_generation = generation + 1
+    refresh_token = answer.refresh_token or kept_refresh_token
+    lifetime = answer.lifetime
+    due_at = due.refresh_due_at(
+        policy if refresh_token else None,
+        provider_id=provider_id,
+        generation=next_generation,
+        issued_at=issued_at,
+        lifetime=lifetime,
+    )
+    return NewToken(
+        provider_id=provider_id,
+        generation=generation,
+        access_token=encryption.seal(
+            answer.access_token, provider_id=provider_id, kind="access", generation=next_generation
+        ),
+        refresh_token=encryption.seal(
+            refresh_token, provider_id=provider_id, kind="refresh", generation=next_generation
+        )
+        if refresh_token
+        else None,
+        key_id=encryption.key_id,
+        issued_at=issued_at,
+        lifetime_s=None if lifetime is None else max(1, int(lifetime.total_seconds())),
+        scope=answer.scope,
+        access_expires_at=None if lifetime is None else issued_at + lifetime,
+        refresh_due_at=due_at,
+        attempt_id=attempt_id,
+        task_id=task_id,
+        flags=answer.flags,
+        new_grant=new_grant,
+        grant_expires_at=answer.grant_expires_at if new_grant else None,
+        external_id=answer.external_id if new_grant else None,
+        sync_due_at=issued_at if new_grant else None,
+        action="linked" if new_grant else "token_refreshed",
+        actor="user" if new_grant else "system",
+    )
