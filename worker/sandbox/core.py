@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -59,13 +60,17 @@ class Login:
         self.profile = profile
         self.spec = spec
         self.sandbox = sandbox
-        self.random = random.Random(f"{sandbox.seed}/{name}")  # noqa: S311 - made-up data that must repeat
         self.served = Served()
         self.not_ready_left = spec.not_ready_calls
         self.forced_restarts = 0
         self.visible_from: date | None = None
         self.broken: str | None = None
         self._ledger: Ledger | None = None
+
+    @cached_property
+    def random(self) -> random.Random:
+        """The login's own chance, so that its books depend on no other login's."""
+        return random.Random(f"{self.sandbox.seed}/{self.name}")  # noqa: S311 - made-up data that must repeat
 
     @property
     def ledger(self) -> Ledger:

@@ -111,6 +111,11 @@ class Account:
     verbatim: list[bytes] = field(default_factory=list)
     verbatim_holdings: list[bytes] = field(default_factory=list)
 
+    def between(self, first: datetime, last: datetime) -> list[Transaction]:
+        """The rows from `first` to `last`, both included, oldest first."""
+        start = bisect.bisect_left(self.by_time, first, key=_moment)
+        return self.by_time[start : bisect.bisect_right(self.by_time, last, lo=start, key=_moment)]
+
     @property
     def mask(self) -> str:
         """The last four digits of the number."""

@@ -63,7 +63,7 @@ class Request:
         if self._json is None:
             try:
                 value = msgspec.json.decode(self.body) if self.body else {}
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 value = {}
             self._json = value if isinstance(value, dict) else {}
         return self._json

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.unit.sandbox.asking import ask, form_request, get_request, plaid_request
 from worker.sandbox.core import LoginSpec, Sandbox
@@ -206,3 +208,69 @@ def test_served_counts_what_the_client_holds(sandbox: Sandbox) -> None:
     login.ledger.remove(login.ledger.transactions[min(first)])
     get(sandbox, path, token, **every)
     assert login.served.transactions == first - {min(first)}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+PLAID_PATHS = (
+    "/link/token/create",
+    "/sandbox/public_token/create",
+    "/item/public_token/exchange",
+    "/institutions/get_by_id",
+    "/item/get",
+    "/accounts/get",
+    "/transactions/sync",
+    "/investments/holdings/get",
+    "/investments/transactions/get",
+)
+PLAID_FIELDS = (
+    "options",
+    "cursor",
+    "count",
+    "start_date",
+    "end_date",
+    "institution_id",
+    "public_token",
+    "access_token",
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(PLAID_PATHS),
+    body=st.dictionaries(st.sampled_from(PLAID_FIELDS), JSON, max_size=4),
+    option=st.dictionaries(st.sampled_from(("account_ids", "account_id", "count", "offset", "days_requested")), JSON),
+)
+def test_plaid_answers_any_json_with_data_or_a_published_error(
+    sandbox: Sandbox, path: str, body: dict[str, Any], option: dict[str, Any]
+) -> None:
+    profile = sandbox.profiles["plaid"]
+    fields = {"access_token": profile.mint(sandbox.logins["plaid-1"])["access_token"], "options": option} | body
+    keys = {b"plaid-client-id": b"sandbox-client", b"plaid-secret": b"sandbox-secret"}
+    answer = ask(profile, Request("POST", path, "", keys, json.dumps(fields).encode()))
+    assert answer.status == 200 or parsed(answer)["error_code"]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(
+        ["/v1/oauth/authorize", "/v1/oauth/token", "/trader/v1/accounts", "/trader/v1/accounts/x/transactions"]
+    )
+    | st.text(max_size=10),
+    query=st.text(max_size=30),
+    body=st.binary(max_size=30),
+)
+def test_schwab_answers_anything(sandbox: Sandbox, path: str, query: str, body: bytes) -> None:
+    token = access(sandbox)
+    for method in ("GET", "POST"):
+        request = Request(method, path, query, {b"authorization": f"Bearer {token}".encode()}, body)
+        assert 200 <= ask(sandbox.profiles["schwab"], request).status < 500
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_plaid_body_that_is_no_object_has_no_credentials(sandbox: Sandbox, body: bytes) -> None:
+    answer = ask(sandbox.profiles["plaid"], Request("POST", "/accounts/get", "", {}, body))
+    assert parsed(answer)["error_code"] == "INVALID_API_KEYS"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class PlaidProfile:
         self._of_login: dict[str, _Item] = {}
         self._public: dict[str, tuple[str, float]] = {}
         self._serial = 0
+        self._windows: dict[str, tuple[object, list[Transaction]]] = {}
         self._open: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "/link/token/create": self._link_token,
             "/sandbox/public_token/create": self._public_token,
@@ -139,7 +140,7 @@ class PlaidProfile:
         return json_answer(200, {"link_token": token, "expiration": expires, "request_id": self._request_id()})
 
     def _public_token(self, body: dict[str, Any]) -> Answer:
-        options = body.get("options") or {}
+        options = _options(body)
         wanted = _text(options, "override_username")
         mine = [name for name, login in self._sandbox.logins.items() if login.profile is self]
         name = wanted or next((n for n in mine if n not in self._of_login), mine[0] if mine else "")
@@ -249,7 +250,7 @@ class PlaidProfile:
         return Answer(200, wire.document(**members, request_id=self._request_id()), [JSON_HEADER])
 
     def _transactions_sync(self, item: _Item, body: dict[str, Any]) -> Answer:
-        login, options = item.login, body.get("options") or {}
+        login, options = item.login, _options(body)
         count = _whole(body, "count", 100, 1, 500)
         text, stream = _text(body, "cursor"), _text(options, "account_id")
         accounts = [a for a in login.ledger.open_accounts() if books.in_feed(a) and stream in ("", a.id)]
@@ -306,7 +307,7 @@ class PlaidProfile:
         )
 
     def _investments(self, item: _Item, body: dict[str, Any]) -> Answer:
-        login, options = item.login, body.get("options") or {}
+        login, options = item.login, _options(body)
         first, last = _day(body, "start_date"), _day(body, "end_date")
         if last < first or (last - first).days > _MAX_INVESTMENT_DAYS:
             raise PlaidError("INVALID_FIELD", "start_date and end_date must be at most 24 months apart")
@@ -316,11 +317,7 @@ class PlaidProfile:
         if login.not_ready_left and options.get("async_update"):
             login.not_ready_left -= 1
             raise PlaidError("PRODUCT_NOT_READY")
-        rows = sorted(
-            (row for a in accounts for row in a.by_time if first <= row.date <= last),
-            key=lambda row: (row.moment, row.id),
-            reverse=True,
-        )
+        rows = self._newest_first(login, accounts, first, last)
         page = rows[offset : offset + count]
         named = {row.security.id: row.security for row in page if row.security}
         day = self._sandbox.clock.today().isoformat()
@@ -337,6 +334,16 @@ class PlaidProfile:
             item=self._item(item),
             is_investments_fallback_item=False,
         )
+
+    def _newest_first(self, login: Login, accounts: list[Account], first: date, last: date) -> list[Transaction]:
+        # Paging by offset asks for the same window again and again; it is sorted once while the books stand still.
+        key = (login.ledger.head, first, last, tuple(account.id for account in accounts))
+        if login.name not in self._windows or self._windows[login.name][0] != key:
+            start, end = datetime.combine(first, time.min, UTC), datetime.combine(last, time.max, UTC)
+            rows = [row for a in accounts for row in a.between(start, end)]
+            rows.sort(key=lambda row: (row.moment, row.id), reverse=True)
+            self._windows[login.name] = (key, rows)
+        return self._windows[login.name][1]
 
     def _investing(self, login: Login, body: dict[str, Any]) -> list[Account]:
         accounts = [account for account in _chosen(login, body) if account.type == "investment"]
@@ -391,6 +398,11 @@ def _text(body: dict[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _options(body: dict[str, Any]) -> dict[str, Any]:
+    value = body.get("options")
+    return value if isinstance(value, dict) else {}
+
+
 def _whole(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
     value = body.get(name, default)
     if not isinstance(value, int) or not low <= value <= high:
@@ -409,11 +421,11 @@ def _day(body: dict[str, Any], name: str) -> date:
 
 
 def _chosen(login: Login, body: dict[str, Any]) -> list[Account]:
-    wanted = (body.get("options") or {}).get("account_ids")
+    wanted = _options(body).get("account_ids")
     accounts = login.ledger.open_accounts()
     if wanted is None:
         return accounts
     known = {account.id for account in accounts}
-    if not isinstance(wanted, list) or not set(wanted) <= known:
+    if not isinstance(wanted, list) or not all(isinstance(name, str) and name in known for name in wanted):
         raise PlaidError("INVALID_ACCOUNT_ID")
     return [account for account in accounts if account.id in wanted]

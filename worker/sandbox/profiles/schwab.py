@@ -244,10 +244,8 @@ class SchwabProfile:
         symbol = given.get("symbol")
         rows = [
             row
-            for row in reversed(account.by_time)
-            if start <= row.moment <= end
-            and row.kind in kinds
-            and (symbol is None or (row.security is not None and row.security.symbol == symbol))
+            for row in reversed(account.between(start, end))
+            if row.kind in kinds and (symbol is None or (row.security is not None and row.security.symbol == symbol))
         ][:_MAX_ROWS]
         served = login.served
         served.transactions.difference_update(row.id for row in account.removed if start <= row.moment <= end)
