@@ -1,0 +1,291 @@
+"""The apply engine: brings the stored rows of any noun into line with what a page lists, at the least cost.
+
+What is stored is told apart from what is listed by content hash, in one query per page; unchanged rows are neither
+sent back nor written. New rows go in by a direct COPY, changed ones by one UPDATE. Where Postgres refuses a group (a
+concurrent insert, a value that no column takes), the group is taken apart in savepoints until only what cannot be
+stored is left over. Works inside the caller's transaction, which must have begun.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+Row = tuple[Any, ...]
+"""A row's values in the order of its noun's columns; uuid and bytea columns as `bytes`."""
+
+Connection = psycopg.Connection[Any]
+
+_SEPARATOR = "\x1f"
+_unsafe_in_keys = re.compile(r"[\x00-\x1f\ud800-\udfff]").search
+_REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A table as the engine sees it.
+
+    Attributes:
+        name: of the table, and of the noun in a run's counts.
+        columns: Postgres type of each column that rows carry; `id` comes first, then `scope`, then `key`.
+        scope: column of what the key is unique within; None when the key is unique by itself.
+        key: column with the provider's own id.
+        kept: columns that a change leaves as they are, besides `id`.
+        snapshots: a row that differs from the latest one of its scope is added beside it and changes nothing.
+    """
+
+    name: str
+    columns: dict[str, str]
+    scope: str | None
+    key: str
+    kept: frozenset[str] = field(default=frozenset())
+    snapshots: bool = False
+
+    @cached_property
+    def copy_statement(self) -> sql.Composed:
+        """COPY of new rows."""
+        return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+            sql.Identifier(self.name), _names(self.columns)
+        )
+
+    @cached_property
+    def copy_types(self) -> list[str]:
+        """A uuid's binary form is its sixteen bytes: sent as such, it needs no object per value."""
+        return ["bytea" if kind == "uuid" else kind for kind in self.columns.values()]
+
+    @cached_property
+    def diff_statement(self) -> sql.Composed:
+        """Place and stored id of every entry that is not stored as listed. One index probe per entry."""
+        if self.snapshots:
+            stored = (
+                "LEFT JOIN LATERAL (SELECT id, content_hash FROM {table} WHERE {scope} = listed.scope"
+                " ORDER BY taken_at DESC LIMIT 1) stored ON true"
+            )
+        elif self.scope is None:
+            stored = "LEFT JOIN {table} stored ON stored.{key} = listed.key"
+        else:
+            stored = "LEFT JOIN {table} stored ON stored.{scope} = listed.scope AND stored.{key} = listed.key"
+        listed = sql.SQL(
+            "SELECT listed.place, stored.id"
+            " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f'))"
+            " WITH ORDINALITY AS listed(scope, key, place) "
+        )
+        unlike = sql.SQL(
+            " WHERE stored.content_hash IS DISTINCT FROM substring(%b::bytea, (listed.place::int - 1) * 16 + 1, 16)"
+        )
+        joined = sql.SQL(stored).format(
+            table=sql.Identifier(self.name), scope=sql.Identifier(self.scope or "id"), key=sql.Identifier(self.key)
+        )
+        return sql.Composed([listed, joined, unlike])
+
+    @cached_property
+    def update_statement(self) -> sql.Composed:
+        """Changed rows, by id: a key may change too."""
+        changing = [name for name in self.columns if name != "id" and name not in self.kept]
+        return sql.SQL("UPDATE {table} SET {changes} FROM {rows} WHERE {table}.id = listed.id").format(
+            table=sql.Identifier(self.name),
+            changes=sql.SQL(", ").join(
+                sql.SQL("{} = listed.{}").format(sql.Identifier(name), sql.Identifier(name)) for name in changing
+            ),
+            rows=self._rows,
+        )
+
+    @cached_property
+    def upsert_statement(self) -> sql.Composed:
+        """New rows, should one of them exist by now."""
+        if self.snapshots:
+            return sql.SQL("INSERT INTO {table} ({names}) SELECT {names} FROM {rows}").format(
+                table=sql.Identifier(self.name), names=_names(self.columns), rows=self._rows
+            )
+        changing = [name for name in self.columns if name not in ("id", self.scope, self.key) and name not in self.kept]
+        target = [self.key] if self.scope is None else [self.scope, self.key]
+        return sql.SQL(
+            "INSERT INTO {table} ({names}) SELECT {names} FROM {rows} ON CONFLICT ({target}) DO UPDATE SET {changes}"
+        ).format(
+            table=sql.Identifier(self.name),
+            names=_names(self.columns),
+            rows=self._rows,
+            target=_names(target),
+            changes=sql.SQL(", ").join(
+                sql.SQL("{} = EXCLUDED.{}").format(sql.Identifier(name), sql.Identifier(name)) for name in changing
+            ),
+        )
+
+    @cached_property
+    def _rows(self) -> sql.Composed:
+        # One parameter for all rows: adapting them value by value, or as arrays, costs several times as much.
+        types = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # type: ignore[arg-type, unused-ignore]
+            for name, kind in self.columns.items()
+        )
+        return sql.SQL("jsonb_to_recordset(%s::jsonb) AS listed({})").format(types)
+
+
+def _names(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+class Entry(NamedTuple):
+    """One listed record: where it belongs, its key, and its content hash of 16 bytes."""
+
+    scope: bytes
+    key: str
+    hash: bytes
+
+
+NO_SCOPE = bytes(16)
+
+
+class Differing(NamedTuple):
+    """An entry that is not stored as listed: its place among the entries, and the stored row's id if there is one."""
+
+    place: int
+    stored_id: bytes | None
+
+
+def is_safe_key(key: str) -> bool:
+    """Whether a provider's id can be stored: without control characters and lone surrogates, and not empty."""
+    return bool(key) and len(key) <= 512 and not _unsafe_in_keys(key)
+
+
+def diff(connection: Connection, noun: Noun, entries: Sequence[Entry]) -> list[Differing]:
+    """Entries that are new or changed; their keys must be safe and unlike each other."""
+    if not entries:
+        return []
+    scopes, keys, hashes = zip(*entries, strict=True)
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(
+            noun.diff_statement,
+            (_SEPARATOR.join([scope.hex() for scope in scopes]), _SEPARATOR.join(keys), b"".join(hashes)),
+        )
+        return [Differing(place - 1, stored.bytes if stored else None) for place, stored in cursor.fetchall()]
+
+
+class Refusal(NamedTuple):
+    """A row that Postgres does not take, and the name of its error."""
+
+    row: Row
+    reason: str
+
+
+def write(connection: Connection, noun: Noun, *, new: Sequence[Row] = (), changed: Sequence[Row] = ()) -> list[Refusal]:
+    """Stores rows; returns those that no column takes. `changed` rows carry the stored id."""
+    refused: list[Refusal] = []
+    if new:
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                _copy(cursor, noun, new)
+        except _REFUSALS:
+            refused += _in_parts(connection, noun, new, changing=False)
+    if changed:
+        refused += _in_parts(connection, noun, changed, changing=True)
+    return refused
+
+
+def _copy(cursor: psycopg.Cursor[Any], noun: Noun, rows: Sequence[Row]) -> None:
+    with cursor.copy(noun.copy_statement) as copy:
+        copy.set_types(noun.copy_types)
+        write_row = copy.write_row
+        for row in rows:
+            write_row(row)
+
+
+def _in_parts(connection: Connection, noun: Noun, rows: Sequence[Row], *, changing: bool) -> list[Refusal]:
+    statement = noun.update_statement if changing else noun.upsert_statement
+    try:
+        with connection.transaction():
+            connection.execute(statement, (_as_json(noun, rows),))
+    except _REFUSALS as error:
+        if len(rows) == 1:
+            return [Refusal(rows[0], type(error).__name__)]
+        middle = len(rows) // 2
+        return [
+            *_in_parts(connection, noun, rows[:middle], changing=changing),
+            *_in_parts(connection, noun, rows[middle:], changing=changing),
+        ]
+    return []
+
+
+def _as_json(noun: Noun, rows: Sequence[Row]) -> str:
+    kinds = list(noun.columns.items())
+    return msgspec.json.encode(
+        [
+            {
+                name: value if type(value) is not bytes else (value.hex() if kind == "uuid" else "\\x" + value.hex())
+                for (name, kind), value in zip(kinds, row, strict=True)
+            }
+            for row in rows
+        ]
+    ).decode()
+
+
+class Listed(NamedTuple):
+    """A record that is ready to be stored: its entry and its row without the id."""
+
+    entry: Entry
+    values: Row
+
+
+class Outcome(NamedTuple):
+    """What became of a page's records of one noun."""
+
+    added: int
+    changed: int
+    unchanged: int
+    refused: list[Refusal]
+
+
+def apply(connection: Connection, noun: Noun, listed: Sequence[Listed]) -> Outcome:
+    """Stores records that are cheap to read; transactions, which are not, are read between `diff` and `write`."""
+    differing = diff(connection, noun, [record.entry for record in listed])
+    ids = iter(new_ids(len(differing)))
+    new: list[Row] = []
+    changed: list[Row] = []
+    for place, stored_id in differing:
+        if stored_id is None or noun.snapshots:
+            new.append((next(ids), *listed[place].values))
+        else:
+            changed.append((stored_id, *listed[place].values))
+    refused = write(connection, noun, new=new, changed=changed)
+    known = {row[0] for row in changed}
+    lost_changes = sum(refusal.row[0] in known for refusal in refused)
+    return Outcome(
+        added=len(new) - (len(refused) - lost_changes),
+        changed=len(changed) - lost_changes,
+        unchanged=len(listed) - len(differing),
+        refused=refused,
+    )
+
+
+def new_ids(count: int) -> list[bytes]:
+    """UUIDs of version 7 in rising order, so that a bulk load fills index pages in order."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = os.urandom(8 * count)
+    ids = []
+    for place in range(count):
+        moment, within = milliseconds + (place >> 12), place & 0xFFF
+        head = (moment << 16 | 0x7000 | within).to_bytes(8, "big")
+        tail = random[place * 8 : place * 8 + 8]
+        ids.append(head + bytes((tail[0] & 0x3F | 0x80,)) + tail[1:])
+    return ids
+
+
+def driver(session: Any) -> Connection:
+    """The session's own psycopg connection, in the session's transaction."""
+    connection: Connection = session.connection().connection.driver_connection
+    return connection
+
+
+def as_id(value: bytes) -> UUID:
+    """A row's id as an object."""
+    return UUID(bytes=value)

@@ -1,0 +1,56 @@
+"""Cursors: where each feed of a provider stands, and how a pagination loop is begun, ended and undone."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from worker.crud.apply import driver
+from worker.models import SyncCursor, Transaction
+
+
+def read_cursors(session: Session, *, provider_id: UUID) -> dict[str, str]:
+    """Committed cursor of each feed."""
+    rows = session.execute(select(SyncCursor.feed, SyncCursor.cursor).where(SyncCursor.provider_id == provider_id))
+    return {feed: cursor for feed, cursor in rows if cursor}
+
+
+def forget_cursors(session: Session, *, provider_id: UUID, keep: frozenset[str]) -> None:
+    """Puts all feeds but `keep` back to their beginning; rows stay, and cost nothing when they are listed again."""
+    session.execute(delete(SyncCursor).where(SyncCursor.provider_id == provider_id, SyncCursor.feed.not_in(keep)))
+
+
+def restart_loop(session: Session, *, provider_id: UUID, feed: str) -> bool:
+    """Undoes all that the open loop of a feed did, and puts the feed back to where the loop began.
+
+    The caller holds the run's fence. False when no loop was open, so that there was nothing to undo.
+    """
+    cursor = session.get(SyncCursor, (provider_id, feed))
+    if cursor is None or cursor.loop_id is None:
+        return False
+    loop_id = cursor.loop_id
+    connection = driver(session)
+    connection.execute(
+        "DELETE FROM transactions t USING accounts a"
+        " WHERE a.provider_id = %s AND t.account_id = a.id AND t.loop_id = %s",
+        (provider_id, loop_id),
+    )
+    connection.execute(_PUT_BACK, (loop_id,))
+    connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (loop_id,))
+    if cursor.loop_cursor:
+        cursor.cursor, cursor.loop_cursor, cursor.loop_id = cursor.loop_cursor, None, None
+    else:
+        session.delete(cursor)
+    session.flush()
+    return True
+
+
+_COLUMNS = [column.name for column in Transaction.__table__.columns if column.name != "id"]
+_PUT_BACK = (  # a row that the loop changed exists still: what it deleted above it had inserted itself
+    "UPDATE transactions t SET "  # noqa: S608 - names of our own columns
+    + ", ".join(f"{name} = b.{name}" for name in _COLUMNS)
+    + " FROM sync_undo u, jsonb_populate_record(NULL::transactions, u.before) b"
+    " WHERE u.loop_id = %s AND t.id = u.transaction_id"
+)

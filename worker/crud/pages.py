@@ -1,0 +1,180 @@
+"""One page into the tables: rows, cursor and counts in one transaction, fenced by the run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from worker.crud import accounts, cursors, quarantine, runs
+from worker.crud.apply import driver
+from worker.crud.holdings import apply_holdings
+from worker.crud.transactions import apply_transactions
+from worker.crud.work import Rules, RunKey, Tally, Work
+from worker.errors import BadPayload, Fenced, ProviderError
+from worker.models import new_id, sync_seen
+from worker.models.pages import Page
+
+
+class PageApplied(NamedTuple):
+    """What a page did.
+
+    Attributes:
+        loop: name of the pagination loop that the page belongs to; None outside of one.
+    """
+
+    tally: Tally
+    problems: list[ProviderError]
+    cancel_requested: bool
+    loop: UUID | None
+
+
+class _Place(NamedTuple):
+    """Where a feed stands before a page, and the loop that the page belongs to."""
+
+    cancel_requested: bool
+    cursor: str | None
+    loop_cursor: str | None
+    loop_id: UUID | None
+
+
+def apply_page(session: Session, *, run: RunKey, page: Page, rules: Rules, now: datetime, tally: Tally) -> PageApplied:
+    """Applies one page.
+
+    Lock: the run's row, which fences every other worker. Replaying a page writes nothing but the run's own counters.
+    `tally` is of the run's earlier pages; the run's row shows it together with this page's.
+
+    Raises:
+        Fenced: the run is not this worker's any more; nothing was written.
+        BadPayload: the page's cursor leads back to where it came from.
+    """
+    place = _enter(session, run, page)
+    work = Work(
+        session=session,
+        run=run,
+        rules=rules,
+        now=now,
+        accounts={},
+        loop_id=place.loop_id.bytes if place.loop_id else None,
+    )
+    work.accounts = accounts.read_account_ids(work)
+    if page.accounts or page.accounts_complete:
+        accounts.apply_accounts(work, page)
+    if page.balances:
+        accounts.apply_balances(work, page)
+    if page.holdings or page.holdings_complete_for:
+        apply_holdings(work, page)
+    if page.transactions or page.removals or page.windows:
+        apply_transactions(work, page)
+    quarantine.keep(work, [*page.rejects, *work.rejects])
+    quarantine.resolve_stored(work)
+    _leave(work, page, place, Tally(tally + work.tally))
+    return PageApplied(work.tally, [*page.problems, *work.problems], place.cancel_requested, place.loop_id)
+
+
+def _enter(session: Session, run: RunKey, page: Page) -> _Place:
+    row = (
+        driver(session)
+        .execute(
+            "SELECT r.cancel_requested, c.cursor, c.loop_cursor, c.loop_id FROM sync_runs r"
+            " LEFT JOIN sync_cursors c ON c.provider_id = r.provider_id AND c.feed = %s"
+            " WHERE r.id = %s AND r.status = 'running' AND r.owner = %s FOR UPDATE OF r",
+            (page.feed, run.id, run.owner),
+        )
+        .fetchone()
+    )
+    if row is None:
+        raise Fenced(f"run {run.id} was taken over or ended; nothing of this page was written")
+    place = _Place(*row)
+    if page.more and page.cursor is not None and page.cursor == (place.cursor or ""):
+        raise BadPayload("cursor_loop")
+    if page.more and place.loop_id is None and page.feed:
+        return place._replace(loop_cursor=place.cursor or "", loop_id=new_id())
+    return place
+
+
+def _leave(work: Work, page: Page, place: _Place, total: Tally) -> None:
+    counters = runs.tally_columns(total)
+    parameters = {
+        "run_id": work.run.id,
+        **counters,
+        "counts": msgspec.json.encode(counters["counts"]).decode(),
+        "provider_id": work.run.provider_id,
+        "feed": page.feed,
+        "cursor": page.cursor if page.cursor is not None else place.cursor,
+        "loop_cursor": place.loop_cursor if page.more else None,
+        "loop_id": place.loop_id if page.more else None,
+    }
+    moved = page.feed and (page.cursor is not None or place.loop_id is not None)
+    work.connection.execute(_MOVE_AND_COUNT if moved else _COUNT, parameters)
+    if place.loop_id is not None and not page.more:
+        work.connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (place.loop_id,))
+
+
+_COUNT = (
+    "UPDATE sync_runs SET heartbeat_at = clock_timestamp(), pages = pages + 1, counts = %(counts)s::jsonb,"
+    " added = %(added)s, changed = %(changed)s, unchanged = %(unchanged)s, removed = %(removed)s,"
+    " quarantined = %(quarantined)s WHERE id = %(run_id)s"
+)
+_MOVE_AND_COUNT = (
+    "WITH moved AS (INSERT INTO sync_cursors (provider_id, feed, cursor, loop_cursor, loop_id, updated_at)"  # noqa: S608
+    " VALUES (%(provider_id)s, %(feed)s, coalesce(%(cursor)s, ''), %(loop_cursor)s, %(loop_id)s, clock_timestamp())"
+    " ON CONFLICT (provider_id, feed) DO UPDATE SET cursor = EXCLUDED.cursor, loop_cursor = EXCLUDED.loop_cursor,"
+    " loop_id = EXCLUDED.loop_id, updated_at = EXCLUDED.updated_at) " + _COUNT
+)
+
+
+def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
+    """Undoes the open loop of a feed, as the provider demands when its books change under the pages.
+
+    Raises:
+        Fenced: the run is not this worker's any more.
+    """
+    runs.hold(session, run=run)
+    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed)
+
+
+def withdraw_unseen(session: Session, *, run: RunKey, rules: Rules, now: datetime) -> PageApplied:
+    """Ends a full sync: withdraws what the provider no longer lists.
+
+    Only accounts of which something was listed count, and of these only the days from the oldest listed row on:
+    what is older may be beyond what the provider still lists.
+
+    Raises:
+        Fenced: the run is not this worker's any more.
+    """
+    runs.hold(session, run=run)
+    work = Work(session=session, run=run, rules=rules, now=now, accounts={}, loop_id=None)
+    spans = work.connection.execute(
+        "SELECT t.account_id, a.provider_account_id, min(t.posted_date) FROM sync_seen s"
+        " JOIN transactions t ON t.id = s.transaction_id JOIN accounts a ON a.id = t.account_id"
+        " WHERE s.generation = %s AND a.provider_id = %s GROUP BY 1, 2",
+        (run.generation, run.provider_id),
+    ).fetchall()
+    for account_id, account_key, first in spans:
+        unseen = [
+            row[0]
+            for row in work.connection.execute(
+                "SELECT t.id FROM transactions t WHERE t.account_id = %s AND t.posted_date >= %s"
+                " AND t.status <> 'removed' AND NOT EXISTS"
+                " (SELECT FROM sync_seen s WHERE s.generation = %s AND s.transaction_id = t.id)",
+                (account_id, first, run.generation),
+            )
+        ]
+        (live,) = work.connection.execute(
+            "SELECT count(*) FROM transactions WHERE account_id = %s AND posted_date >= %s AND status <> 'removed'",
+            (account_id, first),
+        ).fetchone() or (0,)
+        if unseen and work.believes(len(unseen), live, account_key=account_key):
+            work.connection.execute(
+                "UPDATE transactions SET status = 'removed', content_hash = ''::bytea, run_id = %s WHERE id = ANY(%s)",
+                (run.id, unseen),
+            )
+            work.tally.add("transactions", removed=len(unseen))
+    work.connection.execute("UPDATE sync_runs SET generation = NULL WHERE id = %s", (run.id,))
+    session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
+    return PageApplied(work.tally, work.problems, False, None)

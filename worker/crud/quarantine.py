@@ -1,0 +1,117 @@
+"""Records that could not be trusted: kept once each, listed, and resolved when they are stored after all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from worker.crud.work import Work
+from worker.errors import NotFound
+from worker.models import Quarantine, new_id
+from worker.models.records import Reject
+
+
+def keep(work: Work, rejects: Sequence[Reject]) -> None:
+    """Stores rejects; one that is known is not stored twice, and opened again if it had been resolved."""
+    if not rejects:
+        return
+    rows = []
+    for reject in rejects:
+        fields = msgspec.to_builtins(reject)
+        fingerprint = hashlib.blake2b(msgspec.json.encode(fields, order="sorted"), digest_size=16).digest()
+        payload = None if reject.payload is None else msgspec.json.encode(reject.payload).decode()
+        rows.append(
+            (
+                new_id(),
+                work.run.provider_id,
+                work.run.id,
+                _text(reject.kind),
+                _text(reject.account_key),
+                _text(reject.record_key),
+                _text(reject.reason),
+                _text(reject.detail),
+                payload,
+                fingerprint,
+            )
+        )
+    with work.connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO quarantine (id, provider_id, run_id, kind, account_key, record_key, reason, detail, payload,"
+            " fingerprint) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)"
+            " ON CONFLICT (provider_id, fingerprint) DO UPDATE"
+            " SET run_id = EXCLUDED.run_id, resolved_at = NULL, resolution = NULL"
+            " WHERE quarantine.resolved_at IS NOT NULL",
+            rows,
+        )
+    for reject in rejects:
+        work.tally[_counted_as(reject.kind), "quarantined"] += 1
+
+
+def _counted_as(kind: str) -> str:
+    return {"security": "securities", "page": "pages"}.get(kind, f"{kind}s")
+
+
+def _text(value: str | None) -> str | None:
+    """What of a text Postgres can hold."""
+    if value is None:
+        return None
+    return value.replace("\x00", "").encode("utf-8", "replace").decode()[:500]
+
+
+def resolve_stored(work: Work) -> None:
+    """Closes entries whose record has been stored by this page."""
+    if not work.stored_keys:
+        return
+    work.connection.execute(
+        "UPDATE quarantine SET resolved_at = %s, resolution = 'stored'"
+        " WHERE provider_id = %s AND resolved_at IS NULL AND kind = 'transaction' AND record_key = ANY(%s)",
+        (work.now, work.run.provider_id, work.stored_keys),
+    )
+
+
+def has_open(session: Session, *, provider_id: UUID) -> bool:
+    """Whether anything of a provider waits in quarantine."""
+    statement = select(Quarantine.id).where(Quarantine.provider_id == provider_id, Quarantine.resolved_at.is_(None))
+    return session.scalar(statement.limit(1)) is not None
+
+
+def list_quarantine(
+    session: Session, *, provider_id: UUID | None = None, resolved: bool = False, limit: int = 100
+) -> Sequence[Quarantine]:
+    """Entries, newest first; with `resolved` also those that are settled."""
+    statement = select(Quarantine).order_by(Quarantine.created_at.desc(), Quarantine.id).limit(limit)
+    if provider_id is not None:
+        statement = statement.where(Quarantine.provider_id == provider_id)
+    if not resolved:
+        statement = statement.where(Quarantine.resolved_at.is_(None))
+    return session.scalars(statement).all()
+
+
+def get_quarantine(session: Session, *, entry_id: UUID) -> Quarantine:
+    """One entry.
+
+    Raises:
+        NotFound: there is none.
+    """
+    entry = session.get(Quarantine, entry_id)
+    if entry is None:
+        raise NotFound(f"no quarantine entry has the id {entry_id}")
+    return entry
+
+
+def dismiss(session: Session, *, entry_id: UUID, now: datetime, actor: str) -> None:
+    """Closes an entry that nobody will mend.
+
+    Raises:
+        NotFound: there is none.
+    """
+    get_quarantine(session, entry_id=entry_id)
+    session.execute(
+        update(Quarantine).where(Quarantine.id == entry_id).values(resolved_at=now, resolution=f"dismissed by {actor}")
+    )

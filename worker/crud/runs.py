@@ -1,0 +1,255 @@
+"""Runs: one running run per provider, its fence, its heartbeat and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from worker.crud import cursors, quarantine
+from worker.crud.providers import get_provider
+from worker.crud.work import RunKey, Tally
+from worker.errors import Fenced, NotFound, ProviderError, Refused
+from worker.models import Provider, SyncRun, new_id, sync_seen
+from worker.models.vocabulary import ProviderStatus, RunStatus, Trigger
+
+MEMORY_FEEDS = frozenset({"accounts"})
+"""Feeds whose cursor is a memory of the integration rather than a place: a full sync keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegun:
+    """A run that may start, and what it starts from."""
+
+    key: RunKey
+    mode: str
+    cursors: Mapping[str, str]
+    open_quarantine: bool
+    sync_failures: int
+
+
+def begin_run(
+    session: Session,
+    *,
+    provider_id: UUID,
+    owner: UUID,
+    trigger: Trigger,
+    mode: str,
+    now: datetime,
+    dead_after: timedelta,
+    min_interval: timedelta | None,
+) -> RunBegun:
+    """Begins a run, taking over from one whose heartbeat has stopped.
+
+    A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn.
+    `min_interval` is the least time since the last run began, None for no such limit.
+
+    Raises:
+        NotFound: no such provider.
+        Refused: it is not active, is being synced already, or was synced a moment ago.
+    """
+    provider = get_provider(session, provider_id)
+    _check_active(provider)
+    _end_dead_run(session, provider_id, dead_after)
+    last = session.scalars(
+        select(SyncRun).where(SyncRun.provider_id == provider_id).order_by(SyncRun.started_at.desc()).limit(1)
+    ).first()
+    if last is not None and min_interval is not None and now - last.started_at < min_interval:
+        wait = int((last.started_at + min_interval - now).total_seconds()) + 1
+        raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s or use --force")
+    unfinished = last.generation if last is not None and last.status != RunStatus.CANCELLED else None
+    generation = None
+    if mode == "full":
+        generation = new_id()
+    elif unfinished is not None:
+        mode, generation = "full", unfinished
+    run_id = session.scalar(
+        insert(SyncRun)
+        .values(
+            id=new_id(),
+            provider_id=provider_id,
+            status=RunStatus.RUNNING,
+            trigger=trigger,
+            mode=mode,
+            owner=owner,
+            started_at=now,
+            heartbeat_at=func.clock_timestamp(),
+            generation=generation,
+        )
+        .on_conflict_do_nothing()
+        .returning(SyncRun.id)
+    )
+    if run_id is None:
+        raise Refused(f"provider {provider_id} is being synced already; wait for it or cancel it")
+    if generation is not None and generation != unfinished:
+        cursors.forget_cursors(session, provider_id=provider_id, keep=MEMORY_FEEDS)
+        if unfinished is not None:
+            session.execute(delete(sync_seen).where(sync_seen.c.generation == unfinished))
+    committed = cursors.read_cursors(session, provider_id=provider_id)
+    session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=committed))
+    return RunBegun(
+        key=RunKey(run_id, owner, provider_id, provider.provider_key, generation),
+        mode=mode,
+        cursors=committed,
+        open_quarantine=quarantine.has_open(session, provider_id=provider_id),
+        sync_failures=provider.sync_failures,
+    )
+
+
+_WHAT_TO_DO = {
+    ProviderStatus.PENDING: "finish linking it first: dashtam link",
+    ProviderStatus.NEEDS_REAUTH: "the user must link it again: dashtam link",
+    ProviderStatus.PAUSED: "resume it first: dashtam providers resume",
+    ProviderStatus.UNLINKED: "link it again: dashtam link",
+}
+
+
+def _check_active(provider: Provider) -> None:
+    if provider.status != ProviderStatus.ACTIVE:
+        what = _WHAT_TO_DO[ProviderStatus(provider.status)]
+        raise Refused(f"provider {provider.id} is {provider.status}, so nothing was synced; {what}")
+
+
+def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) -> None:
+    session.execute(
+        update(SyncRun)
+        .where(
+            SyncRun.provider_id == provider_id,
+            SyncRun.status == RunStatus.RUNNING,
+            SyncRun.heartbeat_at < func.clock_timestamp() - dead_after,
+        )
+        .values(
+            status=RunStatus.FAILED,
+            finished_at=func.clock_timestamp(),
+            error="abandoned",
+            error_reason="its worker stopped; the next run goes on from the committed cursors",
+        )
+    )
+
+
+def hold(session: Session, *, run: RunKey) -> None:
+    """Locks the run for this transaction.
+
+    Raises:
+        Fenced: it is not this worker's any more.
+    """
+    held = session.scalar(select(SyncRun.id).where(*_mine(run)).with_for_update())
+    if held is None:
+        raise Fenced(f"run {run.id} was taken over or ended; nothing was written")
+
+
+def _mine(run: RunKey) -> tuple[Any, ...]:
+    return SyncRun.id == run.id, SyncRun.status == RunStatus.RUNNING, SyncRun.owner == run.owner
+
+
+def beat(session: Session, *, run: RunKey) -> bool:
+    """Says that the run lives; returns whether its end was asked for.
+
+    Raises:
+        Fenced: it is not this worker's any more.
+    """
+    cancel: bool | None = session.scalar(
+        update(SyncRun)
+        .where(*_mine(run))
+        .values(heartbeat_at=func.clock_timestamp())
+        .returning(SyncRun.cancel_requested)
+    )
+    if cancel is None:
+        raise Fenced(f"run {run.id} was taken over or ended")
+    return cancel
+
+
+def finish_run(
+    session: Session,
+    *,
+    run: RunKey,
+    status: RunStatus,
+    now: datetime,
+    tally: Tally,
+    error: Exception | None,
+    problems: Sequence[ProviderError],
+    due_at: datetime | None,
+    sync_failures: int,
+) -> None:
+    """Ends the run and says when the provider is next due, in one transaction.
+
+    Raises:
+        Fenced: another worker took over.
+    """
+    provider_error = error if isinstance(error, ProviderError) else None
+    ended = session.execute(
+        update(SyncRun)
+        .where(*_mine(run))
+        .values(
+            status=status,
+            finished_at=now,
+            heartbeat_at=func.clock_timestamp(),
+            error=None if error is None else provider_error.kind if provider_error else type(error).__name__,
+            error_scope=provider_error.scope if provider_error else None,
+            error_reason=provider_error.reason if provider_error else None if error is None else str(error)[:300],
+            problems={"problems": [as_problem(problem) for problem in problems]} if problems else None,
+            cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),
+            **tally_columns(tally),
+        )
+        .returning(SyncRun.id)
+    ).scalar()
+    if ended is None:
+        raise Fenced(f"run {run.id} was taken over; its end was not recorded")
+    done = status in (RunStatus.COMPLETED, RunStatus.PARTIAL)
+    session.execute(
+        update(Provider)
+        .where(Provider.id == run.provider_id)
+        .values(
+            sync_due_at=due_at,
+            sync_failures=sync_failures,
+            **({"synced_at": now} if done else {}),
+        )
+    )
+
+
+def tally_columns(tally: Tally) -> dict[str, Any]:
+    """A tally as the run's columns."""
+    outcomes = ("added", "changed", "unchanged", "removed", "quarantined")
+    return {"counts": tally.nested(), **{outcome: tally.total(outcome) for outcome in outcomes}}
+
+
+def as_problem(problem: ProviderError) -> dict[str, str]:
+    """A problem as a run keeps it."""
+    kept = {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
+    return kept | ({"account": problem.account_key} if problem.account_key else {})
+
+
+def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
+    """Asks the provider's running run to stop after its page; returns its id, None when none runs."""
+    return session.scalar(
+        update(SyncRun)
+        .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
+        .values(cancel_requested=True)
+        .returning(SyncRun.id)
+    )
+
+
+def get_run(session: Session, *, run_id: UUID) -> SyncRun:
+    """One run.
+
+    Raises:
+        NotFound: there is none.
+    """
+    run = session.get(SyncRun, run_id)
+    if run is None:
+        raise NotFound(f"no run has the id {run_id}")
+    return run
+
+
+def list_runs(session: Session, *, provider_id: UUID | None = None, limit: int = 20) -> Sequence[SyncRun]:
+    """Runs, newest first."""
+    statement = select(SyncRun).order_by(SyncRun.started_at.desc()).limit(limit)
+    if provider_id is not None:
+        statement = statement.where(SyncRun.provider_id == provider_id)
+    return session.scalars(statement).all()

@@ -1,0 +1,331 @@
+"""Transactions of a page: what is new or changed, what replaces what, and what is withdrawn.
+
+A posted transaction takes the row of the pending one that it replaces, so that the books show one row and its id
+lasts. What the provider withdraws stays as a tombstone, and comes back if it is listed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from worker.crud import nouns
+from worker.crud.apply import Entry, Row, diff, is_safe_key, new_ids, write
+from worker.crud.holdings import store_securities
+from worker.crud.work import Work
+from worker.errors import BadRecord
+from worker.models.pages import Page, RawRecord, Removal, Window
+from worker.models.records import TransactionRecord
+from worker.models.vocabulary import TransactionStatus
+
+_NOUN = nouns.TRANSACTIONS
+_SEPARATOR = "\x1f"
+
+
+@dataclass(slots=True)
+class _Read:
+    """A record that is not stored as listed, read."""
+
+    record: TransactionRecord
+    entry: Entry
+    stored_id: bytes | None
+
+
+class _Stored(NamedTuple):
+    """A stored row that a listing may replace or withdraw."""
+
+    id: bytes
+    account_id: bytes
+    key: str
+    status: str
+    amount: Decimal
+    description: str | None
+
+
+def apply_transactions(work: Work, page: Page) -> None:
+    """Stores the page's transactions, withdraws what its removals and windows withdraw."""
+    listed = _without_repeats(work, page.transactions)
+    entries = [Entry(work.accounts[raw.account_key], raw.key, work.rules.content_hash(raw.raw)) for raw, _ in listed]
+    differing = diff(work.connection, _NOUN, entries)
+    read = _read(work, page, [(listed[place], entries[place], stored) for place, stored in differing])
+    work.tally.add(_NOUN.name, unchanged=len(entries) - len(differing))
+
+    withdrawn = _unlisted_pendings(work, page, listed)
+    read = _without_superseded(work, read)
+    taken, replaced = _take_over(work, read, withdrawn)
+    gone = [row for row in withdrawn if row.id not in taken]
+    gone += [row for row in replaced if row.id not in taken]
+
+    changing = [one.stored_id for one in read if one.stored_id is not None]
+    remember(work, [*changing, *(row.id for row in gone)])
+    _write(work, read, taken)
+    _withdraw(work, [row.id for row in gone])
+    _remove(work, page.removals)
+    if work.run.generation is not None:
+        _note_seen(work, entries)
+
+
+def _without_repeats(work: Work, transactions: Sequence[RawRecord]) -> list[tuple[RawRecord, bool]]:
+    """Records of known accounts under safe keys, each key once: the last one wins, and is flagged where two differ."""
+    last: dict[tuple[str, str], tuple[RawRecord, bool]] = {}
+    for raw in transactions:
+        place = (raw.account_key, raw.key)
+        earlier = last.get(place)
+        last[place] = (raw, earlier is not None and (earlier[1] or earlier[0].raw != raw.raw))
+    kept = []
+    for raw, conflicting in last.values():
+        if raw.account_key not in work.accounts:
+            _reject(work, raw, "unknown_account")
+        elif not is_safe_key(raw.key):
+            work.reject("transaction", "bad_key", account_key=raw.account_key, payload=work.rules.mask(raw.raw))
+        else:
+            kept.append((raw, conflicting))
+    return kept
+
+
+def _reject(work: Work, raw: RawRecord, reason: str, detail: str | None = None) -> None:
+    record_key = raw.key if is_safe_key(raw.key) else None
+    work.reject(
+        "transaction",
+        reason,
+        account_key=raw.account_key,
+        record_key=record_key,
+        detail=detail,
+        payload=work.rules.mask(raw.raw),
+    )
+
+
+def _read(
+    work: Work, page: Page, differing: Iterable[tuple[tuple[RawRecord, bool], Entry, bytes | None]]
+) -> list[_Read]:
+    read = []
+    for (raw, conflicting), entry, stored_id in differing:
+        if page.map_transaction is None:
+            raise TypeError("a page with transactions must say how they are read")
+        try:
+            record = page.map_transaction(raw)
+        except BadRecord as error:
+            _reject(work, raw, error.reason, str(error))
+            continue
+        if conflicting and "conflicting_duplicate" not in record.flags:
+            record = msgspec.structs.replace(record, flags=(*record.flags, "conflicting_duplicate"))
+        read.append(_Read(record, entry, stored_id))
+    return read
+
+
+def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
+    """Leaves out new pending rows whose posted successor is stored or in the page: an old page was replayed."""
+    pending = [one for one in read if one.stored_id is None and one.record.status == TransactionStatus.PENDING]
+    if not pending:
+        return read
+    successors = {
+        (one.entry.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.entry.key)
+    }
+    found = work.connection.execute(
+        "SELECT t.account_id, t.pending_key"
+        " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
+        " JOIN transactions t ON t.account_id = k.account_id AND t.pending_key = k.key"
+        " WHERE t.status <> 'removed'",
+        _pairs((one.entry.scope, one.entry.key) for one in pending),
+    )
+    successors |= {(account_id.bytes, key) for account_id, key in found}
+    superseded = {id(one) for one in pending if (one.entry.scope, one.entry.key) in successors}
+    work.tally.add(_NOUN.name, unchanged=len(superseded))
+    return [one for one in read if id(one) not in superseded]
+
+
+def _take_over(work: Work, read: list[_Read], withdrawn: Sequence[_Stored]) -> tuple[dict[bytes, bool], list[_Stored]]:
+    """Gives posted rows the ids of the pending rows that they replace.
+
+    Returns:
+        Ids that were taken over, and whether the row was live; and replaced rows whose successor has a row already.
+    """
+    taken: dict[bytes, bool] = {}
+    replaced: list[_Stored] = []
+    linked = [one for one in read if one.record.pending_key not in (None, one.entry.key)]
+    predecessors = _stored(work, [(one.entry.scope, str(one.record.pending_key)) for one in linked])
+    by_place = {(row.account_id, row.key): row for row in predecessors}
+    for one in linked:
+        row = by_place.get((one.entry.scope, str(one.record.pending_key)))
+        if row is None or row.id in taken or row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
+            continue
+        if one.stored_id is None:
+            one.stored_id = row.id
+            taken[row.id] = row.status != TransactionStatus.REMOVED
+        elif row.status != TransactionStatus.REMOVED:
+            replaced.append(row)
+    for one, row in _unique_matches(read, [row for row in withdrawn if row.id not in taken]):
+        one.stored_id = row.id
+        taken[row.id] = True
+    if taken:  # a pending row that is listed beside its successor: the successor has its row now
+        read[:] = [one for one in read if one.stored_id not in taken or one.entry.key != _key_of(one, predecessors)]
+    return taken, replaced
+
+
+def _key_of(one: _Read, stored: Sequence[_Stored]) -> str | None:
+    return next((row.key for row in stored if row.id == one.stored_id), None)
+
+
+def _unique_matches(read: Sequence[_Read], withdrawn: Sequence[_Stored]) -> list[tuple[_Read, _Stored]]:
+    """Posted rows and vanished pending rows that agree in all that both have, and with nothing else."""
+    if not withdrawn:
+        return []
+    new: dict[tuple[Any, ...], list[_Read]] = {}
+    for one in read:
+        if one.stored_id is None and one.record.status == TransactionStatus.POSTED and one.record.pending_key is None:
+            place = (one.entry.scope, one.record.amount, one.record.description)
+            new.setdefault(place, []).append(one)
+    old: dict[tuple[Any, ...], list[_Stored]] = {}
+    for row in withdrawn:
+        old.setdefault((row.account_id, row.amount, row.description), []).append(row)
+    return [(new[place][0], rows[0]) for place, rows in old.items() if len(rows) == 1 and len(new.get(place, ())) == 1]
+
+
+def _unlisted_pendings(work: Work, page: Page, listed: Sequence[tuple[RawRecord, bool]]) -> list[_Stored]:
+    """Stored pending rows within the page's windows that the page does not list."""
+    if not page.windows:
+        return []
+    rejects = [*page.rejects, *work.rejects]
+    keys = {(work.accounts[raw.account_key], raw.key) for raw, _ in listed}
+    keys |= {(work.accounts.get(r.account_key or ""), r.record_key) for r in rejects}  # type: ignore[misc]
+    vague = {r.account_key for r in rejects if r.kind == "transaction" and r.record_key is None}
+    unlisted: list[_Stored] = []
+    for window in page.windows:
+        account_id = work.accounts.get(window.account_key)
+        # A record that cannot even be named may be any of those that are missing.
+        if account_id is None or window.account_key in vague or None in vague:
+            continue
+        unlisted += _unlisted_in(work, window, account_id, keys)
+    return unlisted
+
+
+def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[bytes, str]]) -> list[_Stored]:
+    days = (UUID(bytes=account_id), window.first, window.last)
+    rows = work.connection.execute(
+        "SELECT id, account_id, provider_transaction_id, status, amount, description FROM transactions"
+        " WHERE account_id = %s AND status = 'pending' AND posted_date BETWEEN %s AND %s ORDER BY id",
+        days,
+    )
+    unlisted = [row for row in map(_as_stored, rows) if (row.account_id, row.key) not in keys]
+    if not unlisted:
+        return []
+    (live,) = work.connection.execute(
+        "SELECT count(*) FROM transactions"
+        " WHERE account_id = %s AND status <> 'removed' AND posted_date BETWEEN %s AND %s",
+        days,
+    ).fetchone() or (0,)
+    return unlisted if work.believes(len(unlisted), live, account_key=window.account_key) else []
+
+
+def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
+    securities = store_securities(work, [one.record.security for one in read if one.record.security is not None])
+    ids = iter(new_ids(sum(one.stored_id is None for one in read)))
+    new: list[Row] = []
+    changed: list[Row] = []
+    for one in read:
+        security = one.record.security
+        security_id = securities.get(security.key) if security is not None else None
+        if security is not None and security_id is None:
+            work.reject("transaction", "bad_security", account_key=one.record.account_key, record_key=one.entry.key)
+            continue
+        row = nouns.transaction(
+            one.record,
+            row_id=next(ids) if one.stored_id is None else one.stored_id,
+            account_id=one.entry.scope,
+            key=one.entry.key,
+            security_id=security_id,
+            content_hash=one.entry.hash,
+            loop_id=work.loop_id,
+            run_id=work.run_id,
+        )
+        (new if one.stored_id is None else changed).append(row)
+    refused = write(work.connection, _NOUN, new=new, changed=changed)
+    lost = {refusal.row[0] for refusal in refused}
+    revived = sum(not taken.get(row[0], True) for row in changed if row[0] not in lost)
+    added = sum(row[0] not in lost for row in new)
+    kept_changes = sum(row[0] not in lost for row in changed)
+    work.tally.add(_NOUN.name, added=added + revived, changed=kept_changes - revived)
+    work.reject_refused("transaction", refused, 2, {id_: key for key, id_ in work.accounts.items()})
+    if work.rules.open_quarantine:
+        work.stored_keys += [one.entry.key for one in read]
+
+
+def _remove(work: Work, removals: Sequence[Removal]) -> None:
+    """Withdraws what the provider says is gone; the removal of a row that nobody knows is nothing."""
+    known = [removal for removal in removals if is_safe_key(removal.key)]
+    if not known:
+        return
+    everywhere = list(work.accounts.values())
+    places = [
+        (account_id, removal.key)
+        for removal in known
+        for account_id in ([work.accounts.get(removal.account_key)] if removal.account_key else everywhere)
+        if account_id is not None
+    ]
+    ids = [row.id for row in _stored(work, places) if row.status != TransactionStatus.REMOVED]
+    remember(work, ids)
+    _withdraw(work, ids)
+
+
+def _withdraw(work: Work, ids: Sequence[bytes]) -> None:
+    if not ids:
+        return
+    withdrawn = work.connection.execute(
+        "UPDATE transactions SET status = 'removed', content_hash = ''::bytea, run_id = %s"
+        " WHERE id = ANY(%s) AND status <> 'removed'",
+        (work.run.id, [UUID(bytes=id_) for id_ in ids]),
+    )
+    work.tally.add(_NOUN.name, removed=withdrawn.rowcount)
+
+
+def remember(work: Work, ids: Sequence[bytes]) -> None:
+    """Keeps rows as they were before the open loop first changed them; those that it inserted itself need no undo."""
+    if work.loop_id is None or not ids:
+        return
+    loop_id = UUID(bytes=work.loop_id)
+    work.connection.execute(
+        "INSERT INTO sync_undo (loop_id, transaction_id, before)"
+        " SELECT %s, t.id, to_jsonb(t) FROM transactions t WHERE t.id = ANY(%s) AND t.loop_id IS DISTINCT FROM %s"
+        " ON CONFLICT DO NOTHING",
+        (loop_id, [UUID(bytes=id_) for id_ in ids], loop_id),
+    )
+
+
+def _note_seen(work: Work, entries: Sequence[Entry]) -> None:
+    if entries:
+        work.connection.execute(
+            "INSERT INTO sync_seen (generation, transaction_id) SELECT %s, t.id"
+            " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
+            " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
+            (work.run.generation, *_pairs((entry.scope, entry.key) for entry in entries)),
+        )
+
+
+def _stored(work: Work, places: Sequence[tuple[bytes, str]]) -> list[_Stored]:
+    if not places:
+        return []
+    rows = work.connection.execute(
+        "SELECT t.id, t.account_id, t.provider_transaction_id, t.status, t.amount, t.description"
+        " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
+        " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
+        _pairs(place for place in places if is_safe_key(place[1])),
+    )
+    return [_as_stored(row) for row in rows]
+
+
+def _as_stored(row: tuple[Any, ...]) -> _Stored:
+    return _Stored(row[0].bytes, row[1].bytes, *row[2:])
+
+
+def _pairs(places: Iterable[tuple[bytes, str]]) -> tuple[str, str]:
+    """Places as two parameters; adapting them as arrays would cost many times as much."""
+    scopes, keys = [], []
+    for scope, key in places:
+        scopes.append(scope.hex())
+        keys.append(key)
+    return _SEPARATOR.join(scopes), _SEPARATOR.join(keys)
