@@ -48,13 +48,12 @@ def save_state(session: Session, *, state_hash: bytes, provider_in: ProviderCrea
     )
 
 
-def consume_state(session: Session, *, state_hash: bytes, provider_key: str) -> ProviderCreate | None:
+def consume_state(session: Session, *, state_hash: bytes) -> ProviderCreate | None:
     """What the user had begun; None when there is no such state, it has expired, or it was used before."""
     statement = (
         delete(LinkState)
         .where(
             LinkState.state_hash == state_hash,
-            LinkState.provider_key == provider_key,
             LinkState.expires_at > func.clock_timestamp(),
         )
         .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias)

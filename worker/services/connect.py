@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from typing import Protocol, cast
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import structlog
@@ -54,7 +55,7 @@ async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: 
     return integration.authorize_url(state)
 
 
-async def complete_link(runtime: Runtime, provider_key: str, *, callback_url: str) -> UUID:
+async def complete_link(runtime: Runtime, callback_url: str) -> UUID:
     """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
 
     The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
@@ -67,19 +68,16 @@ async def complete_link(runtime: Runtime, provider_key: str, *, callback_url: st
         ProviderError: the provider did not take the code; begin again.
         Unavailable: Postgres is away; when the token was already given, it is in the journal.
     """
-    integration = _integration(runtime, provider_key)
-    if integration.link_kind != "oauth":
-        raise Refused(f"{provider_key} has no callback URL: it is linked with a public token")
-    callback = parse_callback(callback_url, cast("_Redirecting", integration).redirect_uri)
-    provider_in = await runtime.db(links.consume_state, state_hash=_hash(callback.state), provider_key=provider_key)
+    state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
+    provider_in = await runtime.db(links.consume_state, state_hash=_hash(state))
     if provider_in is None:
         raise Refused("this link was used before, has expired, or was not begun here: start linking again")
+    integration = _integration(runtime, provider_in.provider_key)
+    callback = parse_callback(callback_url, cast("_Redirecting", integration).redirect_uri)
     return await _link(runtime, integration, provider_in, callback.code)
 
 
-async def complete_token_link(
-    runtime: Runtime, provider_key: str, user_id: UUID, alias: str, *, public_token: str
-) -> UUID:
+async def link_public_token(runtime: Runtime, provider_key: str, user_id: UUID, alias: str, public_token: str) -> UUID:
     """Turns the public token of a provider's own front end into a linked provider; otherwise as `complete_link`."""
     integration = _integration(runtime, provider_key)
     if integration.link_kind != "token":

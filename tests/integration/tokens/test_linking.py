@@ -21,9 +21,7 @@ def test_linked_login_is_refreshed(runtime: Runtime, sandbox: SandboxAdmin, engi
     url = runtime.run(connect.begin_link(runtime, "schwab", user.id, "Main"))
     state = parse_qs(urlsplit(url).query)["state"][0]
 
-    provider_id = runtime.run(
-        connect.complete_link(runtime, "schwab", callback_url=sandbox.schwab_callback_url(login, state))
-    )
+    provider_id = runtime.run(connect.complete_link(runtime, sandbox.schwab_callback_url(login, state)))
     summary = runtime.run(tokens.refresh_providers(runtime, [provider_id], force=True))
 
     assert summary.counts == {"refreshed": 1}
