@@ -1,0 +1,114 @@
+"""`dashtam audit`: who changed what, and whether the log was altered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.console import RenderableType
+
+from worker.cli.exits import Failed, UsageProblem
+from worker.cli.lookup import resolve
+from worker.cli.output import AsJson, plural, show, table
+from worker.crud.audit import Verification
+from worker.models import ProviderAuditLog
+from worker.runtime import Runtime, get_runtime
+from worker.services import audit
+
+app = typer.Typer(help="Read the audit log, and verify that nobody altered it.", no_args_is_help=True)
+
+ProviderOption = Annotated[str | None, typer.Option(help="Only this provider.")]
+
+
+@app.command("list")
+def list_(
+    provider: ProviderOption = None,
+    action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from this moment on, UTC.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List state changes, newest first.
+
+    [bold]Example[/]
+
+    dashtam audit list --provider "Schwab one"
+    """
+    runtime = get_runtime()
+    entries = runtime.run(
+        audit.list_entries(runtime, _provider_id(runtime, provider), action=action, since=_utc(since), limit=limit)
+    )
+    show([_entry(entry) for entry in entries], as_json=as_json, render=_list)
+
+
+@app.command()
+def verify(
+    provider: ProviderOption = None,
+    save: Annotated[Path | None, typer.Option(help="Write the last entry of every chain to this file.")] = None,
+    against: Annotated[Path | None, typer.Option(help="A file that --save wrote: also shows what was cut off.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk the hash chain of one provider, or of all; exits 1 when an entry was altered, removed or slipped in.
+
+    A chain alone cannot show that its end was cut off: keep what --save writes somewhere else, and compare later.
+
+    [bold]Examples[/]
+
+    dashtam audit verify --save heads.json
+
+    dashtam audit verify --against heads.json
+    """
+    runtime = get_runtime()
+    expected = _heads(against) if against is not None else None
+    found = runtime.run(audit.verify(runtime, _provider_id(runtime, provider), expected=expected))
+    if save is not None:
+        save.write_bytes(msgspec.json.encode(found.heads))
+    data = {"entries": found.entries, "chains": found.chains, "problems": found.problems}
+    show(data, as_json=as_json, render=lambda _: _verification(found))
+    if found.problems:
+        raise Failed("the audit log was altered; keep the database as it is, and compare it with a backup")
+
+
+def _heads(path: Path) -> dict[UUID, str]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[UUID, str])
+    except (OSError, msgspec.MsgspecError):
+        raise UsageProblem("--against is no file that --save wrote") from None
+
+
+def _provider_id(runtime: Runtime, given: str | None) -> UUID | None:
+    if given is None:
+        return None
+    try:
+        # The log outlives the provider, so a whole id need not be one that still exists.
+        return UUID(given)
+    except ValueError:
+        with runtime.transaction() as session:
+            return resolve(session, given).id
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+_COLUMNS = ("created_at", "provider_id", "seq", "action", "actor", "reason", "task_id", "detail")
+
+
+def _entry(entry: ProviderAuditLog) -> dict[str, object]:
+    return {name: getattr(entry, name) for name in _COLUMNS}
+
+
+def _list(entries: Sequence[dict[str, object]]) -> RenderableType:
+    columns = ("when", "provider", "#entry", "action", "actor", "reason", "task")
+    return table(columns, [tuple(entry[name] for name in _COLUMNS[:-1]) for entry in entries])
+
+
+def _verification(found: Verification) -> RenderableType:
+    if not found.problems:
+        return f"[green]unaltered[/]: {plural(found.entries, 'entry', 'entries')} in {plural(found.chains, 'chain')}"
+    return table(("provider", "#entry", "problem"), [(str(p.provider_id), p.seq, p.problem) for p in found.problems])

@@ -1,0 +1,120 @@
+"""How results are shown: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+console = Console(highlight=False)
+
+NOTHING = "-"
+
+_COLOURS = {
+    "active": "green",
+    "completed": "green",
+    "running": "cyan",
+    "partial": "yellow",
+    "pending": "yellow",
+    "paused": "yellow",
+    "half_open": "yellow",
+    "needs_reauth": "red",
+    "failed": "red",
+    "open": "red",
+}
+
+
+def show(data: T, *, as_json: bool, render: Callable[[T], RenderableType]) -> None:
+    """Prints `data` as JSON, or what `render` makes of it."""
+    if as_json:
+        print_json(data)
+    else:
+        console.print(render(data))
+
+
+def print_json(data: Any) -> None:
+    """Prints one JSON document, indented."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode() + "\n")
+
+
+def say(message: str) -> None:
+    """Prints a sentence; markup is welcome, so escape what is not ours."""
+    console.print(message)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> RenderableType:
+    """A plain table; columns whose name begins with `#` are numbers and stand on the right."""
+    if not rows:
+        return "none" if title is None else f"{title}: none"
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        number = column.startswith("#")
+        made.add_column(column.removeprefix("#"), justify="right" if number else "left", no_wrap=number)
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, str) else plain(cell) for cell in row))
+    return made
+
+
+def pairs(rows: Sequence[tuple[str, object]]) -> RenderableType:
+    """Names and values, one a line."""
+    made = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        made.add_row(f"[bold]{name}[/]", value if isinstance(value, str) else plain(value))
+    return made
+
+
+def plain(value: object) -> str:
+    """A value as text, without markup of its own."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, timedelta):
+        return duration(value)
+    return escape(str(value))
+
+
+def status(word: str | None) -> str:
+    """A status in its colour."""
+    if word is None:
+        return NOTHING
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{word}[/]" if colour else escape(word)
+
+
+def relative(moment: datetime | None, now: datetime) -> str:
+    """`in 5m` or `3h ago`."""
+    if moment is None:
+        return NOTHING
+    return f"in {duration(moment - now)}" if moment > now else f"{duration(now - moment)} ago"
+
+
+def duration(span: timedelta) -> str:
+    """A span in its two largest units."""
+    seconds = int(abs(span.total_seconds()))
+    days, rest = divmod(seconds, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    if days:
+        return f"{days}d {hours}h" if hours else f"{days}d"
+    if hours:
+        return f"{hours}h {minutes}m" if minutes else f"{hours}h"
+    if minutes:
+        return f"{minutes}m {seconds}s" if seconds else f"{minutes}m"
+    return f"{seconds}s"
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 sync`, `2 syncs`."""
+    return f"{count} {noun if count == 1 else many or noun + 's'}"

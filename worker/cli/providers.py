@@ -1,0 +1,203 @@
+"""`dashtam providers`: list, show, pause, resume, unlink."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from worker.cli.lookup import ProviderArgument, resolve
+from worker.cli.output import AsJson, pairs, print_json, relative, say, show, status, table
+from worker.crud import history, overview, steering
+from worker.crud.overview import ProviderRow
+from worker.models.vocabulary import ProviderStatus
+from worker.runtime import get_runtime
+from worker.services import connect
+
+app = typer.Typer(help="List linked logins, and pause, resume or unlink them.", invoke_without_command=True)
+
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log.")]
+
+
+def operator() -> str:
+    """Who is at the keyboard, as the audit log names them."""
+    try:
+        return f"operator:{getpass.getuser()}"
+    except (KeyError, OSError):  # an id without a passwd entry, as in containers
+        return "operator:unknown"
+
+
+@app.callback()
+def default(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """`dashtam providers` alone lists."""
+    if ctx.invoked_subcommand is None:
+        list_(as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    status_: Annotated[ProviderStatus | None, typer.Option("--status", help="Only these.")] = None,
+    integration: Annotated[str | None, typer.Option(help="Only those of schwab, plaid, …")] = None,
+    user: Annotated[str | None, typer.Option(help="Only those of this e-mail address or user id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List providers.
+
+    [bold]Example[/]
+
+    dashtam providers list --status needs_reauth --integration schwab
+    """
+    with get_runtime().transaction() as session:
+        rows = overview.list_providers(
+            session, limit=limit, status=status_.value if status_ else None, provider_key=integration, user=user
+        )
+    show(rows, as_json=as_json, render=_list)
+
+
+def _list(rows: list[ProviderRow]) -> RenderableType:
+    now = datetime.now(UTC)
+    return table(
+        ("id", "alias", "integration", "status", "token expires", "next refresh", "synced", "next sync"),
+        [
+            (
+                str(row.id),
+                escape(row.alias),
+                row.provider_key,
+                status(row.status),
+                relative(row.access_expires_at, now),
+                relative(row.refresh_due_at, now),
+                relative(row.synced_at, now),
+                relative(row.sync_due_at, now),
+            )
+            for row in rows
+        ],
+    )
+
+
+@app.command("show")
+def show_(provider: ProviderArgument, as_json: AsJson = False) -> None:
+    """Show one provider: its token's dates, its rows, its last attempts and runs. Never the token.
+
+    [bold]Example[/]
+
+    dashtam providers show "Schwab one"
+    """
+    with get_runtime().transaction() as session:
+        row = resolve(session, provider)
+        data = {
+            "provider": row,
+            "token": overview.token_facts(session, provider_id=row.id),
+            "stored": overview.stored(session, provider_ids=[row.id])[row.id],
+            "quarantined": overview.quarantined(session, provider_id=row.id),
+            "drifts": overview.drifts(session, provider_id=row.id),
+            "attempts": history.attempts(session, provider_ids=[row.id], limit=5),
+            "runs": history.runs(session, provider_ids=[row.id], limit=5),
+        }
+    show(data, as_json=as_json, render=_show)
+
+
+def _show(data: dict[str, Any]) -> RenderableType:
+    row, token, stored = data["provider"], data["token"], data["stored"]
+    facts = [
+        ("id", str(row.id)),
+        ("alias", escape(row.alias)),
+        ("integration", row.provider_key),
+        ("status", status(row.status) + (f" ({escape(row.status_reason)})" if row.status_reason else "")),
+        ("user", str(row.user_id)),
+        ("access token ends", row.access_expires_at),
+        ("grant ends", row.grant_expires_at),
+        ("refreshed", row.refreshed_at),
+        ("next refresh", row.refresh_due_at),
+        ("synced", row.synced_at),
+        ("next sync", row.sync_due_at),
+        ("generation", token.generation if token else None),
+        ("encryption key", token.key_id if token else None),
+        ("rows", f"{stored.accounts} accounts, {stored.transactions} transactions, {stored.holdings} holdings"),
+        ("quarantine", data["quarantined"]),
+    ]
+    attempts = table(
+        ("started", "status", "trigger", "#generation", "error", "reason"),
+        [(a.started_at, status(a.status), a.trigger, a.generation, a.error, a.reason) for a in data["attempts"]],
+        title="refresh attempts",
+    )
+    runs = table(
+        ("started", "status", "trigger", "#added", "#changed", "#removed", "error"),
+        [
+            (r.started_at, status(r.status), r.trigger, r.added, r.changed, r.removed, r.error_reason)
+            for r in data["runs"]
+        ],
+        title="sync runs",
+    )
+    drifts = table(
+        ("account", "figure", "#stated", "#stored", "seen"),
+        [(d.account, d.figure, d.stated, d.stored, d.seen_at) for d in data["drifts"]],
+        title="drift from the provider's books",
+    )
+    return Group(pairs(facts), "", attempts, "", runs, "", drifts)
+
+
+@app.command()
+def pause(provider: ProviderArgument, reason: Reason = None, as_json: AsJson = False) -> None:
+    """Take a provider out of every schedule; its token and rows are kept.
+
+    [bold]Example[/]
+
+    dashtam providers pause "Schwab one" --reason "the user asked"
+    """
+    with get_runtime().transaction() as session:
+        row = resolve(session, provider)
+        changed = steering.pause_provider(session, provider_id=row.id, actor=operator(), reason=reason)
+    _tell(row, changed, "paused", "it was paused already", as_json=as_json)
+
+
+@app.command()
+def resume(provider: ProviderArgument, as_json: AsJson = False) -> None:
+    """Take a paused provider back into the schedules; what it missed is due at once.
+
+    [bold]Example[/]
+
+    dashtam providers resume "Schwab one"
+    """
+    with get_runtime().transaction() as session:
+        row = resolve(session, provider)
+        changed = steering.resume_provider(session, provider_id=row.id, actor=operator(), now=datetime.now(UTC))
+    _tell(row, changed, "active", "it was active already", as_json=as_json)
+
+
+@app.command()
+def unlink(
+    provider: ProviderArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End a link: revoke it at the provider where that is possible, and drop its token. Rows are kept.
+
+    [bold]Example[/]
+
+    dashtam providers unlink "Schwab one" --yes
+    """
+    runtime = get_runtime()
+    with runtime.transaction() as session:
+        row = resolve(session, provider)
+    if not yes:
+        typer.confirm(
+            f"Unlink {row.alias} ({row.provider_key})? Its user must consent anew to link it again.", abort=True
+        )
+    revoked = runtime.run(connect.unlink(runtime, row.id, actor=operator()))
+    if as_json:
+        print_json({"id": row.id, "status": "unlinked", "revoked": revoked})
+    else:
+        where = "and revoked at the provider" if revoked else "here; the provider offers no revocation, or refused it"
+        say(f"{escape(row.alias)} is unlinked {where}")
+
+
+def _tell(row: ProviderRow, changed: bool, new: str, unchanged: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": row.id, "status": new, "changed": changed})
+    else:
+        say(f"{escape(row.alias)} is {status(new)}" if changed else f"{escape(row.alias)}: {unchanged}")

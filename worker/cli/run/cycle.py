@@ -1,0 +1,132 @@
+"""The processes of `dashtam run` and the demo user among them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+
+from worker.cli.exits import Interrupted
+from worker.cli.run import report, watch
+from worker.cli.run.demo import Demo
+from worker.cli.run.environment import Demonstration
+from worker.cli.run.processes import SANDBOX, specs
+from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble
+from worker.devstack import Supervisor
+from worker.runtime import Runtime
+from worker.settings import get_settings
+
+_POLL_SECONDS = 0.1
+_LOOK_SECONDS = 0.4
+_DRAW_SECONDS = 1.0
+
+
+class Cycle:
+    """Everything that runs, once it is being supervised.
+
+    Args:
+        supervisor: of the processes.
+        demo: the demo user.
+        sandbox: switches of the sandbox.
+        demonstration: where everything is.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, demo: Demo, sandbox: SandboxControl, demonstration: Demonstration
+    ) -> None:
+        self._supervisor = supervisor
+        self._demo = demo
+        self._sandbox = sandbox
+        self._demonstration = demonstration
+        self._linked_at_restart = -1
+
+    @property
+    def linked(self) -> bool:
+        """Whether the demo user's providers are linked to the sandbox as it runs now."""
+        return self._linked_at_restart == self._sandbox_restarts()
+
+    def poll(self) -> bool:
+        """Moves everything on by one step. False once all has stopped."""
+        going = self._supervisor.poll()
+        if going and not self.linked and self._sandbox.is_up():
+            restarts = self._sandbox_restarts()
+            self._demo.link()
+            self._linked_at_restart = restarts
+        return going
+
+    def once(self, *, began: float, deadline: float) -> dict[str, Any]:
+        """Waits until beat has driven one whole cycle, or the deadline; then the summary.
+
+        Raises:
+            Interrupted: a signal ended it.
+        """
+        look_at = 0.0
+        while self.poll():
+            now = time.monotonic()
+            if now >= look_at and self.linked:
+                look_at = now + _LOOK_SECONDS
+                whole = not any(story.missing() for story in self._demo.stories(counts=False))
+                if whole or now >= deadline:
+                    result = self._summary(time.monotonic() - began)
+                    if result["ok"] or now >= deadline:
+                        return result
+            elif now >= deadline:
+                return self._summary(time.monotonic() - began)
+            time.sleep(_POLL_SECONDS)
+        raise Interrupted("stopped before the cycle was whole; rows that were committed are kept")
+
+    def watch(self, console: Console) -> None:
+        """Draws the live table until a signal ends it."""
+        draw_at = 0.0
+        with Live(console=console, auto_refresh=False, transient=False) as live:
+            while self.poll():
+                now = time.monotonic()
+                if now >= draw_at:
+                    draw_at = now + _DRAW_SECONDS
+                    stories = self._demo.stories(counts=False) if self.linked else []
+                    live.update(
+                        watch.screen(self._demonstration, stories, self._supervisor.status()),
+                        refresh=console.is_terminal,
+                    )
+                    self._keep_progress()
+                time.sleep(_POLL_SECONDS)
+
+    def _keep_progress(self) -> None:
+        if self.linked:
+            with suppress(SandboxTrouble):
+                self._demo.keep_progress()
+
+    def _summary(self, seconds: float) -> dict[str, Any]:
+        restarts = {process.name: process.restarts for process in self._supervisor.status() if process.restarts}
+        if not self.linked:
+            missing = ["the demo user's providers could not be linked: the sandbox did not come up"]
+            return report.summary([], seconds=seconds, restarts=restarts) | {"ok": False, "missing": missing}
+        return report.summary(self._demo.stories(counts=True), seconds=seconds, restarts=restarts)
+
+    def _sandbox_restarts(self) -> int:
+        return next(process.restarts for process in self._supervisor.status() if process.name == SANDBOX)
+
+
+@contextmanager
+def started(demonstration: Demonstration, *, access_seconds: int, live: bool, console: Console) -> Iterator[Cycle]:
+    """The cycle with its processes, which are stopped at the end of the block."""
+    sandbox = SandboxControl(demonstration.sandbox_url, demonstration.sandbox_token)
+    runtime = Runtime(get_settings())
+    demo = Demo(runtime, sandbox, Progress(demonstration.home / "sandbox.json"))
+    cycle: Cycle
+    supervisor = Supervisor(
+        specs(demonstration, access_seconds=access_seconds, live=live, linked=lambda: cycle.linked),
+        log_dir=demonstration.home / "log",
+        on_event=lambda event: console.print(f"[dim]{escape(event)}[/]"),
+    )
+    cycle = Cycle(supervisor, demo, sandbox, demonstration)
+    try:
+        with supervisor, supervisor.signals():
+            yield cycle
+    finally:
+        runtime.close()

@@ -1,0 +1,152 @@
+"""The demo user and what becomes of their providers: linked through the real linking code, against the sandbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from worker import crud
+from worker.cli.run.sandbox import Progress, SandboxControl
+from worker.crud import history, overview
+from worker.crud.history import Run
+from worker.crud.overview import ProviderRow, Stored
+from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
+from worker.runtime import Runtime
+from worker.services import connect
+
+USER = "demo@dashtam.localhost"
+
+
+NONE = Stored()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login of the sandbox and the alias under which the demo user links it."""
+
+    name: str
+    provider_key: str
+    alias: str
+
+
+LOGINS = (
+    Login("schwab-1", "schwab", "Schwab one"),
+    Login("schwab-2", "schwab", "Schwab two"),
+    Login("plaid-1", "plaid", "Plaid one"),
+    Login("plaid-2", "plaid", "Plaid two"),
+)
+
+
+@dataclass(slots=True)
+class Story:
+    """What has happened to one provider since the demonstration began.
+
+    Attributes:
+        refreshable: whether its integration refreshes tokens at all.
+        refreshed: refreshes by schedule that stored a token.
+        runs: finished sync runs by schedule, newest first.
+        stored: rows in the tables.
+        served: what the sandbox says it told of, since it was started.
+        books: what the sandbox's books hold.
+    """
+
+    login: Login
+    provider: ProviderRow
+    refreshable: bool
+    refreshed: int = 0
+    runs: list[Run] = field(default_factory=list)
+    stored: Stored = NONE
+    served: Stored = NONE
+    books: Stored = NONE
+
+    def missing(self) -> list[str]:
+        """What of one whole cycle has not happened, in words."""
+        wants = []
+        if self.provider.status != "active":
+            reason = f" ({self.provider.status_reason})" if self.provider.status_reason else ""
+            wants.append(f"it is {self.provider.status}{reason}")
+        if self.refreshable and not self.refreshed:
+            wants.append("no scheduled task has refreshed its token")
+        if not self.runs:
+            wants.append("no scheduled task has synced it")
+        elif self.runs[0].status != RunStatus.COMPLETED:
+            wants.append(f"its last sync is {self.runs[0].status} ({self.runs[0].error_reason or 'see its problems'})")
+        return wants
+
+
+class Demo:
+    """The demo user's four providers.
+
+    Args:
+        runtime: this process's own.
+        sandbox: the running sandbox's switches.
+        progress: how far the sandbox's books had moved when it last ran.
+    """
+
+    def __init__(self, runtime: Runtime, sandbox: SandboxControl, progress: Progress) -> None:
+        self._runtime = runtime
+        self._sandbox = sandbox
+        self._progress = progress
+        self.began_at = datetime.now(UTC)
+        self.ids: dict[str, UUID] = {}
+
+    def link(self) -> None:
+        """Brings the books to where they were, and links every login anew: a fresh sandbox knows no grant.
+
+        Raises:
+            ProviderError: the sandbox refused.
+        """
+        self._sandbox.advance(self._progress.load())
+        with self._runtime.transaction() as session:
+            user_id = crud.get_or_create_user(session, email=USER).id
+        for login in LOGINS:
+            self.ids[login.name] = self._link(login, user_id)
+
+    def _link(self, login: Login, user_id: UUID) -> UUID:
+        runtime = self._runtime
+        if login.provider_key == "plaid":
+            token = self._sandbox.public_token(login.name)
+            return runtime.run(connect.link_public_token(runtime, login.provider_key, user_id, login.alias, token))
+        url = runtime.run(connect.begin_link(runtime, login.provider_key, user_id, login.alias))
+        callback_url = self._sandbox.consent(url, login.name)
+        return runtime.run(connect.complete_link(runtime, callback_url))
+
+    def keep_progress(self) -> None:
+        """Notes how far the books have moved."""
+        self._progress.save(self._sandbox.steps())
+
+    def stories(self, *, counts: bool) -> list[Story]:
+        """Every provider's story so far; `counts` also counts rows here and in the sandbox."""
+        ids = list(self.ids.values())
+        with self._runtime.transaction() as session:
+            rows = {row.id: row for row in overview.list_providers(session, limit=len(ids), ids=ids)}
+            attempts = history.attempts(session, provider_ids=ids, since=self.began_at, limit=1000)
+            runs = history.runs(session, provider_ids=ids, since=self.began_at, limit=1000)
+            stored = overview.stored(session, provider_ids=ids)
+        stories = []
+        for login in LOGINS:
+            id_ = self.ids[login.name]
+            integration = self._runtime.integrations[login.provider_key]
+            story = Story(login, rows[id_], integration.refresh_policy is not None, stored=stored[id_])
+            story.refreshed = sum(
+                a.provider_id == id_ and a.trigger == Trigger.SCHEDULE and a.status == AttemptStatus.DONE
+                for a in attempts
+            )
+            story.runs = [
+                run
+                for run in runs
+                if run.provider_id == id_ and run.trigger == Trigger.SCHEDULE and run.status != RunStatus.RUNNING
+            ]
+            stories.append(story)
+        if counts:
+            self._count(stories)
+        return stories
+
+    def _count(self, stories: list[Story]) -> None:
+        served = self._sandbox.served()
+        for story in stories:
+            told = served.get(story.login.name, {})
+            story.served = Stored(*(told.get(noun, 0) for noun in Stored.__slots__))
+            books = self._sandbox.books(story.login.name)
+            story.books = Stored(*(books[noun] for noun in Stored.__slots__))

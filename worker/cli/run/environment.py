@@ -1,0 +1,167 @@
+"""What `dashtam run` keeps under its home, and the environment that it gives to every process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+
+from worker.cli.home import ENV_FILE, write_environment, write_private
+from worker.devstack import Urls
+from worker.errors import Refused
+from worker.settings import get_settings
+
+_KEYS_FILE = "encryption.keys"
+_FLOWER_FILE = "flower.password"
+_FLOWER_PORT = 5555
+# The stand-in accepts these and opens nothing else.
+_SANDBOX_CREDENTIALS = {
+    "SCHWAB_APP_KEY": "sandbox-app",
+    "SCHWAB_APP_SECRET": "sandbox-secret",
+    "SCHWAB_REDIRECT_URI": "https://127.0.0.1",
+    "PLAID_CLIENT_ID": "sandbox-client",
+    "PLAID_SECRET": "sandbox-secret",
+}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Where the parts of one `dashtam run` are.
+
+    Attributes:
+        variables: environment of every process; passwords are in it, so it is never printed.
+        env_file: the same in a file (0600), for commands in another terminal.
+    """
+
+    home: Path
+    sandbox_url: str
+    sandbox_token: str
+    flower_url: str
+    flower_user: str
+    flower_password_file: Path
+    variables: Mapping[str, str]
+    env_file: Path
+
+    @property
+    def flower_password(self) -> str:
+        """Made once per home."""
+        return self.flower_password_file.read_text().strip()
+
+
+def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demonstration:
+    """Settles ports, keys and passwords, and puts them into this process's own environment too."""
+    sandbox_port, flower_port = _free_port(), _flower_port()
+    sandbox_token = secrets.token_urlsafe(16)
+    flower_password = _kept(home / _FLOWER_FILE, lambda: secrets.token_urlsafe(12))
+    sandbox_url = f"http://127.0.0.1:{sandbox_port}"
+    env_file = home / ENV_FILE
+    variables = {
+        "DASHTAM_ENV": "development",
+        "DASHTAM_HOME": str(home),
+        # Nothing of the user's own .env may reach a demonstration: no real provider, no real mail.
+        "DASHTAM_ENV_FILE": str(env_file),
+        "DATABASE_URL": urls.database_url,
+        "REDIS_URL": urls.redis_url,
+        **({} if _has_keys() else {"ENCRYPTION_KEYS_FILE": str(keys_file(home))}),
+        "INTEGRATIONS": "schwab,plaid",
+        **_SANDBOX_CREDENTIALS,
+        "SCHWAB_BASE_URL": f"{sandbox_url}/schwab",
+        "PLAID_BASE_URL": f"{sandbox_url}/plaid",
+        "DASHTAM_SANDBOX_ADMIN_TOKEN": sandbox_token,
+        "FLOWER_PASSWORD_FILE": str(flower_password),
+        "FLOWER_PORT": str(flower_port),
+        "NOTICE_CHANNELS": "log",
+        **_pace(access_seconds, once=once),
+    }
+    write_environment(home, variables)
+    os.environ.update(variables)
+    get_settings.cache_clear()
+    return Demonstration(
+        home=home,
+        sandbox_url=sandbox_url,
+        sandbox_token=sandbox_token,
+        flower_url=f"http://127.0.0.1:{flower_port}",
+        flower_user=os.environ.get("FLOWER_USER", "operator"),
+        flower_password_file=flower_password,
+        variables=variables,
+        env_file=env_file,
+    )
+
+
+def keys_file(home: Path) -> Path:
+    """The home's own encryption keys, made once."""
+    return _kept(home / _KEYS_FILE, lambda: f"k1:{Fernet.generate_key().decode()}")
+
+
+def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
+    """Everything as in production, only faster: ticks, and how soon lost work is taken up again."""
+    return {
+        "TICK_SCALE": "0.05" if once else "0.1",
+        "SYNC_INTERVAL": "30",
+        "SYNC_MIN_INTERVAL": "2",
+        "CLAIM_SECONDS": "8",
+        "HTTP_TOTAL_SECONDS": "6",
+        "LEASE_SECONDS": str(max(8, min(20, access_seconds))),
+        "RUN_DEAD_SECONDS": "8",
+        "VISIBILITY_TIMEOUT": "60",
+        "TASK_TIME_LIMIT": "50",
+        "TASK_SOFT_TIME_LIMIT": "45",
+        "SOFT_SHUTDOWN_SECONDS": "3",
+    }
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Holds the home for one `dashtam run`.
+
+    Raises:
+        Refused: another one has it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "run.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Refused(
+                f"`dashtam run` is already up in {home} (process {lock.read().strip()}); it was left alone. "
+                "Stop it with Ctrl-C, or set DASHTAM_HOME to another directory"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _has_keys() -> bool:
+    return bool(os.environ.get("ENCRYPTION_KEYS") or os.environ.get("ENCRYPTION_KEYS_FILE"))
+
+
+def _kept(path: Path, make: Callable[[], str]) -> Path:
+    if not path.exists():
+        write_private(path, f"{make()}\n")
+    return path
+
+
+def _flower_port() -> int:
+    wanted = int(os.environ.get("FLOWER_PORT") or _FLOWER_PORT)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return _free_port()
+    return wanted
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,59 @@
+"""What `dashtam run` supervises: the sandbox, a worker per queue, beat and Flower."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from worker.cli.run.environment import Demonstration
+from worker.devstack import ProcessSpec
+
+SANDBOX = "sandbox"
+_CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
+# The pools are as small as a demonstration needs; production sizes are in the Procfile and the compose file.
+_POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
+_GRACE_SECONDS = 10.0
+
+
+def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Callable[[], bool]) -> list[ProcessSpec]:
+    """All processes in order of start.
+
+    Args:
+        demo: where everything is.
+        access_seconds: life of the sandbox's access tokens.
+        live: whether the sandbox's books move by themselves.
+        linked: whether the demo user's providers are linked; workers and beat begin after that, so that none of them
+            meets the tokens of a sandbox that is gone.
+    """
+    port = demo.sandbox_url.rpartition(":")[2]
+    sandbox = [sys.executable, "-m", "worker.sandbox", "--port", port, "--access-seconds", str(access_seconds)]
+    if live:
+        sandbox += ["--live", "--live-seconds", "5"]
+    workers = [
+        ProcessSpec(
+            f"worker-{queue}",
+            (
+                *_CELERY,
+                "worker",
+                "--queues",
+                queue,
+                "--concurrency",
+                str(size),
+                "--hostname",
+                f"{queue}@%h",
+                "--without-gossip",
+                "--without-mingle",
+                "--loglevel",
+                "INFO",
+            ),
+            after=(SANDBOX,),
+            grace_s=_GRACE_SECONDS,
+        )
+        for queue, size in _POOLS.items()
+    ]
+    return [
+        ProcessSpec(SANDBOX, sandbox, ready=linked),
+        *workers,
+        ProcessSpec("beat", (*_CELERY, "beat", "--loglevel", "INFO"), after=(SANDBOX,), grace_s=_GRACE_SECONDS),
+        ProcessSpec("flower", (*_CELERY, "flower", "--conf=flowerconfig.py"), grace_s=_GRACE_SECONDS),
+    ]

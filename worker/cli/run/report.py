@@ -1,0 +1,97 @@
+"""What one cycle came to: checked against the sandbox's own books, as a table or as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from worker.cli.output import status, table
+from worker.cli.run.demo import Story
+
+_ROWS = ("added", "changed", "unchanged", "removed", "quarantined")
+
+
+def summary(stories: list[Story], *, seconds: float, restarts: dict[str, int]) -> dict[str, Any]:
+    """The whole of a cycle as plain data; `ok` says whether everything happened."""
+    providers = [_provider(story) for story in stories]
+    missing = [f"{p['alias']}: {what}" for p in providers for what in p["missing"]]
+    return {
+        "ok": not missing,
+        "seconds": round(seconds, 1),
+        "providers": providers,
+        "rows": {name: sum(p["rows"][name] for p in providers) for name in _ROWS},
+        "restarts": restarts,
+        "missing": missing,
+    }
+
+
+def _provider(story: Story) -> dict[str, Any]:
+    rows = {name: sum(getattr(run, name) for run in story.runs) for name in _ROWS}
+    return {
+        "id": str(story.provider.id),
+        "provider_key": story.provider.provider_key,
+        "alias": story.provider.alias,
+        "status": story.provider.status,
+        "refreshable": story.refreshable,
+        "refreshed_by_schedule": story.refreshed,
+        "synced_by_schedule": len(story.runs),
+        "resumed": bool(story.runs and story.runs[-1].cursor_before),
+        "stored": asdict(story.stored),
+        "served": asdict(story.served),
+        "books": asdict(story.books),
+        "rows": rows,
+        "missing": [*story.missing(), *_differences(story)],
+    }
+
+
+def _differences(story: Story) -> list[str]:
+    if not story.runs:
+        return []
+    found = []
+    for noun in ("accounts", "transactions", "holdings"):
+        here, there, told = (getattr(counts, noun) for counts in (story.stored, story.books, story.served))
+        if here != there:
+            found.append(f"{here} {noun} are stored, the provider's books hold {there}")
+        # A sync that went on from a cursor is told of what is new alone.
+        elif not story.runs[-1].cursor_before and here != told:
+            found.append(f"{here} {noun} are stored, the provider served {told}")
+    return found
+
+
+def render(result: dict[str, Any]) -> RenderableType:
+    """The summary for people."""
+    rows = [
+        (
+            escape(p["alias"]),
+            p["provider_key"],
+            status(p["status"]),
+            str(p["refreshed_by_schedule"]) if p["refreshable"] else "not needed",
+            str(p["synced_by_schedule"]),
+            *(f"{p['stored'][noun]} of {p['books'][noun]}" for noun in ("accounts", "transactions", "holdings")),
+            str(p["rows"]["added"]),
+            str(p["rows"]["changed"]),
+            str(p["rows"]["removed"]),
+        )
+        for p in result["providers"]
+    ]
+    columns = (
+        "provider",
+        "integration",
+        "status",
+        "#refreshed",
+        "#synced",
+        "#accounts",
+        "#transactions",
+        "#holdings",
+        "#rows added",
+        "#changed",
+        "#removed",
+    )
+    if result["ok"]:
+        closing = f"[green]one whole cycle, driven by beat, in {result['seconds']} s[/]"
+    else:
+        closing = "\n".join(f"[red]did not happen:[/] {escape(what)}" for what in result["missing"])
+    return Group(table(columns, rows), "", closing)

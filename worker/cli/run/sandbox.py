@@ -1,0 +1,120 @@
+"""The sandbox as `dashtam run` uses it: its switches, and a browser of three lines for its consent page."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from worker.errors import DashtamError
+
+_SECONDS = 10.0
+
+
+class SandboxTrouble(DashtamError):  # noqa: N818 - reads better where it is raised
+    """The sandbox did not answer as it should; its log is in the home."""
+
+
+class SandboxControl:
+    """The admin side of a running sandbox.
+
+    Args:
+        url: where it listens.
+        token: what its admin side asks for.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._headers = {"x-sandbox-admin": token, "content-type": "application/json"}
+
+    def is_up(self) -> bool:
+        """Whether it answers yet."""
+        try:
+            self._call("/admin/ready")
+        except SandboxTrouble:
+            return False
+        return True
+
+    def steps(self) -> int:
+        """How often its books have moved."""
+        return int(self._call("/admin/ready")["steps"])
+
+    def advance(self, steps: int) -> None:
+        """Moves the books on."""
+        if steps:
+            self._call("/admin/advance", {"steps": steps})
+
+    def public_token(self, login: str) -> str:
+        """What Plaid's own front end would hand over."""
+        return str(self._call("/admin/plaid/public-token", {"logins": [login]})[0]["public_token"])
+
+    def served(self) -> dict[str, dict[str, int]]:
+        """By login: how many distinct things its client was told of."""
+        served: dict[str, dict[str, int]] = self._call("/admin/served")
+        return served
+
+    def books(self, login: str) -> dict[str, int]:
+        """How many accounts, transactions and holdings a login has."""
+        books = self._call(f"/admin/books/{login}")
+        return {noun: len(books[noun]) for noun in ("accounts", "transactions", "holdings")}
+
+    def consent(self, authorize_url: str, login: str) -> str:
+        """Where the browser lands after the login's owner agreed: the callback URL."""
+        separator = "&" if "?" in authorize_url else "?"
+        opener = urllib.request.build_opener(_NoRedirect)
+        try:
+            opener.open(f"{authorize_url}{separator}login={login}", timeout=_SECONDS)
+        except urllib.error.HTTPError as answer:
+            location = answer.headers.get("location")
+            if answer.code == 302 and location:
+                return location
+            raise SandboxTrouble(f"the sandbox's consent page answered {answer.code}") from None
+        except OSError as error:
+            raise SandboxTrouble(f"the sandbox does not answer ({type(error).__name__})") from None
+        raise SandboxTrouble("the sandbox's consent page did not redirect")
+
+    def _call(self, path: str, body: object = None) -> Any:
+        data = None if body is None else msgspec.json.encode(body)
+        request = urllib.request.Request(self._url + path, data=data, headers=self._headers)  # noqa: S310 - loopback
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+                return msgspec.json.decode(answer.read())
+        except (OSError, msgspec.DecodeError) as error:
+            raise SandboxTrouble(f"the sandbox did not answer {path} ({type(error).__name__})") from None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Message, newurl: str) -> None:
+        """The callback URL is for us; nothing listens there."""
+
+
+class Progress:
+    """How far the books had moved, so that a sandbox that is started anew can be brought to the same place.
+
+    Args:
+        path: file that keeps the number and the day.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> int:
+        """Steps to catch up on; 0 when the books began on another day."""
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return 0
+        return int(kept.get("steps", "0")) if kept.get("day") == _today() else 0
+
+    def save(self, steps: int) -> None:
+        """Keeps the number."""
+        self._path.write_bytes(msgspec.json.encode({"steps": str(steps), "day": _today()}))
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -1,0 +1,111 @@
+"""`dashtam runs`: what syncs have done."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+
+from worker.cli.lookup import parse_id, resolve
+from worker.cli.output import AsJson, duration, pairs, plain, show, status, table
+from worker.crud import history
+from worker.crud.history import Run
+from worker.models.vocabulary import RunStatus
+from worker.runtime import get_runtime
+
+app = typer.Typer(help="Show what syncs have done.", invoke_without_command=True)
+
+
+@app.callback()
+def default(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """`dashtam runs` alone lists."""
+    if ctx.invoked_subcommand is None:
+        list_(as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    provider: Annotated[str | None, typer.Option(help="Only those of this provider.")] = None,
+    status_: Annotated[RunStatus | None, typer.Option("--status", help="Only these.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first.
+
+    [bold]Example[/]
+
+    dashtam runs list --provider "Schwab one" --status failed
+    """
+    with get_runtime().transaction() as session:
+        ids = None if provider is None else [resolve(session, provider).id]
+        runs = history.runs(session, provider_ids=ids, status=status_.value if status_ else None, limit=limit)
+    show(runs, as_json=as_json, render=run_table)
+
+
+@app.command("show")
+def show_(run: Annotated[str, typer.Argument(help="Id of a run.")], as_json: AsJson = False) -> None:
+    """Show one run: counts by kind, error and problems.
+
+    [bold]Example[/]
+
+    dashtam runs show 0198c2f4-…
+    """
+    with get_runtime().transaction() as session:
+        data = history.run_by_id(session, run_id=parse_id(run, "run"))
+    show(data, as_json=as_json, render=_show)
+
+
+def run_table(runs: list[Run]) -> RenderableType:
+    """Runs, one a line."""
+    return table(
+        ("id", "provider", "status", "trigger", "started", "#took", "#pages", "#added", "#changed", "#same", "#removed",
+         "#quarantined", "error"),
+        [
+            (str(r.id), str(r.provider_id), status(r.status), r.trigger, r.started_at, _took(r), r.pages, r.added,
+             r.changed, r.unchanged, r.removed, r.quarantined, r.error_reason)
+            for r in runs
+        ],
+    )  # fmt: skip
+
+
+def _took(run: Run) -> str:
+    if run.finished_at is None:
+        return "-"
+    span = run.finished_at - run.started_at
+    return f"{span.total_seconds():.1f}s" if span < timedelta(minutes=1) else duration(span)
+
+
+def _show(run: Run) -> RenderableType:
+    facts: list[tuple[str, object]] = [
+        ("id", str(run.id)),
+        ("provider", str(run.provider_id)),
+        ("status", status(run.status) + (" (asked to stop)" if run.cancel_requested else "")),
+        ("trigger", run.trigger),
+        ("mode", run.mode),
+        ("started", run.started_at),
+        ("finished", run.finished_at),
+        ("took", _took(run)),
+        ("pages", run.pages),
+        ("error", _error(run)),
+    ]
+    counts = table(
+        ("kind", "#added", "#changed", "#unchanged", "#removed", "#quarantined"),
+        [(noun, *(_count(row, what) for what in _OUTCOMES)) for noun, row in sorted(run.counts.items())],
+    )
+    problems = pairs([(str(name), plain(what)) for name, what in (run.problems or {}).items()])
+    return Group(pairs(facts), "", counts, "", problems if run.problems else "no problems")
+
+
+_OUTCOMES = ("added", "changed", "unchanged", "removed", "quarantined")
+
+
+def _count(row: Any, what: str) -> object:
+    return row.get(what, 0) if isinstance(row, dict) else row
+
+
+def _error(run: Run) -> str:
+    if run.error is None:
+        return "none"
+    return plain(f"{run.error} of the {run.error_scope}: {run.error_reason}")

@@ -1,0 +1,155 @@
+"""`dashtam status`: the fleet at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from redis.exceptions import RedisError
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from worker.cli.output import AsJson, pairs, relative, show, table
+from worker.cli.output import status as coloured
+from worker.cli.send import ping_workers
+from worker.crud import heartbeats, integration_states, overview
+from worker.errors import Unavailable
+from worker.runtime import Runtime, get_runtime
+
+QUEUES = ("refresh", "sync", "upkeep")
+_BEAT_LATE = timedelta(seconds=90)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """What Redis says; None and empty where it could not be asked.
+
+    Attributes:
+        backlog: messages that wait, by queue.
+        in_flight: messages that workers have taken and not yet acknowledged.
+    """
+
+    reachable: bool
+    backlog: dict[str, int]
+    in_flight: int | None
+    workers: list[str]
+
+
+def status(
+    as_json: AsJson = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to wait for workers to answer.")] = 0.5,
+) -> None:
+    """Show the fleet at a glance: what is due, what is late, and whether everybody who should work does.
+
+    Exits 4 when Postgres or Redis is out of reach; what Postgres knows is shown all the same.
+
+    [bold]Examples[/]
+
+    dashtam status
+
+    dashtam status --json
+    """
+    runtime = get_runtime()
+    now = datetime.now(UTC)
+    data = look(runtime, now=now, broker=ask_broker(runtime, seconds=seconds))
+    show(data, as_json=as_json, render=lambda d: _render(d, now))
+    if not data["redis"]["reachable"]:
+        raise Unavailable("Redis does not answer; what is due stays due until it is back")
+
+
+def look(runtime: Runtime, *, now: datetime, broker: Broker) -> dict[str, Any]:
+    """Everything that is shown, as plain data."""
+    with runtime.transaction() as session:
+        fleet = overview.fleet(session, now=now)
+        beats = heartbeats.read_heartbeats(session)
+        states = integration_states.read_states(session)
+    last = max(beats.values(), default=None)
+    return {
+        "providers": asdict(fleet),
+        "beat": {"last_tick": last, "late": last is None or now - last > _BEAT_LATE, "ticks": beats},
+        "redis": asdict(broker),
+        "integrations": {
+            key: {
+                "breaker": states[key].breaker if key in states else "closed",
+                "paused": key in states and states[key].paused_at is not None,
+                "paused_reason": states[key].paused_reason if key in states else None,
+                "alarm": states[key].alarm if key in states else None,
+            }
+            for key in runtime.settings.enabled_integrations
+        },
+    }
+
+
+def ask_broker(runtime: Runtime, *, seconds: float) -> Broker:
+    """Backlogs and workers."""
+    try:
+        backlog = {queue: int(runtime.redis.llen(queue)) for queue in QUEUES}
+        in_flight = int(runtime.redis.hlen("unacked"))
+        return Broker(True, backlog, in_flight, ping_workers(seconds=seconds))
+    except (RedisError, OSError, Unavailable):
+        return Broker(False, {}, None, [])
+
+
+def _render(data: dict[str, Any], now: datetime) -> RenderableType:
+    fleet, beat, redis = data["providers"], data["beat"], data["redis"]
+    rows = [
+        ("providers", _providers(fleet)),
+        ("refreshes", _due(fleet["refresh_due"], fleet["refresh_late"])),
+        ("syncs", _due(fleet["sync_due"], fleet["sync_late"]) + f", {fleet['runs_running']} running"),
+        ("tokens", _tokens(fleet, now)),
+        ("grants", f"{fleet['grants_ending']} end within 72 hours"),
+        ("quarantine", f"{fleet['quarantined']} records"),
+        ("failures", f"{fleet['failures']} tasks given up"),
+        ("notices", f"{fleet['notices_waiting']} waiting"),
+        ("beat", _beat(beat, now)),
+        ("queues", _queues(redis)),
+        ("workers", escape(", ".join(redis["workers"])) or "[red]none answers[/]"),
+    ]
+    integrations = table(
+        ("integration", "breaker", "paused", "alarm"),
+        [
+            (
+                key,
+                coloured(state["breaker"]),
+                state["paused_reason"] or ("yes" if state["paused"] else "no"),
+                state["alarm"],
+            )
+            for key, state in data["integrations"].items()
+        ],
+    )
+    return Group(pairs(rows), "", integrations)
+
+
+def _providers(fleet: dict[str, Any]) -> str:
+    others = ("needs_reauth", "paused", "pending", "unlinked")
+    words = [f"{fleet[name]} {coloured(name)}" for name in others if fleet[name]]
+    return ", ".join([f"[green]{fleet['active']} active[/]", *words])
+
+
+def _due(due: int, late: int) -> str:
+    return f"{due} due" + (f", [red]{late} late[/]" if late else ", none late")
+
+
+def _tokens(fleet: dict[str, Any], now: datetime) -> str:
+    oldest = fleet["oldest_token_expires_at"]
+    if oldest is None:
+        return "none expires"
+    expired = f"[red]{fleet['tokens_expired']} expired[/], " if fleet["tokens_expired"] else ""
+    word = "expires" if oldest > now else "expired"
+    return f"{expired}the oldest {word} {relative(oldest, now)}"
+
+
+def _beat(beat: dict[str, Any], now: datetime) -> str:
+    if beat["last_tick"] is None:
+        return "[red]no tick was ever recorded[/]"
+    words = f"last tick {relative(beat['last_tick'], now)}"
+    return f"[red]{words}[/]" if beat["late"] else words
+
+
+def _queues(redis: dict[str, Any]) -> str:
+    if not redis["reachable"]:
+        return "[red]Redis does not answer[/]"
+    waiting = ", ".join(f"{queue} {count}" for queue, count in redis["backlog"].items())
+    return f"{waiting}; {redis['in_flight']} in flight"

@@ -1,0 +1,106 @@
+"""What an operator changes about one provider: pause, resume, make due. Every change locks the provider's row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from worker.crud import audit
+from worker.errors import NotFound, Refused
+from worker.models import Provider, ProviderToken, TaskFailure, User
+from worker.models.vocabulary import ProviderStatus
+
+
+def pause_provider(session: Session, *, provider_id: UUID, actor: str, reason: str | None) -> bool:
+    """Takes an active provider out of every schedule. False when it was paused already.
+
+    Raises:
+        Refused: it is not active.
+    """
+    provider = _lock(session, provider_id)
+    if provider.status == ProviderStatus.PAUSED:
+        return False
+    if provider.status != ProviderStatus.ACTIVE:
+        raise Refused(f"{provider.alias} is {provider.status}: only active providers can be paused")
+    provider.status, provider.status_reason = ProviderStatus.PAUSED, reason
+    audit.record(session, provider_id=provider_id, action="paused", actor=actor, reason=reason)
+    return True
+
+
+def resume_provider(session: Session, *, provider_id: UUID, actor: str, now: datetime) -> bool:
+    """Takes a paused provider back; what it missed is due at once. False when it was active.
+
+    Raises:
+        Refused: it is neither paused nor active.
+    """
+    provider = _lock(session, provider_id)
+    if provider.status == ProviderStatus.ACTIVE:
+        return False
+    if provider.status != ProviderStatus.PAUSED:
+        raise Refused(f"{provider.alias} is {provider.status}: {_MENDS.get(provider.status, 'it cannot be resumed')}")
+    provider.status, provider.status_reason = ProviderStatus.ACTIVE, None
+    if provider.refresh_due_at is not None:
+        provider.refresh_due_at = min(provider.refresh_due_at, now)
+    provider.sync_due_at = now
+    audit.record(session, provider_id=provider_id, action="resumed", actor=actor)
+    return True
+
+
+def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "sync"], at: datetime) -> None:
+    """Makes a refresh or a sync due at `at`, if it is not due earlier.
+
+    Raises:
+        Refused: the provider is not active, or its tokens are not refreshed.
+    """
+    provider = _lock(session, provider_id)
+    if provider.status != ProviderStatus.ACTIVE:
+        reason = f" ({provider.status_reason})" if provider.status_reason else ""
+        raise Refused(
+            f"{provider.alias} is {provider.status}{reason}: {_MENDS.get(provider.status, 'nothing will be done')}"
+        )
+    if what == "sync":
+        provider.sync_due_at = min(provider.sync_due_at or at, at)
+        return
+    has_refresh = select(ProviderToken.refresh_token).where(ProviderToken.provider_id == provider_id)
+    if session.scalar(has_refresh) is None:
+        raise Refused(f"{provider.alias}: {provider.provider_key} tokens are not refreshed; there is nothing to do")
+    provider.refresh_due_at = min(provider.refresh_due_at or at, at)
+
+
+def make_all_syncs_due(session: Session, *, at: datetime) -> Sequence[UUID]:
+    """Makes a sync of every active provider due at `at`, if it is not due earlier. Returns their ids."""
+    due = func.least(func.coalesce(Provider.sync_due_at, at), at)
+    statement = update(Provider).where(Provider.status == ProviderStatus.ACTIVE).values(sync_due_at=due)
+    return session.scalars(statement.returning(Provider.id)).all()
+
+
+_MENDS: dict[str, str] = {
+    ProviderStatus.NEEDS_REAUTH: "its user must link it again (`dashtam link`)",
+    ProviderStatus.PENDING: "it was never linked (`dashtam link`)",
+    ProviderStatus.UNLINKED: "it was unlinked; link it again to go on (`dashtam link`)",
+    ProviderStatus.PAUSED: "resume it first (`dashtam providers resume`)",
+}
+
+
+def resolve_failure(session: Session, *, failure_id: UUID, resolution: str, now: datetime) -> None:
+    """Closes a dead letter."""
+    session.execute(
+        update(TaskFailure).where(TaskFailure.id == failure_id).values(resolved_at=now, resolution=resolution)
+    )
+
+
+def forget_user(session: Session, *, email: str) -> bool:
+    """Removes a user with all providers and rows; the audit log stays. False when there is none."""
+    return session.execute(delete(User).where(User.email == email).returning(User.id)).first() is not None
+
+
+def _lock(session: Session, provider_id: UUID) -> Provider:
+    provider = session.scalar(select(Provider).where(Provider.id == provider_id).with_for_update())
+    if provider is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    return provider
