@@ -10,6 +10,7 @@ finish, and no provider is flooded. `Retry-After` of one caller holds up everybo
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ log = structlog.get_logger()
 
 _PERMIT_SECONDS = 1
 """How long a permit may lie unused; windows are counted this much longer, so that late use cannot exceed a limit."""
-_BLOCK_SHARE = 20
+_BLOCK_SHARES = {"app": 20, "provider": 4, "account": 4}
+"""A block is one part in so many of a limit. One login's calls mostly come from one process at a time."""
 _BLOCK_AT_MOST = 50
 _HOLD_CACHE_SECONDS = 1.0
 _REDIS_REST_SECONDS = 5.0
@@ -60,6 +62,7 @@ class QuotaUse(NamedTuple):
     scope: str
     endpoint: str | None
     limit: int
+    per_seconds: int
     used: int
 
 
@@ -91,6 +94,7 @@ class QuotaGate:
         self._hold_checked = 0.0
         self._client: redis.Redis | None = None
         self._windows: RedisStorage | None = None
+        self._opening = threading.Lock()
         self._redis_rests_until = 0.0
         self._local: MemoryStorage | None = None
 
@@ -156,7 +160,7 @@ class QuotaGate:
                 if window is None:
                     return []
                 count = window[1]
-            found.append(QuotaUse(quota.scope, quota.endpoint, quota.limit, count))
+            found.append(QuotaUse(quota.scope, quota.endpoint, quota.limit, quota.per_seconds, count))
         return found
 
     @property
@@ -214,7 +218,7 @@ class QuotaGate:
             limit = quota.limit
             if not caller.manual:
                 limit = max(1, int(limit * (1 - self._runtime.settings.manual_quota_share)))
-            for block in _blocks(limit):
+            for block in _blocks(quota, limit):
                 if await self._take(bucket.name, quota, limit, block):
                     bucket.permits = block
                     bucket.until = _next_midnight(now) if quota.daily else now + _PERMIT_SECONDS
@@ -242,8 +246,9 @@ class QuotaGate:
                 return storage.acquire_entry(key, limit, window, amount)
             except redis.RedisError as error:
                 self._rest_from_redis(error)
-        if self._local is None:
-            self._local = MemoryStorage()
+        with self._opening:
+            if self._local is None:
+                self._local = MemoryStorage()
         return self._local.acquire_entry(key, max(1, limit // _LOCAL_SHARE), window, amount)
 
     async def _free_at(self, name: str, quota: Quota, limit: int) -> float:
@@ -310,16 +315,19 @@ class QuotaGate:
         """Redis, unless it failed a moment ago: waiting for its time-out at every call would stop everything."""
         if self._clock() < self._redis_rests_until:
             return None
-        if self._windows is None:
-            url = self._runtime.settings.redis_url.get_secret_value()
-            self._client = redis.Redis.from_url(
-                url, socket_timeout=1, socket_connect_timeout=1, health_check_interval=10
-            )
-            pool = self._client.connection_pool
-            self._windows = RedisStorage(url, connection_pool=pool, key_prefix="dashtam:quota")
-        return self._windows
+        with self._opening:
+            if self._windows is None:
+                url = self._runtime.settings.redis_url.get_secret_value()
+                self._client = redis.Redis.from_url(
+                    url, socket_timeout=1, socket_connect_timeout=1, health_check_interval=10
+                )
+                pool = self._client.connection_pool
+                self._windows = RedisStorage(url, connection_pool=pool, key_prefix="dashtam:quota")
+            return self._windows
 
     def _rest_from_redis(self, error: Exception) -> None:
+        if self._clock() < self._redis_rests_until:
+            return  # another thread has just said so
         self._redis_rests_until = self._clock() + _REDIS_REST_SECONDS
         log.warning(
             "quotas_without_redis",
@@ -341,8 +349,10 @@ def _over_budget(quota: Quota, until: float) -> RateLimited:
     return RateLimited(OVER_BUDGET, scope=scope, retry_at=_as_time(until))
 
 
-def _blocks(limit: int) -> Iterator[int]:
-    block = min(limit // _BLOCK_SHARE, _BLOCK_AT_MOST)
+def _blocks(quota: Quota, limit: int) -> Iterator[int]:
+    block = min(limit // _BLOCK_SHARES[quota.scope], _BLOCK_AT_MOST)
+    if quota.daily and limit <= 4 * _BLOCK_AT_MOST:
+        block = 1  # what a process leaves of a block is lost until midnight
     if block > 1:
         yield block
     yield 1

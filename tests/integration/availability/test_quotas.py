@@ -1,0 +1,258 @@
+"""Quotas on a real Redis and Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import redis as redis_client
+
+from tests.integration.availability.conftest import MakeQuiet
+from worker.errors import RateLimited, Scope
+from worker.integrations.base import Caller, Quota
+from worker.models import new_id
+from worker.runtime import Runtime
+from worker.services import availability
+from worker.services.quotas import QuotaGate
+
+
+class Clock:
+    """Time that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def dead_redis_url() -> Iterator[str]:
+    """An address at which nothing answers: the port is held, and nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"redis://127.0.0.1:{held.getsockname()[1]}"
+
+
+def admitted(
+    runtime: Runtime,
+    gate: QuotaGate,
+    calls: int,
+    *,
+    caller: Caller | None = None,
+    endpoint: str = "trader",
+    account_key: str | None = None,
+) -> int:
+    """How many of so many calls, all at once, are let through."""
+
+    async def ask() -> list[BaseException | None]:
+        one = caller or Caller()
+        return await asyncio.gather(
+            *(gate.admit(one, endpoint=endpoint, account_key=account_key) for _ in range(calls)), return_exceptions=True
+        )
+
+    outcomes = Counter(type(outcome) for outcome in runtime.run(ask()))
+    assert set(outcomes) <= {type(None), RateLimited}, outcomes
+    return outcomes[type(None)]
+
+
+def test_processes_share_one_budget_and_never_exceed_it(make_quiet: MakeQuiet) -> None:
+    quotas, clock = (Quota("app", 1000, 60),), Clock()
+    one, other = make_quiet(manual_quota_share=0), make_quiet(manual_quota_share=0)
+
+    first = admitted(one, QuotaGate(one, "schwab", quotas=quotas, clock=clock), 680)
+    second = admitted(other, QuotaGate(other, "schwab", quotas=quotas, clock=clock), 700)
+
+    # The first process holds 700 permits, twenty of them unused in its present block.
+    assert (first, second) == (680, 300)
+
+
+def test_permits_that_lie_unused_are_not_used_later(quiet: Runtime) -> None:
+    clock = Clock()
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 100, 60),), clock=clock)
+    assert admitted(quiet, gate, 1) == 1  # a block of four
+
+    clock.now += 1.5
+    assert admitted(quiet, gate, 1) == 1
+
+    assert [use.used for use in quiet.run(gate.usage())] == [8]
+
+
+def test_over_budget_names_the_time_when_a_call_is_free_again(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 4, 60),))
+    before = time.time()
+    assert admitted(quiet, gate, 3) == 3
+
+    with pytest.raises(RateLimited) as refused:
+        quiet.run(gate.admit(Caller(), endpoint="trader", account_key=None))
+
+    assert (refused.value.reason, refused.value.scope) == ("over_budget", Scope.APP)
+    assert refused.value.retry_at is not None
+    assert 60 <= refused.value.retry_at.timestamp() - before <= 62.5
+
+
+def test_share_kept_back_serves_people_who_wait(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
+
+    assert admitted(quiet, gate, 150) == 90
+    assert admitted(quiet, gate, 50, caller=Caller(manual=True)) == 10
+
+
+def test_people_who_wait_use_up_the_same_budget(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
+
+    assert admitted(quiet, gate, 60, caller=Caller(manual=True)) == 60
+    assert admitted(quiet, gate, 100) == 30
+
+
+def test_logins_have_budgets_of_their_own(quiet: Runtime, new_ids: list[UUID]) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("provider", 10, 60), Quota("app", 1000, 60)))
+
+    assert [admitted(quiet, gate, 20, caller=Caller(id_)) for id_ in new_ids[:2]] == [9, 9]
+
+
+def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("provider", 50, 60), Quota("app", 100_000, 60)))
+
+    async def ask() -> None:
+        callers = [Caller(new_id()) for _ in range(300)]
+        await asyncio.gather(*(gate.admit(caller, endpoint="trader", account_key=None) for caller in callers))
+
+    quiet.run(ask())
+
+
+def test_endpoints_have_budgets_of_their_own(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 10, 60, endpoint="trader"),))
+
+    assert admitted(quiet, gate, 20) == 9
+    assert admitted(quiet, gate, 500, endpoint="token") == 500
+
+
+def test_calls_refused_by_a_narrow_quota_do_not_use_up_the_wide_one(quiet: Runtime, new_ids: list[UUID]) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 30, 60), Quota("provider", 10, 60)))
+    busy, others = new_ids[0], new_ids[1:3]
+
+    assert admitted(quiet, gate, 500, caller=Caller(busy)) == 9
+    assert [admitted(quiet, gate, 9, caller=Caller(id_)) for id_ in others] == [9, 9]
+
+
+def test_calls_refused_by_the_wide_quota_keep_the_permits_of_the_day(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 10, 86400, daily=True), Quota("app", 3, 60)))
+
+    assert admitted(quiet, gate, 50) == 2
+
+    used = {quota.per_seconds: quota.used for quota in quiet.run(gate.usage())}
+    assert used == {86400: 2, 60: 2}
+
+
+def test_quota_of_a_day_survives_a_flushed_redis(make_quiet: MakeQuiet, redis: redis_client.Redis) -> None:
+    quotas, clock = (Quota("account", 4, 86400, endpoint="balances", daily=True),), Clock()
+    caller = Caller(UUID(int=7))
+    for _ in range(3):
+        runtime = make_quiet()
+        gate = QuotaGate(runtime, "schwab", quotas=quotas, clock=clock)
+        assert admitted(runtime, gate, 1, caller=caller, endpoint="balances", account_key="a") == 1
+
+    redis.flushall()
+
+    runtime = make_quiet()
+    gate = QuotaGate(runtime, "schwab", quotas=quotas, clock=clock)
+    assert admitted(runtime, gate, 5, caller=caller, endpoint="balances", account_key="a") == 0
+    assert admitted(runtime, gate, 5, caller=caller, endpoint="balances", account_key="b") == 3
+    manual = Caller(UUID(int=7), manual=True)
+    assert admitted(runtime, gate, 5, caller=manual, endpoint="balances", account_key="a") == 1
+
+
+def test_quota_of_a_day_is_deferred_to_midnight_and_begins_anew(quiet: Runtime) -> None:
+    clock = Clock()
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 2, 86400, daily=True),), clock=clock)
+    assert admitted(quiet, gate, 5) == 1
+
+    with pytest.raises(RateLimited) as refused:
+        quiet.run(gate.admit(Caller(), endpoint="trader", account_key=None))
+    assert refused.value.retry_at is not None
+    assert (refused.value.retry_at.hour, refused.value.retry_at.minute) == (0, 0)
+
+    clock.now = refused.value.retry_at.timestamp() + 1
+    assert admitted(quiet, gate, 5) == 1
+
+
+def test_account_ids_are_not_written_to_redis(quiet: Runtime, redis: redis_client.Redis) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("account", 10, 60),))
+    admitted(quiet, gate, 1, caller=Caller(UUID(int=7)), account_key="123456789")
+
+    assert redis.keys("*dashtam*quota*")
+    assert not redis.keys("*123456789*")
+
+
+def test_time_that_the_provider_names_holds_up_every_process(make_quiet: MakeQuiet) -> None:
+    one, other = make_quiet(), make_quiet()
+    until = datetime.now(UTC) + timedelta(minutes=5)
+
+    one.run(availability.report(one, "schwab", [None, RateLimited("http_429", retry_at=until)]))
+
+    for runtime in (one, other):
+        with pytest.raises(RateLimited) as refused:
+            runtime.run(runtime.gate("schwab").admit(Caller(manual=True), endpoint="token", account_key=None))
+        assert refused.value.reason == "held_by_provider"
+        assert refused.value.retry_at is not None
+        assert abs((refused.value.retry_at - until).total_seconds()) < 0.01
+
+
+def test_absurd_time_that_the_provider_names_is_capped(make_quiet: MakeQuiet) -> None:
+    runtime = make_quiet(retry_after_max=60)
+    clock = Clock()
+    gate = QuotaGate(runtime, "schwab", clock=clock)
+
+    runtime.run(gate.hold(RateLimited("http_429", retry_at=datetime.fromtimestamp(clock.now + 1e9, UTC))))
+
+    assert admitted(runtime, gate, 1) == 0
+    clock.now += 61
+    assert admitted(runtime, gate, 1) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RateLimited("http_429"),
+        RateLimited("TRANSACTIONS_LIMIT", scope=Scope.PROVIDER, retry_at=datetime(2100, 1, 1, tzinfo=UTC)),
+        RateLimited("over_budget", retry_at=datetime(2100, 1, 1, tzinfo=UTC)),
+        RateLimited("http_429", retry_at=datetime(2000, 1, 1, tzinfo=UTC)),
+    ],
+    ids=["no time", "one login", "our own", "in the past"],
+)
+def test_limits_that_concern_nobody_else_hold_up_nobody(quiet: Runtime, error: RateLimited) -> None:
+    gate = QuotaGate(quiet, "schwab")
+
+    quiet.run(gate.hold(error))
+
+    assert admitted(quiet, gate, 5) == 5
+
+
+def test_without_redis_each_process_goes_on_with_a_fraction(make_quiet: MakeQuiet, dead_redis_url: str) -> None:
+    runtime = make_quiet(quotas=(Quota("app", 800, 60),), redis_url=dead_redis_url, manual_quota_share=0)
+
+    assert admitted(runtime, runtime.gate("schwab"), 1000) == 100
+    assert runtime.run(runtime.gate("schwab").usage()) == []
+
+
+def test_days_are_counted_without_redis(make_quiet: MakeQuiet, dead_redis_url: str) -> None:
+    runtime = make_quiet(quotas=(Quota("app", 10, 86400, daily=True),), redis_url=dead_redis_url)
+
+    assert admitted(runtime, runtime.gate("schwab"), 50) == 9
+
+
+def test_usage_tells_what_is_used_of_each_quota_of_the_application(quiet: Runtime) -> None:
+    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 120, 60, endpoint="trader"), Quota("provider", 5, 60)))
+    admitted(quiet, gate, 6, caller=Caller(UUID(int=7)))
+
+    (use,) = quiet.run(gate.usage())
+
+    assert (use.scope, use.endpoint, use.limit) == ("app", "trader", 120)
+    assert 4 <= use.used <= 10
