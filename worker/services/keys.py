@@ -1,0 +1,153 @@
+"""Rotation of encryption keys while work goes on.
+
+Put the new key first in `ENCRYPTION_KEYS` and restart the workers; `reencrypt`; take the old key out once `status`
+shows that nothing is left of it. A worker that misses a key which is still in use refuses to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from worker.crud import keys
+from worker.crud.keys import Ciphertexts
+from worker.errors import ConfigurationError, EncryptionError, Refused
+from worker.runtime import Runtime
+from worker.services import journal
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """One key.
+
+    Attributes:
+        configured: it is in `ENCRYPTION_KEYS`.
+        writing: it is the first there.
+        tokens: stored tokens that it wrote.
+        journal: journal entries that it wrote.
+    """
+
+    key_id: str
+    configured: bool
+    writing: bool
+    tokens: int
+    journal: int
+
+    @property
+    def in_use(self) -> bool:
+        """Whether taking it out would lose something."""
+        return self.writing or self.tokens > 0 or self.journal > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reencrypted:
+    """What one rotation did.
+
+    Attributes:
+        done: tokens written anew.
+        unreadable: providers whose token no configured key opens; left as they are.
+        left: tokens that other keys than the writing one still hold, the unreadable ones included.
+    """
+
+    done: int
+    unreadable: list[UUID]
+    left: int
+
+
+async def status(runtime: Runtime) -> list[KeyUse]:
+    """All keys that are configured or in use, the writing one first.
+
+    Raises:
+        Unavailable: Postgres or Redis is away, so that the count would be wrong.
+    """
+    stored = await runtime.db(keys.count_by_key)
+    waiting = Counter(token.key_id for token in await journal.entries(runtime))
+    configured = runtime.encryption.key_ids
+    return [
+        KeyUse(
+            key_id=key_id,
+            configured=key_id in configured,
+            writing=key_id == runtime.encryption.key_id,
+            tokens=stored.get(key_id, 0),
+            journal=waiting[key_id],
+        )
+        for key_id in dict.fromkeys([*configured, *sorted(stored), *sorted(waiting)])
+    ]
+
+
+async def reencrypt(runtime: Runtime, *, batch_size: int = 500) -> Reencrypted:
+    """Writes all tokens with the first key, batch by batch; may be broken off and begun again at any time.
+
+    Refreshes go on meanwhile: what one of them stores is never overwritten.
+
+    Raises:
+        Unavailable: Postgres is away; what is done is done.
+    """
+    writing, done, unreadable, after = runtime.encryption.key_id, 0, list[UUID](), UUID(int=0)
+    while rows := await runtime.db(keys.read_written_by_others, key_id=writing, after=after, limit=batch_size):
+        after = rows[-1].provider_id
+        renewed, failed = await asyncio.to_thread(_renew, runtime, rows)
+        unreadable += failed
+        done += await runtime.db(keys.replace_ciphertexts, rows=renewed, key_id=writing)
+    stored = await runtime.db(keys.count_by_key)
+    left = sum(count for key_id, count in stored.items() if key_id != writing)
+    log.info("keys_reencrypted", key_id=writing, done=done, unreadable=len(unreadable), left=left)
+    return Reencrypted(done, unreadable, left)
+
+
+async def require_retirable(runtime: Runtime, key_id: str) -> None:
+    """Checks that a key may be taken out of `ENCRYPTION_KEYS`.
+
+    Raises:
+        Refused: it writes, or something that it wrote is left.
+        Unavailable: nobody can say just now.
+    """
+    for use in await status(runtime):
+        if use.key_id == key_id and use.in_use:
+            why = "it writes" if use.writing else f"{use.tokens} tokens and {use.journal} journal entries need it"
+            raise Refused(f"key {key_id} cannot be retired: {why}; run: dashtam keys rotate")
+
+
+async def require_configured(runtime: Runtime) -> None:
+    """Checks at startup that every key in use is there.
+
+    Raises:
+        ConfigurationError: names the missing keys' ids.
+        Unavailable: Postgres is away.
+    """
+    missing = sorted(set(await runtime.db(keys.count_by_key)) - set(runtime.encryption.key_ids))
+    if missing:
+        raise ConfigurationError(
+            f"ENCRYPTION_KEYS: stored tokens need the key {', '.join(missing)}; put it back, behind the writing key"
+        )
+
+
+def _renew(runtime: Runtime, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts], list[UUID]]:
+    renewed, unreadable = [], []
+    for row in rows:
+        try:
+            renewed.append(
+                Ciphertexts(
+                    provider_id=row.provider_id,
+                    generation=row.generation,
+                    key_id=row.key_id,
+                    access_token=_again(runtime, row, "access", row.access_token),
+                    refresh_token=row.refresh_token and _again(runtime, row, "refresh", row.refresh_token),
+                )
+            )
+        except EncryptionError as error:
+            log.error("token_unreadable", provider_id=str(row.provider_id), key_id=row.key_id, error=str(error))
+            unreadable.append(row.provider_id)
+    return renewed, unreadable
+
+
+def _again(runtime: Runtime, row: Ciphertexts, kind: str, ciphertext: str) -> str:
+    encryption, id_, generation = runtime.encryption, row.provider_id, row.generation
+    value = encryption.unseal(ciphertext, provider_id=id_, kind=kind, generation=generation, key_id=row.key_id)
+    return encryption.seal(value, provider_id=id_, kind=kind, generation=generation)
