@@ -1,0 +1,118 @@
+"""Plaid Items and the tokens that open them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from worker.sandbox.profiles.plaid_errors import PlaidError
+from worker.sandbox.wire import identifier
+
+if TYPE_CHECKING:
+    from worker.sandbox.core import Login, Sandbox
+
+PRODUCTS = ["transactions", "investments"]
+_PUBLIC_TOKEN_SECONDS = 1800
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One linked login; `swaps` counts how often its access token was replaced."""
+
+    id: str
+    login: Login
+    access_token: str
+    swaps: int = 0
+
+
+class Items:
+    """Every Item that exists now, at most one for a login."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._by_token: dict[str, Item] = {}
+        self._of_login: dict[str, Item] = {}
+        self._public: dict[str, tuple[str, float]] = {}
+        self._serial = 0
+
+    def request_id(self) -> str:
+        """A new id for an answer, and for whatever else must be unique."""
+        self._serial += 1
+        return f"sandbox{self._serial:08d}"
+
+    def by_token(self, access_token: str) -> Item | None:
+        """The Item that an access token opens."""
+        return self._by_token.get(access_token)
+
+    def is_linked(self, login: str) -> bool:
+        """Whether the login has an Item."""
+        return login in self._of_login
+
+    def login_of_public(self, public_token: str) -> str | None:
+        """The login that a public token not yet exchanged stands for."""
+        found = self._public.get(public_token)
+        return found[0] if found else None
+
+    def new_public_token(self, login: str) -> str:
+        """A token as Link hands it to the application, good for one exchange within half an hour."""
+        token = f"public-sandbox-{identifier(self._sandbox.seed, 'public', login, self.request_id(), length=36)}"
+        self._public[token] = (login, self._sandbox.clock.seconds() + _PUBLIC_TOKEN_SECONDS)
+        return token
+
+    def exchange(self, public_token: str) -> Item:
+        """A new Item. Raises PlaidError when the token is unknown, used or too old."""
+        login, expires = self._public.pop(public_token, ("", 0.0))
+        if not login or self._sandbox.clock.seconds() >= expires:
+            raise PlaidError("INVALID_PUBLIC_TOKEN")
+        return self.create(self._sandbox.logins[login])
+
+    def create(self, login: Login) -> Item:
+        """A new Item in place of the login's earlier one."""
+        earlier = self._of_login.get(login.name)
+        if earlier is not None:
+            self.remove(earlier)
+        number = self.request_id()
+        item = Item(
+            identifier(self._sandbox.seed, "item", login.name, number), login, self._access_token(login.name, number)
+        )
+        self._by_token[item.access_token] = self._of_login[login.name] = item
+        login.visible_from = None
+        return item
+
+    def remove(self, item: Item) -> None:
+        """End an Item; its access token opens nothing any more."""
+        self._by_token.pop(item.access_token, None)
+        self._of_login.pop(item.login.name, None)
+
+    def swap(self, item: Item) -> str:
+        """Replace the access token; the old one is dead at once."""
+        self._by_token.pop(item.access_token)
+        item.swaps += 1
+        item.access_token = self._access_token(item.id, str(item.swaps))
+        self._by_token[item.access_token] = item
+        return item.access_token
+
+    def describe(self, item: Item) -> dict[str, Any]:
+        """The `item` member of answers."""
+        broken = item.login.broken
+        error = None
+        if broken is not None:
+            error = msgspec.json.decode(PlaidError(broken.partition("/")[0]).answer(self.request_id()).body)
+        return {
+            "item_id": item.id,
+            "institution_id": f"ins_{item.login.ordinal}",
+            "institution_name": f"Sandbox Bank {item.login.ordinal}",
+            "webhook": None,
+            "auth_method": None,
+            "error": error,
+            "available_products": ["balance"],
+            "billed_products": PRODUCTS,
+            "products": PRODUCTS,
+            "consent_expiration_time": None,
+            "update_type": "background",
+        }
+
+    def _access_token(self, *parts: str) -> str:
+        return f"access-sandbox-{identifier(self._sandbox.seed, 'access', *parts, length=36)}"
