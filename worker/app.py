@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 
 from schedules import beat_schedule
+from worker import metric_files, metrics
 from worker.log import configure_logging
 from worker.runtime import close_runtime, forget_runtime
 from worker.settings import Settings, get_settings
 
+QUEUES = ("refresh", "sync", "upkeep")
 TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
 
 # Before Celery reads it: SIGTERM begins the soft shutdown, so that a deploy loses nothing.
@@ -92,11 +95,49 @@ def _setup_logging(**_: Any) -> None:
     configure_logging(get_settings())
 
 
+@signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _share_counts(**_: Any) -> None:
+    metric_files.share_with_exporter(get_settings().home)
+
+
+@signals.beat_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _count_ticks(**_: Any) -> None:
+    _share_counts()
+    signals.after_task_publish.connect(_count_tick)
+
+
+def _count_tick(sender: str, **_: Any) -> None:
+    metrics.observe_beat(sender)
+
+
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _after_fork(**_: Any) -> None:
     forget_runtime()
+    # This process may follow one that has ended.
+    metric_files.fold_dead(metric_files.directory(get_settings().home))
 
 
 @signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _before_exit(**_: Any) -> None:
     close_runtime()
+
+
+@signals.before_task_publish.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _stamp(headers: dict[str, Any], **_: Any) -> None:
+    headers["published_at"] = time.time()
+
+
+@signals.task_prerun.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _task_begins(task: Task, **_: Any) -> None:
+    request = task.request
+    request.begun = time.monotonic()
+    queue = (request.delivery_info or {}).get("routing_key")
+    if queue in QUEUES and request.get("published_at"):
+        metrics.observe_queue_delay(queue, time.time() - request.published_at)
+
+
+@signals.task_postrun.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _task_ended(task: Task, state: str | None, **_: Any) -> None:
+    begun = task.request.get("begun")
+    if begun is not None:
+        metrics.observe_task(task.name, seconds=time.monotonic() - begun, failed=state == "FAILURE")

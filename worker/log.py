@@ -1,18 +1,30 @@
-"""Structured logs: JSON in production, readable in a terminal; secrets never."""
+"""Structured logs: JSON in production, readable in a terminal; secrets never.
+
+Every line passes the same processors, whether structlog, Celery or a library wrote it. What is bound with
+`structlog.contextvars` (task, attempt, provider, run) is on all lines of that context. Tracebacks have no local
+variables, and their messages are redacted like everything else.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
+from typing import Any
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
+from worker.redaction import redact_value
 from worker.settings import Settings
+
+_QUIET = ("httpx", "httpcore", "aiohttp.access", "tornado.access", "opentelemetry")
+_AS_THEY_ARE = {"timestamp", "level", "logger"}
 
 
 def configure_logging(settings: Settings) -> None:
-    """Routes structlog and the standard library's loggers to one handler on standard error."""
-    shared: list[structlog.typing.Processor] = [
+    """Routes structlog, the standard library's loggers, warnings and uncaught errors to standard error."""
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -24,24 +36,62 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    handler = logging.StreamHandler()
+    handler = SafeHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, add_task_of_record],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.StackInfoRenderer(),
                 structlog.processors.format_exc_info,
-                renderer,
+                redact_event,
+                _renderer(settings),
             ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for noisy in ("httpx", "httpcore", "aiohttp.access"):
+    for noisy in _QUIET:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = log_uncaught
+
+
+def _renderer(settings: Settings) -> Processor:
+    if settings.log_format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Takes secrets out of all of a line's values."""
+    return {name: value if name in _AS_THEY_ARE else redact_value(value, name) for name, value in event.items()}
+
+
+def add_task_of_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Celery's own lines name their task in the record's `data`: "received", "succeeded", "raised"."""
+    data = getattr(event.get("_record"), "data", None)
+    if isinstance(data, dict) and "id" in data:
+        event.setdefault("task_id", data["id"])
+        event.setdefault("task", data.get("name"))
+    return event
+
+
+class SafeHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to standard error. A line that cannot be formatted is named, not dumped with its arguments."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Instead of the standard library's, which prints the arguments as they are."""
+        error = sys.exc_info()[0]
+        name = error.__name__ if error else "unknown"
+        sys.stderr.write(f"a log line of {record.name} ({record.pathname}:{record.lineno}) was lost: {name}\n")
+
+
+def log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """For `sys.excepthook`: what ends a process is redacted too."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    exc_info: Any = (kind, error, traceback)
+    structlog.get_logger("worker").critical("uncaught_error", exc_info=exc_info)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -21,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from worker.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
 from worker.errors import ConfigurationError
 from worker.keys import parse_keys
+from worker.redaction import remember
 
 Environment = Literal["development", "test", "production"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -95,11 +97,26 @@ def load(settings_cls: type[SettingsT], **values: Any) -> SettingsT:
         ConfigurationError: one line per wrong variable, without values.
     """
     try:
-        return settings_cls(_env_file=os.environ.get("DASHTAM_ENV_FILE", ".env"), **values)
+        loaded = settings_cls(_env_file=os.environ.get("DASHTAM_ENV_FILE", ".env"), **values)
     except ValidationError as error:
         prefix = settings_cls.model_config.get("env_prefix") or ""
         lines = sorted({_explain(prefix, dict(item)) for item in error.errors(include_input=False, include_url=False)})
         raise ConfigurationError("; ".join(lines)) from None
+    remember(_secret_parts(loaded))
+    return loaded
+
+
+def _secret_parts(settings: EnvironmentSettings) -> Iterator[str]:
+    """What must never be written anywhere: secrets, the passwords in addresses, the keys of a list of keys."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+            if "://" in text:  # where the server is may be said
+                yield unquote(urlsplit(text).password or "")
+            else:
+                yield text
+                yield from (part.strip().partition(":")[2] for part in text.split(","))
 
 
 def _explain(prefix: str, item: dict[str, Any]) -> str:
@@ -162,6 +179,8 @@ class Settings(DatabaseSettings):
     sync_interval: PositiveInt = 4 * 3600
     sync_min_interval: int = Field(default=60, ge=0)
     """Least time between two manual syncs of one provider, unless forced."""
+    sync_budget_seconds: PositiveInt = 200
+    """A sync that takes longer stops after its page and is due again at once; it goes on from its cursors."""
     run_dead_seconds: PositiveInt = 180
     """A running run without a heartbeat for so long is taken over."""
     sync_overlap_days: PositiveInt = 10

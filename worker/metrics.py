@@ -1,0 +1,184 @@
+"""What is counted, by name. Services call the `observe_…` functions; labels come from closed sets, never an id.
+
+Processes count in memory, or, after `metric_files.share_with_exporter`, in files that `worker.exporter` adds up.
+Counting never raises: a full disk must not cost a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, wraps
+from typing import NamedTuple, ParamSpec
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
+_LONG_SECONDS = (1, 5, 15, 60, 300, 900, 3600)
+_LAG_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class _Metrics:
+    """All metrics of worker processes; made on first use, when it is settled where they are kept."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.refresh_attempts = self._counter(
+            "dashtam_refresh_attempts", "Token refreshes that ended, by outcome", "integration", "outcome"
+        )
+        self.refresh_lag = self._histogram(
+            "dashtam_refresh_lag_seconds", "From due to refreshed", _LAG_SECONDS, "integration"
+        )
+        self.tokens_refreshed = self._counter(
+            "dashtam_tokens_refreshed", "New tokens stored; in_time: before the old one ended", "integration", "in_time"
+        )
+        self.http_calls = self._counter(
+            "dashtam_http_calls", "Calls to providers, by what came back", "integration", "endpoint", "answer"
+        )
+        self.http_seconds = self._histogram(
+            "dashtam_http_call_seconds", "Calls to providers, to the last byte", _SECONDS, "integration"
+        )
+        self.sync_runs = self._counter("dashtam_sync_runs", "Sync runs that ended, by status", "integration", "status")
+        self.sync_seconds = self._histogram(
+            "dashtam_sync_run_seconds", "Sync runs from start to end", _LONG_SECONDS, "integration"
+        )
+        self.sync_rows = self._counter(
+            "dashtam_sync_rows", "Rows of finished pages, by what became of them", "integration", "outcome"
+        )
+        self.quota_calls = self._counter(
+            "dashtam_quota_calls", "Calls admitted or put off by our own quotas", "integration", "answer"
+        )
+        self.task_seconds = self._histogram("dashtam_task_seconds", "Tasks from start to end", _LONG_SECONDS, "task")
+        self.task_failures = self._counter("dashtam_task_failures", "Tasks that raised, or were dropped", "task")
+        self.queue_delay = self._histogram(
+            "dashtam_queue_delay_seconds", "From published to started", _LAG_SECONDS, "queue"
+        )
+        self.beat_ticks = self._counter("dashtam_beat_ticks", "Tasks that beat has sent", "task")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+@cache
+def _metrics() -> _Metrics:
+    return _Metrics()
+
+
+def _harmless(observe: Callable[P, None]) -> Callable[P, None]:
+    @wraps(observe)
+    def observed(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            observe(*args, **kwargs)
+        except OSError as error:
+            log.warning("not_counted", what=observe.__name__, error=type(error).__name__)
+
+    return observed
+
+
+@_harmless
+def observe_refresh(
+    provider_key: str, outcome: str, *, lag_s: float | None = None, in_time: bool | None = None
+) -> None:
+    """One refresh has ended.
+
+    Args:
+        provider_key: the integration.
+        outcome: one of the words of the service's own `Outcome`.
+        lag_s: of a stored token: seconds from due to stored.
+        in_time: of a stored token: whether the old access token was still good.
+    """
+    metrics = _metrics()
+    metrics.refresh_attempts.labels(provider_key, str(outcome)).inc()
+    if lag_s is not None:
+        metrics.refresh_lag.labels(provider_key).observe(max(0.0, lag_s))
+    if in_time is not None:
+        metrics.tokens_refreshed.labels(provider_key, "yes" if in_time else "no").inc()
+
+
+@_harmless
+def observe_http_call(provider_key: str, endpoint: str, answer: int | str, seconds: float) -> None:
+    """One call to a provider has ended.
+
+    Args:
+        provider_key: the integration.
+        endpoint: its name in our code, never a path.
+        answer: HTTP status, or the kind of error that came instead of an answer.
+        seconds: to the last byte.
+    """
+    metrics = _metrics()
+    metrics.http_calls.labels(provider_key, endpoint, _answer_class(answer)).inc()
+    metrics.http_seconds.labels(provider_key).observe(seconds)
+
+
+def _answer_class(answer: int | str) -> str:
+    if isinstance(answer, str):
+        return answer
+    return str(answer) if answer in (401, 403, 429) else f"{answer // 100}xx"
+
+
+@_harmless
+def observe_sync(provider_key: str, status: str, *, seconds: float, rows: Mapping[str, int]) -> None:
+    """One run has ended.
+
+    Args:
+        provider_key: the integration.
+        status: a `RunStatus`.
+        seconds: from start to end.
+        rows: number of rows by outcome: added, changed, unchanged, removed, quarantined.
+    """
+    metrics = _metrics()
+    metrics.sync_runs.labels(provider_key, str(status)).inc()
+    metrics.sync_seconds.labels(provider_key).observe(seconds)
+    for outcome, number in rows.items():
+        metrics.sync_rows.labels(provider_key, outcome).inc(number)
+
+
+@_harmless
+def observe_quota(provider_key: str, *, admitted: bool, calls: int = 1) -> None:
+    """Our own quota let calls through, or put one off."""
+    _metrics().quota_calls.labels(provider_key, "admitted" if admitted else "deferred").inc(calls)
+
+
+@_harmless
+def observe_task(task: str, *, seconds: float, failed: bool = False) -> None:
+    """One task has ended."""
+    metrics = _metrics()
+    metrics.task_seconds.labels(task).observe(seconds)
+    metrics.task_failures.labels(task).inc(1 if failed else 0)
+
+
+@_harmless
+def observe_queue_delay(queue: str, seconds: float) -> None:
+    """A task starts, so many seconds after it was published."""
+    _metrics().queue_delay.labels(queue).observe(max(0.0, seconds))
+
+
+@_harmless
+def observe_beat(task: str) -> None:
+    """Beat has sent a task."""
+    _metrics().beat_ticks.labels(task).inc()
+
+
+class Value(NamedTuple):
+    """One counted number."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+def counted() -> Iterator[Value]:
+    """What this process alone has counted."""
+    for metric in _metrics().registry.collect():
+        yield from (Value(sample.name, sample.labels, sample.value) for sample in metric.samples)
+
+
+def reset() -> None:
+    """Forgets what this process has counted (tests)."""
+    _metrics.cache_clear()

@@ -1,0 +1,115 @@
+"""Takes secrets out of whatever is about to be written: by exact value, by the name beside it, and by its shape.
+
+Exact values are those of the configuration (`remember`). Names are words such as `password`. Shapes are those of
+tokens, keys, authorization headers, addresses with a password, and account numbers; ids and times stay readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MASK = "***"
+
+_known: set[str] = set()
+_known_pattern: re.Pattern[str] | None = None
+
+_SHORTEST_KNOWN = 8
+_MAX_DEPTH = 6
+
+_SECRET_NAME = re.compile(
+    r"(?:tokens?|secrets?|password|passwd|passphrase|authorization|cookie|api_?key|app_?key|encryption_?keys?|"
+    r"private_?key|client_?id|credentials?|signature|ssn|tax_?id)$"
+)
+_NUMBER_NAME = re.compile(r"(?:account|card|routing)_?(?:number|no)$|^(?:iban|bban|pan)$")
+_MEASURE_NAME = re.compile(
+    r"(?:^|_)(?:bytes|size|length|rows|count|seconds|s|ms|ns|pid|port|seq|lineno|thread|process)$"
+)
+
+# A value after one of these words and `=` or `:`, quoted or not, as in JSON, forms, reprs and query strings.
+_NAMED = re.compile(
+    r"(?i)(?P<name>[\"']?\b[\w-]*(?:token|secret|password|passwd|passphrase|api_?key|app_?key|"
+    r"encryption_?keys?|private_?key|client_?id|credentials?|x-plaid-secret|cookie)[\"']?\s*[=:]\s*)"
+    r"(?P<quote>[\"'])?(?P<value>(?(quote)(?:(?!(?P=quote)).)+|[^\s,;&\"'}\])]+))"
+)
+_HEADER = re.compile(r"(?i)(authorization[\"']?\s*[=:,]\s*[\"']?)(?:(bearer|basic)\s+)?[^\s,;\"'}\])]+")
+_SCHEME = re.compile(r"\b([Bb]earer|BEARER|[Bb]asic|BASIC)\s+(?=[^\s,;\"'}\])]*[\d+/=._@-])[^\s,;\"'}\])]{8,}")
+_USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@'\"]*@")
+_QUERY = re.compile(r"(?i)(?<=[?&])(code|state|session|key|sig|signature)=[^&\s'\"#]+")
+
+_SHAPES = re.compile(
+    r"\bgAAAAA[\w=-]{20,}"  # Fernet
+    r"|(?<![\w/+-])[A-Za-z0-9_-]{43}=(?!\w)"  # a Fernet key
+    r"|\beyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*"  # JWT
+    r"|\b(?:access|public|link|processor)-(?:sandbox|development|production)-[\w-]{8,}"  # Plaid
+    r"|\bI0\.[\w.=@/+-]{8,}"  # Schwab
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+# Long runs without meaning to people: letters of both cases and digits mixed. Ids, hashes and names are not.
+_OPAQUE = re.compile(r"(?<![\w./+-])(?=[\w+=@-]*\d)(?=[\w+=@-]*[a-z])(?=[\w+=@-]*[A-Z])[\w+-]{28,}[=@]{0,2}")
+
+_NUMBERS = re.compile(
+    r"(?P<keep>"
+    r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b"
+    r"|\b(?=[0-9a-f]*[a-f])[0-9a-f]{16,}\b"
+    r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?"
+    r"|(?<![\d.])\d{1,7}\.\d+|\b1\d{9}\.\d+"  # a fraction; seconds since 1970
+    r")|(?P<number>\d{4}(?:[ -]\d{4}){2,4}|\d{8,})"
+)
+
+
+def remember(values: Iterable[str]) -> None:
+    """Hides these exact values from now on; short ones are left to the other rules."""
+    global _known_pattern
+    fresh = {value for value in values if len(value) >= _SHORTEST_KNOWN} - _known
+    if fresh:
+        _known.update(fresh)
+        longest_first = sorted(_known, key=len, reverse=True)
+        _known_pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+
+def redact(text: str) -> str:
+    """The text without its secrets; account numbers keep their last four digits."""
+    if _known_pattern is not None:
+        text = _known_pattern.sub(MASK, text)
+    text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
+    text = _HEADER.sub(rf"\g<1>{MASK}", text)
+    text = _SCHEME.sub(rf"\g<1> {MASK}", text)
+    text = _QUERY.sub(rf"\g<1>={MASK}", text)
+    text = _NAMED.sub(_mask_named, text)
+    text = _SHAPES.sub(MASK, text)
+    text = _OPAQUE.sub(MASK, text)
+    return _NUMBERS.sub(_mask_number, text)
+
+
+def redact_value(value: Any, name: str = "", depth: int = 0) -> Any:
+    """A value of a log line without its secrets, in types that JSON has; `name` is what it is called there."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if name and _SECRET_NAME.search(name.lower()) and not isinstance(value, int):
+        return MASK
+    if isinstance(value, int):
+        return value if abs(value) < 10_000_000 or _MEASURE_NAME.search(name) else redact(str(value))
+    if isinstance(value, str) and not _NUMBER_NAME.search(name.lower()):
+        return redact(value)
+    if depth >= _MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        return {redact(str(key)): redact_value(item, str(key), depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact_value(item, name, depth + 1) for item in value]
+    text = redact(str(value))
+    return f"…{text[-4:]}" if _NUMBER_NAME.search(name.lower()) and len(text) > 5 else text
+
+
+def _mask_named(match: re.Match[str]) -> str:
+    if match["value"].lower() in ("none", "null", "true", "false", MASK) or match["value"].isdigit():
+        return match[0]
+    return f"{match['name']}{match['quote'] or ''}{MASK}"
+
+
+def _mask_number(match: re.Match[str]) -> str:
+    number = match["number"]
+    return match[0] if number is None else f"…{number[-4:]}"
