@@ -173,7 +173,7 @@ class SandboxAdmin:
         self.post("clock", {"offset_seconds": seconds})
 
     def create_logins(self, profile: str, count: int = 1, **spec: Any) -> list[str]:
-        """New logins; `spec` takes `accounts`, `transactions`, `history_days` and `not_ready_calls`."""
+        """New logins; `worker.sandbox.core.LoginSpec` says what `spec` takes (`transactions=200_000, warm=True`)."""
         return list(self.post("logins", {"profile": profile, "count": count, **spec})["logins"])
 
     def logins(self, profile: str = "") -> list[str]:

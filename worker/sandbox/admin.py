@@ -1,4 +1,25 @@
-"""The switches of the sandbox, for tests and launchers: loopback only, and only with the token given at start."""
+"""The switches of the sandbox, for tests and launchers: loopback only, and only with the token given at start.
+
+Every call carries the header `X-Sandbox-Admin`; bodies and answers are JSON.
+
+    GET    /admin/ready                         listening, seed, steps so far
+    POST   /admin/reset {seed}                  everything as at start
+    POST   /admin/advance {steps, logins}       move the books on
+    POST   /admin/clock {offset_seconds}        move the providers' time
+    GET    /admin/logins                        who exists; POST `core.LoginSpec` makes more
+    POST   /admin/logins/{login} {broken, not_ready_calls, forced_restarts}
+    POST   /admin/mint, revoke, expire-access   {logins} or {profile}
+    POST   /admin/schwab/callback {login, redirect_uri, state}   where the browser would land
+    POST   /admin/plaid/public-token {logins}   what Link would hand over
+    POST   /admin/policy/{profile}              members of `grants.Policy`
+    POST   /admin/faults `faults.Fault`         GET shows hits, DELETE disarms, DELETE /admin/faults/{n} one
+    POST   /admin/quotas [`quotas.Quota`]       replaces all
+    POST   /admin/barriers `barriers.BarrierSpec`; GET /admin/barriers/{n}?arrivals=&timeout= waits; DELETE releases
+    GET    /admin/books/{login}                 the truth; POST [`books.Mutation`] changes it
+    GET    /admin/served                        what each login's client has been told
+    GET    /admin/log?kind=&login=&path=&after= requests; DELETE forgets them
+    GET    /admin/log/overlaps, /admin/log/reuse   two refreshes of a grant at once; tokens presented again
+"""
 
 from __future__ import annotations
 

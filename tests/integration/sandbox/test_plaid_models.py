@@ -109,10 +109,10 @@ def test_accounts_parse_with_the_books_balances(client: PlaidApi, access_token: 
 def test_feed_parses_and_equals_the_books_after_many_moves(
     client: PlaidApi, access_token: str, sandbox: SandboxAdmin
 ) -> None:
-    rows, removed, cursor = read_feed(client, access_token, "", 37)
+    rows, removed, cursor = read_feed(client, access_token, "", 150)
     assert not removed
-    for _ in range(6):
-        sandbox.advance(3, ["plaid-1"])
+    for _ in range(3):
+        sandbox.advance(5, ["plaid-1"])
         changed, removed, cursor = read_feed(client, access_token, cursor, 5)
         rows |= changed
         for transaction_id in removed:
@@ -127,7 +127,7 @@ def test_posted_rows_name_the_pending_ones_they_replace(
     client: PlaidApi, access_token: str, sandbox: SandboxAdmin
 ) -> None:
     pending = sandbox.add_transaction("plaid-1", "-12.34", status="pending")
-    _, _, cursor = read_feed(client, access_token, "", 500)
+    _, _, cursor = read_feed(client, access_token, "now", 500)
     posted = sandbox.post_transaction("plaid-1", pending, amount="-14.00")
     rows, removed, _ = read_feed(client, access_token, cursor, 1)
     assert removed == [pending]
