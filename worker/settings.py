@@ -238,6 +238,12 @@ class Settings(DatabaseSettings):
     flower_password: SecretStr | None = None
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=0, le=65535)
+    flower_allow_triggers: bool = False
+    """Whether tasks may be sent and workers steered from Flower."""
+
+    exporter_address: str = "127.0.0.1"
+    exporter_port: int = Field(default=9540, ge=0, le=65535)
+    """Where `/metrics` listens."""
 
     database_threads: PositiveInt = 4
     """Threads, each with a connection, that run the database steps of one worker process."""
