@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis as redis_client
 from celery import Celery
+from kombu import pools
 from pytest_celery import CeleryTestSetup
 from sqlalchemy import Engine
 
@@ -52,10 +53,11 @@ def celery_application(settings: Settings) -> Iterator[Celery]:
 
 
 def _reconnect(app: Celery, **config: Any) -> None:
+    """Changes the configuration and forgets every connection made under the old one."""
     app.conf.update(config)
-    app.close()
+    pools.reset()
+    app._pool = app.amqp._producer_pool = app._backend_cache = None
     app._local.__dict__.pop("backend", None)
-    app._backend_cache = None
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ StartWorker = Callable[..., WorkerNode]
 
 @pytest.fixture
 def start_worker(
-    server_environment: dict[str, str],
+    process_environment: dict[str, str],
     engine: Engine,
     redis: redis_client.Redis,
     tmp_path: Path,
@@ -129,7 +131,7 @@ def start_worker(
             name,
             queues=queues,
             log=tmp_path / f"{name}.log",
-            env={**server_environment, **env},
+            env={**process_environment, **env},
             tether=tether,
             processes=processes,
             options=options,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis as redis_client
@@ -98,10 +99,14 @@ def engine(_session_engine: Engine) -> Iterator[Engine]:
 # Redis ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def redis_url(servers: Urls) -> str:
-    """Address of the session's Redis."""
-    return servers.redis_url
+@pytest.fixture
+def redis_url(servers: Urls, request: pytest.FixtureRequest) -> str:
+    """Address of the session's Redis.
+
+    A test that starts workers of its own has another logical database, or the session's worker would take its tasks.
+    """
+    own_workers = "start_worker" in request.fixturenames
+    return urlsplit(servers.redis_url)._replace(path="/1" if own_workers else "/0").geturl()
 
 
 @pytest.fixture
@@ -114,7 +119,7 @@ def redis(redis_url: str) -> Iterator[redis_client.Redis]:
 
 
 def _empty_redis(client: redis_client.Redis) -> None:
-    # Running workers declare their queues once, at their start.
+    # Running workers make their mailboxes for remote control once, at their start.
     keys = [key for key in client.scan_iter(count=1000) if not str(key).startswith("_kombu.binding.")]
     if keys:
         client.delete(*keys)
@@ -143,11 +148,11 @@ def sandbox(sandbox_process: SandboxProcess) -> Iterator[SandboxAdmin]:
 
 
 @pytest.fixture(scope="session")
-def server_environment(database_url: str, redis_url: str, sandbox_process: SandboxProcess) -> dict[str, str]:
+def server_environment(servers: Urls, database_url: str, sandbox_process: SandboxProcess) -> dict[str, str]:
     """Variables that make a process work on the session's servers and the sandbox."""
     return {
         "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
+        "REDIS_URL": servers.redis_url,
         "SCHWAB_BASE_URL": sandbox_process.schwab_url,
         "SCHWAB_APP_KEY": "sandbox-app",
         "SCHWAB_APP_SECRET": "sandbox-secret",
@@ -159,9 +164,15 @@ def server_environment(database_url: str, redis_url: str, sandbox_process: Sandb
 
 
 @pytest.fixture
-def settings(server_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def process_environment(server_environment: dict[str, str], redis_url: str) -> dict[str, str]:
+    """The same, with the Redis database of this test."""
+    return server_environment | {"REDIS_URL": redis_url}
+
+
+@pytest.fixture
+def settings(process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Settings of this process on the session's servers, as its environment has them too."""
-    for name, value in server_environment.items():
+    for name, value in process_environment.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
     yield get_settings()

@@ -1,0 +1,111 @@
+"""A real worker: what was sent is done, whoever dies in between, and what cannot be done harms nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from pytest_celery import CeleryTestSetup
+from redis import Redis
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from tests.support import probes
+from tests.support.celery_fixtures import StartWorker
+from tests.support.waiting import wait_for
+from worker.models import TaskDelivery, TaskFailure
+
+Send = Callable[..., str]
+
+SHORT = {"VISIBILITY_TIMEOUT": "3", "TASK_TIME_LIMIT": "2", "TASK_SOFT_TIME_LIMIT": "1"}
+"""As short as whole seconds allow: a message that nobody acknowledged comes back after three."""
+
+
+@pytest.fixture
+def send(celery_application: Celery) -> Send:
+    """Sends a probe; gives the key under which it reports."""
+
+    def send(**kwargs: bool) -> str:
+        key = f"probe-{uuid4().hex[:8]}"
+        celery_application.send_task("worker.tasks.upkeep.probe", (key,), kwargs, task_id=key)
+        return key
+
+    return send
+
+
+def starts(redis: Redis, key: str) -> list[str]:
+    return [str(entry) for entry in redis.lrange(f"{key}:starts", 0, -1)]
+
+
+def ends(redis: Redis, key: str) -> int:
+    return int(redis.llen(f"{key}:ends"))
+
+
+def test_plugin_s_setup_works_over_local_processes(celery_setup: CeleryTestSetup) -> None:
+    assert celery_setup.ready(control=True)
+    assert len(celery_setup) == 3
+    celery_setup.worker.assert_log_exists("ready.")
+
+
+def test_task_of_a_killed_pool_process_is_done_by_its_successor(
+    start_worker: StartWorker, redis: Redis, send: Send
+) -> None:
+    start_worker("upkeep", options=probes.OPTIONS)
+    key = send(hold=True)
+    child = int(wait_for(lambda: starts(redis, key), what="the task's start")[0].split(":")[0])
+
+    os.kill(child, signal.SIGKILL)
+    redis.set(f"{key}:go", 1)
+    wait_for(lambda: ends(redis, key), what="the task's end")
+
+    assert [entry.split(":")[1] for entry in starts(redis, key)] == ["0", "1"], "the second delivery says so"
+    assert ends(redis, key) == 1
+
+
+def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
+    start_worker: StartWorker, redis: Redis, send: Send
+) -> None:
+    first = start_worker("upkeep", options=probes.OPTIONS, **SHORT)
+    key = send(hold=True)
+    wait_for(lambda: starts(redis, key), what="the task's start")
+
+    first.process.kill()
+    wait_for(lambda: _invisible_for(redis) > 3, what="the visibility timeout")
+    redis.set(f"{key}:go", 1)
+    start_worker("upkeep", options=probes.OPTIONS, **SHORT)
+
+    wait_for(lambda: ends(redis, key), what="the task's end", seconds=15)
+    assert [entry.split(":")[1] for entry in starts(redis, key)] == ["0", "1"], "the second delivery says so"
+
+
+def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on_record(
+    start_worker: StartWorker, redis: Redis, engine: Engine, send: Send
+) -> None:
+    worker = start_worker("upkeep", options=probes.OPTIONS)
+
+    poison = send(die=True)
+    healthy = send()
+
+    wait_for(lambda: ends(redis, healthy), what="the healthy task", seconds=20)
+    failure = wait_for(lambda: _failure(engine), what="the record of the poison task", seconds=20)
+    assert (failure.task_id, failure.deliveries, failure.task_name) == (poison, 3, "worker.tasks.upkeep.probe")
+    assert len(starts(redis, poison)) == 2
+    assert worker.process.running
+    with Session(engine) as session:
+        assert session.scalars(select(TaskDelivery)).all() == []
+
+
+def _invisible_for(redis: Redis) -> float:
+    """Seconds since the oldest message was taken and not acknowledged."""
+    oldest = redis.zrange("unacked_index", 0, 0, withscores=True)
+    return time.time() - oldest[0][1] if oldest else 0.0
+
+
+def _failure(engine: Engine) -> TaskFailure | None:
+    with Session(engine) as session:
+        return session.scalar(select(TaskFailure))

@@ -1,0 +1,31 @@
+"""Tasks that exist in tests alone: they tell when they run, wait to be let go, or end their process.
+
+A worker has them with the option `--include tests.support.probes`. What they say goes to the session's Redis.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from worker.app import app
+from worker.runtime import get_runtime
+from worker.tasks.base import WorkerTask
+
+OPTIONS = ("--include", "tests.support.probes")
+_HELD_SECONDS = 30.0
+
+
+@app.task(base=WorkerTask, bind=True, name="worker.tasks.upkeep.probe")
+def probe(self: Any, key: str, *, hold: bool = False, die: bool = False) -> None:
+    """Notes a start under `key`, perhaps ends its process or waits for `{key}:go`, and notes its end."""
+    redis = get_runtime().redis
+    redis.rpush(f"{key}:starts", f"{os.getpid()}:{int(bool(self.request.delivery_info.get('redelivered')))}")
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
+    deadline = time.monotonic() + _HELD_SECONDS
+    while hold and time.monotonic() < deadline and not redis.exists(f"{key}:go"):
+        time.sleep(0.02)
+    redis.rpush(f"{key}:ends", os.getpid())
