@@ -57,10 +57,14 @@ def _mask_field(key: str, value: Any, depth: int) -> Any:
     if _SECRET.search(key) or _PERSON.match(key):
         return "***"
     if _NUMBER.search(key):
-        return f"…{last_four(_text(str(value)))}"
+        return f"…{_storable(last_four(str(value)))}"
     return _mask(value, depth + 1)
 
 
 def _text(text: str) -> str:
-    storable = text.replace("\x00", "").encode("utf-8", "replace").decode()
-    return _DIGITS.sub(lambda match: f"…{match[0][-4:]}", storable[:_MAX_TEXT])
+    return _DIGITS.sub(lambda match: f"…{match[0][-4:]}", _storable(text[:_MAX_TEXT]))
+
+
+def _storable(text: str) -> str:
+    """`text` without what Postgres refuses."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()

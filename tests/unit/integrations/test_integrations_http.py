@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from tests.unit.integrations.scripts import no_sleep
+from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, Transient
+from worker.integrations.base import Caller
+from worker.integrations.http import Api, check_base_url, retry_after
+from worker.integrations.transport import Answer, translate
+
+NOW = datetime(2025, 3, 10, 12, 0, tzinfo=UTC)
+BASE = "https://provider.test/base"
+Handler = Callable[[httpx.Request], Any]
+
+
+def api(handler: Handler, **more: Any) -> Api:
+    values: dict[str, Any] = {"name": "test", "total_seconds": 5.0, "max_bytes": 1000, "sleep": no_sleep}
+    return Api(BASE, transport=httpx.MockTransport(handler), **(values | more))
+
+
+def send(subject: Api, content: bytes | None = None, **headers: str) -> Answer:
+    endpoint = subject.endpoint("token", "POST", "/token")
+    return asyncio.run(subject.send(endpoint, Caller(), headers=headers, content=content))
+
+
+def read(subject: Api, check: Callable[[Answer], None] = lambda answer: None, **more: Any) -> Answer:
+    endpoint = subject.endpoint("rows", "GET", "/rows")
+    return asyncio.run(subject.read(endpoint, Caller(), check=check, headers={}, **more))
+
+
+def test_call_goes_below_the_base_url_with_parameters_encoded() -> None:
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200)
+
+    read(api(handler), params={"types": "A,B", "at": "2025-01-01T00:00:00.000Z"})
+
+    assert seen == ["https://provider.test/base/rows?types=A%2CB&at=2025-01-01T00%3A00%3A00.000Z"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://provider.test",
+        "http://127.0.0.1.evil.test",
+        "http://localhost.evil.test",
+        "ftp://provider.test",
+        "https://user:word@provider.test",
+        "provider.test",
+        "https://",
+        "http://[::1",
+    ],
+)
+def test_base_url_that_is_not_safe_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_base_url(url)
+
+    assert "evil" not in str(caught.value)
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://provider.test", "http://127.0.0.1:8000/x", "http://localhost", "http://[::1]:1"]
+)
+def test_base_url_over_tls_or_on_this_machine_is_accepted(url: str) -> None:
+    check_base_url(url)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://elsewhere.test/rows?page=2",
+        "http://provider.test/rows",
+        "//elsewhere.test/",
+        "https://u:p@provider.test/x",
+    ],
+)
+def test_pagination_link_to_another_origin_is_refused(link: str) -> None:
+    subject = api(lambda request: httpx.Response(200))
+
+    with pytest.raises(BadPayload, match="link_to_other_origin"):
+        subject.follow(subject.endpoint("rows", "GET", "/rows"), link)
+
+
+@pytest.mark.parametrize("link", ["/base/rows?page=2", "?page=2", "https://provider.test:443/base/rows?page=2"])
+def test_pagination_link_within_the_origin_is_followed(link: str) -> None:
+    subject = api(lambda request: httpx.Response(200))
+
+    followed = subject.follow(subject.endpoint("rows", "GET", "/rows"), link)
+
+    assert httpx.URL(followed.url).path == "/base/rows"
+    assert httpx.URL(followed.url).params["page"] == "2"
+
+
+def test_gzip_answer_is_unpacked() -> None:
+    packed = gzip.compress(b'{"a":1}')
+    subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(packed)))
+
+    assert send(subject).body == b'{"a":1}'
+
+
+def test_gzip_bomb_is_refused_before_it_unfolds() -> None:
+    bomb = gzip.compress(b"0" * 5_000_000)
+    subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(bomb)))
+
+    with pytest.raises(BadPayload, match="body_too_large"):
+        send(subject)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress"])
+def test_packing_that_was_not_asked_for_is_refused(encoding: str) -> None:
+    body = chunks(gzip.compress(gzip.compress(b"x")))
+    subject = api(lambda request: httpx.Response(200, headers={"content-encoding": encoding}, stream=body))
+
+    with pytest.raises(BadPayload, match="content_encoding"):
+        send(subject)
+
+
+def test_gzip_body_that_ends_early_is_an_unknown_outcome() -> None:
+    cut = gzip.compress(b'{"access_token":"x"}' * 20)[:-12]
+    subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(cut)))
+
+    with pytest.raises(OutcomeUnknown, match="body_cut"):
+        send(subject)
+
+
+def test_gzip_body_that_is_none_is_an_unknown_outcome() -> None:
+    subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(b"not gzip")))
+
+    with pytest.raises(OutcomeUnknown):
+        send(subject)
+
+
+def test_body_of_exactly_the_limit_is_read() -> None:
+    assert len(send(api(lambda request: httpx.Response(200, content=b"x" * 1000))).body) == 1000
+
+
+def test_body_one_byte_over_the_limit_is_refused() -> None:
+    with pytest.raises(BadPayload, match="body_too_large"):
+        send(api(lambda request: httpx.Response(200, content=b"x" * 1001)))
+
+
+def test_answer_that_does_not_come_ends_at_the_deadline() -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(OutcomeUnknown, match="timeout"):
+        send(api(handler, total_seconds=0.01))
+
+
+def test_answer_that_drips_ends_at_the_deadline() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0)
+
+    subject = api(lambda request: httpx.Response(200, content=drip()), total_seconds=0.02, max_bytes=10**9)
+
+    with pytest.raises(OutcomeUnknown, match="timeout"):
+        send(subject)
+
+
+def test_read_stops_trying_when_the_deadline_would_pass() -> None:
+    calls: list[int] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        calls.append(1)
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(Transient):
+        read(api(handler, total_seconds=0.05))
+
+    assert len(calls) == 1
+
+
+def test_read_gives_the_answer_of_a_later_try() -> None:
+    answers = iter([httpx.ConnectError("refused"), httpx.ReadError("reset"), None])
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return httpx.Response(200, content=b"rows")
+
+    assert read(api(handler)).body == b"rows"
+
+
+def test_read_does_not_repeat_what_will_fail_again() -> None:
+    calls: list[int] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        calls.append(1)
+        return httpx.Response(400)
+
+    def check(answer: Answer) -> None:
+        raise BadRequest("http_400")
+
+    with pytest.raises(BadRequest):
+        read(api(handler), check)
+
+    assert len(calls) == 1
+
+
+def test_failure_is_logged_with_the_providers_own_id_and_without_the_url() -> None:
+    subject = api(
+        lambda request: httpx.Response(500, headers={"x-request-id": "corr-1"}), correlation_header="x-request-id"
+    )
+
+    with capture_logs() as logs:
+        send(subject, content=b"refresh_token=SECRET", authorization="Basic SECRET")
+
+    (entry,) = logs
+    assert (entry["correlation_id"], entry["status"], entry["endpoint"]) == ("corr-1", 500, "token")
+    assert "SECRET" not in str(logs)
+    assert "provider.test" not in str(logs)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (aiohttp.ClientConnectorError(None, OSError(111, "refused")), Transient, "connect_failed"),  # type: ignore[arg-type]
+        (aiohttp.ConnectionTimeoutError(), Transient, "connect_failed"),
+        (httpx.ConnectError("refused"), Transient, "connect_failed"),
+        (httpx.PoolTimeout("full"), Transient, "connect_failed"),
+        (ssl.SSLCertVerificationError("self-signed"), Transient, "tls_certificate"),
+        (aiohttp.ClientConnectorCertificateError(None, ssl.CertificateError()), Transient, "tls_certificate"),
+        (ssl.SSLError("handshake"), Transient, "tls_handshake"),
+        (aiohttp.ServerDisconnectedError(), OutcomeUnknown, "connection_lost"),
+        (aiohttp.ClientOSError(104, "reset"), OutcomeUnknown, "connection_lost"),
+        (aiohttp.ClientPayloadError("cut"), OutcomeUnknown, "connection_lost"),
+        (aiohttp.SocketTimeoutError(), OutcomeUnknown, "timeout"),
+        (TimeoutError(), OutcomeUnknown, "timeout"),
+        (httpx.ReadTimeout("silent"), OutcomeUnknown, "timeout"),
+        (httpx.RemoteProtocolError("nonsense"), OutcomeUnknown, "connection_lost"),
+        (zlib.error("bad"), OutcomeUnknown, "connection_lost"),
+        (ConnectionResetError(), OutcomeUnknown, "connection_lost"),
+    ],
+)
+def test_network_error_means_unsent_only_when_nothing_was_sent(
+    error: Exception, kind: type[Transient], reason: str
+) -> None:
+    translated = translate(error)
+
+    assert type(translated) is kind
+    assert translated.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("30", 30),
+        ("3600", 3600),
+        ("0", 0),
+        ("-5", 0),
+        ("1000000000", 86400),
+        ("1e9", 86400),
+        ("inf", 86400),
+        ("Mon, 10 Mar 2025 12:02:00 GMT", 120),
+        ("Mon, 10 Mar 2025 11:00:00 GMT", 0),
+        ("Mon, 10 Mar 2035 11:00:00 GMT", 86400),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_date_and_capped(value: str, seconds: int) -> None:
+    assert retry_after({"retry-after": value}, NOW) == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": ""}, {"retry-after": "soon"}, {"retry-after": "nan"}])
+def test_retry_after_that_says_nothing_is_none(headers: dict[str, str]) -> None:
+    assert retry_after(headers, NOW) is None
+
+
+def test_answer_does_not_show_its_body() -> None:
+    assert repr(Answer(200, {}, b"SECRET")) == "Answer(status=200, bytes=6)"
+
+
+def chunks(body: bytes) -> httpx.AsyncByteStream:
+    """A body as it comes from the network, not yet unpacked."""
+
+    class Stream(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 16_384):
+                yield body[start : start + 16_384]
+
+    return Stream()

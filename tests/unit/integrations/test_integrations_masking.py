@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from worker.integrations.masking import last_four, masked
+
+
+def test_account_numbers_keep_their_last_four() -> None:
+    record = {"accountNumber": "12345678", "nested": {"iban": "DE89370400440532013000", "number": 87654321}}
+
+    assert masked(json.dumps(record).encode()) == {
+        "accountNumber": "…5678",
+        "nested": {"iban": "…3000", "number": "…4321"},
+    }
+
+
+def test_numbers_within_texts_and_keys_are_masked() -> None:
+    assert masked(b'{"name":"Transfer to 12345678 today","12345678":1}') == {
+        "name": "Transfer to …5678 today",
+        "…5678": "1",
+    }
+
+
+def test_secrets_and_people_are_left_out() -> None:
+    record = b'{"access_token":"abc","user":{"firstName":"Ann"},"owner":["Ann"],"email":"a@b.c","type":"TRADE"}'
+
+    assert masked(record) == {
+        "access_token": "***",
+        "user": "***",
+        "owner": "***",
+        "email": "***",
+        "type": "TRADE",
+    }
+
+
+def test_figures_are_kept_as_text_and_endless_ones_cut() -> None:
+    kept = masked(b'{"amount":72.10,"nan":NaN,"none":null,"yes":true,"huge":' + b"9" * 5000 + b"}")
+
+    assert kept == {
+        "amount": "72.10",
+        "nan": "NaN",
+        "none": None,
+        "yes": True,
+        "huge": "9999999999… (5000 digits)",
+    } or (kept["amount"] == "72.10" and "5000 digits" in kept["huge"] and len(kept["huge"]) < 60)
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"{", b"[" * 100_000])
+def test_what_is_not_json_is_only_measured(raw: bytes) -> None:
+    assert masked(raw) == {"bytes": len(raw)}
+
+
+def test_what_is_not_an_object_is_wrapped() -> None:
+    assert masked(b"null") == {"value": None}
+    assert masked(b"[1]") == {"value": ["1"]}
+
+
+def test_large_records_are_cut() -> None:
+    kept = masked(json.dumps({"text": "x" * 5000, "list": list(range(500)), "deep": _nested(40)}).encode())
+
+    assert len(json.dumps(kept)) < 3000
+
+
+def test_what_postgres_cannot_store_is_gone() -> None:
+    kept = masked(b'{"name":"a\\u0000b\\ud800"}')
+
+    assert kept == {"name": "ab?"}
+
+
+def test_short_numbers_are_not_given_away_whole() -> None:
+    assert last_four("12345678") == "5678"
+    assert last_four("12345") == "45"
+
+
+def _nested(depth: int) -> object:
+    return {"x": _nested(depth - 1)} if depth else 1
