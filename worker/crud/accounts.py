@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from worker.crud import nouns
 from worker.crud.apply import Listed, apply, is_safe_key
 from worker.crud.work import Work
+from worker.models import Account
 from worker.models.pages import Page
+from worker.models.vocabulary import AccountStatus
 
 
 def read_account_ids(work: Work) -> dict[str, bytes]:
@@ -14,6 +21,14 @@ def read_account_ids(work: Work) -> dict[str, bytes]:
         "SELECT provider_account_id, id FROM accounts WHERE provider_id = %s", (work.run.provider_id,)
     )
     return {key: id_.bytes for key, id_ in rows}
+
+
+def active_account_keys(session: Session, *, provider_id: UUID) -> frozenset[str]:
+    """The provider's ids of the accounts that it lists."""
+    statement = select(Account.provider_account_id).where(
+        Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE
+    )
+    return frozenset(session.scalars(statement))
 
 
 def apply_accounts(work: Work, page: Page) -> None:

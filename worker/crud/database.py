@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -34,6 +35,8 @@ def transaction(engine: Engine) -> Iterator[Session]:
     try:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # out of COPY and the like
+        raise Unavailable(f"Postgres: {type(error).__name__}") from error
     except (OperationalError, InterfaceError) as error:
         raise Unavailable(f"Postgres: {type(error.orig).__name__}") from error
     except DBAPIError as error:

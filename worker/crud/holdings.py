@@ -12,11 +12,12 @@ from worker.models.pages import Page
 from worker.models.records import HoldingRecord, SecurityRecord
 
 
-def store_securities(work: Work, records: Iterable[SecurityRecord]) -> dict[str, bytes]:
+def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe: bool) -> dict[str, bytes]:
     """Stores instruments; returns their ids by key, without those that cannot be stored.
 
-    The integration that first named an instrument keeps describing it: two that describe one differently would
-    rewrite it in turn for ever.
+    The integration that first named an instrument keeps describing it, and with `describe` alone (positions do,
+    transactions name it as it was called on their day): two that describe one differently would rewrite it in turn
+    for ever.
     """
     # In one order everywhere: two runs that store the same instruments wait for each other instead of deadlocking.
     known = {record.key: record for record in records if is_safe_key(record.key)}
@@ -24,7 +25,7 @@ def store_securities(work: Work, records: Iterable[SecurityRecord]) -> dict[str,
         return {}
     ordered = [known[key] for key in sorted(known)]
     rows = work.connection.execute("SELECT key, source FROM securities WHERE key = ANY(%s)", (list(known),))
-    others = {key for key, source in rows if source != work.run.provider_key}
+    others = {key for key, source in rows if not describe or source != work.run.provider_key}
     outcome = apply(
         work.connection,
         nouns.SECURITIES,
@@ -40,7 +41,7 @@ def store_securities(work: Work, records: Iterable[SecurityRecord]) -> dict[str,
 def apply_holdings(work: Work, page: Page) -> None:
     """Stores the page's positions and closes those that a complete listing no longer has."""
     holdings = _known(work, page.holdings)
-    securities = store_securities(work, [holding.security for holding in holdings.values()])
+    securities = store_securities(work, [holding.security for holding in holdings.values()], describe=True)
     listed: list[Listed] = []
     for (account_id, key), holding in holdings.items():
         security_id = securities.get(holding.security.key)

@@ -138,11 +138,13 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
     return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed)
 
 
-def withdraw_unseen(session: Session, *, run: RunKey, rules: Rules, now: datetime) -> PageApplied:
+def withdraw_unseen(
+    session: Session, *, run: RunKey, rules: Rules, now: datetime, without: frozenset[str] = frozenset()
+) -> PageApplied:
     """Ends a full sync: withdraws what the provider no longer lists.
 
     Only accounts of which something was listed count, and of these only the days from the oldest listed row on:
-    what is older may be beyond what the provider still lists.
+    what is older may be beyond what the provider still lists. Accounts `without` were not read to their end.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -156,6 +158,8 @@ def withdraw_unseen(session: Session, *, run: RunKey, rules: Rules, now: datetim
         (run.generation, run.provider_id),
     ).fetchall()
     for account_id, account_key, first in spans:
+        if account_key in without:
+            continue
         unseen = [
             row[0]
             for row in work.connection.execute(

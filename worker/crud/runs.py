@@ -44,11 +44,12 @@ def begin_run(
     now: datetime,
     dead_after: timedelta,
     min_interval: timedelta | None,
+    integrations: frozenset[str],
 ) -> RunBegun:
     """Begins a run, taking over from one whose heartbeat has stopped.
 
     A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn.
-    `min_interval` is the least time since the last run began, None for no such limit.
+    `min_interval` is the least time since the last run began, None for no such limit; `integrations` are enabled.
 
     Raises:
         NotFound: no such provider.
@@ -56,6 +57,8 @@ def begin_run(
     """
     provider = get_provider(session, provider_id)
     _check_active(provider)
+    if provider.provider_key not in integrations:
+        raise Refused(f"provider {provider_id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")
     _end_dead_run(session, provider_id, dead_after)
     last = session.scalars(
         select(SyncRun).where(SyncRun.provider_id == provider_id).order_by(SyncRun.started_at.desc()).limit(1)
@@ -223,6 +226,13 @@ def as_problem(problem: ProviderError) -> dict[str, str]:
     """A problem as a run keeps it."""
     kept = {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
     return kept | ({"account": problem.account_key} if problem.account_key else {})
+
+
+def read_tally(session: Session, *, run: RunKey) -> Tally:
+    """What the run's committed pages came to."""
+    hold(session, run=run)
+    counts = get_run(session, run_id=run.id).counts
+    return Tally({(noun, outcome): count for noun, by in counts.items() for outcome, count in by.items()})
 
 
 def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:

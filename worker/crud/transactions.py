@@ -223,7 +223,8 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
 
 
 def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
-    securities = store_securities(work, [one.record.security for one in read if one.record.security is not None])
+    named = [one.record.security for one in read if one.record.security is not None]
+    securities = store_securities(work, named, describe=False)
     ids = iter(new_ids(sum(one.stored_id is None for one in read)))
     new: list[Row] = []
     changed: list[Row] = []

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.factories import make_linked_provider
+from tests.integration.sync import books as compare
+from tests.support.sandbox import SandboxAdmin
+from worker.crud import runs
+from worker.models.vocabulary import RunStatus, Trigger
+from worker.runtime import Runtime
+from worker.services import accounts
+
+PROFILES = ("plaid", "schwab")
+
+
+def link(runtime: Runtime, sandbox: SandboxAdmin, profile: str, login: str) -> UUID:
+    minted = sandbox.mint(login)[0]
+    with runtime.transaction() as session:
+        provider = make_linked_provider(
+            session,
+            runtime.encryption,
+            access_token=minted.access_token,
+            refresh_token=minted.refresh_token,
+            provider_key=profile,
+            lifetime=None if profile == "plaid" else runtime.integrations[profile].refresh_policy.default_lifetime,
+        )
+        return provider.id
+
+
+def sync(runtime: Runtime, provider_id: UUID, **options: Any) -> Any:
+    run_id = runtime.run(accounts.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
+    with runtime.transaction() as session:
+        return runs.get_run(session, run_id=run_id)
+
+
+def assert_equal_books(engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID) -> None:
+    books = sandbox.books(login)
+    assert compare.stored_transactions(engine, provider_id) == compare.booked_transactions(books)
+    assert compare.stored_holdings(engine, provider_id) == compare.booked_holdings(books)
+    assert compare.stored_balances(engine, provider_id) == compare.booked_balances(books)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_tables_equal_the_providers_books_after_every_sync(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, profile: str
+) -> None:
+    login = sandbox.logins(profile)[0]
+    provider_id = link(runtime, sandbox, profile, login)
+
+    first = sync(runtime, provider_id)
+
+    assert first.status == RunStatus.COMPLETED, (first.error, first.error_reason, first.problems)
+    assert_equal_books(engine, sandbox, login, provider_id)
+    for _ in range(3):
+        sandbox.advance(2, [login])
+        assert sync(runtime, provider_id).status == RunStatus.COMPLETED
+        assert_equal_books(engine, sandbox, login, provider_id)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_sync_of_unchanged_books_writes_no_row(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, profile: str
+) -> None:
+    provider_id = link(runtime, sandbox, profile, sandbox.logins(profile)[0])
+    sync(runtime, provider_id)
+    before = versions(engine)
+
+    again = sync(runtime, provider_id)
+
+    assert versions(engine) == before
+    assert (again.added, again.changed, again.removed, again.quarantined) == (0, 0, 0, 0)
+
+
+def versions(engine: Engine) -> list[Any]:
+    """Which transaction last wrote each row."""
+    tables = ("accounts", "balances", "securities", "holdings", "holding_days", "transactions")
+    with engine.connect() as connection:
+        return [sorted(map(str, connection.execute(text("SELECT ctid, xmin FROM " + table)).all())) for table in tables]

@@ -1,0 +1,444 @@
+"""Account sync: afterwards the tables equal what the provider holds.
+
+1. Begin a run: one per provider; a dead one is taken over.
+2. Ask for a token, then for pages from the committed cursors on. No transaction is open across a call.
+3. Apply each page in one transaction with its cursor, fenced by the run (`worker.crud.pages`).
+4. A refused access token is renewed and the pages go on from the committed cursors; a pagination loop that the
+   provider wants restarted is undone first.
+5. A full sync then withdraws what it has not seen; the books are checked; the run ends and says when the next is due.
+
+A worker may die between any two of these lines: the next run goes on from the committed cursors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from worker.crud import books, cursors, pages, providers, reauth, runs
+from worker.crud.accounts import active_account_keys
+from worker.crud.nouns import raw_hasher
+from worker.crud.runs import RunBegun
+from worker.crud.work import OUTCOMES, Rules, Tally
+from worker.errors import (
+    AccessExpired,
+    BadPayload,
+    DashtamError,
+    Fenced,
+    PagingRestart,
+    ProviderError,
+    ReauthRequired,
+    Unavailable,
+)
+from worker.integrations.base import Caller, Integration, SyncRequest
+from worker.integrations.masking import masked
+from worker.models.pages import Page
+from worker.models.vocabulary import RunStatus, Trigger
+from worker.runtime import Runtime
+from worker.services import availability, tokens
+from worker.services.cadence import judge
+
+log = structlog.get_logger()
+
+_MAX_RESTARTS = 5
+_MAX_RESUMES = 3
+_MAX_PAGES = 20_000
+_MAX_EMPTY_PAGES = 100
+_RESUME_PAUSE = 1.0
+_AFTER_RELINK = timedelta(minutes=1)
+
+
+@dataclass(slots=True)
+class SyncSummary:
+    """What became of a batch.
+
+    Attributes:
+        runs: id of the run of each provider that was synced.
+        refused: why each of the others was not.
+    """
+
+    runs: dict[UUID, UUID] = field(default_factory=dict)
+    refused: dict[UUID, str] = field(default_factory=dict)
+
+
+async def claim_sync_due(runtime: Runtime, now: datetime) -> list[list[UUID]]:
+    """Claims what is due per integration, earliest first, and cuts it into batches.
+
+    Raises:
+        Unavailable: Postgres is away; all stays due.
+    """
+    settings = runtime.settings
+    batches: list[list[UUID]] = []
+    for provider_key, limit in (await availability.claimable(runtime, now)).items():
+        if limit < 1:
+            continue
+        ids = await runtime.db(
+            providers.claim_sync_due,
+            provider_key=provider_key,
+            now=now,
+            limit=limit,
+            # A claim that ends while its run goes on costs one refusal.
+            claim=timedelta(seconds=max(settings.claim_seconds, settings.task_time_limit)),
+        )
+        size = settings.sync_batch_size
+        batches += [list(ids[start : start + size]) for start in range(0, len(ids), size)]
+    return batches
+
+
+async def request_cancel(runtime: Runtime, provider_id: UUID) -> UUID | None:
+    """Asks the provider's running sync to stop after its page; returns the run, None when none runs."""
+    return await runtime.db(runs.request_cancel, provider_id=provider_id)
+
+
+async def sync_providers(
+    runtime: Runtime,
+    ids: Iterable[UUID],
+    *,
+    trigger: str = Trigger.SCHEDULE,
+    mode: str = "incremental",
+    since: date | None = None,
+    force: bool = False,
+) -> SyncSummary:
+    """Syncs several providers, a few at a time; one's trouble is no other's.
+
+    Those that have not begun when half of the task's time is over are left due.
+
+    Raises:
+        Unavailable: Postgres is away; what has not been synced stays due.
+    """
+    summary = SyncSummary()
+    places = asyncio.Semaphore(runtime.settings.sync_concurrency)
+    begin_before = asyncio.get_running_loop().time() + runtime.settings.task_soft_time_limit / 2
+    unavailable: list[Unavailable] = []
+
+    async def sync(provider_id: UUID) -> None:
+        async with places:
+            if asyncio.get_running_loop().time() > begin_before:
+                summary.refused[provider_id] = "no time left in this batch; stays due"
+                return
+            try:
+                summary.runs[provider_id] = await sync_provider(
+                    runtime, provider_id, trigger=trigger, mode=mode, since=since, force=force
+                )
+            except Unavailable as error:
+                unavailable.append(error)
+                summary.refused[provider_id] = str(error)
+            except DashtamError as error:
+                log.warning("sync_refused", provider_id=str(provider_id), error=str(error))
+                summary.refused[provider_id] = str(error)
+            except Exception as error:  # a fault of ours with one provider must not stop the others
+                log.exception("sync_unexpected", provider_id=str(provider_id))
+                summary.refused[provider_id] = type(error).__name__
+
+    await asyncio.gather(*(sync(provider_id) for provider_id in dict.fromkeys(ids)))
+    if unavailable and not summary.runs:
+        raise unavailable[0]
+    return summary
+
+
+async def sync_provider(
+    runtime: Runtime,
+    provider_id: UUID,
+    *,
+    trigger: str,
+    mode: str = "incremental",
+    since: date | None = None,
+    force: bool = False,
+) -> UUID:
+    """Syncs one provider; returns its run, which says how it went.
+
+    Args:
+        runtime: the process's.
+        provider_id: whose.
+        trigger: who asks.
+        mode: `incremental`, or `full`: from the beginning of every feed, withdrawing what is no longer listed.
+        since: feeds by date go back to this day.
+        force: passes the minimum interval of manual syncs and, in a full sync, the mass-deletion brake.
+
+    Raises:
+        NotFound: no such provider.
+        Refused: it is not active, its integration is not enabled, it is being synced or was a moment ago.
+        Fenced: another worker took over.
+        Unavailable: Postgres went away; the next run goes on from the committed cursors.
+    """
+    settings = runtime.settings
+    manual = trigger == Trigger.MANUAL
+    begun = await runtime.db(
+        runs.begin_run,
+        provider_id=provider_id,
+        owner=runtime.owner,
+        trigger=Trigger(trigger),
+        mode=mode,
+        now=datetime.now(UTC),
+        dead_after=timedelta(seconds=settings.run_dead_seconds),
+        min_interval=timedelta(seconds=settings.sync_min_interval) if manual and not force else None,
+        integrations=frozenset(runtime.integrations),
+    )
+    with structlog.contextvars.bound_contextvars(provider_id=str(provider_id), run_id=str(begun.key.id)):
+        await _Sync(runtime, begun, trigger=trigger, since=since, force=force).run()
+    return begun.key.id
+
+
+class _Sync:
+    """One run under way."""
+
+    def __init__(self, runtime: Runtime, begun: RunBegun, *, trigger: str, since: date | None, force: bool) -> None:
+        settings = runtime.settings
+        self._runtime = runtime
+        self._begun = begun
+        self._key = begun.key
+        self._integration: Integration = runtime.integrations[begun.key.provider_key]
+        self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
+        self._since = since
+        self._rules = Rules(
+            content_hash=raw_hasher(self._integration.key, self._integration.mapping_version),
+            mask=masked,
+            mass_deletion_share=1.0 if force and begun.mode == "full" else settings.mass_deletion_share,
+            open_quarantine=begun.open_quarantine,
+        )
+        self._tally = Tally()
+        self._loop_tallies: dict[str, Tally] = {}
+        self._problems: list[ProviderError] = []
+        self._pages = 0
+        self._empty_pages = 0
+        self._generation: int | None = None
+        self._cancelled = False
+        self._stop_at = asyncio.get_running_loop().time() + settings.sync_budget_seconds
+        self._goes_on = False
+
+    async def run(self) -> None:
+        """Reads all pages beside a heartbeat, and ends the run whatever happens."""
+        reading = asyncio.create_task(self._read())
+        beating = asyncio.create_task(self._beat())
+        try:
+            await asyncio.wait({reading, beating}, return_when=asyncio.FIRST_COMPLETED)
+            if beating.done() and not reading.done():
+                await beating  # raises what ended it
+            error = await reading
+        finally:
+            for task in (reading, beating):
+                task.cancel()
+            await asyncio.gather(reading, beating, return_exceptions=True)
+        await self._finish(error)
+
+    async def _beat(self) -> None:
+        pause = self._runtime.settings.run_dead_seconds / 6
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self._cancelled |= await self._runtime.db(runs.beat, run=self._key)
+            except Unavailable:
+                log.warning("heartbeat_missed", kept="committed pages")
+
+    # Reading
+
+    async def _read(self) -> Exception | None:
+        """Returns what stopped the run, None when there was nothing more to read."""
+        try:
+            await self._read_all()
+            if self._key.generation is not None and self._is_whole():
+                await self._withdraw_unseen()
+        except (Fenced, Unavailable):
+            raise
+        except DashtamError as error:
+            return error
+        except Exception as error:
+            log.exception("sync_unexpected")
+            return error
+        return None
+
+    def _is_whole(self) -> bool:
+        """Whether all was read that there was, but for single accounts."""
+        return not (self._cancelled or self._goes_on) and all(problem.account_key for problem in self._problems)
+
+    async def _read_all(self) -> None:
+        restarts = resumes = 0
+        renewed_at = -1
+        while True:
+            try:
+                await self._read_from_cursors()
+            except AccessExpired:
+                if renewed_at == self._pages:  # the new token was refused too, before any page
+                    raise
+                renewed_at = self._pages
+                await self._renew()
+            except PagingRestart as error:
+                restarts += 1
+                if restarts > _MAX_RESTARTS:
+                    raise
+                await self._restart(error)
+            except Unavailable:
+                resumes += 1
+                if resumes > _MAX_RESUMES:
+                    raise
+                await asyncio.sleep(_RESUME_PAUSE * 2**resumes)
+                await self._resume()
+            else:
+                return
+
+    async def _read_from_cursors(self) -> None:
+        settings = self._runtime.settings
+        token = await tokens.access_token(self._runtime, self._key.provider_id, caller=self._caller)
+        self._generation = token.generation
+        request = SyncRequest(
+            caller=self._caller,
+            access_token=token.value,
+            cursors=await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id),
+            now=datetime.now(UTC),
+            since=self._since,
+            backfill=timedelta(days=settings.sync_backfill_days),
+            overlap=timedelta(days=settings.sync_overlap_days),
+            window=timedelta(days=settings.sync_window_days),
+        )
+        stream = self._integration.pages(request)
+        try:
+            async for page in stream:
+                await self._apply(page)
+                if self._cancelled or self._out_of_time(page):
+                    return
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    def _out_of_time(self, page: Page) -> bool:
+        self._goes_on = page.more and asyncio.get_running_loop().time() > self._stop_at
+        return self._goes_on
+
+    async def _apply(self, page: Page) -> None:
+        self._pages += 1
+        self._empty_pages = 0 if page.transactions or page.removals or not page.more else self._empty_pages + 1
+        if self._pages > _MAX_PAGES or self._empty_pages > _MAX_EMPTY_PAGES:
+            raise BadPayload("endless_pages")
+        applied = await self._runtime.db(
+            pages.apply_page,
+            run=self._key,
+            page=page,
+            rules=self._rules,
+            now=datetime.now(UTC),
+            tally=self._tally,
+        )
+        self._count(applied)
+        self._cancelled |= applied.cancel_requested
+        if applied.loop is not None and page.more:
+            self._loop_tallies.setdefault(page.feed, Tally()).update(_of_transactions(applied.tally))
+        else:
+            self._loop_tallies.pop(page.feed, None)
+
+    def _count(self, applied: pages.PageApplied) -> None:
+        self._tally.update(applied.tally)
+        self._problems += applied.problems
+
+    async def _renew(self) -> None:
+        log.info("access_token_refused", next="refresh once and go on")
+        await tokens.access_token(
+            self._runtime, self._key.provider_id, caller=self._caller, stale_generation=self._generation
+        )
+
+    async def _restart(self, error: PagingRestart) -> None:
+        undone = await self._runtime.db(pages.restart_loop, run=self._key, feed=error.feed)
+        if undone:
+            self._tally.subtract(self._loop_tallies.pop(error.feed, Tally()))
+        log.info("paging_restarted", feed=error.feed, reason=error.reason, undone=undone)
+
+    async def _resume(self) -> None:
+        """Whether the last page was kept is known only to the tables: counts and cursors are read again."""
+        self._tally = await self._runtime.db(runs.read_tally, run=self._key)
+        log.warning("sync_resumed", kept="committed pages", next="going on from the committed cursors")
+
+    async def _withdraw_unseen(self) -> None:
+        applied = await self._runtime.db(
+            pages.withdraw_unseen,
+            run=self._key,
+            rules=self._rules,
+            now=datetime.now(UTC),
+            without=frozenset(problem.account_key for problem in self._problems if problem.account_key),
+        )
+        self._count(applied)
+
+    # The end
+
+    async def _finish(self, error: Exception | None) -> None:
+        now = datetime.now(UTC)
+        verdict = judge(
+            provider_id=self._key.provider_id,
+            now=now,
+            interval=timedelta(seconds=self._runtime.settings.sync_interval),
+            failures=self._begun.sync_failures,
+            error=error,
+            problems=self._problems,
+            landed=self._tally.total() > 0,
+            every_account_failed=await self._every_account_failed(),
+            cancelled=self._cancelled,
+            goes_on=self._goes_on,
+        )
+        due_at, drifts = verdict.due_at, 0
+        if isinstance(error, ReauthRequired) and not await self._stop_for_reauth(error):
+            due_at = now + _AFTER_RELINK
+        if verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+            drifts = await self._runtime.db(
+                books.check_books,
+                run=self._key,
+                now=now,
+                anchor=verdict.status is RunStatus.COMPLETED and not self._problems,
+                renew=self._begun.mode == "full",
+            )
+        await self._runtime.db(
+            runs.finish_run,
+            run=self._key,
+            status=verdict.status,
+            now=now,
+            tally=self._tally,
+            error=error,
+            problems=self._problems,
+            due_at=due_at,
+            sync_failures=verdict.failures,
+        )
+        log.info(
+            "sync_ended",
+            status=verdict.status,
+            error=str(error) if isinstance(error, DashtamError) else type(error).__name__ if error else None,
+            problems=len(self._problems),
+            drifts=drifts,
+            pages=self._pages,
+            due_at=str(due_at),
+            **{outcome: self._tally.total(outcome) for outcome in OUTCOMES},
+        )
+        await self._report(error)
+
+    async def _every_account_failed(self) -> bool:
+        failed = {problem.account_key for problem in self._problems if problem.account_key}
+        if not failed:
+            return False
+        return await self._runtime.db(active_account_keys, provider_id=self._key.provider_id) <= failed
+
+    async def _stop_for_reauth(self, error: ReauthRequired) -> bool:
+        """False when the login has another token by now, so that it is tried again."""
+        if self._generation is None:  # the token engine itself found the grant dead, and has recorded it
+            return True
+        found = structlog.contextvars.get_contextvars().get("task_id")
+        return await self._runtime.db(
+            reauth.need_reauth,
+            provider_id=self._key.provider_id,
+            generation=self._generation,
+            reason=error.reason,
+            channels=self._runtime.settings.enabled_channels,
+            task_id=None if found is None else str(found),
+        )
+
+    async def _report(self, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, ProviderError):
+            return
+        try:
+            await availability.report(
+                self._runtime, self._key.provider_key, [error], provider_ids=[self._key.provider_id]
+            )
+        except Unavailable:
+            log.warning("availability_unreported", provider_key=self._key.provider_key)
+
+
+def _of_transactions(tally: Tally) -> Tally:
+    return Tally({place: count for place, count in tally.items() if place[0] == "transactions"})

@@ -1,0 +1,42 @@
+"""Tasks of the account sync; what they do is in `worker.services.accounts`."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from worker.app import app
+from worker.models.vocabulary import Trigger
+from worker.runtime import get_runtime
+from worker.services import accounts
+from worker.tasks.base import WorkerTask, parse_ids
+
+
+@app.task(base=WorkerTask, name="worker.tasks.accounts.sync_due")
+def sync_due() -> None:
+    """The tick: claims what is due and sends it in batches, once the claim is committed."""
+    runtime = get_runtime()
+    for batch in runtime.run(accounts.claim_sync_due(runtime, datetime.now(UTC))):
+        sync_providers.delay([str(id_) for id_ in batch])
+
+
+@app.task(base=WorkerTask, name="worker.tasks.accounts.sync_providers")
+def sync_providers(
+    ids: list[str],
+    trigger: str = Trigger.SCHEDULE,
+    mode: str = "incremental",
+    since: str | None = None,
+    force: bool = False,
+) -> dict[str, int]:
+    """Syncs a batch; returns how many were synced and how many refused. `since` is an ISO date."""
+    runtime = get_runtime()
+    summary = runtime.run(
+        accounts.sync_providers(
+            runtime,
+            parse_ids(ids),
+            trigger=Trigger(trigger),
+            mode=mode,
+            since=None if since is None else date.fromisoformat(since),
+            force=force,
+        )
+    )
+    return {"synced": len(summary.runs), "refused": len(summary.refused)}
