@@ -63,15 +63,19 @@ app.add_typer(database.app, name="database")
 app.add_typer(devstack.app, name="devstack")
 
 
+_BRINGS_ITS_OWN = {"run", "devstack"}
+
+
 @app.callback()
-def prepare() -> None:
+def prepare(ctx: typer.Context) -> None:
     """Before every command: quiet logs on standard error, and the home's environment when there is no other."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    adopt_environment()
+    if ctx.invoked_subcommand not in _BRINGS_ITS_OWN:
+        adopt_environment()
 
 
 def main() -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
 from cryptography.fernet import Fernet
+from rich.console import RenderableType
 
-from worker.cli.output import AsJson, print_json, say
+from worker.cli.exits import Failed, UsageProblem
+from worker.cli.output import AsJson, plural, print_json, say, show, table
+from worker.runtime import get_runtime
+from worker.services import keys
+from worker.services.keys import KeyUse
 
 app = typer.Typer(help="Make, rotate and retire encryption keys.", no_args_is_help=True)
+
+_KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
 @app.command()
@@ -23,8 +31,87 @@ def generate(
 
     dashtam keys generate --id k2 > k2.key
     """
+    if not _KEY_ID.fullmatch(key_id):
+        raise UsageProblem("--id may hold letters, digits and _.- alone, at most 32")
     pair = f"{key_id}:{Fernet.generate_key().decode()}"
     if as_json:
         print_json({"encryption_keys": pair})
     else:
-        say(pair)
+        typer.echo(pair)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show which keys are configured, which one writes, and what still needs each.
+
+    [bold]Example[/]
+
+    dashtam keys status
+    """
+    runtime = get_runtime()
+    uses = runtime.run(keys.status(runtime))
+    show(uses, as_json=as_json, render=_status)
+
+
+def _status(uses: list[KeyUse]) -> RenderableType:
+    columns = ("key", "configured", "writes", "#tokens", "#journal", "may be retired")
+    return table(
+        columns,
+        [
+            (
+                use.key_id,
+                "yes" if use.configured else "[red]missing[/]",
+                "yes" if use.writing else "no",
+                use.tokens,
+                use.journal,
+                "no" if use.in_use else "yes",
+            )
+            for use in uses
+        ],
+    )
+
+
+@app.command()
+def rotate(
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Tokens per transaction.")] = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Write every token anew with the first key of ENCRYPTION_KEYS, while refreshes go on.
+
+    May be broken off and begun again at any time. First put the new key in front and restart the workers.
+
+    [bold]Example[/]
+
+    dashtam keys rotate
+    """
+    runtime = get_runtime()
+    done = runtime.run(keys.reencrypt(runtime, batch_size=batch))
+    if as_json:
+        print_json(done)
+    else:
+        say(f"{plural(done.done, 'token')} written anew with key {runtime.encryption.key_id}; {done.left} left")
+    if done.unreadable:
+        raise Failed(
+            f"{plural(len(done.unreadable), 'token')} could not be read and {'was' if done.left == 1 else 'were'} left "
+            "as they are: put the missing key back into ENCRYPTION_KEYS (`dashtam keys status` names it)"
+        )
+
+
+@app.command()
+def retire(key_id: Annotated[str, typer.Argument(help="Id of the key.")], as_json: AsJson = False) -> None:
+    """Check that a key may be taken out of ENCRYPTION_KEYS; exits 3 while anything still needs it.
+
+    Keys are in your own configuration, which this cannot change: take the key out afterwards and restart the workers.
+
+    [bold]Example[/]
+
+    dashtam keys retire k1
+    """
+    runtime = get_runtime()
+    if key_id not in {use.key_id for use in runtime.run(keys.status(runtime))}:
+        raise UsageProblem(f"no key is named {key_id!r}; `dashtam keys status` lists them")
+    runtime.run(keys.require_retirable(runtime, key_id))
+    if as_json:
+        print_json({"key_id": key_id, "retirable": True})
+    else:
+        say(f"nothing needs key {key_id} any more: take it out of ENCRYPTION_KEYS and restart the workers")

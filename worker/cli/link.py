@@ -54,7 +54,7 @@ def link(
         provider_id = runtime.run(connect.complete_link(runtime, callback_url))
     else:
         token = _secret_line("public token: ")
-        provider_id = runtime.run(connect.complete_token_link(runtime, integration, user_id, alias, public_token=token))
+        provider_id = runtime.run(connect.link_public_token(runtime, integration, user_id, alias, token))
     with runtime.transaction() as session:
         (row,) = overview.list_providers(session, limit=1, ids=[provider_id])
     if as_json:

@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-console = Console(highlight=False)
+# Programs that read our tables want whole lines, whatever the terminal's width.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 NOTHING = "-"
 
@@ -50,7 +51,7 @@ def print_json(data: Any) -> None:
 
 def say(message: str) -> None:
     """Prints a sentence; markup is welcome, so escape what is not ours."""
-    console.print(message)
+    console.print(message, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> RenderableType:

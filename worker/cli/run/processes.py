@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import worker
 from worker.cli.run.environment import Demonstration
 from worker.devstack import ProcessSpec
 
@@ -13,6 +15,7 @@ _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 # The pools are as small as a demonstration needs; production sizes are in the Procfile and the compose file.
 _POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
 _GRACE_SECONDS = 10.0
+_FLOWER_CONFIG = Path(worker.__file__).parent.parent / "flowerconfig.py"
 
 
 def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Callable[[], bool]) -> list[ProcessSpec]:
@@ -55,5 +58,9 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
         ProcessSpec(SANDBOX, sandbox, ready=linked),
         *workers,
         ProcessSpec("beat", (*_CELERY, "beat", "--loglevel", "INFO"), after=(SANDBOX,), grace_s=_GRACE_SECONDS),
-        ProcessSpec("flower", (*_CELERY, "flower", "--conf=flowerconfig.py"), grace_s=_GRACE_SECONDS),
+        *(
+            [ProcessSpec("flower", (*_CELERY, "flower", f"--conf={_FLOWER_CONFIG}"), grace_s=_GRACE_SECONDS)]
+            if _FLOWER_CONFIG.exists()
+            else []
+        ),
     ]
