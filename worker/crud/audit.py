@@ -103,6 +103,14 @@ _CHAINS = text(
     """
 )
 
+_HEADS = text(
+    """
+    SELECT DISTINCT ON (provider_id) provider_id, seq, hash FROM provider_audit_logs
+    WHERE CAST(:provider_id AS uuid) IS NULL OR provider_id = :provider_id
+    ORDER BY provider_id, seq DESC
+    """
+)
+
 
 def verify_chains(
     session: Session,
@@ -116,16 +124,11 @@ def verify_chains(
     `expected` has heads of an earlier verification: an entry that has since gone or changed is a problem.
     """
     problems = [ChainProblem(*row) for row in session.execute(_CHAINS, {"provider_id": provider_id, "limit": limit})]
-    newest = (
-        select(ProviderAuditLog.provider_id, ProviderAuditLog.seq, ProviderAuditLog.hash)
-        .distinct(ProviderAuditLog.provider_id)
-        .order_by(ProviderAuditLog.provider_id, ProviderAuditLog.seq.desc())
-    )
     entries = select(func.count()).select_from(ProviderAuditLog)
     if provider_id is not None:
-        newest = newest.where(ProviderAuditLog.provider_id == provider_id)
         entries = entries.where(ProviderAuditLog.provider_id == provider_id)
-    heads = {id_: f"{seq}:{(hash_ or b'').hex()}" for id_, seq, hash_ in session.execute(newest)}
+    newest = session.execute(_HEADS, {"provider_id": provider_id})
+    heads = {id_: f"{seq}:{(hash_ or b'').hex()}" for id_, seq, hash_ in newest}
     problems += _cut_off(session, expected or {})
     return Verification(session.scalar(entries) or 0, len(heads), problems, heads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -43,3 +44,15 @@ def quiet(make_quiet: MakeQuiet) -> Runtime:
 def new_ids() -> list[UUID]:
     """Ids of logins."""
     return [new_id() for _ in range(5)]
+
+
+@pytest.fixture
+def run_at_once() -> Callable[..., None]:
+    """Calls functions in threads of their own and waits for all; the first error is raised."""
+
+    def run(*functions: Callable[[], None]) -> None:
+        with ThreadPoolExecutor(len(functions)) as pool:
+            for future in [pool.submit(function) for function in functions]:
+                future.result()
+
+    return run
