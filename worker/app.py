@@ -5,11 +5,14 @@ Why each setting is what it is: docs/architecture.md, "Celery and Redis".
 
 from __future__ import annotations
 
+import importlib
 import os
 import ssl
 import time
 from typing import Any
 
+import billiard.common
+import click
 from celery import Celery, Task, signals
 
 from schedules import beat_schedule
@@ -21,8 +24,11 @@ from worker.settings import Settings, get_settings
 QUEUES = ("refresh", "sync", "upkeep")
 TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
 
-# Before Celery reads it: SIGTERM begins the soft shutdown, so that a deploy loses nothing.
+# SIGTERM begins the soft shutdown, so that a deploy loses nothing. The command line has imported billiard.common before
+# this module, so that is read anew; whatever takes names from it comes later.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+if billiard.common.REMAP_SIGTERM is None:
+    importlib.reload(billiard.common)
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -93,6 +99,15 @@ app.add_defaults(lambda: celery_settings(get_settings()))
 @signals.setup_logging.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _setup_logging(**_: Any) -> None:
     configure_logging(get_settings())
+
+
+@signals.import_modules.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _guard_flower(**_: Any) -> None:
+    context = click.get_current_context(silent=True)
+    if context is not None and context.info_name == "flower":
+        from worker.flower import refuse_without_authentication
+
+        refuse_without_authentication()
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
