@@ -136,7 +136,7 @@ def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing
         except BadRecord as error:
             rejects.append(Reject(kind="balance", reason=error.reason, account_key=key))
         positions, bad = mapping.holdings(account, key)
-        holdings += positions
+        holdings += reading.distinct(positions)
         rejects += bad
         if not bad:
             complete.add(key)

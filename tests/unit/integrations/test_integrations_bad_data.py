@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.unit.integrations.scripts import (
+    NOW,
     PLAID_SECURITIES,
     SCHWAB_NUMBERS,
     all_pages,
@@ -319,8 +320,6 @@ def schwab_rows(*rows: str | dict[str, Any], numbers: Any = SCHWAB_NUMBERS) -> l
 
 
 def schwab_row(activity_id: int, **changes: Any) -> dict[str, Any]:
-    from tests.unit.integrations.scripts import NOW
-
     return schwab_trade("12345678", activity_id, NOW, **changes)
 
 
@@ -355,9 +354,9 @@ def test_schwab_row_of_another_account_is_quarantined_with_its_number_masked() -
 
 
 def test_schwab_id_of_five_thousand_digits_is_quarantined() -> None:
-    (page,) = schwab_rows(
-        json.dumps(schwab_row(1)).replace('"activityId": 1', '"activityId": ' + "9" * 5000), schwab_row(2)
-    )
+    endless = json.dumps(schwab_row(1)).replace('"activityId": 1', '"activityId": ' + "9" * 5000)
+
+    (page,) = schwab_rows(endless, schwab_row(2))
 
     assert [row.key for row in page.transactions] == ["2"]
     assert [reject.reason for reject in page.rejects] == ["activityId_unreadable"]

@@ -38,13 +38,8 @@ def test_secrets_and_people_are_left_out() -> None:
 def test_figures_are_kept_as_text_and_endless_ones_cut() -> None:
     kept = masked(b'{"amount":72.10,"nan":NaN,"none":null,"yes":true,"huge":' + b"9" * 5000 + b"}")
 
-    assert kept == {
-        "amount": "72.10",
-        "nan": "NaN",
-        "none": None,
-        "yes": True,
-        "huge": "9999999999… (5000 digits)",
-    } or (kept["amount"] == "72.10" and "5000 digits" in kept["huge"] and len(kept["huge"]) < 60)
+    assert kept.pop("huge").endswith("… (5000 digits)")
+    assert kept == {"amount": "72.10", "nan": "NaN", "none": None, "yes": True}
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"{", b"[" * 100_000])

@@ -1,0 +1,606 @@
+"""Plaid's pages and words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.integrations.scripts import (
+    ACCESS_TOKEN,
+    APP_SECRET,
+    NOW,
+    PLAID_SECURITIES,
+    Provider,
+    all_pages,
+    plaid_account,
+    plaid_error,
+    plaid_healthy,
+    plaid_holdings,
+    plaid_investment,
+    plaid_investments,
+    plaid_row,
+    plaid_sync,
+    provider,
+    sync_request,
+)
+from worker.errors import (
+    AppMisconfigured,
+    BadPayload,
+    BadRequest,
+    InstitutionDown,
+    NotReady,
+    PagingRestart,
+    ProviderError,
+    RateLimited,
+    ReauthRequired,
+    Scope,
+    Transient,
+    Unsupported,
+)
+from worker.integrations import plaid_mapping, plaid_pages
+from worker.integrations.base import Caller, Page, RawRecord, Removal
+from worker.integrations.plaid_vocabulary import CATEGORIES, CODES, INVESTMENT_SUBTYPES
+from worker.models.records import AccountRecord, BalanceRecord, TransactionRecord
+from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
+
+TODAY = NOW.date()
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def answering(path: str, answer: httpx.Response | Callable[[dict[str, Any]], httpx.Response]) -> Handler:
+    """In good order but for one path."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path != path:
+            return plaid_healthy(request)
+        return answer(json.loads(request.content)) if callable(answer) else answer
+
+    return handler
+
+
+def sync(handler: Handler | None = None, cursors: dict[str, str] | None = None, **more: Any) -> list[Page]:
+    return asyncio.run(all_pages(provider("plaid", handler).integration.pages(sync_request(cursors, **more))))
+
+
+def problems(pages: list[Page]) -> list[ProviderError]:
+    return [problem for page in pages for problem in page.problems]
+
+
+def asked(subject: Provider, path: str) -> list[dict[str, Any]]:
+    return [json.loads(request.content) for request in subject.requests if request.url.path == path]
+
+
+def mapped(**changes: Any) -> TransactionRecord:
+    row = plaid_row("t", **changes)
+    return plaid_mapping.transaction(RawRecord("t", "acc_checking", json.dumps(row).encode()))
+
+
+def account(**changes: Any) -> tuple[AccountRecord, BalanceRecord]:
+    return plaid_mapping.account(json.dumps(plaid_account("acc_checking", **changes)).encode())
+
+
+# How it asks
+
+
+def test_application_goes_into_headers_and_the_users_token_into_the_body() -> None:
+    subject = provider("plaid")
+
+    asyncio.run(all_pages(subject.integration.pages(sync_request())))
+
+    for request in subject.requests:
+        assert request.headers["plaid-client-id"] == "client"
+        assert request.headers["plaid-secret"] == APP_SECRET
+        assert request.headers["plaid-version"] == "2020-09-14"
+        assert json.loads(request.content)["access_token"] == ACCESS_TOKEN
+        assert APP_SECRET.encode() not in request.content
+
+
+def test_first_feed_request_asks_for_the_whole_history_and_later_ones_for_what_is_new() -> None:
+    subject = provider("plaid")
+
+    asyncio.run(all_pages(subject.integration.pages(sync_request(backfill=timedelta(days=5000)))))
+
+    first, *rest = asked(subject, "/transactions/sync")
+    assert first["options"] == {"days_requested": 730}
+    assert "cursor" not in first
+    assert [body["cursor"] for body in rest] == ["3", "6"]
+    assert all("options" not in body for body in rest)
+
+
+def test_stored_cursor_is_where_the_feed_goes_on() -> None:
+    subject = provider("plaid")
+
+    pages = asyncio.run(all_pages(subject.integration.pages(sync_request({"transactions": "6"}))))
+
+    assert [body["cursor"] for body in asked(subject, "/transactions/sync")] == ["6"]
+    (page,) = [page for page in pages if page.feed == "transactions"]
+    assert ([row.key for row in page.transactions], page.cursor, page.more) == (["tx_6", "tx_7"], "8", False)
+
+
+def test_revoke_removes_the_item() -> None:
+    subject = provider("plaid")
+
+    assert asyncio.run(subject.integration.revoke(Caller(), access_token=ACCESS_TOKEN, refresh_token=None))
+    assert [request.url.path for request in subject.requests] == ["/item/remove"]
+
+
+# The transactions feed
+
+
+def test_feed_page_carries_rows_changes_and_removals() -> None:
+    answer = plaid_sync(
+        [plaid_row("new")],
+        "c1",
+        modified=[plaid_row("changed")],
+        removed=[{"transaction_id": "gone", "account_id": "acc_checking"}, {"transaction_id": "older"}],
+    )
+
+    (page,) = [page for page in sync(answering("/transactions/sync", answer)) if page.feed == "transactions"]
+
+    assert [row.key for row in page.transactions] == ["new", "changed"]
+    assert page.removals == [Removal("gone", "acc_checking"), Removal("older", None)]
+
+
+def test_removal_that_cannot_be_read_is_quarantined() -> None:
+    answer = plaid_sync([plaid_row("new")], "c1", removed=[{"transaction_id": 7}, {"transaction_id": "gone"}])
+
+    (page,) = [page for page in sync(answering("/transactions/sync", answer)) if page.feed == "transactions"]
+
+    assert page.removals == [Removal("gone", None)]
+    assert [row.key for row in page.transactions] == ["new"]
+    assert len(page.rejects) == 1
+
+
+def test_data_that_is_not_ready_is_scheduled_and_stores_no_cursor() -> None:
+    answer = plaid_sync([], "", transactions_update_status="NOT_READY")
+
+    pages = sync(answering("/transactions/sync", answer))
+
+    (problem,) = problems(pages)
+    assert isinstance(problem, NotReady)
+    assert problem.retry_at is not None
+    assert NOW < problem.retry_at <= NOW + timedelta(minutes=10)
+    assert not [page for page in pages if page.feed == "transactions"]
+    assert [page for page in pages if page.feed == "investments"], "the other parts go on"
+
+
+def test_books_that_change_under_the_pages_demand_a_restart_of_that_feed() -> None:
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        if "cursor" in body:
+            return plaid_error("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION", "TRANSACTIONS_ERROR")
+        return plaid_sync([plaid_row("a")], "c1", more=True)
+
+    with pytest.raises(PagingRestart) as caught:
+        sync(answering("/transactions/sync", answer))
+
+    assert caught.value.feed == "transactions"
+
+
+def test_cursor_that_does_not_advance_is_found_out() -> None:
+    subject = provider(
+        "plaid", answering("/transactions/sync", lambda body: plaid_sync([plaid_row("a")], "c1", more=True))
+    )
+
+    pages = asyncio.run(all_pages(subject.integration.pages(sync_request())))
+
+    assert [problem.reason for problem in problems(pages)] == ["pagination_does_not_advance"]
+    assert len(asked(subject, "/transactions/sync")) == 2
+
+
+def test_empty_pages_without_end_are_found_out() -> None:
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        return plaid_sync([], str(int(body.get("cursor", "0")) + 1), more=True)
+
+    subject = provider("plaid", answering("/transactions/sync", answer))
+
+    pages = asyncio.run(all_pages(subject.integration.pages(sync_request())))
+
+    assert [problem.reason for problem in problems(pages)] == ["pagination_does_not_advance"]
+    assert len(asked(subject, "/transactions/sync")) < 50
+
+
+def test_single_empty_page_with_more_to_come_is_fine() -> None:
+    answers = {"0": plaid_sync([], "1", more=True), "1": plaid_sync([plaid_row("a")], "2")}
+
+    pages = sync(answering("/transactions/sync", lambda body: answers[body.get("cursor", "0")]))
+
+    assert problems(pages) == []
+
+
+# Investments
+
+
+def investments_in(pages: list[Page]) -> list[str]:
+    return [row.key for page in pages if page.feed == "investments" for row in page.transactions]
+
+
+def test_investment_transactions_are_read_window_by_window_and_page_by_page() -> None:
+    subject = provider("plaid")
+
+    pages = asyncio.run(all_pages(subject.integration.pages(sync_request(backfill=timedelta(days=400)))))
+
+    assert sorted(investments_in(pages)) == sorted(f"inv_{i}" for i in range(30))
+    windows = sorted({(b["start_date"], b["end_date"]) for b in asked(subject, "/investments/transactions/get")})
+    assert windows[0] == ("2024-02-04", "2024-05-03")
+    assert windows[-1][1] == "2025-03-10"
+    last = [page for page in pages if page.feed == "investments"][-1]
+    assert (last.cursor, last.more) == ('{"through":"2025-03-10"}', False)
+
+
+def test_investment_window_is_never_longer_than_two_years() -> None:
+    subject = provider("plaid")
+
+    asyncio.run(
+        all_pages(subject.integration.pages(sync_request(window=timedelta(days=5000), backfill=timedelta(days=1500))))
+    )
+
+    for body in asked(subject, "/investments/transactions/get"):
+        span = date.fromisoformat(body["end_date"]) - date.fromisoformat(body["start_date"])
+        assert span < timedelta(days=730)
+        assert body["options"]["async_update"] is True
+
+
+def test_row_that_arrives_between_two_pages_does_not_hide_another() -> None:
+    rows = [plaid_investment(f"inv_{i}", "2025-03-05") for i in range(9)]
+    calls = []
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        calls.append(body["options"]["offset"])
+        if len(calls) == 3:
+            rows.insert(0, plaid_investment("late", "2025-03-09"))
+        return plaid_investments(body, rows)
+
+    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+
+    assert set(investments_in(pages)) == {"late", *(f"inv_{i}" for i in range(9))}
+    assert calls.count(0) == 2
+    assert problems(pages) == []
+
+
+def test_row_that_goes_while_another_comes_does_not_hide_a_third() -> None:
+    rows = [plaid_investment(f"inv_{i}", "2025-03-05") for i in range(9)]
+    calls = []
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        calls.append(body["options"]["offset"])
+        if len(calls) == 2:
+            del rows[0]
+            rows.append(plaid_investment("late", "2025-03-04"))
+        return plaid_investments(body, rows)
+
+    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+
+    assert set(investments_in(pages)) >= {"late", *(f"inv_{i}" for i in range(1, 9))}
+
+
+def test_offsets_that_never_hold_still_are_given_up_for_now() -> None:
+    calls = []
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        calls.append(1)
+        rows = [plaid_investment(f"inv_{len(calls)}_{i}", "2025-03-05") for i in range(9)]
+        return plaid_investments(body, rows)
+
+    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+
+    (problem,) = problems(pages)
+    assert isinstance(problem, Transient)
+    assert problem.reason == "offsets_keep_shifting"
+    assert len(calls) < 20
+
+
+def test_investments_that_are_not_ready_are_scheduled() -> None:
+    pages = sync(answering("/investments/transactions/get", plaid_error("PRODUCT_NOT_READY")))
+
+    (problem,) = problems(pages)
+    assert isinstance(problem, NotReady)
+    assert problem.retry_at is not None
+
+
+@pytest.mark.parametrize("code", ["NO_INVESTMENT_ACCOUNTS", "PRODUCTS_NOT_SUPPORTED", "NO_ACCOUNTS"])
+def test_login_without_investments_is_no_problem(code: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return plaid_error(code) if request.url.path.startswith("/investments/") else plaid_healthy(request)
+
+    assert problems(sync(handler)) == []
+
+
+def test_holdings_that_fail_leave_the_rest_alone() -> None:
+    pages = sync(answering("/investments/holdings/get", httpx.Response(500)))
+
+    assert [type(problem) for problem in problems(pages)] == [Transient]
+    assert investments_in(pages)
+
+
+def test_holdings_are_joined_with_their_securities() -> None:
+    (page,) = [page for page in sync() if page.holdings]
+
+    share, option = page.holdings
+    assert (share.security.key, share.quantity, share.market_value) == (
+        "cusip:000000AA1",
+        Decimal(25),
+        Decimal("3802.5"),
+    )
+    assert page.holdings_complete_for == {"acc_brokerage"}
+    assert (option.security.type, option.security.multiplier, option.quantity) == (SecurityType.OPTION, 100, Decimal(3))
+
+
+def test_part_of_a_contract_is_exact() -> None:
+    held = {"account_id": "acc_brokerage", "security_id": "sec_call", "quantity": 150.5}
+
+    page = plaid_pages.holdings_page(plaid_holdings(held).content)
+
+    assert page.holdings[-1].quantity == Decimal("1.505")
+    assert len({holding.holding_key for holding in page.holdings}) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"cusip": "C1", "isin": "I1"}, "cusip:C1"),
+        ({"cusip": None, "isin": "I1"}, "isin:I1"),
+        ({"cusip": None, "isin": None}, "plaid:sec"),
+    ],
+)
+def test_security_is_keyed_by_the_widest_known_id(given: dict[str, Any], key: str) -> None:
+    _, security = plaid_mapping.security(json.dumps({"security_id": "sec", "type": "etf"} | given).encode())
+
+    assert (security.key, security.type) == (key, SecurityType.ETF)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("cash", SecurityType.CASH),
+        ("cryptocurrency", SecurityType.CRYPTO),
+        ("derivative", SecurityType.DERIVATIVE),
+        ("equity", SecurityType.EQUITY),
+        ("fixed income", SecurityType.FIXED_INCOME),
+        ("mutual fund", SecurityType.MUTUAL_FUND),
+        ("loan", SecurityType.OTHER),
+        ("other", SecurityType.OTHER),
+        ("new kind", SecurityType.OTHER),
+        (None, SecurityType.OTHER),
+    ],
+)
+def test_security_types(kind: str | None, expected: SecurityType) -> None:
+    assert plaid_mapping.security(json.dumps({"security_id": "s", "type": kind}).encode())[1].type is expected
+
+
+def investment(**changes: Any) -> TransactionRecord:
+    securities = dict(plaid_mapping.security(json.dumps(given).encode()) for given in PLAID_SECURITIES)
+    row = plaid_investment("i", "2025-03-05", **changes)
+    return plaid_mapping.investment_mapper(securities)(RawRecord("i", "acc_brokerage", json.dumps(row).encode()))
+
+
+def test_investment_transaction_is_credit_positive_with_units_as_sent() -> None:
+    record = investment()
+
+    assert (record.amount, record.quantity, record.price, record.fees) == (
+        Decimal("-1512.66"),
+        Decimal(10),
+        Decimal("151.2"),
+        Decimal("0.66"),
+    )
+    assert (record.type, record.subtype, record.status, record.provider_type) == ("trade", "buy", "posted", "buy/buy")
+    assert record.security is not None
+    assert record.security.symbol == "ACME"
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "quantity", "expected"),
+    [
+        ("sell", "sell", -5, ("trade", "sell")),
+        ("sell", "sell short", -5, ("trade", "short_sell")),
+        ("buy", "buy to cover", 5, ("trade", "buy_to_cover")),
+        ("buy", "dividend reinvestment", 5, ("reinvestment", "dividend_reinvest")),
+        ("cash", "dividend", 0, ("income", "dividend")),
+        ("cash", "long-term capital gain", 0, ("income", "capital_gain_long")),
+        ("cash", "withdrawal", 0, ("transfer", "withdrawal")),
+        ("fee", "margin expense", 0, ("fee", "margin_interest")),
+        ("fee", "non-resident tax", 0, ("tax", "withholding")),
+        ("transfer", "split", 5, ("corporate_action", "split")),
+        ("transfer", "transfer", 5, ("transfer", "security_in")),
+        ("transfer", "send", -5, ("transfer", "security_out")),
+        ("transfer", "expire", -1, ("trade", "option_expiration")),
+        ("cancel", "buy", 5, ("adjustment", "cancel")),
+        ("buy", "trade", 5, ("trade", "buy")),
+        ("buy", None, 5, ("trade", "buy")),
+        ("new type", "new subtype", 5, ("other", None)),
+    ],
+)
+def test_investment_words(kind: str, subtype: str | None, quantity: int, expected: tuple[str, str | None]) -> None:
+    record = investment(type=kind, subtype=subtype, quantity=quantity)
+
+    assert (record.type, record.subtype) == expected
+
+
+def test_investment_with_a_security_that_is_not_listed_is_kept_and_flagged() -> None:
+    record = investment(security_id="nobody")
+
+    assert (record.security, record.flags) == (None, ("security_unknown",))
+
+
+def test_all_words_of_the_tables_lead_into_the_closed_vocabulary() -> None:
+    for table in (CODES, CATEGORIES, INVESTMENT_SUBTYPES):
+        assert all(isinstance(kind, TransactionType) for kind, _ in table.values())
+
+
+# Transactions and accounts
+
+
+def test_transaction_is_credit_positive() -> None:
+    assert mapped(amount=72.1).amount == Decimal("-72.1")
+    assert mapped(amount=-100).amount == Decimal(100)
+
+
+def test_transaction_is_read_in_full() -> None:
+    record = mapped(pending_transaction_id="p", datetime="2025-03-05T10:00:00Z", original_description="x")
+
+    assert (record.description, record.counterparty, record.category) == (
+        "CORNER GROCERY 12",
+        "Corner Grocery",
+        "FOOD_AND_DRINK_GROCERIES",
+    )
+    assert (record.posted_date, record.pending_key, record.currency) == (date(2025, 3, 5), "p", "USD")
+    assert record.occurred_at is not None
+
+
+def test_pending_is_a_status() -> None:
+    assert mapped(pending=True).status is TransactionStatus.PENDING
+    assert mapped(pending=False).status is TransactionStatus.POSTED
+
+
+def test_unofficial_currency_is_used_when_there_is_no_official_one() -> None:
+    assert mapped(iso_currency_code=None, unofficial_currency_code="BTC").currency == "BTC"
+
+
+@pytest.mark.parametrize(
+    ("code", "category", "amount", "expected"),
+    [
+        ("atm", "TRANSFER_OUT", 5, ("payment", "atm")),
+        ("bank charge", None, 5, ("fee", "account_fee")),
+        ("interest", None, -5, ("income", "interest")),
+        (None, "INCOME_DIVIDENDS", -5, ("income", "dividend")),
+        (None, "INCOME_WAGES", -5, ("transfer", "deposit")),
+        (None, "TRANSFER_OUT_ACCOUNT_TRANSFER", 5, ("transfer", "withdrawal")),
+        (None, "LOAN_PAYMENTS_MORTGAGE_PAYMENT", 5, ("payment", "loan_payment")),
+        (None, "BANK_FEES_ATM_FEES", 5, ("fee", "account_fee")),
+        (None, "FOOD_AND_DRINK_COFFEE", 5, ("payment", "purchase")),
+        (None, "FOOD_AND_DRINK_COFFEE", -5, ("payment", "refund")),
+        ("new code", None, 5, ("other", None)),
+        (None, None, 5, ("other", None)),
+    ],
+)
+def test_what_the_bank_says_counts_before_what_plaid_thinks(
+    code: str | None, category: str | None, amount: int, expected: tuple[str, str | None]
+) -> None:
+    primaries = ("INCOME", "TRANSFER_OUT", "TRANSFER_IN", "LOAN_PAYMENTS", "BANK_FEES", "FOOD_AND_DRINK")
+    primary = next((word for word in primaries if category and category.startswith(word)), None)
+    given = {"primary": primary, "detailed": category} if category else None
+
+    record = mapped(transaction_code=code, personal_finance_category=given, amount=amount)
+
+    assert (record.type, record.subtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "current", "expected"),
+    [
+        ("depository", 110.94, "110.94"),
+        ("credit", 410, "-410"),
+        ("credit", -5, "5"),
+        ("loan", 65262, "-65262"),
+        ("investment", 320.76, "320.76"),
+        ("brokerage", 1, "1"),
+        ("other", 1, "1"),
+    ],
+)
+def test_debts_are_negative(kind: str, current: float, expected: str) -> None:
+    _, balance = account(type=kind, balances={"current": current, "limit": 500, "available": None})
+
+    assert (balance.current, balance.credit_limit, balance.available) == (Decimal(expected), Decimal(500), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("brokerage", AccountType.INVESTMENT), ("payroll", AccountType.OTHER), ("credit", AccountType.CREDIT)],
+)
+def test_account_types_are_closed(kind: str, expected: AccountType) -> None:
+    record, _ = account(type=kind)
+
+    assert (record.type, record.provider_type) == (expected, kind)
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("checking", "checking"),
+        ("money market", "money_market"),
+        ("credit card", "credit_card"),
+        ("401k", "401k"),
+        ("403B", "403b"),
+        ("roth", "roth_ira"),
+        ("roth 401k", "roth_401k"),
+        ("sep ira", "sep_ira"),
+        ("ugma", "custodial"),
+        ("non-custodial wallet", "crypto_wallet"),
+        ("variable annuity", "annuity"),
+        (None, "other"),
+        ("", "other"),
+        ("!!", "other"),
+    ],
+)
+def test_subtypes_are_in_snake_case(word: str | None, ours: str) -> None:
+    record, _ = account(subtype=word)
+
+    assert (record.subtype, record.provider_subtype) == (ours, word)
+
+
+def test_account_without_names_or_figures_is_still_an_account() -> None:
+    record, balance = plaid_mapping.account(b'{"account_id":"a","type":"depository","balances":{},"mask":"123456789"}')
+
+    assert (record.name, record.mask, record.currency) == ("Account", "6789", "USD")
+    assert (balance.current, balance.as_of) == (None, None)
+
+
+def test_balance_says_when_it_was_true() -> None:
+    _, balance = account(balances={"current": 1, "last_updated_datetime": "2025-03-10T10:00:00"})
+
+    assert balance.as_of is not None
+    assert balance.as_of.tzinfo is not None
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "expected", "scope"),
+    [
+        ("ITEM_LOGIN_REQUIRED", "ITEM_ERROR", ReauthRequired, Scope.PROVIDER),
+        ("ACCESS_NOT_GRANTED", "ITEM_ERROR", ReauthRequired, Scope.PROVIDER),
+        ("ITEM_LOCKED", "ITEM_ERROR", ReauthRequired, Scope.PROVIDER),
+        ("INVALID_ACCESS_TOKEN", "INVALID_INPUT", ReauthRequired, Scope.PROVIDER),
+        ("ITEM_NOT_FOUND", "ITEM_ERROR", ReauthRequired, Scope.PROVIDER),
+        ("INVALID_API_KEYS", "INVALID_INPUT", AppMisconfigured, Scope.APP),
+        ("INSTITUTION_DOWN", "INSTITUTION_ERROR", InstitutionDown, Scope.INSTITUTION),
+        ("INSTITUTION_NOT_RESPONDING", "INSTITUTION_ERROR", InstitutionDown, Scope.INSTITUTION),
+        ("ACCOUNTS_LIMIT", "RATE_LIMIT_EXCEEDED", RateLimited, Scope.PROVIDER),
+    ],
+)
+def test_error_of_the_whole_item_stops_the_sync(
+    code: str, kind: str, expected: type[ProviderError], scope: Scope
+) -> None:
+    with pytest.raises(expected) as caught:
+        sync(answering("/transactions/sync", plaid_error(code, kind)))
+
+    assert (caught.value.reason, caught.value.scope) == (code, scope)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "status", "expected"),
+    [
+        ("INTERNAL_SERVER_ERROR", "API_ERROR", 500, Transient),
+        ("PLANNED_MAINTENANCE", "API_ERROR", 503, Transient),
+        ("INVALID_FIELD", "INVALID_REQUEST", 400, BadRequest),
+        ("SOMETHING_NEW", "INVALID_INPUT", 400, BadRequest),
+        ("SOMETHING_NEW", "SOMETHING_NEW", 400, BadRequest),
+        ("SOMETHING_NEW", "INVALID_RESULT", 400, BadPayload),
+        ("INSTITUTION_NO_LONGER_SUPPORTED", "INSTITUTION_ERROR", 400, Unsupported),
+    ],
+)
+def test_error_of_one_part_is_a_problem_and_the_others_go_on(
+    code: str, kind: str, status: int, expected: type[ProviderError]
+) -> None:
+    pages = sync(answering("/transactions/sync", plaid_error(code, kind, status)))
+
+    (problem,) = problems(pages)
+    assert (type(problem), problem.reason) == (expected, code)
+    assert investments_in(pages)
