@@ -196,6 +196,8 @@ class Settings(DatabaseSettings):
 
     link_state_seconds: PositiveInt = 900
 
+    quota_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
+    """Multiplies every quota that an integration states, for an application that was granted more than is published."""
     manual_quota_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of every quota that only manual triggers may use."""
     retry_after_max: PositiveInt = 3600

@@ -15,6 +15,7 @@ from tests.support.environment import ROOT
 from worker.models import Base
 
 # Rows of this table cannot be deleted, not even by its owner, while its triggers are on.
+_FEW = 2000
 _INSERT_ONLY = "provider_audit_logs"
 
 
@@ -113,13 +114,26 @@ def _alembic(database_url: str) -> Iterator[Config]:
 
 
 def empty(engine: Engine) -> None:
-    """Removes all rows of all tables."""
-    tables = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
+    """Removes all rows of all tables. Few rows are deleted: truncating every table costs several times as much."""
+    tables = [table.name for table in reversed(Base.metadata.sorted_tables)]
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        connection.execute(text(f"ALTER TABLE {_INSERT_ONLY} DISABLE TRIGGER USER"))
-        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
-        connection.execute(text(f"ALTER TABLE {_INSERT_ONLY} ENABLE TRIGGER USER"))
+        filled = _tables_with(connection, tables, rows_above=0)
+        if _INSERT_ONLY in filled:
+            connection.execute(text(f"ALTER TABLE {_INSERT_ONLY} DISABLE TRIGGER USER"))
+        if _tables_with(connection, filled, rows_above=_FEW):
+            connection.execute(text(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY CASCADE"))
+        else:
+            for table in filled:
+                connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608 - our own tables' names
+        if _INSERT_ONLY in filled:
+            connection.execute(text(f"ALTER TABLE {_INSERT_ONLY} ENABLE TRIGGER USER"))
+
+
+def _tables_with(connection: Connection, tables: list[str], *, rows_above: int) -> list[str]:
+    parts = (f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} OFFSET {rows_above})" for table in tables)  # noqa: S608
+    found = set(connection.execute(text(" UNION ALL ".join(parts))).scalars()) if tables else set()
+    return [table for table in tables if table in found]
 
 
 def _shown(url: URL) -> str:

@@ -74,7 +74,7 @@ async def claim_sync_due(runtime: Runtime, now: datetime) -> list[list[UUID]]:
     """
     settings = runtime.settings
     batches: list[list[UUID]] = []
-    for provider_key, limit in (await availability.claimable(runtime, now)).items():
+    for provider_key, limit in (await availability.claimable(runtime, now, endpoint=None)).items():
         if limit < 1:
             continue
         ids = await runtime.db(

@@ -108,7 +108,7 @@ async def _claimable(
     return per_tick(
         quotas,
         seconds=TICK_SECONDS * settings.tick_scale,
-        share=1 - settings.manual_quota_share,
+        share=settings.quota_scale * (1 - settings.manual_quota_share),
         at_most=settings.claim_limit,
     )
 

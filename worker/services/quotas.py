@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +39,7 @@ _BLOCK_SHARES = {"app": 20, "provider": 4, "account": 4}
 _BLOCK_AT_MOST = 50
 _HOLD_CACHE_SECONDS = 1.0
 _REDIS_REST_SECONDS = 5.0
+_UNCOUNTED_SECONDS = 10
 _LOCAL_SHARE = 8
 """Without Redis each process may use one part in so many of a budget."""
 _BUCKETS_AT_MOST = 20_000
@@ -72,7 +73,7 @@ class QuotaGate:
     Args:
         runtime: settings, Redis and Postgres.
         provider_key: the integration.
-        quotas: which limits it has; by default those that the integration states.
+        quotas: which limits it has; by default those that the integration states, times `QUOTA_SCALE`.
         clock: seconds since the epoch.
     """
 
@@ -166,7 +167,7 @@ class QuotaGate:
     @property
     def _quotas(self) -> tuple[Quota, ...]:
         if self._stated is None:
-            self._stated = self._runtime.integrations[self._key].quotas
+            self._stated = granted(self._runtime, self._runtime.integrations[self._key].quotas)
         return self._stated
 
     def _applicable(self, endpoint: str) -> tuple[Quota, ...]:
@@ -228,14 +229,14 @@ class QuotaGate:
 
     async def _take(self, name: str, quota: Quota, limit: int, amount: int) -> bool:
         if quota.daily:
-            return await self._runtime.db(
-                quota_days.take,
-                provider_key=self._key,
-                bucket=name,
-                day=_as_time(self._clock()).date(),
-                amount=amount,
-                limit=limit,
-            )
+            now = _as_time(self._clock())
+            try:
+                return await self._runtime.db(
+                    quota_days.take, provider_key=self._key, bucket=name, day=now.date(), amount=amount, limit=limit
+                )
+            except Unavailable:
+                # Nothing was sent, and what comes of the call could not be stored either.
+                raise RateLimited(UNCOUNTED, retry_at=now + timedelta(seconds=_UNCOUNTED_SECONDS)) from None
         return await asyncio.to_thread(self._take_from_window, name, limit, quota.per_seconds, amount)
 
     def _take_from_window(self, name: str, limit: int, seconds: int, amount: int) -> bool:
@@ -341,7 +342,14 @@ PAUSED = "integration_paused"
 BREAKER_OPEN = "breaker_open"
 HELD = "held_by_provider"
 OVER_BUDGET = "over_budget"
-_OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET}
+UNCOUNTED = "quota_uncounted"
+_OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET, UNCOUNTED}
+
+
+def granted(runtime: Runtime, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
+    """Published quotas times `QUOTA_SCALE`."""
+    scale = runtime.settings.quota_scale
+    return tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in quotas)
 
 
 def _over_budget(quota: Quota, until: float) -> RateLimited:
