@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +95,8 @@ class Runtime:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` on the process's one event loop; clients and their connections stay open between calls."""
-        return self._runner.run(work)
+        # The runner would otherwise keep the context of its first use, and with it that task's id.
+        return self._runner.run(work, context=contextvars.copy_context())
 
     def close(self) -> None:
         """Closes clients, threads and connections."""
