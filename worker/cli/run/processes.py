@@ -58,9 +58,11 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
         ProcessSpec(SANDBOX, sandbox, ready=linked),
         *workers,
         ProcessSpec("beat", (*_CELERY, "beat", "--loglevel", "INFO"), after=(SANDBOX,), grace_s=_GRACE_SECONDS),
-        *(
-            [ProcessSpec("flower", (*_CELERY, "flower", f"--conf={_FLOWER_CONFIG}"), grace_s=_GRACE_SECONDS)]
-            if _FLOWER_CONFIG.exists()
-            else []
+        # Flower ends only once its questions to workers have been answered or given up.
+        ProcessSpec(
+            "flower",
+            (*_CELERY, "flower", f"--conf={_FLOWER_CONFIG}", "--inspect_timeout=1000"),
+            after=(SANDBOX,),
+            grace_s=_GRACE_SECONDS,
         ),
     ]
