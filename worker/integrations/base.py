@@ -166,7 +166,8 @@ class Integration(Protocol):
     def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Everything new since the cursors, page by page.
 
-        Each page is committed before the next is asked for. Raises `AccessExpired`, `PagingRestart` and all others of
+        A page is asked for while the one before is stored; a page that could not be stored is asked for again, from
+        the committed cursors. Raises `AccessExpired`, `PagingRestart` and all others of
         `ProviderError` that stop the whole sync.
         """
         ...

@@ -13,7 +13,7 @@ A worker may die between any two of these lines: the next run goes on from the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -296,12 +296,17 @@ class _Sync:
             window=timedelta(days=settings.sync_window_days),
         )
         stream = self._integration.pages(request)
+        following = asyncio.create_task(_next(stream))
         try:
-            async for page in stream:
+            while (page := await following) is not None:
+                # The next page is on its way while this one is stored.
+                following = asyncio.create_task(_next(stream))
                 await self._apply(page)
                 if self._cancelled or self._out_of_time(page):
                     return
         finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await stream.aclose()  # type: ignore[attr-defined]
 
     def _out_of_time(self, page: Page) -> bool:
@@ -438,6 +443,10 @@ class _Sync:
             )
         except Unavailable:
             log.warning("availability_unreported", provider_key=self._key.provider_key)
+
+
+async def _next(stream: AsyncIterator[Page]) -> Page | None:
+    return await anext(stream, None)
 
 
 def _of_transactions(tally: Tally) -> Tally:

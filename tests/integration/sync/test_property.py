@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.integration.sync.feeds import ModelIntegration
+from tests.integration.sync.machine import SyncMachine
+from tests.support.fixtures import MakeRuntime
+
+
+@pytest.fixture
+def machine(make_runtime: MakeRuntime) -> Iterator[type[SyncMachine]]:
+    model = ModelIntegration()
+
+    class Machine(SyncMachine):
+        runtime = make_runtime(integrations={"model": model})  # type: ignore[dict-item]
+        integration = model
+
+    yield Machine
+
+
+def test_any_sequence_of_changes_and_faults_leaves_tables_equal_to_the_books(machine: Any) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=12, stateful_step_count=12, suppress_health_check=list(HealthCheck)),
+    )
