@@ -93,7 +93,8 @@ class Cycle:
                         watch.screen(self._demonstration, stories, self._supervisor.status()),
                         refresh=console.is_terminal,
                     )
-                    self._keep_progress()
+                # At every step: what a sync has stored, the next sandbox must have in its books again.
+                self._keep_progress()
                 time.sleep(_POLL_SECONDS)
 
     def _keep_progress(self) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from worker import crud
 from worker.cli.run.sandbox import Progress, SandboxControl
-from worker.crud import history, overview
+from worker.crud import history, overview, steering
 from worker.crud.history import Run
 from worker.crud.overview import ProviderRow, Stored
 from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
@@ -98,13 +98,17 @@ class Demo:
         Raises:
             ProviderError: the sandbox refused.
         """
-        self._sandbox.advance(self._progress.load())
+        self._sandbox.advance(self._progress.steps)
         with self._runtime.transaction() as session:
+            if self._progress.is_of_another_day:
+                # The sandbox's books have begun anew, and with them the demonstration.
+                steering.forget_user(session, email=USER)
             user_id = crud.get_or_create_user(session, email=USER).id
         for login in LOGINS:
             self.ids[login.name] = self._link(login, user_id)
             # Read before the first sync: a new Item hides history that this client no longer asks for.
             self._books[login.name] = Stored(**self._sandbox.books(login.name))
+        self.keep_progress()
 
     def _link(self, login: Login, user_id: UUID) -> UUID:
         runtime = self._runtime

@@ -103,17 +103,26 @@ class Progress:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> int:
-        """Steps to catch up on; 0 when the books began on another day."""
-        try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
-        except (OSError, msgspec.DecodeError):
-            return 0
-        return int(kept.get("steps", "0")) if kept.get("day") == _today() else 0
+    @property
+    def steps(self) -> int:
+        """Steps to catch up on."""
+        return 0 if self.is_of_another_day else int(self._kept.get("steps", "0"))
+
+    @property
+    def is_of_another_day(self) -> bool:
+        """Whether the books have begun anew since: their dates follow the day on which a sandbox starts."""
+        return self._kept.get("day", _today()) != _today()
 
     def save(self, steps: int) -> None:
         """Keeps the number."""
         self._path.write_bytes(msgspec.json.encode({"steps": str(steps), "day": _today()}))
+
+    @property
+    def _kept(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return {}
 
 
 def _today() -> str:
