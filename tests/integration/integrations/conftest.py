@@ -1,0 +1,43 @@
+"""The integrations as workers have them, against a sandbox in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from worker.integrations.http import Api
+from worker.integrations.plaid import Plaid, PlaidSettings
+from worker.integrations.schwab import Schwab, SchwabSettings
+
+
+@pytest.fixture
+def provider(sandbox: SandboxAdmin) -> SandboxAdmin:
+    """The provider's own side, as at its start."""
+    return sandbox
+
+
+class Connect:
+    """Opens integrations; each within the event loop that uses it."""
+
+    def __init__(self, process: SandboxProcess) -> None:
+        self._process = process
+
+    def schwab(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> Schwab:
+        url = self._process.schwab_url
+        settings = SchwabSettings(
+            app_key="sandbox-app", app_secret="sandbox-secret", redirect_uri="https://127.0.0.1", base_url=url
+        )
+        return Schwab(settings, Api(url, name="schwab", total_seconds=total_seconds, max_bytes=max_bytes))
+
+    def plaid(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> Plaid:
+        url = self._process.plaid_url
+        settings = PlaidSettings(client_id="sandbox-client", secret="sandbox-secret", base_url=url)
+        return Plaid(settings, Api(url, name="plaid", total_seconds=total_seconds, max_bytes=max_bytes))
+
+    def __getitem__(self, key: str) -> Schwab | Plaid:
+        return self.schwab() if key == "schwab" else self.plaid()
+
+
+@pytest.fixture
+def connect(sandbox_process: SandboxProcess) -> Connect:
+    return Connect(sandbox_process)

@@ -1,0 +1,237 @@
+"""The network as it fails in earnest: real sockets, a real provider that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.integration.integrations.conftest import Connect
+from tests.support.sandbox import SandboxAdmin
+from worker.errors import BadPayload, OutcomeUnknown, ProviderError, RateLimited, Transient
+from worker.integrations.base import Caller
+from worker.integrations.http import Api
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def refresh_error(provider: SandboxAdmin, connect: Connect, total_seconds: float = 5) -> ProviderError:
+    token = provider.mint(provider.logins("schwab")[0])[0].refresh_token
+
+    async def refresh() -> ProviderError:
+        integration = connect.schwab(total_seconds=total_seconds, max_bytes=1 << 20)
+        try:
+            with pytest.raises(ProviderError) as caught:
+                await integration.refresh(Caller(), str(token))
+            return caught.value
+        finally:
+            await integration.aclose()
+
+    return asyncio.run(refresh())
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "reason"),
+    [
+        ({"do": "reset", "when": "after"}, OutcomeUnknown, "connection_lost"),
+        ({"do": "reset", "when": "before"}, OutcomeUnknown, "connection_lost"),
+        ({"do": "cut"}, OutcomeUnknown, "connection_lost"),
+        ({"do": "truncate", "bytes": 40}, OutcomeUnknown, "unreadable_token_answer"),
+        ({"do": "pad", "bytes": 2 << 20}, OutcomeUnknown, "body_too_large"),
+        ({"do": "answer", "status": 200, "body": "<html>Welcome</html>"}, OutcomeUnknown, "unreadable_token_answer"),
+        ({"do": "answer", "status": 503, "body": "<html>"}, Transient, "http_503_unreadable"),
+        ({"do": "redirect", "location": "https://elsewhere.test/"}, BadPayload, "redirect_refused"),
+        ({"do": "edit", "set": {"token_type": '"mac"'}}, BadPayload, "token_type"),
+        ({"do": "edit", "drop": ["access_token"]}, OutcomeUnknown, "no_access_token"),
+        ({"do": "rate_limit", "retry_after": "30"}, RateLimited, "http_429"),
+        ({"do": "rate_limit", "retry_after": "+90"}, RateLimited, "http_429"),
+    ],
+)
+def test_refresh_that_goes_wrong_is_named(
+    provider: SandboxAdmin, connect: Connect, fault: dict[str, Any], kind: type[ProviderError], reason: str
+) -> None:
+    provider.inject(**fault, kind="refresh")
+
+    error = refresh_error(provider, connect)
+
+    assert (type(error), error.reason) == (kind, reason)
+    assert len(provider.refreshes()) == 1, "a refresh is presented once"
+    if kind is RateLimited:
+        assert error.retry_at is not None
+
+
+@pytest.mark.parametrize("fault", [{"do": "hang"}, {"do": "drip", "bytes_per_second": 1}])
+def test_refresh_that_does_not_end_is_ended_by_the_deadline(
+    provider: SandboxAdmin, connect: Connect, fault: dict[str, Any]
+) -> None:
+    provider.inject(**fault, kind="refresh")
+
+    error = refresh_error(provider, connect, total_seconds=0.3)
+
+    assert (type(error), error.reason) == (OutcomeUnknown, "timeout")
+
+
+async def ask(port: int, scheme: str = "http", host: str = "127.0.0.1", times: int = 1) -> list[object]:
+    """What each of some calls to a server of our own gives: the body, or the error."""
+    api = Api(f"{scheme}://{host}:{port}", name="test", total_seconds=2, max_bytes=1000)
+    endpoint = api.endpoint("token", "POST", "/token")
+    results: list[object] = []
+    try:
+        for _ in range(times):
+            try:
+                results.append((await api.send(endpoint, Caller(), headers={}, content=b"x=1")).body)
+            except ProviderError as error:
+                results.append(error)
+        return results
+    finally:
+        await api.aclose()
+
+
+def with_server(talk: Talk, tls: ssl.SSLContext | None = None, **more: Any) -> list[object]:
+    async def run() -> list[object]:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await ask(port, "https" if tls else "http", **more)
+
+    return asyncio.run(run())
+
+
+async def hear(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(3)
+    return head
+
+
+def test_server_that_is_not_there_was_sent_nothing() -> None:
+    (error,) = asyncio.run(ask(1))
+
+    assert type(error) is Transient
+    assert error.reason == "connect_failed"
+
+
+def test_name_that_leads_nowhere_was_sent_nothing() -> None:
+    (error,) = asyncio.run(ask(443, "https", "nowhere.invalid"))
+
+    assert type(error) is Transient
+
+
+def test_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    (error,) = with_server(talk, self_signed(tmp_path))
+
+    assert type(error) is Transient
+    assert error.reason == "tls_certificate"
+    assert not any(heard)
+
+
+def test_server_that_hangs_up_after_hearing_leaves_the_outcome_unknown() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hear(reader)
+        writer.close()
+
+    (error,) = with_server(talk)
+
+    assert type(error) is OutcomeUnknown
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{", b"nonsense\r\n\r\n"])
+def test_answer_that_is_cut_or_nonsense_leaves_the_outcome_unknown(answer: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hear(reader)
+        writer.write(answer)
+        writer.close()
+
+    (error,) = with_server(talk)
+
+    assert type(error) is OutcomeUnknown
+
+
+def test_connection_is_used_again_and_cookies_are_not_sent_back() -> None:
+    connections: list[list[bytes]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard: list[bytes] = []
+        connections.append(heard)
+        try:
+            while True:
+                heard.append(await hear(reader))
+                writer.write(b"HTTP/1.1 200 OK\r\nset-cookie: user=ann\r\ncontent-length: 2\r\n\r\n{}")
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    results = with_server(talk, times=2)
+
+    assert results == [b"{}", b"{}"]
+    (heads,) = connections
+    assert len(heads) == 2
+    assert b"cookie" not in heads[1].lower()
+
+
+def test_redirect_is_not_followed_even_on_the_same_host() -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await hear(reader))
+        writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    (error,) = with_server(talk)
+
+    assert type(error) is BadPayload
+    assert error.reason == "redirect_refused"
+    assert len(heads) == 1
+
+
+def test_only_gzip_is_asked_for() -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await hear(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        writer.close()
+
+    with_server(talk)
+
+    lines = heads[0].lower().split(b"\r\n")
+    assert b"accept-encoding: gzip" in lines
+    assert b"user-agent: dashtam-worker" in lines
+
+
+def self_signed(directory: Path) -> ssl.SSLContext:
+    """A server's TLS context with a certificate for 127.0.0.1 that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    key_file, certificate_file = directory / "key.pem", directory / "certificate.pem"
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file, key_file)
+    return context
