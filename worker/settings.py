@@ -167,8 +167,8 @@ class Settings(DatabaseSettings):
     """Rows that one tick claims per integration."""
     claim_seconds: PositiveInt = 120
     """How long a claimed row waits before another tick may claim it again, should its message be lost."""
-    batch_size: PositiveInt = 100
-    refresh_concurrency: PositiveInt = 100
+    batch_size: PositiveInt = 250
+    refresh_concurrency: PositiveInt = 250
     sync_concurrency: PositiveInt = 4
     sync_batch_size: PositiveInt = 8
 
