@@ -6,8 +6,10 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -30,6 +32,22 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+MakeGate = Callable[..., QuotaGate]
+
+
+@pytest.fixture
+def make_gate() -> Iterator[MakeGate]:
+    """Makes gates that are closed after the test; one process has one per integration."""
+    with ExitStack() as closing:
+
+        def make(runtime: Runtime, provider_key: str, **values: Any) -> QuotaGate:
+            gate = QuotaGate(runtime, provider_key, **values)
+            closing.callback(gate.close)
+            return gate
+
+        yield make
 
 
 @pytest.fixture
@@ -62,20 +80,20 @@ def admitted(
     return outcomes[type(None)]
 
 
-def test_processes_share_one_budget_and_never_exceed_it(make_quiet: MakeQuiet) -> None:
+def test_processes_share_one_budget_and_never_exceed_it(make_quiet: MakeQuiet, make_gate: MakeGate) -> None:
     quotas, clock = (Quota("app", 1000, 60),), Clock()
     one, other = make_quiet(manual_quota_share=0), make_quiet(manual_quota_share=0)
 
-    first = admitted(one, QuotaGate(one, "schwab", quotas=quotas, clock=clock), 680)
-    second = admitted(other, QuotaGate(other, "schwab", quotas=quotas, clock=clock), 700)
+    first = admitted(one, make_gate(one, "schwab", quotas=quotas, clock=clock), 680)
+    second = admitted(other, make_gate(other, "schwab", quotas=quotas, clock=clock), 700)
 
     # The first process holds 700 permits, twenty of them unused in its present block.
     assert (first, second) == (680, 300)
 
 
-def test_permits_that_lie_unused_are_not_used_later(quiet: Runtime) -> None:
+def test_permits_that_lie_unused_are_not_used_later(quiet: Runtime, make_gate: MakeGate) -> None:
     clock = Clock()
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 100, 60),), clock=clock)
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 100, 60),), clock=clock)
     assert admitted(quiet, gate, 1) == 1  # a block of four
 
     clock.now += 1.5
@@ -84,8 +102,8 @@ def test_permits_that_lie_unused_are_not_used_later(quiet: Runtime) -> None:
     assert [use.used for use in quiet.run(gate.usage())] == [8]
 
 
-def test_over_budget_names_the_time_when_a_call_is_free_again(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 4, 60),))
+def test_over_budget_names_the_time_when_a_call_is_free_again(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 4, 60),))
     before = time.time()
     assert admitted(quiet, gate, 3) == 3
 
@@ -97,28 +115,28 @@ def test_over_budget_names_the_time_when_a_call_is_free_again(quiet: Runtime) ->
     assert 60 <= refused.value.retry_at.timestamp() - before <= 62.5
 
 
-def test_share_kept_back_serves_people_who_wait(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
+def test_share_kept_back_serves_people_who_wait(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
 
     assert admitted(quiet, gate, 150) == 90
     assert admitted(quiet, gate, 50, caller=Caller(manual=True)) == 10
 
 
-def test_people_who_wait_use_up_the_same_budget(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
+def test_people_who_wait_use_up_the_same_budget(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
 
     assert admitted(quiet, gate, 60, caller=Caller(manual=True)) == 60
     assert admitted(quiet, gate, 100) == 30
 
 
-def test_logins_have_budgets_of_their_own(quiet: Runtime, new_ids: list[UUID]) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("provider", 10, 60), Quota("app", 1000, 60)))
+def test_logins_have_budgets_of_their_own(quiet: Runtime, new_ids: list[UUID], make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("provider", 10, 60), Quota("app", 1000, 60)))
 
     assert [admitted(quiet, gate, 20, caller=Caller(id_)) for id_ in new_ids[:2]] == [9, 9]
 
 
-def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("provider", 50, 60), Quota("app", 100_000, 60)))
+def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("provider", 50, 60), Quota("app", 100_000, 60)))
 
     async def ask() -> None:
         callers = [Caller(new_id()) for _ in range(300)]
@@ -127,23 +145,25 @@ def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime) ->
     quiet.run(ask())
 
 
-def test_endpoints_have_budgets_of_their_own(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 10, 60, endpoint="trader"),))
+def test_endpoints_have_budgets_of_their_own(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 10, 60, endpoint="trader"),))
 
     assert admitted(quiet, gate, 20) == 9
     assert admitted(quiet, gate, 500, endpoint="token") == 500
 
 
-def test_calls_refused_by_a_narrow_quota_do_not_use_up_the_wide_one(quiet: Runtime, new_ids: list[UUID]) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 30, 60), Quota("provider", 10, 60)))
+def test_calls_refused_by_a_narrow_quota_do_not_use_up_the_wide_one(
+    quiet: Runtime, new_ids: list[UUID], make_gate: MakeGate
+) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 30, 60), Quota("provider", 10, 60)))
     busy, others = new_ids[0], new_ids[1:3]
 
     assert admitted(quiet, gate, 500, caller=Caller(busy)) == 9
     assert [admitted(quiet, gate, 9, caller=Caller(id_)) for id_ in others] == [9, 9]
 
 
-def test_calls_refused_by_the_wide_quota_keep_the_permits_of_the_day(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 10, 86400, daily=True), Quota("app", 3, 60)))
+def test_calls_refused_by_the_wide_quota_keep_the_permits_of_the_day(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 10, 86400, daily=True), Quota("app", 3, 60)))
 
     assert admitted(quiet, gate, 50) == 2
 
@@ -151,27 +171,29 @@ def test_calls_refused_by_the_wide_quota_keep_the_permits_of_the_day(quiet: Runt
     assert used == {86400: 2, 60: 2}
 
 
-def test_quota_of_a_day_survives_a_flushed_redis(make_quiet: MakeQuiet, redis: redis_client.Redis) -> None:
+def test_quota_of_a_day_survives_a_flushed_redis(
+    make_quiet: MakeQuiet, redis: redis_client.Redis, make_gate: MakeGate
+) -> None:
     quotas, clock = (Quota("account", 4, 86400, endpoint="balances", daily=True),), Clock()
     caller = Caller(UUID(int=7))
     for _ in range(3):
         runtime = make_quiet()
-        gate = QuotaGate(runtime, "schwab", quotas=quotas, clock=clock)
+        gate = make_gate(runtime, "schwab", quotas=quotas, clock=clock)
         assert admitted(runtime, gate, 1, caller=caller, endpoint="balances", account_key="a") == 1
 
     redis.flushall()
 
     runtime = make_quiet()
-    gate = QuotaGate(runtime, "schwab", quotas=quotas, clock=clock)
+    gate = make_gate(runtime, "schwab", quotas=quotas, clock=clock)
     assert admitted(runtime, gate, 5, caller=caller, endpoint="balances", account_key="a") == 0
     assert admitted(runtime, gate, 5, caller=caller, endpoint="balances", account_key="b") == 3
     manual = Caller(UUID(int=7), manual=True)
     assert admitted(runtime, gate, 5, caller=manual, endpoint="balances", account_key="a") == 1
 
 
-def test_quota_of_a_day_is_deferred_to_midnight_and_begins_anew(quiet: Runtime) -> None:
+def test_quota_of_a_day_is_deferred_to_midnight_and_begins_anew(quiet: Runtime, make_gate: MakeGate) -> None:
     clock = Clock()
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 2, 86400, daily=True),), clock=clock)
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 2, 86400, daily=True),), clock=clock)
     assert admitted(quiet, gate, 5) == 1
 
     with pytest.raises(RateLimited) as refused:
@@ -183,8 +205,8 @@ def test_quota_of_a_day_is_deferred_to_midnight_and_begins_anew(quiet: Runtime) 
     assert admitted(quiet, gate, 5) == 1
 
 
-def test_account_ids_are_not_written_to_redis(quiet: Runtime, redis: redis_client.Redis) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("account", 10, 60),))
+def test_account_ids_are_not_written_to_redis(quiet: Runtime, redis: redis_client.Redis, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("account", 10, 60),))
     admitted(quiet, gate, 1, caller=Caller(UUID(int=7)), account_key="123456789")
 
     assert redis.keys("*dashtam*quota*")
@@ -205,10 +227,10 @@ def test_time_that_the_provider_names_holds_up_every_process(make_quiet: MakeQui
         assert abs((refused.value.retry_at - until).total_seconds()) < 0.01
 
 
-def test_absurd_time_that_the_provider_names_is_capped(make_quiet: MakeQuiet) -> None:
+def test_absurd_time_that_the_provider_names_is_capped(make_quiet: MakeQuiet, make_gate: MakeGate) -> None:
     runtime = make_quiet(retry_after_max=60)
     clock = Clock()
-    gate = QuotaGate(runtime, "schwab", clock=clock)
+    gate = make_gate(runtime, "schwab", clock=clock)
 
     runtime.run(gate.hold(RateLimited("http_429", retry_at=datetime.fromtimestamp(clock.now + 1e9, UTC))))
 
@@ -227,8 +249,10 @@ def test_absurd_time_that_the_provider_names_is_capped(make_quiet: MakeQuiet) ->
     ],
     ids=["no time", "one login", "our own", "in the past"],
 )
-def test_limits_that_concern_nobody_else_hold_up_nobody(quiet: Runtime, error: RateLimited) -> None:
-    gate = QuotaGate(quiet, "schwab")
+def test_limits_that_concern_nobody_else_hold_up_nobody(
+    quiet: Runtime, error: RateLimited, make_gate: MakeGate
+) -> None:
+    gate = make_gate(quiet, "schwab")
 
     quiet.run(gate.hold(error))
 
@@ -248,8 +272,8 @@ def test_days_are_counted_without_redis(make_quiet: MakeQuiet, dead_redis_url: s
     assert admitted(runtime, runtime.gate("schwab"), 50) == 9
 
 
-def test_usage_tells_what_is_used_of_each_quota_of_the_application(quiet: Runtime) -> None:
-    gate = QuotaGate(quiet, "schwab", quotas=(Quota("app", 120, 60, endpoint="trader"), Quota("provider", 5, 60)))
+def test_usage_tells_what_is_used_of_each_quota_of_the_application(quiet: Runtime, make_gate: MakeGate) -> None:
+    gate = make_gate(quiet, "schwab", quotas=(Quota("app", 120, 60, endpoint="trader"), Quota("provider", 5, 60)))
     admitted(quiet, gate, 6, caller=Caller(UUID(int=7)))
 
     (use,) = quiet.run(gate.usage())
