@@ -69,7 +69,12 @@ def _schwab_row(i: int) -> dict[str, object]:
                 "feeType": "COMMISSION",
             },
             {
-                "instrument": {"assetType": "EQUITY", "symbol": "ACME", "cusip": "000000AA1", "instrumentId": 1_804_000},
+                "instrument": {
+                    "assetType": "EQUITY",
+                    "symbol": "ACME",
+                    "cusip": "000000AA1",
+                    "instrumentId": 1_804_000,
+                },
                 "amount": 10.0,
                 "cost": -1512.0,
                 "price": 151.2,

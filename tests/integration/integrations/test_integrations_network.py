@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.integration.integrations.conftest import Connect
 from tests.support.sandbox import SandboxAdmin
-from worker.errors import BadPayload, OutcomeUnknown, ProviderError, RateLimited, Transient
+from worker.errors import BadPayload, BadRequest, OutcomeUnknown, ProviderError, RateLimited, Transient
 from worker.integrations.base import Caller
 from worker.integrations.http import Api
 
@@ -96,11 +97,30 @@ async def ask(port: int, scheme: str = "http", host: str = "127.0.0.1", times: i
         await api.aclose()
 
 
+@contextlib.asynccontextmanager
+async def server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A server of our own on a free port; every connection is closed before it ends."""
+    conversations: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(asyncio.ensure_future(converse(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls) as listening:
+        yield listening.sockets[0].getsockname()[1]
+        await asyncio.gather(*conversations)
+
+
 def with_server(talk: Talk, tls: ssl.SSLContext | None = None, **more: Any) -> list[object]:
     async def run() -> list[object]:
-        server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
+        async with server(talk, tls) as port:
             return await ask(port, "https" if tls else "http", **more)
 
     return asyncio.run(run())
@@ -130,7 +150,6 @@ def test_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(tmp_
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(100))
-        writer.close()
 
     (error,) = with_server(talk, self_signed(tmp_path))
 
@@ -142,7 +161,6 @@ def test_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(tmp_
 def test_server_that_hangs_up_after_hearing_leaves_the_outcome_unknown() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await hear(reader)
-        writer.close()
 
     (error,) = with_server(talk)
 
@@ -154,7 +172,6 @@ def test_answer_that_is_cut_or_nonsense_leaves_the_outcome_unknown(answer: bytes
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await hear(reader)
         writer.write(answer)
-        writer.close()
 
     (error,) = with_server(talk)
 
@@ -172,7 +189,7 @@ def test_connection_is_used_again_and_cookies_are_not_sent_back() -> None:
                 heard.append(await hear(reader))
                 writer.write(b"HTTP/1.1 200 OK\r\nset-cookie: user=ann\r\ncontent-length: 2\r\n\r\n{}")
         except asyncio.IncompleteReadError:
-            writer.close()
+            return
 
     results = with_server(talk, times=2)
 
@@ -188,7 +205,6 @@ def test_redirect_is_not_followed_even_on_the_same_host() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await hear(reader))
         writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n")
-        writer.close()
 
     (error,) = with_server(talk)
 
@@ -203,13 +219,33 @@ def test_only_gzip_is_asked_for() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await hear(reader))
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
-        writer.close()
 
     with_server(talk)
 
     lines = heads[0].lower().split(b"\r\n")
     assert b"accept-encoding: gzip" in lines
     assert b"user-agent: dashtam-worker" in lines
+
+
+@pytest.mark.parametrize("value", ["Bearer a\r\nx-evil: 1", "Bearer a\nb"])
+def test_header_with_a_line_break_is_never_sent(value: str) -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.read(1000))
+
+    async def send() -> None:
+        async with server(talk) as port:
+            api = Api(f"http://127.0.0.1:{port}", name="test", total_seconds=2, max_bytes=1000)
+            try:
+                with pytest.raises(BadRequest, match="request_unsendable"):
+                    await api.send(api.endpoint("token", "POST", "/"), Caller(), headers={"authorization": value})
+            finally:
+                await api.aclose()
+
+    asyncio.run(send())
+
+    assert not any(b"x-evil" in head for head in heads)
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:

@@ -95,6 +95,14 @@ def test_pagination_link_to_another_origin_is_refused(link: str) -> None:
         subject.follow(subject.endpoint("rows", "GET", "/rows"), link)
 
 
+@pytest.mark.parametrize("link", ["https://provider.test:port/", "/rows?page=\x00"])
+def test_pagination_link_that_is_no_url_is_refused(link: str) -> None:
+    subject = api(lambda request: httpx.Response(200))
+
+    with pytest.raises(BadPayload, match="link_unreadable"):
+        subject.follow(subject.endpoint("rows", "GET", "/rows"), link)
+
+
 @pytest.mark.parametrize("link", ["/base/rows?page=2", "?page=2", "https://provider.test:443/base/rows?page=2"])
 def test_pagination_link_within_the_origin_is_followed(link: str) -> None:
     subject = api(lambda request: httpx.Response(200))

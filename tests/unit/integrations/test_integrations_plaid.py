@@ -296,6 +296,19 @@ def test_offsets_that_never_hold_still_are_given_up_for_now() -> None:
     assert len(calls) < 20
 
 
+def test_unreadable_row_at_the_end_of_a_page_marks_the_place_all_the_same() -> None:
+    rows: list[Any] = [plaid_investment(f"inv_{i}", "2025-03-05") for i in range(6)]
+    rows[2] = {"date": "2025-03-05", "surprise": 1}
+
+    pages = sync(
+        answering("/investments/transactions/get", lambda body: plaid_investments(body, rows)), since=date(2025, 3, 1)
+    )
+
+    assert set(investments_in(pages)) == {"inv_0", "inv_1", "inv_3", "inv_4", "inv_5"}
+    assert len([reject for page in pages for reject in page.rejects]) == 1
+    assert problems(pages) == []
+
+
 def test_investments_that_are_not_ready_are_scheduled() -> None:
     pages = sync(answering("/investments/transactions/get", plaid_error("PRODUCT_NOT_READY")))
 
