@@ -22,9 +22,7 @@ class StandIn:
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         self.answer = answer
-        self.settings = SimpleNamespace(
-            **{"manual_quota_share": 0.1, "retry_after_max": 60, "quota_scale": 1} | settings
-        )
+        self.settings = SimpleNamespace(manual_quota_share=0.1, retry_after_max=60, quota_scale=1)
 
     async def db(self, step: Callable[..., Any], **_: Any) -> Any:
         return {} if step.__name__ == "read_states" else self.answer()
