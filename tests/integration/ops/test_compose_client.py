@@ -1,0 +1,28 @@
+"""Compose's own client reads the file."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.environment import ROOT
+
+CLIENTS = [client for client in (["docker-compose"], ["docker", "compose"]) if shutil.which(client[0])]
+
+
+def client() -> list[str]:
+    """The first client that works; `docker` alone need not have one."""
+    for command in CLIENTS:
+        if subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0:
+            return command
+    pytest.skip("no Compose client here: tests/unit/test_compose.py has parsed the file, no client has validated it")
+
+
+@pytest.mark.parametrize("profile", ["", "sandbox", "test", "monitoring"])
+def test_compose_accepts_the_file(profile: str) -> None:
+    options = ["--profile", profile] if profile else []
+    done = subprocess.run([*client(), *options, "config", "-q"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr

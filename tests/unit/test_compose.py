@@ -1,0 +1,156 @@
+"""What docker-compose.yml, Dockerfile and Procfile promise: nothing as root, no secret inside, time to stop, health."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from worker.app import QUEUES, app
+from worker.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONE_SHOT = {"migrate", "tests"}
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROCFILE = dict(
+    re.findall(r"^([a-z]+): (.*)$", (ROOT / "Procfile").read_text(), re.MULTILINE),
+)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["user"].split(":")[0] not in ("0", "root")
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - ONE_SHOT)
+def test_service_says_whether_it_is_well_and_may_end_in_peace(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] in ("unless-stopped", "no")
+    assert "stop_grace_period" in SERVICES[name]
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_each_queue_has_a_worker_that_outlasts_its_soft_shutdown(queue: str) -> None:
+    worker = SERVICES[f"worker-{queue}"]
+    grace = int(worker["stop_grace_period"].removesuffix("s"))
+
+    assert f"--queues={queue}" in worker["command"]
+    assert grace > Settings.model_fields["soft_shutdown_seconds"].default + 10
+
+
+def test_ports_are_published_on_loopback_alone() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_no_secret_is_inline() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|_URL")
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if secret.search(variable) and variable != "SCHWAB_REDIRECT_URI":
+                assert str(value).startswith("/run/secrets/"), f"{name}: {variable}"
+                assert str(value).removeprefix("/run/secrets/") in service["secrets"], f"{name}: {variable}"
+
+
+def test_every_secret_that_is_used_is_a_file_that_is_declared() -> None:
+    used = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
+
+    assert used == COMPOSE["secrets"].keys()
+    assert all(entry["file"] == f"./secrets/{name}" for name, entry in COMPOSE["secrets"].items())
+    assert "secrets/" in (ROOT / ".gitignore").read_text().split()
+
+
+def test_redis_keeps_what_it_has() -> None:
+    config = (ROOT / "ops/redis/redis.conf").read_text()
+
+    assert "appendonly yes" in config
+    assert "appendfsync everysec" in config
+    assert "maxmemory-policy noeviction" in config
+    assert re.search(r"^port 0$", config, re.MULTILINE), "plain text must be off"
+
+
+def test_postgres_lets_nobody_in_without_encryption() -> None:
+    rules = [line.split()[0] for line in (ROOT / "ops/postgres/pg_hba.conf").read_text().splitlines() if line[0] != "#"]
+
+    assert set(rules) == {"local", "hostssl"}
+
+
+def test_nothing_works_before_the_schema_is_up_to_date() -> None:
+    for name in ("worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower", "exporter"):
+        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_profiles_are_those_that_are_documented() -> None:
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+
+    assert profiles == {"sandbox", "test", "monitoring"}
+    assert SERVICES["tests"]["profiles"] == ["test"]
+
+
+def test_mounted_files_exist() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"]
+
+
+def test_images_are_pinned_to_a_version_and_have_no_registry_host() -> None:
+    for name, service in SERVICES.items():
+        image = service["image"]
+        assert ":" in image, name
+        assert not image.endswith(":latest"), name
+        assert "." not in image.split("/")[0].split(":")[0], name
+
+
+def test_images_run_as_nobody_in_particular() -> None:
+    for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
+        if stage.split()[2] in ("worker", "tests"):
+            assert "USER 10001:10001" in stage
+    sources = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert {source for source in sources if source != "base"} == {"python:3.13-slim"}
+
+
+def test_build_context_leaves_secrets_out() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert next(line for line in lines if not line.startswith("#")) == "*"
+    assert not any(line in ("!.env", "!secrets", "!.dashtam") for line in lines)
+
+
+def test_copied_files_are_in_the_build_context() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert source == "." or source.split("/")[0] in allowed, source
+
+
+def test_procfile_has_what_a_deployment_needs() -> None:
+    assert PROCFILE.keys() == {"refresh", "sync", "upkeep", "beat", "flower", "exporter"}
+    for queue in QUEUES:
+        assert f"--queues {queue} " in PROCFILE[queue]
+    assert {queue["queue"] for queue in app.conf.task_routes.values()} == set(QUEUES)
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_procfile_s_workers_have_options_that_celery_knows(queue: str) -> None:
+    from celery.bin.worker import worker
+
+    argv = shlex.split(PROCFILE[queue].replace("${REFRESH_PROCESSES:-2}", "2").replace("${SYNC_PROCESSES:-2}", "2"))
+    known = {option for parameter in worker.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+    assert argv[:4] == ["celery", "-A", "worker.app", "worker"]
+    assert {word for word in argv[4:] if word.startswith("--")} <= known
