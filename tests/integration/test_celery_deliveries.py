@@ -83,6 +83,38 @@ def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
     assert [entry.split(":")[1] for entry in starts(redis, key)] == ["0", "1"], "the second delivery says so"
 
 
+def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
+    start_worker: StartWorker, redis: Redis, send: Send
+) -> None:
+    worker = start_worker("upkeep", options=probes.OPTIONS, SOFT_SHUTDOWN_SECONDS="0.5")
+    key = send(hold=True)
+    wait_for(lambda: starts(redis, key), what="the task's start")
+
+    worker.process.signal(signal.SIGTERM)
+    worker.process.wait(10)
+
+    assert redis.llen("upkeep") == 1, "the next worker need not wait for the visibility timeout"
+    assert redis.hlen("unacked") == 0
+    assert ends(redis, key) == 0
+
+
+def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
+    start_worker: StartWorker, redis: Redis, send: Send
+) -> None:
+    worker = start_worker("upkeep", options=probes.OPTIONS, SOFT_SHUTDOWN_SECONDS="1.5")
+    key = send(hold=True)
+    wait_for(lambda: starts(redis, key), what="the task's start")
+
+    worker.process.signal(signal.SIGTERM)
+    worker.process.wait_for_log("Initiating Soft Shutdown")
+    redis.set(f"{key}:go", 1)
+    worker.process.wait(20)
+
+    assert ends(redis, key) == 1
+    assert redis.llen("upkeep") == 0
+    assert redis.hlen("unacked") == 0
+
+
 def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on_record(
     start_worker: StartWorker, redis: Redis, engine: Engine, send: Send
 ) -> None:

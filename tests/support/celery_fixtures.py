@@ -89,7 +89,7 @@ def session_worker(server_environment: dict[str, str], process_logs: Path, tethe
     node.start()
     node.ready()
     yield node
-    node.teardown()
+    node.stop()  # in order, so that its coverage is written
 
 
 @pytest.fixture

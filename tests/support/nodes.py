@@ -153,6 +153,11 @@ class WorkerNode(LocalContainer):
     def worker_name(self) -> str:
         return self.process.name
 
+    def teardown(self) -> None:
+        """At once: a graceful stop of prefork takes over two seconds even when it is idle."""
+        if self.process.running:
+            self.process.kill()
+
     def worker_queue(self) -> str:
         return self._queues.split(",")[0]
 
