@@ -1,0 +1,258 @@
+"""An operator asks at night, and must know what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from worker.crud.history import Attempt, Run
+from worker.crud.overview import ProviderRow, TokenFacts
+from worker.models import IntegrationState
+from worker.services.overview import Actor, Facts, explain
+
+NOW = datetime(2025, 3, 14, 3, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+PROVIDER = ProviderRow(
+    id=UUID(int=1),
+    provider_key="schwab",
+    alias="Home",
+    user_id=UUID(int=2),
+    status="active",
+    status_reason=None,
+    access_expires_at=NOW + 20 * MINUTE,
+    grant_expires_at=NOW + timedelta(days=6),
+    refreshed_at=NOW - 10 * MINUTE,
+    refresh_due_at=NOW + 14 * MINUTE,
+    refresh_failures=0,
+    synced_at=NOW - 30 * MINUTE,
+    sync_due_at=NOW + 210 * MINUTE,
+    sync_failures=0,
+    created_at=NOW - timedelta(days=1),
+)
+TOKEN = TokenFacts(
+    generation=7,
+    key_id="k1",
+    scope=None,
+    lifetime_s=1800,
+    issued_at=NOW - 10 * MINUTE,
+    lease_until=None,
+    has_refresh_token=True,
+)
+DONE = Attempt(
+    id=UUID(int=3),
+    provider_id=PROVIDER.id,
+    generation=6,
+    status="done",
+    trigger="schedule",
+    error=None,
+    reason=None,
+    started_at=NOW - 10 * MINUTE,
+    finished_at=NOW - 10 * MINUTE,
+)
+COMPLETED = Run(
+    id=UUID(int=4),
+    provider_id=PROVIDER.id,
+    status="completed",
+    trigger="schedule",
+    mode="incremental",
+    started_at=NOW - 30 * MINUTE,
+    heartbeat_at=NOW - 30 * MINUTE,
+    finished_at=NOW - 30 * MINUTE,
+    cancel_requested=False,
+    pages=3,
+    added=5,
+    changed=1,
+    unchanged=40,
+    removed=0,
+    quarantined=0,
+    counts={},
+    cursor_before=None,
+    cursor_after=None,
+    error=None,
+    error_scope=None,
+    error_reason=None,
+    problems=None,
+)
+FACTS = Facts(
+    provider=PROVIDER,
+    refreshable=True,
+    token=TOKEN,
+    attempts=[DONE],
+    runs=[COMPLETED],
+    state=None,
+    last_tick=NOW - timedelta(seconds=10),
+    quarantined=0,
+    now=NOW,
+    run_dead_after=3 * MINUTE,
+)
+
+
+def _provider(**values: object) -> Facts:
+    return replace(FACTS, provider=replace(PROVIDER, **values))  # type: ignore[arg-type]
+
+
+def test_when_all_is_well_nobody_has_to_act() -> None:
+    told = explain(FACTS)
+
+    assert told.must_act is Actor.NOBODY
+    assert told.todo == ["Nobody has to do anything."]
+    assert told.refresh == [
+        "The token was last stored 10 minutes ago.",
+        "The last attempt succeeded 10 minutes ago, asked for by schedule.",
+        "The access token ends in 20 minutes.",
+        "The next refresh is due in 14 minutes.",
+    ]
+    assert told.sync == [
+        "The last run, 30 minutes ago, completed: 5 added, 1 changed, 0 removed, 40 unchanged.",
+        "The next sync is due in 3 hours.",
+    ]
+    assert told.next_refresh_at == PROVIDER.refresh_due_at
+    assert told.next_sync_at == PROVIDER.sync_due_at
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "actor", "words"),
+    [
+        ("needs_reauth", "lost_rotation", Actor.USER, "without our learning the new one"),
+        ("needs_reauth", "grant_expired", Actor.USER, "a refresh never extends it"),
+        ("needs_reauth", "invalid_grant", Actor.USER, "no longer accepts the user's consent"),
+        ("pending", None, Actor.USER, "never linked"),
+        ("paused", "the user asked", Actor.OPERATOR, "paused (the user asked)"),
+        ("unlinked", None, Actor.NOBODY, "was unlinked"),
+    ],
+)
+def test_a_provider_that_is_not_active_names_who_must_act(
+    status: str, reason: str | None, actor: Actor, words: str
+) -> None:
+    told = explain(_provider(status=status, status_reason=reason))
+
+    assert told.must_act is actor
+    assert words in told.status[0]
+    assert told.next_refresh_at is None
+    assert told.next_sync_at is None
+
+
+def test_a_grant_that_ends_soon_asks_the_user_ahead_of_time() -> None:
+    told = explain(_provider(grant_expires_at=NOW + timedelta(hours=20)))
+
+    assert told.must_act is Actor.USER
+    assert "The user's consent ends in 20 hours." in told.status
+
+
+def test_refused_client_credentials_are_the_operators_to_mend() -> None:
+    state = IntegrationState(provider_key="schwab", breaker="closed", alarm="invalid_client", paused_at=NOW)
+
+    told = explain(replace(FACTS, state=state))
+
+    assert told.must_act is Actor.OPERATOR
+    assert any("refuses our own credentials (invalid_client)" in sentence for sentence in told.status)
+    assert any("dashtam integrations resume schwab" in sentence for sentence in told.todo)
+
+
+def test_an_operators_pause_names_who_and_why() -> None:
+    state = IntegrationState(
+        provider_key="schwab", breaker="closed", paused_at=NOW, paused_by="operator:ada", paused_reason="maintenance"
+    )
+
+    told = explain(replace(FACTS, state=state))
+
+    assert "schwab was paused by operator:ada: maintenance." in told.status
+
+
+def test_an_open_breaker_mends_itself() -> None:
+    state = IntegrationState(provider_key="schwab", breaker="open", probe_at=NOW + timedelta(seconds=40))
+
+    told = explain(replace(FACTS, state=state))
+
+    assert told.must_act is Actor.NOBODY
+    assert any("The next probe is in 40 seconds." in sentence for sentence in told.status)
+
+
+def test_without_ticks_the_operator_must_start_beat() -> None:
+    told = explain(replace(FACTS, last_tick=NOW - timedelta(hours=3)))
+
+    assert told.must_act is Actor.OPERATOR
+    assert any("The last tick was worked off 3 hours ago" in sentence for sentence in told.status)
+
+
+def test_an_integration_that_is_not_enabled_is_said_to_be_so() -> None:
+    told = explain(replace(FACTS, refreshable=None))
+
+    assert told.must_act is Actor.OPERATOR
+    assert any("not enabled here" in sentence for sentence in told.status)
+
+
+def test_tokens_that_do_not_expire_are_not_refreshed() -> None:
+    told = explain(replace(FACTS, refreshable=False))
+
+    assert told.refresh == ["Tokens of schwab do not expire; there is nothing to refresh."]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("sent", "its outcome is not yet known"),
+        ("unknown", "it is retried once with the same token"),
+        ("deferred", "was put off 10 minutes ago (app_quota)"),
+        ("failed", "failed 10 minutes ago, asked for by schedule: transient (app_quota)"),
+    ],
+)
+def test_the_last_attempt_is_told(status: str, words: str) -> None:
+    attempt = replace(DONE, status=status, error="transient", reason="app_quota")
+
+    assert any(words in sentence for sentence in explain(replace(FACTS, attempts=[attempt])).refresh)
+
+
+def test_failures_in_a_row_are_told_with_the_next_time() -> None:
+    told = explain(_provider(refresh_failures=2, refresh_due_at=NOW + 5 * MINUTE))
+
+    assert told.refresh[-1] == "The next refresh is due in 5 minutes after 2 failures in a row."
+
+
+def test_what_is_due_already_waits_for_the_next_tick() -> None:
+    told = explain(_provider(sync_due_at=NOW - 2 * MINUTE))
+
+    assert told.sync[-1] == "A sync has been due since 2 minutes ago; the next tick dispatches it."
+
+
+def test_a_lease_shows_that_a_worker_is_at_it() -> None:
+    token = replace(TOKEN, lease_until=NOW + timedelta(seconds=30))
+
+    assert any("A worker is refreshing it just now" in s for s in explain(replace(FACTS, token=token)).refresh)
+
+
+def test_a_failed_run_says_what_was_kept_and_when_the_last_good_one_was() -> None:
+    failed = replace(COMPLETED, id=UUID(int=9), status="failed", error="transient", error_reason="http_503")
+
+    told = explain(replace(FACTS, runs=[failed, COMPLETED]))
+
+    assert "ended failed: transient (http_503)" in told.sync[0]
+    assert "what was committed is kept" in told.sync[0]
+    assert told.sync[1] == "The last complete one began 30 minutes ago."
+
+
+def test_a_run_without_a_heartbeat_will_be_taken_over() -> None:
+    running = replace(COMPLETED, status="running", finished_at=None, heartbeat_at=NOW - 10 * MINUTE)
+
+    assert "it will be taken over" in explain(replace(FACTS, runs=[running])).sync[0]
+
+
+def test_a_living_run_says_how_far_it_is() -> None:
+    running = replace(COMPLETED, status="running", finished_at=None, heartbeat_at=NOW)
+
+    assert "is at page 3" in explain(replace(FACTS, runs=[running])).sync[0]
+
+
+def test_quarantined_records_are_the_operators_to_look_at() -> None:
+    told = explain(replace(FACTS, quarantined=2))
+
+    assert told.must_act is Actor.OPERATOR
+    assert "2 records are in quarantine." in told.sync
+
+
+def test_a_provider_that_was_never_synced_says_so() -> None:
+    assert explain(replace(FACTS, runs=[])).sync[0] == "It was never synced."
