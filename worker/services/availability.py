@@ -196,7 +196,7 @@ async def _count_failures(
             "breaker_opened",
             provider_key=provider_key,
             failures=state.failures,
-            probe_at=state.probe_at,
+            probe_at=state.probe_at.isoformat() if state.probe_at else None,
             kept="what is due stays due; no login's failure count suffers",
         )
     _forget(runtime)

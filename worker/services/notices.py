@@ -142,7 +142,7 @@ async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotic
                 channel=notice.channel,
                 error=str(error),
                 attempts=notice.attempts,
-                retry_at=retry_at,
+                retry_at=retry_at.isoformat() if retry_at else None,
             )
         return False
     await runtime.db(notices.mark_sent, notice_id=notice.id, at=datetime.now(UTC))

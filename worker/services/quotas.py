@@ -135,7 +135,7 @@ class QuotaGate:
         if until <= max(now, self._hold_until):
             return
         self._hold_until = until
-        log.warning("integration_held", provider_key=self._key, until=_as_time(until), reason=error.reason)
+        log.warning("integration_held", provider_key=self._key, until=_as_time(until).isoformat(), reason=error.reason)
         milliseconds = max(1, int((until - now) * 1000))
         await self._ask_redis(lambda client: client.set(self._hold_key, repr(until), px=milliseconds))
 
