@@ -122,7 +122,7 @@ def _queues(runtime: Runtime) -> Finding:
 
 
 def _workers(runtime: Runtime) -> Finding:
-    names = ping_workers(seconds=1.0)
+    names = ping_workers(seconds=0.7)
     missing = [queue for queue in QUEUES if not any(name.startswith(queue) for name in names)]
     if names and not missing:
         return Finding("workers", True, ", ".join(names))

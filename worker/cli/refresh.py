@@ -29,7 +29,7 @@ _CLOCK_SLACK = timedelta(seconds=5)
 def refresh(
     provider: ProviderArgument,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome.")] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Refresh a provider's token now, through the same task that the schedule sends.
@@ -81,7 +81,7 @@ def _wait(runtime: Runtime, provider_id: UUID, known: set[UUID], *, since: datet
             if attempt.id not in known and attempt.status != AttemptStatus.SENT:
                 return attempt
         time.sleep(_POLL_SECONDS)
-    raise Unavailable(f"no worker has finished it within {seconds:.0f} s; it stays due. `dashtam status` shows workers")
+    raise Unavailable(f"no worker has finished it within {seconds:g} s; it stays due. `dashtam status` shows workers")
 
 
 def _judge(attempt: Attempt, alias: str) -> None:

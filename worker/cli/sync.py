@@ -36,7 +36,7 @@ def sync(
     since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Go back to this day.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it was synced a moment ago.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Stop the running sync after its page.")] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait.")] = 600.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 600.0,
     as_json: AsJson = False,
 ) -> None:
     """Sync accounts now, through the same task that the schedule sends.

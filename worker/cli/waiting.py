@@ -73,7 +73,7 @@ def _wait(
         if time.monotonic() >= deadline:
             left = len(ids) - sum(run.status != RunStatus.RUNNING for run in runs.values())
             raise Unavailable(
-                f"{left} of {len(ids)} syncs have not ended within {seconds:.0f} s; they go on, or stay due"
+                f"{left} of {len(ids)} syncs have not ended within {seconds:g} s; they go on, or stay due"
             )
         time.sleep(_POLL_SECONDS)
 

@@ -1,0 +1,327 @@
+"""Commands that make something happen."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
+
+from tests.factories import make_linked_provider
+from tests.integration.cli.conftest import Dashtam, json_of
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from worker.app import app
+from worker.cli import link, refresh, sync
+from worker.cli.run.sandbox import SandboxControl
+from worker.models import Provider, SyncRun, new_id
+from worker.models.vocabulary import Trigger
+from worker.runtime import Runtime
+from worker.services import accounts, tokens
+
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(days=1)
+
+
+@pytest.fixture
+def provider(rows: Session, runtime: Runtime) -> Provider:
+    """One linked login, "Home", of which nothing is due."""
+    made = make_linked_provider(rows, runtime.encryption, alias="Home", refresh_due_at=LATER, sync_due_at=LATER)
+    rows.commit()
+    return made
+
+
+def _now(rows: Session, provider: Provider) -> Provider:
+    rows.expire_all()
+    rows.refresh(provider)
+    return provider
+
+
+@pytest.mark.parametrize(
+    ("command", "queue", "column"), [("refresh", "refresh", "refresh_due_at"), ("sync", "sync", "sync_due_at")]
+)
+def test_a_manual_trigger_sends_the_schedules_task_and_survives_its_loss(
+    dashtam: Dashtam, provider: Provider, rows: Session, runtime: Runtime, command: str, queue: str, column: str
+) -> None:
+    result = dashtam(command, "Home", "--json")
+
+    assert result.exit_code == 0, result.output
+    assert runtime.redis.llen(queue) == 1
+    due = getattr(_now(rows, provider), column)
+    assert NOW < due <= datetime.now(UTC) + timedelta(seconds=runtime.settings.claim_seconds)
+
+
+@pytest.mark.parametrize(("command", "column"), [("refresh", "refresh_due_at"), ("sync", "sync_due_at")])
+def test_without_redis_the_row_is_left_due_and_the_exit_code_says_so(
+    dashtam: Dashtam,
+    provider: Provider,
+    rows: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    column: str,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(app, "send_task", refuse)
+
+    result = dashtam(command, "Home")
+
+    assert result.exit_code == 4
+    assert result.stderr.count("\n") == 1
+    assert getattr(_now(rows, provider), column) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("status", ["needs_reauth", "paused", "unlinked", "pending"])
+@pytest.mark.parametrize("command", ["refresh", "sync"])
+def test_a_provider_that_is_not_active_is_refused_with_what_would_help(
+    dashtam: Dashtam, rows: Session, runtime: Runtime, command: str, status: str
+) -> None:
+    make_linked_provider(rows, runtime.encryption, alias="Home", status=status, status_reason="some_reason")
+    rows.commit()
+
+    result = dashtam(command, "Home")
+
+    assert result.exit_code == 3
+    assert "dashtam" in result.stderr
+    assert runtime.redis.llen(command) == 0
+
+
+def test_a_provider_whose_tokens_are_not_refreshed_is_refused(
+    dashtam: Dashtam, rows: Session, runtime: Runtime
+) -> None:
+    make_linked_provider(rows, runtime.encryption, alias="Home", provider_key="plaid", refresh_token=None)
+    rows.commit()
+
+    result = dashtam("refresh", "Home")
+
+    assert result.exit_code == 3
+    assert "not refreshed" in result.stderr
+
+
+def _run(rows: Session, provider: Provider, **values: object) -> SyncRun:
+    run = SyncRun(
+        **{
+            "provider_id": provider.id,
+            "trigger": "manual",
+            "owner": new_id(),
+            "started_at": datetime.now(UTC),
+            "heartbeat_at": datetime.now(UTC),
+        }
+        | values
+    )
+    rows.add(run)
+    rows.commit()
+    return run
+
+
+def test_a_second_sync_within_the_least_interval_needs_force(
+    dashtam: Dashtam, provider: Provider, rows: Session, runtime: Runtime
+) -> None:
+    _run(rows, provider, status="completed", finished_at=datetime.now(UTC))
+
+    refused = dashtam("sync", "Home")
+
+    assert refused.exit_code == 3
+    assert "--force" in refused.stderr
+    assert runtime.redis.llen("sync") == 0
+    assert dashtam("sync", "Home", "--force").exit_code == 0
+
+
+def test_sync_all_asks_for_every_active_provider_in_batches(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
+    size = runtime.settings.sync_batch_size
+    for _ in range(size + 1):
+        make_linked_provider(rows, runtime.encryption, sync_due_at=LATER)
+    make_linked_provider(rows, runtime.encryption, status="paused")
+    rows.commit()
+
+    asked = json_of(dashtam("sync", "--all", "--json"))
+
+    assert len(asked["ids"]) == size + 1
+    assert runtime.redis.llen("sync") == 2
+
+
+def test_cancel_asks_the_running_run_to_stop(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
+    run = _run(rows, provider, status="running")
+
+    assert dashtam("sync", "Home", "--cancel").exit_code == 0
+
+    rows.refresh(run)
+    assert run.cancel_requested
+
+
+def test_cancel_without_a_run_is_refused(dashtam: Dashtam, provider: Provider) -> None:
+    assert dashtam("sync", "Home", "--cancel").exit_code == 3
+
+
+def test_pause_and_resume_move_the_provider_out_of_and_back_into_the_schedule(
+    dashtam: Dashtam, provider: Provider, rows: Session
+) -> None:
+    assert dashtam("providers", "pause", "Home", "--reason", "the user asked").exit_code == 0
+    paused = _now(rows, provider)
+    assert (paused.status, paused.status_reason) == ("paused", "the user asked")
+
+    assert dashtam("providers", "resume", "Home").exit_code == 0
+    resumed = _now(rows, provider)
+    assert (resumed.status, resumed.status_reason) == ("active", None)
+    assert resumed.sync_due_at is not None
+    assert resumed.sync_due_at <= datetime.now(UTC)
+
+    assert not json_of(dashtam("providers", "resume", "Home", "--json"))["changed"]
+
+
+def test_a_provider_that_needs_its_user_cannot_be_resumed(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
+    make_linked_provider(rows, runtime.encryption, alias="Home", status="needs_reauth")
+    rows.commit()
+
+    result = dashtam("providers", "resume", "Home")
+
+    assert result.exit_code == 3
+    assert "dashtam link" in result.stderr
+
+
+@pytest.fixture
+def control(sandbox: SandboxAdmin, sandbox_process: SandboxProcess) -> SandboxControl:
+    """The sandbox as `dashtam run` uses it."""
+    return SandboxControl(sandbox_process.base_url, sandbox_process.admin_token)
+
+
+def test_link_schwab_takes_the_callback_address_from_standard_input(
+    dashtam: Dashtam, control: SandboxControl, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever pastes the address has opened the one that was printed: here the prompt does both.
+    printed: list[str] = []
+    monkeypatch.setattr(link._notes, "print", lambda text, **_: printed.append(str(text)))
+    monkeypatch.setattr(link, "_secret_line", lambda _: control.consent(printed[-1], "schwab-1"))
+
+    linked = json_of(dashtam("link", "schwab", "--user", "ada@example.org", "--alias", "My Schwab", "--json"))
+
+    assert urlsplit(printed[-1]).path == "/schwab/v1/oauth/authorize"
+    assert (linked["status"], linked["alias"]) == ("active", "My Schwab")
+    assert linked["grant_expires_at"] is not None
+
+
+def test_link_plaid_takes_the_public_token_from_standard_input(dashtam: Dashtam, control: SandboxControl) -> None:
+    token = control.public_token("plaid-1")
+
+    result = dashtam("link", "plaid", "--user", "ada@example.org", "--alias", "My bank", "--json", stdin=f"{token}\n")
+
+    assert json_of(result)["status"] == "active"
+    assert token not in result.output
+
+
+def test_link_with_nothing_on_standard_input_links_nothing(dashtam: Dashtam, runtime: Runtime) -> None:
+    result = dashtam("link", "plaid", "--user", "ada@example.org", "--alias", "My bank", stdin="")
+
+    assert result.exit_code == 2
+    assert json_of(dashtam("providers", "--json")) == []
+
+
+def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: SandboxControl) -> None:
+    token = control.public_token("plaid-1")
+    arguments = ("link", "plaid", "--user", "ada@example.org", "--alias", "My bank")
+    dashtam(*arguments, stdin=token)
+
+    result = dashtam(*arguments, stdin=token)
+
+    assert result.exit_code in (1, 3)
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+    assert token not in result.output
+
+
+def test_unlink_revokes_and_keeps_the_rows(dashtam: Dashtam, control: SandboxControl, rows: Session) -> None:
+    dashtam("link", "plaid", "--user", "a@example.org", "--alias", "Home", stdin=control.public_token("plaid-1"))
+
+    ended = json_of(dashtam("providers", "unlink", "Home", "--yes", "--json"))
+
+    assert ended["revoked"] is True
+    (row,) = json_of(dashtam("providers", "--json"))
+    assert row["status"] == "unlinked"
+
+
+def test_unlink_asks_first(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
+    dashtam("providers", "unlink", "Home", stdin="n\n")
+
+    assert _now(rows, provider).status == "active"
+
+
+@pytest.fixture
+def worker_at_once(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
+    """Works off a task in the moment in which it is sent."""
+
+    def do_refresh(task: str, ids: list[str], *, trigger: str, force: bool) -> str:
+        uuids = [UUID(id_) for id_ in ids]
+        runtime.run(tokens.refresh_providers(runtime, uuids, trigger=Trigger(trigger), force=force, manual=True))
+        return "task"
+
+    def do_sync(task: str, ids: list[str], *, trigger: str, since: str | None = None, **options: Any) -> str:
+        uuids = [UUID(id_) for id_ in ids]
+        day = None if since is None else date.fromisoformat(since)
+        runtime.run(accounts.sync_providers(runtime, uuids, trigger=Trigger(trigger), since=day, **options))
+        return "task"
+
+    monkeypatch.setattr(refresh, "send", do_refresh)
+    monkeypatch.setattr(sync, "send", do_sync)
+
+
+@pytest.fixture
+def linked(sandbox: SandboxAdmin, rows: Session, runtime: Runtime) -> Provider:
+    """A Schwab login of the sandbox, "Home"."""
+    (grant,) = sandbox.mint("schwab-1")
+    made = make_linked_provider(
+        rows,
+        runtime.encryption,
+        alias="Home",
+        access_token=grant.access_token,
+        refresh_token=grant.refresh_token,
+    )
+    rows.commit()
+    return made
+
+
+@pytest.mark.usefixtures("worker_at_once")
+def test_refresh_waits_for_the_outcome(dashtam: Dashtam, linked: Provider) -> None:
+    attempt = json_of(dashtam("refresh", "Home", "--wait", "--json"))
+
+    assert (attempt["status"], attempt["trigger"], attempt["generation"]) == ("done", "manual", 1)
+
+
+@pytest.mark.usefixtures("worker_at_once")
+def test_refresh_of_a_revoked_grant_is_an_explained_refusal(
+    dashtam: Dashtam, linked: Provider, sandbox: SandboxAdmin
+) -> None:
+    sandbox.revoke("schwab-1")
+
+    result = dashtam("refresh", "Home", "--wait")
+
+    assert result.exit_code == 3
+    assert "must link it again" in result.stderr
+
+
+@pytest.mark.usefixtures("worker_at_once")
+def test_sync_waits_and_shows_the_run(dashtam: Dashtam, linked: Provider) -> None:
+    (run,) = json_of(dashtam("sync", "Home", "--wait", "--json"))
+
+    assert (run["status"], run["trigger"]) == ("completed", "manual")
+    assert run["added"] > 0
+
+
+@pytest.mark.usefixtures("worker_at_once")
+def test_a_full_sync_and_one_since_a_day_reach_the_worker(dashtam: Dashtam, linked: Provider) -> None:
+    (full,) = json_of(dashtam("sync", "Home", "--full", "--wait", "--json"))
+    (since,) = json_of(dashtam("sync", "Home", "--since", "2025-01-01", "--force", "--wait", "--json"))
+
+    assert full["mode"] == "full"
+    assert (since["mode"], since["status"]) == ("incremental", "completed")
+
+
+def test_waiting_gives_up_when_no_worker_comes(dashtam: Dashtam, provider: Provider) -> None:
+    for command in ("refresh", "sync"):
+        result = dashtam(command, "Home", "--wait", "--timeout", "0.3")
+
+        assert result.exit_code == 4
+        assert "stay" in result.stderr
