@@ -32,3 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kind = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if kind in _KINDS:
             item.add_marker(kind)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names long values by their length: a test's name belongs on one line."""
+    return f"{argname}-of-{len(val)}" if isinstance(val, str | bytes) and len(val) > 60 else None
