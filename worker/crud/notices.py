@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select, text, tuple_, update
+from sqlalchemy import select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -83,14 +83,14 @@ def _row(stage: str, subject_key: str, channel: str, due_at: datetime | None) ->
         "stage": stage,
         "subject_key": subject_key,
         "channel": channel,
-        "due_at": func.now() if due_at is None else due_at,
+        "due_at": due_at or datetime.now(UTC),
     }
 
 
 def _insert(session: Session, rows: list[dict[str, Any]]) -> int:
     if not rows:
         return 0
-    return len(session.execute(insert(Notice).values(rows).on_conflict_do_nothing().returning(Notice.id)).all())
+    return len(session.execute(insert(Notice).on_conflict_do_nothing().returning(Notice.id), rows).all())
 
 
 def warn_of_grants(

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import get_runtime
-from worker.services import accounts
+from worker.services import accounts, upkeep
 from worker.tasks.base import WorkerTask, parse_ids
 
 
@@ -17,6 +17,7 @@ def sync_due() -> None:
     runtime = get_runtime()
     for batch in runtime.run(accounts.claim_sync_due(runtime, datetime.now(UTC))):
         sync_providers.delay([str(id_) for id_ in batch])
+    runtime.run(upkeep.beat(runtime, "sync-due"))
 
 
 @app.task(base=WorkerTask, name="worker.tasks.accounts.sync_providers")

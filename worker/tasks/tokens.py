@@ -8,7 +8,7 @@ from schedules import tokens as schedule
 from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import get_runtime
-from worker.services import journal, tokens
+from worker.services import journal, tokens, upkeep
 from worker.tasks.base import WorkerTask, parse_ids
 
 
@@ -21,6 +21,7 @@ def refresh_due() -> None:
         refresh_providers.apply_async(
             args=[[str(id_) for id_ in batch.ids]], countdown=batch.after_s if batch.after_s > 0 else None
         )
+    runtime.run(upkeep.beat(runtime, "refresh-due"))
 
 
 @app.task(base=WorkerTask, name="worker.tasks.tokens.refresh_providers")
