@@ -5,45 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from uuid import uuid4
 
-import pytest
-from celery import Celery
 from pytest_celery import CeleryTestSetup
 from redis import Redis
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from tests.support import probes
-from tests.support.celery_fixtures import StartWorker
+from tests.support.celery_fixtures import SendProbe, StartWorker
+from tests.support.probes import ends, starts
 from tests.support.waiting import wait_for
 from worker.models import TaskDelivery, TaskFailure
 
-Send = Callable[..., str]
-
 SHORT = {"VISIBILITY_TIMEOUT": "3", "TASK_TIME_LIMIT": "2", "TASK_SOFT_TIME_LIMIT": "1"}
 """As short as whole seconds allow: a message that nobody acknowledged comes back after three."""
-
-
-@pytest.fixture
-def send(celery_application: Celery) -> Send:
-    """Sends a probe; gives the key under which it reports."""
-
-    def send(**kwargs: bool) -> str:
-        key = f"probe-{uuid4().hex[:8]}"
-        celery_application.send_task("worker.tasks.upkeep.probe", (key,), kwargs, task_id=key)
-        return key
-
-    return send
-
-
-def starts(redis: Redis, key: str) -> list[str]:
-    return [str(entry) for entry in redis.lrange(f"{key}:starts", 0, -1)]
-
-
-def ends(redis: Redis, key: str) -> int:
-    return int(redis.llen(f"{key}:ends"))
 
 
 def test_plugin_s_setup_works_over_local_processes(celery_setup: CeleryTestSetup) -> None:
@@ -53,41 +27,41 @@ def test_plugin_s_setup_works_over_local_processes(celery_setup: CeleryTestSetup
 
 
 def test_task_of_a_killed_pool_process_is_done_by_its_successor(
-    start_worker: StartWorker, redis: Redis, send: Send
+    start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    start_worker("upkeep", options=probes.OPTIONS)
-    key = send(hold=True)
-    child = int(wait_for(lambda: starts(redis, key), what="the task's start")[0].split(":")[0])
+    start_worker("upkeep")
+    key = send_probe(hold=True)
+    child, _ = wait_for(lambda: starts(redis, key), what="the task's start")[0]
 
     os.kill(child, signal.SIGKILL)
     redis.set(f"{key}:go", 1)
     wait_for(lambda: ends(redis, key), what="the task's end")
 
-    assert [entry.split(":")[1] for entry in starts(redis, key)] == ["0", "1"], "the second delivery says so"
+    assert [redelivered for _, redelivered in starts(redis, key)] == [False, True], "the second delivery says so"
     assert ends(redis, key) == 1
 
 
 def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
-    start_worker: StartWorker, redis: Redis, send: Send
+    start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    first = start_worker("upkeep", options=probes.OPTIONS, **SHORT)
-    key = send(hold=True)
+    first = start_worker("upkeep", **SHORT)
+    key = send_probe(hold=True)
     wait_for(lambda: starts(redis, key), what="the task's start")
 
     first.process.kill()
     wait_for(lambda: _invisible_for(redis) > 3, what="the visibility timeout")
     redis.set(f"{key}:go", 1)
-    start_worker("upkeep", options=probes.OPTIONS, **SHORT)
+    start_worker("upkeep", **SHORT)
 
     wait_for(lambda: ends(redis, key), what="the task's end", seconds=15)
-    assert [entry.split(":")[1] for entry in starts(redis, key)] == ["0", "1"], "the second delivery says so"
+    assert [redelivered for _, redelivered in starts(redis, key)] == [False, True], "the second delivery says so"
 
 
 def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
-    start_worker: StartWorker, redis: Redis, send: Send
+    start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    worker = start_worker("upkeep", options=probes.OPTIONS, SOFT_SHUTDOWN_SECONDS="0.5")
-    key = send(hold=True)
+    worker = start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="0.5")
+    key = send_probe(hold=True)
     wait_for(lambda: starts(redis, key), what="the task's start")
 
     worker.process.signal(signal.SIGTERM)
@@ -99,10 +73,10 @@ def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
 
 
 def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
-    start_worker: StartWorker, redis: Redis, send: Send
+    start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    worker = start_worker("upkeep", options=probes.OPTIONS, SOFT_SHUTDOWN_SECONDS="1.5")
-    key = send(hold=True)
+    worker = start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="1.5")
+    key = send_probe(hold=True)
     wait_for(lambda: starts(redis, key), what="the task's start")
 
     worker.process.signal(signal.SIGTERM)
@@ -116,12 +90,12 @@ def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
 
 
 def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on_record(
-    start_worker: StartWorker, redis: Redis, engine: Engine, send: Send
+    start_worker: StartWorker, redis: Redis, engine: Engine, send_probe: SendProbe
 ) -> None:
-    worker = start_worker("upkeep", options=probes.OPTIONS)
+    worker = start_worker("upkeep")
 
-    poison = send(die=True)
-    healthy = send()
+    poison = send_probe(die=True)
+    healthy = send_probe()
 
     wait_for(lambda: ends(redis, healthy), what="the healthy task", seconds=20)
     failure = wait_for(lambda: _failure(engine), what="the record of the poison task", seconds=20)

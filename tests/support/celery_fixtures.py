@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis as redis_client
@@ -23,6 +24,7 @@ from worker.devstack.tether import Tether
 from worker.settings import Settings
 
 QUEUES = "refresh,sync,upkeep"
+PROBES = ("--include", "tests.support.probes")
 _NODES = pytest.StashKey[list[WorkerNode]]()
 
 
@@ -84,7 +86,13 @@ def celery_setup_app(celery_application: Celery) -> Celery:
 def session_worker(server_environment: dict[str, str], process_logs: Path, tether: Tether) -> Iterator[WorkerNode]:
     """One worker for all queues, shared by the tests that leave it alive."""
     node = WorkerNode(
-        "shared", queues=QUEUES, log=process_logs / "worker.log", env=server_environment, tether=tether, processes=2
+        "shared",
+        queues=QUEUES,
+        log=process_logs / "worker.log",
+        env=server_environment,
+        tether=tether,
+        processes=2,
+        options=PROBES,
     )
     node.start()
     node.ready()
@@ -108,6 +116,19 @@ def celery_worker(
 
 
 StartWorker = Callable[..., WorkerNode]
+SendProbe = Callable[..., str]
+
+
+@pytest.fixture
+def send_probe(celery_application: Celery) -> SendProbe:
+    """Sends a task of `tests.support.probes`; gives the key under which it reports, which is its id too."""
+
+    def send(**kwargs: bool) -> str:
+        key = f"probe-{uuid4().hex[:8]}"
+        celery_application.send_task("worker.tasks.upkeep.probe", (key,), kwargs, task_id=key)
+        return key
+
+    return send
 
 
 @pytest.fixture
@@ -123,9 +144,7 @@ def start_worker(
     nodes = request.node.stash.setdefault(_NODES, [])
     own: list[WorkerNode] = []
 
-    def start(
-        queues: str = QUEUES, *, processes: int = 1, options: tuple[str, ...] = (), wait: bool = True, **env: str
-    ) -> WorkerNode:
+    def start(queues: str = QUEUES, *, processes: int = 1, wait: bool = True, **env: str) -> WorkerNode:
         name = f"own{len(own)}"
         node = WorkerNode(
             name,
@@ -134,7 +153,7 @@ def start_worker(
             env={**process_environment, **env},
             tether=tether,
             processes=processes,
-            options=options,
+            options=PROBES,
         )
         own.append(node)
         nodes.append(node)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 import redis as redis_client
 from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.orm import Session
 
+from tests.factories import make_linked_provider
 from tests.support import databases as dbs
 from tests.support.databases import Databases
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
@@ -207,3 +210,25 @@ def runtime(make_runtime: MakeRuntime) -> Iterator[Any]:
 
     with use_runtime(make_runtime()) as current:
         yield current
+
+
+LinkedProvider = tuple[UUID, str]
+
+
+@pytest.fixture
+def schwab_login(runtime: Any, sandbox: SandboxAdmin) -> LinkedProvider:
+    """A Schwab login of the sandbox, linked, with its refresh and its sync due: its provider's id, and its own name."""
+    login = sandbox.logins("schwab")[0]
+    minted = sandbox.mint(login)[0]
+    with runtime.transaction() as session:
+        provider = make_linked_provider(
+            session,
+            runtime.encryption,
+            provider_key="schwab",
+            alias=login,
+            access_token=minted.access_token,
+            refresh_token=minted.refresh_token,
+            lifetime=timedelta(minutes=30),
+            issued_at=datetime.now(UTC) - timedelta(minutes=28),
+        )
+        return provider.id, login

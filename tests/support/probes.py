@@ -10,12 +10,24 @@ import signal
 import time
 from typing import Any
 
+from redis import Redis
+
 from worker.app import app
 from worker.runtime import get_runtime
 from worker.tasks.base import WorkerTask
 
-OPTIONS = ("--include", "tests.support.probes")
 _HELD_SECONDS = 30.0
+
+
+def starts(redis: Redis, key: str) -> list[tuple[int, bool]]:
+    """Each start of a probe: the process that ran it, and whether the message said that it was delivered before."""
+    entries = [str(entry).partition(":") for entry in redis.lrange(f"{key}:starts", 0, -1)]
+    return [(int(pid), redelivered == "1") for pid, _, redelivered in entries]
+
+
+def ends(redis: Redis, key: str) -> int:
+    """How often it came to its end."""
+    return int(redis.llen(f"{key}:ends"))
 
 
 @app.task(base=WorkerTask, bind=True, name="worker.tasks.upkeep.probe")
