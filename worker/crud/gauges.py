@@ -1,0 +1,143 @@
+"""Read-only queries for the exporter: a handful of statements for the whole fleet, none of which reads transactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+TOKEN_SECONDS = (0, 60, 300, 900, 1800)
+"""Time to expiry is counted up to each of these."""
+FRESH_SECONDS = (3600, 6 * 3600, 24 * 3600)
+"""The age of the last sync is counted up to each of these."""
+LATE_SECONDS = 60
+COUNT_AT_MOST = 100_000
+"""Backlogs are counted no further: beyond that the number no longer matters, and the count would."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetGauges:
+    """The active logins of one integration.
+
+    Attributes:
+        expiring: access tokens that end within each of `TOKEN_SECONDS`.
+        fresh: logins that were synced within each of `FRESH_SECONDS`.
+        refresh_overdue_s, sync_overdue_s: how long the oldest due one has been due; 0 when none is.
+        token_age_s: age of the oldest token that is refreshed; 0 when there is none.
+        sync_age_s: how long ago the login that was synced longest ago was; one never synced counts from its creation.
+        grants_ending: users' consents that end within 72 hours.
+    """
+
+    active: int
+    expiring: dict[int, int]
+    fresh: dict[int, int]
+    refresh_due: int
+    refresh_late: int
+    refresh_overdue_s: float
+    sync_due: int
+    sync_late: int
+    sync_overdue_s: float
+    token_age_s: float
+    sync_age_s: float
+    grants_ending: int
+
+
+# Times are bound, not added up in SQL: there they would be added up again for every row.
+_EXPIRING = ", ".join(f"count(*) FILTER (WHERE access_expires_at <= :in_{s}) AS expiring_{s}" for s in TOKEN_SECONDS)
+_FRESH = ", ".join(f"count(*) FILTER (WHERE synced_at > :ago_{s}) AS fresh_{s}" for s in FRESH_SECONDS)
+_FLEET = text(
+    f"""
+    SELECT provider_key, count(*) AS active, {_EXPIRING}, {_FRESH},
+        count(*) FILTER (WHERE refresh_due_at <= :now) AS refresh_due,
+        count(*) FILTER (WHERE refresh_due_at <= :late) AS refresh_late,
+        min(refresh_due_at) AS first_refresh,
+        count(*) FILTER (WHERE sync_due_at <= :now) AS sync_due,
+        count(*) FILTER (WHERE sync_due_at <= :late) AS sync_late,
+        min(sync_due_at) AS first_sync,
+        min(refreshed_at) FILTER (WHERE refresh_due_at IS NOT NULL) AS oldest_token,
+        min(coalesce(synced_at, created_at)) AS oldest_sync,
+        count(*) FILTER (WHERE grant_expires_at <= :soon) AS grants_ending
+    FROM providers WHERE status = 'active' GROUP BY provider_key
+    """  # noqa: S608 - numbers of this file
+)
+_OTHERS = text("SELECT provider_key, status, count(*) FROM providers WHERE status <> 'active' GROUP BY 1, 2")
+
+
+def fleet(session: Session, *, now: datetime) -> dict[str, FleetGauges]:
+    """Active logins by integration, in one pass over the providers."""
+    times = {"now": now, "late": now - timedelta(seconds=LATE_SECONDS), "soon": now + timedelta(hours=72)}
+    times |= {f"in_{seconds}": now + timedelta(seconds=seconds) for seconds in TOKEN_SECONDS}
+    times |= {f"ago_{seconds}": now - timedelta(seconds=seconds) for seconds in FRESH_SECONDS}
+
+    def since(then: datetime | None) -> float:
+        return max(0.0, (now - then).total_seconds()) if then else 0.0
+
+    return {
+        row["provider_key"]: FleetGauges(
+            active=row["active"],
+            expiring={seconds: row[f"expiring_{seconds}"] for seconds in TOKEN_SECONDS},
+            fresh={seconds: row[f"fresh_{seconds}"] for seconds in FRESH_SECONDS},
+            refresh_due=row["refresh_due"],
+            refresh_late=row["refresh_late"],
+            refresh_overdue_s=since(row["first_refresh"]),
+            sync_due=row["sync_due"],
+            sync_late=row["sync_late"],
+            sync_overdue_s=since(row["first_sync"]),
+            token_age_s=since(row["oldest_token"]),
+            sync_age_s=since(row["oldest_sync"]),
+            grants_ending=row["grants_ending"],
+        )
+        for row in session.execute(_FLEET, times).mappings()
+    }
+
+
+def not_active(session: Session) -> dict[tuple[str, str], int]:
+    """Logins that are not active, by integration and status; an index alone."""
+    return {(key, status): count for key, status, count in session.execute(_OTHERS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Backlogs:
+    """What waits for somebody, each counted up to `COUNT_AT_MOST`.
+
+    Attributes:
+        unknown_refreshes: attempts whose outcome nobody knows yet.
+    """
+
+    quarantine: int
+    failures: int
+    notices: int
+    runs_running: int
+    unknown_refreshes: int
+    drifts: int
+
+
+def _up_to(table: str, condition: str) -> str:
+    return f"(SELECT count(*) FROM (SELECT FROM {table} WHERE {condition} LIMIT {COUNT_AT_MOST}) AS x)"  # noqa: S608
+
+
+_BACKLOGS = text(
+    f"""
+    SELECT {_up_to("quarantine", "resolved_at IS NULL")} AS quarantine,
+        {_up_to("task_failures", "resolved_at IS NULL")} AS failures,
+        {_up_to("notices", "sent_at IS NULL AND due_at IS NOT NULL")} AS notices,
+        {_up_to("sync_runs", "status = 'running'")} AS runs_running,
+        {_up_to("token_refreshes", "status IN ('sent', 'unknown')")} AS unknown_refreshes,
+        {_up_to("book_drifts", "true")} AS drifts
+    """
+)
+
+
+def backlogs(session: Session) -> Backlogs:
+    """Everything that waits, in one statement over partial indexes."""
+    return Backlogs(**session.execute(_BACKLOGS).mappings().one())
+
+
+def quota_days(session: Session, *, day: date) -> dict[str, int]:
+    """By integration, the fullest of the day's quota buckets."""
+    rows = session.execute(
+        text("SELECT provider_key, max(used) FROM quota_days WHERE day = :day GROUP BY provider_key"), {"day": day}
+    )
+    return {key: int(used) for key, used in rows}

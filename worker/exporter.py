@@ -1,0 +1,123 @@
+"""`python -m worker.exporter`: serves /metrics, and /healthz, on EXPORTER_ADDRESS:EXPORTER_PORT.
+
+Two sources: what processes have counted in files under the home, and `worker.gauges`. Loopback by default; there is
+nothing secret in the answer, and no label for one provider.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
+
+import redis
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from worker import metric_files
+from worker.crud.database import make_engine, transaction
+from worker.errors import ConfigurationError, Unavailable
+from worker.gauges import DatabaseGauges, Kept, RedisGauges
+from worker.log import configure_logging
+from worker.settings import Settings, get_settings
+
+log = structlog.get_logger()
+
+
+class Exporter:
+    """All sources behind one answer.
+
+    Args:
+        settings: where Postgres, Redis and the files are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._files = metric_files.directory(settings.home)
+        self._engine = make_engine(settings.database_url.get_secret_value(), connections=1)
+        self._redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2
+        )
+        self._gauges = CollectorRegistry()
+        self._gauges.register(Kept("postgres", DatabaseGauges(self._engine, settings.enabled_integrations)))
+        self._gauges.register(Kept("redis", RedisGauges(self._redis)))
+        self._counted = CollectorRegistry()
+        self._counted.register(MultiProcessCollector(None, path=str(self._files)))  # type: ignore[no-untyped-call]
+
+    def answer(self) -> bytes:
+        """The whole of /metrics, in Prometheus's text format."""
+        with metric_files.held(self._files):
+            counted = generate_latest(self._counted)
+        return counted + generate_latest(self._gauges)
+
+    def connect(self) -> None:
+        """Opens the connections, so that the first scrape need not."""
+        with suppress(Unavailable), transaction(self._engine) as session:
+            session.connection()
+        with suppress(redis.RedisError):
+            self._redis.ping()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._engine.dispose()
+        self._redis.close()
+
+
+def serve(exporter: Exporter, address: str, port: int) -> ThreadingHTTPServer:
+    """A server that listens and is not yet running; port 0 picks a free one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            """Answers /metrics and /healthz."""
+            if self.path.partition("?")[0] == "/healthz":
+                self._send(200, b"ok\n")
+            elif self.path.partition("?")[0] == "/metrics":
+                self._send(200, exporter.answer())
+            else:
+                self._send(404, b"there are /metrics and /healthz\n")
+
+        def _send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """A scrape is no news."""
+
+    server = ThreadingHTTPServer((address, port), Handler)
+    server.daemon_threads = True
+    return server
+
+
+def main() -> None:
+    """Runs until SIGTERM or SIGINT."""
+    try:
+        settings = get_settings()
+    except ConfigurationError as error:
+        sys.exit(f"error: {error}")
+    configure_logging(settings)
+    exporter = Exporter(settings)
+    exporter.connect()
+    server = serve(exporter, settings.exporter_address, settings.exporter_port)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        threading.Thread(target=server.shutdown).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    log.info("exporter_ready", address=settings.exporter_address, port=server.server_port)
+    with suppress(KeyboardInterrupt):
+        server.serve_forever()
+    server.server_close()
+    exporter.close()
+
+
+if __name__ == "__main__":
+    main()
