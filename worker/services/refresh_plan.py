@@ -147,7 +147,7 @@ def seal_answer(
         key_id=encryption.key_id,
         issued_at=issued_at,
         lifetime_s=None if lifetime is None else max(1, int(lifetime.total_seconds())),
-        scope=answer.scope,
+        scope=_storable(answer.scope),
         access_expires_at=None if lifetime is None else issued_at + lifetime,
         refresh_due_at=due_at,
         attempt_id=attempt_id,
@@ -155,8 +155,13 @@ def seal_answer(
         flags=answer.flags,
         new_grant=new_grant,
         grant_expires_at=answer.grant_expires_at if new_grant else None,
-        external_id=answer.external_id if new_grant else None,
+        external_id=_storable(answer.external_id) if new_grant else None,
         sync_due_at=issued_at if new_grant else None,
         action="linked" if new_grant else "token_refreshed",
         actor="user" if new_grant else "system",
     )
+
+
+def _storable(value: str | None) -> str | None:
+    """Text that Postgres takes: what goes with a token must not keep it from being stored."""
+    return None if value is None else value.replace("\x00", "").encode(errors="replace").decode()[:2000]

@@ -26,7 +26,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy.orm import Session
 
-from worker import failpoints
+from worker import failpoints, metrics
 from worker.crud import notices, providers, tokens
 from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement, TokenState
 from worker.errors import (
@@ -126,10 +126,11 @@ async def access_token(
     while True:
         state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
         token = _usable(runtime, state, provider_id, stale_generation)
-        if token is not None:
+        if isinstance(token, AccessToken):
             return token
+        # What was just read will not do; if someone stores another meanwhile, nothing is sent.
         summary = await refresh_providers(
-            runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=stale_generation
+            runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=token
         )
         result = summary.results[provider_id]
         if result.outcome is Outcome.BUSY:
@@ -143,7 +144,8 @@ async def access_token(
 
 def _usable(
     runtime: Runtime, state: TokenState | None, provider_id: UUID, stale_generation: int | None
-) -> AccessToken | None:
+) -> AccessToken | int:
+    """The token, or the generation that will not do."""
     if state is None:
         raise NotFound(f"no provider has the id {provider_id}")
     if state.status == ProviderStatus.NEEDS_REAUTH:
@@ -153,9 +155,9 @@ def _usable(
     if state.generation == stale_generation:
         if state.refresh_token is None:
             raise ReauthRequired("access_refused")
-        return None
+        return state.generation
     if not due.is_usable(state.now, expires_at=state.access_expires_at, lifetime=state.lifetime):
-        return None
+        return state.generation
     value = runtime.encryption.unseal(
         state.access_token, provider_id=provider_id, kind="access", generation=state.generation, key_id=state.key_id
     )
@@ -343,6 +345,10 @@ class _Batch:
 
     async def _present(self, call: Call) -> None:
         """Never raises and never repeats."""
+        # This call's own context: the lines of the others are not touched.
+        structlog.contextvars.bind_contextvars(
+            provider_id=str(call.leased.provider_id), attempt=call.leased.unknowns + 1
+        )
         failpoints.reach(self._settings.failpoints, "before_send")
         outcome: NewToken | ProviderError
         try:
@@ -453,6 +459,7 @@ class _Batch:
         by_key: dict[str, list[_Ended]] = {}
         for item in ended:
             by_key.setdefault(item.call.leased.provider_key, []).append(item)
+            self._observe(item.call)
         for provider_key, items in by_key.items():
             try:
                 await availability.report(
@@ -463,6 +470,26 @@ class _Batch:
                 )
             except Unavailable:
                 log.warning("availability_unreported", provider_key=provider_key)
+
+    def _observe(self, call: Call) -> None:
+        leased, outcome = call.leased, self._results[call.leased.provider_id].outcome
+        due_at = due.refresh_due_at(
+            call.policy,
+            provider_id=leased.provider_id,
+            generation=leased.generation,
+            issued_at=leased.issued_at,
+            lifetime=leased.lifetime,
+        )
+        if outcome is not Outcome.REFRESHED or due_at is None or leased.lifetime is None:
+            metrics.observe_refresh(leased.provider_key, outcome)
+            return
+        now = call.now()
+        metrics.observe_refresh(
+            leased.provider_key,
+            outcome,
+            lag_s=(now - due_at).total_seconds(),
+            in_time=now < leased.issued_at + leased.lifetime,
+        )
 
 
 def _why_not_leased(state: TokenState | None) -> RefreshResult:

@@ -1,34 +1,290 @@
 from __future__ import annotations
 
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
 
+from tests.factories import make_user
+from tests.integration.tokens.conftest import Desk
 from tests.support.sandbox import SandboxAdmin
-from worker.crud import create_user
+from tests.support.scripted import answer
+from worker.errors import NotFound, OutcomeUnknown, Refused, Transient
+from worker.integrations.base import Caller
 from worker.runtime import Runtime
 from worker.services import connect, tokens
-from worker.integrations.base import Caller
-
-pytestmark = pytest.mark.integration
+from worker.services.token_results import Outcome
 
 
-def test_linked_login_is_refreshed(runtime: Runtime, sandbox: SandboxAdmin, engine: Engine) -> None:
+def _user(runtime: Runtime) -> UUID:
     with runtime.transaction() as session:
-        user = create_user(session)
-    login = sandbox.create_logins("schwab", 1)[0]
-    url = runtime.run(connect.begin_link(runtime, "schwab", user.id, "Main"))
-    state = parse_qs(urlsplit(url).query)["state"][0]
+        return make_user(session).id
 
-    provider_id = runtime.run(connect.complete_link(runtime, sandbox.schwab_callback_url(login, state)))
+
+def _state(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["state"][0]
+
+
+def _begin(desk: Desk, user: UUID, alias: str = "Main") -> str:
+    """The URL that the user is sent back to."""
+    state = _state(desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias)))
+    return f"https://127.0.0.1?code=C0.abc%2Bd%40&session=s-1&state={state}"
+
+
+def _link(desk: Desk, user: UUID, alias: str = "Main") -> UUID:
+    return desk.runtime.run(connect.complete_link(desk.runtime, _begin(desk, user, alias)))
+
+
+def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
+    login = sandbox.create_logins("schwab", 1)[0]
+    url = runtime.run(connect.begin_link(runtime, "schwab", _user(runtime), "Main"))
+
+    callback = sandbox.schwab_callback_url(login, _state(url))
+    provider_id = runtime.run(connect.complete_link(runtime, callback))
     summary = runtime.run(tokens.refresh_providers(runtime, [provider_id], force=True))
 
+    assert "%40" in callback
+    assert "session=" in callback
     assert summary.counts == {"refreshed": 1}
-    again = runtime.run(tokens.refresh_providers(runtime, [provider_id]))
-    assert again.counts == {"fresh": 1}
+
+
+def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
+    login = sandbox.create_logins("plaid", 1)[0]
+    public_token = sandbox.plaid_public_token(login)
+
+    provider_id = runtime.run(connect.link_public_token(runtime, "plaid", _user(runtime), "Bank", f"{public_token}\n"))
+
     token = runtime.run(tokens.access_token(runtime, provider_id, caller=Caller()))
-    assert token.generation == 2
-    with engine.begin() as c:
-        for t in ("providers", "token_refreshes", "provider_audit_logs", "provider_tokens"):
-            print(c.execute(text(f"select * from {t}")).mappings().all())
+    summary = runtime.run(tokens.refresh_providers(runtime, [provider_id], force=True))
+    assert token.expires_at is None
+    assert summary.counts == {"unsupported": 1}
+
+
+def test_code_is_decoded_once_and_the_provider_is_active_and_due(desk: Desk) -> None:
+    desk.schwab.script = [answer(1, grant_expires_at=datetime.now(UTC) + timedelta(days=7))]
+
+    id_ = _link(desk, _user(desk.runtime))
+
+    provider = desk.provider(id_)
+    assert desk.schwab.exchanged == ["C0.abc+d@"]
+    assert provider["status"] == "active"
+    assert provider["sync_due_at"] <= datetime.now(UTC)
+    assert datetime.now(UTC) + timedelta(minutes=14) < provider["refresh_due_at"] < provider["access_expires_at"]
+    assert timedelta(days=6) < provider["grant_expires_at"] - datetime.now(UTC)
+    assert desk.token(id_)["generation"] == 1
+    assert desk.audit(id_) == ["linked"]
+
+
+def test_state_is_good_for_one_use(desk: Desk) -> None:
+    callback = _begin(desk, _user(desk.runtime))
+    desk.runtime.run(connect.complete_link(desk.runtime, callback))
+
+    with pytest.raises(Refused, match="used before"):
+        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    assert len(desk.schwab.exchanged) == 1
+
+
+def test_expired_state_is_refused(desk: Desk) -> None:
+    callback = _begin(desk, _user(desk.runtime))
+    desk.rows("UPDATE link_states SET expires_at = now() - interval '1 s'")
+
+    with pytest.raises(Refused):
+        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    assert desk.schwab.exchanged == []
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "https://127.0.0.1?code=c&state=forged",
+        "https://127.0.0.1?code=c",
+        "not a url",
+        "https://127.0.0.1?error=access_denied&state=forged",
+    ],
+)
+def test_callback_that_was_not_begun_here_is_refused(desk: Desk, callback: str) -> None:
+    with pytest.raises(Refused):
+        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    assert desk.schwab.exchanged == []
+
+
+def test_state_itself_is_never_stored(desk: Desk) -> None:
+    state = parse_qs(urlsplit(_begin(desk, _user(desk.runtime))).query)["state"][0]
+
+    rows = desk.rows("SELECT encode(state_hash, 'escape') AS stored FROM link_states")
+
+    assert len(rows) == 1
+    assert state not in rows[0]["stored"]
+
+
+def test_callback_to_another_place_is_refused(desk: Desk) -> None:
+    callback = _begin(desk, _user(desk.runtime)).replace("127.0.0.1", "elsewhere.example")
+
+    with pytest.raises(Refused):
+        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    assert desk.schwab.exchanged == []
+
+
+def test_relink_is_the_next_generation_of_the_same_provider(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    first = _link(desk, user)
+    desk.rows(
+        "UPDATE providers SET status = 'needs_reauth', status_reason = 'invalid_grant', refresh_failures = 4,"
+        " sync_failures = 2, refresh_due_at = NULL"
+    )
+    desk.schwab.script = [answer(5, grant_expires_at=datetime.now(UTC) + timedelta(days=7))]
+
+    second = _link(desk, user)
+
+    provider = desk.provider(first)
+    assert second == first
+    assert (provider["status"], provider["status_reason"]) == ("active", None)
+    assert (provider["refresh_failures"], provider["sync_failures"]) == (0, 0)
+    assert provider["refresh_due_at"] is not None
+    assert desk.token(first)["generation"] == 2
+    assert desk.plain(first, "refresh") == "refresh-5"
+    assert desk.audit(first) == ["linked", "linked"]
+
+
+def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    id_ = _link(desk, user)
+
+    async def relink_meanwhile(token: str) -> Any:
+        desk.schwab.script = [answer(50)]
+        await connect.complete_link(desk.runtime, callback)
+        return answer(9)
+
+    callback = _begin(desk, user)
+    desk.schwab.script = [relink_meanwhile]
+
+    outcomes = desk.refresh(id_, force=True)
+
+    assert outcomes == {id_: Outcome.JOURNALED}
+    assert desk.plain(id_, "refresh") == "refresh-50"
+    assert desk.token(id_)["generation"] == 2
+
+
+def test_same_login_under_another_alias_is_the_same_provider(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    desk.schwab.script = [answer(1, external_id="item-1"), answer(2, external_id="item-1")]
+
+    first, second = _link(desk, user, "One"), _link(desk, user, "Two")
+
+    assert second == first
+    assert [row["alias"] for row in desk.rows("SELECT alias FROM providers")] == ["One"]
+
+
+def test_other_login_under_the_same_alias_forgets_the_old_cursors(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    desk.schwab.script = [answer(1, external_id="item-1"), answer(2, external_id="item-2")]
+    id_ = _link(desk, user)
+    desk.rows(
+        "INSERT INTO sync_cursors (provider_id, feed, cursor, updated_at) VALUES (:id, 'transactions', 'c', now())",
+        id=id_,
+    )
+
+    assert _link(desk, user) == id_
+    assert desk.provider(id_)["external_id"] == "item-2"
+    assert desk.rows("SELECT * FROM sync_cursors") == []
+
+
+def test_login_of_another_user_is_refused_and_left_alone(desk: Desk) -> None:
+    desk.schwab.script = [answer(1, external_id="item-1"), answer(2, external_id="item-1")]
+    id_ = _link(desk, _user(desk.runtime))
+
+    with pytest.raises(Refused, match="another user"):
+        _link(desk, _user(desk.runtime))
+    assert desk.plain(id_, "refresh") == "refresh-1"
+
+
+def test_refused_code_leaves_a_pending_provider_without_token(desk: Desk) -> None:
+    desk.schwab.script = [OutcomeUnknown("timeout")]
+
+    with pytest.raises(OutcomeUnknown):
+        _link(desk, _user(desk.runtime))
+
+    assert [row["status"] for row in desk.rows("SELECT status FROM providers")] == ["pending"]
+    assert desk.rows("SELECT 1 FROM provider_tokens") == []
+
+
+def test_unknown_user_and_integration_are_named(desk: Desk) -> None:
+    with pytest.raises(NotFound, match="no user"):
+        desk.runtime.run(connect.begin_link(desk.runtime, "schwab", uuid4(), "Main"))
+    with pytest.raises(NotFound, match="no integration nowhere"):
+        desk.runtime.run(connect.begin_link(desk.runtime, "nowhere", uuid4(), "Main"))
+
+
+def test_each_kind_of_link_refuses_the_others_way(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    with pytest.raises(Refused, match="authorise URL"):
+        desk.runtime.run(connect.link_public_token(desk.runtime, "schwab", user, "Main", "public-1"))
+    desk.schwab.link_kind = "token"
+    with pytest.raises(Refused, match="public token"):
+        desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+
+
+@pytest.mark.parametrize("alias", ["", "x" * 101])
+def test_alias_out_of_bounds_is_refused(desk: Desk, alias: str) -> None:
+    with pytest.raises(Refused, match="alias"):
+        desk.runtime.run(connect.begin_link(desk.runtime, "schwab", _user(desk.runtime), alias))
+
+
+def test_unlink_revokes_forgets_the_token_and_stops_everything(desk: Desk) -> None:
+    id_ = _link(desk, _user(desk.runtime))
+
+    revoked = desk.runtime.run(connect.unlink(desk.runtime, id_, actor="operator:kim"))
+
+    provider = desk.provider(id_)
+    assert revoked is True
+    assert desk.schwab.revoked == [("access-2", "refresh-2")]
+    assert provider["status"] == "unlinked"
+    assert (provider["refresh_due_at"], provider["sync_due_at"]) == (None, None)
+    assert desk.rows("SELECT 1 FROM provider_tokens") == []
+    assert desk.audit(id_) == ["linked", "unlinked"]
+
+
+def test_failed_revocation_still_ends_the_link_here(desk: Desk) -> None:
+    id_ = _link(desk, _user(desk.runtime))
+    desk.schwab.script = [Transient("http_503")]
+
+    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.provider(id_)["status"] == "unlinked"
+
+
+def test_unlink_of_a_provider_that_never_had_a_token(desk: Desk) -> None:
+    id_ = desk.link()
+    desk.rows("DELETE FROM provider_tokens")
+
+    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.schwab.revoked == []
+
+
+def test_unlink_waits_for_nobody_for_ever(make_desk: Any) -> None:
+    desk = make_desk(http_total_seconds=0.02, lease_seconds=0.05)
+    lease = {"lease_owner": uuid4(), "lease_until": datetime.now(UTC) + timedelta(minutes=1)}
+    id_ = desk.link(token=lease)
+
+    with pytest.raises(Refused, match="refreshed just now"):
+        desk.runtime.run(connect.unlink(desk.runtime, id_))
+    assert desk.provider(id_)["status"] == "active"
+
+
+def test_unlink_of_nobody_is_not_found(desk: Desk) -> None:
+    with pytest.raises(NotFound):
+        desk.runtime.run(connect.unlink(desk.runtime, uuid4()))
+
+
+def test_no_token_reaches_a_log(desk: Desk, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+    secret = "very-secret-value"
+    desk.schwab.script = [answer(1, access_token=secret, refresh_token=secret)] * 2
+    with caplog.at_level(logging.DEBUG):
+        id_ = _link(desk, _user(desk.runtime))
+        desk.refresh(id_, force=True)
+        desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+
+    captured = capsys.readouterr()
+    assert secret not in caplog.text + captured.out + captured.err

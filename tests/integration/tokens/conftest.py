@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.factories import make_linked_provider
+from tests.support.scripted import ScriptedIntegration
+from worker.runtime import Runtime
+from worker.services import tokens
+from worker.services.token_results import Outcome
+
+HOUR_AGO = timedelta(hours=1)
+
+
+@dataclass
+class Desk:
+    """A runtime whose one integration is scripted, and looks into its tables."""
+
+    runtime: Runtime
+    schwab: ScriptedIntegration
+    engine: Engine
+
+    def link(self, **values: Any) -> UUID:
+        """A provider whose token ran out half an hour ago."""
+        with self.runtime.transaction() as session:
+            values.setdefault("issued_at", datetime.now(UTC) - HOUR_AGO)
+            return make_linked_provider(session, self.runtime.encryption, **values).id
+
+    def refresh(self, *ids: UUID, **options: Any) -> dict[UUID, Outcome]:
+        summary = self.runtime.run(tokens.refresh_providers(self.runtime, ids, **options))
+        return {id_: result.outcome for id_, result in summary.results.items()}
+
+    def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
+        with self.engine.begin() as connection:
+            done = connection.execute(text(sql), values)
+            return [dict(row) for row in done.mappings()] if done.returns_rows else []
+
+    def provider(self, id_: UUID) -> dict[str, Any]:
+        return self.rows("SELECT * FROM providers WHERE id = :id", id=id_)[0]
+
+    def token(self, id_: UUID) -> dict[str, Any]:
+        return self.rows("SELECT * FROM provider_tokens WHERE provider_id = :id", id=id_)[0]
+
+    def attempts(self, id_: UUID) -> list[dict[str, Any]]:
+        return self.rows("SELECT * FROM token_refreshes WHERE provider_id = :id ORDER BY started_at", id=id_)
+
+    def audit(self, id_: UUID) -> list[str]:
+        rows = self.rows("SELECT action FROM provider_audit_logs WHERE provider_id = :id ORDER BY seq", id=id_)
+        return [row["action"] for row in rows]
+
+    def plain(self, id_: UUID, kind: str) -> str:
+        """A stored token, decrypted."""
+        row = self.token(id_)
+        return self.runtime.encryption.unseal(
+            row[f"{kind}_token"], provider_id=id_, kind=kind, generation=row["generation"], key_id=row["key_id"]
+        )
+
+    def let_lease_end(self, id_: UUID) -> None:
+        self.rows("UPDATE provider_tokens SET lease_until = now() - interval '1 s' WHERE provider_id = :id", id=id_)
+
+    def leave_behind(self, id_: UUID) -> None:
+        """What a worker leaves that died after it had written its attempt."""
+        self.rows(
+            "INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, started_at)"
+            " SELECT gen_random_uuid(), provider_id, generation, 'sent', 'schedule', gen_random_uuid(), now()"
+            " FROM provider_tokens WHERE provider_id = :id",
+            id=id_,
+        )
+
+
+MakeDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+def make_desk(make_runtime: Callable[..., Runtime], engine: Engine) -> MakeDesk:
+    def make(**settings: Any) -> Desk:
+        schwab = ScriptedIntegration()
+        return Desk(make_runtime(integrations={"schwab": schwab}, **settings), schwab, engine)
+
+    return make
+
+
+@pytest.fixture
+def desk(make_desk: MakeDesk) -> Desk:
+    return make_desk()
