@@ -19,12 +19,14 @@ class Mailbox:
 
     Attributes:
         refuse: addresses that are refused, with the code.
+        data_code: how a mail's text is answered.
         user, password: required when set.
     """
 
     tls: ssl.SSLContext | None = None
     implicit_tls: bool = False
     refuse: dict[str, int] = field(default_factory=dict)
+    data_code: int = 250
     user: str = ""
     password: str = ""
     busy: bool = False
@@ -92,9 +94,10 @@ class _Handler(socketserver.StreamRequestHandler):
             lines.append(line)
         mail = message_from_bytes(b"".join(lines), policy=policy.default)
         assert isinstance(mail, EmailMessage)
-        self.box.mails.append(mail)
-        self.box.encrypted.append(self.secure)
-        self._say("250 kept")
+        if self.box.data_code == 250:
+            self.box.mails.append(mail)
+            self.box.encrypted.append(self.secure)
+        self._say(f"{self.box.data_code} done")
 
     def _wrap(self) -> None:
         assert self.box.tls is not None

@@ -98,10 +98,12 @@ async def _claimable(
     if state is not None and state.breaker == "open":
         if state.probe_at is None or state.probe_at > now:
             return 0
-        if await runtime.db(integration_states.let_probe_through, provider_key=key, now=now):
+        let_through = await runtime.db(integration_states.let_probe_through, provider_key=key, now=now)
+        _forget(runtime)
+        if let_through:
             log.info("breaker_half_open", provider_key=key)
-            _forget(runtime)
-        return 1
+        # Otherwise another worker was quicker: its probe may have failed already.
+        return int(let_through)
     if state is not None and state.breaker == "half_open":
         return 1
     settings = runtime.settings

@@ -134,6 +134,17 @@ def test_failed_probes_wait_longer_each_time_up_to_the_limit(quiet: Runtime) -> 
     assert waits == [15, 15, 30, 60, 120, 240, 300, 300]
 
 
+def test_worker_with_an_old_state_does_not_probe_before_its_time(make_quiet: MakeQuiet) -> None:
+    one, other = make_quiet(), make_quiet()
+    report(one, *[OUTAGE] * 10)
+    assert claimable(other, NOW) == 0
+    probe_at = NOW + timedelta(seconds=15)
+    assert claimable(one, probe_at) == 1
+    report(one, OUTAGE, now=probe_at)
+
+    assert claimable(other, probe_at + timedelta(seconds=1)) == 0
+
+
 def test_late_failures_of_calls_in_flight_do_not_put_off_the_probe(quiet: Runtime) -> None:
     report(quiet, *[OUTAGE] * 10)
     before = state_of(quiet).probe_at

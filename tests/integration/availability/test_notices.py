@@ -426,3 +426,29 @@ def test_user_without_address_is_not_written_to(make_quiet: MakeQuiet) -> None:
 
     assert only_notice(runtime).last_error == "email: nobody to write to"
     assert box.connections == 0
+
+
+@pytest.mark.parametrize("code", [451, 421])
+def test_mail_that_the_server_cannot_take_now_is_tried_again_later(make_quiet: MakeQuiet, code: int) -> None:
+    with smtp_server(Mailbox(data_code=code)) as box:
+        runtime = mailing(make_quiet, box)
+        need_reauth(runtime)
+
+        assert send(runtime) == 0
+
+    notice = only_notice(runtime)
+    assert notice.last_error == f"email: SMTPDataError ({code})"
+    assert notice.due_at is not None
+
+
+def test_address_that_no_mail_can_have_is_given_up(make_quiet: MakeQuiet) -> None:
+    with smtp_server() as box:
+        runtime = mailing(make_quiet, box)
+        need_reauth(runtime)
+        with runtime.transaction() as session:
+            session.connection().exec_driver_sql("UPDATE users SET email = E'a\\nBcc: evil@example.com'")
+
+        assert send(runtime) == 0
+
+    assert (only_notice(runtime).last_error, only_notice(runtime).due_at) == ("email: unusable address", None)
+    assert box.mails == []

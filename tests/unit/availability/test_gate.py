@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import structlog
 
+from worker.crud.audit import ChainProblem, Verification
 from worker.errors import RateLimited, Unavailable
 from worker.integrations.base import Caller, Quota
-from worker.models import IntegrationState
+from worker.models import IntegrationState, new_id
 from worker.runtime import Runtime
+from worker.services import audit, availability, quotas
 from worker.services.quotas import QuotaGate
 
 
@@ -92,3 +95,55 @@ def test_open_breaker_whose_probe_is_overdue_defers_the_schedule_by_a_moment(man
     made._runtime.db = states  # type: ignore[method-assign]
 
     assert ask(made, 1, Caller(manual=manual)) == admitted
+
+
+def test_buckets_of_logins_long_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "_BUCKETS_AT_MOST", 10)
+    now = 1_700_000_000.0
+    runtime = cast("Runtime", StandIn(dict))
+    made = QuotaGate(runtime, "schwab", quotas=(Quota("provider", 100, 60),), clock=lambda: now)
+    made._redis_rests_until = float("inf")
+    assert [ask(made, 1, Caller(new_id())) for _ in range(10)] == [1] * 10
+
+    now += 120
+    assert ask(made, 1, Caller(new_id())) == 1
+
+    assert len(made._buckets) == 1
+
+
+def test_time_that_has_been_told_already_is_not_told_again() -> None:
+    made = gate()
+    error = RateLimited("http_429", retry_at=datetime.now(UTC) + timedelta(seconds=30))
+
+    with structlog.testing.capture_logs() as logs:
+        asyncio.run(made.hold(error))
+        asyncio.run(made.hold(error))
+
+    assert [entry["event"] for entry in logs] == ["integration_held"]
+    assert ask(made, 2) == 0
+
+
+def test_altered_audit_log_is_shouted_about() -> None:
+    problem = ChainProblem(new_id(), 3, "altered")
+    runtime = cast("Runtime", StandIn(lambda: Verification(5, 1, [problem], {})))
+
+    with structlog.testing.capture_logs() as logs:
+        found = asyncio.run(audit.verify(runtime))
+
+    assert found.problems == [problem]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("audit_log_altered", "critical")]
+
+
+def test_last_known_state_serves_while_postgres_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "CACHE_SECONDS", 0)
+    known = {"schwab": IntegrationState(provider_key="schwab", breaker="closed", paused_at=datetime.now(UTC))}
+    answers = iter([known])
+    runtime = StandIn(dict)
+
+    async def read(*_: Any, **__: Any) -> Any:
+        return next(answers, None) or away()
+
+    runtime.db = read  # type: ignore[method-assign]
+    found = [asyncio.run(availability.states(cast("Runtime", runtime))) for _ in range(2)]
+
+    assert found == [known, known]
