@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from redis.exceptions import RedisError
-
 from worker.cli import migrate
-from worker.cli.send import ping_workers
+from worker.cli.send import impatient_redis, ping_workers
 from worker.cli.status import QUEUES
 from worker.crud import health, heartbeats
-from worker.errors import ConfigurationError, DashtamError, Unavailable
+from worker.errors import ConfigurationError, DashtamError
 from worker.runtime import Runtime, get_runtime
 from worker.services import keys
 from worker.services.overview import BEAT_LATE
@@ -101,20 +99,16 @@ def _keys(runtime: Runtime) -> Finding:
 
 
 def _redis(runtime: Runtime) -> Finding:
-    try:
-        policy = runtime.redis.info("memory").get("maxmemory_policy", "noeviction")
-    except (RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {type(error).__name__}") from error
+    with impatient_redis() as client:
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return Finding("redis", True, "answers, and evicts nothing")
     return Finding("redis", False, f"may evict messages ({policy})", "set maxmemory-policy noeviction")
 
 
 def _queues(runtime: Runtime) -> Finding:
-    try:
-        waiting = {queue: int(runtime.redis.llen(queue)) for queue in QUEUES}
-    except (RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {type(error).__name__}") from error
+    with impatient_redis() as client:
+        waiting = {queue: int(client.llen(queue)) for queue in QUEUES}
     words = ", ".join(f"{queue} {count}" for queue, count in waiting.items())
     if max(waiting.values()) <= _BACKLOG_MAX:
         return Finding("queues", True, words)

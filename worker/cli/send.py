@@ -1,14 +1,43 @@
-"""Sending tasks by hand: the same ones that beat sends."""
+"""Sending tasks by hand, the same ones that beat sends, and asking Redis and the workers how they are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import redis
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from worker.app import app
 from worker.errors import Unavailable
+from worker.settings import get_settings
+
+_SECONDS = 3.0
+
+
+@contextmanager
+def impatient_redis() -> Iterator[redis.Redis]:
+    """A client that asks once: a person waits, and the schedule does its own retrying.
+
+    Raises:
+        Unavailable: Redis is out of reach, now or within the block.
+    """
+    client = redis.Redis.from_url(
+        get_settings().redis_url.get_secret_value(),
+        socket_timeout=_SECONDS,
+        socket_connect_timeout=_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        with client:
+            client.ping()
+            yield client
+    except (OperationalError, RedisError, OSError) as error:
+        raise Unavailable(f"Redis: {type(error).__name__}; what is due stays due") from error
 
 
 def send(task: str, *args: Any, **kwargs: Any) -> str:
@@ -20,10 +49,9 @@ def send(task: str, *args: Any, **kwargs: Any) -> str:
     Raises:
         Unavailable: Redis is out of reach; nothing was sent.
     """
-    try:
-        return str(app.send_task(task, args=args, kwargs=kwargs).id)
-    except (OperationalError, RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {type(error).__name__}; what is due stays due, and the schedule takes it") from error
+    with impatient_redis():
+        # Asking for a result would first wait for the result store, at length.
+        return str(app.send_task(task, args=args, kwargs=kwargs, ignore_result=True, retry=False).id)
 
 
 def ping_workers(*, seconds: float) -> list[str]:
@@ -32,7 +60,5 @@ def ping_workers(*, seconds: float) -> list[str]:
     Raises:
         Unavailable: Redis is out of reach.
     """
-    try:
+    with impatient_redis():
         return sorted(name for answer in app.control.ping(timeout=seconds) for name in answer)
-    except (OperationalError, RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {type(error).__name__}") from error

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from redis.exceptions import RedisError
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from worker.cli.output import AsJson, pairs, relative, show, table
 from worker.cli.output import status as coloured
-from worker.cli.send import ping_workers
+from worker.cli.send import impatient_redis, ping_workers
 from worker.crud import heartbeats, integration_states, overview
 from worker.errors import Unavailable
 from worker.runtime import Runtime, get_runtime
@@ -53,7 +52,7 @@ def status(
     """
     runtime = get_runtime()
     now = datetime.now(UTC)
-    data = look(runtime, now=now, broker=ask_broker(runtime, seconds=seconds))
+    data = look(runtime, now=now, broker=ask_broker(seconds=seconds))
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     if not data["redis"]["reachable"]:
         raise Unavailable("Redis does not answer; what is due stays due until it is back")
@@ -82,13 +81,14 @@ def look(runtime: Runtime, *, now: datetime, broker: Broker) -> dict[str, Any]:
     }
 
 
-def ask_broker(runtime: Runtime, *, seconds: float) -> Broker:
+def ask_broker(*, seconds: float) -> Broker:
     """Backlogs and workers."""
     try:
-        backlog = {queue: int(runtime.redis.llen(queue)) for queue in QUEUES}
-        in_flight = int(runtime.redis.hlen("unacked"))
+        with impatient_redis() as client:
+            backlog = {queue: int(client.llen(queue)) for queue in QUEUES}
+            in_flight = int(client.hlen("unacked"))
         return Broker(True, backlog, in_flight, ping_workers(seconds=seconds))
-    except (RedisError, OSError, Unavailable):
+    except Unavailable:
         return Broker(False, {}, None, [])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from worker.models import Provider, SyncRun, new_id
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
 from worker.services import accounts, tokens
+from worker.settings import get_settings
 
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
@@ -54,6 +56,26 @@ def test_a_manual_trigger_sends_the_schedules_task_and_survives_its_loss(
     assert NOW < due <= datetime.now(UTC) + timedelta(seconds=runtime.settings.claim_seconds)
 
 
+def test_redis_that_goes_away_in_the_middle_leaves_the_row_due(
+    dashtam: Dashtam, provider: Provider, rows: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OperationalError("connection lost")
+
+    monkeypatch.setattr(app, "send_task", refuse)
+
+    assert dashtam("sync", "--all").exit_code == 4
+    due = _now(rows, provider).sync_due_at
+    assert due is not None
+    assert due <= datetime.now(UTC)
+
+
+def _closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.mark.parametrize(("command", "column"), [("refresh", "refresh_due_at"), ("sync", "sync_due_at")])
 def test_without_redis_the_row_is_left_due_and_the_exit_code_says_so(
     dashtam: Dashtam,
@@ -63,10 +85,8 @@ def test_without_redis_the_row_is_left_due_and_the_exit_code_says_so(
     command: str,
     column: str,
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OperationalError("connection refused")
-
-    monkeypatch.setattr(app, "send_task", refuse)
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{_closed_port()}/0")
+    get_settings.cache_clear()
 
     result = dashtam(command, "Home")
 

@@ -1,0 +1,143 @@
+"""`dashtam run` as a person starts it: real processes, a home of its own, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_for
+from worker.devstack import Devstack
+
+COMMAND = (sys.executable, "-m", "worker.cli", "run")
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """An empty home; its servers are stopped and its data removed at the end, whatever happened."""
+    path = tmp_path / "home"
+    yield path
+    Devstack(path, durable=True, environ={}).erase()
+
+
+@pytest.fixture
+def environment(home: Path) -> dict[str, str]:
+    """As a newcomer's shell: nothing is configured."""
+    plain = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    return plain | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home)}
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts `dashtam run`; what a failed test leaves is ended."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*options: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "out").open("wb") as output:
+            process = subprocess.Popen((*COMMAND, *options), env=environment, stdout=output, stderr=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def _once(start: Start, tmp_path: Path) -> dict[str, Any]:
+    process = start("--once", "--json")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode() + (tmp_path / "out").read_text()
+    result: dict[str, Any] = json.loads((tmp_path / "out").read_text())
+    return result
+
+
+def _processes(home: Path) -> list[psutil.Process]:
+    """Everything that was started for this home, by its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("DASHTAM_TEST_RUN") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def test_a_newcomers_first_cycle_and_a_second_that_changes_nothing(start: Start, home: Path, tmp_path: Path) -> None:
+    first = _once(start, tmp_path)
+
+    assert len(first["providers"]) == 4
+    for provider in first["providers"]:
+        assert provider["synced_by_schedule"] >= 1
+        assert provider["refreshed_by_schedule"] >= 1 or not provider["refreshable"]
+        assert provider["stored"] == provider["served"] == provider["books"]
+    assert first["rows"]["added"] > 1000
+    assert _processes(home) == []
+
+    second = _once(start, tmp_path)
+
+    assert {name: second["rows"][name] for name in ("added", "changed", "removed")} == dict.fromkeys(
+        ("added", "changed", "removed"), 0
+    )
+    assert [p["stored"] for p in second["providers"]] == [p["stored"] for p in first["providers"]]
+    assert [p["id"] for p in second["providers"]] == [p["id"] for p in first["providers"]]
+    assert _processes(home) == []
+
+
+def test_a_killed_worker_is_started_again_and_the_cycle_completes(start: Start, home: Path, tmp_path: Path) -> None:
+    def worker() -> psutil.Process | None:
+        for process in _processes(home):
+            with suppress(psutil.Error):
+                if "sync@%h" in process.cmdline() and (process.parent() or process).pid == running.pid:
+                    return process
+        return None
+
+    running = start("--once", "--json")
+    victim = wait_for(worker, seconds=40, what="the sync worker")
+    wait_for(lambda: victim.children(), seconds=40, what="its pool")
+    victim.kill()
+    _, errors = running.communicate(timeout=120)
+
+    result = json.loads((tmp_path / "out").read_text())
+    assert running.returncode == 0, errors.decode()
+    assert result["restarts"] == {"worker-sync": 1}
+    assert _processes(home) == []
+
+
+def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:
+    running = start()
+    log = home / "log" / "beat.log"
+    size = log.stat().st_size if log.exists() else 0
+    wait_for(lambda: log.exists() and log.stat().st_size > size, seconds=60, what="beat")
+
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+
+    assert running.returncode == 0, errors.decode()
+    stopped = [line.split()[0] for line in errors.decode().splitlines() if line.endswith("stopped")]
+    assert stopped[-1] == "sandbox"
+    assert _processes(home) == []
+    assert {server.state for server in Devstack(home, durable=True, environ={}).status()} == {"down"}
+
+
+def test_a_cycle_that_does_not_happen_names_what_is_missing(start: Start, home: Path, tmp_path: Path) -> None:
+    # Tokens that live for an hour are not refreshed within a minute.
+    process = start("--once", "--json", "--access-seconds", "3600", "--timeout", "15")
+    process.communicate(timeout=120)
+
+    result = json.loads((tmp_path / "out").read_text())
+    assert process.returncode == 1
+    assert any("no scheduled task has refreshed its token" in what for what in result["missing"])
+    assert _processes(home) == []
