@@ -12,7 +12,6 @@ from tests.integration.ops.scraping import Scraped
 from worker.exporter import Exporter
 from worker.settings import Settings, load
 
-
 MANY = 100_000
 
 

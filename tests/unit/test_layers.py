@@ -9,8 +9,11 @@ from pathlib import Path
 from tests.support.environment import ROOT
 
 FILES = sorted((ROOT / "worker").rglob("*.py")) + sorted((ROOT / "schedules").rglob("*.py"))
-# settings reads it for everybody; the others start processes or prepare what settings will read.
-MAY_READ_THE_ENVIRONMENT = ("worker/settings.py", "worker/app.py", "worker/cli/", "worker/devstack/", "worker/sandbox/")
+# settings reads it for everybody; the others start processes or prepare what settings, or a library, will read.
+MAY_READ_THE_ENVIRONMENT = (
+    *("worker/settings.py", "worker/app.py", "worker/metric_files.py"),
+    *("worker/cli/", "worker/devstack/", "worker/sandbox/"),
+)
 
 
 def _name(path: Path) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import httpx
 import structlog
 
+from worker import metrics
 from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient
 from worker.integrations.base import Caller
 from worker.integrations.transport import NETWORK_ERRORS, AiohttpWire, Answer, HttpxWire, Wire, translate
@@ -177,6 +178,8 @@ class Api:
         if self._gate is not None:
             await self._gate.admit(caller, endpoint=endpoint.name, account_key=account_key)
         url = f"{endpoint.url}?{urlencode(params)}" if params else endpoint.url
+        begun = asyncio.get_running_loop().time()
+        came: int | str = "cancelled"
         try:
             async with asyncio.timeout_at(deadline):
                 answer = await self._wire.ask(
@@ -184,13 +187,21 @@ class Api:
                 )
         except NETWORK_ERRORS as error:
             failure = translate(error)
+            came = failure.kind
             self._log_failure(endpoint, caller, failure.reason)
             raise failure from None
         except ValueError:  # for example a line break in a header's value
+            came = BadRequest.kind
             raise BadRequest("request_unsendable") from None
         except ProviderError as error:
+            came = error.kind
             self._log_failure(endpoint, caller, error.reason)
             raise
+        else:
+            came = answer.status
+        finally:
+            seconds = asyncio.get_running_loop().time() - begun
+            metrics.observe_http_call(self._name, endpoint.name, came, seconds)
         if answer.status >= 400:
             self._log_failure(endpoint, caller, "", answer)
         return answer

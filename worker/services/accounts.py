@@ -20,6 +20,7 @@ from uuid import UUID
 
 import structlog
 
+from worker import metrics
 from worker.crud import books, cursors, pages, providers, reauth, runs
 from worker.crud.accounts import active_account_keys
 from worker.crud.nouns import raw_hasher
@@ -208,7 +209,8 @@ class _Sync:
         self._empty_pages = 0
         self._generation: int | None = None
         self._cancelled = False
-        self._stop_at = asyncio.get_running_loop().time() + settings.sync_budget_seconds
+        self._began = asyncio.get_running_loop().time()
+        self._stop_at = self._began + settings.sync_budget_seconds
         self._goes_on = False
 
     async def run(self) -> None:
@@ -411,6 +413,12 @@ class _Sync:
             pages=self._pages,
             due_at=str(due_at),
             **{outcome: self._tally.total(outcome) for outcome in OUTCOMES},
+        )
+        metrics.observe_sync(
+            self._key.provider_key,
+            verdict.status,
+            seconds=asyncio.get_running_loop().time() - self._began,
+            rows={outcome: self._tally.total(outcome) for outcome in OUTCOMES},
         )
         await self._report(error)
 

@@ -22,6 +22,7 @@ import redis
 import structlog
 from limits.storage import MemoryStorage, RedisStorage
 
+from worker import metrics
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.base import Caller, Quota
@@ -106,6 +107,14 @@ class QuotaGate:
             RateLimited: over budget, held up by the provider, paused, or the breaker is open; `retry_at` says when to
                 come again. Nothing was sent.
         """
+        try:
+            await self._admit(caller, endpoint, account_key)
+        except RateLimited:
+            metrics.observe_quota(self._key, admitted=False)
+            raise
+        metrics.observe_quota(self._key, admitted=True)
+
+    async def _admit(self, caller: Caller, endpoint: str, account_key: str | None) -> None:
         await self._require_available(caller)
         await self._require_no_hold()
         taken: list[_Bucket] = []

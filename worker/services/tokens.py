@@ -24,6 +24,7 @@ from math import ceil
 from uuid import UUID, uuid4
 
 import structlog
+from msgspec import structs
 from sqlalchemy.orm import Session
 
 from worker import failpoints, metrics
@@ -449,7 +450,7 @@ class _Batch:
     async def _journal(self, answer: NewToken) -> RefreshResult:
         """Postgres is away, or the fence refused: who holds the lease by now may still need this answer."""
         try:
-            await journal.keep(self._runtime, answer)
+            await journal.keep(self._runtime, structs.replace(answer, lease_owner=self._owner))
         except Unavailable as error:
             log.critical("answer_lost", provider_id=str(answer.provider_id), error=str(error), next="one retry")
             return RefreshResult(Outcome.UNKNOWN, error)

@@ -34,7 +34,7 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the task under its context; known errors end it quietly, unknown ones loudly."""
         request = self.request
-        with structlog.contextvars.bound_contextvars(task_id=request.id, task=self.name):
+        with structlog.contextvars.bound_contextvars(task_id=request.id, task=self.name, attempt=1):
             redelivered = bool((request.delivery_info or {}).get("redelivered"))
             try:
                 if redelivered and not self._may_run_again(args, kwargs):
@@ -53,6 +53,7 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
     def _may_run_again(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         with get_runtime().transaction() as session:
             deliveries = failures.count_delivery(session, task_id=self.request.id)
+            structlog.contextvars.bind_contextvars(attempt=deliveries)
             if deliveries < MAX_DELIVERIES:
                 return True
             failures.record_task_failure(

@@ -1,0 +1,98 @@
+"""What workers do shows up in /metrics: refreshes, calls, syncs, tasks, ticks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from celery import Celery
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from tests.factories import make_linked_provider
+from tests.integration.ops.scraping import Scraped
+from tests.support.celery_fixtures import StartWorker
+from tests.support.sandbox import SandboxAdmin
+from tests.support.waiting import wait_for
+from worker.exporter import Exporter
+from worker.services.encryption import EncryptionService
+from worker.settings import Settings, load
+
+CALLS = ("dashtam_http_calls_total", "dashtam_http_call_seconds_count", "dashtam_quota_calls_total")
+
+
+@pytest.fixture
+def scrape(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Callable[[], Scraped]]:
+    exporter = Exporter(load(Settings, DASHTAM_HOME=tmp_path))
+    yield lambda: Scraped(exporter.answer())
+    exporter.close()
+
+
+@pytest.fixture
+def linked(engine: Engine, settings: Settings, sandbox: SandboxAdmin) -> UUID:
+    """A Schwab login of the sandbox whose token is due."""
+    (minted,) = sandbox.mint(sandbox.logins("schwab")[0])
+    encryption = EncryptionService(settings.encryption_keys.get_secret_value())
+    with Session(engine) as session, session.begin():
+        return make_linked_provider(
+            session, encryption, access_token=minted.access_token, refresh_token=minted.refresh_token
+        ).id
+
+
+def test_refresh_and_sync_are_counted_by_the_worker_and_told_by_the_exporter(
+    linked: UUID,
+    scrape: Callable[[], Scraped],
+    start_worker: StartWorker,
+    celery_application: Celery,
+    tmp_path: Path,
+) -> None:
+    worker = start_worker(DASHTAM_HOME=str(tmp_path))
+    for task, arguments in (
+        ("worker.tasks.tokens.refresh_providers", {"args": [[str(linked)]], "kwargs": {"force": True}}),
+        ("worker.tasks.accounts.sync_providers", {"args": [[str(linked)]]}),
+    ):
+        celery_application.send_task(task, **arguments)
+        wait_for(lambda task=task: ended(scrape(), task), seconds=20, every=0.2, what=f"{task} to be counted")
+
+    seen = scrape()
+
+    assert seen("dashtam_refresh_attempts_total", integration="schwab", outcome="refreshed") == 1
+    assert seen("dashtam_tokens_refreshed_total", integration="schwab", in_time="yes") == 1
+    assert seen("dashtam_refresh_lag_seconds_count", integration="schwab") == 1
+    assert seen("dashtam_sync_runs_total", integration="schwab", status="completed") == 1
+    assert seen("dashtam_sync_rows_total", integration="schwab", outcome="added") > 0
+    assert seen("dashtam_sync_run_seconds_count", integration="schwab") == 1
+    assert seen("dashtam_queue_delay_seconds_count", queue="refresh") == 1
+    assert seen("dashtam_queue_delay_seconds_count", queue="sync") == 1
+    assert seen("dashtam_task_failures_total", task="worker.tasks.accounts.sync_providers") == 0
+    for name in CALLS:
+        assert sum(sample.value for sample in seen.samples if sample.name == name) >= 3, name
+
+    worker.stop()
+    assert scrape()("dashtam_refresh_attempts_total", integration="schwab", outcome="refreshed") == 1
+
+
+def ended(seen: Scraped, task: str) -> bool:
+    return any(sample.name == "dashtam_task_seconds_count" and sample.labels["task"] == task for sample in seen.samples)
+
+
+def test_log_lines_name_task_provider_run_and_attempt(
+    linked: UUID, engine: Engine, start_worker: StartWorker, celery_application: Celery, tmp_path: Path
+) -> None:
+    worker = start_worker(DASHTAM_HOME=str(tmp_path))
+    task_id = celery_application.send_task("worker.tasks.accounts.sync_providers", args=[[str(linked)]]).id
+    wait_for(lambda: "sync_ended" in worker.logs(), seconds=20, what="the run to end")
+
+    lines: list[dict[str, Any]] = [json.loads(line) for line in worker.logs().splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line["event"] == "sync_ended"]
+    with engine.connect() as connection:
+        run_id = connection.execute(text("SELECT id FROM sync_runs")).scalar_one()
+    assert line["task_id"] == task_id
+    assert line["task"] == "worker.tasks.accounts.sync_providers"
+    assert line["provider_id"] == str(linked)
+    assert line["run_id"] == str(run_id)
+    assert line["attempt"] == 1
