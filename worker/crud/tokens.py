@@ -93,6 +93,7 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
         action: for the audit log.
         new_grant: the user has consented anew: the grant's clock, the status and the failures start afresh.
         sync_due_at: when given, the next sync.
+        lease_owner: in the journal, the lease that it was answered under.
     """
 
     provider_id: UUID
@@ -116,6 +117,7 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str | None = None
     flags: tuple[str, ...] = ()
     audit_id: UUID = msgspec.field(default_factory=new_id)
+    lease_owner: UUID | None = None
 
     def __repr__(self) -> str:
         """Ciphertexts stay out of logs too."""
@@ -154,7 +156,9 @@ _LEASE = text(
     WITH free AS MATERIALIZED (
         SELECT t.provider_id FROM provider_tokens t JOIN providers p ON p.id = t.provider_id
         WHERE t.provider_id = ANY (CAST(string_to_array(:ids, ',') AS uuid[]))
-            AND (t.lease_until IS NULL OR t.lease_until < clock_timestamp())
+            AND (
+                t.lease_until IS NULL OR t.lease_until < clock_timestamp() OR t.lease_owner = CAST(:held_by AS uuid)
+            )
             AND (p.status = 'active' OR NOT :active_only)
         FOR UPDATE OF t SKIP LOCKED
     )
@@ -286,13 +290,26 @@ _READ = text(
 
 
 def lease(
-    session: Session, *, ids: Iterable[UUID], owner: UUID, seconds: float, active_only: bool = True
+    session: Session,
+    *,
+    ids: Iterable[UUID],
+    owner: UUID,
+    seconds: float,
+    active_only: bool = True,
+    held_by: UUID | None = None,
 ) -> list[LeasedToken]:
     """Leases those tokens that nobody else has, for `seconds` by the database's clock.
 
-    A token that is leased, locked, missing, or (`active_only`) whose provider is not active is left out.
+    A token that is leased, locked, missing, or (`active_only`) whose provider is not active is left out. The lease of
+    `held_by` is taken over: its holder has nothing more to do.
     """
-    parameters = {"ids": _joined(ids), "owner": owner, "seconds": seconds, "active_only": active_only}
+    parameters = {
+        "ids": _joined(ids),
+        "owner": owner,
+        "seconds": seconds,
+        "active_only": active_only,
+        "held_by": held_by,
+    }
     return [LeasedToken(**row) for row in session.execute(_LEASE, parameters).mappings()]
 
 

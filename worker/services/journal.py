@@ -113,8 +113,14 @@ async def _drain(runtime: Runtime, token: NewToken) -> bool:
     owner, ids = uuid4(), [token.provider_id]
     if token.new_grant:
         return await _drain_grant(runtime, token, owner)
+    # Its own lease is over in all but time: whoever held it is the one that wrote this entry.
     leased = await runtime.db(
-        tokens.lease, ids=ids, owner=owner, seconds=runtime.settings.lease_seconds, active_only=False
+        tokens.lease,
+        ids=ids,
+        owner=owner,
+        seconds=runtime.settings.lease_seconds,
+        active_only=False,
+        held_by=token.lease_owner,
     )
     if leased and leased[0].generation == token.generation:
         try:

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+
+from tests.integration.tokens.conftest import Desk, MakeDesk
+from tests.support.databases import migrate
+from tests.support.environment import new_keys
+from tests.support.scripted import ScriptedIntegration, answer
+from worker.devstack import Devstack
+from worker.errors import ReauthRequired, Unavailable
+from worker.integrations.base import TokenAnswer
+from worker.runtime import Runtime
+from worker.services import connect, journal
+from worker.services.token_results import Outcome
+from worker.settings import Settings, load
+
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
+def _entry(desk: Desk) -> Any:
+    return desk.runtime.redis.hgetall(journal.REDIS_KEY)
+
+
+def _spool(desk: Desk) -> list[Path]:
+    return list((desk.runtime.settings.home / "spool").glob("*.json"))
+
+
+def _drain(desk: Desk) -> int:
+    return desk.runtime.run(journal.drain(desk.runtime))
+
+
+def _journal_one(desk: Desk, **values: Any) -> Any:
+    """A provider whose answer is in the journal since its lease was lost."""
+    id_ = desk.link(**values)
+
+    def lose_lease(token: str) -> TokenAnswer:
+        desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
+        return answer()
+
+    desk.schwab.script = [lose_lease]
+    assert desk.refresh(id_) == {id_: Outcome.JOURNALED}
+    desk.let_lease_end(id_)
+    return id_
+
+
+# Postgres really stopped
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devstack]:
+    """A Postgres of these tests' own, which they may stop."""
+    stack = Devstack(tmp_path_factory.mktemp("stack"), durable=False, environ={"REDIS_URL": NO_REDIS})
+    with stack.session(erase=True) as urls:
+        migrate(urls.database_url)
+        yield stack
+
+
+@pytest.fixture
+def fragile(
+    stack: Devstack, redis_url: str, settings: Settings, redis: Any, tmp_path: Path
+) -> Iterator[Callable[..., Desk]]:
+    """Desks on that Postgres; `redis=False` takes Redis away as well."""
+    made: list[Desk] = []
+
+    def make(*, redis: bool = True) -> Desk:
+        own = load(
+            Settings,
+            database_url=stack.up().database_url,
+            redis_url=redis_url if redis else NO_REDIS,
+            DASHTAM_HOME=str(tmp_path / "home"),
+        )
+        schwab = ScriptedIntegration()
+        engine = create_engine(own.database_url.get_secret_value(), pool_pre_ping=True)
+        made.append(Desk(Runtime(own, integrations={"schwab": schwab}), schwab, engine))
+        return made[-1]
+
+    yield make
+    stack.up()
+    for desk in made:
+        desk.runtime.close()
+        desk.engine.dispose()
+
+
+def _stop_postgres_during_the_call(desk: Desk, stack: Devstack) -> None:
+    def answer_as_postgres_goes(token: str) -> TokenAnswer:
+        stack.down()
+        return answer()
+
+    desk.schwab.script = [answer_as_postgres_goes]
+
+
+def test_answer_survives_in_redis_while_postgres_is_down(fragile: Callable[..., Desk], stack: Devstack) -> None:
+    desk = fragile()
+    id_ = desk.link()
+    _stop_postgres_during_the_call(desk, stack)
+
+    outcomes = desk.refresh(id_)
+    kept = _entry(desk)
+    stack.up()
+
+    assert outcomes == {id_: Outcome.JOURNALED}
+    assert len(kept) == 1
+    assert b"access-2" not in next(iter(kept.values()))
+    assert _drain(desk) == 1
+    assert desk.plain(id_, "refresh") == "refresh-2"
+    assert [row["status"] for row in desk.attempts(id_)] == ["done"]
+    assert desk.audit(id_) == ["token_refreshed"]
+    assert _entry(desk) == {}
+    assert desk.schwab.presented == ["refresh-1"]
+
+
+def test_answer_survives_on_disk_while_postgres_and_redis_are_down(
+    fragile: Callable[..., Desk], stack: Devstack
+) -> None:
+    desk = fragile(redis=False)
+    id_ = desk.link()
+    _stop_postgres_during_the_call(desk, stack)
+
+    outcomes = desk.refresh(id_)
+    files = _spool(desk)
+    stack.up()
+
+    assert outcomes == {id_: Outcome.JOURNALED}
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600]
+    assert stat.S_IMODE(files[0].parent.stat().st_mode) == 0o700
+    assert "access-2" not in files[0].read_text()
+    desk.let_lease_end(id_)
+    assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
+    assert desk.schwab.presented == ["refresh-1"]
+    assert desk.plain(id_, "refresh") == "refresh-2"
+    assert _spool(desk) == []
+
+
+def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
+    fragile: Callable[..., Desk], stack: Devstack
+) -> None:
+    desk = fragile()
+    user = desk.rows("INSERT INTO users (id) VALUES (gen_random_uuid()) RETURNING id")[0]["id"]
+    url = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+    callback = f"https://127.0.0.1?code=c&state={url.partition('state=')[2]}"
+    _stop_postgres_during_the_call(desk, stack)
+
+    with pytest.raises(Unavailable):
+        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    stack.up()
+
+    assert _drain(desk) == 1
+    provider = desk.rows("SELECT * FROM providers WHERE user_id = :user", user=user)[0]
+    assert provider["status"] == "active"
+    assert desk.plain(provider["id"], "refresh") == "refresh-2"
+
+
+# Draining
+
+
+def test_entry_is_applied_before_anything_else_touches_its_provider(desk: Desk) -> None:
+    id_ = _journal_one(desk)
+
+    outcomes = desk.refresh(id_, force=True)
+
+    assert outcomes == {id_: Outcome.REFRESHED}
+    assert desk.schwab.presented == ["refresh-1"]
+    assert desk.plain(id_, "refresh") == "refresh-2"
+    assert _entry(desk) == {}
+
+
+def test_older_entry_never_overwrites_a_newer_generation(desk: Desk) -> None:
+    id_ = _journal_one(desk)
+    newer = desk.runtime.encryption.seal("newer", provider_id=id_, kind="refresh", generation=2)
+    desk.rows("UPDATE provider_tokens SET generation = 2, refresh_token = :t WHERE provider_id = :id", id=id_, t=newer)
+
+    assert _drain(desk) == 0
+
+    assert desk.plain(id_, "refresh") == "newer"
+    assert _entry(desk) == {}
+
+
+def test_entry_waits_while_another_worker_holds_the_lease(desk: Desk) -> None:
+    id_ = _journal_one(desk)
+    desk.rows("UPDATE provider_tokens SET lease_until = now() + interval '1 minute'")
+
+    assert _drain(desk) == 0
+    assert len(_entry(desk)) == 1
+
+    desk.let_lease_end(id_)
+    assert _drain(desk) == 1
+
+
+def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
+    _journal_one(desk)
+    desk.rows("DELETE FROM providers")
+
+    assert _drain(desk) == 0
+    assert _entry(desk) == {}
+
+
+def test_entry_stays_until_its_commit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    _journal_one(desk)
+
+    async def gone(*_: object, **__: object) -> None:
+        raise Unavailable("Postgres: gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.runtime, "db", gone)
+        with pytest.raises(Unavailable):
+            _drain(desk)
+
+    assert len(_entry(desk)) == 1
+    assert _drain(desk) == 1
+
+
+def test_drained_rotation_revives_a_provider_given_up_as_lost(desk: Desk) -> None:
+    id_ = _journal_one(desk)
+    desk.rows("UPDATE providers SET status = 'needs_reauth', status_reason = 'lost_rotation', refresh_due_at = NULL")
+
+    assert _drain(desk) == 1
+
+    assert desk.provider(id_)["status"] == "active"
+    assert desk.provider(id_)["refresh_due_at"] is not None
+
+
+def test_drain_leaves_a_provider_that_is_dead_for_another_reason_dead(desk: Desk) -> None:
+    id_ = _journal_one(desk)
+    desk.rows("UPDATE providers SET status = 'needs_reauth', status_reason = 'invalid_grant'")
+
+    assert _drain(desk) == 1
+    assert desk.provider(id_)["status"] == "needs_reauth"
+
+
+def test_refused_retry_takes_the_first_answer_from_the_journal(desk: Desk) -> None:
+    id_ = desk.link()
+    desk.leave_behind(id_)
+
+    async def first_answer_arrives_late(token: str) -> TokenAnswer:
+        leased = desk.token(id_)
+        late = journal.NewToken(
+            provider_id=id_,
+            generation=1,
+            access_token=desk.runtime.encryption.seal("late", provider_id=id_, kind="access", generation=2),
+            refresh_token=desk.runtime.encryption.seal("late", provider_id=id_, kind="refresh", generation=2),
+            key_id=leased["key_id"],
+            issued_at=leased["issued_at"],
+        )
+        await journal.keep(desk.runtime, late)
+        raise ReauthRequired("invalid_grant")
+
+    desk.schwab.script = [first_answer_arrives_late]
+
+    outcomes = desk.refresh(id_)
+
+    assert outcomes == {id_: Outcome.REFRESHED}
+    assert desk.plain(id_, "refresh") == "late"
+    assert desk.provider(id_)["status"] == "active"
+
+
+def test_unknown_outcome_waits_while_the_journal_cannot_be_asked(make_desk: MakeDesk) -> None:
+    desk = make_desk(redis_url=NO_REDIS)
+    id_ = desk.link()
+    desk.leave_behind(id_)
+
+    outcomes = desk.refresh(id_)
+
+    assert outcomes == {id_: Outcome.DEFERRED}
+    assert desk.schwab.presented == []
+    assert desk.token(id_)["lease_owner"] is None
+
+
+def test_refresh_without_a_past_needs_no_redis(make_desk: MakeDesk) -> None:
+    desk = make_desk(redis_url=NO_REDIS)
+    id_ = desk.link()
+
+    assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
+
+
+def test_drain_without_redis_says_so(make_desk: MakeDesk) -> None:
+    desk = make_desk(redis_url=NO_REDIS)
+
+    with pytest.raises(Unavailable, match="journal"):
+        _drain(desk)
+
+
+def test_answer_that_nothing_can_keep_is_an_unknown_outcome(make_desk: MakeDesk, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the directory should be")
+    desk = make_desk(redis_url=NO_REDIS, DASHTAM_HOME=str(blocked))
+    id_ = desk.link()
+
+    def lose_lease(token: str) -> TokenAnswer:
+        desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
+        return answer()
+
+    desk.schwab.script = [lose_lease]
+
+    assert desk.refresh(id_) == {id_: Outcome.UNKNOWN}
+    assert [row["status"] for row in desk.attempts(id_)] == ["sent"]
+
+
+@pytest.mark.parametrize("damage", ["moved", "unreadable"])
+def test_entry_that_cannot_be_trusted_is_neither_applied_nor_lost(desk: Desk, damage: str) -> None:
+    id_ = _journal_one(desk)
+    field, raw = next(iter(_entry(desk).items()))
+    entry = (
+        b"{}"
+        if damage == "unreadable"
+        else raw.replace(b'"generation":1', b'"generation":1').replace(desk.token(id_)["key_id"].encode(), b"other-key")
+    )
+    desk.runtime.redis.hset(journal.REDIS_KEY, field, entry)
+
+    assert _drain(desk) == 0
+    assert desk.token(id_)["generation"] == 1
+    assert desk.token(id_)["lease_owner"] is None or damage == "unreadable"
+    assert _entry(desk) == {field: entry}
+
+
+def test_entry_written_by_a_key_that_is_away_holds_its_provider_back(make_desk: MakeDesk) -> None:
+    both = new_keys("k1", "k2")
+    desk = make_desk(encryption_keys=both)
+    id_ = _journal_one(desk)
+    field, raw = next(iter(_entry(desk).items()))
+    desk.runtime.redis.hset(journal.REDIS_KEY, field, raw.replace(b'"k1"', b'"k9"'))
+
+    outcomes = desk.refresh(id_)
+
+    assert outcomes == {id_: Outcome.FAILED}
+    assert len(desk.schwab.presented) == 1
+    assert len(_entry(desk)) == 1
+
+
+def test_spool_that_breaks_in_mid_write_leaves_nothing_half_done(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    desk = make_desk(redis_url=NO_REDIS, DASHTAM_HOME=str(tmp_path / "home"))
+    id_ = desk.link()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def lose_lease(token: str) -> TokenAnswer:
+        desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
+        monkeypatch.setattr(os, "fsync", full)
+        return answer()
+
+    desk.schwab.script = [lose_lease]
+
+    assert desk.refresh(id_) == {id_: Outcome.UNKNOWN}
+    assert list((tmp_path / "home" / "spool").iterdir()) == []
