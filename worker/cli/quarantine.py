@@ -13,7 +13,8 @@ from rich.markup import escape
 from worker.cli.lookup import parse_id, resolve
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
 from worker.cli.providers import operator
-from worker.crud import quarantine
+from worker.crud import quarantine, steering
+from worker.errors import Refused
 from worker.models import Quarantine
 from worker.runtime import get_runtime
 
@@ -81,6 +82,29 @@ def _show(data: dict[str, Any]) -> RenderableType:
     payload = msgspec.json.format(msgspec.json.encode(data["payload"]), indent=2).decode()
     rows = [(name.replace("_", " "), plain(data[name])) for name in _FIELDS if name != "payload"]
     return pairs([*rows, ("payload", escape(payload))])
+
+
+@app.command()
+def replay(entry: EntryId, as_json: AsJson = False) -> None:
+    """Fetch the entry's provider anew, from scratch; the entry closes by itself once its record can be stored.
+
+    What was kept is masked, so the record itself comes from the provider again. Worth it after its mapping was mended.
+
+    [bold]Example[/]
+
+    dashtam quarantine replay 0198c2f4-…
+    """
+    with get_runtime().transaction() as session:
+        found = quarantine.get_quarantine(session, entry_id=parse_id(entry, "quarantine"))
+        if found.resolved_at is not None:
+            raise Refused(f"it was settled before ({found.resolution}); nothing was sent")
+        provider_id = found.provider_id
+        steering.make_due(session, provider_id=provider_id, what="sync", at=datetime.now(UTC))
+    task_id = send(TASK, [str(provider_id)], trigger="manual", mode="full", force=True)
+    if as_json:
+        print_json({"id": entry, "provider_id": provider_id, "task_id": task_id})
+    else:
+        say(f"asked for a full sync of {provider_id}; `dashtam runs` shows what becomes of it")
 
 
 @app.command()

@@ -12,9 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
+from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
 from worker.devstack import Devstack
 
@@ -96,24 +98,38 @@ def test_a_newcomers_first_cycle_and_a_second_that_changes_nothing(start: Start,
     assert _processes(home) == []
 
 
-def test_a_killed_worker_is_started_again_and_the_cycle_completes(start: Start, home: Path, tmp_path: Path) -> None:
-    def worker() -> psutil.Process | None:
-        for process in _processes(home):
-            with suppress(psutil.Error):
-                if "sync@%h" in process.cmdline() and (process.parent() or process).pid == running.pid:
-                    return process
-        return None
-
+def test_a_worker_killed_in_the_middle_of_a_page_is_started_again_and_the_cycle_completes(
+    start: Start, home: Path, tmp_path: Path
+) -> None:
     running = start("--once", "--json")
-    victim = wait_for(worker, seconds=40, what="the sync worker")
-    wait_for(lambda: victim.children(), seconds=40, what="its pool")
-    victim.kill()
+    with _sandbox(home) as sandbox, sandbox.paused_in_mid_body(profile="plaid", path="/transactions/sync") as page:
+        wait_for(page.waiting, seconds=60, what="a sync in the middle of a page")
+        _sync_worker(home, running.pid).kill()
     _, errors = running.communicate(timeout=120)
 
     result = json.loads((tmp_path / "out").read_text())
     assert running.returncode == 0, errors.decode()
     assert result["restarts"] == {"worker-sync": 1}
     assert _processes(home) == []
+
+
+def _sandbox(home: Path) -> SandboxAdmin:
+    """The switches of a `dashtam run` that has just been started, as soon as there are any."""
+
+    def control() -> SandboxAdmin | None:
+        with suppress(OSError, KeyError, httpx.HTTPError):
+            variables = dict(line.split("=", 1) for line in (home / "run.env").read_text().splitlines())
+            url = variables["SCHWAB_BASE_URL"].removesuffix("/schwab")
+            httpx.get(f"{url}/admin/ready", trust_env=False)
+            return SandboxAdmin(url, variables["DASHTAM_SANDBOX_ADMIN_TOKEN"])
+        return None
+
+    return wait_for(control, seconds=60, what="the sandbox")
+
+
+def _sync_worker(home: Path, supervisor: int) -> psutil.Process:
+    (worker,) = [p for p in _processes(home) if p.ppid() == supervisor and "sync@%h" in p.cmdline()]
+    return worker
 
 
 def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:

@@ -222,6 +222,21 @@ def test_quarantine_is_listed_shown_and_dismissed(dashtam: Dashtam, provider: Pr
     assert len(json_of(dashtam("quarantine", "list", "--all", "--json"))) == 1
 
 
+def test_replaying_a_quarantined_record_fetches_its_provider_from_scratch(
+    dashtam: Dashtam, provider: Provider, rows: Session, runtime: Runtime
+) -> None:
+    entry = Quarantine(provider_id=provider.id, kind="transaction", reason="bad_date", fingerprint=b"x")
+    rows.add(entry)
+    rows.commit()
+
+    assert dashtam("quarantine", "replay", str(entry.id)).exit_code == 0
+    message = msgspec.json.decode(runtime.redis.lindex("sync", 0))
+    assert message["headers"]["kwargsrepr"] == "{'trigger': 'manual', 'mode': 'full', 'force': True}"
+
+    dashtam("quarantine", "dismiss", str(entry.id))
+    assert dashtam("quarantine", "replay", str(entry.id)).exit_code == 3
+
+
 def test_failures_are_listed_shown_and_sent_again_once(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     failure = TaskFailure(
         task_id="t-1",

@@ -110,9 +110,9 @@ def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
         "HTTP_TOTAL_SECONDS": "6",
         "LEASE_SECONDS": str(max(8, min(20, access_seconds))),
         "RUN_DEAD_SECONDS": "8",
-        "VISIBILITY_TIMEOUT": "60",
-        "TASK_TIME_LIMIT": "50",
-        "TASK_SOFT_TIME_LIMIT": "45",
+        "VISIBILITY_TIMEOUT": "20",
+        "TASK_TIME_LIMIT": "15",
+        "TASK_SOFT_TIME_LIMIT": "12",
         "SOFT_SHUTDOWN_SECONDS": "3",
     }
 
