@@ -51,11 +51,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_pool_limit": 4,
-        "result_backend": redis_url,
-        "redis_backend_use_ssl": tls,
-        "redis_backend_health_check_interval": 10,
-        "redis_socket_timeout": 30,
-        "result_expires": 3600,
+        # No results: outcomes are in Postgres. And a worker whose Redis dies with tasks in flight stores their state
+        # there before it reconnects, ignored results or not, and ends when it cannot.
+        "result_backend": None,
         "task_ignore_result": True,
         "task_store_errors_even_if_ignored": False,
         "task_serializer": "json",
@@ -64,7 +62,6 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_failure_or_timeout": True,
-        "task_track_started": True,
         "task_send_sent_event": True,
         "task_default_queue": "upkeep",
         "task_create_missing_queues": True,

@@ -1,6 +1,7 @@
 """pytest-celery's fixtures, answered by local processes, and the session's workers.
 
-`celery_setup` has the session's Redis as broker and backend and one session worker that serves all queues.
+`celery_setup` has the session's Redis as broker, no result backend because the application keeps no results, and one
+session worker that serves all queues.
 `start_worker` starts workers for one test alone, which may be killed.
 """
 
@@ -18,7 +19,7 @@ from kombu import pools
 from pytest_celery import CeleryTestSetup
 from sqlalchemy import Engine
 
-from tests.support.nodes import Backend, Broker, RedisNode, Setup, Worker, WorkerNode
+from tests.support.nodes import Broker, RedisNode, Setup, Worker, WorkerNode
 from tests.support.sandbox import SandboxAdmin
 from worker.devstack.tether import Tether
 from worker.settings import Settings
@@ -48,8 +49,8 @@ def celery_application(settings: Settings) -> Iterator[Celery]:
     from worker.app import app
 
     url = settings.redis_url.get_secret_value()
-    before = {name: app.conf[name] for name in ("broker_url", "result_backend", "task_always_eager")}
-    _reconnect(app, broker_url=url, result_backend=url, task_always_eager=False)
+    before = {name: app.conf[name] for name in ("broker_url", "task_always_eager")}
+    _reconnect(app, broker_url=url, task_always_eager=False)
     yield app
     _reconnect(app, **before)
 
@@ -58,8 +59,7 @@ def _reconnect(app: Celery, **config: Any) -> None:
     """Changes the configuration and forgets every connection made under the old one."""
     app.conf.update(config)
     pools.reset()
-    app._pool = app.amqp._producer_pool = app._backend_cache = None
-    app._local.__dict__.pop("backend", None)
+    app._pool = app.amqp._producer_pool = None
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def celery_broker(redis: redis_client.Redis, redis_url: str) -> Broker:
 
 
 @pytest.fixture
-def celery_backend(redis: redis_client.Redis, redis_url: str) -> Backend:
-    return Backend(RedisNode(redis_url))
+def celery_backend_cluster() -> None:
+    """The plugin's way to say that there is none."""
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import celery
 import redis
-from pytest_celery import CeleryTestBackend, CeleryTestBroker, CeleryTestContainer, CeleryTestSetup, CeleryTestWorker
+from pytest_celery import CeleryTestBroker, CeleryTestContainer, CeleryTestSetup, CeleryTestWorker
 
 from tests.support.processes import LocalProcess
 from worker.devstack.tether import Tether
@@ -164,13 +164,6 @@ class WorkerNode(LocalContainer):
 
 class Broker(CeleryTestBroker):  # type: ignore[misc, unused-ignore]
     """The session's Redis as broker."""
-
-    def teardown(self) -> None:
-        """Belongs to the session."""
-
-
-class Backend(CeleryTestBackend):  # type: ignore[misc, unused-ignore]
-    """The session's Redis as result backend."""
 
     def teardown(self) -> None:
         """Belongs to the session."""

@@ -7,6 +7,7 @@ import ssl
 from typing import Any
 
 import pytest
+from celery.backends.base import DisabledBackend
 
 from worker.app import app, celery_settings
 from worker.settings import get_settings
@@ -58,6 +59,11 @@ def test_tasks_have_the_common_policy_and_the_queue_of_their_kind() -> None:
         assert app.amqp.router.route({}, name)["queue"].name == queues[name.split(".")[2]]
 
 
+def test_no_results_are_kept_in_redis() -> None:
+    """A worker that cannot write the state of its tasks to a dead Redis ends."""
+    assert isinstance(app.backend, DisabledBackend)
+
+
 def test_messages_need_no_binding_in_redis() -> None:
     """An emptied Redis has forgotten all bindings; a message to the anonymous exchange finds its queue by name."""
     for queue in app.amqp.queues.values():
@@ -69,7 +75,7 @@ def test_tls_checks_the_broker_s_certificate(monkeypatch: pytest.MonkeyPatch) ->
 
     config = celery_settings(get_settings())
 
-    assert config["broker_use_ssl"] == config["redis_backend_use_ssl"] == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    assert config["broker_use_ssl"] == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
 def test_plain_redis_asks_for_no_tls(config: dict[str, Any]) -> None:
