@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from worker.cli import migrate
 from worker.cli.send import impatient_redis, ping_workers
 from worker.cli.status import QUEUES
-from worker.crud import health, heartbeats
+from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError
 from worker.runtime import Runtime, get_runtime
 from worker.services import keys
@@ -64,7 +63,7 @@ def _postgres(runtime: Runtime) -> Finding:
 
 def _schema(runtime: Runtime) -> Finding:
     with runtime.transaction() as session:
-        now, wanted = migrate.versions(session.connection())
+        now, wanted = schema.versions(session)
     if now == wanted:
         return Finding("schema", True, f"at {now}")
     return Finding("schema", False, f"at {now or 'nothing'}, this code wants {wanted}", "run: dashtam migrate")

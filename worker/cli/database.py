@@ -8,14 +8,10 @@ from typing import Annotated
 
 import msgspec
 import typer
-from sqlalchemy.exc import ProgrammingError
 
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, pairs, show
-from worker.crud.database import make_engine, transaction
-from worker.crud.roles import create_roles
-from worker.errors import Refused
-from worker.settings import DatabaseSettings, load
+from worker.crud import schema
 
 app = typer.Typer(help="Prepare the database.", no_args_is_help=True)
 
@@ -44,18 +40,7 @@ def roles(
 
     dashtam database roles --passwords < passwords.json
     """
-    settings = load(DatabaseSettings)
-    url = (settings.migrate_database_url or settings.database_url).get_secret_value()
-    given = _passwords() if passwords else None
-    engine = make_engine(url, connections=1)
-    try:
-        with transaction(engine) as session:
-            made = create_roles(session, passwords=given, prefix=prefix)
-    except ProgrammingError as error:
-        name = type(error.orig).__name__
-        raise Refused(f"the role of this address may not do that ({name}); nothing was changed") from error
-    finally:
-        engine.dispose()
+    made = schema.create_roles(passwords=_passwords() if passwords else None, prefix=prefix)
     show(asdict(made), as_json=as_json, render=lambda names: pairs(list(names.items())))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from sqlalchemy.orm import Session
 
 from worker.cli.exits import UsageProblem
 from worker.crud import overview
 from worker.crud.overview import ProviderRow
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 ProviderArgument = Annotated[
     str, typer.Argument(metavar="PROVIDER", help="Id, unique beginning of one, or unique alias.", show_default=False)

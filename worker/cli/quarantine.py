@@ -13,6 +13,8 @@ from rich.markup import escape
 from worker.cli.lookup import parse_id, resolve
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
 from worker.cli.providers import operator
+from worker.cli.send import send
+from worker.cli.sync import TASK
 from worker.crud import quarantine, steering
 from worker.errors import Refused
 from worker.models import Quarantine

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 from rich.markup import escape
-from sqlalchemy.orm import Session
 
 from worker.cli.exits import UsageProblem
 from worker.cli.lookup import resolve
@@ -22,6 +21,9 @@ from worker.crud.overview import ProviderRow
 from worker.errors import Refused, Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime, get_runtime
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 TASK = "worker.tasks.accounts.sync_providers"
 

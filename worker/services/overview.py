@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING
 
 from worker.crud import heartbeats, history, integration_states, overview
 from worker.crud.history import Attempt, Run
 from worker.crud.overview import ProviderRow, TokenFacts
 from worker.models import IntegrationState
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 BEAT_LATE = timedelta(seconds=90)
 

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from worker.cli.exits import ExitCode, UsageProblem
-from worker.cli.migrate import upgrade
 from worker.cli.output import AsJson, console, show
 from worker.cli.run import environment, report
 from worker.cli.run.cycle import started
+from worker.crud import schema
 from worker.devstack import Devstack, default_home
 
 _ONCE_ACCESS_SECONDS = 12
@@ -47,7 +47,7 @@ def run(
     stack = Devstack(home, durable=True, say=lambda sentence: notes.print(sentence, markup=False))
     with environment.only_one(home), stack.session() as urls:
         demonstration = environment.prepare(home, urls, access_seconds=access, once=once)
-        upgrade()
+        schema.upgrade()
         with started(demonstration, access_seconds=access, live=not once, console=notes) as cycle:
             if not once:
                 cycle.watch(console)
