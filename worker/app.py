@@ -17,7 +17,7 @@ import click
 from celery import Celery, Task, signals
 
 from schedules import beat_schedule
-from worker import metric_files, metrics
+from worker import metric_files, metrics, tracing
 from worker.log import configure_logging
 from worker.runtime import close_runtime, forget_runtime
 from worker.settings import Settings, get_settings
@@ -34,19 +34,25 @@ if billiard.common.REMAP_SIGTERM is None:
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration out of ours."""
-    redis_url = settings.redis_url.get_secret_value()
-    tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if redis_url.startswith("rediss://") else None
-    transport = {
-        "visibility_timeout": settings.visibility_timeout,
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-        "global_keyprefix": "",
-    }
+    broker_url = (settings.broker_url or settings.redis_url).get_secret_value()
+    tls = {"rediss": {"ssl_cert_reqs": ssl.CERT_REQUIRED}, "amqps": {"cert_reqs": ssl.CERT_REQUIRED}}
+    # RabbitMQ hands a message to another worker when its holder's connection ends, and knows no such options.
+    transport = (
+        {}
+        if settings.broker_url
+        else {
+            "visibility_timeout": settings.visibility_timeout,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "global_keyprefix": "",
+        }
+    )
     return {
-        "broker_url": redis_url,
-        "broker_use_ssl": tls,
+        "broker_url": broker_url,
+        "broker_use_ssl": tls.get(broker_url.partition("://")[0]),
+        "broker_heartbeat": 30,
         "broker_transport_options": transport,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -131,11 +137,13 @@ def _after_fork(**_: Any) -> None:
     forget_runtime()
     # This process may follow one that has ended.
     metric_files.fold_dead(metric_files.directory(get_settings().home))
+    tracing.begin(get_settings())
 
 
 @signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _before_exit(**_: Any) -> None:
     close_runtime()
+    tracing.end()
 
 
 @signals.before_task_publish.connect  # type: ignore[untyped-decorator, unused-ignore]

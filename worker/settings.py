@@ -152,6 +152,9 @@ class Settings(DatabaseSettings):
     home: Path = Field(default=Path(".dashtam"), validation_alias="DASHTAM_HOME")
 
     redis_url: SecretStr
+    """Quotas, the journal and, unless `broker_url` says otherwise, the queues."""
+    broker_url: SecretStr | None = None
+    """Another broker for the queues: amqp:// or amqps://."""
     encryption_keys: SecretStr
     """`id:key` pairs, comma-separated, the one to write with first; keys as `dashtam keys generate` prints them."""
 
@@ -246,6 +249,8 @@ class Settings(DatabaseSettings):
     exporter_address: str = "127.0.0.1"
     exporter_port: int = Field(default=9540, ge=0, le=65535)
     """Where `/metrics` listens."""
+    otel_exporter_otlp_endpoint: str = ""
+    """Where traces are sent to, over HTTP; nowhere when empty."""
 
     database_threads: PositiveInt = 4
     """Threads, each with a connection, that run the database steps of one worker process."""
@@ -258,6 +263,17 @@ class Settings(DatabaseSettings):
     def _redis(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
+        if not is_readable(value.get_secret_value()):
+            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        return value
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        if not value.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("must begin with amqp:// or amqps://; a Redis is REDIS_URL's")
         if not is_readable(value.get_secret_value()):
             raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
         return value
@@ -293,6 +309,9 @@ class Settings(DatabaseSettings):
             raise ValueError("DATABASE_URL: without TLS off loopback; add sslmode=verify-full")
         if not is_loopback(redis) and not redis_has_tls(redis):
             raise ValueError("REDIS_URL: without verified TLS off loopback; use rediss:// and leave ssl_cert_reqs out")
+        broker = self.broker_url.get_secret_value() if self.broker_url else ""
+        if broker.startswith("amqp://") and not is_loopback(broker):
+            raise ValueError("BROKER_URL: without TLS off loopback; use amqps://")
         return self
 
     @model_validator(mode="after")

