@@ -113,6 +113,7 @@ def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
         "VISIBILITY_TIMEOUT": "20",
         "TASK_TIME_LIMIT": "15",
         "TASK_SOFT_TIME_LIMIT": "12",
+        "SYNC_BUDGET_SECONDS": "8",
         "SOFT_SHUTDOWN_SECONDS": "3",
     }
 
