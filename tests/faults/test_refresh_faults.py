@@ -1,0 +1,200 @@
+"""A refresh is disturbed between any two of its steps; what the provider rotated must not be lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.faults_world import (
+    LEASE_SECONDS,
+    World,
+    go_on,
+    kill,
+    kill_all,
+    kill_children,
+    stop,
+    wait_until_stopped,
+)
+from tests.support.waiting import wait_for
+
+
+def test_story_without_a_fault_presents_every_token_once(world: World) -> None:
+    world.moves_on()
+    world.settle()
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_workers_killed_before_the_provider_rotates(world: World) -> None:
+    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        kill_all(world)
+    world.recovers("workers killed before the provider rotated")
+
+    assert [status for status, _ in world.attempts("schwab-1")] == ["unknown", "done"]
+    world.assert_nothing_was_lost()
+
+
+def test_workers_killed_after_the_provider_rotated(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        kill_all(world)
+    world.recovers("workers killed after the provider rotated")
+
+    assert [status for status, _ in world.attempts("schwab-1")] == ["unknown", "done"]
+    world.assert_nothing_was_lost()
+
+
+def test_workers_killed_after_a_strict_provider_rotated_cost_that_login_alone(world: World) -> None:
+    world.sandbox.set_policy("schwab", reuse="strict")
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        kill_all(world)
+    world.recovers("workers killed after a strict provider rotated", lost=("schwab-1",))
+
+    assert world.status("schwab-1") == ("needs_reauth", "lost_rotation")
+    world.assert_nothing_was_lost(lost=("schwab-1",))
+
+
+@pytest.mark.parametrize("place", ["before_send", "after_answer", "before_commit"])
+def test_worker_dies_at_a_failpoint(world: World, place: str) -> None:
+    doomed = world.only_worker(FAILPOINTS=f"{place}=kill")
+    world.moves_on()
+    doomed.process.wait_for_log("signal 9", seconds=20)
+    kill(doomed)
+    world.recovers(f"worker died at {place}")
+
+    world.assert_nothing_was_lost(presented=1 if place == "before_send" else 2)
+
+
+def test_worker_dies_between_commit_and_acknowledgement(world: World) -> None:
+    doomed = world.only_worker(FAILPOINTS="after_commit=kill")
+    before = world.generation("schwab-1")
+    world.hours_pass("schwab-1")
+    doomed.process.wait_for_log("signal 9", seconds=20)
+    kill(doomed)
+    world.recovers("worker died between commit and acknowledgement")
+
+    assert world.generation("schwab-1") == before + 1
+    assert world.attempts("schwab-1") == [("done", None)]
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_pool_processes_killed_while_a_refresh_is_in_flight(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-2") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        kill_children(world)
+    world.recovers("pool processes killed")
+
+    world.assert_nothing_was_lost()
+
+
+def test_pool_process_that_dies_every_time_harms_nothing_for_good(world: World) -> None:
+    doomed = world.only_worker(FAILPOINTS="before_send=kill")
+    world.hours_pass("schwab-1")
+    wait_for(lambda: doomed.logs().count("signal 9") > 1, what="the second death", seconds=30)
+    assert doomed.process.running
+    kill(doomed)
+    world.recovers("a pool process that died every time")
+
+    world.assert_nothing_was_lost()
+
+
+def test_worker_stopped_beyond_its_lease_is_fenced_off_when_it_goes_on(world: World) -> None:
+    sleeper = world.only_worker()
+    before = world.generation("schwab-1")
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        stop(sleeper)
+    world.workers_of_the_session(spare=False)
+    wait_for(lambda: world.generation("schwab-1") == before + 1, what="another worker's refresh", seconds=20)
+    go_on(sleeper)
+    sleeper.process.wait_for_log("refresh_batch")
+    world.recovers("worker stopped beyond its lease")
+
+    assert world.generation("schwab-1") == before + 1
+    assert world.servers.redis.hlen("dashtam:journal") == 0
+    world.assert_nothing_was_lost()
+
+
+def test_lease_is_longer_than_a_call_may_take(world: World) -> None:
+    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        wait_for(lambda: barrier.waiting() == 0, what="the call's deadline", seconds=LEASE_SECONDS)
+
+    world.settle()
+    world.assert_nothing_was_lost()
+
+
+def test_postgres_down_between_rotation_and_commit(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        with world.servers.postgres_down():
+            barrier.release()
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
+    world.recovers("Postgres down between rotation and commit")
+
+    assert world.attempts("schwab-1") == [("done", None)]
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_postgres_and_redis_down_between_rotation_and_commit(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        with world.servers.postgres_down(), world.servers.redis_down():
+            barrier.release()
+            wait_for(world.spooled, what="the answer on the disk")
+    world.recovers("Postgres and Redis down between rotation and commit")
+
+    assert world.spooled() == []
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_backends_terminated_while_a_refresh_is_in_flight(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        assert world.servers.terminate_backends() > 0
+    world.recovers("database connections terminated")
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_backend_of_the_lock_holder_terminated_before_it_commits(world: World) -> None:
+    holder = world.only_worker(FAILPOINTS="before_commit=stop")
+    world.hours_pass("schwab-1")
+    wait_until_stopped(holder)
+    world.servers.terminate_backends()
+    go_on(holder)
+    holder.process.wait_for_log("token_journaled")
+    kill(holder)
+    world.recovers("lock holder's connection terminated")
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_connection_cut_in_mid_answer_after_rotation(world: World) -> None:
+    world.sandbox.inject("cut", kind="refresh", login="schwab-1")
+    world.moves_on()
+    world.settle()
+
+    assert [status for status, _ in world.attempts("schwab-1")] == ["unknown", "done"]
+    world.assert_nothing_was_lost()
+
+
+def test_every_answer_cut_and_no_grace_ends_in_reauthorisation_after_one_retry(world: World) -> None:
+    world.sandbox.set_policy("schwab", reuse="strict")
+    world.sandbox.inject("cut", kind="refresh", login="schwab-1")
+    world.moves_on()
+    world.settle(lost=("schwab-1",))
+
+    assert world.status("schwab-1") == ("needs_reauth", "lost_rotation")
+    assert len(world.attempts("schwab-1")) == 2
+    world.assert_nothing_was_lost(lost=("schwab-1",))

@@ -1,0 +1,165 @@
+"""A private Postgres and Redis that tests may kill, starve and cut off."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from redis import Redis
+from sqlalchemy import Engine, NullPool, create_engine, text
+
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_for
+from worker.devstack import Devstack, Urls
+from worker.devstack.processes import identity
+
+# What was committed outlives a killed server without fsync too; only a dead machine loses it.
+_POSTGRES = {"fsync": "off", "full_page_writes": "off", "max_connections": "60"}
+
+
+class Servers:
+    """The two servers, and a proxy before each, through which the worker's processes reach them.
+
+    Attributes:
+        engine: straight to Postgres, with a new connection each time.
+        redis: straight to Redis.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._devstack = Devstack(home, durable=True, environ={}, postgres_settings=_POSTGRES)
+        self._urls: Urls
+        self.engine: Engine
+        self.redis: Redis
+        self.postgres_network = Proxy(lambda: self._port("postgres"))
+        self.redis_network = Proxy(lambda: self._port("redis"))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """The servers for as long as the block lasts."""
+        with self._devstack.session(erase=True) as urls:
+            self._connect(urls)
+            self.postgres_network.start()
+            self.redis_network.start()
+            try:
+                yield
+            finally:
+                self.redis_network.stop()
+                self.postgres_network.stop()
+                self.redis.close()
+
+    def start(self) -> None:
+        """Starts what is down."""
+        self._connect(self._devstack.up())
+
+    def _connect(self, urls: Urls) -> None:
+        self._urls = urls
+        self.engine = create_engine(urls.database_url, poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
+        self.redis = Redis.from_url(urls.redis_url, decode_responses=True)
+
+    def addresses(self) -> dict[str, str]:
+        """Of the proxies, as the worker's settings want them."""
+        return {
+            "DATABASE_URL": _at(self._urls.database_url, self.postgres_network.port),
+            "REDIS_URL": _at(self._urls.redis_url, self.redis_network.port),
+        }
+
+    # Postgres
+
+    def kill_postgres(self) -> None:
+        """Immediate shutdown, as `pg_ctl stop -m immediate`: nothing is written any more."""
+        self._end("postgres", signal.SIGQUIT)
+
+    @contextmanager
+    def postgres_down(self) -> Iterator[None]:
+        """Killed at the beginning of the block, started at its end."""
+        self.kill_postgres()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def terminate_backends(self) -> int:
+        """Ends every connection of the worker's processes; returns how many there were."""
+        sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'dashtam'"
+        with self.engine.connect() as connection:
+            return int(connection.execute(text(sql)).scalar_one())
+
+    @contextmanager
+    def all_connections_taken(self) -> Iterator[None]:
+        """Nobody but a superuser gets another connection; the worker's own are ended, so that it needs one."""
+        taken = []
+        try:
+            while True:
+                try:
+                    taken.append(self.engine.connect())
+                except Exception:  # the server's refusal: all are taken
+                    break
+                if len(taken) == 3:
+                    self.terminate_backends()
+            yield
+        finally:
+            for connection in taken:
+                connection.close()
+
+    # Redis
+
+    def kill_redis(self) -> None:
+        self._end("redis", signal.SIGKILL)
+
+    @contextmanager
+    def redis_down(self) -> Iterator[None]:
+        """Killed at the beginning of the block, started at its end with what its append-only file has."""
+        self.kill_redis()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def empty_redis(self) -> None:
+        """FLUSHALL, behind the worker's back."""
+        self.redis.flushall()
+
+    @contextmanager
+    def redis_stopped(self) -> Iterator[None]:
+        """SIGSTOP: it neither answers nor refuses."""
+        pid = self._pid("redis")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def redis_full(self) -> Iterator[None]:
+        """Out of memory: it reads, and refuses to write."""
+        self.redis.config_set("maxmemory", "1")
+        try:
+            yield
+        finally:
+            self.redis.config_set("maxmemory", "0")
+
+    # Processes
+
+    def _end(self, name: str, number: signal.Signals) -> None:
+        pid = self._pid(name)
+        known = identity(pid)
+        os.kill(pid, number)
+        wait_for(lambda: identity(pid) != known, what=f"the end of {name}")
+
+    def _pid(self, name: str) -> int:
+        pid = next(server.pid for server in self._devstack.status() if server.name == name)
+        assert pid is not None, f"{name} is down"
+        return pid
+
+    def _port(self, name: str) -> int:
+        return next(server.port or 1 for server in self._devstack.status() if server.name == name)
+
+
+def _at(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition(":")[0]
+    return parts._replace(netloc=f"{netloc}:{port}").geturl()

@@ -1,0 +1,495 @@
+"""The whole system under test: servers that may be killed, workers, beat and the sandbox; and a story to disturb.
+
+The story is always the same: logins are linked and synced (`begin`), then the books move and hours pass (`moves_on`),
+so that everything falls due again. A fault strikes while that is worked off. Afterwards (`assert_nothing_was_lost`)
+the books move once more, everything settles, and the tables must equal those of the same story without the fault.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from tests.factories import make_linked_provider, make_user
+from tests.support import databases
+from tests.support.faults_servers import Servers
+from tests.support.faults_tables import Tables, book_differences, differences, live, read_tables, without
+from tests.support.nodes import WorkerNode
+from tests.support.processes import LocalProcess
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from tests.support.waiting import wait_for
+from worker.devstack.tether import Tether
+from worker.services.encryption import EncryptionService
+
+QUEUES = "refresh,sync,upkeep"
+SECONDS_PER_TICK = 0.3
+VISIBILITY_TIMEOUT = 12
+LEASE_SECONDS = 4.0
+
+# As in production, only faster: every fault takes seconds.
+PACE = {
+    "TICK_SCALE": str(SECONDS_PER_TICK / 15),
+    "CLAIM_SECONDS": "3",
+    "HTTP_TOTAL_SECONDS": "3",
+    "LEASE_SECONDS": str(LEASE_SECONDS),
+    "RUN_DEAD_SECONDS": "4",
+    "SYNC_MIN_INTERVAL": "0",
+    "SYNC_BACKFILL_DAYS": "80",
+    "VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
+    "TASK_TIME_LIMIT": "11",
+    "TASK_SOFT_TIME_LIMIT": "10",
+    "SOFT_SHUTDOWN_SECONDS": "1",
+    "BREAKER_SECONDS": "1",
+    "BREAKER_MAX_SECONDS": "2",
+    "DATABASE_THREADS": "3",
+    "QUOTA_SCALE": "1000",
+}
+_BACKOFF_FROM_S = 11
+"""A due time farther away than any claim is a wait before a retry."""
+
+SCHWAB, PLAID = ("schwab-1", "schwab-2", "schwab-3"), ("plaid-1", "plaid-2")
+LOGINS = SCHWAB + PLAID
+_BOOKS = {"transactions": 40, "history_days": 60}
+
+_references: dict[tuple[object, ...], Tables] = {}
+
+
+class World:
+    """See the module. Make it with `World.session`."""
+
+    def __init__(self, servers: Servers, sandbox: SandboxAdmin, environment: dict[str, str], log: Path) -> None:
+        self.servers = servers
+        self.sandbox = sandbox
+        self.environment = environment
+        self.encryption = EncryptionService(os.environ["ENCRYPTION_KEYS"])
+        self.ids: dict[str, UUID] = {}
+        self.workers: list[WorkerNode] = []
+        self.beat: LocalProcess
+        self._log = log
+        self._tether = Tether(log / "tether.log", grace_s=1)
+        self._spare: list[WorkerNode | LocalProcess] = []
+        self._since: datetime
+        self._due: set[str] = set()
+        self.times: list[tuple[str, float]] = []
+        self._rounds = 0
+        self._numbers = 0
+
+    @classmethod
+    @contextmanager
+    def session(cls, home: Path) -> Iterator[World]:
+        """Everything up and linked to nothing, until the block ends."""
+        with ExitStack() as stack:
+            servers = Servers(home / "servers")
+            stack.enter_context(servers.session())
+            databases.migrate(servers.engine.url.render_as_string(hide_password=False))
+            process = stack.enter_context(SandboxProcess("--schwab", "0", "--plaid", "0"))
+            environment = {
+                **servers.addresses(),
+                **PACE,
+                "DASHTAM_HOME": str(home / "dashtam"),
+                "SCHWAB_BASE_URL": process.schwab_url,
+                "SCHWAB_APP_KEY": "sandbox-app",
+                "SCHWAB_APP_SECRET": "sandbox-secret",
+                "SCHWAB_REDIRECT_URI": "https://127.0.0.1",
+                "PLAID_BASE_URL": process.plaid_url,
+                "PLAID_CLIENT_ID": "sandbox-client",
+                "PLAID_SECRET": "sandbox-secret",
+            }
+            world = cls(servers, stack.enter_context(process.admin()), environment, home)
+            stack.callback(world.close)
+            yield world
+
+    def close(self) -> None:
+        for process in [*self._spare, *self.workers, *([self.beat] if hasattr(self, "beat") else [])]:
+            _stop(process)
+        self._tether.release()
+
+    # Processes
+
+    def start_worker(self, *, queues: str = QUEUES, processes: int = 2, wait: bool = True, **env: str) -> WorkerNode:
+        """One more worker, for this test alone: `start_worker(FAILPOINTS="after_answer=kill")`."""
+        worker = self._worker(f"own{self._number()}", queues, processes, env)
+        self._spare.append(worker)
+        worker.start()
+        if wait:
+            worker.ready()
+        return worker
+
+    def start_beat(self, *argv: str, **env: str) -> LocalProcess:
+        """One more beat, for this test alone."""
+        beat = self._beat(f"beat{self._number()}", env, argv)
+        self._spare.append(beat)
+        beat.start()
+        return beat
+
+    def workers_of_the_session(self, *, spare: bool = True) -> None:
+        """Two workers and beat, whatever was left of them; `spare` ends all others."""
+        if spare:
+            for process in self._spare:
+                _stop(process)
+            self._spare.clear()
+        if not self.workers:
+            self.workers = [self._worker(name, QUEUES, 2, {}) for name in ("one", "two")]
+            self.beat = self._beat("beat", {}, ())
+        down = [worker for worker in self.workers if not worker.process.running]
+        for worker in down:
+            worker.start()
+        if not self.beat.running:
+            self.beat.start()
+        for worker in down:
+            worker.ready()
+
+    def only_worker(self, **env: str) -> WorkerNode:
+        """Ends all workers but a new one with these variables."""
+        worker = self.start_worker(wait=False, **env)
+        for other in self.workers:
+            kill(other)
+        worker.ready()
+        return worker
+
+    def _worker(self, name: str, queues: str, processes: int, env: dict[str, str]) -> WorkerNode:
+        return WorkerNode(
+            name,
+            queues=queues,
+            log=self._log / f"worker-{name}.log",
+            env=self.environment | env,
+            tether=self._tether,
+            processes=processes,
+            options=("--without-heartbeat",),
+        )
+
+    def _beat(self, name: str, env: dict[str, str], argv: tuple[str, ...]) -> LocalProcess:
+        command = argv or (sys.executable, "-m", "celery", "-A", "worker.app", "beat", "--loglevel", "INFO")
+        log = self._log / f"{name}.log"
+        return LocalProcess(name, [*command, "--pidfile="], log=log, env=self.environment | env, tether=self._tether)
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def logs(self) -> str:
+        """The ends of all logs, for the report of a failed test."""
+        processes = [*self._spare, *self.workers, *([self.beat] if hasattr(self, "beat") else [])]
+        return "\n".join(f"--- {process.name}\n{_told(process.logs())}" for process in processes)
+
+    # The story
+
+    def begin(self, seed: int = 1, **policy: Any) -> None:
+        """Everything as new: two workers and beat, linked logins, each synced once. `policy` is Schwab's."""
+        self.servers.start()
+        self.servers.redis.config_set("maxmemory", "0")
+        self.sandbox.reset(seed)
+        self.workers_of_the_session()
+        self._forget_all()
+        self.sandbox.create_logins("schwab", len(SCHWAB), **_BOOKS)
+        self.sandbox.create_logins("plaid", len(PLAID), **_BOOKS)
+        self.sandbox.set_policy("schwab", **({"rotation": "rotate", "reuse": "grace"} | policy))
+        self._rounds = 0
+        self._seed = seed
+        self.link(*LOGINS)
+        self.settle()
+
+    def link(self, *logins: str) -> None:
+        """Links logins of the sandbox; their alias is the login's name."""
+        self._since = self.now()
+        self._due = set(logins)
+        with Session(self.servers.engine, expire_on_commit=False) as session, session.begin():
+            user = make_user(session)
+            for minted in self.sandbox.mint(*logins):
+                provider = make_linked_provider(
+                    session,
+                    self.encryption,
+                    user=user,
+                    provider_key=minted.login.partition("-")[0],
+                    alias=minted.login,
+                    access_token=minted.access_token,
+                    refresh_token=minted.refresh_token,
+                    lifetime=timedelta(seconds=minted.expires_in) if minted.expires_in else None,
+                    refresh_due_at=None
+                    if minted.expires_in is None
+                    else datetime.now(UTC) + timedelta(seconds=minted.expires_in * 0.7),
+                )
+                self.ids[minted.login] = provider.id
+
+    def moves_on(self) -> None:
+        """The books move one step and hours pass: every token expires, refreshes and syncs fall due."""
+        self.sandbox.advance(1)
+        self._rounds += 1
+        self.hours_pass(*self.ids)
+
+    def hours_pass(self, *logins: str) -> None:
+        """Hours pass for these logins: their tokens expire, refreshes and syncs fall due."""
+        values = {"hours": timedelta(hours=5), "ids": [str(self.ids[login]) for login in logins]}
+        self._since = self.now()
+        self._due = set(logins)
+        self.sandbox.expire_access_tokens(*(login for login in logins if login.startswith("schwab")))
+        with self.servers.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE provider_tokens SET issued_at = issued_at - CAST(:hours AS interval)"
+                    " WHERE lifetime_s IS NOT NULL AND provider_id = ANY (CAST(:ids AS uuid[]))"
+                ),
+                values,
+            )
+            connection.execute(
+                text(
+                    "UPDATE providers SET refresh_due_at = refresh_due_at - CAST(:hours AS interval),"
+                    " access_expires_at = access_expires_at - CAST(:hours AS interval),"
+                    " sync_due_at = sync_due_at - CAST(:hours AS interval) WHERE id = ANY (CAST(:ids AS uuid[]))"
+                ),
+                values,
+            )
+
+    def settle(self, *, seconds: float = 60.0, hurry: bool = True, lost: tuple[str, ...] = ()) -> float:
+        """Waits until all that fell due is done and nothing is under way.
+
+        Args:
+            seconds: at most.
+            hurry: lets the waits before retries pass at once.
+            lost: logins that must end in `needs_reauth`.
+
+        Returns:
+            How long it took.
+        """
+        begun = time.monotonic()
+        hurried = [0.0]
+
+        def is_settled() -> bool:
+            with suppress(OperationalError):
+                if hurry and time.monotonic() - hurried[0] > 0.5:
+                    self._hurry()
+                    hurried[0] = time.monotonic()
+                self.unsettled = self._unsettled(lost)
+                return not self.unsettled
+            return False
+
+        self.unsettled: list[str] = []
+        try:
+            wait_for(is_settled, seconds=seconds, every=0.1)
+        except AssertionError:
+            raise AssertionError(f"not settled after {seconds:g} s: {self.unsettled}") from None
+        return time.monotonic() - begun
+
+    def recovers(self, what: str, *, lost: tuple[str, ...] = ()) -> float:
+        """Starts the processes that are down and waits, without any hurry, until all that is due is done.
+
+        Returns:
+            Seconds from now until then; promise 1 allows the visibility timeout, a tick and a minute.
+        """
+        begun = time.monotonic()
+        self.servers.start()
+        self.workers_of_the_session(spare=False)
+        self.settle(hurry=False, lost=lost, seconds=VISIBILITY_TIMEOUT + SECONDS_PER_TICK + 60)
+        seconds = time.monotonic() - begun
+        self.times.append((what, seconds))
+        return seconds
+
+    def assert_nothing_was_lost(self, *, lost: tuple[str, ...] = (), presented: int = 2) -> None:
+        """One more round without faults, then: no overlap, no reuse, the same tables as without any fault.
+
+        Args:
+            lost: logins whose provider allowed no recovery.
+            presented: how often a refresh token may have been presented.
+        """
+        self.sandbox.clear_faults()
+        self.settle(lost=lost)
+        self.moves_on()
+        self.settle(lost=lost)
+        self.assert_log_is_clean(presented=presented)
+        found = read_tables(self.servers.engine)
+        wrong = [
+            line
+            for login in self.ids
+            if login not in lost
+            for line in book_differences(self.servers.engine, self.sandbox.books(login))
+        ]
+        assert not wrong, "differs from the books:\n" + "\n".join(wrong[:20])
+        expected = self._reference()
+        wrong = differences(without(live(expected), set(lost)), without(live(found), set(lost)))
+        assert not wrong, "differs from the story without a fault:\n" + "\n".join(wrong[:20])
+
+    def assert_log_is_clean(self, *, presented: int = 2) -> None:
+        """Promises 2 and 3, by the provider's own log."""
+        assert self.sandbox.overlapping_refreshes() == []
+        again = self.sandbox.tokens_presented_again()
+        often = {grant: counts for grant, counts in again.items() if max(counts.values()) > presented}
+        assert not often, f"presented more than {presented} times: {often}"
+
+    def _reference(self) -> Tables:
+        """The same story without a fault, told once per session and day."""
+        key = (self._seed, self._rounds, datetime.now(UTC).date())
+        if key not in _references:
+            rounds, ids = self._rounds, dict(self.ids)
+            self.begin(self._seed)
+            for _ in range(rounds):
+                self.moves_on()
+                self.settle()
+            _references[key] = read_tables(self.servers.engine)
+            self.ids = ids
+        return _references[key]
+
+    def _forget_all(self) -> None:
+        keys = [key for key in self.servers.redis.scan_iter(count=1000) if not key.startswith("_kombu.binding.")]
+        if keys:
+            self.servers.redis.delete(*keys)
+        databases.empty(self.servers.engine)
+        for path in (Path(self.environment["DASHTAM_HOME"]) / "spool").glob("*"):
+            path.unlink()
+        self.ids = {}
+
+    # The tables
+
+    def now(self) -> datetime:
+        """By the database's clock."""
+        with self.servers.engine.connect() as connection:
+            return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+
+    def query(self, sql: str, **values: Any) -> list[Any]:
+        """Rows of a query."""
+        with self.servers.engine.connect() as connection:
+            return list(connection.execute(text(sql), values))
+
+    def attempts(self, login: str) -> list[tuple[str, str | None]]:
+        """Status and error of a login's refresh attempts since time last passed, oldest first."""
+        sql = (
+            "SELECT status, error FROM token_refreshes WHERE provider_id = :id AND started_at >= :since"
+            " ORDER BY started_at"
+        )
+        return [tuple(row) for row in self.query(sql, id=self.ids[login], since=self._since)]
+
+    def status(self, login: str) -> tuple[str, str | None]:
+        """Status of a login, and its reason."""
+        return tuple(self.query("SELECT status, status_reason FROM providers WHERE id = :id", id=self.ids[login])[0])
+
+    def generation(self, login: str) -> int:
+        """Of a login's token."""
+        return int(
+            self.query("SELECT generation FROM provider_tokens WHERE provider_id = :id", id=self.ids[login])[0][0]
+        )
+
+    def spooled(self) -> list[Path]:
+        """Answers that wait on this machine's disk."""
+        return list((Path(self.environment["DASHTAM_HOME"]) / "spool").glob("*.json"))
+
+    def wait_until(self, sql: str, *, seconds: float = 20.0, **values: Any) -> None:
+        """Waits until a query has a row."""
+        wait_for(lambda: self.query(sql, **values), seconds=seconds, what=sql)
+
+    def _hurry(self) -> None:
+        with self.servers.engine.begin() as connection:
+            connection.execute(
+                text(
+                    """
+                    UPDATE providers p SET
+                        refresh_due_at = CASE WHEN refresh_due_at > :soon AND (p.refresh_failures > 0 OR EXISTS (
+                            SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id)
+                            WHERE r.provider_id = p.id AND r.generation = t.generation AND r.status <> 'sent'
+                        )) THEN now() ELSE refresh_due_at END,
+                        sync_due_at = CASE WHEN sync_due_at > :soon AND coalesce(synced_at, :never) < :since
+                            THEN now() ELSE sync_due_at END
+                    WHERE status = 'active' AND (refresh_due_at > :soon OR sync_due_at > :soon)
+                    """
+                ),
+                {
+                    "soon": self.now() + timedelta(seconds=_BACKOFF_FROM_S),
+                    "since": self._since,
+                    "never": datetime(1970, 1, 1, tzinfo=UTC),
+                },
+            )
+
+    def _unsettled(self, lost: tuple[str, ...]) -> list[str]:
+        rows = self.query(
+            """
+            SELECT p.alias, p.status, p.access_expires_at IS NULL OR p.access_expires_at > now() + interval '1 minute',
+                t.lease_until IS NULL OR t.lease_until < clock_timestamp(),
+                EXISTS (SELECT FROM token_refreshes r WHERE r.provider_id = p.id AND r.generation = t.generation
+                    AND r.status IN ('sent', 'unknown')),
+                r.status, r.error, r.started_at - :since, p.synced_at - :since
+            FROM providers p JOIN provider_tokens t ON t.provider_id = p.id LEFT JOIN LATERAL (
+                SELECT * FROM sync_runs r WHERE r.provider_id = p.id ORDER BY started_at DESC LIMIT 1) r ON true
+            """,
+            since=self._since,
+        )
+        missing = []
+        for alias, status, fresh, free, open_attempt, run, error, started, synced in rows:
+            if status == "needs_reauth" and alias in lost:
+                continue
+            if alias in lost or status != "active":
+                missing.append(f"{alias} is {status}")
+            elif not (fresh and free) or open_attempt:
+                missing.append(f"{alias}: fresh={fresh} free={free} open attempt={open_attempt}")
+            elif alias in self._due and not (run == "completed" and min(started, synced) > timedelta()):
+                missing.append(f"{alias}: run {run} {error}, begun {started}, last synced {synced} after it fell due")
+        return missing
+
+
+def _told(log: str) -> str:
+    """The end of a log, without the routine."""
+    routine = (" received", "succeeded in", "Sending due task", "Discarding revoked", '"refresh_batch"')
+    lines = [line for line in log.splitlines() if line.strip() and not any(word in line for word in routine)]
+    return "\n".join(line[:600] for line in lines[-25:])
+
+
+def kill(process: WorkerNode | LocalProcess) -> None:
+    """SIGKILL to the process and its children, as when a machine loses its power."""
+    (process.process if isinstance(process, WorkerNode) else process).kill()
+
+
+def kill_all(world: World) -> None:
+    """Every worker of the session at once."""
+    for worker in world.workers:
+        worker.process.signal_group(signal.SIGKILL)
+    for worker in world.workers:
+        worker.process.wait()
+
+
+def kill_children(world: World) -> None:
+    """SIGKILL to the pool processes of the session's workers; the workers themselves live on."""
+    for worker in world.workers:
+        for child in _children(worker):
+            os.kill(child, signal.SIGKILL)
+
+
+def wait_until_stopped(worker: WorkerNode) -> None:
+    """Waits until a failpoint has suspended one of its pool processes."""
+
+    def is_stopped() -> bool:
+        states = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in _children(worker)]
+        return "T" in states
+
+    wait_for(is_stopped, what=f"a suspended process of {worker.name}", seconds=20)
+
+
+def _children(worker: WorkerNode) -> list[int]:
+    pid = worker.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stop(process: WorkerNode) -> None:
+    """SIGSTOP: it is alive, holds what it holds, and does nothing."""
+    process.process.signal_group(signal.SIGSTOP)
+
+
+def go_on(process: WorkerNode) -> None:
+    """SIGCONT."""
+    process.process.signal_group(signal.SIGCONT)
+
+
+def _stop(process: WorkerNode | LocalProcess) -> None:
+    local = process.process if isinstance(process, WorkerNode) else process
+    if local.exit_code is not None:
+        return
+    local.signal_group(signal.SIGKILL)  # their ends are no part of any test, and a kill is quicker
+    local.wait()

@@ -1,0 +1,125 @@
+"""A TCP proxy that a test can stall, cut and slow down: a network that misbehaves while both ends are well."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+_BYTES = 65_536
+
+
+class Proxy:
+    """Forwards connections to a port of this machine, from a thread of its own.
+
+    Args:
+        upstream: the port to forward to, asked at every connection: a server may come back on another.
+
+    Attributes:
+        port: where it listens, once started.
+    """
+
+    def __init__(self, upstream: Callable[[], int]) -> None:
+        self._upstream = upstream
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._flowing = asyncio.Event()
+        self._refusing = False
+        self._delay_s = 0.0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server
+        self.port = 0
+
+    def start(self) -> None:
+        self._flowing.set()
+        self._thread.start()
+        listening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self.cut()
+        self._call(self._end)
+        self._thread.join()
+        self._loop.close()
+
+    def cut(self) -> None:
+        """Resets every connection; new ones are welcome."""
+        self._call(self._cut)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Every connection is reset, new ones too."""
+        self._refusing = True
+        self.cut()
+        try:
+            yield
+        finally:
+            self._refusing = False
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Connections stay open and nothing comes through, as when a cable is pulled."""
+        self._call(self._flowing.clear)
+        try:
+            yield
+        finally:
+            self._call(self._flowing.set)
+
+    @contextmanager
+    def slow(self, seconds: float) -> Iterator[None]:
+        """Every packet takes so much longer, either way."""
+        self._delay_s = seconds
+        try:
+            yield
+        finally:
+            self._delay_s = 0.0
+
+    def _call(self, function: Callable[[], object]) -> None:
+        async def call() -> None:
+            function()
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    def _cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def _end(self) -> None:
+        self._server.close()
+        for task in asyncio.all_tasks():
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._loop.call_later(0.05, self._loop.stop)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        behind: asyncio.StreamWriter | None = None
+        try:
+            if self._refusing:
+                return
+            answers, behind = await asyncio.open_connection("127.0.0.1", self._upstream())
+            self._writers.add(behind)
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, behind)),
+                asyncio.ensure_future(self._pump(answers, writer)),
+            ]
+            _, others = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for other in others:
+                other.cancel()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for end in filter(None, (writer, behind)):
+                self._writers.discard(end)
+                end.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(_BYTES):
+                if self._delay_s:
+                    await asyncio.sleep(self._delay_s)
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
