@@ -130,9 +130,17 @@ async def access_token(
         if isinstance(token, AccessToken):
             return token
         # What was just read will not do; if someone stores another meanwhile, nothing is sent.
-        summary = await refresh_providers(
-            runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=token
+        refresh = asyncio.ensure_future(
+            refresh_providers(
+                runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=token
+            )
         )
+        try:
+            summary = await asyncio.shield(refresh)
+        except asyncio.CancelledError:
+            # A sync that is fenced off must not take the answer with it; the call has its deadline.
+            await asyncio.gather(refresh, return_exceptions=True)
+            raise
         result = summary.results[provider_id]
         if result.outcome is Outcome.BUSY:
             if loop.time() >= give_up_at:
