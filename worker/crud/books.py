@@ -1,13 +1,14 @@
 """The books check: what the provider states against what the stored rows add up to.
 
-A provider states a balance and lists movements, but no opening balance. The first time that an account's books are
-whole, the difference between the two is kept as its opening figure; from then on every posted row must explain every
-move of the stated balance, and what it does not explain is drift.
+A provider states a balance and lists movements, but no opening balance. After the first whole sync that brought
+nothing new (so that the books did not move between the balance and the last page), the difference between the two is
+kept as the account's opening figure; from then on posted rows must explain every move of the stated balance, and what
+they do not explain is drift.
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -48,11 +49,12 @@ _POSTED = """
 """
 
 
-def check_books(session: Session, *, run: RunKey, now: datetime, anchor: bool, renew: bool) -> int:
+def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, renew: bool) -> int:
     """Compares and records; returns how many figures drift.
 
-    With `anchor` the books are whole, so that accounts without an opening figure get one; with `renew` all do.
-    Accounts of which the provider lists no transactions are left out: nothing could explain their balance.
+    After a `quiet` run, which read all and brought nothing new, accounts without an opening figure get one; `renew`
+    forgets the earlier ones. Accounts of which the provider lists no transactions are left out: nothing could explain
+    their balance.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -63,14 +65,18 @@ def check_books(session: Session, *, run: RunKey, now: datetime, anchor: bool, r
         if row[4] is None:
             continue
         figures = _Figures(*row)
-        if anchor and (renew or figures.opening is None):
-            # The first day may be listed in part only.
-            first = figures.first_posted + timedelta(days=1)
+        if renew:
+            figures = figures._replace(opening=None, opening_from=None)
+        if quiet and figures.opening is None:
+            first = figures.first_posted  # what a deeper backfill finds later is older, and changes nothing
             opening = figures.stated - _posted(session, figures.account_id, first)
-            session.execute(
-                update(Account).where(Account.id == figures.account_id).values(opening=opening, opening_from=first)
-            )
             figures = figures._replace(opening=opening, opening_from=first)
+        if figures.opening != row[1]:
+            session.execute(
+                update(Account)
+                .where(Account.id == figures.account_id)
+                .values(opening=figures.opening, opening_from=figures.opening_from)
+            )
         if figures.opening is not None and figures.opening_from is not None:
             stored = figures.opening + _posted(session, figures.account_id, figures.opening_from)
             drifts += _record(session, run, now, figures.account_id, "balance", figures.stated, stored)

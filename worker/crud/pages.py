@@ -143,8 +143,8 @@ def withdraw_unseen(
 ) -> PageApplied:
     """Ends a full sync: withdraws what the provider no longer lists.
 
-    Only accounts of which something was listed count, and of these only the days from the oldest listed row on:
-    what is older may be beyond what the provider still lists. Accounts `without` were not read to their end.
+    Only days from the oldest listed row of the account on count, or of the whole login where the account has none: what
+    is older may be beyond what the provider still lists. Accounts `without` were not read to their end.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -152,9 +152,11 @@ def withdraw_unseen(
     runs.hold(session, run=run)
     work = Work(session=session, run=run, rules=rules, now=now, accounts={}, loop_id=None)
     spans = work.connection.execute(
-        "SELECT t.account_id, a.provider_account_id, min(t.posted_date) FROM sync_seen s"
-        " JOIN transactions t ON t.id = s.transaction_id JOIN accounts a ON a.id = t.account_id"
-        " WHERE s.generation = %s AND a.provider_id = %s GROUP BY 1, 2",
+        "WITH seen AS (SELECT t.account_id, min(t.posted_date) AS first FROM sync_seen s"
+        " JOIN transactions t ON t.id = s.transaction_id WHERE s.generation = %s GROUP BY 1)"
+        " SELECT a.id, a.provider_account_id, coalesce(seen.first, (SELECT min(first) FROM seen))"
+        " FROM accounts a LEFT JOIN seen ON seen.account_id = a.id"
+        " WHERE a.provider_id = %s AND EXISTS (SELECT FROM seen)",
         (run.generation, run.provider_id),
     ).fetchall()
     for account_id, account_key, first in spans:

@@ -390,7 +390,7 @@ class _Sync:
                 books.check_books,
                 run=self._key,
                 now=now,
-                anchor=verdict.status is RunStatus.COMPLETED and not self._problems,
+                quiet=verdict.status is RunStatus.COMPLETED and not self._problems and self._brought_nothing(),
                 renew=self._begun.mode == "full",
             )
         await self._runtime.db(
@@ -421,6 +421,9 @@ class _Sync:
             rows={outcome: self._tally.total(outcome) for outcome in OUTCOMES},
         )
         await self._report(error)
+
+    def _brought_nothing(self) -> bool:
+        return not any(self._tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
 
     async def _every_account_failed(self) -> bool:
         failed = {problem.account_key for problem in self._problems if problem.account_key}

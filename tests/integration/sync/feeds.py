@@ -99,7 +99,7 @@ class Books:
         """Net changes, in the order of the last one of each key."""
         before, after = self.at(base), self.at(head)
         order = {key: place for place, (key, _) in enumerate(self.log[:head]) if place >= base}
-        changed = [key for key in sorted(order, key=order.__getitem__)]
+        changed = sorted(order, key=order.__getitem__)
         listed = [(key, after.get(key)) for key in changed if before.get(key) != after.get(key)]
         return listed + [(key, after[key]) for key in sorted(self.repeats) if key in after and key not in order]
 
@@ -189,9 +189,7 @@ class ModelIntegration:
                 for key in listed
             ],
             accounts_complete=True,
-            balances=[
-                BalanceRecord(account_key=key, current=self.balance(key), source="model") for key in listed
-            ],
+            balances=[BalanceRecord(account_key=key, current=self.balance(key), source="model") for key in listed],
             holdings=[
                 HoldingRecord(
                     account_key=account,

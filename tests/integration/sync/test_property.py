@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,14 +12,14 @@ from tests.support.fixtures import MakeRuntime
 
 
 @pytest.fixture
-def machine(make_runtime: MakeRuntime) -> Iterator[type[SyncMachine]]:
+def machine(make_runtime: MakeRuntime) -> type[SyncMachine]:
     model = ModelIntegration()
 
     class Machine(SyncMachine):
         runtime = make_runtime(integrations={"model": model})  # type: ignore[dict-item]
         integration = model
 
-    yield Machine
+    return Machine
 
 
 def test_any_sequence_of_changes_and_faults_leaves_tables_equal_to_the_books(machine: Any) -> None:

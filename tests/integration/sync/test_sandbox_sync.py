@@ -77,6 +77,8 @@ def test_a_sync_of_unchanged_books_writes_no_row(
 
 def versions(engine: Engine) -> list[Any]:
     """Which transaction last wrote each row."""
+    # ctid and xmin say where a row's present version is, and who wrote it.
     tables = ("accounts", "balances", "securities", "holdings", "holding_days", "transactions")
     with engine.connect() as connection:
-        return [sorted(map(str, connection.execute(text("SELECT ctid, xmin FROM " + table)).all())) for table in tables]
+        queries = [text(f"SELECT ctid, xmin FROM {table}") for table in tables]  # noqa: S608
+        return [sorted(map(str, connection.execute(query).all())) for query in queries]

@@ -1,0 +1,246 @@
+"""Apply only: pages that were fetched and mapped beforehand, against plain COPY of the same rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, delete, select, text
+from sqlalchemy.orm import Session
+
+from tests.benchmarks.sync_setup import PAGE, Bench, link, median, settle, wal_position
+from worker.crud import nouns, pages
+from worker.crud.apply import driver, new_ids
+from worker.crud.nouns import raw_hasher
+from worker.crud.work import Rules, RunKey, Tally
+from worker.integrations.base import Caller, Page, RawRecord, SyncRequest
+from worker.integrations.masking import masked
+from worker.models import SyncCursor, SyncRun, Transaction, new_id
+from worker.models.records import TransactionRecord
+from worker.models.vocabulary import RunStatus
+from worker.runtime import Runtime
+from worker.services import tokens
+
+
+@dataclass(slots=True)
+class Fetched:
+    """Everything that an apply needs and a fetch would give."""
+
+    provider_id: UUID
+    accounts: Page
+    rows: list[list[RawRecord]]
+    records: dict[str, TransactionRecord]
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.rows))
+
+
+def fetch(runtime: Runtime, bench: Bench, login: str) -> Fetched:
+    """All pages of a login, read and mapped."""
+    provider_id = link(runtime, bench.admin, "plaid", login)
+
+    async def read() -> list[Page]:
+        caller = Caller(provider_id)
+        token = await tokens.access_token(runtime, provider_id, caller=caller)
+        request = SyncRequest(caller=caller, access_token=token.value, cursors={}, now=datetime.now(UTC))
+        return [page async for page in runtime.integrations["plaid"].pages(request)]
+
+    found = runtime.run(read())
+    rows = [list(page.transactions) for page in found if page.feed == "transactions" and page.transactions]
+    records = {
+        raw.key: page.map_transaction(raw) for page in found for raw in page.transactions if page.map_transaction
+    }
+    return Fetched(provider_id, found[0], rows, records)
+
+
+class ApplyBench:
+    """Passes over the same pages."""
+
+    def __init__(self, bench: Bench, runtime: Runtime, fetched: Fetched) -> None:
+        self.engine: Engine = bench.engine()
+        self.fetched = fetched
+        self.rules = Rules(content_hash=raw_hasher("plaid", 1), mask=masked, mass_deletion_share=0.5)
+        run = self._begin()
+        with Session(self.engine) as session, session.begin():
+            pages.apply_page(
+                session, run=run, page=fetched.accounts, rules=self.rules, now=datetime.now(UTC), tally=Tally()
+            )
+            rows = driver(session).execute("SELECT provider_account_id, id FROM accounts")
+            self.accounts = {key: id_.bytes for key, id_ in rows}
+
+    def _begin(self) -> RunKey:
+        key = RunKey(new_id(), new_id(), self.fetched.provider_id, "plaid")
+        now = datetime.now(UTC)
+        with Session(self.engine) as session, session.begin():
+            session.execute(text("UPDATE sync_runs SET status = 'completed'"))
+            session.execute(delete(SyncCursor))
+            session.add(
+                SyncRun(
+                    id=key.id,
+                    owner=key.owner,
+                    provider_id=key.provider_id,
+                    trigger="manual",
+                    status=RunStatus.RUNNING,
+                    started_at=now,
+                    heartbeat_at=now,
+                )
+            )
+        return key
+
+    def empty(self) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text("TRUNCATE transactions"))
+        settle(self.engine)
+
+    def copy(self) -> float:
+        """Rows per second of plain COPY, a commit per page, rows made beforehand."""
+        made = [self._rows(page) for page in self.fetched.rows]
+        noun = nouns.TRANSACTIONS
+        self.empty()
+        started = time.perf_counter()
+        with self.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            for rows in made:
+                with raw.cursor() as cursor, cursor.copy(noun.copy_statement) as copy:
+                    copy.set_types(noun.copy_types)
+                    for row in rows:
+                        copy.write_row(row)
+                raw.commit()
+        return self.fetched.count / (time.perf_counter() - started)
+
+    def _rows(self, page: Sequence[RawRecord]) -> list[tuple[Any, ...]]:
+        ids = new_ids(len(page))
+        return [
+            nouns.transaction(
+                self.fetched.records[raw.key],
+                row_id=id_,
+                account_id=self.accounts[raw.account_key],
+                key=raw.key,
+                security_id=None,
+                content_hash=self.rules.content_hash(raw.raw),
+                loop_id=None,
+                run_id=self.fetched.provider_id.bytes,
+            )
+            for raw, id_ in zip(page, ids, strict=True)
+        ]
+
+    def apply(self, rows: list[list[RawRecord]] | None = None, *, limit: int | None = None) -> tuple[float, Tally]:
+        """Rows per second through the apply engine, a transaction per page."""
+        records = self.fetched.records
+        run, tally, now = self._begin(), Tally(), datetime.now(UTC)
+        taken = (rows or self.fetched.rows)[:limit]
+        started = time.perf_counter()
+        for place, page in enumerate(taken):
+            with Session(self.engine) as session, session.begin():
+                done = pages.apply_page(
+                    session,
+                    run=run,
+                    page=Page(
+                        feed="transactions",
+                        cursor=f"{place}",
+                        more=place + 1 < len(taken),
+                        transactions=page,
+                        map_transaction=lambda raw: records[raw.key],
+                    ),
+                    rules=self.rules,
+                    now=now,
+                    tally=tally,
+                )
+            tally.update(done.tally)
+        return sum(map(len, taken)) / (time.perf_counter() - started), tally
+
+    def orm(self, limit: int = 8) -> float:
+        """Rows per second of select-then-write through the ORM, row by row, as most would begin."""
+        self.empty()
+        taken = self.fetched.rows[:limit]
+        started = time.perf_counter()
+        for page in taken:
+            with Session(self.engine) as session, session.begin():
+                for raw in page:
+                    self._save(session, raw)
+        return sum(map(len, taken)) / (time.perf_counter() - started)
+
+    def _save(self, session: Session, raw: RawRecord) -> None:
+        account_id = UUID(bytes=self.accounts[raw.account_key])
+        row = session.scalars(
+            select(Transaction).where(
+                Transaction.account_id == account_id, Transaction.provider_transaction_id == raw.key
+            )
+        ).first()
+        record = self.fetched.records[raw.key]
+        if row is None:
+            row = Transaction(id=new_id(), account_id=account_id, provider_transaction_id=raw.key)
+            session.add(row)
+        for name in ("type", "subtype", "status", "amount", "currency", "posted_date", "occurred_at", "description"):
+            setattr(row, name, getattr(record, name))
+        row.content_hash = self.rules.content_hash(raw.raw)
+        session.flush()
+
+
+def one_percent(fetched: Fetched, *, salt: int) -> list[list[RawRecord]]:
+    """The same pages with every hundredth row changed."""
+    place, changed = 0, []
+    for page in fetched.rows:
+        rows = []
+        for raw in page:
+            place += 1
+            rows.append(raw._replace(raw=raw.raw[:-1] + b', "x": %d}' % salt) if place % 100 == 0 else raw)
+        changed.append(rows)
+    return changed
+
+
+def measure(bench: Bench, runtime: Runtime, fetched: Fetched, *, rounds: int) -> dict[str, float]:
+    """All passes, interleaved; ratios of medians."""
+    passes = ApplyBench(bench, runtime, fetched)
+    copies, loads, resyncs, wal, dead = [], [], [], [], []
+    passes.copy()  # warms caches and files
+    for number in range(rounds):
+        copies.append(passes.copy())
+        passes.empty()
+        rate, tally = passes.apply()
+        assert tally["transactions", "added"] == fetched.count, tally
+        loads.append(rate)
+        settle(passes.engine)
+        before = wal_position(passes.engine)
+        _, tally = passes.apply()
+        assert tally["transactions", "unchanged"] == fetched.count, tally
+        wal.append((wal_position(passes.engine) - before) / fetched.count)
+        settle(passes.engine)
+        written = rewritten(passes.engine)
+        rate, tally = passes.apply(one_percent(fetched, salt=number))
+        assert tally["transactions", "changed"] == fetched.count // 100, tally
+        resyncs.append(rate)
+        dead.append((rewritten(passes.engine) - written) / tally["transactions", "changed"])
+        passes.apply()  # back to what it was
+    orm = passes.orm()
+    passes.engine.dispose()
+    copy = median(copies)
+    return {
+        "copy_rows_per_s": copy,
+        "apply_load_rows_per_s": median(loads),
+        "apply_resync_rows_per_s": median(resyncs),
+        "orm_rows_per_s": orm,
+        "apply_load_vs_copy": median(loads) / copy,
+        "apply_resync_vs_copy": median(resyncs) / copy,
+        "wal_bytes_per_unchanged_row": median(wal),
+        "dead_tuples_per_changed_row": median(dead),
+        "load_vs_orm": median(loads) / orm,
+        "page": PAGE,
+    }
+
+
+def rewritten(engine: Engine) -> int:
+    """Row versions of transactions that updates and deletes have left dead so far."""
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        connection.execute(text("SELECT pg_sleep(1.1)"))
+        return int(
+            connection.execute(
+                text("SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'transactions'")
+            ).scalar_one()
+        )

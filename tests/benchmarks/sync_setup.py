@@ -1,0 +1,118 @@
+"""What the sync benchmark runs on: a private durable Postgres, the sandbox, and a linked login."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine, create_engine, text
+
+from tests.factories import make_linked_provider, make_user
+from tests.support.databases import Databases
+from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from worker.devstack import Devstack
+from worker.integrations.registry import build_integrations
+from worker.models import new_id
+from worker.runtime import Runtime
+from worker.settings import Settings, load
+
+PAGE = 500
+
+
+@dataclass(slots=True)
+class Bench:
+    """Servers and addresses of one benchmark."""
+
+    database_url: str
+    admin: SandboxAdmin
+    sandbox_url: str
+    admin_token: str
+    home: Path
+
+    def engine(self) -> Engine:
+        return create_engine(self.database_url, connect_args={"options": "-c timezone=UTC"})
+
+    def runtime(self) -> Runtime:
+        """A worker's runtime whose integrations ask no quota: the sandbox has none."""
+        settings = load(Settings)
+        return Runtime(settings, integrations=build_integrations(("plaid", "schwab"), settings, gate=None))
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """Starts the servers and points this process's environment at them."""
+    with ExitStack() as stack:
+        home = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="dashtam-bench-", ignore_cleanup_errors=True))
+        )
+        home.chmod(0o755)
+        tuned = {"max_wal_size": "4GB", "checkpoint_timeout": "30min", "autovacuum": "off"}
+        devstack = Devstack(home / "stack", durable=True, environ={}, postgres_settings=tuned)
+        urls = stack.enter_context(devstack.session(erase=True))
+        databases = Databases(urls.database_url)
+        sandbox = stack.enter_context(SandboxProcess())
+        database_url = databases.clone("bench")
+        os.environ.update(
+            DATABASE_URL=database_url,
+            REDIS_URL=urls.redis_url,
+            ENCRYPTION_KEYS=f"bench:{Fernet.generate_key().decode()}",
+            SCHWAB_BASE_URL=sandbox.schwab_url,
+            SCHWAB_APP_KEY="sandbox-app",
+            SCHWAB_APP_SECRET="sandbox-secret",
+            SCHWAB_REDIRECT_URI="https://127.0.0.1",
+            PLAID_BASE_URL=sandbox.plaid_url,
+            PLAID_CLIENT_ID="sandbox-client",
+            PLAID_SECRET="sandbox-secret",
+            HTTP_TOTAL_SECONDS="40",
+            SYNC_BUDGET_SECONDS="3600",
+            SYNC_MIN_INTERVAL="0",
+        )
+        with sandbox.admin() as admin:
+            yield Bench(database_url, admin, sandbox.base_url, sandbox.admin_token, home)
+
+
+def link(runtime: Runtime, admin: SandboxAdmin, profile: str, login: str) -> UUID:
+    """An active provider for a sandbox login."""
+    minted = admin.mint(login)[0]
+    policy = runtime.integrations[profile].refresh_policy
+    with runtime.transaction() as session:
+        return make_linked_provider(
+            session,
+            runtime.encryption,
+            user=make_user(session, email=f"{login}-{new_id()}@example.com"),
+            access_token=minted.access_token,
+            refresh_token=minted.refresh_token,
+            lifetime=policy.default_lifetime if policy else None,
+            provider_key=profile,
+        ).id
+
+
+def wal_position(engine: Engine) -> int:
+    """Bytes of WAL written since the beginning."""
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT pg_current_wal_insert_lsn() - '0/0'")).scalar_one())
+
+
+def settle(engine: Engine) -> None:
+    """Nothing left over from the pass before; no checkpoint falls into a pass (`tuned`)."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE transactions"))
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the clock and of this process's CPU."""
+    cpu, started = time.process_time(), time.perf_counter()
+    work()
+    return time.perf_counter() - started, time.process_time() - cpu
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
