@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from worker.crud.tokens import LeasedToken
+from worker.errors import (
+    AccountGone,
+    AppMisconfigured,
+    BadPayload,
+    BadRequest,
+    InstitutionDown,
+    NotReady,
+    OutcomeUnknown,
+    ProviderError,
+    RateLimited,
+    ReauthRequired,
+    Scope,
+    Transient,
+)
+from worker.models.vocabulary import AttemptStatus, ProviderStatus
+from worker.services.due import RETRY_UNKNOWN_AFTER
+from worker.services.refresh_outcomes import may_have_rotated, result_of, settle_failure
+from worker.services.token_results import Outcome
+
+NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
+
+
+def _leased(*, unknowns: int = 0, failures: int = 0) -> LeasedToken:
+    return LeasedToken(
+        provider_id=uuid4(),
+        provider_key="schwab",
+        generation=4,
+        refresh_token="ciphertext",
+        key_id="k1",
+        lifetime_s=1800,
+        issued_at=NOW,
+        refresh_failures=failures,
+        unknowns=unknowns,
+        leased_at=NOW,
+    )
+
+
+TERMINAL = [ReauthRequired("invalid_grant")]
+UNKNOWN = [OutcomeUnknown("timeout"), BadPayload("token_type")]
+PASSING = [
+    Transient("http_503"),
+    Transient("http_503", scope=Scope.APP),
+    RateLimited("http_429"),
+    InstitutionDown("down"),
+    NotReady("preparing"),
+    BadRequest("invalid_request"),
+    AccountGone("gone"),
+    AppMisconfigured("invalid_client"),
+    BadPayload("redirect_refused"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+@pytest.mark.parametrize("unknowns", [0, 1, 2])
+def test_error_that_may_pass_never_demands_reauth_and_is_tried_again(error: ProviderError, unknowns: int) -> None:
+    settlement = settle_failure(_leased(unknowns=unknowns), error, now=NOW, attempt_id=uuid4())
+
+    assert settlement.status is None
+    assert settlement.refresh_due_at is not None
+    assert settlement.refresh_due_at > NOW
+    assert result_of(settlement, error).error is error
+
+
+@pytest.mark.parametrize("error", UNKNOWN, ids=repr)
+def test_first_unknown_outcome_is_tried_once_more_soon(error: ProviderError) -> None:
+    settlement = settle_failure(_leased(), error, now=NOW, attempt_id=uuid4())
+
+    assert may_have_rotated(error)
+    assert settlement.attempt_status == AttemptStatus.UNKNOWN
+    assert settlement.refresh_due_at == NOW + RETRY_UNKNOWN_AFTER
+    assert result_of(settlement, error).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("error", UNKNOWN + TERMINAL, ids=repr)
+def test_second_unknown_outcome_and_refused_retry_are_a_lost_rotation(error: ProviderError) -> None:
+    settlement = settle_failure(_leased(unknowns=1), error, now=NOW, attempt_id=uuid4())
+
+    assert (settlement.status, settlement.status_reason) == (ProviderStatus.NEEDS_REAUTH, "lost_rotation")
+    assert settlement.refresh_due_at is None
+    result = result_of(settlement, error)
+    assert result.outcome is Outcome.NEEDS_REAUTH
+    assert isinstance(result.error, ReauthRequired)
+
+
+def test_dead_grant_keeps_the_providers_own_reason() -> None:
+    settlement = settle_failure(_leased(), TERMINAL[0], now=NOW, attempt_id=uuid4())
+
+    assert (settlement.status, settlement.status_reason) == (ProviderStatus.NEEDS_REAUTH, "invalid_grant")
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (Transient("http_503"), True),
+        (Transient("http_503", scope=Scope.APP), False),
+        (InstitutionDown("down"), False),
+        (AppMisconfigured("invalid_client", scope=Scope.PROVIDER), False),
+        (RateLimited("http_429", scope=Scope.PROVIDER), False),
+        (BadRequest("invalid_request"), True),
+    ],
+    ids=repr,
+)
+def test_only_trouble_of_its_own_counts_against_a_provider(error: ProviderError, counts: bool) -> None:
+    assert settle_failure(_leased(), error, now=NOW, attempt_id=uuid4()).failed is counts
+
+
+def test_failures_in_a_row_wait_longer() -> None:
+    waits = [
+        settle_failure(_leased(failures=n), Transient("http_503"), now=NOW, attempt_id=uuid4()).refresh_due_at
+        for n in (0, 3)
+    ]
+
+    assert waits[0] is not None
+    assert waits[1] is not None
+    assert waits[1] - NOW > 2 * (waits[0] - NOW)
+
+
+def test_providers_own_time_is_waited_for() -> None:
+    retry_at = NOW + timedelta(hours=5)
+
+    settlement = settle_failure(_leased(), RateLimited("http_429", retry_at=retry_at), now=NOW, attempt_id=uuid4())
+
+    assert settlement.refresh_due_at == retry_at
+    assert settlement.attempt_status == AttemptStatus.DEFERRED
