@@ -1,0 +1,44 @@
+"""Documentation that names things names things that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from worker.cli import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_COMMAND = re.compile(r"^\s*(?:\$ )?dashtam ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_exist(page: Path) -> None:
+    groups = {
+        name: set(getattr(command, "commands", {}))
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+
+    for command, rest in _COMMAND.findall(page.read_text()):
+        assert command in groups, f"dashtam {command}"
+        if groups[command] and rest:
+            assert rest in groups[command], f"dashtam {command} {rest}"
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    promises = (ROOT / "docs" / "promises.md").read_text().split("\n## ")[1:]
+
+    assert len(promises) == 16
+    for promise in promises:
+        tests = _TEST.findall(promise)
+        assert tests, promise.partition("\n")[0]
+        for path, function in tests:
+            assert re.search(rf"def {function}\(", (ROOT / path).read_text()), f"{path}::{function}"
