@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from worker.crud import nouns
 from worker.crud.apply import Listed, apply, is_safe_key
 from worker.crud.work import Work
-from worker.models import Account
+from worker.models import Account, Transaction
 from worker.models.pages import Page
 from worker.models.vocabulary import AccountStatus
 
@@ -29,6 +29,12 @@ def active_account_keys(session: Session, *, provider_id: UUID) -> frozenset[str
         Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE
     )
     return frozenset(session.scalars(statement))
+
+
+def has_transactions(session: Session, *, provider_id: UUID) -> bool:
+    """Whether any transaction of the provider is stored, tombstones included."""
+    statement = select(Transaction.id).join(Account).where(Account.provider_id == provider_id).limit(1)
+    return session.scalar(statement) is not None
 
 
 def apply_accounts(work: Work, page: Page) -> None:

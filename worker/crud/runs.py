@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud import cursors, quarantine
+from worker.crud import accounts, cursors, quarantine
 from worker.crud.providers import get_provider
 from worker.crud.work import RunKey, Tally
 from worker.errors import Fenced, NotFound, ProviderError, Refused
@@ -25,12 +25,13 @@ MEMORY_FEEDS = frozenset({"accounts"})
 
 @dataclass(frozen=True, slots=True)
 class RunBegun:
-    """A run that may start, and what it starts from."""
+    """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`."""
 
     key: RunKey
     mode: str
     cursors: Mapping[str, str]
     open_quarantine: bool
+    is_first: bool
     sync_failures: int
 
 
@@ -101,6 +102,7 @@ def begin_run(
         mode=mode,
         cursors=committed,
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
+        is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
     )
 

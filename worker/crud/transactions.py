@@ -6,16 +6,27 @@ lasts. What the provider withdraws stays as a tombstone, and comes back if it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
 
 from worker.crud import nouns
-from worker.crud.apply import Entry, Row, diff, is_safe_key, new_ids, write
+from worker.crud.apply import (
+    REFUSALS,
+    Differing,
+    Entries,
+    Entry,
+    Row,
+    are_safe_keys,
+    diff,
+    is_safe_key,
+    new_ids,
+    write,
+)
 from worker.crud.holdings import store_securities
 from worker.crud.work import Work
 from worker.errors import BadRecord
@@ -49,43 +60,76 @@ class _Stored(NamedTuple):
 
 def apply_transactions(work: Work, page: Page) -> None:
     """Stores the page's transactions, withdraws what its removals and windows withdraw."""
-    listed = _without_repeats(work, page.transactions)
-    entries = [Entry(work.accounts[raw.account_key], raw.key, work.rules.content_hash(raw.raw)) for raw, _ in listed]
-    differing = diff(work.connection, _NOUN, entries)
-    read = _read(work, page, [(listed[place], entries[place], stored) for place, stored in differing])
-    work.tally.add(_NOUN.name, unchanged=len(entries) - len(differing))
+    listing = _without_repeats(work, page.transactions)
+    if work.rules.expect_new and _apply_unseen(work, page, listing):
+        return
+    _apply(work, page, listing, diff(work.connection, _NOUN, listing.entries), expect_new=False)
 
-    withdrawn = _unlisted_pendings(work, page, listed)
+
+def _apply_unseen(work: Work, page: Page, listing: _Listing) -> bool:
+    """Takes every row for new; False, with nothing done, when one is not."""
+    everything = [Differing(place, None) for place in range(len(listing.rows))]
+    before = work.note()
+    try:
+        with work.connection.transaction():
+            _apply(work, page, listing, everything, expect_new=True)
+    except REFUSALS:
+        work.forget_since(before)
+        return False
+    return True
+
+
+def _apply(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing], *, expect_new: bool) -> None:
+    read = _read(work, page, listing, differing)
+    work.tally.add(_NOUN.name, unchanged=len(listing.rows) - len(differing))
+    withdrawn = _unlisted_pendings(work, page, listing)
     read = _without_superseded(work, read)
     taken, replaced = _take_over(work, read, withdrawn)
-    gone = [row for row in withdrawn if row.id not in taken]
-    gone += [row for row in replaced if row.id not in taken]
-
+    gone = [row for row in (*withdrawn, *replaced) if row.id not in taken]
     changing = [one.stored_id for one in read if one.stored_id is not None]
     remember(work, [*changing, *(row.id for row in gone)])
-    _write(work, read, taken)
+    _write(work, read, taken, expect_new=expect_new)
     _withdraw(work, [row.id for row in gone])
     _remove(work, page.removals)
     if work.run.generation is not None:
-        _note_seen(work, entries)
+        _note_seen(work, listing.entries)
 
 
-def _without_repeats(work: Work, transactions: Sequence[RawRecord]) -> list[tuple[RawRecord, bool]]:
+class _Listing(NamedTuple):
+    """Records to store, as many entries, and places that were listed twice with different content."""
+
+    rows: Sequence[RawRecord]
+    entries: Entries
+    conflicting: set[tuple[str, str]]
+
+
+def _without_repeats(work: Work, transactions: Sequence[RawRecord]) -> _Listing:
     """Records of known accounts under safe keys, each key once: the last one wins, and is flagged where two differ."""
-    last: dict[tuple[str, str], tuple[RawRecord, bool]] = {}
-    for raw in transactions:
-        place = (raw.account_key, raw.key)
-        earlier = last.get(place)
-        last[place] = (raw, earlier is not None and (earlier[1] or earlier[0].raw != raw.raw))
-    kept = []
-    for raw, conflicting in last.values():
-        if raw.account_key not in work.accounts:
-            _reject(work, raw, "unknown_account")
-        elif not is_safe_key(raw.key):
-            work.reject("transaction", "bad_key", account_key=raw.account_key, payload=work.rules.mask(raw.raw))
-        else:
-            kept.append((raw, conflicting))
-    return kept
+    last = {(raw.account_key, raw.key): raw for raw in transactions}
+    conflicting: set[tuple[str, str]] = set()
+    if len(last) < len(transactions):
+        conflicting = {place for raw in transactions if last[place := (raw.account_key, raw.key)].raw != raw.raw}
+        transactions = list(last.values())
+    keys = [raw.key for raw in transactions]
+    if not are_safe_keys(keys) or not work.accounts.keys() >= {raw.account_key for raw in transactions}:
+        transactions = [raw for raw in transactions if _is_placed(work, raw)]
+        keys = [raw.key for raw in transactions]
+    content_hash, accounts = work.rules.content_hash, work.accounts
+    entries = Entries(
+        [accounts[raw.account_key] for raw in transactions], keys, [content_hash(raw.raw) for raw in transactions]
+    )
+    return _Listing(transactions, entries, conflicting)
+
+
+def _is_placed(work: Work, raw: RawRecord) -> bool:
+    """Whether account and key are such that a row can be stored; if not, the record goes to quarantine."""
+    if not is_safe_key(raw.key):
+        work.reject("transaction", "bad_key", account_key=raw.account_key, payload=work.rules.mask(raw.raw))
+    elif raw.account_key not in work.accounts:
+        _reject(work, raw, "unknown_account")
+    else:
+        return True
+    return False
 
 
 def _reject(work: Work, raw: RawRecord, reason: str, detail: str | None = None) -> None:
@@ -100,22 +144,28 @@ def _reject(work: Work, raw: RawRecord, reason: str, detail: str | None = None) 
     )
 
 
-def _read(
-    work: Work, page: Page, differing: Iterable[tuple[tuple[RawRecord, bool], Entry, bytes | None]]
-) -> list[_Read]:
+def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing]) -> list[_Read]:
+    if differing and page.map_transaction is None:
+        raise TypeError("a page with transactions must say how they are read")
+    map_transaction = cast("Callable[[RawRecord], TransactionRecord]", page.map_transaction)
+    rows, entries = listing.rows, listing.entries
     read = []
-    for (raw, conflicting), entry, stored_id in differing:
-        if page.map_transaction is None:
-            raise TypeError("a page with transactions must say how they are read")
+    for place, stored_id in differing:
+        raw = rows[place]
         try:
-            record = page.map_transaction(raw)
+            record = map_transaction(raw)
         except BadRecord as error:
             _reject(work, raw, error.reason, str(error))
             continue
-        if conflicting and "conflicting_duplicate" not in record.flags:
-            record = msgspec.structs.replace(record, flags=(*record.flags, "conflicting_duplicate"))
-        read.append(_Read(record, entry, stored_id))
+        if listing.conflicting and (raw.account_key, raw.key) in listing.conflicting:
+            record = _flagged(record)
+        read.append(_Read(record, entries.at(place), stored_id))
     return read
+
+
+def _flagged(record: TransactionRecord) -> TransactionRecord:
+    flags = tuple(dict.fromkeys((*record.flags, "conflicting_duplicate")))
+    return msgspec.structs.replace(record, flags=flags)
 
 
 def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
@@ -187,12 +237,12 @@ def _unique_matches(read: Sequence[_Read], withdrawn: Sequence[_Stored]) -> list
     return [(new[place][0], rows[0]) for place, rows in old.items() if len(rows) == 1 and len(new.get(place, ())) == 1]
 
 
-def _unlisted_pendings(work: Work, page: Page, listed: Sequence[tuple[RawRecord, bool]]) -> list[_Stored]:
+def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[_Stored]:
     """Stored pending rows within the page's windows that the page does not list."""
     if not page.windows:
         return []
     rejects = [*page.rejects, *work.rejects]
-    keys = {(work.accounts[raw.account_key], raw.key) for raw, _ in listed}
+    keys = set(zip(listing.entries.scopes, listing.entries.keys, strict=True))
     keys |= {(work.accounts.get(r.account_key or ""), r.record_key) for r in rejects}  # type: ignore[misc]
     vague = {r.account_key for r in rejects if r.kind == "transaction" and r.record_key is None}
     unlisted: list[_Stored] = []
@@ -223,7 +273,7 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
     return unlisted if work.believes(len(unlisted), live, account_key=window.account_key) else []
 
 
-def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
+def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool], *, expect_new: bool) -> None:
     named = [one.record.security for one in read if one.record.security is not None]
     securities = store_securities(work, named, describe=False)
     ids = iter(new_ids(sum(one.stored_id is None for one in read)))
@@ -246,7 +296,7 @@ def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
             run_id=work.run_id,
         )
         (new if one.stored_id is None else changed).append(row)
-    refused = write(work.connection, _NOUN, new=new, changed=changed)
+    refused = write(work.connection, _NOUN, new=new, changed=changed, insist=expect_new)
     lost = {refusal.row[0] for refusal in refused}
     revived = sum(not taken.get(row[0], True) for row in changed if row[0] not in lost)
     added = sum(row[0] not in lost for row in new)
@@ -298,13 +348,13 @@ def remember(work: Work, ids: Sequence[bytes]) -> None:
     )
 
 
-def _note_seen(work: Work, entries: Sequence[Entry]) -> None:
-    if entries:
+def _note_seen(work: Work, entries: Entries) -> None:
+    if entries.keys:
         work.connection.execute(
             "INSERT INTO sync_seen (generation, transaction_id) SELECT %s, t.id"
             " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
             " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
-            (work.run.generation, *_pairs((entry.scope, entry.key) for entry in entries)),
+            (work.run.generation, *_pairs(zip(entries.scopes, entries.keys, strict=True))),
             prepare=False,
         )
 

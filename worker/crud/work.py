@@ -68,12 +68,15 @@ class Rules:
         mask: makes a raw record fit to be kept in quarantine.
         mass_deletion_share: a listing that would withdraw more than this share is not believed; 1 believes all.
         open_quarantine: whether records of this provider wait in quarantine, which a stored record may resolve.
+        expect_new: nothing of this provider was stored when the run began: rows go in unseen, and only a page in which
+            one turns out to be stored is compared first.
     """
 
     content_hash: Callable[[bytes], bytes]
     mask: Callable[[bytes], dict[str, Any]]
     mass_deletion_share: float
     open_quarantine: bool = False
+    expect_new: bool = False
 
 
 @dataclass(slots=True)
@@ -87,6 +90,8 @@ class Work:
     accounts: dict[str, bytes]
     loop_id: bytes | None
     connection: Connection = field(init=False)
+    provider_id: bytes = field(init=False)
+    run_id: bytes = field(init=False)
     tally: Tally = field(default_factory=Tally)
     rejects: list[Reject] = field(default_factory=list)
     problems: list[ProviderError] = field(default_factory=list)
@@ -94,16 +99,17 @@ class Work:
 
     def __post_init__(self) -> None:
         self.connection = driver(self.session)
+        self.provider_id = self.run.provider_id.bytes
+        self.run_id = self.run.id.bytes
 
-    @property
-    def provider_id(self) -> bytes:
-        """Of the run."""
-        return self.run.provider_id.bytes
+    def note(self) -> tuple[Tally, int, int, int]:
+        """What `forget_since` goes back to."""
+        return Tally(self.tally), len(self.rejects), len(self.problems), len(self.stored_keys)
 
-    @property
-    def run_id(self) -> bytes:
-        """Of the run."""
-        return self.run.id.bytes
+    def forget_since(self, noted: tuple[Tally, int, int, int]) -> None:
+        """Drops what was counted and collected by a step that has been rolled back."""
+        self.tally, rejects, problems, keys = noted
+        del self.rejects[rejects:], self.problems[problems:], self.stored_keys[keys:]
 
     def account(self, account_key: str, *, kind: str, record_key: str | None = None) -> bytes | None:
         """The stored account's id; a record of an account that nobody listed goes to quarantine."""

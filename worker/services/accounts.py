@@ -201,6 +201,7 @@ class _Sync:
             mask=masked,
             mass_deletion_share=1.0 if force and begun.mode == "full" else settings.mass_deletion_share,
             open_quarantine=begun.open_quarantine,
+            expect_new=begun.is_first,
         )
         self._tally = Tally()
         self._loop_tallies: dict[str, Tally] = {}
