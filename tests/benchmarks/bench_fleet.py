@@ -30,7 +30,7 @@ from worker.devstack import Devstack
 from worker.integrations.base import RefreshPolicy
 from worker.models import new_id
 from worker.services.due import refresh_due_at
-from worker.services.tokens import spread
+from worker.services.refresh_claims import spread
 
 LIFETIME = timedelta(minutes=30)
 POLICY = RefreshPolicy(default_lifetime=LIFETIME)

@@ -6,13 +6,12 @@ import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 
 from worker.crud import links, tokens
 from worker.crud.links import LinkTarget
@@ -24,6 +23,9 @@ from worker.models import ProviderCreate
 from worker.runtime import Runtime
 from worker.services import journal
 from worker.services.refresh_plan import seal_answer
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
 

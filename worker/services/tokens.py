@@ -19,26 +19,22 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from math import ceil
+from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
 from msgspec import structs
-from sqlalchemy.orm import Session
 
 from worker import failpoints, metrics
-from worker.crud import notices, providers, tokens
-from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement, TokenState
+from worker.crud import notices, tokens
+from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement
 from worker.errors import (
-    DashtamError,
     EncryptionError,
     Fenced,
-    NotFound,
     OutcomeUnknown,
     ProviderError,
     ReauthRequired,
-    Refused,
     Transient,
     Unavailable,
 )
@@ -46,58 +42,26 @@ from worker.integrations.base import Caller
 from worker.models.vocabulary import ProviderStatus, Trigger
 from worker.runtime import Runtime
 from worker.services import availability, due, journal
+from worker.services.refresh_claims import claim_refresh_due
 from worker.services.refresh_outcomes import LOST_ROTATION, result_of, settle_failure
 from worker.services.refresh_plan import Call, NotSent, plan, seal_answer, unreadable
-from worker.services.token_results import AccessToken, DueBatch, Outcome, RefreshResult, RefreshSummary
+from worker.services.token_results import AccessToken, Outcome, RefreshResult, RefreshSummary
+from worker.services.token_states import usable, why_not_leased
 
-__all__ = ["AccessToken", "DueBatch", "Outcome", "RefreshResult", "RefreshSummary"]
+__all__ = [
+    "AccessToken",
+    "Outcome",
+    "RefreshResult",
+    "RefreshSummary",
+    "access_token",
+    "claim_refresh_due",
+    "refresh_providers",
+]
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
-
-_LEAST_PER_MESSAGE = 10
-
-
-async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -> list[DueBatch]:
-    """Claims what falls due before the next tick, per integration and earliest first, spread over the tick.
-
-    Spreading keeps a large fleet's calls even and a quota unstrained; few providers go at once.
-
-    Args:
-        runtime: the process's.
-        now: the tick's time.
-        tick_s: seconds until the next tick.
-
-    Raises:
-        Unavailable: Postgres is away; all stays due.
-    """
-    settings = runtime.settings
-    batches: list[DueBatch] = []
-    for provider_key, limit in (await availability.claimable(runtime, now)).items():
-        if limit < 1 or runtime.integrations[provider_key].refresh_policy is None:
-            continue
-        ids = await runtime.db(
-            providers.claim_refresh_due,
-            provider_key=provider_key,
-            now=now + timedelta(seconds=tick_s),
-            limit=limit,
-            claim=timedelta(seconds=settings.claim_seconds),
-        )
-        batches += spread(ids, tick_s=tick_s, batch_size=settings.batch_size)
-    return batches
-
-
-def spread(ids: Sequence[UUID], *, tick_s: float, batch_size: int) -> list[DueBatch]:
-    """Cuts one tick's claim into messages, one per second of the tick when there are enough providers for that."""
-    seconds = max(1, int(tick_s))
-    slots = max(1, min(seconds, ceil(len(ids) / _LEAST_PER_MESSAGE)))
-    batches = []
-    for slot in range(slots):
-        share = ids[slot * len(ids) // slots : (slot + 1) * len(ids) // slots]
-        batches += [
-            DueBatch(after_s=slot * tick_s / slots, ids=list(share[start : start + batch_size]))
-            for start in range(0, len(share), batch_size)
-        ]
-    return batches
 
 
 async def access_token(
@@ -126,7 +90,7 @@ async def access_token(
     pause = 0.02
     while True:
         state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
-        token = _usable(runtime, state, provider_id, stale_generation)
+        token = usable(state, provider_id=provider_id, stale_generation=stale_generation, encryption=runtime.encryption)
         if isinstance(token, AccessToken):
             return token
         # What was just read will not do; if someone stores another meanwhile, nothing is sent.
@@ -149,28 +113,6 @@ async def access_token(
             pause = min(pause * 1.5, 0.5)
         elif result.error is not None:
             raise result.error
-
-
-def _usable(
-    runtime: Runtime, state: TokenState | None, provider_id: UUID, stale_generation: int | None
-) -> AccessToken | int:
-    """The token, or the generation that will not do."""
-    if state is None:
-        raise NotFound(f"no provider has the id {provider_id}")
-    if state.status == ProviderStatus.NEEDS_REAUTH:
-        raise ReauthRequired(state.status_reason or "needs_reauth")
-    if state.status != ProviderStatus.ACTIVE or state.access_token is None or state.generation is None:
-        raise Refused(f"provider {provider_id} is {state.status}: nothing is sent for it until it is linked or resumed")
-    if state.generation == stale_generation:
-        if state.refresh_token is None:
-            raise ReauthRequired("access_refused")
-        return state.generation
-    if not due.is_usable(state.now, expires_at=state.access_expires_at, lifetime=state.lifetime):
-        return state.generation
-    value = runtime.encryption.unseal(
-        state.access_token, provider_id=provider_id, kind="access", generation=state.generation, key_id=state.key_id
-    )
-    return AccessToken(value, state.generation, state.access_expires_at)
 
 
 async def refresh_providers(
@@ -295,7 +237,7 @@ class _Batch:
         tokens.settle(session, settlements=settlements, owner=self._owner)
         if missed := set(ids) - leased_ids:
             states = tokens.read(session, ids=missed)
-            begun.results.update({id_: _why_not_leased(states.get(id_)) for id_ in missed})
+            begun.results.update({id_: why_not_leased(states.get(id_)) for id_ in missed})
         return begun
 
     def _plan(self, leased: LeasedToken) -> Call | NotSent:
@@ -499,17 +441,6 @@ class _Batch:
             lag_s=(now - due_at).total_seconds(),
             in_time=now < leased.issued_at + leased.lifetime,
         )
-
-
-def _why_not_leased(state: TokenState | None) -> RefreshResult:
-    if state is None or state.generation is None:
-        return RefreshResult(Outcome.MISSING, NotFound("no such provider, or it has no token"))
-    if state.status == ProviderStatus.NEEDS_REAUTH:
-        return RefreshResult(Outcome.INACTIVE, ReauthRequired(state.status_reason or "needs_reauth"))
-    if state.status != ProviderStatus.ACTIVE:
-        error: DashtamError = Refused(f"provider {state.provider_id} is {state.status}: nothing is sent for it")
-        return RefreshResult(Outcome.INACTIVE, error)
-    return RefreshResult(Outcome.BUSY)
 
 
 def _untouched(leased: LeasedToken, due_at: datetime) -> Settlement:

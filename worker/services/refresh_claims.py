@@ -1,0 +1,58 @@
+"""What the tick takes: providers that fall due before the next one, spread over the time between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from math import ceil
+from uuid import UUID
+
+from worker.crud import providers
+from worker.runtime import Runtime
+from worker.services import availability
+from worker.services.token_results import DueBatch
+
+_LEAST_PER_MESSAGE = 10
+
+
+async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -> list[DueBatch]:
+    """Claims what falls due before the next tick, per integration and earliest first, spread over the tick.
+
+    Spreading keeps a large fleet's calls even and a quota unstrained; few providers go at once.
+
+    Args:
+        runtime: the process's.
+        now: the tick's time.
+        tick_s: seconds until the next tick.
+
+    Raises:
+        Unavailable: Postgres is away; all stays due.
+    """
+    settings = runtime.settings
+    batches: list[DueBatch] = []
+    for provider_key, limit in (await availability.claimable(runtime, now)).items():
+        if limit < 1 or runtime.integrations[provider_key].refresh_policy is None:
+            continue
+        ids = await runtime.db(
+            providers.claim_refresh_due,
+            provider_key=provider_key,
+            now=now + timedelta(seconds=tick_s),
+            limit=limit,
+            claim=timedelta(seconds=settings.claim_seconds),
+        )
+        batches += spread(ids, tick_s=tick_s, batch_size=settings.batch_size)
+    return batches
+
+
+def spread(ids: Sequence[UUID], *, tick_s: float, batch_size: int) -> list[DueBatch]:
+    """Cuts one tick's claim into messages, one per second of the tick when there are enough providers for that."""
+    seconds = max(1, int(tick_s))
+    slots = max(1, min(seconds, ceil(len(ids) / _LEAST_PER_MESSAGE)))
+    batches = []
+    for slot in range(slots):
+        share = ids[slot * len(ids) // slots : (slot + 1) * len(ids) // slots]
+        batches += [
+            DueBatch(after_s=slot * tick_s / slots, ids=list(share[start : start + batch_size]))
+            for start in range(0, len(share), batch_size)
+        ]
+    return batches
