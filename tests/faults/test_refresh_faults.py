@@ -114,7 +114,7 @@ def test_worker_stopped_beyond_its_lease_is_fenced_off_when_it_goes_on(world: Wo
     wait_for(lambda: world.generation("schwab-1") == before + 1, what="another worker's refresh", seconds=20)
     go_on(sleeper)
     sleeper.process.wait_for_log("refresh_batch")
-    world.recovers("worker stopped beyond its lease")
+    world.recovers("worker stopped beyond its lease", hurry=True)
 
     assert world.generation("schwab-1") == before + 1
     assert world.servers.redis.hlen("dashtam:journal") == 0

@@ -282,8 +282,10 @@ class World:
             raise AssertionError(f"not settled after {seconds:g} s: {self.unsettled}") from None
         return time.monotonic() - begun
 
-    def recovers(self, what: str, *, lost: tuple[str, ...] = ()) -> float:
-        """Starts the processes that are down and waits, without any hurry, until all that is due is done.
+    def recovers(self, what: str, *, lost: tuple[str, ...] = (), hurry: bool = False) -> float:
+        """Starts the processes that are down and waits until all that is due is done.
+
+        `hurry` lets waits before retries pass at once.
 
         Returns:
             Seconds from now until then; promise 1 allows the visibility timeout, a tick and a minute.
@@ -291,7 +293,7 @@ class World:
         begun = time.monotonic()
         self.servers.start()
         self.workers_of_the_session(spare=False)
-        self.settle(hurry=False, lost=lost, seconds=VISIBILITY_TIMEOUT + SECONDS_PER_TICK + 60)
+        self.settle(hurry=hurry, lost=lost, seconds=VISIBILITY_TIMEOUT + SECONDS_PER_TICK + 60)
         seconds = time.monotonic() - begun
         self.times.append((what, seconds))
         return seconds
