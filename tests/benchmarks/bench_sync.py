@@ -62,11 +62,12 @@ def main() -> None:
         runtime.close()
         show("apply only", applied)
         compared = {} if options.no_peers else peers.measure(given, fetched)
-        show("peers", compared)
+        for name, rates in compared.items():
+            show(name, rates)
     answer = {name: applied[name] for name in _ANSWER}
     answer["peak_extra_mib"] = max(found["peak_extra_mib"] for found in whole.values())
     plaid = whole["plaid"]
-    for peer, rates in peers.by_peer(compared).items():
+    for peer, rates in compared.items():
         answer[f"load_vs_{peer}"] = plaid["load_rows_per_s"] / rates["load_rows_per_s"]
         answer[f"resync_vs_{peer}"] = plaid["resync_rows_per_s"] / rates["resync_rows_per_s"]
     say(json.dumps({name: round(value, 3) for name, value in answer.items()}))
