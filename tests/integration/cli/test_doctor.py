@@ -1,0 +1,155 @@
+"""`dashtam doctor` and `dashtam devstack`: each thing that can be wrong is found, and has a mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from tests.factories import make_linked_provider
+from tests.integration.cli.conftest import Dashtam, json_of
+from tests.support.fixtures import MakeRuntime
+from worker.cli import checks
+from worker.cli.checks import Finding, run_checks
+from worker.crud import heartbeats
+from worker.runtime import Runtime, use_runtime
+from worker.settings import get_settings
+
+Found = Callable[[], dict[str, Finding]]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers answer at once, or there are none."""
+    monkeypatch.setattr(checks, "ping_workers", lambda *, seconds: ["refresh@a", "sync@a", "upkeep@a"])
+
+
+@pytest.fixture
+def found(runtime: Runtime, celery_application: object, rows: Session) -> Found:
+    """Runs the checks: `found()["beat"]`; beat ticks."""
+    heartbeats.beat(rows, name="refresh-due", at=datetime.now(UTC))
+    rows.commit()
+
+    def run() -> dict[str, Finding]:
+        return {finding.check: finding for finding in run_checks()}
+
+    return run
+
+
+def test_all_is_well(dashtam: Dashtam, found: Found) -> None:
+    result = dashtam("doctor")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("ok ") == len(json_of(dashtam("doctor", "--json")))
+
+
+def test_incomplete_configuration_is_the_only_finding(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASHTAM_ENV_FILE", "/nonexistent")
+    monkeypatch.delenv("REDIS_URL")
+    get_settings.cache_clear()
+
+    (finding,) = run_checks()
+
+    assert not finding.ok
+    assert "REDIS_URL" in finding.found
+
+
+def test_a_schema_that_is_behind_is_found(found: Found, rows: Session) -> None:
+    version = rows.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    rows.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    rows.commit()
+    try:
+        finding = found()["schema"]
+    finally:
+        rows.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+        rows.commit()
+
+    assert not finding.ok
+    assert finding.mend == "run: dashtam migrate"
+
+
+def test_a_role_that_may_alter_the_audit_log_is_found_in_production(found: Found, make_runtime: MakeRuntime) -> None:
+    with use_runtime(make_runtime(DASHTAM_ENV="production")):
+        finding = found()["database role"]
+
+    assert not finding.ok
+    assert "dashtam database roles" in finding.mend
+
+
+def test_a_clock_that_is_off_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.health, "clock", lambda _: datetime.now(UTC) + timedelta(minutes=5))
+
+    finding = found()["clock"]
+
+    assert not finding.ok
+    assert finding.found.startswith(("299 s", "300 s"))
+
+
+def test_a_missing_key_is_found(found: Found, rows: Session, runtime: Runtime) -> None:
+    make_linked_provider(rows, runtime.encryption, token={"key_id": "long-gone"})
+    rows.commit()
+
+    finding = found()["encryption keys"]
+
+    assert not finding.ok
+    assert "long-gone" in finding.found
+
+
+def test_redis_that_may_evict_messages_is_found(found: Found, runtime: Runtime) -> None:
+    runtime.redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        finding = found()["redis"]
+    finally:
+        runtime.redis.config_set("maxmemory-policy", "noeviction")
+
+    assert not finding.ok
+    assert "allkeys-lru" in finding.found
+
+
+def test_a_long_queue_is_found(found: Found, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
+    monkeypatch.setattr(checks, "_BACKLOG_MAX", 1)
+    runtime.redis.rpush("sync", "a", "b")
+
+    assert not found()["queues"].ok
+
+
+def test_workers_named_otherwise_are_no_failure(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ping_workers", lambda *, seconds: ["all@a"])
+
+    finding = found()["workers"]
+
+    assert finding.ok
+    assert "none is named after refresh, sync, upkeep" in finding.found
+
+
+def test_a_full_disk_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_FREE_BYTES_MIN", 10**18)
+
+    assert not found()["disk"].ok
+
+
+def test_postgres_that_is_away_is_found_and_the_other_checks_go_on(found: Found, make_runtime: MakeRuntime) -> None:
+    away = "postgresql+psycopg://x:y@127.0.0.1:1/x"
+    with use_runtime(make_runtime(database_url=away)):
+        findings = found()
+
+    assert not findings["postgres"].ok
+    assert findings["postgres"].mend == "start Postgres, or correct DATABASE_URL"
+    assert findings["redis"].ok
+
+
+def test_devstack_leaves_servers_of_ones_own_alone_and_notes_where_they_are(
+    dashtam: Dashtam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASHTAM_HOME", str(tmp_path))
+
+    up = json_of(dashtam("devstack", "up", "--json"))
+
+    assert [server["state"] for server in up["servers"]] == ["external", "external"]
+    assert "DATABASE_URL=" in (tmp_path / "run.env").read_text()
+    assert "external" in dashtam("devstack", "status").output
+    assert dashtam("devstack", "down").exit_code == 0
