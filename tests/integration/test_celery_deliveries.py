@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 from pytest_celery import CeleryTestSetup
 from redis import Redis
@@ -12,12 +11,9 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from tests.support.celery_fixtures import SendProbe, StartWorker
-from tests.support.probes import ends, starts
+from tests.support.probes import SHORT, ends, invisible_for, starts
 from tests.support.waiting import wait_for
 from worker.models import TaskDelivery, TaskFailure
-
-SHORT = {"VISIBILITY_TIMEOUT": "3", "TASK_TIME_LIMIT": "2", "TASK_SOFT_TIME_LIMIT": "1"}
-"""As short as whole seconds allow: a message that nobody acknowledged comes back after three."""
 
 
 def test_plugin_s_setup_works_over_local_processes(celery_setup: CeleryTestSetup) -> None:
@@ -49,7 +45,7 @@ def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
     wait_for(lambda: starts(redis, key), what="the task's start")
 
     first.process.kill()
-    wait_for(lambda: _invisible_for(redis) > 3, what="the visibility timeout")
+    wait_for(lambda: invisible_for(redis) > 3, what="the visibility timeout")
     redis.set(f"{key}:go", 1)
     start_worker("upkeep", **SHORT)
 
@@ -104,12 +100,6 @@ def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on
     assert worker.process.running
     with Session(engine) as session:
         assert session.scalars(select(TaskDelivery)).all() == []
-
-
-def _invisible_for(redis: Redis) -> float:
-    """Seconds since the oldest message was taken and not acknowledged."""
-    oldest = redis.zrange("unacked_index", 0, 0, withscores=True)
-    return time.time() - oldest[0][1] if oldest else 0.0
 
 
 def _failure(engine: Engine) -> TaskFailure | None:

@@ -9,19 +9,16 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from celery import Celery
 from pytest_celery import CeleryTestWorker
 from redis import Redis
 
-from tests.support.celery_fixtures import SendProbe, StartWorker
-from tests.support.fixtures import LinkedProvider
+from tests.support.celery_fixtures import SendProbe
 from tests.support.probes import ends
 from tests.support.waiting import wait_for
-from worker.models import ProviderToken
-from worker.runtime import Runtime
 
 IDS: list[Any] = [
     ["../../x"],
@@ -117,30 +114,3 @@ def test_ten_megabytes_of_arguments_are_borne(
     wait_for(lambda: ends(redis, key), what="the next task")
     wait_for(lambda: redis.llen("refresh") + redis.hlen("unacked") == 0, what="empty queues")
     assert "x" * 1000 not in celery_worker.logs()
-
-
-def test_worker_started_again_after_broken_items_refreshes_what_is_due(
-    start_worker: StartWorker,
-    celery_application: Celery,
-    redis: Redis,
-    runtime: Runtime,
-    schwab_login: LinkedProvider,
-    send_probe: SendProbe,
-) -> None:
-    worker = start_worker().process
-    for item in ("not JSON at all", "{}", '{"body": 1}', "[]", b"\x00\xff"):
-        redis.lpush("upkeep", item)
-        key = send_probe()
-        wait_for(lambda key=key: ends(redis, key) or not worker.running, what=f"the end of {item!r}")
-        if not worker.running:  # what the supervisor does
-            worker.start()
-        wait_for(lambda key=key: ends(redis, key), what=f"the task after {item!r}", seconds=20)
-
-    celery_application.send_task("worker.tasks.tokens.refresh_due")
-
-    wait_for(lambda: _generation(runtime, schwab_login[0]) == 2, what="the refresh")
-
-
-def _generation(runtime: Runtime, provider_id: UUID) -> int:
-    with runtime.transaction() as session:
-        return session.get_one(ProviderToken, provider_id).generation
