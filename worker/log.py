@@ -18,7 +18,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from worker.redaction import redact_value
 from worker.settings import Settings
 
-_QUIET = ("httpx", "httpcore", "aiohttp.access", "tornado.access", "opentelemetry")
+# What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
+_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "tornado.access", "opentelemetry", "sqlalchemy", "kombu", "amqp")
 _AS_THEY_ARE = {"timestamp", "level", "logger"}
 
 

@@ -9,12 +9,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.processes import LocalProcess
+from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 
 PASSWORD = "planted-flower-password"
@@ -92,7 +92,11 @@ def flower(start_flower: StartFlower) -> FlowerProcess:
     return start_flower("flower", FLOWER_PASSWORD=PASSWORD)
 
 
-@pytest.fixture
-def images() -> Path:
-    """Where pictures for the documentation are kept."""
-    return Path(__file__).parents[3] / "docs" / "images"
+def seen(flower: FlowerProcess, task_id: str, state: str = "SUCCESS") -> str:
+    """What Flower's API says of a task, once it has ended."""
+
+    def ended() -> str:
+        status, body = flower.ask(f"/api/task/info/{task_id}")
+        return body if status == 200 and json.loads(body)["state"] == state else ""
+
+    return wait_for(ended, seconds=20, what=f"Flower to see {task_id} as {state}")

@@ -20,9 +20,8 @@ def client() -> list[str]:
     pytest.skip("no Compose client here: tests/unit/test_compose.py has parsed the file, no client has validated it")
 
 
-@pytest.mark.parametrize("profile", ["", "sandbox", "test", "monitoring"])
-def test_compose_accepts_the_file(profile: str) -> None:
-    options = ["--profile", profile] if profile else []
-    done = subprocess.run([*client(), *options, "config", "-q"], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_compose_accepts_the_file_with_all_its_profiles() -> None:
+    profiles = ["--profile", "sandbox", "--profile", "test", "--profile", "monitoring"]
+    done = subprocess.run([*client(), *profiles, "config", "-q"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

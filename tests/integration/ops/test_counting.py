@@ -43,8 +43,9 @@ def linked(engine: Engine, settings: Settings, sandbox: SandboxAdmin) -> UUID:
         ).id
 
 
-def test_refresh_and_sync_are_counted_by_the_worker_and_told_by_the_exporter(
+def test_refresh_and_sync_are_counted_told_by_the_exporter_and_logged_with_their_context(
     linked: UUID,
+    engine: Engine,
     scrape: Callable[[], Scraped],
     start_worker: StartWorker,
     celery_application: Celery,
@@ -72,6 +73,7 @@ def test_refresh_and_sync_are_counted_by_the_worker_and_told_by_the_exporter(
     for name in CALLS:
         assert sum(sample.value for sample in seen.samples if sample.name == name) >= 3, name
 
+    assert_lines_have_their_context(worker.logs(), linked, engine)
     worker.stop()
     assert scrape()("dashtam_refresh_attempts_total", integration="schwab", outcome="refreshed") == 1
 
@@ -80,19 +82,12 @@ def ended(seen: Scraped, task: str) -> bool:
     return any(sample.name == "dashtam_task_seconds_count" and sample.labels["task"] == task for sample in seen.samples)
 
 
-def test_log_lines_name_task_provider_run_and_attempt(
-    linked: UUID, engine: Engine, start_worker: StartWorker, celery_application: Celery, tmp_path: Path
-) -> None:
-    worker = start_worker(DASHTAM_HOME=str(tmp_path))
-    task_id = celery_application.send_task("worker.tasks.accounts.sync_providers", args=[[str(linked)]]).id
-    wait_for(lambda: "sync_ended" in worker.logs(), seconds=20, what="the run to end")
-
-    lines: list[dict[str, Any]] = [json.loads(line) for line in worker.logs().splitlines() if line.startswith("{")]
+def assert_lines_have_their_context(log: str, provider_id: UUID, engine: Engine) -> None:
+    lines: list[dict[str, Any]] = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if line["event"] == "sync_ended"]
     with engine.connect() as connection:
         run_id = connection.execute(text("SELECT id FROM sync_runs")).scalar_one()
-    assert line["task_id"] == task_id
-    assert line["task"] == "worker.tasks.accounts.sync_providers"
-    assert line["provider_id"] == str(linked)
-    assert line["run_id"] == str(run_id)
-    assert line["attempt"] == 1
+
+    assert (line["provider_id"], line["run_id"]) == (str(provider_id), str(run_id))
+    assert (line["task"], line["attempt"]) == ("worker.tasks.accounts.sync_providers", 1)
+    assert {other["task"] for other in lines if other.get("task_id") == line["task_id"]} == {line["task"]}

@@ -90,7 +90,6 @@ def test_states_heartbeats_and_backlogs_are_told(exporter: Exporter, engine: Eng
         integration_states.pause(session, provider_key="schwab", reason="test", actor="operator:t", now=now)
         session.execute(text("UPDATE integration_states SET breaker = 'open'"))
         session.add(TaskFailure(task_id=str(uuid4()), task_name="t", arguments={}, reason="r", deliveries=3))
-    redis.rpush("sync", "a", "b")
     redis.hset("dashtam:journal", "x", "y")
 
     seen = Scraped(exporter.answer())
@@ -101,7 +100,6 @@ def test_states_heartbeats_and_backlogs_are_told(exporter: Exporter, engine: Eng
     assert seen("dashtam_breaker_state", integration="schwab", state="open") == 1
     assert seen("dashtam_breaker_state", integration="schwab", state="closed") == 0
     assert seen("dashtam_task_failures_open") == 1
-    assert seen("dashtam_queue_depth", queue="sync") == 2
     assert seen("dashtam_queue_depth", queue="refresh") == 0
     assert seen("dashtam_journal_entries") == 1
 
