@@ -1,4 +1,4 @@
-"""Items in a queue's list that are no messages at all: most end the worker, and whoever starts it again loses nothing."""
+"""Items in a queue's list that are no messages at all: started again, a worker does what is due."""
 
 from __future__ import annotations
 
