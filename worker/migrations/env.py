@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import create_engine, pool, text
+from sqlalchemy import Connection, create_engine, pool, text
 
 from worker.models import Base
 from worker.settings import DatabaseSettings, load
@@ -25,10 +25,10 @@ def run() -> None:
         _migrate(own)
 
 
-def _migrate(connection: object) -> None:
+def _migrate(connection: Connection) -> None:
     context.configure(
         connection=connection, target_metadata=Base.metadata, compare_type=True, transaction_per_migration=False
-    )  # type: ignore[arg-type]
+    )
     with context.begin_transaction():
         context.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         context.run_migrations()
