@@ -1,0 +1,62 @@
+"""Every line of the Procfile, started as a Procfile runner would."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ops.conftest import free_port
+from tests.support.environment import ROOT
+from tests.support.processes import LocalProcess
+from tests.support.waiting import wait_for
+from worker.devstack.tether import Tether
+
+LINES = dict(re.findall(r"^([a-z]+): (.*)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
+READY = {"beat": "beat: Starting", "flower": "Visit me at", "exporter": "exporter_ready"}
+
+
+@pytest.fixture
+def processes(
+    server_environment: dict[str, str], engine: object, tmp_path: Path, tether: Tether
+) -> Iterator[dict[str, LocalProcess]]:
+    programs = Path(sys.executable).parent
+    environment = {
+        **server_environment,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "DASHTAM_HOME": str(tmp_path / "home"),
+        "FLOWER_PASSWORD": "only-for-this-test",
+        "FLOWER_PORT": str(free_port()),
+        "EXPORTER_PORT": str(free_port()),
+    }
+    started = {
+        name: LocalProcess(
+            name,
+            ["/bin/sh", "-c", f"exec {line}"],
+            log=tmp_path / f"{name}.log",
+            env=environment,
+            prompt=READY.get(name, " ready."),
+            tether=tether,
+        )
+        for name, line in LINES.items()
+    }
+    for process in started.values():
+        process.start()
+    yield started
+    for process in started.values():
+        process.stop()
+
+
+def test_every_process_becomes_ready_and_stops_when_told(processes: dict[str, LocalProcess], tmp_path: Path) -> None:
+    for process in processes.values():
+        process.wait_until_ready(60)
+    wait_for((tmp_path / "home" / "beat.tick").exists, seconds=20, what="beat's sign of life")
+
+    for process in processes.values():
+        process.signal(15)
+
+    assert {name: process.wait(40) for name, process in processes.items()} == dict.fromkeys(LINES, 0)
