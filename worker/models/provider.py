@@ -28,7 +28,13 @@ class Provider(Base):
     __tablename__ = "providers"
     __table_args__ = (
         UniqueConstraint("user_id", "provider_key", "alias"),
-        UniqueConstraint("provider_key", "external_id"),
+        Index(
+            "uq_providers_external_id",
+            "provider_key",
+            "external_id",
+            unique=True,
+            postgresql_where="external_id IS NOT NULL",
+        ),
         CheckConstraint(
             "status IN ({})".format(", ".join(f"'{s}'" for s in ProviderStatus)),
             name="status",
