@@ -43,7 +43,8 @@ def run(
     access = access_seconds or (_ONCE_ACCESS_SECONDS if once else _LIVE_ACCESS_SECONDS)
     began = time.monotonic()
     home = default_home()
-    notes = Console(stderr=True, highlight=False, quiet=as_json)
+    # What happens goes above the live table, and so through the same console.
+    notes = console if console.is_terminal and not once else Console(stderr=True, highlight=False, quiet=as_json)
     stack = Devstack(home, durable=True, say=lambda sentence: notes.print(sentence, markup=False))
     with environment.only_one(home), stack.session() as urls:
         demonstration = environment.prepare(home, urls, access_seconds=access, once=once)
