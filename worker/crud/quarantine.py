@@ -11,14 +11,14 @@ import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from worker.crud.work import Work
+from worker.crud.work import RunKey, Work
 from worker.errors import NotFound
 from worker.models import Quarantine, new_id
 from worker.models.records import Reject
 
 
 def keep(work: Work, rejects: Sequence[Reject]) -> None:
-    """Stores rejects; one that is known is not stored twice, and opened again if it had been resolved."""
+    """Stores rejects; one that is known is not stored twice, and is opened again if it had been resolved."""
     if not rejects:
         return
     rows = []
@@ -45,8 +45,7 @@ def keep(work: Work, rejects: Sequence[Reject]) -> None:
             "INSERT INTO quarantine (id, provider_id, run_id, kind, account_key, record_key, reason, detail, payload,"
             " fingerprint) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)"
             " ON CONFLICT (provider_id, fingerprint) DO UPDATE"
-            " SET run_id = EXCLUDED.run_id, resolved_at = NULL, resolution = NULL"
-            " WHERE quarantine.resolved_at IS NOT NULL",
+            " SET run_id = EXCLUDED.run_id, resolved_at = NULL, resolution = NULL",
             rows,
         )
     for reject in rejects:
@@ -72,6 +71,20 @@ def resolve_stored(work: Work) -> None:
         "UPDATE quarantine SET resolved_at = %s, resolution = 'stored'"
         " WHERE provider_id = %s AND resolved_at IS NULL AND kind = 'transaction' AND record_key = ANY(%s)",
         (work.now, work.run.provider_id, work.stored_keys),
+    )
+
+
+def resolve_unlisted(session: Session, *, run: RunKey, now: datetime) -> None:
+    """Closes entries of nouns that every run lists wholly, when a run that read all has not met them again."""
+    session.execute(
+        update(Quarantine)
+        .where(
+            Quarantine.provider_id == run.provider_id,
+            Quarantine.resolved_at.is_(None),
+            Quarantine.run_id != run.id,
+            Quarantine.kind.in_(("account", "balance", "holding", "security")),
+        )
+        .values(resolved_at=now, resolution="listed no more")
     )
 
 

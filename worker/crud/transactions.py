@@ -304,7 +304,7 @@ def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool], *, expec
     work.tally.add(_NOUN.name, added=added + revived, changed=kept_changes - revived)
     work.reject_refused("transaction", refused, 2, {id_: key for key, id_ in work.accounts.items()})
     if work.rules.open_quarantine:
-        work.stored_keys += [one.entry.key for one in read]
+        work.stored_keys += [row[2] for row in (*new, *changed) if row[0] not in lost]
 
 
 def _remove(work: Work, removals: Sequence[Removal]) -> None:

@@ -21,7 +21,7 @@ from uuid import UUID
 import structlog
 
 from worker import metrics
-from worker.crud import books, cursors, pages, providers, reauth, runs
+from worker.crud import books, cursors, pages, providers, quarantine, reauth, runs
 from worker.crud.accounts import active_account_keys
 from worker.crud.nouns import raw_hasher
 from worker.crud.runs import RunBegun
@@ -159,7 +159,7 @@ async def sync_provider(
         trigger: who asks.
         mode: `incremental`, or `full`: from the beginning of every feed, withdrawing what is no longer listed.
         since: feeds by date go back to this day.
-        force: passes the minimum interval of manual syncs and, in a full sync, the mass-deletion brake.
+        force: passes the minimum interval of manual syncs.
 
     Raises:
         NotFound: no such provider.
@@ -181,14 +181,14 @@ async def sync_provider(
         integrations=frozenset(runtime.integrations),
     )
     with structlog.contextvars.bound_contextvars(provider_id=str(provider_id), run_id=str(begun.key.id)):
-        await _Sync(runtime, begun, trigger=trigger, since=since, force=force).run()
+        await _Sync(runtime, begun, trigger=trigger, since=since).run()
     return begun.key.id
 
 
 class _Sync:
     """One run under way."""
 
-    def __init__(self, runtime: Runtime, begun: RunBegun, *, trigger: str, since: date | None, force: bool) -> None:
+    def __init__(self, runtime: Runtime, begun: RunBegun, *, trigger: str, since: date | None) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._begun = begun
@@ -199,7 +199,7 @@ class _Sync:
         self._rules = Rules(
             content_hash=raw_hasher(self._integration.key, self._integration.mapping_version),
             mask=masked,
-            mass_deletion_share=1.0 if force and begun.mode == "full" else settings.mass_deletion_share,
+            mass_deletion_share=settings.mass_deletion_share,
             open_quarantine=begun.open_quarantine,
             expect_new=begun.is_first,
         )
@@ -272,9 +272,9 @@ class _Sync:
                 await self._renew()
             except PagingRestart as error:
                 restarts += 1
+                await self._restart(error)
                 if restarts > _MAX_RESTARTS:
                     raise
-                await self._restart(error)
             except Unavailable:
                 resumes += 1
                 if resumes > _MAX_RESUMES:
@@ -387,6 +387,8 @@ class _Sync:
         if isinstance(error, ReauthRequired) and not await self._stop_for_reauth(error):
             due_at = now + _AFTER_RELINK
         if verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+            if self._begun.open_quarantine and error is None and not self._problems:
+                await self._runtime.db(quarantine.resolve_unlisted, run=self._key, now=now)
             drifts = await self._runtime.db(
                 books.check_books,
                 run=self._key,

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.integration.sync.conftest import Linked
+from tests.integration.sync.feeds import Killed, ModelIntegration, Movement, Plan
+from worker.crud import pages, runs
+from worker.crud.work import Rules, RunKey, Tally
+from worker.errors import (
+    AppMisconfigured,
+    BadPayload,
+    Fenced,
+    NotReady,
+    ProviderError,
+    RateLimited,
+    ReauthRequired,
+    Refused,
+    Transient,
+)
+from worker.integrations.base import Page, SyncRequest
+from worker.models import new_id
+from worker.models.vocabulary import RunStatus, Trigger
+from worker.services import accounts
+
+SOON = timedelta(minutes=7)
+
+
+class FailingIntegration(ModelIntegration):
+    """Raises after its first page, or states a problem there."""
+
+    def __init__(self, error: ProviderError | None = None, problems: tuple[ProviderError, ...] = ()) -> None:
+        super().__init__()
+        self.error, self.problems = error, problems
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        yield self._listing()
+        if self.problems:
+            yield Page(problems=self.problems)
+        if self.error:
+            raise self.error
+
+
+def due_in(linked: Linked) -> timedelta:
+    ((due_at,),) = linked.rows("SELECT sync_due_at FROM providers WHERE id = :id")
+    return due_at - datetime.now(UTC)
+
+
+def status_of(linked: Linked) -> tuple[Any, ...]:
+    return linked.rows("SELECT status, status_reason, sync_failures FROM providers WHERE id = :id")[0]
+
+
+def test_second_run_is_refused_while_one_is_running(linked: Linked) -> None:
+    linked.integration.plan = Plan(die_before=1)
+    with pytest.raises(Killed):
+        linked.sync()
+
+    with pytest.raises(Refused, match="being synced already"):
+        linked.sync()
+
+
+def test_dead_run_is_taken_over_and_its_late_page_is_refused(linked: Linked) -> None:
+    linked.integration.books.put(Movement("t1", "A", "1.00"))
+    linked.integration.plan = Plan(die_before=1)
+    with pytest.raises(Killed):
+        linked.sync()
+    ((dead, owner),) = linked.rows("SELECT id, owner FROM sync_runs WHERE provider_id = :id")
+    linked.execute("UPDATE sync_runs SET heartbeat_at = now() - interval '1 hour' WHERE provider_id = :id")
+    linked.integration.plan = Plan()
+
+    after = linked.sync()
+
+    assert after.status == RunStatus.COMPLETED
+    assert linked.rows("SELECT status, error FROM sync_runs WHERE id = :dead", dead=dead) == [("failed", "abandoned")]
+    before = linked.versions()
+    late = Page(feed="feed", cursor="late", removals=())
+    rules = Rules(content_hash=lambda raw: bytes(16), mask=lambda raw: {}, mass_deletion_share=0.5)
+    with pytest.raises(Fenced), linked.runtime.transaction() as session:
+        pages.apply_page(
+            session,
+            run=RunKey(dead, owner, linked.provider_id, "model"),
+            page=late,
+            rules=rules,
+            now=datetime.now(UTC),
+            tally=Tally(),
+        )
+    assert linked.versions() == before
+    assert linked.rows("SELECT 1 FROM sync_cursors WHERE cursor = 'late'") == []
+
+
+def test_run_keeps_counts_pages_trigger_and_cursors(linked: Linked) -> None:
+    for number in range(5):
+        linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
+
+    run = linked.sync(trigger=Trigger.MANUAL)
+
+    assert run.counts["transactions"] == {"added": 5}
+    assert (run.trigger, run.mode, run.added) == ("manual", "incremental", 5 + 4 + 4)
+    assert run.pages == 4  # listing, two of the feed by cursor, one window
+    assert run.cursor_before == {}
+    assert run.cursor_after == {"feed": "5::0", "account:W": "2025-03-14"}
+    assert run.finished_at is not None
+
+
+def test_manual_sync_waits_for_the_least_interval_unless_forced(linked: Linked) -> None:
+    linked.sync()
+
+    with pytest.raises(Refused, match="--force"):
+        linked.sync(trigger=Trigger.MANUAL)
+
+    assert linked.sync(trigger=Trigger.MANUAL, force=True).status == RunStatus.COMPLETED
+    assert linked.sync().status == RunStatus.COMPLETED  # the schedule has its own interval
+
+
+@pytest.mark.parametrize("status", ["pending", "needs_reauth", "paused", "unlinked"])
+def test_provider_that_is_not_active_is_refused_with_what_to_do(linked: Linked, status: str) -> None:
+    linked.execute("UPDATE providers SET status = :status WHERE id = :id", status=status)
+
+    with pytest.raises(Refused, match="dashtam"):
+        linked.sync()
+
+    assert linked.rows("SELECT 1 FROM sync_runs WHERE provider_id = :id") == []
+
+
+def test_provider_whose_integration_is_not_enabled_is_refused(linked: Linked) -> None:
+    linked.execute("UPDATE providers SET provider_key = 'elsewhere' WHERE id = :id")
+
+    with pytest.raises(Refused, match="INTEGRATIONS"):
+        linked.sync()
+
+
+def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked) -> None:
+    for number in range(9):
+        linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
+
+    def ask() -> None:
+        linked.execute("UPDATE sync_runs SET cancel_requested = true WHERE provider_id = :id")
+
+    linked.integration.plan = Plan(page_size=3, mutate_before={2: ask})
+
+    run = linked.sync()
+
+    assert run.status == RunStatus.CANCELLED
+    assert 3 <= len(linked.live()) < 9
+    linked.integration.plan = Plan()
+    assert linked.sync().status == RunStatus.COMPLETED
+    assert len(linked.live()) == 9
+
+
+def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:
+    assert linked.runtime.run(accounts.request_cancel(linked.runtime, linked.provider_id)) is None
+    linked.integration.plan = Plan(die_before=1)
+    with pytest.raises(Killed):
+        linked.sync()
+
+    run_id = linked.runtime.run(accounts.request_cancel(linked.runtime, linked.provider_id))
+
+    assert linked.rows("SELECT id FROM sync_runs WHERE cancel_requested") == [(run_id,)]
+
+
+def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., Linked], monkeypatch: Any) -> None:
+    linked = link_model(sync_budget_seconds=1)
+    for number in range(9):
+        linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
+    linked.integration.plan = Plan(page_size=3)
+    monkeypatch.setattr(accounts._Sync, "_out_of_time", _always_out_of_time)
+
+    run = linked.sync()
+
+    assert run.status == RunStatus.PARTIAL
+    assert len(linked.live()) == 3
+    assert due_in(linked) <= timedelta(0)
+    monkeypatch.undo()
+    assert linked.sync().counts["transactions"] == {"added": 6}
+
+
+def _always_out_of_time(self: Any, page: Page) -> bool:
+    self._goes_on = page.more
+    return bool(page.more)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "failures"),
+    [
+        (Transient("reset"), RunStatus.FAILED, 1),
+        (BadPayload("not_json"), RunStatus.FAILED, 1),
+        (NotReady("preparing", retry_at=datetime.now(UTC) + SOON), RunStatus.PARTIAL, 0),
+        (RateLimited("quota", retry_at=datetime.now(UTC) + SOON), RunStatus.PARTIAL, 0),
+        (AppMisconfigured("bad_client"), RunStatus.FAILED, 0),
+    ],
+)
+def test_error_ends_the_run_and_schedules_the_next(
+    link_model: Callable[..., Linked], error: ProviderError, status: RunStatus, failures: int
+) -> None:
+    linked = link_model(FailingIntegration(error))
+
+    run = linked.sync()
+
+    assert (run.status, run.error, run.error_reason, run.error_scope) == (
+        status,
+        error.kind,
+        error.reason,
+        error.scope,
+    )
+    assert status_of(linked) == ("active", None, failures)
+    if error.retry_at:
+        assert abs(due_in(linked) - SOON) < timedelta(seconds=30)
+    else:
+        assert timedelta(0) < due_in(linked) < timedelta(minutes=2)
+
+
+def test_dead_grant_met_by_a_data_call_stops_the_provider_with_audit_and_notice(
+    link_model: Callable[..., Linked],
+) -> None:
+    linked = link_model(FailingIntegration(ReauthRequired("ITEM_LOGIN_REQUIRED")))
+
+    run = linked.sync()
+
+    assert run.status == RunStatus.FAILED
+    assert status_of(linked)[:2] == ("needs_reauth", "ITEM_LOGIN_REQUIRED")
+    assert linked.rows("SELECT sync_due_at, refresh_due_at FROM providers WHERE id = :id") == [(None, None)]
+    assert linked.rows("SELECT action, reason FROM provider_audit_logs WHERE provider_id = :id") == [
+        ("needs_reauth", "ITEM_LOGIN_REQUIRED")
+    ]
+    assert linked.rows("SELECT DISTINCT stage FROM notices WHERE provider_id = :id") == [("needs_reauth",)]
+    with pytest.raises(Refused):
+        linked.sync()
+
+
+def test_dead_grant_of_an_older_token_does_not_stop_a_provider_that_was_linked_anew(
+    link_model: Callable[..., Linked],
+) -> None:
+    linked = link_model(FailingIntegration(ReauthRequired("revoked")))
+
+    def relink() -> None:
+        linked.execute("UPDATE provider_tokens SET generation = 2 WHERE provider_id = :id")
+
+    linked.integration._listing, listing = lambda: (relink(), listing())[1], linked.integration._listing  # type: ignore[method-assign]
+
+    linked.sync()
+
+    assert status_of(linked)[0] == "active"
+    assert due_in(linked) > timedelta(0)
+
+
+def test_problem_of_one_account_makes_the_run_partial(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(FailingIntegration(problems=(BadPayload("odd", account_key="A"),)))
+
+    run = linked.sync()
+
+    assert run.status == RunStatus.PARTIAL
+    assert run.problems == {"problems": [{"kind": "bad_payload", "scope": "request", "reason": "odd", "account": "A"}]}
+    assert len(linked.rows("SELECT 1 FROM accounts WHERE provider_id = :id")) == 4
+
+
+def test_run_in_which_every_account_failed_is_no_success(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(FailingIntegration(problems=tuple(BadPayload("odd", account_key=key) for key in "ABWC")))
+
+    assert linked.sync().status == RunStatus.FAILED
+
+
+def test_part_that_is_not_ready_is_scheduled_and_no_failure(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(FailingIntegration(problems=(NotReady("preparing", retry_at=datetime.now(UTC) + SOON),)))
+
+    assert linked.sync().status == RunStatus.COMPLETED
+    assert abs(due_in(linked) - SOON) < timedelta(seconds=30)
+
+
+def test_refused_token_is_renewed_once_and_the_sync_goes_on(linked: Linked) -> None:
+    for number in range(6):
+        linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
+    linked.integration.plan = Plan(page_size=2, refuse_access_before={3})
+
+    run = linked.sync()
+
+    assert run.status == RunStatus.COMPLETED
+    assert len(linked.live()) == 6
+    assert linked.rows("SELECT generation FROM provider_tokens WHERE provider_id = :id") == [(2,)]
+
+
+def test_token_refused_twice_in_a_row_fails_without_demanding_a_new_grant(linked: Linked) -> None:
+    linked.integration.plan = Plan(refuse_access_before={0, 1})
+
+    run = linked.sync()
+
+    assert (run.status, run.error) == (RunStatus.FAILED, "access_expired")
+    assert status_of(linked)[0] == "active"
+
+
+def test_endless_restarts_end_the_run_with_the_loop_undone(linked: Linked) -> None:
+    for number in range(6):
+        linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
+    linked.integration.plan = Plan(page_size=2, restarts=99)
+
+    run = linked.sync()
+
+    assert (run.status, run.error) == (RunStatus.FAILED, "paging_restart")
+    linked.integration.plan = Plan()
+    assert linked.sync().counts["transactions"] == {"added": 6}
+
+
+def test_one_bad_provider_does_not_delay_the_others(link_model: Callable[..., Linked]) -> None:
+    linked = link_model()
+    unknown = new_id()
+
+    async def both() -> accounts.SyncSummary:
+        return await asyncio.wait_for(
+            accounts.sync_providers(linked.runtime, [unknown, linked.provider_id, linked.provider_id]), 10
+        )
+
+    summary = linked.runtime.run(both())
+
+    assert list(summary.runs) == [linked.provider_id]
+    assert "no provider has the id" in summary.refused[unknown]
+
+
+def test_claim_hands_out_what_is_due_once(linked: Linked) -> None:
+    now = datetime.now(UTC)
+
+    first = linked.runtime.run(accounts.claim_sync_due(linked.runtime, now))
+    second = linked.runtime.run(accounts.claim_sync_due(linked.runtime, now))
+
+    assert (first, second) == ([[linked.provider_id]], [])
+
+
+def test_runs_are_listed_newest_first(linked: Linked) -> None:
+    ids = [linked.sync().id for _ in range(3)]
+
+    with linked.runtime.transaction() as session:
+        listed = [run.id for run in runs.list_runs(session, provider_id=linked.provider_id)]
+
+    assert listed == ids[::-1]
