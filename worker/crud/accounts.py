@@ -45,7 +45,7 @@ def apply_accounts(work: Work, page: Page) -> None:
             listed.append(nouns.account(record, work.provider_id, work.run_id))
         else:
             work.reject("account", "bad_key")
-    outcome = apply(work.connection, nouns.ACCOUNTS, listed)
+    outcome = apply(work.connection, nouns.ACCOUNTS, listed, careful=work.careful)
     work.tally.add("accounts", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
     for row, reason in outcome.refused:
         work.reject("account", "not_storable", record_key=row[2], detail=reason)
@@ -81,6 +81,6 @@ def apply_balances(work: Work, page: Page) -> None:
         account_id = work.account(record.account_key, kind="balance")
         if account_id is not None:
             listed[account_id] = nouns.balance(record, account_id, work.run_id, work.now)
-    outcome = apply(work.connection, nouns.BALANCES, list(listed.values()))
+    outcome = apply(work.connection, nouns.BALANCES, list(listed.values()), careful=work.careful)
     work.tally.add("balances", added=outcome.added, unchanged=outcome.unchanged)
     work.reject_refused("balance", outcome.refused, 2, {})

@@ -2,8 +2,8 @@
 
 What is stored is told apart from what is listed by content hash, in one query per page; unchanged rows are neither
 sent back nor written. New rows go in by a direct COPY, changed ones by one UPDATE. Where Postgres refuses a group (a
-concurrent insert, a value that no column takes), the group is taken apart in savepoints until only what cannot be
-stored is left over. Works inside the caller's transaction, which must have begun.
+concurrent insert, a value that no column takes), the page is applied again with care: groups are taken apart in
+savepoints until only what cannot be stored is left over. Works inside the caller's transaction, which must have begun.
 """
 
 from __future__ import annotations
@@ -207,19 +207,24 @@ class Refusal(NamedTuple):
 
 
 def write(
-    connection: Connection, noun: Noun, *, new: Sequence[Row] = (), changed: Sequence[Row] = (), insist: bool = False
+    connection: Connection, noun: Noun, *, new: Sequence[Row], changed: Sequence[Row], careful: bool
 ) -> list[Refusal]:
-    """Stores rows; returns those that no column takes. `changed` rows carry the stored id.
+    """Stores rows; `changed` ones carry the stored id.
 
-    With `insist`, new rows go in as they are or not at all.
+    In a hurry, without savepoints, everything goes in as it is or nothing does. A `careful` write takes apart what
+    Postgres refuses, and returns the rows that no column takes.
 
     Raises:
-        one of `REFUSALS`: with `insist`, when one of the new rows exists or cannot be stored.
+        one of `REFUSALS`: in a hurry; the transaction is lost.
     """
+    if not careful:
+        if new:
+            _copy(connection, noun, new)
+        if changed:
+            connection.execute(noun.update_statement, (_as_json(noun, changed),))
+        return []
     refused: list[Refusal] = []
-    if new and insist:
-        _copy(connection, noun, new)
-    elif new:
+    if new:
         try:
             with connection.transaction():
                 _copy(connection, noun, new)
@@ -283,7 +288,7 @@ class Outcome(NamedTuple):
     refused: list[Refusal]
 
 
-def apply(connection: Connection, noun: Noun, listed: Sequence[Listed]) -> Outcome:
+def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, careful: bool) -> Outcome:
     """Stores records that are cheap to read; transactions, which are not, are read between `diff` and `write`."""
     if not listed:
         return Outcome(0, 0, 0, [])
@@ -296,7 +301,7 @@ def apply(connection: Connection, noun: Noun, listed: Sequence[Listed]) -> Outco
             new.append((next(ids), *listed[place].values))
         else:
             changed.append((stored_id, *listed[place].values))
-    refused = write(connection, noun, new=new, changed=changed)
+    refused = write(connection, noun, new=new, changed=changed, careful=careful)
     known = {row[0] for row in changed}
     lost_changes = sum(refusal.row[0] in known for refusal in refused)
     return Outcome(

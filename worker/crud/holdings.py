@@ -30,6 +30,7 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
         work.connection,
         nouns.SECURITIES,
         [nouns.security(record, work.run.provider_key) for record in ordered if record.key not in others],
+        careful=work.careful,
     )
     work.tally.add("securities", added=outcome.added, changed=outcome.changed)
     for row, reason in outcome.refused:
@@ -49,7 +50,7 @@ def apply_holdings(work: Work, page: Page) -> None:
             work.reject("holding", "bad_security", account_key=holding.account_key, record_key=key)
             continue
         listed.append(nouns.holding(holding, account_id, security_id, work.run_id))
-    outcome = apply(work.connection, nouns.HOLDINGS, listed)
+    outcome = apply(work.connection, nouns.HOLDINGS, listed, careful=work.careful)
     work.tally.add("holdings", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
     work.reject_refused("holding", outcome.refused, 2, {id_: key for key, id_ in work.accounts.items()})
     _close_vanished(work, page)

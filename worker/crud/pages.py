@@ -11,7 +11,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from worker.crud import accounts, cursors, quarantine, runs
-from worker.crud.apply import driver
+from worker.crud.apply import REFUSALS, driver
 from worker.crud.holdings import apply_holdings
 from worker.crud.transactions import apply_transactions
 from worker.crud.work import Rules, RunKey, Tally, Work
@@ -42,7 +42,13 @@ class _Place(NamedTuple):
     loop_id: UUID | None
 
 
-def apply_page(session: Session, *, run: RunKey, page: Page, rules: Rules, now: datetime, tally: Tally) -> PageApplied:
+class PageRefused(Exception):  # noqa: N818
+    """Postgres refused something of a page, and with it all: apply it again with care."""
+
+
+def apply_page(
+    session: Session, *, run: RunKey, page: Page, rules: Rules, now: datetime, tally: Tally, careful: bool = False
+) -> PageApplied:
     """Applies one page.
 
     Lock: the run's row, which fences every other worker. Replaying a page writes nothing but the run's own counters.
@@ -51,7 +57,19 @@ def apply_page(session: Session, *, run: RunKey, page: Page, rules: Rules, now: 
     Raises:
         Fenced: the run is not this worker's any more; nothing was written.
         BadPayload: the page's cursor leads back to where it came from.
+        PageRefused: not when `careful`, which finds out what cannot be stored, and sends it to quarantine.
     """
+    try:
+        return _apply(session, run, page, rules, now, tally, careful=careful)
+    except REFUSALS as error:
+        if careful:
+            raise
+        raise PageRefused from error
+
+
+def _apply(
+    session: Session, run: RunKey, page: Page, rules: Rules, now: datetime, tally: Tally, *, careful: bool
+) -> PageApplied:
     place = _enter(session, run, page)
     work = Work(
         session=session,
@@ -60,6 +78,7 @@ def apply_page(session: Session, *, run: RunKey, page: Page, rules: Rules, now: 
         now=now,
         accounts={},
         loop_id=place.loop_id.bytes if place.loop_id else None,
+        careful=careful,
     )
     work.accounts = accounts.read_account_ids(work)
     if page.accounts or page.accounts_complete:
@@ -150,7 +169,7 @@ def withdraw_unseen(
         Fenced: the run is not this worker's any more.
     """
     runs.hold(session, run=run)
-    work = Work(session=session, run=run, rules=rules, now=now, accounts={}, loop_id=None)
+    work = Work(session=session, run=run, rules=rules, now=now, accounts={}, loop_id=None, careful=True)
     spans = work.connection.execute(
         "WITH seen AS (SELECT t.account_id, min(t.posted_date) AS first FROM sync_seen s"
         " JOIN transactions t ON t.id = s.transaction_id WHERE s.generation = %s GROUP BY 1)"

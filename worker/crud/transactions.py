@@ -16,7 +16,6 @@ import msgspec
 
 from worker.crud import nouns
 from worker.crud.apply import (
-    REFUSALS,
     Differing,
     Entries,
     Entry,
@@ -61,35 +60,19 @@ class _Stored(NamedTuple):
 def apply_transactions(work: Work, page: Page) -> None:
     """Stores the page's transactions, withdraws what its removals and windows withdraw."""
     listing = _without_repeats(work, page.transactions)
-    if work.rules.expect_new and _apply_unseen(work, page, listing):
-        return
-    _apply(work, page, listing, diff(work.connection, _NOUN, listing.entries), expect_new=False)
-
-
-def _apply_unseen(work: Work, page: Page, listing: _Listing) -> bool:
-    """Takes every row for new; False, with nothing done, when one is not."""
-    everything = [Differing(place, None) for place in range(len(listing.rows))]
-    before = work.note()
-    try:
-        with work.connection.transaction():
-            _apply(work, page, listing, everything, expect_new=True)
-    except REFUSALS:
-        work.forget_since(before)
-        return False
-    return True
-
-
-def _apply(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing], *, expect_new: bool) -> None:
-    read = _read(work, page, listing, differing)
+    if work.rules.expect_new and not work.careful:
+        differing = [Differing(place, None) for place in range(len(listing.rows))]
+    else:
+        differing = diff(work.connection, _NOUN, listing.entries)
     work.tally.add(_NOUN.name, unchanged=len(listing.rows) - len(differing))
+    read = _read(work, page, listing, differing)
     withdrawn = _unlisted_pendings(work, page, listing)
     read = _without_superseded(work, read)
     taken, replaced = _take_over(work, read, withdrawn)
-    gone = [row for row in (*withdrawn, *replaced) if row.id not in taken]
-    changing = [one.stored_id for one in read if one.stored_id is not None]
-    remember(work, [*changing, *(row.id for row in gone)])
-    _write(work, read, taken, expect_new=expect_new)
-    _withdraw(work, [row.id for row in gone])
+    gone = [row.id for row in (*withdrawn, *replaced) if row.id not in taken]
+    remember(work, [*(one.stored_id for one in read if one.stored_id is not None), *gone])
+    _write(work, read, taken)
+    _withdraw(work, gone)
     _remove(work, page.removals)
     if work.run.generation is not None:
         _note_seen(work, listing.entries)
@@ -273,7 +256,7 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
     return unlisted if work.believes(len(unlisted), live, account_key=window.account_key) else []
 
 
-def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool], *, expect_new: bool) -> None:
+def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
     named = [one.record.security for one in read if one.record.security is not None]
     securities = store_securities(work, named, describe=False)
     ids = iter(new_ids(sum(one.stored_id is None for one in read)))
@@ -296,7 +279,7 @@ def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool], *, expec
             run_id=work.run_id,
         )
         (new if one.stored_id is None else changed).append(row)
-    refused = write(work.connection, _NOUN, new=new, changed=changed, insist=expect_new)
+    refused = write(work.connection, _NOUN, new=new, changed=changed, careful=work.careful)
     lost = {refusal.row[0] for refusal in refused}
     revived = sum(not taken.get(row[0], True) for row in changed if row[0] not in lost)
     added = sum(row[0] not in lost for row in new)

@@ -68,8 +68,8 @@ class Rules:
         mask: makes a raw record fit to be kept in quarantine.
         mass_deletion_share: a listing that would withdraw more than this share is not believed; 1 believes all.
         open_quarantine: whether records of this provider wait in quarantine, which a stored record may resolve.
-        expect_new: nothing of this provider was stored when the run began: rows go in unseen, and only a page in which
-            one turns out to be stored is compared first.
+        expect_new: nothing of this provider was stored when the run began: rows go in unseen, and a page in which one
+            turns out to be stored is refused.
     """
 
     content_hash: Callable[[bytes], bytes]
@@ -81,7 +81,11 @@ class Rules:
 
 @dataclass(slots=True)
 class Work:
-    """One page on its way into the tables, inside one transaction."""
+    """One page on its way into the tables, inside one transaction.
+
+    Attributes:
+        careful: the page was refused as a whole, and is taken apart.
+    """
 
     session: Session
     run: RunKey
@@ -89,6 +93,7 @@ class Work:
     now: datetime
     accounts: dict[str, bytes]
     loop_id: bytes | None
+    careful: bool
     connection: Connection = field(init=False)
     provider_id: bytes = field(init=False)
     run_id: bytes = field(init=False)
@@ -101,15 +106,6 @@ class Work:
         self.connection = driver(self.session)
         self.provider_id = self.run.provider_id.bytes
         self.run_id = self.run.id.bytes
-
-    def note(self) -> tuple[Tally, int, int, int]:
-        """What `forget_since` goes back to."""
-        return Tally(self.tally), len(self.rejects), len(self.problems), len(self.stored_keys)
-
-    def forget_since(self, noted: tuple[Tally, int, int, int]) -> None:
-        """Drops what was counted and collected by a step that has been rolled back."""
-        self.tally, rejects, problems, keys = noted
-        del self.rejects[rejects:], self.problems[problems:], self.stored_keys[keys:]
 
     def account(self, account_key: str, *, kind: str, record_key: str | None = None) -> bytes | None:
         """The stored account's id; a record of an account that nobody listed goes to quarantine."""

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -321,20 +322,21 @@ class _Sync:
         self._empty_pages = 0 if page.transactions or page.removals or not page.more else self._empty_pages + 1
         if self._pages > _MAX_PAGES or self._empty_pages > _MAX_EMPTY_PAGES:
             raise BadPayload("endless_pages")
-        applied = await self._runtime.db(
-            pages.apply_page,
-            run=self._key,
-            page=page,
-            rules=self._rules,
-            now=datetime.now(UTC),
-            tally=self._tally,
-        )
+        applied = await self._store(page)
         self._count(applied)
         self._cancelled |= applied.cancel_requested
         if applied.loop is not None and page.more:
             self._loop_tallies.setdefault(page.feed, Tally()).update(_of_transactions(applied.tally))
         else:
             self._loop_tallies.pop(page.feed, None)
+
+    async def _store(self, page: Page) -> pages.PageApplied:
+        given: dict[str, Any] = {"run": self._key, "page": page, "rules": self._rules, "tally": self._tally}
+        try:
+            return await self._runtime.db(pages.apply_page, now=datetime.now(UTC), **given)
+        except pages.PageRefused as error:
+            log.warning("page_refused", error=type(error.__cause__).__name__, next="row by row where it must be")
+            return await self._runtime.db(pages.apply_page, now=datetime.now(UTC), careful=True, **given)
 
     def _count(self, applied: pages.PageApplied) -> None:
         self._tally.update(applied.tally)

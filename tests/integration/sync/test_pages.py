@@ -55,8 +55,14 @@ class Applying:
             )
 
     def __call__(self, page: Page, *, now: datetime = NOW, tally: Tally | None = None) -> PageApplied:
-        with self.linked.runtime.transaction() as session:
-            return pages.apply_page(session, run=self.run, page=page, rules=self.rules, now=now, tally=tally or Tally())
+        given: dict[str, Any] = {"run": self.run, "page": page, "rules": self.rules, "now": now}
+        given["tally"] = tally or Tally()
+        try:
+            with self.linked.runtime.transaction() as session:
+                return pages.apply_page(session, **given)
+        except pages.PageRefused:
+            with self.linked.runtime.transaction() as session:
+                return pages.apply_page(session, careful=True, **given)
 
     def list_accounts(self, *keys: str, complete: bool = True, **more: Any) -> PageApplied:
         listed = [AccountRecord(account_key=k, name=k, type=AccountType.DEPOSITORY, subtype="checking") for k in keys]
