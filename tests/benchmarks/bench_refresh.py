@@ -28,8 +28,8 @@ import psutil
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, create_engine, text
 
-from tests.benchmarks.claims import claim_p50_ratio
-from tests.support.databases import migrate
+from tests.benchmarks.claims import SERVER, claim_p50_ratio
+from tests.support.databases import Databases, migrate
 from tests.support.environment import ROOT
 from tests.support.waiting import wait_for
 from worker.devstack import Devstack
@@ -181,7 +181,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     home = Path(tempfile.mkdtemp(prefix="dashtam-bench-", dir="/tmp"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        urls = stack.enter_context(Devstack(home / "servers", durable=True, environ={}).session(erase=True))
+        urls = stack.enter_context(
+            Devstack(home / "servers", durable=True, environ={}, postgres_settings=SERVER).session(erase=True)
+        )
         base_url = stack.enter_context(endpoint())
         os.environ.update(
             DATABASE_URL=urls.database_url,
@@ -264,7 +266,8 @@ def _measure_all(engine: Engine, home: Path, options: argparse.Namespace, base_u
         result |= {f"ratio_vs_{name}": round(ours.per_s / one.per_s, 1) for name, one in found.items()}
         result |= {"refreshes_per_s": round(ours.per_s), "cpu_us_per_refresh": round(ours.cpu_us)}
     if "claim" in only:
-        result["claim_p50_ratio_1m_vs_10k"] = claim_p50_ratio(engine, say)
+        databases = Databases(os.environ["DATABASE_URL"])
+        result["claim_p50_ratio_1m_vs_10k"] = claim_p50_ratio(databases, say)
     return result
 
 
