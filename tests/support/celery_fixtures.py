@@ -19,8 +19,10 @@ from kombu import pools
 from pytest_celery import CeleryTestSetup
 from sqlalchemy import Engine
 
+from tests.support.fixtures import SESSION_WORKER, redis_database
 from tests.support.nodes import Broker, RedisNode, Setup, Worker, WorkerNode
 from tests.support.sandbox import SandboxAdmin
+from worker.devstack import Urls
 from worker.devstack.tether import Tether
 from worker.settings import Settings
 
@@ -83,13 +85,15 @@ def celery_setup_app(celery_application: Celery) -> Celery:
 
 
 @pytest.fixture(scope="session")
-def session_worker(server_environment: dict[str, str], process_logs: Path, tether: Tether) -> Iterator[WorkerNode]:
+def session_worker(
+    servers: Urls, server_environment: dict[str, str], process_logs: Path, tether: Tether
+) -> Iterator[WorkerNode]:
     """One worker for all queues, shared by the tests that leave it alive."""
     node = WorkerNode(
         "shared",
         queues=QUEUES,
         log=process_logs / "worker.log",
-        env=server_environment,
+        env=server_environment | {"REDIS_URL": redis_database(servers, SESSION_WORKER)},
         tether=tether,
         processes=2,
         options=PROBES,

@@ -102,14 +102,24 @@ def engine(_session_engine: Engine) -> Iterator[Engine]:
 # Redis ---------------------------------------------------------------------------------------------------------------
 
 
+# Workers take what lies in their queues: each kind of test has a logical database of its own.
+NO_WORKER, SESSION_WORKER, OWN_WORKERS = 0, 1, 2
+
+
+def redis_database(servers: Urls, number: int) -> str:
+    """Address of one logical database of the session's Redis."""
+    return urlsplit(servers.redis_url)._replace(path=f"/{number}").geturl()
+
+
 @pytest.fixture
 def redis_url(servers: Urls, request: pytest.FixtureRequest) -> str:
-    """Address of the session's Redis.
-
-    A test that starts workers of its own has another logical database, or the session's worker would take its tasks.
-    """
-    own_workers = "start_worker" in request.fixturenames
-    return urlsplit(servers.redis_url)._replace(path="/1" if own_workers else "/0").geturl()
+    """Address of the session's Redis, as the workers of this test have it, or where there is none."""
+    number = NO_WORKER
+    if "session_worker" in request.fixturenames:
+        number = SESSION_WORKER
+    elif "start_worker" in request.fixturenames:
+        number = OWN_WORKERS
+    return redis_database(servers, number)
 
 
 @pytest.fixture
@@ -155,7 +165,7 @@ def server_environment(servers: Urls, database_url: str, sandbox_process: Sandbo
     """Variables that make a process work on the session's servers and the sandbox."""
     return {
         "DATABASE_URL": database_url,
-        "REDIS_URL": servers.redis_url,
+        "REDIS_URL": redis_database(servers, NO_WORKER),
         "SCHWAB_BASE_URL": sandbox_process.schwab_url,
         "SCHWAB_APP_KEY": "sandbox-app",
         "SCHWAB_APP_SECRET": "sandbox-secret",
