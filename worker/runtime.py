@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID, uuid4
@@ -17,6 +19,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from worker.crud.database import make_engine, transaction
+from worker.crud.database import now as database_now
+from worker.errors import Unavailable
 from worker.integrations.base import Integration
 from worker.integrations.registry import build_integrations
 from worker.services.encryption import EncryptionService
@@ -25,6 +29,8 @@ from worker.settings import Settings, get_settings
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+_CLOCK_SECONDS = 60.0
 
 
 class Runtime:
@@ -57,6 +63,7 @@ class Runtime:
         self._threads = ThreadPoolExecutor(settings.database_threads, thread_name_prefix="db")
         self._runner = asyncio.Runner()
         self._gates: dict[str, QuotaGate] = {}
+        self._clock: tuple[datetime, float] | None = None
 
     @cached_property
     def integrations(self) -> dict[str, Integration]:
@@ -83,6 +90,21 @@ class Runtime:
     def transaction(self) -> AbstractContextManager[Session]:
         """One database transaction. Raises `Unavailable` when Postgres is out of reach."""
         return transaction(self.engine)
+
+    async def now(self) -> datetime:
+        """The database's time, read once a minute: a worker whose own clock is wrong does what is due all the same.
+
+        Raises:
+            Unavailable: Postgres is away and was never asked before.
+        """
+        read = self._clock
+        if read is None or time.monotonic() - read[1] > _CLOCK_SECONDS:
+            try:
+                read = self._clock = await self.db(database_now), time.monotonic()
+            except Unavailable:
+                if read is None:
+                    raise
+        return read[0] + timedelta(seconds=time.monotonic() - read[1])
 
     async def db(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs one `crud` function in a transaction of its own, off the event loop."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import psycopg
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -43,3 +44,9 @@ def transaction(engine: Engine) -> Iterator[Session]:
         if error.connection_invalidated:
             raise Unavailable("Postgres closed the connection") from error
         raise
+
+
+def now(session: Session) -> datetime:
+    """The time by the database's clock."""
+    found: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return found

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from worker.crud import books, cursors, pages, providers, quarantine, reauth, ru
 from worker.crud.accounts import active_account_keys
 from worker.crud.nouns import raw_hasher
 from worker.crud.runs import RunBegun
+from worker.crud.transactions import prepare
 from worker.crud.work import OUTCOMES, Rules, Tally
 from worker.errors import (
     AccessExpired,
@@ -176,7 +177,7 @@ async def sync_provider(
         owner=runtime.owner,
         trigger=Trigger(trigger),
         mode=mode,
-        now=datetime.now(UTC),
+        now=await runtime.now(),
         dead_after=timedelta(seconds=settings.run_dead_seconds),
         min_interval=timedelta(seconds=settings.sync_min_interval) if manual and not force else None,
         integrations=frozenset(runtime.integrations),
@@ -198,7 +199,7 @@ class _Sync:
         self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
         self._since = since
         self._rules = Rules(
-            content_hash=raw_hasher(self._integration.key, self._integration.mapping_version),
+            content_hashes=raw_hasher(self._integration.key, self._integration.mapping_version),
             mask=masked,
             mass_deletion_share=settings.mass_deletion_share,
             open_quarantine=begun.open_quarantine,
@@ -208,6 +209,8 @@ class _Sync:
         self._loop_tallies: dict[str, Tally] = {}
         self._problems: list[ProviderError] = []
         self._pages = 0
+        self._stored_pages = 0
+        self._accounts: dict[str, bytes] | None = None
         self._empty_pages = 0
         self._generation: int | None = None
         self._cancelled = False
@@ -293,7 +296,7 @@ class _Sync:
             caller=self._caller,
             access_token=token.value,
             cursors=await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id),
-            now=datetime.now(UTC),
+            now=await self._runtime.now(),
             since=self._since,
             backfill=timedelta(days=settings.sync_backfill_days),
             overlap=timedelta(days=settings.sync_overlap_days),
@@ -331,12 +334,17 @@ class _Sync:
             self._loop_tallies.pop(page.feed, None)
 
     async def _store(self, page: Page) -> pages.PageApplied:
-        given: dict[str, Any] = {"run": self._key, "page": page, "rules": self._rules, "tally": self._tally}
+        given: dict[str, Any] = {"run": self._key, "page": page, "rules": self._rules}
+        given |= {"prepared": prepare(page, self._rules), "now": await self._runtime.now()}
+        given["progress"] = pages.Progress(pages=self._stored_pages, tally=self._tally, accounts=self._accounts)
         try:
-            return await self._runtime.db(pages.apply_page, now=datetime.now(UTC), **given)
+            applied = await self._runtime.db(pages.apply_page, **given)
         except pages.PageRefused as error:
             log.warning("page_refused", error=type(error.__cause__).__name__, next="row by row where it must be")
-            return await self._runtime.db(pages.apply_page, now=datetime.now(UTC), careful=True, **given)
+            applied = await self._runtime.db(pages.apply_page, careful=True, **given)
+        self._stored_pages += 1
+        self._accounts = applied.accounts
+        return applied
 
     def _count(self, applied: pages.PageApplied) -> None:
         self._tally.update(applied.tally)
@@ -356,7 +364,8 @@ class _Sync:
 
     async def _resume(self) -> None:
         """Whether the last page was kept is known only to the tables: counts and cursors are read again."""
-        self._tally = await self._runtime.db(runs.read_tally, run=self._key)
+        self._stored_pages, self._tally = await self._runtime.db(runs.read_progress, run=self._key)
+        self._accounts = None
         log.warning("sync_resumed", kept="committed pages", next="going on from the committed cursors")
 
     async def _withdraw_unseen(self) -> None:
@@ -364,7 +373,7 @@ class _Sync:
             pages.withdraw_unseen,
             run=self._key,
             rules=self._rules,
-            now=datetime.now(UTC),
+            now=await self._runtime.now(),
             without=frozenset(problem.account_key for problem in self._problems if problem.account_key),
         )
         self._count(applied)
@@ -372,7 +381,7 @@ class _Sync:
     # The end
 
     async def _finish(self, error: Exception | None) -> None:
-        now = datetime.now(UTC)
+        now = await self._runtime.now()
         verdict = judge(
             provider_id=self._key.provider_id,
             now=now,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -135,7 +135,7 @@ async def report(
     `provider_ids` says whose each is, without which every outcome counts as another login's. The sooner it is called
     after a call has ended, the fewer calls run into the same wall.
     """
-    now = now or datetime.now(UTC)
+    now = now or await runtime.now()
     for outcome in outcomes:
         if isinstance(outcome, AppMisconfigured):
             await _alarm(runtime, provider_key, outcome, now)
@@ -232,7 +232,7 @@ async def pause(runtime: Runtime, provider_key: str, *, reason: str, actor: str)
     """
     _require(runtime, provider_key)
     paused = await runtime.db(
-        integration_states.pause, provider_key=provider_key, reason=reason, actor=actor, now=datetime.now(UTC)
+        integration_states.pause, provider_key=provider_key, reason=reason, actor=actor, now=await runtime.now()
     )
     if paused:
         log.warning("integration_paused", provider_key=provider_key, reason=reason, actor=actor)

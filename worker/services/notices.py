@@ -99,7 +99,7 @@ async def send_notices(runtime: Runtime, *, channels: Mapping[str, Channel] | No
     own: Mapping[str, Channel] | None = None
     try:
         while loop.time() < deadline:
-            now = datetime.now(UTC)
+            now = await runtime.now()
             due = await runtime.db(notices.claim_due, now=now, limit=_SEND_BATCH, claim=_CLAIM)
             if not due:
                 break
@@ -132,7 +132,7 @@ async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotic
         await channel.send(compose(runtime, due))
     except Undelivered as error:
         given_up = error.permanent or notice.attempts >= _ATTEMPTS
-        retry_at = None if given_up else datetime.now(UTC) + retry_wait(notice.attempts)
+        retry_at = None if given_up else await runtime.now() + retry_wait(notice.attempts)
         await runtime.db(notices.mark_unsent, notice_id=notice.id, error=str(error), retry_at=retry_at)
         if not error.permanent:
             log.warning(
@@ -145,7 +145,7 @@ async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotic
                 retry_at=retry_at.isoformat() if retry_at else None,
             )
         return False
-    await runtime.db(notices.mark_sent, notice_id=notice.id, at=datetime.now(UTC))
+    await runtime.db(notices.mark_sent, notice_id=notice.id, at=await runtime.now())
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,7 +25,7 @@ _QUOTA_DAYS_KEPT = 7
 
 async def beat(runtime: Runtime, name: str, at: datetime | None = None) -> None:
     """Records that the tick `name` (its entry in `schedules`) has run to its end."""
-    await runtime.db(heartbeats.beat, name=name, at=at or datetime.now(UTC))
+    await runtime.db(heartbeats.beat, name=name, at=at or await runtime.now())
 
 
 async def last_beat(runtime: Runtime, name: str) -> datetime | None:

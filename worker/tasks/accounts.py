@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 
 from worker.app import app
 from worker.models.vocabulary import Trigger
@@ -15,7 +15,7 @@ from worker.tasks.base import WorkerTask, parse_ids
 def sync_due() -> None:
     """The tick: claims what is due and sends it in batches, once the claim is committed."""
     runtime = get_runtime()
-    for batch in runtime.run(accounts.claim_sync_due(runtime, datetime.now(UTC))):
+    for batch in runtime.run(accounts.claim_sync_due(runtime, runtime.run(runtime.now()))):
         sync_providers.delay([str(id_) for id_ in batch])
     runtime.run(upkeep.beat(runtime, "sync-due"))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from schedules import tokens as schedule
 from worker.app import app
 from worker.models.vocabulary import Trigger
@@ -17,7 +15,7 @@ def refresh_due() -> None:
     """The tick: claims what falls due until the next one and sends it in batches, once the claim is committed."""
     runtime = get_runtime()
     tick_s = schedule.ENTRIES["refresh-due"][1] * runtime.settings.tick_scale
-    for batch in runtime.run(tokens.claim_refresh_due(runtime, datetime.now(UTC), tick_s=tick_s)):
+    for batch in runtime.run(tokens.claim_refresh_due(runtime, runtime.run(runtime.now()), tick_s=tick_s)):
         refresh_providers.apply_async(
             args=[[str(id_) for id_ in batch.ids]], countdown=batch.after_s if batch.after_s > 0 else None
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from worker.app import app
 from worker.runtime import get_runtime
 from worker.services import notices, upkeep
@@ -14,7 +12,7 @@ from worker.tasks.base import WorkerTask
 def warn_of_expiring_grants() -> None:
     """Ends logins whose grant has ended, and warns of those that will."""
     runtime = get_runtime()
-    now = datetime.now(UTC)
+    now = runtime.run(runtime.now())
     runtime.run(notices.expire_grants(runtime, now))
     since = runtime.run(upkeep.last_beat(runtime, "warn-of-expiring-grants"))
     runtime.run(notices.warn_of_expiring_grants(runtime, now, since=since))
@@ -33,7 +31,7 @@ def send_notices() -> None:
 def reap() -> None:
     """Puts what dead workers left back in motion."""
     runtime = get_runtime()
-    runtime.run(upkeep.reap(runtime, datetime.now(UTC)))
+    runtime.run(upkeep.reap(runtime, runtime.run(runtime.now())))
     runtime.run(upkeep.beat(runtime, "reap"))
 
 
@@ -41,5 +39,5 @@ def reap() -> None:
 def retain() -> None:
     """Removes what is older than its retention."""
     runtime = get_runtime()
-    runtime.run(upkeep.retain(runtime, datetime.now(UTC)))
+    runtime.run(upkeep.retain(runtime, runtime.run(runtime.now())))
     runtime.run(upkeep.beat(runtime, "retain"))
