@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -145,16 +145,19 @@ def record_hash(record: msgspec.Struct, *without: str, salt: str = "") -> bytes:
     return hashlib.blake2b(salt.encode() + msgspec.json.encode(fields, order="sorted"), digest_size=16).digest()
 
 
-def raw_hasher(integration: str, mapping_version: int) -> Callable[[bytes], bytes]:
-    """Content hash of records as received; a new mapping version makes every record differ."""
+def raw_hasher(integration: str, mapping_version: int) -> Callable[[Sequence[bytes]], list[bytes]]:
+    """Content hashes of records as received; a new mapping version makes every record differ."""
     start = hashlib.blake2b(f"{integration}:{mapping_version}|".encode(), digest_size=16)
 
-    def content_hash(raw: bytes) -> bytes:
-        state = start.copy()
-        state.update(raw)
-        return state.digest()
+    def content_hashes(raws: Sequence[bytes]) -> list[bytes]:
+        hashes = []
+        for raw in raws:
+            state = start.copy()
+            state.update(raw)
+            hashes.append(state.digest())
+        return hashes
 
-    return content_hash
+    return content_hashes
 
 
 def account(record: AccountRecord, provider_id: bytes, run_id: bytes) -> Listed:

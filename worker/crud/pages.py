@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -13,9 +14,9 @@ from sqlalchemy.orm import Session
 from worker.crud import accounts, cursors, quarantine, runs
 from worker.crud.apply import REFUSALS, driver
 from worker.crud.holdings import apply_holdings
-from worker.crud.transactions import apply_transactions
+from worker.crud.transactions import Prepared, apply_transactions
 from worker.crud.work import Rules, RunKey, Tally, Work
-from worker.errors import BadPayload, Fenced, ProviderError
+from worker.errors import BadPayload, Fenced, ProviderError, Unavailable
 from worker.models import new_id, sync_seen
 from worker.models.pages import Page
 
@@ -25,18 +26,21 @@ class PageApplied(NamedTuple):
 
     Attributes:
         loop: name of the pagination loop that the page belongs to; None outside of one.
+        accounts: our id of each of the provider's accounts, for the next page.
     """
 
     tally: Tally
     problems: list[ProviderError]
-    cancel_requested: bool
-    loop: UUID | None
+    cancel_requested: bool = False
+    loop: UUID | None = None
+    accounts: dict[str, bytes] | None = None
 
 
 class _Place(NamedTuple):
     """Where a feed stands before a page, and the loop that the page belongs to."""
 
     cancel_requested: bool
+    pages: int
     cursor: str | None
     loop_cursor: str | None
     loop_id: UUID | None
@@ -46,41 +50,68 @@ class PageRefused(Exception):  # noqa: N818
     """Postgres refused something of a page, and with it all: apply it again with care."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run has come, as its worker knows it.
+
+    Attributes:
+        pages: that were applied so far; the tables must agree, or committed pages were lost in a crash of Postgres.
+        tally: of these pages; the run's row shows it together with the next page's.
+        accounts: our id of each of the provider's accounts, if they have been read.
+    """
+
+    pages: int = 0
+    tally: Tally = field(default_factory=Tally)
+    accounts: dict[str, bytes] | None = None
+
+
 def apply_page(
-    session: Session, *, run: RunKey, page: Page, rules: Rules, now: datetime, tally: Tally, careful: bool = False
+    session: Session,
+    *,
+    run: RunKey,
+    page: Page,
+    prepared: Prepared,
+    rules: Rules,
+    progress: Progress,
+    now: datetime,
+    careful: bool = False,
 ) -> PageApplied:
     """Applies one page.
 
-    Lock: the run's row, which fences every other worker. Replaying a page writes nothing but the run's own counters.
-    `tally` is of the run's earlier pages; the run's row shows it together with this page's.
+    Fence: the run's row, read first and written last. The commit does not wait for the disk: a crash of Postgres may
+    take back the last pages together with their cursors, never in part, and `progress` shows it.
+    Replaying a page writes nothing but the run's own counters.
 
     Raises:
         Fenced: the run is not this worker's any more; nothing was written.
+        Unavailable: pages that this worker has applied are not there; go on from the cursors.
         BadPayload: the page's cursor leads back to where it came from.
         PageRefused: not when `careful`, which finds out what cannot be stored, and sends it to quarantine.
     """
-    try:
-        return _apply(session, run, page, rules, now, tally, careful=careful)
-    except REFUSALS as error:
-        if careful:
-            raise
-        raise PageRefused from error
-
-
-def _apply(
-    session: Session, run: RunKey, page: Page, rules: Rules, now: datetime, tally: Tally, *, careful: bool
-) -> PageApplied:
-    place = _enter(session, run, page)
+    place = _enter(session, run, page, progress)
     work = Work(
         session=session,
         run=run,
         rules=rules,
         now=now,
-        accounts={},
+        accounts=dict(progress.accounts or {}),
         loop_id=place.loop_id.bytes if place.loop_id else None,
         careful=careful,
     )
-    work.accounts = accounts.read_account_ids(work)
+    try:
+        _apply(work, page, prepared, known=progress.accounts is not None)
+    except REFUSALS as error:
+        if careful:
+            raise
+        raise PageRefused from error
+    _leave(work, page, place, Tally(progress.tally + work.tally))
+    problems = [*page.problems, *work.problems]
+    return PageApplied(work.tally, problems, place.cancel_requested, place.loop_id, work.accounts)
+
+
+def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
+    if not known:
+        work.accounts = accounts.read_account_ids(work)
     if page.accounts or page.accounts_complete:
         accounts.apply_accounts(work, page)
     if page.balances:
@@ -88,27 +119,26 @@ def _apply(
     if page.holdings or page.holdings_complete_for:
         apply_holdings(work, page)
     if page.transactions or page.removals or page.windows:
-        apply_transactions(work, page)
+        apply_transactions(work, page, prepared)
     quarantine.keep(work, [*page.rejects, *work.rejects])
     quarantine.resolve_stored(work)
-    _leave(work, page, place, Tally(tally + work.tally))
-    return PageApplied(work.tally, [*page.problems, *work.problems], place.cancel_requested, place.loop_id)
 
 
-def _enter(session: Session, run: RunKey, page: Page) -> _Place:
-    row = (
-        driver(session)
-        .execute(
-            "SELECT r.cancel_requested, c.cursor, c.loop_cursor, c.loop_id FROM sync_runs r"
-            " LEFT JOIN sync_cursors c ON c.provider_id = r.provider_id AND c.feed = %s"
-            " WHERE r.id = %s AND r.status = 'running' AND r.owner = %s FOR UPDATE OF r",
-            (page.feed, run.id, run.owner),
-        )
-        .fetchone()
-    )
+_ENTER = (
+    "SELECT r.cancel_requested, r.pages, c.cursor, c.loop_cursor, c.loop_id,"
+    " set_config('synchronous_commit', 'off', true) FROM sync_runs r"
+    " LEFT JOIN sync_cursors c ON c.provider_id = r.provider_id AND c.feed = %s"
+    " WHERE r.id = %s AND r.status = 'running' AND r.owner = %s"
+)
+
+
+def _enter(session: Session, run: RunKey, page: Page, progress: Progress) -> _Place:
+    row = driver(session).execute(_ENTER, (page.feed, run.id, run.owner)).fetchone()
     if row is None:
         raise Fenced(f"run {run.id} was taken over or ended; nothing of this page was written")
-    place = _Place(*row)
+    place = _Place(*row[:5])
+    if place.pages != progress.pages:
+        raise Unavailable(f"Postgres has {place.pages} of the {progress.pages} pages of run {run.id}")
     if page.more and page.cursor is not None and page.cursor == (place.cursor or ""):
         raise BadPayload("cursor_loop")
     if page.more and place.loop_id is None and page.feed:
@@ -120,6 +150,7 @@ def _leave(work: Work, page: Page, place: _Place, total: Tally) -> None:
     counters = runs.tally_columns(total)
     parameters = {
         "run_id": work.run.id,
+        "owner": work.run.owner,
         **counters,
         "counts": msgspec.json.encode(counters["counts"]).decode(),
         "provider_id": work.run.provider_id,
@@ -129,7 +160,9 @@ def _leave(work: Work, page: Page, place: _Place, total: Tally) -> None:
         "loop_id": place.loop_id if page.more else None,
     }
     moved = page.feed and (page.cursor is not None or place.loop_id is not None)
-    work.connection.execute(_MOVE_AND_COUNT if moved else _COUNT, parameters)
+    done = work.connection.execute(_COUNT_AND_MOVE if moved else _COUNT, parameters)
+    if done.rowcount != 1:
+        raise Fenced(f"run {work.run.id} was taken over; nothing of this page was written")
     if place.loop_id is not None and not page.more:
         work.connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (place.loop_id,))
 
@@ -137,13 +170,14 @@ def _leave(work: Work, page: Page, place: _Place, total: Tally) -> None:
 _COUNT = (
     "UPDATE sync_runs SET heartbeat_at = clock_timestamp(), pages = pages + 1, counts = %(counts)s::jsonb,"
     " added = %(added)s, changed = %(changed)s, unchanged = %(unchanged)s, removed = %(removed)s,"
-    " quarantined = %(quarantined)s WHERE id = %(run_id)s"
+    " quarantined = %(quarantined)s WHERE id = %(run_id)s AND status = 'running' AND owner = %(owner)s"
 )
-_MOVE_AND_COUNT = (
-    "WITH moved AS (INSERT INTO sync_cursors (provider_id, feed, cursor, loop_cursor, loop_id, updated_at)"  # noqa: S608
-    " VALUES (%(provider_id)s, %(feed)s, coalesce(%(cursor)s, ''), %(loop_cursor)s, %(loop_id)s, clock_timestamp())"
-    " ON CONFLICT (provider_id, feed) DO UPDATE SET cursor = EXCLUDED.cursor, loop_cursor = EXCLUDED.loop_cursor,"
-    " loop_id = EXCLUDED.loop_id, updated_at = EXCLUDED.updated_at) " + _COUNT
+_COUNT_AND_MOVE = (
+    f"WITH counted AS ({_COUNT} RETURNING provider_id)"  # noqa: S608 - a constant
+    " INSERT INTO sync_cursors (provider_id, feed, cursor, loop_cursor, loop_id, updated_at)"
+    " SELECT provider_id, %(feed)s, coalesce(%(cursor)s, ''), %(loop_cursor)s, %(loop_id)s::uuid, clock_timestamp()"
+    " FROM counted ON CONFLICT (provider_id, feed) DO UPDATE SET cursor = EXCLUDED.cursor,"
+    " loop_cursor = EXCLUDED.loop_cursor, loop_id = EXCLUDED.loop_id, updated_at = EXCLUDED.updated_at"
 )
 
 
@@ -202,4 +236,4 @@ def withdraw_unseen(
             work.tally.add("transactions", removed=len(unseen))
     work.connection.execute("UPDATE sync_runs SET generation = NULL WHERE id = %s", (run.id,))
     session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
-    return PageApplied(work.tally, work.problems, False, None)
+    return PageApplied(work.tally, work.problems)

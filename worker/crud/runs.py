@@ -230,11 +230,12 @@ def as_problem(problem: ProviderError) -> dict[str, str]:
     return kept | ({"account": problem.account_key} if problem.account_key else {})
 
 
-def read_tally(session: Session, *, run: RunKey) -> Tally:
-    """What the run's committed pages came to."""
+def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:
+    """How many pages of the run are committed, and what they came to."""
     hold(session, run=run)
-    counts = get_run(session, run_id=run.id).counts
-    return Tally({(noun, outcome): count for noun, by in counts.items() for outcome, count in by.items()})
+    stored = get_run(session, run_id=run.id)
+    tally = Tally({(noun, outcome): count for noun, by in stored.counts.items() for outcome, count in by.items()})
+    return stored.pages, tally
 
 
 def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:

@@ -27,7 +27,7 @@ from worker.crud.apply import (
     write,
 )
 from worker.crud.holdings import store_securities
-from worker.crud.work import Work
+from worker.crud.work import Rules, Work
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord, Removal, Window
 from worker.models.records import TransactionRecord
@@ -57,9 +57,9 @@ class _Stored(NamedTuple):
     description: str | None
 
 
-def apply_transactions(work: Work, page: Page) -> None:
+def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     """Stores the page's transactions, withdraws what its removals and windows withdraw."""
-    listing = _without_repeats(work, page.transactions)
+    listing = _placed(work, prepared)
     if work.rules.expect_new and not work.careful:
         differing = [Differing(place, None) for place in range(len(listing.rows))]
     else:
@@ -78,30 +78,60 @@ def apply_transactions(work: Work, page: Page) -> None:
         _note_seen(work, listing.entries)
 
 
+class Prepared(NamedTuple):
+    """A page's transactions without what the database is needed for: each key once, and their content hashes.
+
+    Attributes:
+        conflicting: places that were listed twice with different content; the last one wins, and is flagged.
+    """
+
+    rows: Sequence[RawRecord]
+    account_keys: Sequence[str]
+    keys: Sequence[str]
+    hashes: Sequence[bytes]
+    conflicting: frozenset[tuple[str, str]] = frozenset()
+
+
+def prepare(page: Page, rules: Rules) -> Prepared:
+    """Hashes a page's records; needs no database, so that it can be done while the page before is stored."""
+    rows: Sequence[RawRecord] = page.transactions
+    last = {(raw.account_key, raw.key): raw for raw in rows}
+    conflicting: frozenset[tuple[str, str]] = frozenset()
+    if len(last) < len(rows):
+        conflicting = frozenset(place for raw in rows if last[place := (raw.account_key, raw.key)].raw != raw.raw)
+        rows = list(last.values())
+    return Prepared(
+        rows,
+        [raw.account_key for raw in rows],
+        [raw.key for raw in rows],
+        rules.content_hashes([raw.raw for raw in rows]),
+        conflicting,
+    )
+
+
 class _Listing(NamedTuple):
-    """Records to store, as many entries, and places that were listed twice with different content."""
+    """The records that have a place to be stored in."""
 
     rows: Sequence[RawRecord]
     entries: Entries
-    conflicting: set[tuple[str, str]]
+    conflicting: frozenset[tuple[str, str]]
 
 
-def _without_repeats(work: Work, transactions: Sequence[RawRecord]) -> _Listing:
-    """Records of known accounts under safe keys, each key once: the last one wins, and is flagged where two differ."""
-    last = {(raw.account_key, raw.key): raw for raw in transactions}
-    conflicting: set[tuple[str, str]] = set()
-    if len(last) < len(transactions):
-        conflicting = {place for raw in transactions if last[place := (raw.account_key, raw.key)].raw != raw.raw}
-        transactions = list(last.values())
-    keys = [raw.key for raw in transactions]
-    if not are_safe_keys(keys) or not work.accounts.keys() >= {raw.account_key for raw in transactions}:
-        transactions = [raw for raw in transactions if _is_placed(work, raw)]
-        keys = [raw.key for raw in transactions]
-    content_hash, accounts = work.rules.content_hash, work.accounts
-    entries = Entries(
-        [accounts[raw.account_key] for raw in transactions], keys, [content_hash(raw.raw) for raw in transactions]
-    )
-    return _Listing(transactions, entries, conflicting)
+def _placed(work: Work, prepared: Prepared) -> _Listing:
+    """Leaves out records of unknown accounts and under keys that cannot be stored."""
+    accounts = work.accounts
+    if not are_safe_keys(prepared.keys) or not accounts.keys() >= set(prepared.account_keys):
+        rows = [raw for raw in prepared.rows if _is_placed(work, raw)]
+        hashes = {(raw.account_key, raw.key): hash_ for raw, hash_ in zip(prepared.rows, prepared.hashes, strict=True)}
+        prepared = Prepared(
+            rows,
+            [raw.account_key for raw in rows],
+            [raw.key for raw in rows],
+            [hashes[raw.account_key, raw.key] for raw in rows],
+            prepared.conflicting,
+        )
+    scopes = [accounts[key] for key in prepared.account_keys]
+    return _Listing(prepared.rows, Entries(scopes, prepared.keys, prepared.hashes), prepared.conflicting)
 
 
 def _is_placed(work: Work, raw: RawRecord) -> bool:

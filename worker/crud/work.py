@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -64,7 +64,7 @@ class Rules:
     """How a page is read and how far it is believed.
 
     Attributes:
-        content_hash: of a raw record and the mapping version.
+        content_hashes: of raw records and the mapping version.
         mask: makes a raw record fit to be kept in quarantine.
         mass_deletion_share: a listing that would withdraw more than this share is not believed; 1 believes all.
         open_quarantine: whether records of this provider wait in quarantine, which a stored record may resolve.
@@ -72,7 +72,7 @@ class Rules:
             turns out to be stored is refused.
     """
 
-    content_hash: Callable[[bytes], bytes]
+    content_hashes: Callable[[Sequence[bytes]], list[bytes]]
     mask: Callable[[bytes], dict[str, Any]]
     mass_deletion_share: float
     open_quarantine: bool = False

@@ -13,7 +13,8 @@ from tests.integration.sync.feeds import DAY, Movement, read_movement
 from worker.crud import pages
 from worker.crud.nouns import raw_hasher
 from worker.crud.pages import PageApplied
-from worker.crud.work import Rules, RunKey, Tally
+from worker.crud.transactions import prepare
+from worker.crud.work import Rules, RunKey
 from worker.errors import BadPayload, BadRecord
 from worker.integrations.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id
@@ -35,8 +36,9 @@ class Applying:
 
     def __init__(self, linked: Linked, **rules: Any) -> None:
         self.linked = linked
+        self.pages = 0
         self.rules = Rules(
-            **{"content_hash": raw_hasher("model", 1), "mask": lambda raw: {"bytes": len(raw)}}
+            **{"content_hashes": raw_hasher("model", 1), "mask": lambda raw: {"bytes": len(raw)}}
             | {"mass_deletion_share": 0.5, "open_quarantine": True}
             | rules
         )
@@ -54,15 +56,18 @@ class Applying:
                 )
             )
 
-    def __call__(self, page: Page, *, now: datetime = NOW, tally: Tally | None = None) -> PageApplied:
+    def __call__(self, page: Page, *, now: datetime = NOW) -> PageApplied:
         given: dict[str, Any] = {"run": self.run, "page": page, "rules": self.rules, "now": now}
-        given["tally"] = tally or Tally()
+        given["prepared"] = prepare(page, self.rules)
+        given["progress"] = pages.Progress(pages=self.pages)
         try:
             with self.linked.runtime.transaction() as session:
-                return pages.apply_page(session, **given)
+                applied = pages.apply_page(session, **given)
         except pages.PageRefused:
             with self.linked.runtime.transaction() as session:
-                return pages.apply_page(session, careful=True, **given)
+                applied = pages.apply_page(session, careful=True, **given)
+        self.pages += 1
+        return applied
 
     def list_accounts(self, *keys: str, complete: bool = True, **more: Any) -> PageApplied:
         listed = [AccountRecord(account_key=k, name=k, type=AccountType.DEPOSITORY, subtype="checking") for k in keys]
@@ -154,7 +159,7 @@ def test_restarted_loop_leaves_rows_as_they_were_before_it(apply: Applying) -> N
 
 def test_new_mapping_version_reads_stored_rows_anew(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"))
-    apply.rules = replace(apply.rules, content_hash=raw_hasher("model", 2))
+    apply.rules = replace(apply.rules, content_hashes=raw_hasher("model", 2))
 
     applied = apply.rows(Movement("t1", "A", "1.00"))
 

@@ -10,7 +10,8 @@ import pytest
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import Killed, ModelIntegration, Movement, Plan
 from worker.crud import pages, runs
-from worker.crud.work import Rules, RunKey, Tally
+from worker.crud.transactions import prepare
+from worker.crud.work import Rules, RunKey
 from worker.errors import (
     AppMisconfigured,
     BadPayload,
@@ -78,15 +79,16 @@ def test_dead_run_is_taken_over_and_its_late_page_is_refused(linked: Linked) -> 
     assert linked.rows("SELECT status, error FROM sync_runs WHERE id = :dead", dead=dead) == [("failed", "abandoned")]
     before = linked.versions()
     late = Page(feed="feed", cursor="late", removals=())
-    rules = Rules(content_hash=lambda raw: bytes(16), mask=lambda raw: {}, mass_deletion_share=0.5)
+    rules = Rules(content_hashes=lambda raws: [], mask=lambda raw: {}, mass_deletion_share=0.5)
     with pytest.raises(Fenced), linked.runtime.transaction() as session:
         pages.apply_page(
             session,
             run=RunKey(dead, owner, linked.provider_id, "model"),
             page=late,
+            prepared=prepare(late, rules),
             rules=rules,
+            progress=pages.Progress(pages=1),
             now=datetime.now(UTC),
-            tally=Tally(),
         )
     assert linked.versions() == before
     assert linked.rows("SELECT 1 FROM sync_cursors WHERE cursor = 'late'") == []
