@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
 from worker.errors import NotFound
@@ -48,38 +48,54 @@ def get_provider(session: Session, provider_id: UUID) -> Provider:
 
 
 def claim_refresh_due(
-    session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta
+    session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool = False
 ) -> Sequence[UUID]:
     """Claims up to `limit` providers whose refresh is due, earliest first, for `claim`.
 
     A claim only moves the time of the next dispatch: a lost message is sent again when the claim ends.
+
+    `probe` says that the call may well fail: a token that was presented already without a known outcome has one retry
+    left, and is only claimed when no other is due.
     """
-    return _claim(session, "refresh_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim)
+    return _claim(session, "refresh_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
 
 
 def claim_sync_due(
-    session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta
+    session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool = False
 ) -> Sequence[UUID]:
-    """The same for syncs."""
-    return _claim(session, "sync_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim)
+    """The same for syncs, which refresh a token that has run out."""
+    return _claim(session, "sync_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
+
+
+_NOT_IN_DOUBT = """
+    AND NOT EXISTS (
+        SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)
+        WHERE r.provider_id = providers.id AND r.status IN ('sent', 'unknown')
+    )
+"""
 
 
 def _claim(
-    session: Session, column: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta
+    session: Session, column: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool
 ) -> Sequence[UUID]:
+    values = {"provider_key": provider_key, "now": now, "limit": limit, "until": now + claim}
+    if probe and (ids := session.execute(_claiming(column, _NOT_IN_DOUBT), values).scalars().all()):
+        return ids
+    return session.execute(_claiming(column), values).scalars().all()
+
+
+def _claiming(column: str, condition: str = "") -> TextClause:
     # The inner order decides who is claimed; the outer one keeps it, which UPDATE … RETURNING alone would not.
-    statement = text(
+    return text(
         f"""
         WITH due AS MATERIALIZED (
             SELECT id, {column} AS due_at FROM providers
-            WHERE status = 'active' AND provider_key = :provider_key AND {column} <= :now
+            WHERE status = 'active' AND provider_key = :provider_key AND {column} <= :now {condition}
             ORDER BY {column} LIMIT :limit FOR UPDATE SKIP LOCKED
         ), claimed AS (
             UPDATE providers SET {column} = :until FROM due WHERE providers.id = due.id
             RETURNING providers.id, due.due_at
         )
         SELECT id FROM claimed ORDER BY due_at
-        """  # noqa: S608 - `column` is one of two names above
+        """  # noqa: S608 - made of the constants above
     )
-    rows = session.execute(statement, {"provider_key": provider_key, "now": now, "limit": limit, "until": now + claim})
-    return rows.scalars().all()

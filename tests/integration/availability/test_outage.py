@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider
 from tests.integration.availability.conftest import MakeQuiet
 from worker.crud import integration_states
-from worker.errors import AppMisconfigured, ProviderError, RateLimited, Transient
+from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateLimited, Transient
 from worker.integrations.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
@@ -147,6 +147,41 @@ def test_backlog_is_claimed_earliest_deadline_first(runtime: Runtime) -> None:
     ids = link(runtime, 30)
 
     assert claim(runtime) == ids[:2:-1]
+
+
+def test_probe_spares_a_login_whose_last_outcome_is_unknown(runtime: Runtime, bank: Bank) -> None:
+    ids = link(runtime, 30)
+    bank.trouble = OutcomeUnknown("timeout")
+    refresh(runtime, ids)
+    in_doubt = set(bank.calls)
+    assert breaker(runtime) == "open"
+
+    for _ in range(2):
+        pass_time_to_probe(runtime)
+        with runtime.transaction() as session:
+            session.execute(
+                update(Provider)
+                .where(Provider.id.in_(in_doubt))
+                .values(refresh_due_at=func.now() - timedelta(minutes=1))
+            )
+        refresh(runtime, claim(runtime))
+
+    assert len(bank.calls) == len(in_doubt) + 2
+    assert in_doubt.isdisjoint(bank.calls[-2:])
+    with Session(runtime.engine) as session:
+        assert set(session.scalars(select(Provider.status))) == {"active"}
+
+
+def test_login_in_doubt_is_the_probe_when_no_other_is_due(runtime: Runtime, bank: Bank) -> None:
+    ids = link(runtime, 10)
+    bank.trouble = OutcomeUnknown("timeout")
+    refresh(runtime, ids)
+    bank.trouble = None
+
+    pass_time_to_probe(runtime)
+    refresh(runtime, claim(runtime))
+
+    assert breaker(runtime) == "closed"
 
 
 def test_person_who_waits_is_the_probe_of_an_open_breaker(runtime: Runtime, bank: Bank) -> None:
