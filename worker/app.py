@@ -89,7 +89,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_schedule": beat_schedule(scale=settings.tick_scale),
-        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_scheduler": "worker.beat:Scheduler",
         "timezone": "UTC",
         "enable_utc": True,
         "include": TASK_MODULES,
