@@ -90,6 +90,11 @@ async def claimable(runtime: Runtime, now: datetime, *, endpoint: str | None = "
     return allowed
 
 
+async def probing(runtime: Runtime) -> set[str]:
+    """Integrations whose breaker is half-open: what is claimed of them finds out whether the outage is over."""
+    return {key for key, state in (await states(runtime)).items() if state.breaker == "half_open"}
+
+
 async def _claimable(
     runtime: Runtime, key: str, quotas: Sequence[Quota], state: IntegrationState | None, now: datetime
 ) -> int:

@@ -31,7 +31,7 @@ async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -
     settings = runtime.settings
     batches: list[DueBatch] = []
     allowed = await availability.claimable(runtime, now)
-    states = await availability.states(runtime)
+    probing = await availability.probing(runtime)
     for provider_key, limit in allowed.items():
         if limit < 1 or runtime.integrations[provider_key].refresh_policy is None:
             continue
@@ -41,7 +41,7 @@ async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -
             now=now + timedelta(seconds=tick_s),
             limit=limit,
             claim=timedelta(seconds=settings.claim_seconds),
-            probe=provider_key in states and states[provider_key].breaker == "half_open",
+            probe=provider_key in probing,
         )
         batches += spread(ids, tick_s=tick_s, batch_size=settings.batch_size)
     return batches

@@ -18,7 +18,7 @@ from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateL
 from worker.integrations.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
-from worker.services import tokens
+from worker.services import accounts, tokens
 
 
 class Bank:
@@ -170,6 +170,23 @@ def test_probe_spares_a_login_whose_last_outcome_is_unknown(runtime: Runtime, ba
     assert in_doubt.isdisjoint(bank.calls[-2:])
     with Session(runtime.engine) as session:
         assert set(session.scalars(select(Provider.status))) == {"active"}
+
+
+def test_sync_that_probes_spares_a_login_whose_last_outcome_is_unknown(runtime: Runtime, bank: Bank) -> None:
+    ids = link(runtime, 30)
+    bank.trouble = OutcomeUnknown("timeout")
+    refresh(runtime, ids)
+    in_doubt = set(bank.calls)
+    pass_time_to_probe(runtime)
+    with runtime.transaction() as session:
+        session.execute(update(Provider).values(sync_due_at=func.now() - timedelta(minutes=1)))
+        session.execute(
+            update(Provider).where(Provider.id.not_in(in_doubt)).values(sync_due_at=func.now() - timedelta(seconds=1))
+        )
+
+    ((probe,),) = runtime.run(accounts.claim_sync_due(runtime, datetime.now(UTC)))
+
+    assert probe not in in_doubt
 
 
 def test_login_in_doubt_is_the_probe_when_no_other_is_due(runtime: Runtime, bank: Bank) -> None:
