@@ -21,10 +21,7 @@ from uuid import UUID
 import structlog
 
 from worker.crud import providers, runs
-from worker.errors import (
-    DashtamError,
-    Unavailable,
-)
+from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
 from worker.services import availability

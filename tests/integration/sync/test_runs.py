@@ -26,7 +26,7 @@ from worker.errors import (
 from worker.integrations.base import Page, SyncRequest
 from worker.models import new_id
 from worker.models.vocabulary import RunStatus, Trigger
-from worker.services import accounts
+from worker.services import accounts, sync_run
 
 SOON = timedelta(minutes=7)
 
@@ -169,7 +169,7 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
     for number in range(9):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
     linked.integration.plan = Plan(page_size=3)
-    monkeypatch.setattr(accounts._Sync, "_out_of_time", _always_out_of_time)
+    monkeypatch.setattr(sync_run.RunUnderWay, "_out_of_time", _always_out_of_time)
 
     run = linked.sync()
 
