@@ -109,7 +109,9 @@ class Runtime:
     async def db(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs one `crud` function in a transaction of its own, off the event loop."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(self._in_transaction, step, *args, **kwargs))
+        work = partial(self._in_transaction, step, *args, **kwargs)
+        # What it logs and audits is this task's.
+        return await loop.run_in_executor(self._threads, contextvars.copy_context().run, work)
 
     def _in_transaction(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self.transaction() as session:
