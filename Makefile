@@ -7,6 +7,8 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 PYTEST := $(BIN)/python -m pytest
+# Each process has servers of its own.
+SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
 # What must be covered almost wholly.
 CORE   := worker/services/encryption.py,worker/services/tokens.py,worker/services/connect.py
 TEST_HOME := .dashtam/test
@@ -46,7 +48,7 @@ run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS
 .PHONY: test
 test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors
 	@$(BIN)/coverage erase
-	$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+	$(PYTEST) -m "not deep" $(SPREAD) --cov --cov-report=term:skip-covered $(ARGS)
 	@$(BIN)/coverage report --include=$(CORE) --fail-under=95
 
 ##@ Tests
@@ -57,7 +59,7 @@ test-unit: $(STAMP) ## Unit tests: no sockets, no servers
 
 .PHONY: test-integration
 test-integration: $(STAMP) ## Integration tests: real Postgres, Redis and workers
-	$(PYTEST) tests/integration $(ARGS)
+	$(PYTEST) tests/integration -m "not deep" $(ARGS)
 
 .PHONY: test-smoke
 test-smoke: $(STAMP) ## Smoke tests: whole flows
@@ -65,12 +67,12 @@ test-smoke: $(STAMP) ## Smoke tests: whole flows
 
 .PHONY: test-deep
 test-deep: $(STAMP) ## The long versions and the fault suite; minutes
-	$(PYTEST) $(wildcard tests/deep tests/faults) $(ARGS)
+	$(PYTEST) tests -m "deep or faults" $(ARGS)
 
 .PHONY: test-coverage
 test-coverage: $(STAMP) ## As test, with an HTML report in htmlcov/
 	@$(BIN)/coverage erase
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml $(ARGS)
+	$(PYTEST) -m "not deep" $(SPREAD) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml $(ARGS)
 	@$(BIN)/coverage report --include=$(CORE) --fail-under=95
 	@echo "HTML report: htmlcov/index.html"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from pytest_celery import CeleryTestSetup
 from redis import Redis
 from sqlalchemy import Engine, select
@@ -37,6 +38,7 @@ def test_task_of_a_killed_pool_process_is_done_by_its_successor(
     assert ends(redis, key) == 1
 
 
+@pytest.mark.deep
 def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
@@ -53,6 +55,7 @@ def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
     assert [redelivered for _, redelivered in starts(redis, key)] == [False, True], "the second delivery says so"
 
 
+@pytest.mark.deep
 def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
@@ -68,6 +71,7 @@ def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
     assert ends(redis, key) == 0
 
 
+@pytest.mark.deep
 def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
@@ -85,6 +89,7 @@ def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
     assert redis.hlen("unacked") == 0
 
 
+@pytest.mark.deep
 def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on_record(
     start_worker: StartWorker, redis: Redis, engine: Engine, send_probe: SendProbe
 ) -> None:

@@ -114,26 +114,27 @@ def _alembic(database_url: str) -> Iterator[Config]:
 
 
 def empty(engine: Engine) -> None:
-    """Removes all rows of all tables. Few rows are deleted: truncating every table costs several times as much."""
+    """Removes all rows of all tables.
+
+    Deleting the few rows of a test takes a tenth of the time of TRUNCATE, which makes new files for each table.
+    """
     tables = [table.name for table in reversed(Base.metadata.sorted_tables)]
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        filled = _tables_with(connection, tables, rows_above=0)
-        if _INSERT_ONLY in filled:
-            connection.execute(text(f"ALTER TABLE {_INSERT_ONLY} DISABLE TRIGGER USER"))
-        if _tables_with(connection, filled, rows_above=_FEW):
-            connection.execute(text(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY CASCADE"))
-        else:
-            for table in filled:
-                connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608 - our own tables' names
-        if _INSERT_ONLY in filled:
-            connection.execute(text(f"ALTER TABLE {_INSERT_ONLY} ENABLE TRIGGER USER"))
+        some = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in tables)  # noqa: S608
+        filled = set(connection.scalars(text(some)))
+        for name in tables:
+            if name in filled:
+                _empty_table(connection, name)
 
 
-def _tables_with(connection: Connection, tables: list[str], *, rows_above: int) -> list[str]:
-    parts = (f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table} OFFSET {rows_above})" for table in tables)  # noqa: S608
-    found = set(connection.execute(text(" UNION ALL ".join(parts))).scalars()) if tables else set()
-    return [table for table in tables if table in found]
+def _empty_table(connection: Connection, name: str) -> None:
+    if name == _INSERT_ONLY:
+        connection.execute(text(f"ALTER TABLE {name} DISABLE TRIGGER USER"))
+        connection.execute(text(f"DELETE FROM {name}"))  # noqa: S608
+        connection.execute(text(f"ALTER TABLE {name} ENABLE TRIGGER USER"))
+    else:
+        connection.execute(text(f"DELETE FROM {name}"))  # noqa: S608
 
 
 def _shown(url: URL) -> str:

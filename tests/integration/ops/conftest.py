@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.fixtures import SESSION_WORKER, redis_database
 from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
+from worker.devstack import Urls
 from worker.devstack.tether import Tether
 
 PASSWORD = "planted-flower-password"
@@ -49,7 +51,7 @@ StartFlower = Callable[..., FlowerProcess]
 
 @pytest.fixture(scope="session")
 def start_flower(
-    server_environment: dict[str, str], tether: Tether, tmp_path_factory: pytest.TempPathFactory
+    servers: Urls, server_environment: dict[str, str], tether: Tether, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartFlower]:
     """Starts Flowers with variables of their own; they end with the session."""
     started: list[LocalProcess] = []
@@ -61,7 +63,13 @@ def start_flower(
             name,
             [*flower_command(), *(command or ("--conf=flowerconfig.py",))],
             log=home / "log",
-            env={**server_environment, "DASHTAM_HOME": str(home), "FLOWER_PORT": str(port), **env},
+            env={
+                **server_environment,
+                "REDIS_URL": redis_database(servers, SESSION_WORKER),
+                "DASHTAM_HOME": str(home),
+                "FLOWER_PORT": str(port),
+                **env,
+            },
             prompt="Visit me at",
             tether=tether,
         )

@@ -11,6 +11,8 @@ from celery import Celery
 from tests.integration.ops.conftest import PASSWORD, FlowerProcess, StartFlower, seen
 from tests.support.nodes import Worker
 
+pytestmark = pytest.mark.deep  # each Flower takes seconds to start
+
 TASK = "worker.tasks.tokens.refresh_providers"
 
 
