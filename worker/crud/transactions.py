@@ -182,8 +182,8 @@ def _flagged(record: TransactionRecord) -> TransactionRecord:
 
 
 def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
-    """Leaves out new pending rows whose posted successor is stored or in the page: an old page was replayed."""
-    pending = [one for one in read if one.stored_id is None and one.record.status == TransactionStatus.PENDING]
+    """Leaves out pending rows whose posted successor is stored or in the page: an old page was replayed."""
+    pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
     if not pending:
         return read
     successors = {

@@ -194,6 +194,16 @@ def test_pending_row_of_an_old_page_does_not_come_back_beside_its_successor(appl
     assert apply.linked.live().keys() == {"q1"}
 
 
+def test_withdrawn_pending_row_of_an_old_page_does_not_come_back_beside_its_successor(apply: Applying) -> None:
+    apply.rows(Movement("p", "A", "-5.00", status="pending"))
+    apply.rows(Movement("q", "A", "-5.00"))
+    apply.rows(Movement("q", "A", "-5.00", pending_key="p"))
+
+    apply.rows(Movement("p", "A", "-5.00", status="pending"))
+
+    assert set(apply.linked.live()) == {"q"}
+
+
 def test_pending_and_posted_in_one_page_are_one_row(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "-5.00", "pending"), Movement("q1", "A", "-5.00", pending_key="p1"))
 
