@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -65,6 +65,7 @@ class RunUnderWay:
         self._tally = Tally()
         self._loop_tallies: dict[str, Tally] = {}
         self._problems: list[ProviderError] = []
+        self._read_from: Mapping[str, str] = {}
         self._pages = 0
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
@@ -121,38 +122,44 @@ class RunUnderWay:
         return not (self._cancelled or self._goes_on) and all(problem.account_key for problem in self._problems)
 
     async def _read_all(self) -> None:
-        restarts = resumes = 0
-        renewed_at = -1
+        resumes = 0
         while True:
             try:
-                await self._read_from_cursors()
-            except AccessExpired:
-                if renewed_at == self._pages:  # the new token was refused too, before any page
+                if resumes:
+                    await self._resume()
+                return await self._read_to_the_end()
+            except Unavailable:
+                resumes += 1
+                if resumes > _MAX_RESUMES:
                     raise
-                renewed_at = self._pages
+                await asyncio.sleep(_RESUME_PAUSE * 2**resumes)
+
+    async def _read_to_the_end(self) -> None:
+        restarts = 0
+        renewed_from: Mapping[str, str] | None = None
+        while True:
+            try:
+                return await self._read_from_cursors()
+            except AccessExpired:
+                if renewed_from == self._read_from:  # the new token was refused too, before any cursor moved
+                    raise
+                renewed_from = self._read_from
                 await self._renew()
             except PagingRestart as error:
                 restarts += 1
                 await self._restart(error)
                 if restarts > _MAX_RESTARTS:
                     raise
-            except Unavailable:
-                resumes += 1
-                if resumes > _MAX_RESUMES:
-                    raise
-                await asyncio.sleep(_RESUME_PAUSE * 2**resumes)
-                await self._resume()
-            else:
-                return
 
     async def _read_from_cursors(self) -> None:
         settings = self._runtime.settings
         token = await tokens.access_token(self._runtime, self._key.provider_id, caller=self._caller)
         self._generation = token.generation
+        self._read_from = await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id)
         request = SyncRequest(
             caller=self._caller,
             access_token=token.value,
-            cursors=await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id),
+            cursors=self._read_from,
             now=await self._runtime.now(),
             since=self._since,
             backfill=timedelta(days=settings.sync_backfill_days),

@@ -22,6 +22,7 @@ from worker.errors import (
     ReauthRequired,
     Refused,
     Transient,
+    Unavailable,
 )
 from worker.integrations.base import Page, SyncRequest
 from worker.models import new_id
@@ -291,6 +292,31 @@ def test_token_refused_twice_in_a_row_fails_without_demanding_a_new_grant(linked
 
     assert (run.status, run.error) == (RunStatus.FAILED, "access_expired")
     assert status_of(linked)[0] == "active"
+
+
+def test_tokens_refused_after_every_first_page_are_not_renewed_for_ever(linked: Linked) -> None:
+    linked.integration.plan = Plan(refuse_access_before=set(range(1, 99, 2)))
+
+    run = linked.sync()
+
+    assert (run.status, run.error) == (RunStatus.FAILED, "access_expired")
+    assert linked.rows("SELECT generation FROM provider_tokens WHERE provider_id = :id") == [(2,)]
+
+
+def test_run_goes_on_when_postgres_is_still_away_after_the_first_wait(linked: Linked, monkeypatch: Any) -> None:
+    linked.integration.books.put(Movement("t", "A", "1.00"))
+    monkeypatch.setattr(sync_run, "_RESUME_PAUSE", 0.001)
+    db, away = linked.runtime.db, iter([True, True])
+
+    async def failing_twice(step: Any, *args: Any, **kwargs: Any) -> Any:
+        if step in (pages.apply_page, runs.read_progress) and next(away, False):
+            raise Unavailable("Postgres is away")
+        return await db(step, *args, **kwargs)
+
+    monkeypatch.setattr(linked.runtime, "db", failing_twice)
+
+    assert linked.sync().status == RunStatus.COMPLETED
+    assert set(linked.live()) == {"t"}
 
 
 def test_endless_restarts_end_the_run_with_the_loop_undone(linked: Linked) -> None:
