@@ -16,7 +16,7 @@ from worker.crud.apply import REFUSALS, driver
 from worker.crud.holdings import apply_holdings
 from worker.crud.transactions import Prepared, apply_transactions
 from worker.crud.work import Rules, RunKey, Tally, Work
-from worker.errors import BadPayload, Fenced, ProviderError, Unavailable
+from worker.errors import Fenced, ProviderError, Unavailable
 from worker.models import new_id, sync_seen
 from worker.models.pages import Page
 
@@ -85,7 +85,6 @@ def apply_page(
     Raises:
         Fenced: the run is not this worker's any more; nothing was written.
         Unavailable: pages that this worker has applied are not there; go on from the cursors.
-        BadPayload: the page's cursor leads back to where it came from.
         PageRefused: not when `careful`, which finds out what cannot be stored, and sends it to quarantine.
     """
     place = _enter(session, run, page, progress)
@@ -139,8 +138,6 @@ def _enter(session: Session, run: RunKey, page: Page, progress: Progress) -> _Pl
     place = _Place(*row[:5])
     if place.pages != progress.pages:
         raise Unavailable(f"Postgres has {place.pages} of the {progress.pages} pages of run {run.id}")
-    if page.more and page.cursor is not None and page.cursor == (place.cursor or ""):
-        raise BadPayload("cursor_loop")
     if page.more and place.loop_id is None and page.feed:
         return place._replace(loop_cursor=place.cursor or "", loop_id=new_id())
     return place

@@ -66,6 +66,7 @@ class RunUnderWay:
         self._loop_tallies: dict[str, Tally] = {}
         self._problems: list[ProviderError] = []
         self._read_from: Mapping[str, str] = {}
+        self._served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
         self._pages = 0
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
@@ -166,6 +167,7 @@ class RunUnderWay:
             overlap=timedelta(days=settings.sync_overlap_days),
             window=timedelta(days=settings.sync_window_days),
         )
+        self._served = {}
         stream = self._integration.pages(request)
         following = asyncio.create_task(self._next(stream))
         try:
@@ -190,6 +192,9 @@ class RunUnderWay:
 
     async def _apply(self, page: Page, prepared: Prepared) -> None:
         self._pages += 1
+        if page.more and page.cursor is not None and page.cursor == self._served.get(page.feed):
+            raise BadPayload("cursor_loop")
+        self._served[page.feed] = page.cursor
         self._empty_pages = 0 if page.transactions or page.removals or not page.more else self._empty_pages + 1
         if self._pages > _MAX_PAGES or self._empty_pages > _MAX_EMPTY_PAGES:
             raise BadPayload("endless_pages")

@@ -15,7 +15,7 @@ from worker.crud.nouns import raw_hasher
 from worker.crud.pages import PageApplied
 from worker.crud.transactions import prepare
 from worker.crud.work import Rules, RunKey
-from worker.errors import BadPayload, BadRecord
+from worker.errors import BadRecord
 from worker.integrations.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id
 from worker.models.records import (
@@ -113,15 +113,6 @@ def test_replaying_a_page_changes_and_writes_nothing(apply: Applying) -> None:
 
     assert apply.linked.versions() == before
     assert again.tally.nested() == {"balances": {"unchanged": 1}, "transactions": {"unchanged": 2}}
-
-
-def test_cursor_that_leads_back_to_itself_is_refused_and_nothing_of_its_page_kept(apply: Applying) -> None:
-    apply.rows(Movement("t1", "A", "1.00"), feed="feed", cursor="c1")
-
-    with pytest.raises(BadPayload, match="cursor_loop"):
-        apply.rows(Movement("t2", "A", "1.00"), feed="feed", cursor="c1", more=True)
-
-    assert apply.linked.live().keys() == {"t1"}
 
 
 def test_page_without_cursor_leaves_the_stored_one(apply: Applying) -> None:

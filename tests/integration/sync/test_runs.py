@@ -331,6 +331,41 @@ def test_endless_restarts_end_the_run_with_the_loop_undone(linked: Linked) -> No
     assert linked.sync().counts["transactions"] == {"added": 6}
 
 
+class PagingIntegration(ModelIntegration):
+    """One feed with a row a page."""
+
+    def __init__(self, *cursors: tuple[str, bool]) -> None:
+        super().__init__()
+        self.cursors = cursors
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        yield self._listing()
+        for number, (cursor, more) in enumerate(self.cursors):
+            rows = [Movement(f"t{number}", "A", "1.00").raw()]
+            yield Page(feed="paged", cursor=cursor, more=more, transactions=rows, map_transaction=self._read)
+
+
+def test_cursor_that_leads_back_to_itself_ends_the_run_and_nothing_of_its_page_is_kept(
+    link_model: Callable[..., Linked],
+) -> None:
+    linked = link_model(PagingIntegration(("c1", True), ("c1", True)))
+
+    run = linked.sync()
+
+    assert (run.status, run.error, run.error_reason) == (RunStatus.FAILED, "bad_payload", "cursor_loop")
+    assert set(linked.live()) == {"t0"}
+
+
+def test_overlap_that_is_read_again_may_end_where_the_stored_cursor_stands(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(PagingIntegration(("2025-03-08", False)))
+    linked.sync()
+    linked.integration.cursors = (("2025-03-08", True), ("2025-03-10", False))  # type: ignore[attr-defined]
+
+    run = linked.sync()
+
+    assert (run.status, run.cursor_after) == (RunStatus.COMPLETED, {"paged": "2025-03-10"})
+
+
 def test_one_bad_provider_does_not_delay_the_others(link_model: Callable[..., Linked]) -> None:
     linked = link_model()
     unknown = new_id()
