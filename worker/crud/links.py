@@ -13,7 +13,16 @@ from worker.crud import audit
 from worker.crud.providers import create_provider
 from worker.crud.tokens import NewToken, store
 from worker.errors import Fenced, NotFound, Refused
-from worker.models import LinkState, Provider, ProviderCreate, ProviderToken, SyncCursor, User
+from worker.models import (
+    LinkState,
+    Provider,
+    ProviderAuditLog,
+    ProviderCreate,
+    ProviderToken,
+    SyncCursor,
+    TokenRefresh,
+    User,
+)
 from worker.models.vocabulary import ProviderStatus
 
 
@@ -22,7 +31,7 @@ class LinkTarget:
     """The provider that a grant is for.
 
     Attributes:
-        generation: of its present token; 0 when it has none.
+        generation: of its present token, or the last that was ever presented; 0 when there was none.
         now: by the database's clock.
     """
 
@@ -74,23 +83,28 @@ def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:
     return _target(session, provider)
 
 
-def target_of_login(session: Session, *, before: LinkTarget, external_id: str) -> LinkTarget:
-    """The provider that already has this login, or else `before`, which then takes the login over.
+def target_of_login(session: Session, *, provider_id: UUID, external_id: str | None) -> LinkTarget:
+    """The provider that already has this login, or else `provider_id`, which then takes the login over.
 
-    A provider that changes its login forgets where it was in the old one's feeds; one that was only made for a login
-    that turns out to be known goes again.
+    Its token stays as it is until the transaction ends. A provider that changes its login forgets where it was in the
+    old one's feeds; one that was only made for a login that turns out to be known goes again.
 
     Raises:
+        NotFound: the provider is gone.
         Refused: the login is linked by another user.
     """
-    ours = session.get_one(Provider, before.provider_id)
+    ours = session.get(Provider, provider_id)
+    if ours is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    if external_id is None:
+        return _target(session, ours)
     known = session.scalar(
         select(Provider).where(Provider.provider_key == ours.provider_key, Provider.external_id == external_id)
     )
     if known is None:
         if ours.external_id is not None:
             session.execute(delete(SyncCursor).where(SyncCursor.provider_id == ours.id))
-        return before
+        return _target(session, ours)
     if known.user_id != ours.user_id:
         raise Refused("this login is linked by another user already; nothing was changed")
     if known.id != ours.id and ours.status == ProviderStatus.PENDING:
@@ -102,7 +116,7 @@ def target_of_login(session: Session, *, before: LinkTarget, external_id: str) -
 _TAKE = text(
     """
     INSERT INTO provider_tokens (provider_id, access_token, key_id, generation, issued_at, lease_owner, lease_until)
-    VALUES (:provider_id, '', '', 0, clock_timestamp(), :owner, clock_timestamp() + interval '1 minute')
+    VALUES (:provider_id, '', '', :generation, clock_timestamp(), :owner, clock_timestamp() + interval '1 minute')
     ON CONFLICT (provider_id) DO UPDATE SET lease_owner = excluded.lease_owner, lease_until = excluded.lease_until
     RETURNING generation
     """
@@ -120,10 +134,20 @@ def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
     """
     if session.get(Provider, token.provider_id, with_for_update=True) is None:
         raise NotFound(f"no provider has the id {token.provider_id}")
-    parameters = {"provider_id": token.provider_id, "owner": owner}
+    parameters = {"provider_id": token.provider_id, "generation": token.generation, "owner": owner}
     if session.execute(_TAKE, parameters).scalar_one() != token.generation:
         raise Fenced("another link of this provider was stored first; nothing was changed")
     store(session, tokens=[token], owner=owner)
+
+
+def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bool:
+    """Whether the user has linked this provider anew, or ended the link, after `since`."""
+    later = select(ProviderAuditLog.id).where(
+        ProviderAuditLog.provider_id == provider_id,
+        ProviderAuditLog.action.in_(("linked", "unlinked")),
+        ProviderAuditLog.created_at > since,
+    )
+    return session.scalar(select(later.exists())) or False
 
 
 def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool) -> None:
@@ -145,7 +169,14 @@ def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool) 
 
 
 def _target(session: Session, provider: Provider) -> LinkTarget:
-    generation = session.scalar(select(ProviderToken.generation).where(ProviderToken.provider_id == provider.id))
+    generation = session.scalar(
+        select(ProviderToken.generation).where(ProviderToken.provider_id == provider.id).with_for_update()
+    )
+    if generation is None:
+        # After an unlinking the numbers go on: attempts and answers of the old tokens must not pass for the new one's.
+        generation = session.scalar(
+            select(func.max(TokenRefresh.generation)).where(TokenRefresh.provider_id == provider.id)
+        )
     return LinkTarget(provider.id, generation or 0, _now(session))
 
 

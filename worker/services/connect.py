@@ -132,9 +132,8 @@ async def _link(runtime: Runtime, integration: Integration, provider_in: Provide
 
 
 def _store(session: Session, *, runtime: Runtime, grant: _Grant) -> UUID:
-    target = grant.target
-    if grant.answer.external_id is not None:
-        target = links.target_of_login(session, before=target, external_id=grant.answer.external_id)
+    # A refresh may have ended during the exchange: what the grant follows is read now.
+    target = links.target_of_login(session, provider_id=grant.target.provider_id, external_id=grant.answer.external_id)
     links.store_grant(session, token=_sealed(runtime, grant, target), owner=uuid4())
     return target.provider_id
 

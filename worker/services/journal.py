@@ -15,13 +15,16 @@ from uuid import UUID, uuid4
 
 import msgspec
 import structlog
+from msgspec import structs
 from redis.exceptions import RedisError
 
 from worker.crud import links, tokens
 from worker.crud.tokens import NewToken, Settlement
-from worker.errors import EncryptionError, Fenced, NotFound, Unavailable
+from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -104,8 +107,12 @@ async def drain(runtime: Runtime) -> int:
     for token in await entries(runtime):
         try:
             stored += await _drain(runtime, token)
-        except (EncryptionError, Fenced) as error:
-            log.error("journal_entry_kept", provider_id=str(token.provider_id), error=str(error))
+        except Unavailable:
+            raise
+        except Exception as error:  # one entry's trouble is no other's
+            # Others than ours may quote the row.
+            said = str(error) if isinstance(error, DashtamError) else type(error).__name__
+            log.error("journal_entry_kept", provider_id=str(token.provider_id), error=said)
     return stored
 
 
@@ -139,14 +146,36 @@ async def _drain(runtime: Runtime, token: NewToken) -> bool:
 
 
 async def _drain_grant(runtime: Runtime, token: NewToken, owner: UUID) -> bool:
-    _check(runtime, token)
     try:
-        await runtime.db(links.store_grant, token=token, owner=owner)
-        stored = True
-    except (Fenced, NotFound):  # linked anew meanwhile, or gone
+        stored = await runtime.db(_store_grant, runtime=runtime, token=token, owner=owner)
+    except (NotFound, Refused) as error:
+        log.warning("journal_entry_refused", provider_id=str(token.provider_id), error=str(error))
         stored = False
     await asyncio.to_thread(_remove, runtime, token)
     return stored
+
+
+def _store_grant(session: Session, *, runtime: Runtime, token: NewToken, owner: UUID) -> bool:
+    """Stores a grant behind whatever refreshes of the old one came meanwhile, unless the user has decided anew."""
+    if links.was_overtaken(session, provider_id=token.provider_id, since=token.issued_at):
+        return False
+    target = links.target_of_login(session, provider_id=token.provider_id, external_id=token.external_id)
+    values = _check(runtime, token)
+    bound = {
+        f"{kind}_token": runtime.encryption.seal(
+            value, provider_id=target.provider_id, kind=kind, generation=target.generation + 1
+        )
+        for kind, value in values.items()
+    }
+    moved = structs.replace(
+        token,
+        provider_id=target.provider_id,
+        generation=target.generation,
+        key_id=runtime.encryption.key_id,
+        **bound,
+    )
+    links.store_grant(session, token=moved, owner=owner)
+    return True
 
 
 async def _release(runtime: Runtime, provider_id: UUID, generation: int, owner: UUID) -> None:
@@ -154,16 +183,19 @@ async def _release(runtime: Runtime, provider_id: UUID, generation: int, owner: 
     await runtime.db(tokens.settle, settlements=[settlement], owner=owner)
 
 
-def _check(runtime: Runtime, token: NewToken) -> None:
-    for kind, ciphertext in (("access", token.access_token), ("refresh", token.refresh_token)):
-        if ciphertext is not None:
-            runtime.encryption.unseal(
-                ciphertext,
-                provider_id=token.provider_id,
-                kind=kind,
-                generation=token.generation + 1,
-                key_id=token.key_id,
-            )
+def _check(runtime: Runtime, token: NewToken) -> dict[str, str]:
+    """The plain tokens by kind, which are this entry's own."""
+    return {
+        kind: runtime.encryption.unseal(
+            ciphertext,
+            provider_id=token.provider_id,
+            kind=kind,
+            generation=token.generation + 1,
+            key_id=token.key_id,
+        )
+        for kind, ciphertext in (("access", token.access_token), ("refresh", token.refresh_token))
+        if ciphertext is not None
+    }
 
 
 def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:

@@ -168,6 +168,24 @@ def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
     assert desk.token(id_)["generation"] == 2
 
 
+def test_refresh_that_ends_during_a_relink_does_not_cost_the_new_grant(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    id_ = _link(desk, user)
+
+    async def refresh_meanwhile(code: str) -> Any:
+        desk.schwab.script = [answer(9)]
+        await tokens.refresh_providers(desk.runtime, [id_], force=True)
+        return answer(50)
+
+    callback = _begin(desk, user)
+    desk.schwab.script = [refresh_meanwhile]
+
+    desk.runtime.run(connect.complete_link(desk.runtime, callback))
+
+    assert desk.plain(id_, "refresh") == "refresh-50"
+    assert desk.token(id_)["generation"] == 3
+
+
 def test_same_login_under_another_alias_is_the_same_provider(desk: Desk) -> None:
     user = _user(desk.runtime)
     desk.schwab.script = [answer(1, external_id="item-1"), answer(2, external_id="item-1")]
@@ -245,6 +263,18 @@ def test_unlink_revokes_forgets_the_token_and_stops_everything(desk: Desk) -> No
     assert (provider["refresh_due_at"], provider["sync_due_at"]) == (None, None)
     assert desk.rows("SELECT 1 FROM provider_tokens") == []
     assert desk.audit(id_) == ["linked", "unlinked"]
+
+
+def test_link_after_an_unlink_owes_nothing_to_the_old_tokens_unknown_outcomes(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    id_ = _link(desk, user)
+    desk.schwab.script = [OutcomeUnknown("timeout"), OutcomeUnknown("timeout")]
+    desk.refresh(id_, force=True)
+    assert desk.refresh(id_, force=True) == {id_: Outcome.NEEDS_REAUTH}
+    desk.runtime.run(connect.unlink(desk.runtime, id_))
+    _link(desk, user)
+
+    assert desk.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
 
 
 def test_failed_revocation_still_ends_the_link_here(desk: Desk) -> None:
