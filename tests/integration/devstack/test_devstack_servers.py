@@ -31,7 +31,7 @@ from worker.devstack import redis as redis_server
 from worker.devstack.__main__ import main
 from worker.devstack.state import State
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.deep  # each test starts servers of its own
 
 PROJECT = Path(__file__).parents[3]
 AS_ROOT = os.geteuid() == 0

@@ -43,6 +43,7 @@ def linked(engine: Engine, settings: Settings, sandbox: SandboxAdmin) -> UUID:
         ).id
 
 
+@pytest.mark.deep
 def test_refresh_and_sync_are_counted_told_by_the_exporter_and_logged_with_their_context(
     linked: UUID,
     engine: Engine,
