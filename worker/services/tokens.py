@@ -26,7 +26,7 @@ from uuid import UUID, uuid4
 import structlog
 from msgspec import structs
 
-from worker import failpoints, metrics
+from worker import ending, failpoints, metrics
 from worker.crud import notices, tokens
 from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement
 from worker.errors import (
@@ -138,7 +138,8 @@ async def refresh_providers(
         Unavailable: Postgres is away. What was in flight by then is kept in the journal; the rest stays due.
     """
     batch = _Batch(runtime, trigger=trigger, force=force, manual=manual, stale_generation=stale_generation)
-    return await batch.run(ids)
+    with ending.unfinished():
+        return await batch.run(ids)
 
 
 @dataclass(slots=True)
@@ -183,6 +184,8 @@ class _Batch:
         trouble: Exception | None = None
         async with asyncio.TaskGroup() as calls:
             while waiting or in_flight:
+                if ending.is_near():
+                    waiting.clear()  # stays due
                 room = min(self._settings.refresh_concurrency - in_flight, len(waiting))
                 try:
                     begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else []
