@@ -185,7 +185,7 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
         Fenced: the run is not this worker's any more.
     """
     runs.hold(session, run=run)
-    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed)
+    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
 
 
 def withdraw_unseen(

@@ -364,10 +364,14 @@ def remember(work: Work, ids: Sequence[bytes]) -> None:
 def _note_seen(work: Work, entries: Entries) -> None:
     if entries.keys:
         work.connection.execute(
-            "INSERT INTO sync_seen (generation, transaction_id) SELECT %s, t.id"
+            "INSERT INTO sync_seen (generation, loop_id, transaction_id) SELECT %s, %s::uuid, t.id"
             " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
             " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
-            (work.run.generation, *_pairs(zip(entries.scopes, entries.keys, strict=True))),
+            (
+                work.run.generation,
+                UUID(bytes=work.loop_id) if work.loop_id else None,
+                *_pairs(zip(entries.scopes, entries.keys, strict=True)),
+            ),
             prepare=False,
         )
 

@@ -88,12 +88,14 @@ class SyncUndo(Base):
     created_at: Mapped[CreatedAt]
 
 
-# Transactions that a full sync has met so far; the others are withdrawn when it ends. Rows may repeat.
+# Transactions that a full sync has met so far; the others are withdrawn when it ends. Rows may repeat. What an open
+# pagination loop has met is forgotten when the loop is restarted.
 sync_seen = Table(
     "sync_seen",
     Base.metadata,
     Column("generation", Uuid, nullable=False, index=True),
     Column("transaction_id", Uuid, nullable=False),
+    Column("loop_id", Uuid),
 )
 
 
