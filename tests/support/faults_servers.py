@@ -119,9 +119,21 @@ class Servers:
         finally:
             self.start()
 
-    def empty_redis(self) -> None:
-        """FLUSHALL, behind the worker's back."""
+    @contextmanager
+    def redis_emptied(self) -> Iterator[None]:
+        """FLUSHALL at the beginning of the block and at its end, behind everybody's back."""
         self.redis.flushall()
+        try:
+            yield
+        finally:
+            self.redis.flushall()
+
+    @contextmanager
+    def redis_restarted_empty(self) -> Iterator[None]:
+        """Emptied, killed and started again."""
+        self.redis.flushall()
+        with self.redis_down():
+            yield
 
     @contextmanager
     def redis_stopped(self) -> Iterator[None]:

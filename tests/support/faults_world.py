@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +51,7 @@ PACE = {
     "TASK_TIME_LIMIT": "11",
     "TASK_SOFT_TIME_LIMIT": "10",
     "SOFT_SHUTDOWN_SECONDS": "1",
+    "RETRY_AFTER_MAX": "3",
     "BREAKER_SECONDS": "1",
     "BREAKER_MAX_SECONDS": "2",
     "DATABASE_THREADS": "3",
@@ -118,9 +119,11 @@ class World:
 
     # Processes
 
-    def start_worker(self, *, queues: str = QUEUES, processes: int = 2, wait: bool = True, **env: str) -> WorkerNode:
+    def start_worker(self, *, wait: bool = True, program: tuple[str, ...] = ("celery",), **env: str) -> WorkerNode:
         """One more worker, for this test alone: `start_worker(FAILPOINTS="after_answer=kill")`."""
-        worker = self._worker(f"own{self._number()}", queues, processes, env)
+        worker = self._worker(f"own{self._number()}", env)
+        if program != ("celery",):
+            worker.process._argv[2:3] = program
         self._spare.append(worker)
         worker.start()
         if wait:
@@ -141,7 +144,7 @@ class World:
                 _stop(process)
             self._spare.clear()
         if not self.workers:
-            self.workers = [self._worker(name, QUEUES, 2, {}) for name in ("one", "two")]
+            self.workers = [self._worker(name, {}) for name in ("one", "two")]
             self.beat = self._beat("beat", {}, ())
         down = [worker for worker in self.workers if not worker.process.running]
         for worker in down:
@@ -151,6 +154,11 @@ class World:
         for worker in down:
             worker.ready()
 
+    def _restart_the_dead(self) -> None:
+        for process in [*(worker.process for worker in self.workers), self.beat]:
+            if not process.running:
+                process.start()
+
     def only_worker(self, **env: str) -> WorkerNode:
         """Ends all workers but a new one with these variables."""
         worker = self.start_worker(wait=False, **env)
@@ -159,14 +167,30 @@ class World:
         worker.ready()
         return worker
 
-    def _worker(self, name: str, queues: str, processes: int, env: dict[str, str]) -> WorkerNode:
+    def only_worker_with_clock(self, shift: int) -> WorkerNode:
+        """As `only_worker`, with a clock that is wrong by so many seconds."""
+        worker = self.start_worker(wait=False, program=("tests.support.faults_clock", f"@{shift}"))
+        for other in self.workers:
+            kill(other)
+        worker.ready()
+        return worker
+
+    def start_process(self, argv: list[str]) -> LocalProcess:
+        """A program on these servers, for this test alone."""
+        name = f"own{self._number()}"
+        process = LocalProcess(name, argv, log=self._log / f"{name}.log", env=self.environment, tether=self._tether)
+        self._spare.append(process)
+        process.start()
+        return process
+
+    def _worker(self, name: str, env: dict[str, str]) -> WorkerNode:
         return WorkerNode(
             name,
-            queues=queues,
+            queues=QUEUES,
             log=self._log / f"worker-{name}.log",
             env=self.environment | env,
             tether=self._tether,
-            processes=processes,
+            processes=2,
             options=("--without-heartbeat",),
         )
 
@@ -252,13 +276,16 @@ class World:
                 values,
             )
 
-    def settle(self, *, seconds: float = 60.0, hurry: bool = True, lost: tuple[str, ...] = ()) -> float:
+    def settle(
+        self, *, seconds: float = 60.0, hurry: bool = True, lost: tuple[str, ...] = (), supervised: bool = False
+    ) -> float:
         """Waits until all that fell due is done and nothing is under way.
 
         Args:
             seconds: at most.
             hurry: lets the waits before retries pass at once.
             lost: logins that must end in `needs_reauth`.
+            supervised: workers and beat are started again when they end.
 
         Returns:
             How long it took.
@@ -267,6 +294,8 @@ class World:
         hurried = [0.0]
 
         def is_settled() -> bool:
+            if supervised:
+                self._restart_the_dead()
             with suppress(OperationalError):
                 if hurry and time.monotonic() - hurried[0] > 0.5:
                     self._hurry()
@@ -293,7 +322,7 @@ class World:
         begun = time.monotonic()
         self.servers.start()
         self.workers_of_the_session(spare=False)
-        self.settle(hurry=hurry, lost=lost, seconds=VISIBILITY_TIMEOUT + SECONDS_PER_TICK + 60)
+        self.settle(hurry=hurry, lost=lost, seconds=VISIBILITY_TIMEOUT + SECONDS_PER_TICK + 60, supervised=True)
         seconds = time.monotonic() - begun
         self.times.append((what, seconds))
         return seconds
@@ -381,6 +410,68 @@ class World:
             self.query("SELECT generation FROM provider_tokens WHERE provider_id = :id", id=self.ids[login])[0][0]
         )
 
+    def versions(self) -> list[list[str]]:
+        """Which transaction wrote each row of what was synced."""
+        tables = ("accounts", "balances", "securities", "holdings", "holding_days", "transactions")
+        return [sorted(str(tuple(row)) for row in self.query(f"SELECT ctid, xmin FROM {name}")) for name in tables]  # noqa: S608
+
+    def differs_from_books(self, login: str) -> list[str]:
+        """How the rows of a login differ from what its provider holds."""
+        return book_differences(self.servers.engine, self.sandbox.books(login))
+
+    def unsettled_now(self) -> list[str]:
+        """What is due or under way just now, one line a login."""
+        with suppress(OperationalError):
+            return self._unsettled(())
+        return ["Postgres is away"]
+
+    def wait_until_settled(self, logins: Sequence[str], *, seconds: float) -> None:
+        """Waits, without any hurry, until all that fell due for these logins is done."""
+        left: list[str] = []
+
+        def is_settled() -> bool:
+            left[:] = [line for line in self.unsettled_now() if line.partition(":")[0] in logins]
+            return not left
+
+        try:
+            wait_for(is_settled, seconds=seconds, every=0.1)
+        except AssertionError:
+            raise AssertionError(f"not settled after {seconds:g} s: {left}") from None
+
+    def hurry_until(self, condition: Callable[[], bool], *, what: str, seconds: float = 30.0) -> None:
+        """Waits for a condition, and lets the waits before retries pass at once."""
+
+        def is_met() -> bool:
+            self._hurry()
+            return condition()
+
+        wait_for(is_met, seconds=seconds, every=0.3, what=what)
+
+    def let_pass(self, seconds: float) -> None:
+        """Nothing happens for a while; for faults whose length is the point."""
+        time.sleep(seconds)
+
+    def settle_refreshes(self, *, seconds: float) -> None:
+        """Waits until every token is fresh."""
+        sql = """
+            SELECT p.alias FROM providers p JOIN provider_tokens t ON t.provider_id = p.id
+            WHERE p.access_expires_at < now() + interval '1 minute' OR t.lease_until > clock_timestamp()
+        """
+
+        def is_done() -> bool:
+            self._hurry()
+            return not self.query(sql)
+
+        wait_for(is_done, seconds=seconds, every=0.2, what="fresh tokens")
+
+    def send(self, task: str, args: list[Any], kwargs: dict[str, Any] | None = None, *, queue: str = "") -> None:
+        """Puts a task message on the broker."""
+        from worker.app import app
+
+        url = self.environment["REDIS_URL"]
+        with app.connection_for_write(url) as connection:
+            app.send_task(task, args, kwargs or {}, connection=connection, **({"queue": queue} if queue else {}))
+
     def spooled(self) -> list[Path]:
         """Answers that wait on this machine's disk."""
         return list((Path(self.environment["DASHTAM_HOME"]) / "spool").glob("*.json"))
@@ -399,15 +490,16 @@ class World:
                             SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id)
                             WHERE r.provider_id = p.id AND r.generation = t.generation AND r.status <> 'sent'
                         )) THEN now() ELSE refresh_due_at END,
-                        sync_due_at = CASE WHEN sync_due_at > :soon AND coalesce(synced_at, :never) < :since
-                            THEN now() ELSE sync_due_at END
+                        sync_due_at = CASE
+                            WHEN sync_due_at > :soon AND (sync_failures > 0 OR NOT EXISTS (
+                                SELECT FROM sync_runs r WHERE r.provider_id = p.id AND r.started_at >= :since
+                            )) THEN now() ELSE sync_due_at END
                     WHERE status = 'active' AND (refresh_due_at > :soon OR sync_due_at > :soon)
                     """
                 ),
                 {
                     "soon": self.now() + timedelta(seconds=_BACKOFF_FROM_S),
                     "since": self._since,
-                    "never": datetime(1970, 1, 1, tzinfo=UTC),
                 },
             )
 
@@ -432,7 +524,7 @@ class World:
                 missing.append(f"{alias} is {status}")
             elif not (fresh and free) or open_attempt:
                 missing.append(f"{alias}: fresh={fresh} free={free} open attempt={open_attempt}")
-            elif alias in self._due and not (run == "completed" and min(started, synced) > timedelta()):
+            elif alias in self._due and not (run == "completed" and synced and min(started, synced) > timedelta()):
                 missing.append(f"{alias}: run {run} {error}, begun {started}, last synced {synced} after it fell due")
         return missing
 

@@ -1,0 +1,86 @@
+"""Beat is doubled, stopped, killed, and told wrong times; what is due does not depend on any one tick."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.faults_world import SECONDS_PER_TICK, World, kill
+
+_CLOCK = (sys.executable, "-m", "tests.support.faults_clock")
+_BEAT = ("-A", "worker.app", "beat", "--loglevel", "INFO")
+
+
+def test_two_beats_refresh_nothing_twice(world: World) -> None:
+    second = world.start_beat()
+    second.wait_for_log("beat: Starting")
+    for _ in range(3):
+        world.moves_on()
+        world.settle()
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_beat_stopped_for_ten_periods(world: World) -> None:
+    world.beat.signal(signal.SIGSTOP)
+    world.moves_on()
+    world.let_pass(10 * SECONDS_PER_TICK)
+    assert world.unsettled_now(), "nothing is worked off without beat"
+    world.beat.signal(signal.SIGCONT)
+    world.recovers("beat stopped for ten periods")
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_beat_killed(world: World) -> None:
+    kill(world.beat)
+    world.moves_on()
+    world.recovers("beat killed")
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_beat_starts_beside_a_corrupt_schedule_file(world: World, tmp_path: Path) -> None:
+    kill(world.beat)
+    schedule = tmp_path / "celerybeat-schedule"
+    schedule.write_bytes(b"\x00\xff garbage \x1f" * 100)
+    beat = world.start_beat(sys.executable, "-m", "celery", *_BEAT, "--schedule", str(schedule))
+    world.moves_on()
+    world.settle()
+
+    assert beat.running
+    world.assert_nothing_was_lost(presented=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shift"),
+    [
+        ("set back a day", -86_400),
+        ("set ahead a day", 86_400),
+        ("set back an hour", -3_600),
+    ],
+)
+def test_beat_s_clock_jumps_while_it_runs(world: World, name: str, shift: int) -> None:
+    kill(world.beat)
+    beat = world.start_beat(*_CLOCK, str(shift), *_BEAT)
+    beat.wait_for_log("Sending due task refresh-due")
+    beat.signal(signal.SIGUSR1)
+    beat.wait_for_log("clock set")
+    world.moves_on()
+    world.settle()
+
+    world.assert_nothing_was_lost(presented=1)
+    world.times.append((f"beat's clock {name}", 0.0))
+
+
+@pytest.mark.parametrize("shift", [-86_400, 86_400])
+def test_worker_with_a_wrong_clock_does_what_is_due(world: World, shift: int) -> None:
+    worker = world.only_worker_with_clock(shift)
+    world.moves_on()
+    world.settle()
+
+    assert worker.process.running
+    world.assert_nothing_was_lost(presented=1)

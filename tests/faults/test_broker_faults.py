@@ -1,0 +1,203 @@
+"""Redis dies, forgets, stands still and fills up: it is a doorbell, and what is due is in Postgres."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from celery import Celery
+
+from tests.support.faults_servers import Servers
+from tests.support.faults_world import World, go_on, kill, stop
+from tests.support.waiting import wait_for
+
+LOSSES: dict[str, Callable[[Servers], AbstractContextManager[None]]] = {
+    "killed": Servers.redis_down,
+    "restarted empty": Servers.redis_restarted_empty,
+    "emptied": Servers.redis_emptied,
+    "full": Servers.redis_full,
+    "cut off": lambda servers: servers.redis_network.refusing(),
+}
+
+losses = pytest.mark.parametrize("loss", LOSSES)
+
+
+@losses
+def test_redis_lost_while_idle(world: World, loss: str) -> None:
+    with LOSSES[loss](world.servers):
+        world.moves_on()
+    world.recovers(f"Redis {loss} while idle", hurry=True)
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+@losses
+def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss: str) -> None:
+    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
+    with world.sandbox.paused_after_rotation(login="schwab-1") as rotated:
+        world.moves_on()
+        rotated.wait_for_arrivals()
+        page.wait_for_arrivals()
+        with LOSSES[loss](world.servers):
+            rotated.release()
+            page.release()
+            wait_for(lambda: world.generation("schwab-1") == 2, what="the stored token")
+    world.recovers(f"Redis {loss} with tasks in flight", hurry=True)
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_redis_stands_still_for_longer_than_every_timeout(world: World) -> None:
+    with world.servers.redis_stopped():
+        world.moves_on()
+        # Longer than the visibility timeout and the longest socket timeout of broker and journal.
+        world.let_pass(33)
+    world.recovers("Redis stood still for 33 s", hurry=True)
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_connections_to_redis_stall(world: World) -> None:
+    with world.servers.redis_network.stalled():
+        world.moves_on()
+        world.let_pass(6)
+    world.recovers("connections to Redis stalled", hurry=True)
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_same_messages_delivered_twenty_times(world: World) -> None:
+    ids = [str(id_) for id_ in world.ids.values()]
+    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        for _ in range(20):
+            world.send("worker.tasks.tokens.refresh_providers", [ids])
+            world.send("worker.tasks.accounts.sync_providers", [ids])
+    world.recovers("twenty copies of every message", hurry=True)
+
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_task_outlives_the_visibility_timeout_of_another_worker(world: World) -> None:
+    slow = {"HTTP_TOTAL_SECONDS": "24", "LEASE_SECONDS": "25"}
+    patient = {"VISIBILITY_TIMEOUT": "40", "TASK_TIME_LIMIT": "39", "TASK_SOFT_TIME_LIMIT": "38"}
+    first = world.only_worker(**slow, **patient)
+    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        hasty = {"VISIBILITY_TIMEOUT": "3", "TASK_TIME_LIMIT": "2", "TASK_SOFT_TIME_LIMIT": "1"}
+        second = world.start_worker(**slow, **hasty)
+        second.process.wait_for_log('"attempt": 2', seconds=20)
+    kill(second)
+    first.process.wait_for_log("refresh_batch")
+    world.recovers("task redelivered while it ran", hurry=True)
+
+    assert world.attempts("schwab-1") == [("done", None)]
+    world.assert_nothing_was_lost(presented=1)
+
+
+def test_refresh_in_flight_at_a_strict_provider_outlives_the_loss_of_redis(world: World) -> None:
+    world.sandbox.set_policy("schwab", reuse="strict")
+    with world.sandbox.paused_after_rotation(login="schwab-1") as rotated:
+        world.hours_pass("schwab-1")
+        rotated.wait_for_arrivals()
+        before = losses_noticed(world)
+        with world.servers.redis_network.refusing():
+            wait_for(lambda: losses_noticed(world) > before + 1, what="both workers' notice")
+            rotated.release()
+            wait_for(lambda: world.generation("schwab-1") == 2, what="the stored token")
+    world.recovers("Redis lost while a strict provider rotated", hurry=True)
+
+    assert world.attempts("schwab-1") == [("done", None)]
+    world.assert_nothing_was_lost(presented=1)
+
+
+def losses_noticed(world: World) -> int:
+    return sum(worker.logs().count("Connection to broker lost") for worker in world.workers)
+
+
+def test_both_workers_stand_still_beyond_the_visibility_timeout(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        for worker in world.workers:
+            stop(worker)
+        world.let_pass(13)
+        for worker in world.workers:
+            go_on(worker)
+    world.recovers("both workers stood still for 13 s", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+ID = "00000000-0000-4000-8000-000000000000"
+BAD_MESSAGES = {
+    "unknown task": ("worker.tasks.tokens.no_such_task", [], {}),
+    "wrong uuid": ("worker.tasks.tokens.refresh_providers", [["not-a-uuid"]], {}),
+    "path": ("worker.tasks.tokens.refresh_providers", [["../../etc/passwd"]], {}),
+    "negative number": ("worker.tasks.accounts.sync_providers", [[-1]], {}),
+    "no list": ("worker.tasks.accounts.sync_providers", [7], {}),
+    "deleted provider": ("worker.tasks.tokens.refresh_providers", [[ID]], {}),
+    "deleted provider's sync": ("worker.tasks.accounts.sync_providers", [[ID]], {}),
+    "unknown trigger": ("worker.tasks.accounts.sync_providers", [[ID]], {"trigger": "nobody"}),
+    "unreadable date": ("worker.tasks.accounts.sync_providers", [[ID]], {"since": "yesterday"}),
+    "extra arguments": ("worker.tasks.tokens.refresh_due", [1, 2], {"evil": True}),
+    "ten megabytes": ("worker.tasks.tokens.refresh_providers", [["x" * 10_000_000]], {}),
+}
+RAW_MESSAGES = {
+    "not json": "{{{ not json",
+    "empty": "",
+    "number": "7",
+    "no body": json.dumps({"headers": {}, "properties": {}}),
+    "pickle": json.dumps(
+        {
+            "body": "gASVJgAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAtlY2hvIGhhY2tlZJSFlFKULg==",
+            "content-encoding": "binary",
+            "content-type": "application/x-python-serialize",
+            "headers": {"lang": "py", "task": "worker.tasks.tokens.refresh_due", "id": ID},
+            "properties": {
+                "body_encoding": "base64",
+                "delivery_info": {"exchange": "", "routing_key": "refresh"},
+                "delivery_tag": ID,
+                "correlation_id": ID,
+            },
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+def test_bad_message_is_refused_and_all_that_is_due_is_done(world: World, name: str) -> None:
+    task, args, kwargs = BAD_MESSAGES[name]
+    queue = "sync" if "accounts" in task else "refresh"
+    for _ in range(3):
+        world.send(task, args, kwargs, queue=queue)
+    wait_for(lambda: world.servers.redis.llen(queue) == 0, what="the taking of the message")
+    world.moves_on()
+    world.settle()
+
+    assert all(worker.process.running for worker in world.workers)
+    world.assert_log_is_clean(presented=1)
+
+
+@pytest.mark.parametrize("name", RAW_MESSAGES)
+def test_unreadable_item_in_the_queue_costs_at_most_a_worker(world: World, name: str) -> None:
+    world.servers.redis.rpush("refresh", RAW_MESSAGES[name])
+    world.servers.redis.rpush("sync", RAW_MESSAGES[name])
+    wait_for(
+        lambda: not any(RAW_MESSAGES[name] in world.servers.redis.lrange(queue, 0, -1) for queue in ("refresh", "sync"))
+    )
+    world.moves_on()
+    world.recovers(f"unreadable item in the queue: {name}")
+
+    world.assert_log_is_clean(presented=1)
+
+
+def test_application_speaks_json_alone() -> None:
+    from worker.app import app
+
+    assert isinstance(app, Celery)
+    assert (app.conf.accept_content, app.conf.task_serializer) == (["json"], "json")

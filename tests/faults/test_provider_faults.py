@@ -1,0 +1,144 @@
+"""Providers limit, fail, hang and dawdle; only a dead grant ends in re-authorisation, and only its own login waits."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.support.faults_world import LEASE_SECONDS, SCHWAB, World
+from tests.support.processes import LocalProcess
+from tests.support.waiting import wait_for
+
+
+@pytest.mark.parametrize("retry_after", ["2", "+2", "3600", "1e9", "", "nonsense", "-5"])
+def test_rate_limited_refresh_is_deferred_and_never_the_user_s_fault(world: World, retry_after: str) -> None:
+    world.sandbox.inject("rate_limit", kind="refresh", login="schwab-1", retry_after=retry_after)
+    world.hours_pass("schwab-1")
+    wait_for(lambda: world.attempts("schwab-1"), what="the refused attempt")
+    wait_for(lambda: world.attempts("schwab-1")[0][0] != "sent", what="its end")
+
+    assert world.attempts("schwab-1")[0] == ("deferred", "rate_limited")
+    assert world.status("schwab-1") == ("active", None)
+    due = world.query("SELECT refresh_due_at - now() FROM providers WHERE id = :id", id=world.ids["schwab-1"])[0][0]
+    assert due.total_seconds() <= 86_400 + 60
+    world.assert_nothing_was_lost()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_storm_of_errors_ends_without_reauthorisation(world: World, status: int) -> None:
+    world.sandbox.inject("answer", status=status, body="oops", profile="schwab", times=None)
+    world.moves_on()
+    world.hurry_until(lambda: len(world.attempts("schwab-1")) > 1, what="a second attempt")
+    assert [world.status(login)[0] for login in SCHWAB] == ["active"] * 3
+    world.sandbox.clear_faults()
+    world.settle()
+
+    world.assert_nothing_was_lost(presented=100)
+
+
+def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: World) -> None:
+    world.sandbox.inject("answer", status=503, body="<html>down</html>", times=None)
+    world.moves_on()
+    for _ in range(4):
+        before = len(world.sandbox.log())
+        world.hurry_until(lambda n=before: len(world.sandbox.log()) > n, what="a probe")
+    assert {world.status(login)[0] for login in world.ids} == {"active"}
+    world.sandbox.clear_faults()
+    world.settle()
+
+    world.assert_nothing_was_lost(presented=100)
+
+
+@pytest.mark.parametrize("do", ["hang", "drip"])
+def test_provider_that_never_finishes_an_answer_delays_nobody_else(world: World, do: str) -> None:
+    world.sandbox.inject(do, login="schwab-1", kind="refresh", bytes_per_second=1.0)
+    world.moves_on()
+    others = [login for login in world.ids if login != "schwab-1"]
+    world.wait_until_settled(others, seconds=15)
+    world.settle()
+
+    assert world.attempts("schwab-1")[0][0] == "unknown"
+    world.assert_nothing_was_lost()
+
+
+def test_dripping_pages_end_at_the_deadline_and_are_read_later(world: World) -> None:
+    world.sandbox.inject("drip", login="plaid-1", kind="data", bytes_per_second=1.0)
+    world.moves_on()
+    world.settle()
+
+    world.assert_nothing_was_lost()
+
+
+@pytest.mark.parametrize("do", ["reset", "hang"])
+def test_answer_lost_after_the_work_was_done_is_asked_for_once_more(world: World, do: str) -> None:
+    world.sandbox.inject(do, kind="refresh", login="schwab-1", when="after")
+    world.moves_on()
+    world.settle()
+
+    assert [status for status, _ in world.attempts("schwab-1")] == ["unknown", "done"]
+    world.assert_nothing_was_lost()
+
+
+def test_every_answer_lost_ends_in_reauthorisation_after_one_retry(world: World) -> None:
+    world.sandbox.inject("reset", kind="refresh", login="schwab-1", when="after", times=None)
+    world.moves_on()
+    world.settle(lost=("schwab-1",))
+
+    assert world.status("schwab-1") == ("needs_reauth", "lost_rotation")
+    assert len(world.sandbox.refreshes("schwab-1")) == 2
+    calls = len(world.sandbox.log(login="schwab-1"))
+    world.sandbox.clear_faults()
+    world.hours_pass(*world.ids)
+    world.settle(lost=("schwab-1",))
+    assert len(world.sandbox.log(login="schwab-1")) == calls, "calls for it have stopped"
+
+
+def test_revoked_grant_ends_in_reauthorisation_and_calls_stop(world: World) -> None:
+    world.sandbox.revoke("schwab-1")
+    world.moves_on()
+    world.settle(lost=("schwab-1",))
+    calls = len(world.sandbox.log(login="schwab-1"))
+    world.hours_pass(*world.ids)
+    world.settle(lost=("schwab-1",))
+
+    assert world.status("schwab-1")[0] == "needs_reauth"
+    assert len(world.sandbox.log(login="schwab-1")) == calls
+    world.assert_nothing_was_lost(lost=("schwab-1",))
+
+
+def test_manual_refresh_races_beat_s(world: World) -> None:
+    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        manual = [command(world, "refresh", str(world.ids["schwab-1"]), "--force") for _ in range(3)]
+        wait_for(lambda: all(not process.running for process in manual), what="the commands' ends", seconds=20)
+    world.settle()
+
+    world.assert_nothing_was_lost()
+
+
+def command(world: World, *words: str) -> LocalProcess:
+    """A `dashtam` command under way."""
+    return world.start_process([sys.executable, "-m", "worker.cli", *words])
+
+
+def test_three_hundred_logins_fall_due_in_the_same_second(world: World) -> None:
+    fleet = world.sandbox.create_logins("schwab", 300, transactions=0, accounts=1)
+    world.sandbox.inject("delay", profile="schwab", kind="refresh", latency_ms=50, times=None)
+    world.sandbox.inject("hang", login=fleet[0], kind="refresh")
+    world.link(*fleet)
+    world.settle()
+    begun = world.now()
+    world.hours_pass(*fleet)
+    world.settle_refreshes(seconds=60)
+
+    slowest = world.query(
+        "SELECT max(finished_at - :begun) FROM token_refreshes r JOIN providers p ON p.id = r.provider_id"
+        " WHERE r.started_at > :begun AND r.status = 'done' AND p.alias <> :hanging",
+        begun=begun,
+        hanging=fleet[0],
+    )[0][0]
+    world.times.append(("300 logins due in one second, all but one that hangs", slowest.total_seconds()))
+    assert slowest.total_seconds() < 4 * LEASE_SECONDS
+    world.assert_log_is_clean()

@@ -1,0 +1,131 @@
+"""A sync is disturbed in the middle of a page; committed pages stay, and nothing is written twice."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.support.faults_world import World, kill_all
+from tests.support.sandbox import RaisedBarrier
+
+# What a sync of either integration reads in the middle of its pages.
+FEEDS = {"schwab-1": "/transactions", "plaid-1": "/transactions/sync"}
+
+feeds = pytest.mark.parametrize("login", FEEDS)
+
+
+def paused_in_a_page(world: World, login: str) -> RaisedBarrier:
+    return world.sandbox.raise_barrier("mid_body", login=login, path=FEEDS[login])
+
+
+@feeds
+def test_workers_killed_in_the_middle_of_a_page(world: World, login: str) -> None:
+    barrier = paused_in_a_page(world, login)
+    world.moves_on()
+    barrier.wait_for_arrivals()
+    kill_all(world)
+    barrier.release()
+    world.recovers(f"workers killed in the middle of a page of {login}", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_workers_asked_to_stop_in_the_middle_of_a_page_and_killed_within_the_grace(world: World) -> None:
+    barrier = paused_in_a_page(world, "plaid-1")
+    world.moves_on()
+    barrier.wait_for_arrivals()
+    for worker in world.workers:
+        worker.process.signal(signal.SIGTERM)
+    for worker in world.workers:
+        worker.process.wait_for_log("shutdown")
+    kill_all(world)
+    barrier.release()
+    world.recovers("workers stopped, then killed within the grace", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_workers_asked_to_stop_end_within_their_grace_and_lose_nothing(world: World) -> None:
+    world.moves_on()
+    for worker in world.workers:
+        worker.process.signal(signal.SIGTERM)
+    for worker in world.workers:
+        worker.process.wait(10)
+    world.recovers("workers asked to stop", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+@feeds
+def test_postgres_killed_in_the_middle_of_a_page(world: World, login: str) -> None:
+    barrier = paused_in_a_page(world, login)
+    world.moves_on()
+    barrier.wait_for_arrivals()
+    with world.servers.postgres_down():
+        barrier.release()
+    world.recovers(f"Postgres killed in the middle of a page of {login}", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_postgres_unreachable_for_longer_than_a_dead_run(world: World) -> None:
+    barrier = paused_in_a_page(world, "plaid-1")
+    world.moves_on()
+    barrier.wait_for_arrivals()
+    run = "SELECT FROM sync_runs WHERE status = 'running' AND heartbeat_at < clock_timestamp() - interval '4 seconds'"
+    with world.servers.postgres_network.refusing():
+        barrier.release()
+        world.wait_until(run)
+    world.recovers("Postgres unreachable for longer than a run may be silent", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_connections_terminated_again_and_again_while_pages_are_written(world: World) -> None:
+    world.moves_on()
+    ended = 0
+    while world.unsettled_now():
+        ended += world.servers.terminate_backends()
+        if ended > 20:
+            break
+    world.recovers("connections terminated twenty times", hurry=True)
+
+    assert ended > 0
+    world.assert_nothing_was_lost()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_pagination_restart_demanded(world: World, times: int) -> None:
+    world.sandbox.demand_restarts("plaid-1", times)
+    world.sandbox.mutate("plaid-1", *({"op": "add", "amount": f"{n}.25"} for n in range(1, 4)))
+    world.moves_on()
+    world.settle()
+
+    books = world.sandbox.books("plaid-1")
+    assert world.differs_from_books("plaid-1") == []
+    assert sum(row["amount"] in ("1.25", "2.25", "3.25") for row in books["transactions"]) == 3
+    world.assert_log_is_clean()
+
+
+def test_page_replayed_many_times_changes_nothing(world: World) -> None:
+    world.moves_on()
+    world.settle()
+    world.hours_pass(*world.ids)  # a sync without news lets the books check begin
+    world.settle()
+    before = world.versions()
+    for _ in range(3):
+        world.hours_pass(*world.ids)
+        world.settle()
+
+    assert world.versions() == before
+
+
+def test_login_whose_every_page_fails_delays_nobody(world: World) -> None:
+    world.sandbox.inject("hang", login="plaid-1", kind="data", times=None)
+    world.moves_on()
+    others = [login for login in world.ids if login != "plaid-1"]
+    world.wait_until_settled(others, seconds=15)
+    world.sandbox.clear_faults()
+
+    world.assert_nothing_was_lost()
