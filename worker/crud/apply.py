@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg import sql
+
+from worker.crud.noun import Noun
 
 Row = tuple[Any, ...]
 """A row's values in the order of its noun's columns; uuid and bytea columns as `bytes`."""
@@ -30,113 +29,6 @@ _SEPARATOR = "\x1f"
 _LONGEST_KEY = 512
 _unsafe_in_keys = re.compile(r"[\x00-\x1f\ud800-\udfff]").search
 REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError, OverflowError)
-
-
-@dataclass(frozen=True)
-class Noun:
-    """A table as the engine sees it.
-
-    Attributes:
-        name: of the table, and of the noun in a run's counts.
-        columns: Postgres type of each column that rows carry; `id` comes first, then `scope`, then `key`.
-        scope: column of what the key is unique within; None when the key is unique by itself.
-        key: column with the provider's own id.
-        kept: columns that a change leaves as they are, besides `id`.
-        snapshots: a row that differs from the latest one of its scope is added beside it and changes nothing.
-    """
-
-    name: str
-    columns: dict[str, str]
-    scope: str | None
-    key: str
-    kept: frozenset[str] = field(default=frozenset())
-    snapshots: bool = False
-
-    @cached_property
-    def copy_statement(self) -> sql.Composed:
-        """COPY of new rows."""
-        return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-            sql.Identifier(self.name), _names(self.columns)
-        )
-
-    @cached_property
-    def copy_types(self) -> list[str]:
-        """A uuid's binary form is its sixteen bytes: sent as such, it needs no object per value."""
-        return ["bytea" if kind == "uuid" else kind for kind in self.columns.values()]
-
-    @cached_property
-    def diff_statement(self) -> sql.Composed:
-        """Place and stored id of every entry that is not stored as listed. One index probe per entry."""
-        if self.snapshots:
-            stored = (
-                "LEFT JOIN LATERAL (SELECT id, content_hash FROM {table} WHERE {scope} = listed.scope"
-                " ORDER BY taken_at DESC LIMIT 1) stored ON true"
-            )
-        else:  # OFFSET 0 keeps it one index probe per entry; the planner likes to read and hash the whole table instead
-            stored = (
-                "LEFT JOIN LATERAL (SELECT id, content_hash FROM {table} WHERE {scope} = listed.scope"
-                " AND {key} = listed.key OFFSET 0) stored ON true"
-            )
-        if self.scope is None:
-            stored = stored.replace("{scope} = listed.scope AND ", "")
-        listed = sql.SQL(
-            "SELECT listed.place, stored.id"
-            " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f'))"
-            " WITH ORDINALITY AS listed(scope, key, place) "
-        )
-        unlike = sql.SQL(
-            " WHERE stored.content_hash IS DISTINCT FROM substring(%b::bytea, (listed.place::int - 1) * 16 + 1, 16)"
-        )
-        joined = sql.SQL(stored).format(
-            table=sql.Identifier(self.name), scope=sql.Identifier(self.scope or "id"), key=sql.Identifier(self.key)
-        )
-        return sql.Composed([listed, joined, unlike])
-
-    @cached_property
-    def update_statement(self) -> sql.Composed:
-        """Changed rows, by id: a key may change too."""
-        changing = [name for name in self.columns if name != "id" and name not in self.kept]
-        return sql.SQL("UPDATE {table} SET {changes} FROM {rows} WHERE {table}.id = listed.id").format(
-            table=sql.Identifier(self.name),
-            changes=sql.SQL(", ").join(
-                sql.SQL("{} = listed.{}").format(sql.Identifier(name), sql.Identifier(name)) for name in changing
-            ),
-            rows=self._rows,
-        )
-
-    @cached_property
-    def upsert_statement(self) -> sql.Composed:
-        """New rows, should one of them exist by now."""
-        if self.snapshots:
-            return sql.SQL("INSERT INTO {table} ({names}) SELECT {names} FROM {rows}").format(
-                table=sql.Identifier(self.name), names=_names(self.columns), rows=self._rows
-            )
-        changing = [name for name in self.columns if name not in ("id", self.scope, self.key) and name not in self.kept]
-        target = [self.key] if self.scope is None else [self.scope, self.key]
-        return sql.SQL(
-            "INSERT INTO {table} ({names}) SELECT {names} FROM {rows} ON CONFLICT ({target}) DO UPDATE SET {changes}"
-        ).format(
-            table=sql.Identifier(self.name),
-            names=_names(self.columns),
-            rows=self._rows,
-            target=_names(target),
-            changes=sql.SQL(", ").join(
-                sql.SQL("{} = EXCLUDED.{}").format(sql.Identifier(name), sql.Identifier(name)) for name in changing
-            ),
-        )
-
-    @cached_property
-    def _rows(self) -> sql.Composed:
-        # One parameter for all rows: adapting them value by value, or as arrays, costs several times as much.
-        types = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # type: ignore[arg-type, unused-ignore]
-            for name, kind in self.columns.items()
-        )
-        return sql.SQL("jsonb_to_recordset(%s::jsonb) AS listed({})").format(types)
-
-
-def _names(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 class Entry(NamedTuple):
@@ -194,7 +86,6 @@ def diff(connection: Connection, noun: Noun, entries: Entries) -> list[Differing
                 _SEPARATOR.join(entries.keys),
                 b"".join(entries.hashes),
             ),
-            prepare=False,  # a plan that was made while the table was small would be kept while it grows
         )
         return [Differing(place - 1, stored.bytes if stored else None) for place, stored in cursor.fetchall()]
 

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from worker.crud import accounts, cursors, quarantine, runs
 from worker.crud.apply import REFUSALS, driver
 from worker.crud.holdings import apply_holdings
+from worker.crud.noun import INDEX_PROBES
 from worker.crud.transactions import Prepared, apply_transactions
 from worker.crud.work import Rules, RunKey, Tally, Work
-from worker.errors import Fenced, ProviderError, Unavailable
+from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
 from worker.models import new_id, sync_seen
 from worker.models.pages import Page
 
@@ -124,8 +125,8 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
 
 
 _ENTER = (
-    "SELECT r.cancel_requested, r.pages, c.cursor, c.loop_cursor, c.loop_id,"
-    " set_config('synchronous_commit', 'off', true) FROM sync_runs r"
+    "SELECT r.cancel_requested, r.pages, c.cursor, c.loop_cursor, c.loop_id,"  # noqa: S608 - constants
+    f" set_config('synchronous_commit', 'off', true), {INDEX_PROBES} FROM sync_runs r"
     " LEFT JOIN sync_cursors c ON c.provider_id = r.provider_id AND c.feed = %s"
     " WHERE r.id = %s AND r.status = 'running' AND r.owner = %s"
 )
@@ -194,7 +195,8 @@ def withdraw_unseen(
     """Ends a full sync: withdraws what the provider no longer lists.
 
     Only days from the oldest listed row of the account on count, or of the whole login where the account has none: what
-    is older may be beyond what the provider still lists. Accounts `without` were not read to their end.
+    is older may be beyond what the provider still lists. Accounts `without` were not read to their end. A record that
+    could not even be named may be any of those that are missing: then nothing is withdrawn, which is a problem.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -209,6 +211,7 @@ def withdraw_unseen(
         " WHERE a.provider_id = %s AND EXISTS (SELECT FROM seen)",
         (run.generation, run.provider_id),
     ).fetchall()
+    unnamed = _accounts_of_unnamed(work)
     for account_id, account_key, first in spans:
         if account_key in without:
             continue
@@ -225,7 +228,9 @@ def withdraw_unseen(
             "SELECT count(*) FROM transactions WHERE account_id = %s AND posted_date >= %s AND status <> 'removed'",
             (account_id, first),
         ).fetchone() or (0,)
-        if unseen and work.believes(len(unseen), live, account_key=account_key):
+        if unseen and (account_key in unnamed or None in unnamed):
+            work.problems.append(BadPayload("unnamed_records", scope=Scope.ACCOUNT, account_key=account_key))
+        elif unseen and work.believes(len(unseen), live, account_key=account_key):
             work.connection.execute(
                 "UPDATE transactions SET status = 'removed', content_hash = ''::bytea, run_id = %s WHERE id = ANY(%s)",
                 (run.id, unseen),
@@ -234,3 +239,13 @@ def withdraw_unseen(
     work.connection.execute("UPDATE sync_runs SET generation = NULL WHERE id = %s", (run.id,))
     session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
     return PageApplied(work.tally, work.problems)
+
+
+def _accounts_of_unnamed(work: Work) -> set[str | None]:
+    """Accounts of which this full sync met transactions whose ids could not be read; None where not even that could."""
+    rows = work.connection.execute(
+        "SELECT DISTINCT q.account_key FROM quarantine q JOIN sync_runs r ON r.id = q.run_id"
+        " WHERE r.provider_id = %s AND r.generation = %s AND q.kind = 'transaction' AND q.record_key IS NULL",
+        (work.run.provider_id, work.run.generation),
+    )
+    return {account_key for (account_key,) in rows}

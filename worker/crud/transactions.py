@@ -195,7 +195,6 @@ def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
         " JOIN transactions t ON t.account_id = k.account_id AND t.pending_key = k.key"
         " WHERE t.status <> 'removed'",
         _pairs((one.entry.scope, one.entry.key) for one in pending),
-        prepare=False,
     )
     successors |= {(account_id.bytes, key) for account_id, key in found}
     superseded = {id(one) for one in pending if (one.entry.scope, one.entry.key) in successors}
@@ -372,7 +371,6 @@ def _note_seen(work: Work, entries: Entries) -> None:
                 UUID(bytes=work.loop_id) if work.loop_id else None,
                 *_pairs(zip(entries.scopes, entries.keys, strict=True)),
             ),
-            prepare=False,
         )
 
 
@@ -384,7 +382,6 @@ def _stored(work: Work, places: Sequence[tuple[bytes, str]]) -> list[_Stored]:
         " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
         " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
         _pairs(place for place in places if is_safe_key(place[1])),
-        prepare=False,
     )
     return [_as_stored(row) for row in rows]
 

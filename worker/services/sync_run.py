@@ -65,7 +65,6 @@ class RunUnderWay:
         self._tally = Tally()
         self._loop_tallies: dict[str, Tally] = {}
         self._problems: list[ProviderError] = []
-        self._read_from: Mapping[str, str] = {}
         self._served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
         self._pages = 0
         self._stored_pages = 0
@@ -137,14 +136,15 @@ class RunUnderWay:
 
     async def _read_to_the_end(self) -> None:
         restarts = 0
-        renewed_from: Mapping[str, str] | None = None
+        renewed_at: Mapping[str, str] | None = None
         while True:
             try:
                 return await self._read_from_cursors()
             except AccessExpired:
-                if renewed_from == self._read_from:  # the new token was refused too, before any cursor moved
+                committed = await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id)
+                if renewed_at == committed:  # the new token was refused too, before any cursor moved
                     raise
-                renewed_from = self._read_from
+                renewed_at = committed
                 await self._renew()
             except PagingRestart as error:
                 restarts += 1
@@ -156,11 +156,10 @@ class RunUnderWay:
         settings = self._runtime.settings
         token = await tokens.access_token(self._runtime, self._key.provider_id, caller=self._caller)
         self._generation = token.generation
-        self._read_from = await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id)
         request = SyncRequest(
             caller=self._caller,
             access_token=token.value,
-            cursors=self._read_from,
+            cursors=await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id),
             now=await self._runtime.now(),
             since=self._since,
             backfill=timedelta(days=settings.sync_backfill_days),
