@@ -6,6 +6,7 @@ Time is the database's own, so that workers need not agree about it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ class LeasedToken:
         refresh_token: ciphertext.
         unknowns: how often this generation was already presented without a known outcome.
         leased_at: by the database's clock.
+        asked_at: a moment before that, by this machine's monotonic clock.
     """
 
     provider_id: UUID
@@ -38,6 +40,7 @@ class LeasedToken:
     refresh_failures: int
     unknowns: int
     leased_at: datetime
+    asked_at: float = field(default_factory=time.monotonic)
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -310,7 +313,8 @@ def lease(
         "active_only": active_only,
         "held_by": held_by,
     }
-    return [LeasedToken(**row) for row in session.execute(_LEASE, parameters).mappings()]
+    asked_at = time.monotonic()
+    return [LeasedToken(**row, asked_at=asked_at) for row in session.execute(_LEASE, parameters).mappings()]
 
 
 def begin_attempts(session: Session, *, attempts: Sequence[Attempt], owner: UUID) -> None:

@@ -125,7 +125,7 @@ async def _link(runtime: Runtime, integration: Integration, provider_in: Provide
     try:
         provider_id = await runtime.db(_store, runtime=runtime, grant=grant)
     except Unavailable:
-        await journal.keep(runtime, _sealed(runtime, grant, target))
+        await journal.keep(runtime, [_sealed(runtime, grant, target)])
         raise
     log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
     return provider_id

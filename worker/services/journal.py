@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -35,30 +36,30 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(NewToken).decode
 
 
-async def keep(runtime: Runtime, token: NewToken) -> None:
-    """Keeps an answer until it can be stored.
+async def keep(runtime: Runtime, tokens: Sequence[NewToken]) -> None:
+    """Keeps answers until they can be stored; together, since a Redis that hangs is waited for each time.
 
     Raises:
-        Unavailable: neither Redis nor the disk took it.
+        Unavailable: neither Redis nor the disk took all of them.
     """
+    entries = {_name(token): _encode(token) for token in tokens}
     try:
-        await asyncio.to_thread(
-            runtime.redis.hset, REDIS_KEY, _field(token.provider_id, token.generation), _encode(token)
-        )
+        await asyncio.to_thread(runtime.redis.hset, REDIS_KEY, mapping=cast("Any", entries))
         place = "redis"
     except RedisError:
         try:
-            await asyncio.to_thread(_spool, _spool_directory(runtime), token)
+            await asyncio.to_thread(_spool, _spool_directory(runtime), entries)
         except OSError as error:
             raise Unavailable(f"journal: Redis is away and the spool directory fails ({error.strerror})") from None
         place = "spool"
-    log.warning(
-        "token_journaled",
-        provider_id=str(token.provider_id),
-        generation=token.generation + 1,
-        place=place,
-        next="stored as soon as Postgres answers",
-    )
+    for token in tokens:
+        log.warning(
+            "token_journaled",
+            provider_id=str(token.provider_id),
+            generation=token.generation + 1,
+            place=place,
+            next="stored as soon as Postgres answers",
+        )
 
 
 async def find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
@@ -199,14 +200,19 @@ def _check(runtime: Runtime, token: NewToken) -> dict[str, str]:
 
 
 def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
-    spooled = _read_spooled(_spool_path(_spool_directory(runtime), provider_id, generation))
-    if spooled is not None:
-        return spooled
+    # The user's new consent outweighs an answer to the old one.
+    names = [_field(provider_id, generation, new_grant=new_grant) for new_grant in (True, False)]
+    directory = _spool_directory(runtime)
+    for name in names:
+        spooled = _read_spooled(directory / f"{name}.json")
+        if spooled is not None:
+            return spooled
     try:
-        raw = cast("bytes | None", runtime.redis.hget(REDIS_KEY, _field(provider_id, generation)))
+        found = cast("list[bytes | None]", runtime.redis.hmget(REDIS_KEY, names))
     except RedisError:
         raise Unavailable("journal: Redis is away, so that an answer may be waiting there unseen") from None
-    return None if raw is None else _read(raw, "redis")
+    kept = [_read(raw, "redis") for raw in found if raw is not None]
+    return next((token for token in kept if token is not None), None)
 
 
 def _entries(runtime: Runtime) -> list[NewToken]:
@@ -221,9 +227,9 @@ def _entries(runtime: Runtime) -> list[NewToken]:
 
 
 def _remove(runtime: Runtime, token: NewToken) -> None:
-    _spool_path(_spool_directory(runtime), token.provider_id, token.generation).unlink(missing_ok=True)
+    (_spool_directory(runtime) / f"{_name(token)}.json").unlink(missing_ok=True)
     try:
-        runtime.redis.hdel(REDIS_KEY, _field(token.provider_id, token.generation))
+        runtime.redis.hdel(REDIS_KEY, _name(token))
     except RedisError:
         log.warning("journal_entry_left", provider_id=str(token.provider_id), next="removed by the next drain")
 
@@ -236,16 +242,16 @@ def _read(raw: bytes, place: str) -> NewToken | None:
         return None
 
 
-def _field(provider_id: UUID, generation: int) -> str:
-    return f"{provider_id}.{generation}"
+def _name(token: NewToken) -> str:
+    return _field(token.provider_id, token.generation, new_grant=token.new_grant)
+
+
+def _field(provider_id: UUID, generation: int, *, new_grant: bool) -> str:
+    return f"{provider_id}.{generation}" + (".grant" if new_grant else "")
 
 
 def _spool_directory(runtime: Runtime) -> Path:
     return runtime.settings.home / "spool"
-
-
-def _spool_path(directory: Path, provider_id: UUID, generation: int) -> Path:
-    return directory / f"{_field(provider_id, generation)}.json"
 
 
 def _read_spooled(path: Path) -> NewToken | None:
@@ -255,20 +261,21 @@ def _read_spooled(path: Path) -> NewToken | None:
         return None
 
 
-def _spool(directory: Path, token: NewToken) -> None:
-    """Readable by its owner alone, and on the disk before it is in its place."""
+def _spool(directory: Path, entries: Mapping[str, bytes]) -> None:
+    """Readable by their owner alone, and on the disk before they are in their places."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = directory / f".{uuid4().hex}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_encode(token))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(_spool_path(directory, token.provider_id, token.generation))
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    for name, entry in entries.items():
+        draft = directory / f".{uuid4().hex}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(entry)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(directory / f"{name}.json")
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)

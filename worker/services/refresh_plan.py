@@ -25,11 +25,10 @@ class Call:
     refresh_token: str = field(repr=False)
     policy: RefreshPolicy
     attempt_id: UUID = field(default_factory=new_id)
-    begun: float = field(default_factory=time.monotonic)
 
     def now(self) -> datetime:
         """By the database's clock, whatever this machine's says."""
-        return self.leased.leased_at + timedelta(seconds=time.monotonic() - self.begun)
+        return self.leased.leased_at + timedelta(seconds=time.monotonic() - self.leased.asked_at)
 
 
 @dataclass(frozen=True, slots=True)

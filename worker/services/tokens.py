@@ -16,6 +16,7 @@ them one by one.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from worker.errors import (
     OutcomeUnknown,
     ProviderError,
     ReauthRequired,
+    Scope,
     Transient,
     Unavailable,
 )
@@ -63,6 +65,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_LEASE_NEARLY_OVER = "lease_nearly_over"
+_REFRESHES_IN_A_ROW = 3
+"""One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
+
 
 async def access_token(
     runtime: Runtime, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
@@ -88,6 +94,7 @@ async def access_token(
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + 2 * runtime.settings.lease_seconds
     pause = 0.02
+    refreshed = 0
     while True:
         state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
         token = usable(state, provider_id=provider_id, stale_generation=stale_generation, encryption=runtime.encryption)
@@ -113,6 +120,10 @@ async def access_token(
             pause = min(pause * 1.5, 0.5)
         elif result.error is not None:
             raise result.error
+        elif result.outcome is Outcome.REFRESHED:
+            refreshed += 1
+            if refreshed == _REFRESHES_IN_A_ROW:
+                raise Transient("token_expires_at_once", scope=Scope.PROVIDER)
 
 
 async def refresh_providers(
@@ -172,10 +183,12 @@ class _Batch:
         self._force = force
         self._manual = manual
         self._stale_generation = stale_generation
-        # The integration's own deadline comes first and knows better what happened; this one is for the lease's sake.
+        # From the lease on. The integration's own deadline comes first and knows better what happened; this one is for
+        # the lease's sake. What is left behind it is for storing.
         self._deadline_s = (self._settings.http_total_seconds + self._settings.lease_seconds) / 2
-        self._arrivals: asyncio.Queue[_Ended] = asyncio.Queue()
+        self._arrivals: asyncio.Queue[_Ended | None] = asyncio.Queue()
         self._results: dict[UUID, RefreshResult] = {}
+        self._journal_away: Unavailable | None = None
 
     async def run(self, ids: Iterable[UUID]) -> RefreshSummary:
         """Keeps up to `refresh_concurrency` calls in flight and stores what has arrived meanwhile."""
@@ -188,17 +201,19 @@ class _Batch:
                     waiting.clear()  # stays due
                 room = min(self._settings.refresh_concurrency - in_flight, len(waiting))
                 try:
-                    begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else []
+                    begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else _Begun()
                 except Exception as error:  # the answers to what is in flight must still be kept
-                    trouble, begun = error, []
+                    trouble, begun = error, _Begun()
                     waiting.clear()
-                for call in begun:
+                for call in begun.calls:
                     calls.create_task(self._present(call))
-                in_flight += len(begun)
+                for leased in begun.left_behind:
+                    calls.create_task(self._resume(leased))
+                in_flight += len(begun.calls) + len(begun.left_behind)
                 if in_flight:
-                    ended = await self._arrived()
-                    await self._keep(ended)
-                    in_flight -= len(ended)
+                    arrived = await self._arrived()
+                    in_flight -= len(arrived)
+                    await self._keep([item for item in arrived if item is not None])
         summary = RefreshSummary(self._results)
         log.info("refresh_batch", trigger=self._trigger, **summary.counts)
         if trouble is not None:
@@ -207,19 +222,10 @@ class _Batch:
 
     # Steps 1 and 2: lease, re-read, write the attempts
 
-    async def _begin(self, ids: Sequence[UUID]) -> list[Call]:
+    async def _begin(self, ids: Sequence[UUID]) -> _Begun:
         begun = await self._runtime.db(self._lease, ids=ids)
         self._results.update(begun.results)
-        for leased in begun.left_behind:
-            try:
-                recovered = await self._recover(leased)
-            except Unavailable as error:  # its lease runs out by itself; the others are on their way
-                recovered = RefreshResult(Outcome.DEFERRED, error)
-            if isinstance(recovered, Call):
-                begun.calls.append(recovered)
-            else:
-                self._results[leased.provider_id] = recovered
-        return begun.calls
+        return begun
 
     def _lease(self, session: Session, *, ids: Sequence[UUID]) -> _Begun:
         begun = _Begun()
@@ -261,10 +267,25 @@ class _Batch:
             id=call.attempt_id, provider_id=leased.provider_id, generation=leased.generation, trigger=self._trigger
         )
 
+    async def _resume(self, leased: LeasedToken) -> None:
+        """Never raises; meanwhile the others are presented and stored."""
+        try:
+            recovered = await self._recover(leased)
+        except Unavailable as error:  # its lease runs out by itself
+            recovered = RefreshResult(Outcome.DEFERRED, error)
+        except Exception as error:  # the same
+            log.error("recovery_unexpected", provider_id=str(leased.provider_id), error=type(error).__name__)
+            recovered = RefreshResult(Outcome.DEFERRED, Transient("unexpected_error", scope=Scope.PROVIDER))
+        if isinstance(recovered, Call):
+            await self._present(recovered)
+        else:
+            self._results[leased.provider_id] = recovered
+            self._arrivals.put_nowait(None)
+
     async def _recover(self, leased: LeasedToken) -> Call | RefreshResult:
         """This generation was presented before and nobody knows what came of it: the journal, one retry, or the end."""
         try:
-            kept = await journal.find(self._runtime, leased.provider_id, leased.generation)
+            kept = await self._find_in_journal(leased)
             if kept is not None:
                 await journal.apply(self._runtime, kept, owner=self._owner)
                 return RefreshResult(Outcome.REFRESHED)
@@ -281,7 +302,21 @@ class _Batch:
         await self._runtime.db(tokens.settle, settlements=[not_sent.settlement], owner=self._owner)
         return not_sent.result
 
+    async def _find_in_journal(self, leased: LeasedToken) -> NewToken | None:
+        # One that hangs is waited for once, not for every provider of the batch.
+        if self._journal_away is not None:
+            raise self._journal_away
+        try:
+            return await journal.find(self._runtime, leased.provider_id, leased.generation)
+        except Unavailable as error:
+            self._journal_away = error
+            raise
+
     def _retry_or_end(self, session: Session, *, leased: LeasedToken) -> Call | RefreshResult:
+        if self._is_too_late(leased):
+            wait_until = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=1)
+            tokens.settle(session, settlements=[_untouched(leased, wait_until)], owner=self._owner)
+            return RefreshResult(Outcome.DEFERRED, Transient(_LEASE_NEARLY_OVER, scope=Scope.PROVIDER))
         tokens.mark_unknown(session, provider_id=leased.provider_id, generation=leased.generation)
         if leased.unknowns > 1:
             lost = OutcomeUnknown(LOST_ROTATION)
@@ -306,7 +341,9 @@ class _Batch:
         failpoints.reach(self._settings.failpoints, "before_send")
         outcome: NewToken | ProviderError
         try:
-            async with asyncio.timeout(self._deadline_s):
+            if self._is_too_late(call.leased):
+                raise Transient(_LEASE_NEARLY_OVER, scope=Scope.PROVIDER)
+            async with asyncio.timeout_at(call.leased.asked_at + self._deadline_s):
                 answer = await self._runtime.integrations[call.leased.provider_key].refresh(
                     Caller(provider_id=call.leased.provider_id, manual=self._manual), call.refresh_token
                 )
@@ -331,9 +368,13 @@ class _Batch:
             outcome = OutcomeUnknown("unexpected_error")
         self._arrivals.put_nowait(_Ended(call, outcome))
 
+    def _is_too_late(self, leased: LeasedToken) -> bool:
+        """Whether a call that begins now might outlast its lease: this process was stopped, or waited too long."""
+        return time.monotonic() > leased.asked_at + self._deadline_s - self._settings.http_total_seconds
+
     # Steps 4 to 6: store, journal, settle
 
-    async def _arrived(self) -> list[_Ended]:
+    async def _arrived(self) -> list[_Ended | None]:
         """Waits for one and takes all that are there: no delay when idle, few transactions when busy."""
         ended = [await self._arrivals.get()]
         while not self._arrivals.empty():
@@ -372,7 +413,10 @@ class _Batch:
             if isinstance(outcome, ProviderError):
                 self._results[id_] = result_of(settlements[id_], outcome)
             else:
-                self._results[id_] = RefreshResult(Outcome.REFRESHED) if id_ in kept else await self._journal(outcome)
+                self._results[id_] = RefreshResult(Outcome.REFRESHED)
+        if unstored := [answer for answer in answers if answer.provider_id not in kept]:
+            journaled = await self._journal(unstored)
+            self._results.update({answer.provider_id: journaled for answer in unstored})
         await self._report(ended)
 
     def _record(self, session: Session, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]) -> set[UUID]:
@@ -396,16 +440,17 @@ class _Batch:
         leased = item.call.leased
         if isinstance(item.outcome, ReauthRequired) and leased.unknowns:
             try:
-                item.outcome = await journal.find(self._runtime, leased.provider_id, leased.generation) or item.outcome
+                item.outcome = await self._find_in_journal(leased) or item.outcome
             except Unavailable:
                 log.warning("journal_unseen", provider_id=str(leased.provider_id))
 
-    async def _journal(self, answer: NewToken) -> RefreshResult:
-        """Postgres is away, or the fence refused: who holds the lease by now may still need this answer."""
+    async def _journal(self, answers: Sequence[NewToken]) -> RefreshResult:
+        """Postgres is away, or the fence refused: who holds the lease by now may still need these answers."""
         try:
-            await journal.keep(self._runtime, structs.replace(answer, lease_owner=self._owner))
+            await journal.keep(self._runtime, [structs.replace(item, lease_owner=self._owner) for item in answers])
         except Unavailable as error:
-            log.critical("answer_lost", provider_id=str(answer.provider_id), error=str(error), next="one retry")
+            for answer in answers:
+                log.critical("answer_lost", provider_id=str(answer.provider_id), error=str(error), next="one retry")
             return RefreshResult(Outcome.UNKNOWN, error)
         return RefreshResult(Outcome.JOURNALED, Unavailable("the new token is in the journal until it can be stored"))
 

@@ -1,23 +1,30 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
+import redis
 from sqlalchemy import create_engine
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.databases import migrate
 from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
+from worker.crud import tokens as token_rows
 from worker.devstack import Devstack
 from worker.errors import ReauthRequired, Unavailable
 from worker.integrations.base import TokenAnswer
 from worker.runtime import Runtime
 from worker.services import connect, journal
+from worker.services.refresh_plan import seal_answer
 from worker.services.token_results import Outcome
 from worker.settings import Settings, load
 
@@ -157,6 +164,90 @@ def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
     assert desk.plain(provider["id"], "refresh") == "refresh-2"
 
 
+def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values: Any) -> None:
+    """A login that is linked while Postgres goes down."""
+    url = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias))
+
+    def answer_as_postgres_goes(code: str) -> TokenAnswer:
+        stack.down()
+        return answer(50, **values)
+
+    desk.schwab.script = [answer_as_postgres_goes]
+    with pytest.raises(Unavailable):
+        desk.runtime.run(
+            connect.complete_link(desk.runtime, f"https://127.0.0.1?code=c&state={url.partition('state=')[2]}")
+        )
+    stack.up()
+
+
+def test_link_that_waits_in_the_journal_outlives_a_refresh_of_the_old_grant(
+    fragile: Callable[..., Desk], stack: Devstack
+) -> None:
+    desk = fragile()
+    id_ = desk.link(alias="Main")
+    _journal_link(desk, stack, desk.provider(id_)["user_id"], "Main")
+    desk.schwab.script = [answer(9)]
+    desk.refresh(id_)
+
+    assert _drain(desk) == 1
+    assert desk.plain(id_, "refresh") == "refresh-50"
+    assert desk.audit(id_) == ["token_refreshed", "linked"]
+
+
+@pytest.mark.parametrize("redis_is_there", [True, False])
+def test_answer_to_the_old_grant_does_not_push_a_link_out_of_the_journal(
+    make_desk: MakeDesk, redis_url: str, redis_is_there: bool
+) -> None:
+    desk = make_desk(redis_url=redis_url if redis_is_there else NO_REDIS)
+    id_ = desk.link()
+    made = {
+        new_grant: seal_answer(
+            desk.runtime.encryption,
+            desk.schwab.refresh_policy,
+            answer(number),
+            provider_id=id_,
+            generation=1,
+            issued_at=datetime.now(UTC),
+            new_grant=new_grant,
+        )
+        for new_grant, number in ((True, 50), (False, 9))
+    }
+    for token in made.values():
+        desk.runtime.run(journal.keep(desk.runtime, [token]))
+
+    kept = list(_entry(desk).values()) if redis_is_there else [path.read_bytes() for path in _spool(desk)]
+
+    assert sorted(b'"new_grant":true' in entry for entry in kept) == [False, True]
+    found = desk.runtime.run(journal.find(desk.runtime, id_, 1))
+    assert found is not None
+    assert found.new_grant
+
+
+def test_link_that_waits_in_the_journal_gives_way_to_an_unlinking(
+    fragile: Callable[..., Desk], stack: Devstack
+) -> None:
+    desk = fragile()
+    id_ = desk.link(alias="Main")
+    _journal_link(desk, stack, desk.provider(id_)["user_id"], "Main")
+    desk.runtime.run(connect.unlink(desk.runtime, id_))
+
+    assert _drain(desk) == 0
+    assert _entry(desk) == {}
+    assert desk.provider(id_)["status"] == "unlinked"
+
+
+def test_link_that_waits_in_the_journal_finds_its_login_under_another_alias(
+    fragile: Callable[..., Desk], stack: Devstack
+) -> None:
+    desk = fragile()
+    id_ = desk.link(alias="Main", external_id="login-1")
+    _journal_link(desk, stack, desk.provider(id_)["user_id"], "Other", external_id="login-1")
+
+    assert _drain(desk) == 1
+    assert desk.plain(id_, "refresh") == "refresh-50"
+    assert [row["alias"] for row in desk.rows("SELECT alias FROM providers WHERE external_id = 'login-1'")] == ["Main"]
+
+
 # Draining
 
 
@@ -191,6 +282,23 @@ def test_entry_waits_while_another_worker_holds_the_lease(desk: Desk) -> None:
 
     desk.let_lease_end(id_)
     assert _drain(desk) == 1
+
+
+def test_entry_that_cannot_be_stored_holds_up_no_other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [_journal_one(desk) for _ in range(3)]
+    store = token_rows.store
+
+    def refuse_one(session: Any, *, tokens: Any, owner: Any) -> Any:
+        if tokens[0].provider_id == next(iter(bad)):
+            raise ValueError("a row that Postgres refuses")
+        return store(session, tokens=tokens, owner=owner)
+
+    monkeypatch.setattr(token_rows, "store", refuse_one)
+    bad = {desk.runtime.run(journal.entries(desk.runtime))[0].provider_id}
+
+    assert _drain(desk) == 2
+    assert {desk.token(id_)["generation"] for id_ in set(ids) - bad} == {2}
+    assert len(_entry(desk)) == 1
 
 
 def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
@@ -248,7 +356,7 @@ def test_refused_retry_takes_the_first_answer_from_the_journal(desk: Desk) -> No
             key_id=leased["key_id"],
             issued_at=leased["issued_at"],
         )
-        await journal.keep(desk.runtime, late)
+        await journal.keep(desk.runtime, [late])
         raise ReauthRequired("invalid_grant")
 
     desk.schwab.script = [first_answer_arrives_late]
@@ -351,3 +459,27 @@ def test_spool_that_breaks_in_mid_write_leaves_nothing_half_done(
 
     assert desk.refresh(id_) == {id_: Outcome.UNKNOWN}
     assert list((tmp_path / "home" / "spool").iterdir()) == []
+
+
+def test_answers_that_arrive_together_wait_for_a_hanging_redis_once(make_desk: MakeDesk, tmp_path: Path) -> None:
+    desk = make_desk(DASHTAM_HOME=str(tmp_path / "home"))
+    ids = [desk.link() for _ in range(8)]
+    asked: list[int] = []
+    all_there = asyncio.Barrier(8)
+
+    async def answer_together(token: str) -> TokenAnswer:
+        if await all_there.wait() == 0:
+            desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid()")
+        await all_there.wait()
+        return answer()
+
+    def hang(*_: object, mapping: dict[str, bytes]) -> None:
+        asked.append(len(mapping))
+        raise redis.exceptions.TimeoutError
+
+    desk.schwab.script = [answer_together] * 8
+    desk.runtime.__dict__["redis"] = SimpleNamespace(hset=hang, close=lambda: None)
+
+    assert desk.refresh(*ids) == dict.fromkeys(ids, Outcome.JOURNALED)
+    assert asked == [8]
+    assert len(_spool(desk)) == 8

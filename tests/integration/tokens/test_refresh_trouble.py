@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 
-from tests.integration.tokens.conftest import Desk
+from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
+from worker import failpoints
 from worker.crud import tokens as token_rows
-from worker.errors import Fenced, ReauthRequired, Unavailable
+from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.services import availability, journal, tokens
 from worker.services.token_results import Outcome
@@ -100,3 +104,77 @@ def test_cancelled_wait_for_a_token_still_stores_the_answer(desk: Desk) -> None:
     desk.runtime.run(cancel_in_mid_call())
 
     assert desk.plain(id_, "refresh") == "refresh-2"
+
+
+def test_journal_that_does_not_answer_keeps_no_answer_and_no_call_waiting(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(http_total_seconds=0.5, lease_seconds=1)
+    left_behind = [desk.link() for _ in range(5)]
+    for id_ in left_behind:
+        desk.leave_behind(id_)
+    other = desk.link(refresh_token="b-1")
+    sent_after: list[float] = []
+    begun = time.monotonic()
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(0.4)
+        raise Unavailable("journal: Redis is away")
+
+    def note(token: str) -> TokenAnswer:
+        sent_after.append(time.monotonic() - begun)
+        return answer()
+
+    monkeypatch.setattr(journal, "find", hang)
+    desk.schwab.script = [note]
+
+    outcomes = desk.refresh(*left_behind, other)
+
+    assert outcomes == {other: Outcome.REFRESHED} | dict.fromkeys(left_behind, Outcome.DEFERRED)
+    assert sent_after[0] < 0.4
+
+
+def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(http_total_seconds=0.1, lease_seconds=0.3)
+    id_ = desk.link()
+
+    def stop_for_a_while(_: object, place: str) -> None:
+        if place == "before_send":
+            time.sleep(0.3)
+
+    monkeypatch.setattr(failpoints, "reach", stop_for_a_while)
+
+    assert desk.refresh(id_) == {id_: Outcome.FAILED}
+    assert desk.schwab.presented == []
+    assert [row["status"] for row in desk.attempts(id_)] == ["failed"]
+    assert desk.provider(id_)["status"] == "active"
+
+
+def test_token_that_never_lives_long_enough_is_not_refreshed_for_ever(desk: Desk) -> None:
+    id_ = desk.link()
+
+    async def too_late(token: str) -> TokenAnswer:
+        await asyncio.sleep(0.02)
+        return answer(lifetime=timedelta(milliseconds=10))
+
+    desk.schwab.script = [too_late] * 50
+
+    with pytest.raises(Transient):
+        desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+
+    assert len(desk.schwab.presented) <= 3
+
+
+def test_end_of_a_lost_rotation_is_audited_with_its_task(desk: Desk) -> None:
+    id_ = desk.link()
+    desk.leave_behind(id_)
+    desk.leave_behind(id_)
+
+    with structlog.contextvars.bound_contextvars(task_id="task-1"):
+        assert desk.refresh(id_) == {id_: Outcome.NEEDS_REAUTH}
+
+    assert desk.rows("SELECT task_id FROM provider_audit_logs WHERE provider_id = :id", id=id_) == [
+        {"task_id": "task-1"}
+    ]
