@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from worker.crud import nouns
+from worker.crud.apply import Entries, are_safe_keys, is_safe_key, new_ids
+from worker.crud.noun import Noun
+from worker.crud.transactions import prepare
+from worker.crud.work import Rules, Tally
+from worker.models.pages import Page, RawRecord
+from worker.models.records import BalanceRecord, SecurityRecord
+from worker.models.vocabulary import SecurityType
+
+ACCOUNT = bytes(16)
+NOUNS = (nouns.ACCOUNTS, nouns.BALANCES, nouns.SECURITIES, nouns.HOLDINGS, nouns.TRANSACTIONS)
+RULES = Rules(content_hashes=nouns.raw_hasher("model", 1), mask=lambda raw: {}, mass_deletion_share=0.5)
+
+
+def test_ids_are_uuids_of_version_7_in_rising_order() -> None:
+    ids = new_ids(5000)
+
+    found = [UUID(bytes=id_) for id_ in ids]
+    assert len(set(ids)) == 5000
+    assert {(id_.version, id_.variant) for id_ in found} == {(7, "specified in RFC 4122")}
+    assert ids[:4096] == sorted(ids[:4096])
+    assert new_ids(0) == []
+
+
+@pytest.mark.parametrize("key", ["a", "ключ", "k" * 512, "with space"])
+def test_usual_keys_are_safe(key: str) -> None:
+    assert is_safe_key(key)
+    assert are_safe_keys([key, "other"])
+
+
+@pytest.mark.parametrize("key", ["", "a\x1fb", "a\x00", "line\nbreak", "\udfff", "k" * 513])
+def test_keys_that_cannot_be_stored_or_told_apart_are_not_safe(key: str) -> None:
+    assert not is_safe_key(key)
+    assert not are_safe_keys(["good", key])
+
+
+def test_no_keys_are_safe_keys() -> None:
+    assert are_safe_keys([])
+
+
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.name)
+def test_columns_of_a_noun_begin_with_id_scope_and_key(noun: Noun) -> None:
+    expected = ["id", noun.key] if noun.scope is None else ["id", noun.scope, noun.key]
+
+    assert list(noun.columns)[: len(expected)] == expected
+    assert noun.columns["content_hash"] == "bytea"
+
+
+def test_change_leaves_kept_columns_alone() -> None:
+    assert b'"loop_id" = ' not in nouns.TRANSACTIONS.update_statement
+    assert b'"amount" = listed."amount"' in nouns.TRANSACTIONS.update_statement
+
+
+def test_entries_are_told_apart_by_their_place() -> None:
+    entries = Entries([ACCOUNT, ACCOUNT], ["a", "b"], [b"1" * 16, b"2" * 16])
+
+    assert entries.at(1) == (ACCOUNT, "b", b"2" * 16)
+
+
+def test_new_mapping_version_and_other_integration_change_the_hash() -> None:
+    hashes = {nouns.raw_hasher(key, version)([b"{}"])[0] for key in ("a", "b") for version in (1, 2)}
+
+    assert len(hashes) == 4
+    assert all(len(one) == 16 for one in hashes)
+
+
+def balance(day: int, **changes: object) -> bytes:
+    fields: dict[str, object] = {"account_key": "A", "current": Decimal("1.10"), "source": "x"}
+    record = BalanceRecord(**fields | changes)  # type: ignore[arg-type]
+    return nouns.balance(record, ACCOUNT, ACCOUNT, datetime(2025, 3, day, tzinfo=UTC)).entry.hash
+
+
+def test_balance_hash_moves_with_the_figure_and_the_day_and_not_with_its_time() -> None:
+    assert balance(1) == balance(1, as_of=datetime(2025, 3, 1, 9, tzinfo=UTC))
+    assert len({balance(1), balance(2), balance(1, current=Decimal("1.11")), balance(1, current=None)}) == 4
+
+
+def test_security_hash_depends_on_who_describes_it() -> None:
+    record = SecurityRecord(key="cusip:1", type=SecurityType.EQUITY)
+
+    assert nouns.security(record, "a").entry.hash != nouns.security(record, "b").entry.hash
+
+
+def test_prepared_page_has_each_key_once_and_says_where_two_differ() -> None:
+    rows = [
+        RawRecord("t1", "A", b"1"),
+        RawRecord("t1", "A", b"1"),
+        RawRecord("t2", "A", b"1"),
+        RawRecord("t2", "A", b"2"),
+    ]
+
+    prepared = prepare(Page(transactions=[*rows, RawRecord("t1", "B", b"3")]), RULES)
+
+    assert [(raw.account_key, raw.key, raw.raw) for raw in prepared.rows] == [
+        ("A", "t1", b"1"),
+        ("A", "t2", b"2"),
+        ("B", "t1", b"3"),
+    ]
+    assert prepared.conflicting == {("A", "t2")}
+    assert len(prepared.hashes) == len(prepared.keys) == len(prepared.account_keys) == 3
+
+
+def test_tally_adds_up_by_noun_and_outcome() -> None:
+    tally = Tally()
+    tally.add("transactions", added=3, unchanged=4)
+    tally.add("accounts", added=1)
+    tally["transactions", "quarantined"] += 1
+
+    assert tally.nested() == {
+        "transactions": {"added": 3, "unchanged": 4, "quarantined": 1},
+        "accounts": {"added": 1},
+    }
+    assert (tally.total(), tally.total("added"), tally.total("removed")) == (9, 4, 0)

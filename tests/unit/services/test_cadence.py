@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from worker.errors import (
+    AccountGone,
+    AppMisconfigured,
+    BadPayload,
+    EncryptionError,
+    InstitutionDown,
+    NotReady,
+    RateLimited,
+    ReauthRequired,
+    Scope,
+    Transient,
+)
+from worker.models.vocabulary import RunStatus
+from worker.services.cadence import Verdict, judge
+
+NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
+INTERVAL = timedelta(hours=4)
+
+
+def verdict(**given: Any) -> Verdict:
+    usual: dict[str, Any] = {
+        "provider_id": UUID(int=7),
+        "now": NOW,
+        "interval": INTERVAL,
+        "failures": 0,
+        "error": None,
+        "problems": [],
+        "landed": True,
+    }
+    return judge(**usual | given)
+
+
+def wait(given: Verdict) -> timedelta:
+    assert given.due_at is not None
+    return given.due_at - NOW
+
+
+def test_good_sync_is_due_an_interval_later_within_a_tenth() -> None:
+    waits = {wait(verdict(provider_id=UUID(int=number))) for number in range(50)}
+
+    assert all(INTERVAL * 0.9 <= one <= INTERVAL * 1.1 for one in waits)
+    assert len(waits) == 50
+
+
+def test_good_sync_forgets_earlier_failures() -> None:
+    assert verdict(failures=5) == Verdict(RunStatus.COMPLETED, verdict().due_at, 0)
+
+
+def test_failures_wait_longer_and_never_longer_than_the_interval() -> None:
+    waits = [wait(verdict(error=Transient("reset"), failures=failures)) for failures in range(40)]
+
+    assert waits[0] < timedelta(minutes=2)
+    assert waits[3] > waits[0] * 4
+    assert max(waits) <= INTERVAL * 1.25
+
+
+@pytest.mark.parametrize(
+    "error", [AppMisconfigured("client"), InstitutionDown("bank"), Transient("5xx", scope=Scope.APP)]
+)
+def test_trouble_that_all_logins_share_is_not_counted_against_one(error: Exception) -> None:
+    assert verdict(error=error, failures=2).failures == 2
+
+
+@pytest.mark.parametrize("error", [Transient("reset"), BadPayload("odd"), EncryptionError("sealed"), KeyError("bug")])
+def test_own_trouble_is_counted(error: Exception) -> None:
+    found = verdict(error=error, failures=2)
+
+    assert (found.status, found.failures) == (RunStatus.FAILED, 3)
+
+
+@pytest.mark.parametrize("error", [NotReady, RateLimited])
+def test_retry_time_of_the_provider_is_honoured_and_no_failure(error: Any) -> None:
+    at = NOW + timedelta(minutes=7)
+
+    found = verdict(error=error("later", retry_at=at), failures=2)
+
+    assert (found.due_at, found.failures) == (at, 2)
+    assert wait(verdict(error=error("later"))) == timedelta(minutes=1)
+
+
+def test_limited_sync_of_which_nothing_landed_has_failed() -> None:
+    assert verdict(error=RateLimited("quota"), landed=False).status is RunStatus.FAILED
+
+
+def test_sync_that_was_not_ready_has_not_failed() -> None:
+    assert verdict(error=NotReady("preparing"), landed=False).status is RunStatus.PARTIAL
+
+
+def test_retry_time_in_the_past_is_now() -> None:
+    assert wait(verdict(error=RateLimited("quota", retry_at=NOW - timedelta(hours=1)))) == timedelta(0)
+
+
+def test_dead_grant_is_never_due_by_itself() -> None:
+    assert verdict(error=ReauthRequired("revoked")).due_at is None
+
+
+def test_cancelled_sync_is_due_as_usual() -> None:
+    found = verdict(cancelled=True, failures=3)
+
+    assert (found.status, found.failures) == (RunStatus.CANCELLED, 3)
+    assert wait(found) >= INTERVAL * 0.9
+
+
+def test_sync_whose_time_was_up_goes_on_at_once() -> None:
+    assert verdict(goes_on=True) == Verdict(RunStatus.PARTIAL, NOW, 0)
+
+
+def test_problem_that_may_pass_is_tried_again_before_the_interval() -> None:
+    found = verdict(problems=[Transient("reset", account_key="A")])
+
+    assert (found.status, found.failures) == (RunStatus.PARTIAL, 1)
+    assert wait(found) < timedelta(minutes=2)
+
+
+def test_problem_that_stays_waits_for_the_interval() -> None:
+    found = verdict(problems=[AccountGone("closed", account_key="A")])
+
+    assert (found.status, found.failures) == (RunStatus.PARTIAL, 0)
+    assert wait(found) >= INTERVAL * 0.9
+
+
+def test_part_that_is_not_ready_is_fetched_when_it_is() -> None:
+    at = NOW + timedelta(minutes=3)
+
+    assert verdict(problems=[NotReady("preparing", retry_at=at)]) == Verdict(RunStatus.COMPLETED, at, 0)
+
+
+def test_run_in_which_every_account_failed_is_no_success() -> None:
+    problems = [AccountGone("closed", account_key=key) for key in "AB"]
+
+    assert verdict(problems=problems, every_account_failed=True).status is RunStatus.FAILED
