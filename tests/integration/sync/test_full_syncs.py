@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+
 import pytest
 
 from tests.integration.sync.conftest import Linked
-from tests.integration.sync.feeds import Movement, Plan
+from tests.integration.sync.feeds import ModelIntegration, Movement, Plan
+from worker.integrations.base import Page, SyncRequest
+from worker.models.records import Reject
+from worker.models.vocabulary import RunStatus
 
 
 @pytest.fixture
@@ -36,3 +41,31 @@ def test_row_that_a_full_sync_met_before_its_loop_was_restarted_counts_as_unseen
     synced.sync(mode="full")
 
     assert sorted(synced.live()) == ["t1", "t2", "t3", "t4", "t5", "u0", "u1"]
+
+
+class BlurringIntegration(ModelIntegration):
+    """Sends one row so that not even its ids can be read, once it is told to."""
+
+    blurred: str | None = None
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        async for page in super().pages(request):
+            if any(raw.key == self.blurred for raw in page.transactions):
+                page.transactions = [raw for raw in page.transactions if raw.key != self.blurred]
+                page.rejects = [Reject(kind="transaction", reason="transaction_id_unreadable")]
+            yield page
+
+
+def test_record_that_cannot_be_named_keeps_a_full_sync_from_withdrawing(link_model: Callable[..., Linked]) -> None:
+    integration = BlurringIntegration()
+    linked = link_model(integration)
+    for number in range(6):
+        integration.books.put(Movement(f"t{number}", "A", "1.00"))
+    linked.sync()
+    integration.blurred = "t3"
+
+    run = linked.sync(mode="full")
+
+    assert "t3" in linked.live()
+    assert run.status == RunStatus.PARTIAL
+    assert [problem["reason"] for problem in (run.problems or {})["problems"]] == ["unnamed_records"]
