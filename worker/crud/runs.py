@@ -93,8 +93,8 @@ def begin_run(
         raise Refused(f"provider {provider_id} is being synced already; wait for it or cancel it")
     if generation is not None and generation != unfinished:
         cursors.forget_cursors(session, provider_id=provider_id, keep=MEMORY_FEEDS)
-        if unfinished is not None:
-            session.execute(delete(sync_seen).where(sync_seen.c.generation == unfinished))
+    if last is not None and last.generation not in (None, generation):  # cancelled, or begun anew
+        session.execute(delete(sync_seen).where(sync_seen.c.generation == last.generation))
     committed = cursors.read_cursors(session, provider_id=provider_id)
     session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=committed))
     return RunBegun(

@@ -69,3 +69,16 @@ def test_record_that_cannot_be_named_keeps_a_full_sync_from_withdrawing(link_mod
     assert "t3" in linked.live()
     assert run.status == RunStatus.PARTIAL
     assert [problem["reason"] for problem in (run.problems or {})["problems"]] == ["unnamed_records"]
+
+
+def test_cancelled_full_sync_leaves_nothing_behind_once_another_run_has_begun(synced: Linked) -> None:
+    def ask() -> None:
+        synced.execute("UPDATE sync_runs SET cancel_requested = true WHERE provider_id = :id")
+
+    synced.integration.plan = Plan(page_size=2, mutate_before={2: ask})
+    assert synced.sync(mode="full").status == RunStatus.CANCELLED
+    synced.integration.plan = Plan()
+
+    assert synced.sync().status == RunStatus.COMPLETED
+
+    assert synced.rows("SELECT * FROM sync_seen") == []
