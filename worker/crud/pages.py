@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from worker.crud import accounts, cursors, quarantine, runs
 from worker.crud.apply import REFUSALS, driver
 from worker.crud.holdings import apply_holdings
+from worker.crud.noun import INDEX_PROBES
 from worker.crud.transactions import Prepared, apply_transactions
 from worker.crud.work import Rules, RunKey, Tally, Work
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
@@ -124,8 +125,8 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
 
 
 _ENTER = (
-    "SELECT r.cancel_requested, r.pages, c.cursor, c.loop_cursor, c.loop_id,"
-    " set_config('synchronous_commit', 'off', true) FROM sync_runs r"
+    "SELECT r.cancel_requested, r.pages, c.cursor, c.loop_cursor, c.loop_id,"  # noqa: S608 - constants
+    f" set_config('synchronous_commit', 'off', true), {INDEX_PROBES} FROM sync_runs r"
     " LEFT JOIN sync_cursors c ON c.provider_id = r.provider_id AND c.feed = %s"
     " WHERE r.id = %s AND r.status = 'running' AND r.owner = %s"
 )
