@@ -1,4 +1,7 @@
-"""What of a provider's record may be kept in quarantine: its shape and words, not its numbers or names of people."""
+"""What of a provider's record may be kept in quarantine: its shape, words and figures, not who or whose account it is.
+
+Free text (a description, say) stays but for long numbers in it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ import re
 from typing import Any
 
 _SECRET = re.compile(r"token|secret|password|authorization|cookie|ssn|tax_?id", re.IGNORECASE)
-_NUMBER = re.compile(r"account_?(number|no)$|iban|bban|pan$|routing|account_?mask$|^number$", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"account_?(number|no)$|iban|bban|pan$|routing|account_?mask$|^number$|^account$|sort_?code", re.IGNORECASE
+)
 _PERSON = re.compile(
-    r"^(user|owner|owners|account_?owner|first_?name|last_?name|location|address|e?mail|phone.*)$", re.IGNORECASE
+    r"^(user|owners?|account_?owner|holder|.*(first|last|middle|full|holder|owner|person)_?names?|nick_?name"
+    r"|pay(ee|er)|by_?order_?of|counterpart(y|ies)|beneficiary|location|address(es)?|e?mails?|phone.*)$",
+    re.IGNORECASE,
 )
 _DIGITS = re.compile(r"\d[\d -]{5,}\d")
 _MAX_TEXT = 300
@@ -56,7 +63,7 @@ def _mask_field(key: str, value: Any, depth: int) -> Any:
         return value
     if _SECRET.search(key) or _PERSON.match(key):
         return "***"
-    if _NUMBER.search(key):
+    if _NUMBER.search(key) and not isinstance(value, dict):
         return f"…{_storable(last_four(str(value)))}"
     return _mask(value, depth + 1)
 

@@ -35,6 +35,26 @@ def test_secrets_and_people_are_left_out() -> None:
     }
 
 
+def test_people_on_the_other_side_of_a_payment_are_left_out() -> None:
+    record = {
+        "payment_meta": {"payee": "Ann Lee", "payer": "Bo Ek", "by_order_of": "Cy Dow", "payment_method": "ACH"},
+        "counterparties": [{"name": "Ann Lee", "account_numbers": {"bacs": {"account": "31926819"}}}],
+        "accountHolderName": "Ann Lee",
+        "merchant_name": "Corner Grocery",
+    }
+
+    assert masked(json.dumps(record).encode()) == {
+        "payment_meta": {"payee": "***", "payer": "***", "by_order_of": "***", "payment_method": "ACH"},
+        "counterparties": "***",
+        "accountHolderName": "***",
+        "merchant_name": "Corner Grocery",
+    }
+
+
+def test_short_account_number_is_masked_too() -> None:
+    assert masked(b'{"account":"123456","sort_code":"601613"}') == {"account": "\u20263456", "sort_code": "\u20261613"}
+
+
 def test_figures_are_kept_as_text_and_endless_ones_cut() -> None:
     kept = masked(b'{"amount":72.10,"nan":NaN,"none":null,"yes":true,"huge":' + b"9" * 5000 + b"}")
 
