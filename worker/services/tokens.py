@@ -65,6 +65,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_STORE_SECONDS = 10.0
+"""No answer waits longer in memory for a Postgres that hangs. If it is stored after all, its journal entry is dropped."""
 _LEASE_NEARLY_OVER = "lease_nearly_over"
 _REFRESHES_IN_A_ROW = 3
 """One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
@@ -398,10 +400,11 @@ class _Batch:
             if isinstance(item.outcome, ProviderError)
         }
         try:
-            kept = await self._runtime.db(self._record, answers=answers, settlements=list(settlements.values()))
+            async with asyncio.timeout(_STORE_SECONDS):
+                kept = await self._runtime.db(self._record, answers=answers, settlements=list(settlements.values()))
             failpoints.reach(self._settings.failpoints, "after_commit")
         except Exception as error:
-            if len(ended) > 1 and not isinstance(error, Unavailable):
+            if len(ended) > 1 and not isinstance(error, Unavailable | TimeoutError):
                 log.error("store_group_failed", rows=len(ended), error=type(error).__name__, next="row by row")
                 for item in ended:
                     await self._keep([item])
@@ -461,13 +464,14 @@ class _Batch:
             self._observe(item.call)
         for provider_key, items in by_key.items():
             try:
-                await availability.report(
-                    self._runtime,
-                    provider_key,
-                    [item.outcome if isinstance(item.outcome, ProviderError) else None for item in items],
-                    provider_ids=[item.call.leased.provider_id for item in items],
-                )
-            except Unavailable:
+                async with asyncio.timeout(_STORE_SECONDS):
+                    await availability.report(
+                        self._runtime,
+                        provider_key,
+                        [item.outcome if isinstance(item.outcome, ProviderError) else None for item in items],
+                        provider_ids=[item.call.leased.provider_id for item in items],
+                    )
+            except (Unavailable, TimeoutError):
                 log.warning("availability_unreported", provider_key=provider_key)
 
     def _observe(self, call: Call) -> None:

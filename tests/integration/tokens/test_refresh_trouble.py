@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import structlog
+from sqlalchemy import text
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
+from tests.support.waiting import wait_for
 from worker import failpoints
 from worker.crud import tokens as token_rows
 from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
@@ -150,6 +152,27 @@ def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
     assert desk.schwab.presented == []
     assert [row["status"] for row in desk.attempts(id_)] == ["failed"]
     assert desk.provider(id_)["status"] == "active"
+
+
+def test_answer_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_STORE_SECONDS", 0.2)
+    id_ = desk.link()
+    with desk.engine.connect() as other:
+
+        def lock(token: str) -> TokenAnswer:
+            other.execute(text("SET idle_in_transaction_session_timeout = '3s'"))  # it does not hang for ever
+            other.execute(text("LOCK TABLE provider_tokens"))
+            return answer()
+
+        desk.schwab.script = [lock]
+
+        assert desk.refresh(id_) == {id_: Outcome.JOURNALED}
+
+        other.rollback()
+    wait_for(lambda: desk.token(id_)["generation"] == 2, what="the statement that hung")
+    assert desk.runtime.run(journal.drain(desk.runtime)) == 0
+    assert desk.runtime.run(journal.entries(desk.runtime)) == []
+    assert desk.plain(id_, "refresh") == "refresh-2"
 
 
 def test_token_that_never_lives_long_enough_is_not_refreshed_for_ever(desk: Desk) -> None:
