@@ -244,7 +244,7 @@ class Plaid:
     async def _investment_page(
         self, request: SyncRequest, cursor: windows.DateCursor, window: tuple[date, date]
     ) -> tuple[Page | None, windows.DateCursor]:
-        """The next page of the window and the cursor after it; no page when the offsets have shifted."""
+        """The next page of the window and the cursor after it; no page when the offsets have shifted or rows are missing."""
         asked = {
             "access_token": request.access_token,
             "start_date": window[0].isoformat(),
@@ -259,7 +259,9 @@ class Plaid:
             rows = rows[1:]
         counted = rows[:_COUNT]
         place = cursor.offset + len(counted)
-        if counted and place < total:
+        if not counted and place < total:  # rows that the total counts are missing
+            return None, windows.at_offset(cursor, request, window)
+        if place < total:
             after = windows.at_offset(cursor, request, window, place, total, answers.place_of(counted[-1]))
         else:
             after = windows.after(window[1], request)

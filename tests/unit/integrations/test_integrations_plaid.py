@@ -296,6 +296,20 @@ def test_offsets_that_never_hold_still_are_given_up_for_now() -> None:
     assert len(calls) < 20
 
 
+@pytest.mark.parametrize("listed", [0, 3])
+def test_window_that_lists_fewer_rows_than_its_total_is_not_taken_for_read(listed: int) -> None:
+    rows = [plaid_investment(f"inv_{i}", "2025-03-05") for i in range(listed)]
+
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        given = json.loads(plaid_investments(body, rows).content)
+        return httpx.Response(200, json=given | {"total_investment_transactions": 9})
+
+    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+
+    assert [problem.reason for problem in problems(pages)] == ["offsets_keep_shifting"]
+    assert not any('"through":"2025-03-10"' in (page.cursor or "") for page in pages)
+
+
 def test_unreadable_row_at_the_end_of_a_page_marks_the_place_all_the_same() -> None:
     rows: list[Any] = [plaid_investment(f"inv_{i}", "2025-03-05") for i in range(6)]
     rows[2] = {"date": "2025-03-05", "surprise": 1}
