@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _STORE_SECONDS = 10.0
-"""No answer waits longer in memory for a Postgres that hangs. If it is stored after all, its journal entry is dropped."""
+"""No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
 _LEASE_NEARLY_OVER = "lease_nearly_over"
 _REFRESHES_IN_A_ROW = 3
 """One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
