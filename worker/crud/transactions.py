@@ -177,7 +177,7 @@ def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differi
 
 
 def _flagged(record: TransactionRecord) -> TransactionRecord:
-    flags = tuple(dict.fromkeys((*record.flags, "conflicting_duplicate")))
+    flags = tuple(dict.fromkeys((*record.flags, "duplicate_conflict")))
     return msgspec.structs.replace(record, flags=flags)
 
 

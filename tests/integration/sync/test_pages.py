@@ -230,7 +230,7 @@ def test_same_id_twice_with_the_same_content_is_one_row(apply: Applying) -> None
 def test_same_id_twice_with_different_content_keeps_the_last_and_says_so(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"), Movement("t1", "A", "2.00"))
 
-    assert apply.linked.rows("SELECT amount, flags FROM transactions") == [(Decimal("2.00"), ["conflicting_duplicate"])]
+    assert apply.linked.rows("SELECT amount, flags FROM transactions") == [(Decimal("2.00"), ["duplicate_conflict"])]
 
 
 def test_amounts_are_exact(apply: Applying) -> None:
