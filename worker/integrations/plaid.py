@@ -244,7 +244,7 @@ class Plaid:
     async def _investment_page(
         self, request: SyncRequest, cursor: windows.DateCursor, window: tuple[date, date]
     ) -> tuple[Page | None, windows.DateCursor]:
-        """The next page of the window and the cursor after it; no page when offsets have shifted or rows are missing."""
+        """The next page of the window and the cursor after it; no page where offsets shifted or rows are missing."""
         asked = {
             "access_token": request.access_token,
             "start_date": window[0].isoformat(),
