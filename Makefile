@@ -110,7 +110,7 @@ migrate: $(STAMP) ## Bring the tables up to date
 
 .PHONY: worker
 worker: $(STAMP) ## A worker; ARGS="-Q refresh" for one queue
-	$(BIN)/celery -A worker.app worker --queues refresh,sync,upkeep --loglevel INFO $(ARGS)
+	REMAP_SIGTERM=SIGQUIT $(BIN)/celery -A worker.app worker --queues refresh,sync,upkeep --loglevel INFO $(ARGS)
 
 .PHONY: beat
 beat: $(STAMP) ## The scheduler

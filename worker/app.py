@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import billiard.common
+import celery.worker.request
 import click
 from celery import Celery, Task, signals
 
@@ -25,11 +26,13 @@ from worker.settings import Settings, get_settings
 QUEUES = ("refresh", "sync", "upkeep")
 TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
 
-# SIGTERM begins the soft shutdown, so that a deploy loses nothing. The command line has imported billiard.common before
-# this module, so that is read anew; whatever takes names from it comes later.
+# SIGTERM begins the soft shutdown, so that a deploy loses nothing. The variable belongs into the environment of whoever
+# starts workers; for a plain `celery -A worker.app worker` it is read anew here, after billiard.common and the one
+# module that has taken the signal's name from it already. The others come later.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 if billiard.common.REMAP_SIGTERM is None:
     importlib.reload(billiard.common)
+    celery.worker.request.TERM_SIGNAME = billiard.common.TERM_SIGNAME
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class LocalProcess:
             self._process = subprocess.Popen(
                 self._argv,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._env},
+                env=_inherited() | {"PYTHONUNBUFFERED": "1"} | self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -140,3 +140,8 @@ class LocalProcess:
         self.stop()
         self.start()
         self.wait_until_ready()
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment without what importing the application has put into it: a shell's would not have that."""
+    return {name: value for name, value in os.environ.items() if name != "REMAP_SIGTERM"}
