@@ -1,6 +1,7 @@
 """`python -m tests.support.faults_clock SECONDS celery-arguments…`: Celery in a process whose clock jumps.
 
-The clock jumps by so many seconds at SIGUSR1; with `@SECONDS` it is wrong from the start. Only what asks Python for
+The clock jumps by so many seconds at SIGWINCH, which harms nobody else in the process group; with `@SECONDS` it is
+wrong from the start. Only what asks Python for
 the time sees it; the monotonic clock goes on as it does on a machine whose time is set.
 """
 
@@ -29,7 +30,7 @@ def main() -> None:
         def jump(number: int, frame: FrameType | None) -> None:
             _jump(float(shift))
 
-        signal.signal(signal.SIGUSR1, jump)
+        signal.signal(signal.SIGWINCH, jump)
     sys.argv[:2] = ["celery"]
     from celery.__main__ import main as celery
 

@@ -159,17 +159,9 @@ class World:
             if not process.running:
                 process.start()
 
-    def only_worker(self, **env: str) -> WorkerNode:
+    def only_worker(self, *, program: tuple[str, ...] = ("celery",), **env: str) -> WorkerNode:
         """Ends all workers but a new one with these variables."""
-        worker = self.start_worker(wait=False, **env)
-        for other in self.workers:
-            kill(other)
-        worker.ready()
-        return worker
-
-    def only_worker_with_clock(self, shift: int) -> WorkerNode:
-        """As `only_worker`, with a clock that is wrong by so many seconds."""
-        worker = self.start_worker(wait=False, program=("tests.support.faults_clock", f"@{shift}"))
+        worker = self.start_worker(wait=False, program=program, **env)
         for other in self.workers:
             kill(other)
         worker.ready()
