@@ -189,7 +189,7 @@ def test_explain_reads_the_facts_of_the_provider(dashtam: Dashtam, provider: Pro
             error="transient",
             reason="http_503",
             lease_owner=new_id(),
-            started_at=NOW - timedelta(minutes=5),
+            started_at=datetime.now(UTC) - timedelta(minutes=5),
         )
     )
     rows.commit()
