@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+from psycopg.types.string import BytesBinaryDumper
 
 from worker.crud.noun import Noun
 
@@ -45,10 +46,6 @@ class Entries(NamedTuple):
     scopes: Sequence[bytes]
     keys: Sequence[str]
     hashes: Sequence[bytes]
-
-    def at(self, place: int) -> Entry:
-        """The entry at a place."""
-        return Entry(self.scopes[place], self.keys[place], self.hashes[place])
 
 
 NO_SCOPE = bytes(16)
@@ -127,7 +124,14 @@ def write(
 
 
 def _copy(connection: Connection, noun: Noun, rows: Sequence[Row]) -> None:
-    with connection.cursor() as cursor, cursor.copy(noun.copy_statement) as copy:
+    with connection.cursor() as cursor:
+        # psycopg's adapter for the DB-API's `Binary` would otherwise be taken for bytea, and is four times as slow.
+        cursor.adapters.register_dumper(bytes, BytesBinaryDumper)
+        _write_rows(cursor, noun, rows)
+
+
+def _write_rows(cursor: psycopg.Cursor[Any], noun: Noun, rows: Sequence[Row]) -> None:
+    with cursor.copy(noun.copy_statement) as copy:
         copy.set_types(noun.copy_types)
         write_row = copy.write_row
         for row in rows:

@@ -18,7 +18,6 @@ from worker.crud import nouns
 from worker.crud.apply import (
     Differing,
     Entries,
-    Entry,
     Row,
     are_safe_keys,
     diff,
@@ -42,7 +41,9 @@ class _Read:
     """A record that is not stored as listed, read."""
 
     record: TransactionRecord
-    entry: Entry
+    scope: bytes
+    key: str
+    hash: bytes
     stored_id: bytes | None
 
 
@@ -161,7 +162,7 @@ def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differi
     if differing and page.map_transaction is None:
         raise TypeError("a page with transactions must say how they are read")
     map_transaction = cast("Callable[[RawRecord], TransactionRecord]", page.map_transaction)
-    rows, entries = listing.rows, listing.entries
+    rows, (scopes, keys, hashes) = listing.rows, listing.entries
     read = []
     for place, stored_id in differing:
         raw = rows[place]
@@ -172,7 +173,7 @@ def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differi
             continue
         if listing.conflicting and (raw.account_key, raw.key) in listing.conflicting:
             record = _flagged(record)
-        read.append(_Read(record, entries.at(place), stored_id))
+        read.append(_Read(record, scopes[place], keys[place], hashes[place], stored_id))
     return read
 
 
@@ -186,18 +187,16 @@ def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
     pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
     if not pending:
         return read
-    successors = {
-        (one.entry.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.entry.key)
-    }
+    successors = {(one.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.key)}
     found = work.connection.execute(
         "SELECT t.account_id, t.pending_key"
         " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
         " JOIN transactions t ON t.account_id = k.account_id AND t.pending_key = k.key"
         " WHERE t.status <> 'removed'",
-        _pairs((one.entry.scope, one.entry.key) for one in pending),
+        _pairs((one.scope, one.key) for one in pending),
     )
     successors |= {(account_id.bytes, key) for account_id, key in found}
-    superseded = {id(one) for one in pending if (one.entry.scope, one.entry.key) in successors}
+    superseded = {id(one) for one in pending if (one.scope, one.key) in successors}
     work.tally.add(_NOUN.name, unchanged=len(superseded))
     return [one for one in read if id(one) not in superseded]
 
@@ -210,11 +209,11 @@ def _take_over(work: Work, read: list[_Read], withdrawn: Sequence[_Stored]) -> t
     """
     taken: dict[bytes, bool] = {}
     replaced: list[_Stored] = []
-    linked = [one for one in read if one.record.pending_key not in (None, one.entry.key)]
-    predecessors = _stored(work, [(one.entry.scope, str(one.record.pending_key)) for one in linked])
+    linked = [one for one in read if one.record.pending_key not in (None, one.key)]
+    predecessors = _stored(work, [(one.scope, str(one.record.pending_key)) for one in linked])
     by_place = {(row.account_id, row.key): row for row in predecessors}
     for one in linked:
-        row = by_place.get((one.entry.scope, str(one.record.pending_key)))
+        row = by_place.get((one.scope, str(one.record.pending_key)))
         if row is None or row.id in taken or row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
             continue
         if one.stored_id is None:
@@ -226,7 +225,7 @@ def _take_over(work: Work, read: list[_Read], withdrawn: Sequence[_Stored]) -> t
         one.stored_id = row.id
         taken[row.id] = True
     if taken:  # a pending row that is listed beside its successor: the successor has its row now
-        read[:] = [one for one in read if one.stored_id not in taken or one.entry.key != _key_of(one, predecessors)]
+        read[:] = [one for one in read if one.stored_id not in taken or one.key != _key_of(one, predecessors)]
     return taken, replaced
 
 
@@ -241,7 +240,7 @@ def _unique_matches(read: Sequence[_Read], withdrawn: Sequence[_Stored]) -> list
     new: dict[tuple[Any, ...], list[_Read]] = {}
     for one in read:
         if one.stored_id is None and one.record.status == TransactionStatus.POSTED and one.record.pending_key is None:
-            place = (one.entry.scope, one.record.amount, one.record.description)
+            place = (one.scope, one.record.amount, one.record.description)
             new.setdefault(place, []).append(one)
     old: dict[tuple[Any, ...], list[_Stored]] = {}
     for row in withdrawn:
@@ -295,15 +294,15 @@ def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
         security = one.record.security
         security_id = securities.get(security.key) if security is not None else None
         if security is not None and security_id is None:
-            work.reject("transaction", "bad_security", account_key=one.record.account_key, record_key=one.entry.key)
+            work.reject("transaction", "bad_security", account_key=one.record.account_key, record_key=one.key)
             continue
         row = nouns.transaction(
             one.record,
             row_id=next(ids) if one.stored_id is None else one.stored_id,
-            account_id=one.entry.scope,
-            key=one.entry.key,
+            account_id=one.scope,
+            key=one.key,
             security_id=security_id,
-            content_hash=one.entry.hash,
+            content_hash=one.hash,
             loop_id=work.loop_id,
             run_id=work.run_id,
         )

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from worker.crud import nouns
-from worker.crud.apply import Entries, are_safe_keys, is_safe_key, new_ids
+from worker.crud.apply import are_safe_keys, is_safe_key, new_ids
 from worker.crud.noun import Noun
 from worker.crud.transactions import prepare
 from worker.crud.work import Rules, Tally
@@ -57,12 +57,6 @@ def test_columns_of_a_noun_begin_with_id_scope_and_key(noun: Noun) -> None:
 def test_change_leaves_kept_columns_alone() -> None:
     assert b'"loop_id" = ' not in nouns.TRANSACTIONS.update_statement
     assert b'"amount" = listed."amount"' in nouns.TRANSACTIONS.update_statement
-
-
-def test_entries_are_told_apart_by_their_place() -> None:
-    entries = Entries([ACCOUNT, ACCOUNT], ["a", "b"], [b"1" * 16, b"2" * 16])
-
-    assert entries.at(1) == (ACCOUNT, "b", b"2" * 16)
 
 
 def test_new_mapping_version_and_other_integration_change_the_hash() -> None:
