@@ -143,7 +143,7 @@ def sync_page(body: bytes, answer: Sync) -> Page:
         transactions=found.rows,
         removals=removals,
         rejects=found.rejects,
-        map_transaction=reading.flagging(mapping.transaction, found.conflicting),
+        map_transaction=mapping.transaction,
     )
 
 
@@ -157,7 +157,7 @@ def _split_sync(body: bytes, answer: Sync) -> tuple[reading.Split, list[Removal]
         else:
             both = heads.added + heads.modified
             rows = reading.raw_records(map(_TRANSACTION_ID, both), map(_ACCOUNT_ID, both), raws)
-            return reading.unique(rows, []), [Removal(g.transaction_id, g.account_id) for g in heads.removed]
+            return reading.Split(rows, []), [Removal(g.transaction_id, g.account_id) for g in heads.removed]
     found = reading.split(raws, _key_of)
     gone, bad = reading.read_all(answer.removed, "transaction", _gone.record)
     found.rejects += bad
@@ -186,7 +186,7 @@ def investments_page(rows: Sequence[msgspec.Raw], securities: Sequence[msgspec.R
     return Page(
         transactions=found.rows,
         rejects=[*rejects, *found.rejects],
-        map_transaction=reading.flagging(mapping.investment_mapper(known), found.conflicting),
+        map_transaction=mapping.investment_mapper(known),
     )
 
 

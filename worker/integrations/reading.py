@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -21,7 +20,7 @@ import msgspec
 from worker.errors import BadPayload, BadRecord
 from worker.integrations.base import RawRecord
 from worker.integrations.masking import masked
-from worker.models.records import HoldingRecord, Reject, TransactionRecord
+from worker.models.records import HoldingRecord, Reject
 
 T = TypeVar("T")
 
@@ -125,18 +124,12 @@ def cleaned(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 @dataclass(slots=True)
 class Split:
-    """A page's transactions, unread, and those that even their ids cannot be read of.
-
-    Attributes:
-        conflicting: keys listed more than once with different content. The last one wins; `flagging` marks it.
-    """
+    """A page's transactions, unread, and those that even their ids cannot be read of."""
 
     rows: list[RawRecord]
     rejects: list[Reject]
-    conflicting: frozenset[tuple[str, str]] = frozenset()
 
 
-_key_of_row = itemgetter(0)
 _record: Callable[[Iterable[object]], RawRecord] = partial(tuple.__new__, RawRecord)
 
 
@@ -161,32 +154,7 @@ def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str
             rejects.append(reject("transaction", error, bytes(raw)))
         else:
             rows.append(RawRecord(without_nul(key), without_nul(account_key), bytes(raw)))
-    return unique(rows, rejects)
-
-
-def unique(rows: list[RawRecord], rejects: list[Reject]) -> Split:
-    """Drops repeated rows: identical ones silently, of conflicting ones the last listed wins."""
-    if len(set(map(_key_of_row, rows))) == len(rows):
-        return Split(rows, rejects)
-    last = {(row.account_key, row.key): row for row in rows}
-    conflicting = frozenset((row.account_key, row.key) for row in rows if last[row.account_key, row.key].raw != row.raw)
-    return Split(list(last.values()), rejects, conflicting)
-
-
-def flagging(
-    mapper: Callable[[RawRecord], TransactionRecord], conflicting: frozenset[tuple[str, str]]
-) -> Callable[[RawRecord], TransactionRecord]:
-    """`mapper`, marking the winners of conflicts with `duplicate_conflict`."""
-    if not conflicting:
-        return mapper
-
-    def mapped(row: RawRecord) -> TransactionRecord:
-        record = mapper(row)
-        if (row.account_key, row.key) not in conflicting:
-            return record
-        return msgspec.structs.replace(record, flags=(*record.flags, "duplicate_conflict"))
-
-    return mapped
+    return Split(rows, rejects)
 
 
 def reject(

@@ -80,7 +80,7 @@ def transactions_page(body: bytes, raws: Sequence[msgspec.Raw], account_key: str
     return Page(
         transactions=found.rows,
         rejects=found.rejects,
-        map_transaction=reading.flagging(mapping.transaction, found.conflicting),
+        map_transaction=mapping.transaction,
     )
 
 
@@ -91,7 +91,7 @@ def _split(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: s
         heads = []
     if len(heads) == len(raws) and {head.account_number for head in heads} <= {number, None}:
         keys = [str(head.activity_id) for head in heads]
-        return reading.unique(reading.raw_records(keys, repeat(account_key, len(keys)), raws), [])
+        return reading.Split(reading.raw_records(keys, repeat(account_key, len(keys)), raws), [])
 
     def key_of(raw: msgspec.Raw) -> tuple[str, str]:
         head = _head.record(raw)

@@ -50,6 +50,7 @@ class Page:
         more: the feed's loop goes on; the loop's first cursor is kept until it ends.
         accounts_complete: `accounts` is the whole listing, so that accounts missing from it have vanished.
         holdings_complete_for: accounts whose whole set of positions is in `holdings`.
+        transactions: as listed; where an id repeats, the last one counts, flagged if they differ.
         map_transaction: reads one of `transactions`; raises `BadRecord`.
         windows: what `transactions` lists completely: pending rows in there that are not listed are withdrawn.
         rejects: records that could not be read; they go to quarantine.

@@ -196,21 +196,6 @@ def test_body_over_the_limit_is_refused_and_moves_no_cursor() -> None:
     assert [problem.reason for page in pages for problem in page.problems] == ["body_too_large"]
 
 
-def test_same_id_twice_with_equal_content_is_one_row() -> None:
-    page = page_of(GOOD, GOOD)
-
-    assert [row.key for row in page.transactions] == ["good"]
-    assert read(page)[0]["good"].flags == ()
-
-
-def test_same_id_twice_with_different_content_is_the_last_one_flagged() -> None:
-    good, bad = read(page_of(plaid_row("a", amount=1), plaid_row("b"), plaid_row("a", amount=2)))
-
-    assert (good["a"].amount, good["a"].flags) == (Decimal(-2), ("duplicate_conflict",))
-    assert good["b"].flags == ()
-    assert bad == {}
-
-
 @pytest.mark.parametrize("field", ["date", "datetime"])
 @pytest.mark.parametrize("value", ["0000-00-00", "10000-01-01", "2025-13-01", "yesterday", 20250305, ""])
 def test_date_that_is_none_is_quarantined(field: str, value: object) -> None:
