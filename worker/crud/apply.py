@@ -107,7 +107,7 @@ def write(
     """
     if not careful:
         if new:
-            _copy(connection, noun, new)
+            copy_rows(connection, noun, new)
         if changed:
             connection.execute(noun.update_statement, (_as_json(noun, changed),))
         return []
@@ -115,7 +115,7 @@ def write(
     if new:
         try:
             with connection.transaction():
-                _copy(connection, noun, new)
+                copy_rows(connection, noun, new)
         except REFUSALS:
             refused += _in_parts(connection, noun, new, changing=False)
     if changed:
@@ -123,7 +123,8 @@ def write(
     return refused
 
 
-def _copy(connection: Connection, noun: Noun, rows: Sequence[Row]) -> None:
+def copy_rows(connection: Connection, noun: Noun, rows: Sequence[Row]) -> None:
+    """COPY of rows that do not exist yet."""
     with connection.cursor() as cursor:
         # psycopg's adapter for the DB-API's `Binary` would otherwise be taken for bytea, and is four times as slow.
         cursor.adapters.register_dumper(bytes, BytesBinaryDumper)
