@@ -36,9 +36,9 @@ def _run(provider: Provider, **values: object) -> SyncRun:
         "status": "completed",
         "trigger": "schedule",
         "owner": new_id(),
-        "started_at": NOW - timedelta(minutes=1),
-        "heartbeat_at": NOW,
-        "finished_at": NOW,
+        "started_at": datetime.now(UTC) - timedelta(minutes=1),
+        "heartbeat_at": datetime.now(UTC),
+        "finished_at": datetime.now(UTC),
         "added": 3,
         "counts": {"transactions": {"added": 3}},
     }
@@ -46,10 +46,12 @@ def _run(provider: Provider, **values: object) -> SyncRun:
 
 
 def test_status_counts_what_is_due_and_who_is_not_well(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
-    make_linked_provider(rows, runtime.encryption, refresh_due_at=NOW - timedelta(hours=1))
-    make_linked_provider(rows, runtime.encryption, refresh_due_at=NOW + timedelta(hours=1), sync_due_at=None)
+    make_linked_provider(rows, runtime.encryption, refresh_due_at=datetime.now(UTC) - timedelta(hours=1))
+    make_linked_provider(
+        rows, runtime.encryption, refresh_due_at=datetime.now(UTC) + timedelta(hours=1), sync_due_at=None
+    )
     make_linked_provider(rows, runtime.encryption, status="needs_reauth")
-    heartbeats.beat(rows, name="refresh-due", at=NOW)
+    heartbeats.beat(rows, name="refresh-due", at=datetime.now(UTC))
     rows.add(IntegrationState(provider_key="schwab", breaker="open"))
     rows.commit()
 
