@@ -7,16 +7,22 @@ a token whose answer is on its way; its deadline is short, so the end waits for 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any] | int
 
 # SIGTERM is remapped to SIGQUIT, which Celery then sends to its pool.
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
 
 _unfinished = 0
 _asked: signal.Signals | None = None
-_handlers = dict.fromkeys(_SIGNALS, signal.getsignal(signal.SIGTERM))
+_handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = dict.fromkeys(
+    _SIGNALS, signal.SIG_DFL
+)
 
 
 def wait_for_answers() -> None:
@@ -24,8 +30,9 @@ def wait_for_answers() -> None:
     global _unfinished, _asked
     _unfinished, _asked = 0, None  # what a parent had begun is not ours
     for number in _SIGNALS:
-        if signal.getsignal(number) is not _ask:
-            _handlers[number] = signal.getsignal(number)
+        before = signal.getsignal(number)
+        if before is not _ask:
+            _handlers[number] = signal.SIG_DFL if before is None else before
         signal.signal(number, _ask)
 
 
