@@ -20,41 +20,56 @@ from sqlalchemy.orm import Session
 from worker.crud import runs
 from worker.crud.apply import driver
 from worker.crud.work import RunKey
-from worker.models import Account, BookDrift, Provider, new_id
+from worker.models import Account, BookDrift, Holding, Provider, new_id
 
 
 class _Figures(NamedTuple):
-    """Of one account: what is stated, what is stored since when, and the opening figure."""
+    """Of one account: what is stated, and what the check starts from.
+
+    Attributes:
+        stated: cash where the provider states it, else the balance of accounts that hold nothing but money; None else.
+    """
 
     account_id: UUID
     opening: Decimal | None
     opening_from: date | None
-    stated: Decimal
+    stated: Decimal | None
     first_posted: date
 
 
 _STATED = """
-    SELECT a.id, a.opening, a.opening_from, coalesce(b.cash, b.current),
-        (SELECT min(posted_date) FROM transactions t WHERE t.account_id = a.id AND t.status = 'posted')
+    SELECT a.id, a.opening, a.opening_from,
+        coalesce(b.cash, CASE WHEN a.type IN ('depository', 'credit', 'loan') THEN b.current END), t.first_posted
     FROM accounts a
     JOIN LATERAL (
+        SELECT min(posted_date) AS first_posted FROM transactions WHERE account_id = a.id AND status = 'posted'
+    ) t ON t.first_posted IS NOT NULL
+    LEFT JOIN LATERAL (
         SELECT cash, current FROM balances WHERE account_id = a.id ORDER BY taken_at DESC LIMIT 1
     ) b ON true
     WHERE a.provider_id = %s AND a.status = 'active'
-        AND (b.cash IS NOT NULL OR b.current IS NOT NULL AND a.type IN ('depository', 'credit', 'loan'))
 """
 _POSTED = """
     SELECT coalesce(sum(amount), 0) FROM transactions
     WHERE account_id = %s AND status = 'posted' AND posted_date >= %s
+"""
+_POSITIONS = """
+    SELECT h.id, h.holding_key, h.quantity, h.opening_quantity, (
+        SELECT coalesce(sum(t.quantity), 0) FROM transactions t
+        WHERE t.account_id = h.account_id AND t.security_id = h.security_id AND t.status = 'posted'
+            AND t.posted_date >= %(first)s
+    )
+    FROM holdings h JOIN securities s ON s.id = h.security_id
+    WHERE h.account_id = %(account)s AND s.type <> 'cash'
 """
 
 
 def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, renew: bool) -> int:
     """Compares and records; returns how many figures drift.
 
-    After a `quiet` run, which read all and brought nothing new, accounts without an opening figure get one; `renew`
-    forgets the earlier ones. Accounts of which the provider lists no transactions are left out: nothing could explain
-    their balance.
+    After a `quiet` run, which read all and brought nothing new, accounts and positions without opening figures get
+    them; `renew` forgets the earlier ones. Accounts of which the provider lists no transactions are left out: nothing
+    could explain their balance.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -62,24 +77,42 @@ def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, re
     runs.hold(session, run=run)
     drifts = 0
     for row in driver(session).execute(_STATED, (run.provider_id,)).fetchall():
-        if row[4] is None:
-            continue
         figures = _Figures(*row)
-        if renew:
-            figures = figures._replace(opening=None, opening_from=None)
-        if quiet and figures.opening is None:
-            first = figures.first_posted  # what a deeper backfill finds later is older, and changes nothing
-            opening = figures.stated - _posted(session, figures.account_id, first)
-            figures = figures._replace(opening=opening, opening_from=first)
-        if figures.opening != row[1]:
-            session.execute(
-                update(Account)
-                .where(Account.id == figures.account_id)
-                .values(opening=figures.opening, opening_from=figures.opening_from)
-            )
-        if figures.opening is not None and figures.opening_from is not None:
+        if renew or figures.opening_from is None:
+            figures = _anchor(session, figures, quiet=quiet)
+        if figures.opening_from is None:
+            continue
+        if figures.stated is not None and figures.opening is not None:
             stored = figures.opening + _posted(session, figures.account_id, figures.opening_from)
             drifts += _record(session, run, now, figures.account_id, "balance", figures.stated, stored)
+        drifts += _check_positions(session, run, now, figures, quiet=quiet)
+    return drifts
+
+
+def _anchor(session: Session, figures: _Figures, *, quiet: bool) -> _Figures:
+    """The figures with an opening after a quiet run, and with none after any other."""
+    first = figures.first_posted if quiet else None  # what a deeper backfill finds later is older, and changes nothing
+    opening = None
+    if first is not None and figures.stated is not None:
+        opening = figures.stated - _posted(session, figures.account_id, first)
+    if (opening, first) != (figures.opening, figures.opening_from):
+        account = update(Account).where(Account.id == figures.account_id)
+        session.execute(account.values(opening=opening, opening_from=first))
+        positions = update(Holding).where(Holding.account_id == figures.account_id)
+        session.execute(positions.where(Holding.opening_quantity.is_not(None)).values(opening_quantity=None))
+    return figures._replace(opening=opening, opening_from=first)
+
+
+def _check_positions(session: Session, run: RunKey, now: datetime, figures: _Figures, *, quiet: bool) -> int:
+    """The same of units held and units traded, per position; cash held as a position moves without trades."""
+    drifts = 0
+    given = {"account": figures.account_id, "first": figures.opening_from}
+    for holding_id, key, quantity, opening, traded in driver(session).execute(_POSITIONS, given).fetchall():
+        if opening is None and quiet:
+            opening = quantity - traded
+            session.execute(update(Holding).where(Holding.id == holding_id).values(opening_quantity=opening))
+        if opening is not None:
+            drifts += _record(session, run, now, figures.account_id, f"quantity:{key}", quantity, opening + traded)
     return drifts
 
 

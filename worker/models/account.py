@@ -94,12 +94,17 @@ class Security(Base):
 
 
 class Holding(Base):
-    """A position: open while the provider lists it, closed (quantity 0) once it has vanished."""
+    """A position: open while the provider lists it, closed (quantity 0) once it has vanished.
+
+    Attributes:
+        opening_quantity: what the stated quantity exceeded the units traded since the account's `opening_from` by; the
+            books check starts from it.
+    """
 
     __tablename__ = "holdings"
     __table_args__ = (
         UniqueConstraint("account_id", "holding_key"),
-        *finite("quantity", "market_value", "price", "average_price", "cost_basis"),
+        *finite("quantity", "market_value", "price", "average_price", "cost_basis", "opening_quantity"),
     )
 
     id: Mapped[Id]
@@ -114,6 +119,7 @@ class Holding(Base):
     currency: Mapped[str]
     as_of: Mapped[date | None]
     closed_at: Mapped[datetime | None]
+    opening_quantity: Mapped[Decimal | None]
     content_hash: Mapped[bytes]
     run_id: Mapped[UUID | None]
 
