@@ -69,6 +69,13 @@ test-smoke: $(STAMP) ## Smoke tests: whole flows
 test-deep: $(STAMP) ## The long versions and the fault suite; minutes
 	$(PYTEST) tests -m "deep or faults" $(ARGS)
 
+SEED    ?= 1
+MINUTES ?= 10
+
+.PHONY: test-chaos
+test-chaos: $(STAMP) ## Random faults, one script a seed: SEED=1 MINUTES=10; a failing script is made shorter
+	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests/faults/test_campaign.py -o faulthandler_timeout=0 $(ARGS)
+
 .PHONY: test-coverage
 test-coverage: $(STAMP) ## As test, with an HTML report in htmlcov/
 	@$(BIN)/coverage erase
@@ -137,6 +144,10 @@ bench-sync: $(STAMP) ## Rows a second into Postgres against COPY
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in an environment of its own
 	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## Steady load with restarts for MINUTES=20: memory, connections, queues and bloat must stay flat
+	$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 ##@ Housekeeping
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from redis import Redis
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
@@ -19,6 +20,8 @@ from worker.devstack.processes import identity
 
 # What was committed outlives a killed server without fsync too; only a dead machine loses it.
 _POSTGRES = {"fsync": "off", "full_page_writes": "off", "max_connections": "60"}
+
+_TERMINATE = text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'dashtam'")
 
 
 class Servers:
@@ -84,22 +87,22 @@ class Servers:
 
     def terminate_backends(self) -> int:
         """Ends every connection of the worker's processes; returns how many there were."""
-        sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'dashtam'"
         with self.engine.connect() as connection:
-            return int(connection.execute(text(sql)).scalar_one())
+            return int(connection.execute(_TERMINATE).scalar_one())
 
     @contextmanager
     def all_connections_taken(self) -> Iterator[None]:
-        """Nobody but a superuser gets another connection; the worker's own are ended, so that it needs one."""
-        taken = []
+        """Nobody but a superuser gets a connection; the worker's own are ended, so that it needs new ones."""
+        taken: list[Connection] = []
+        rounds = 0
         try:
-            while True:
+            while rounds < 5:
                 try:
                     taken.append(self.engine.connect())
-                except Exception:  # the server's refusal: all are taken
-                    break
-                if len(taken) == 3:
-                    self.terminate_backends()
+                except OperationalError:  # the server's refusal
+                    rounds += 1
+                    taken[0].execute(_TERMINATE)
+                    taken[0].rollback()
             yield
         finally:
             for connection in taken:

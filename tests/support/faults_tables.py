@@ -44,7 +44,7 @@ _QUERIES = {
         SELECT p.alias, a.provider_account_id, d.figure, d.stated, d.stored
         FROM book_drifts d JOIN accounts a ON a.id = d.account_id JOIN providers p ON p.id = a.provider_id""",
 }
-_STATUS = {"transactions": 5}
+_GONE = {"transactions": (5, "removed"), "holdings": (10, False)}
 
 
 def read_tables(engine: Engine) -> Tables:
@@ -55,10 +55,10 @@ def read_tables(engine: Engine) -> Tables:
 
 def live(tables: Tables) -> Tables:
     """Without tombstones: which rows came and went between two syncs depends on when one looked."""
-    return {
-        name: Counter({row: n for row, n in rows.items() if name not in _STATUS or row[_STATUS[name]] != "removed"})
-        for name, rows in tables.items()
-    }
+    kept = dict(tables)
+    for name, (column, gone) in _GONE.items():
+        kept[name] = Counter({row: count for row, count in tables[name].items() if row[column] != gone})
+    return kept
 
 
 def without(tables: Tables, logins: set[str]) -> Tables:
