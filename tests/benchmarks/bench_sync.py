@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    say(f"load average {os.getloadavg()[0]:.1f}: other work on this machine costs what runs in several processes most")
     with bench() as given:
         whole = {profile: fetch_to_commit(given, profile, options.rows) for profile in ("plaid", "schwab")}
         for profile, found in whole.items():
