@@ -199,6 +199,10 @@ class World:
         self._numbers += 1
         return self._numbers
 
+    def log_files(self) -> list[Path]:
+        """What all processes have written."""
+        return list(self._log.glob("*.log"))
+
     def logs(self) -> str:
         """The ends of all logs, for the report of a failed test."""
         processes = [*self._spare, *self.workers, *([self.beat] if hasattr(self, "beat") else [])]
@@ -343,6 +347,7 @@ class World:
             for line in book_differences(self.servers.engine, self.sandbox.books(login))
         ]
         assert not wrong, "differs from the books:\n" + "\n".join(wrong[:20])
+        assert self._unaudited() == []
         expected = self._reference()
         wrong = differences(without(live(expected), set(lost)), without(live(found), set(lost)))
         assert not wrong, "differs from the story without a fault:\n" + "\n".join(wrong[:20])
@@ -353,6 +358,16 @@ class World:
         again = self.sandbox.tokens_presented_again()
         often = {grant: counts for grant, counts in again.items() if max(counts.values()) > presented}
         assert not often, f"presented more than {presented} times: {often}"
+
+    def _unaudited(self) -> list[Any]:
+        """Logins of which not every stored rotation has exactly one audit row."""
+        return self.query(
+            """
+            SELECT p.alias, t.generation, count(l.id) FROM providers p JOIN provider_tokens t ON t.provider_id = p.id
+            LEFT JOIN provider_audit_logs l ON l.provider_id = p.id AND l.action = 'token_refreshed'
+            GROUP BY 1, 2 HAVING count(l.id) <> t.generation - 1
+            """
+        )
 
     def _reference(self) -> Tables:
         """The same story without a fault, told once per session and day."""
