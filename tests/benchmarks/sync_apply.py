@@ -1,4 +1,8 @@
-"""Apply only: pages that were fetched and mapped beforehand, against plain COPY of the same rows."""
+"""Apply only: pages that were fetched and mapped beforehand, against plain COPY of the same rows.
+
+COPY goes into a twin of the table with the same indexes and constraints, a few pages of the one and a few of the other
+in turn, so that whatever else the machine is doing is shared by both.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Engine, delete, select, text
@@ -61,6 +65,18 @@ def fetch(runtime: Runtime, bench: Bench, login: str) -> Fetched:
     return Fetched(provider_id, found[0], rows, records)
 
 
+_BLOCK = 10
+_TWIN = replace(nouns.TRANSACTIONS, name="twin")
+
+
+class Timed(NamedTuple):
+    """Seconds of a pass, of COPY beside it, and what it did."""
+
+    applying: float
+    copying: float
+    tally: Tally
+
+
 class ApplyBench:
     """Passes over the same pages."""
 
@@ -102,23 +118,27 @@ class ApplyBench:
             )
         return key
 
-    def empty(self) -> None:
+    def make_twin(self) -> None:
         with self.engine.begin() as connection:
-            connection.execute(text("TRUNCATE transactions"))
+            connection.execute(text("CREATE TABLE twin (LIKE transactions INCLUDING ALL)"))
+            for column, table in (("account_id", "accounts"), ("security_id", "securities")):
+                connection.execute(text(f"ALTER TABLE twin ADD FOREIGN KEY ({column}) REFERENCES {table}"))
+
+    def empty(self, *tables: str) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text("TRUNCATE " + ", ".join(tables)))
         settle(self.engine)
 
-    def copy(self) -> float:
-        """Rows per second of plain COPY, a commit per page, rows made beforehand, adapted as fast as we know how."""
-        made = [self._rows(page) for page in self.fetched.rows]
-        noun = nouns.TRANSACTIONS
-        self.empty()
-        started = time.perf_counter()
+    def copy(self, block: Sequence[Sequence[RawRecord]]) -> float:
+        """Seconds of plain COPY, a commit per page, rows made beforehand, adapted as fast as we know how."""
+        made = [self._rows(page) for page in block]
         with self.engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
+            started = time.perf_counter()
             for rows in made:
-                copy_rows(raw, noun, rows)
+                copy_rows(raw, _TWIN, rows)
                 raw.commit()
-        return self.fetched.count / (time.perf_counter() - started)
+            return time.perf_counter() - started
 
     def _rows(self, page: Sequence[RawRecord]) -> list[tuple[Any, ...]]:
         ids = new_ids(len(page))
@@ -136,10 +156,10 @@ class ApplyBench:
             for raw, id_ in zip(page, ids, strict=True)
         ]
 
-    def apply(self, rows: list[list[RawRecord]] | None = None, *, is_first: bool = False) -> tuple[float, Tally]:
-        """Rows per second through the apply engine, a transaction per page; as in a run, the next page is hashed
-        while one is stored.
-        """
+    def apply(
+        self, rows: list[list[RawRecord]] | None = None, *, is_first: bool = False, beside_copy: bool = False
+    ) -> Timed:
+        """Pages through the apply engine, a transaction each; as in a run, the next is hashed while one is stored."""
         records, rules = self.fetched.records, replace(self.rules, expect_new=is_first)
         taken = rows or self.fetched.rows
         made = [
@@ -162,23 +182,28 @@ class ApplyBench:
                 pages=progress.pages + 1, tally=Tally(progress.tally + done.tally), accounts=done.accounts
             )
 
-        async def all_pages() -> Tally:
-            progress, prepared = pages.Progress(), prepare(made[0], rules)
-            for place, page in enumerate(made):
+        async def store_block(progress: pages.Progress, block: Sequence[Page]) -> pages.Progress:
+            prepared = prepare(block[0], rules)
+            for place, page in enumerate(block):
                 storing = asyncio.create_task(store(progress, page, prepared))
                 await asyncio.sleep(0)  # it begins
-                if place + 1 < len(made):
-                    prepared = prepare(made[place + 1], rules)
+                if place + 1 < len(block):
+                    prepared = prepare(block[place + 1], rules)
                 progress = await storing
-            return progress.tally
+            return progress
 
-        started = time.perf_counter()
-        tally = self.runtime.run(all_pages())
-        return self.fetched.count / (time.perf_counter() - started), tally
+        progress, applying, copying = pages.Progress(), 0.0, 0.0
+        for start in range(0, len(made), _BLOCK):
+            started = time.perf_counter()
+            progress = self.runtime.run(store_block(progress, made[start : start + _BLOCK]))
+            applying += time.perf_counter() - started
+            if beside_copy:
+                copying += self.copy(taken[start : start + _BLOCK])
+        return Timed(applying, copying, progress.tally)
 
     def orm(self, limit: int = 8) -> float:
         """Rows per second of select-then-write through the ORM, row by row, as most would begin."""
-        self.empty()
+        self.empty("transactions")
         taken = self.fetched.rows[:limit]
         started = time.perf_counter()
         for page in taken:
@@ -217,43 +242,42 @@ def one_percent(fetched: Fetched, *, salt: int) -> list[list[RawRecord]]:
 
 
 def measure(bench: Bench, runtime: Runtime, fetched: Fetched, *, rounds: int) -> dict[str, float]:
-    """All passes, interleaved; ratios of medians."""
+    """All passes; the ratios of each are medians over the rounds."""
     passes = ApplyBench(bench, runtime, fetched)
+    passes.make_twin()
     gc.collect()
     gc.freeze()  # what was fetched is a heap that no worker has
-    copies, loads, resyncs, wal, dead = [], [], [], [], []
-    passes.copy()  # warms caches and files
+    loads: list[Timed] = []
+    resyncs: list[Timed] = []
+    wal: list[float] = []
+    dead: list[float] = []
     for number in range(rounds):
-        copies.append(passes.copy())
-        passes.empty()
-        rate, tally = passes.apply(is_first=True)
-        assert tally["transactions", "added"] == fetched.count, tally
-        loads.append(rate)
+        passes.empty("transactions", "twin")
+        loads.append(passes.apply(is_first=True, beside_copy=True))
+        assert loads[-1].tally["transactions", "added"] == fetched.count, loads[-1]
         settle(passes.engine)
         before = wal_position(passes.engine)
-        _, tally = passes.apply()
-        assert tally["transactions", "unchanged"] == fetched.count, tally
+        assert passes.apply().tally["transactions", "unchanged"] == fetched.count
         wal.append((wal_position(passes.engine) - before) / fetched.count)
-        settle(passes.engine)
+        passes.empty("twin")
         written = rewritten(passes.engine)
-        rate, tally = passes.apply(one_percent(fetched, salt=number))
-        assert tally["transactions", "changed"] == fetched.count // 100, tally
-        resyncs.append(rate)
-        dead.append((rewritten(passes.engine) - written) / tally["transactions", "changed"])
-        passes.apply()  # back to what it was
+        resyncs.append(passes.apply(one_percent(fetched, salt=number), beside_copy=True))
+        changed = resyncs[-1].tally["transactions", "changed"]
+        assert changed == fetched.count // 100, resyncs[-1]
+        dead.append((rewritten(passes.engine) - written) / changed)
     orm = passes.orm()
     passes.engine.dispose()
-    copy = median(copies)
+    load = median([fetched.count / timed.applying for timed in loads])
     return {
-        "copy_rows_per_s": copy,
-        "apply_load_rows_per_s": median(loads),
-        "apply_resync_rows_per_s": median(resyncs),
+        "copy_rows_per_s": median([fetched.count / timed.copying for timed in (*loads, *resyncs)]),
+        "apply_load_rows_per_s": load,
+        "apply_resync_rows_per_s": median([fetched.count / timed.applying for timed in resyncs]),
         "orm_rows_per_s": orm,
-        "apply_load_vs_copy": median(loads) / copy,
-        "apply_resync_vs_copy": median(resyncs) / copy,
+        "apply_load_vs_copy": median([timed.copying / timed.applying for timed in loads]),
+        "apply_resync_vs_copy": median([timed.copying / timed.applying for timed in resyncs]),
         "wal_bytes_per_unchanged_row": median(wal),
         "dead_tuples_per_changed_row": median(dead),
-        "load_vs_orm": median(loads) / orm,
+        "load_vs_orm": load / orm,
         "page": PAGE,
     }
 
