@@ -118,12 +118,14 @@ class Devstack:
             wanted += [] if database_url else [(state.postgres, postgres)]
             wanted += [] if redis_url else [(state.redis, redis)]
             to_start = [server for known, server in wanted if not known.running]
-            if to_start and at_death and self._tether is None:
+            before = self._tether
+            if to_start and at_death and before is None:
                 self._tether = self._tie(at_death)
             try:
                 self._start(to_start)
             except BaseException:
-                self._release_tether()
+                if before is None:
+                    self._release_tether()
                 raise
             return Urls(database_url or postgres.url, redis_url or redis.url)
 
@@ -133,7 +135,6 @@ class Devstack:
             with states.locked(self.home):
                 for server in reversed(self._servers(self._state())):
                     server.down()
-        self._release_tether()
 
     def status(self) -> list[ServerStatus]:
         """Postgres and Redis as they are now."""
@@ -166,14 +167,17 @@ class Devstack:
         Args:
             erase: remove the home at the end, for tests that use a temporary one.
         """
+        before = self._tether
         urls = self._up(at_death="erase" if erase else "down")
+        ours = self._tether is not before
         try:
             yield urls
         finally:
-            if self._tether is not None:
+            if ours:  # whatever was stopped and started within the block
                 self.down()
                 if erase:
                     self.erase()
+                self._release_tether()
 
     def _state(self) -> State:
         return states.load(self.home, self._say)

@@ -349,6 +349,17 @@ def test_session_stops_what_it_started(bench: Bench) -> None:
     assert not bench.state().running
 
 
+def test_session_stops_what_was_stopped_and_started_within_it(bench: Bench) -> None:
+    bench.stack.down()
+    stack = Devstack(bench.home, durable=False, environ={})
+
+    with stack.session():
+        stack.down()
+        stack.up()
+
+    assert not bench.state().running
+
+
 def hold_a_session(home: Path, *, erase: bool, **environ: str) -> subprocess.Popen[str]:
     """A process that has a session and says so in a line."""
     script = (
