@@ -92,15 +92,15 @@ class World:
 
     @classmethod
     @contextmanager
-    def session(cls, home: Path) -> Iterator[World]:
-        """Everything up and linked to nothing, until the block ends."""
+    def session(cls, home: Path, *, servers: Path | None = None) -> Iterator[World]:
+        """Everything up and linked to nothing, until the block ends; `servers` is another place for their data."""
         with ExitStack() as stack:
-            servers = Servers(home / "servers")
-            stack.enter_context(servers.session())
-            databases.migrate(servers.engine.url.render_as_string(hide_password=False))
+            running = Servers(servers or home / "servers")
+            stack.enter_context(running.session())
+            databases.migrate(running.engine.url.render_as_string(hide_password=False))
             process = stack.enter_context(SandboxProcess("--schwab", "0", "--plaid", "0"))
             environment = {
-                **servers.addresses(),
+                **running.addresses(),
                 **PACE,
                 "DASHTAM_HOME": str(home / "dashtam"),
                 "SCHWAB_BASE_URL": process.schwab_url,
@@ -111,7 +111,7 @@ class World:
                 "PLAID_CLIENT_ID": "sandbox-client",
                 "PLAID_SECRET": "sandbox-secret",
             }
-            world = cls(servers, stack.enter_context(process.admin()), environment, home)
+            world = cls(running, stack.enter_context(process.admin()), environment, home)
             stack.callback(world.close)
             yield world
 
