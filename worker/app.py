@@ -18,7 +18,7 @@ import click
 from celery import Celery, Task, signals
 
 from schedules import beat_schedule
-from worker import ending, metric_files, metrics, tracing
+from worker import metric_files, metrics, tracing
 from worker.log import configure_logging
 from worker.runtime import close_runtime, forget_runtime
 from worker.settings import Settings, get_settings
@@ -138,7 +138,6 @@ def _count_tick(sender: str, **_: Any) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _after_fork(**_: Any) -> None:
     forget_runtime()
-    ending.wait_for_answers()
     # This process may follow one that has ended.
     metric_files.fold_dead(metric_files.directory(get_settings().home))
     tracing.begin(get_settings())

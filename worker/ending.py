@@ -1,4 +1,4 @@
-"""How a pool process ends when it is told to: at once, unless it waits for an answer that will exist nowhere else.
+"""How a process ends when it is told to: at once, unless it waits for an answer that will exist nowhere else.
 
 A worker that loses its broker terminates the tasks that will be delivered again. A refresh among them may have rotated
 a token whose answer is on its way; its deadline is short, so the end waits for it.
@@ -7,44 +7,36 @@ a token whose answer is on its way; its deadline is short, so the end waits for 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-Handler = Callable[[int, FrameType | None], Any] | int
 
 # SIGTERM is remapped to SIGQUIT, which Celery then sends to its pool.
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
 
 _unfinished = 0
 _asked: signal.Signals | None = None
-_handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = dict.fromkeys(
-    _SIGNALS, signal.SIG_DFL
-)
-
-
-def wait_for_answers() -> None:
-    """Makes the signals that end this process wait for `unfinished` blocks."""
-    global _unfinished, _asked
-    _unfinished, _asked = 0, None  # what a parent had begun is not ours
-    for number in _SIGNALS:
-        before = signal.getsignal(number)
-        if before is not _ask:
-            _handlers[number] = signal.SIG_DFL if before is None else before
-        signal.signal(number, _ask)
+_before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
 
 @contextmanager
 def unfinished() -> Iterator[None]:
-    """Within the block an end that is asked for waits."""
+    """Within the block an end that is asked for waits; elsewhere than in the main thread it does nothing."""
     global _unfinished
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if _unfinished == 0:
+        _take_over()
     _unfinished += 1
     try:
         yield
     finally:
         _unfinished -= 1
-        _end_if_asked()
+        if _unfinished == 0:
+            _hand_back()
 
 
 def is_near() -> bool:
@@ -52,13 +44,21 @@ def is_near() -> bool:
     return _asked is not None
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
+def _take_over() -> None:
+    # Each time anew: the pool sets its own handlers after everything that we could hook into.
+    for number in _SIGNALS:
+        _before[number] = signal.signal(number, _note)
+
+
+def _hand_back() -> None:
+    global _asked
+    for number, handler in _before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    asked, _asked = _asked, None
+    if asked is not None:
+        signal.raise_signal(asked)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
     global _asked
     _asked = signal.Signals(number)
-    _end_if_asked()
-
-
-def _end_if_asked() -> None:
-    if _asked is not None and not _unfinished:
-        signal.signal(_asked, _handlers[_asked])
-        signal.raise_signal(_asked)
