@@ -11,7 +11,7 @@ from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
 
 
-@pytest.mark.parametrize("retry_after", ["2", "+2", "3600", "1e9", "", "nonsense", "-5"])
+@pytest.mark.parametrize("retry_after", ["2", "+2", "3600", "1e9"])
 def test_rate_limited_refresh_is_deferred_and_never_the_user_s_fault(world: World, retry_after: str) -> None:
     world.sandbox.inject("rate_limit", kind="refresh", login="schwab-1", retry_after=retry_after)
     world.hours_pass("schwab-1")

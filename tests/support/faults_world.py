@@ -36,13 +36,13 @@ from worker.services.encryption import EncryptionService
 QUEUES = "refresh,sync,upkeep"
 SECONDS_PER_TICK = 0.3
 VISIBILITY_TIMEOUT = 12
-LEASE_SECONDS = 4.0
+LEASE_SECONDS = 5.0
 
 # As in production, only faster: every fault takes seconds.
 PACE = {
     "TICK_SCALE": str(SECONDS_PER_TICK / 15),
     "CLAIM_SECONDS": "3",
-    "HTTP_TOTAL_SECONDS": "3",
+    "HTTP_TOTAL_SECONDS": "4",
     "LEASE_SECONDS": str(LEASE_SECONDS),
     "RUN_DEAD_SECONDS": "4",
     "SYNC_MIN_INTERVAL": "0",
@@ -223,7 +223,7 @@ class World:
         self._rounds = 0
         self._seed = seed
         self.link(*LOGINS)
-        self.settle()
+        self.settle(supervised=True)
 
     def link(self, *logins: str) -> None:
         """Links logins of the sandbox; their alias is the login's name."""
@@ -335,9 +335,9 @@ class World:
             presented: how often a refresh token may have been presented.
         """
         self.sandbox.clear_faults()
-        self.settle(lost=lost)
+        self.settle(lost=lost, supervised=True)
         self.moves_on()
-        self.settle(lost=lost)
+        self.settle(lost=lost, supervised=True)
         self.assert_log_is_clean(presented=presented)
         found = read_tables(self.servers.engine)
         wrong = [
