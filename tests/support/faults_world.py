@@ -514,9 +514,10 @@ class World:
                             WHERE r.provider_id = p.id AND r.generation = t.generation AND r.status <> 'sent'
                         )) THEN now() ELSE refresh_due_at END,
                         sync_due_at = CASE
-                            WHEN sync_due_at > :soon AND (sync_failures > 0 OR NOT EXISTS (
-                                SELECT FROM sync_runs r WHERE r.provider_id = p.id AND r.started_at >= :since
-                            )) THEN now() ELSE sync_due_at END
+                            WHEN sync_due_at > :soon AND NOT EXISTS (
+                                SELECT FROM sync_runs r
+                                WHERE r.provider_id = p.id AND r.started_at >= :since AND r.status = 'completed'
+                            ) THEN now() ELSE sync_due_at END
                     WHERE status = 'active' AND (refresh_due_at > :soon OR sync_due_at > :soon)
                     """
                 ),
