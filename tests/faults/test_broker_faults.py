@@ -30,7 +30,7 @@ def test_redis_lost_while_idle(world: World, loss: str) -> None:
         world.moves_on()
     world.recovers(f"Redis {loss} while idle", hurry=True)
 
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 @losses
@@ -46,7 +46,7 @@ def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss:
             wait_for(lambda: world.generation("schwab-1") == 2, what="the stored token")
     world.recovers(f"Redis {loss} with tasks in flight", hurry=True)
 
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def test_redis_stands_still_for_longer_than_every_timeout(world: World) -> None:
@@ -56,7 +56,7 @@ def test_redis_stands_still_for_longer_than_every_timeout(world: World) -> None:
         world.let_pass(33)
     world.recovers("Redis stood still for 33 s", hurry=True)
 
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def test_connections_to_redis_stall(world: World) -> None:
@@ -65,7 +65,7 @@ def test_connections_to_redis_stall(world: World) -> None:
         world.let_pass(6)
     world.recovers("connections to Redis stalled", hurry=True)
 
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def test_same_messages_delivered_twenty_times(world: World) -> None:
@@ -73,12 +73,11 @@ def test_same_messages_delivered_twenty_times(world: World) -> None:
     with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
-        for _ in range(20):
-            world.send("worker.tasks.tokens.refresh_providers", [ids])
-            world.send("worker.tasks.accounts.sync_providers", [ids])
+        world.send("worker.tasks.tokens.refresh_providers", [ids], times=20)
+        world.send("worker.tasks.accounts.sync_providers", [ids], times=20)
     world.recovers("twenty copies of every message", hurry=True)
 
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def test_tasks_that_outlive_the_visibility_timeout_are_delivered_again_while_they_run(world: World) -> None:
@@ -92,7 +91,7 @@ def test_tasks_that_outlive_the_visibility_timeout_are_delivered_again_while_the
     world.recovers("tasks delivered again while they ran", hurry=True)
 
     assert world.attempts("schwab-1") == [("done", None)]
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def deliver_again(world: World) -> int:
@@ -119,7 +118,7 @@ def test_refresh_in_flight_at_a_strict_provider_outlives_the_loss_of_redis(world
     world.recovers("Redis lost while a strict provider rotated", hurry=True)
 
     assert world.attempts("schwab-1") == [("done", None)]
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def losses_noticed(world: World) -> int:
@@ -180,13 +179,12 @@ def test_bad_messages_are_refused_and_all_that_is_due_is_done(world: World) -> N
     world.moves_on()
     for task, args, kwargs in BAD_MESSAGES.values():
         queue = "sync" if "accounts" in task else "refresh"
-        for _ in range(3):
-            world.send(task, args, kwargs, queue=queue)
+        world.send(task, args, kwargs, queue=queue, times=3)
     world.recovers("bad messages", hurry=True)
     for queue in ("refresh", "sync"):
         wait_for(lambda queue=queue: world.servers.redis.llen(queue) == 0, what="the taking of the messages")
 
-    world.assert_nothing_was_lost(presented=1)
+    world.assert_nothing_was_lost(retries=False)
 
 
 def test_unreadable_items_in_the_queues_cost_at_most_workers(world: World) -> None:

@@ -34,7 +34,7 @@ def test_storm_of_errors_ends_without_reauthorisation(world: World, status: int)
     world.sandbox.clear_faults()
     world.settle()
 
-    world.assert_nothing_was_lost(presented=100)
+    world.assert_nothing_was_lost()
 
 
 def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: World) -> None:
@@ -47,7 +47,7 @@ def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: Worl
     world.sandbox.clear_faults()
     world.settle()
 
-    world.assert_nothing_was_lost(presented=100)
+    world.assert_nothing_was_lost()
 
 
 @pytest.mark.parametrize("do", ["hang", "drip"])
