@@ -38,7 +38,7 @@ class Runtime:
 
     Args:
         settings: the process's settings.
-        engine: another engine than the settings' own (tests).
+        engine: another engine than the settings' own, which outlives this (tests).
         integrations: other integrations than the settings' own (tests).
 
     Attributes:
@@ -55,6 +55,7 @@ class Runtime:
         self.settings = settings
         self.owner: UUID = uuid4()
         self.encryption = EncryptionService(settings.encryption_keys.get_secret_value())
+        self._lent_engine = engine is not None
         self.engine = engine or make_engine(
             settings.database_url.get_secret_value(), connections=settings.database_threads + 1
         )
@@ -131,7 +132,8 @@ class Runtime:
         for gate in self._gates.values():
             gate.close()
         self._threads.shutdown()
-        self.engine.dispose()
+        if not self._lent_engine:
+            self.engine.dispose()
         if "redis" in self.__dict__:
             self.redis.close()
 

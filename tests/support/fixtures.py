@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 import redis as redis_client
-from sqlalchemy import Engine, NullPool, create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
@@ -19,6 +19,7 @@ from tests.support import databases as dbs
 from tests.support.databases import Databases
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.servers import session_servers
+from worker.crud.database import make_engine
 from worker.devstack import Urls
 from worker.integrations.base import Integration
 from worker.models import User
@@ -87,7 +88,8 @@ def database_url(databases: Databases) -> str:
 
 @pytest.fixture(scope="session")
 def _session_engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
+    # One for all tests: connections and compiled statements cost more than what most tests do with them.
+    engine = make_engine(database_url, connections=32)
     yield engine
     engine.dispose()
 
@@ -148,13 +150,18 @@ def sandbox_process() -> Iterator[SandboxProcess]:
         yield process
 
 
-@pytest.fixture
-def sandbox(sandbox_process: SandboxProcess) -> Iterator[SandboxAdmin]:
-    """The sandbox's switches, as at its start."""
+@pytest.fixture(scope="session")
+def _sandbox_admin(sandbox_process: SandboxProcess) -> Iterator[SandboxAdmin]:
     with sandbox_process.admin() as admin:
-        admin.reset()
         yield admin
-        admin.reset()
+
+
+@pytest.fixture
+def sandbox(_sandbox_admin: SandboxAdmin) -> Iterator[SandboxAdmin]:
+    """The sandbox's switches, as at its start."""
+    _sandbox_admin.reset()
+    yield _sandbox_admin
+    _sandbox_admin.reset()
 
 
 # Runtime -------------------------------------------------------------------------------------------------------------
@@ -206,7 +213,9 @@ def make_runtime(settings: Settings, engine: Engine, redis: redis_client.Redis) 
     with ExitStack() as closing:
 
         def make(*, integrations: dict[str, Integration] | None = None, **overrides: Any) -> Runtime:
-            made = Runtime(load(Settings, **overrides) if overrides else settings, integrations=integrations)
+            of_test = load(Settings, **overrides) if overrides else settings
+            lent = engine if of_test.database_url == settings.database_url else None
+            made = Runtime(of_test, engine=lent, integrations=integrations)
             closing.callback(made.close)
             return made
 

@@ -11,6 +11,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import aiohttp
@@ -57,6 +58,12 @@ class Wire(Protocol):
         ...
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """The one for all connections of a process: the authorities' certificates take 25 ms to read."""
+    return httpx.create_ssl_context()
+
+
 class AiohttpWire:
     """For workers; the session is opened within the loop that asks first.
 
@@ -69,7 +76,7 @@ class AiohttpWire:
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=connect, sock_connect=connect, sock_read=total_seconds
         )
-        self._tls: ssl.SSLContext = httpx.create_ssl_context()
+        self._tls = _tls()
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:

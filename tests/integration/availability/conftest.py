@@ -27,7 +27,9 @@ def make_quiet(database_url: str, redis_url: str, engine: Engine, redis: redis_c
 
         def make(*, quotas: tuple[Any, ...] = (), **overrides: Any) -> Runtime:
             values = {"database_url": database_url, "redis_url": redis_url} | overrides
-            made = Runtime(load(Settings, **values), integrations={"schwab": stand_in(quotas=quotas)})
+            settings = load(Settings, **values)
+            lent = engine if settings.database_url.get_secret_value() == database_url else None
+            made = Runtime(settings, engine=lent, integrations={"schwab": stand_in(quotas=quotas)})
             closing.callback(made.close)
             return made
 
