@@ -17,12 +17,14 @@ from tests.support.waiting import wait_for
 from worker.models import TaskDelivery, TaskFailure
 
 
+@pytest.mark.deep
 def test_plugin_s_setup_works_over_local_processes(celery_setup: CeleryTestSetup) -> None:
     assert celery_setup.ready(control=True)
     assert len(celery_setup) == 2, "broker and worker"
     celery_setup.worker.assert_log_exists("ready.")
 
 
+@pytest.mark.deep
 def test_task_of_a_killed_pool_process_is_done_by_its_successor(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:

@@ -104,6 +104,7 @@ def test_ids_that_are_none_harm_nobody(
     assert celery_worker.container.status == "running"
 
 
+@pytest.mark.deep
 def test_ten_megabytes_of_arguments_are_borne(
     celery_worker: CeleryTestWorker, celery_application: Celery, redis: Redis, send_probe: SendProbe
 ) -> None:

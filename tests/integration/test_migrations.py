@@ -30,6 +30,7 @@ def test_tables_after_all_migrations_are_those_of_the_models(databases: Database
     check(databases.clone("check"))
 
 
+@pytest.mark.deep
 def test_downgrade_to_nothing_leaves_nothing_and_can_be_undone(databases: Databases) -> None:
     url = databases.clone("downgrade")
 
@@ -45,6 +46,7 @@ def test_downgrade_to_nothing_leaves_nothing_and_can_be_undone(databases: Databa
     check(url)
 
 
+@pytest.mark.deep
 def test_upgrade_command_migrates_an_empty_database_and_is_harmless_again(databases: Databases) -> None:
     url = databases.create("command")
 

@@ -45,6 +45,7 @@ def _run(provider: Provider, **values: object) -> SyncRun:
     return SyncRun(**defaults | values)
 
 
+@pytest.mark.deep
 def test_status_counts_what_is_due_and_who_is_not_well(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     make_linked_provider(rows, runtime.encryption, refresh_due_at=datetime.now(UTC) - timedelta(hours=1))
     make_linked_provider(
@@ -306,6 +307,7 @@ def test_keys_status_rotate_and_retire(dashtam: Dashtam, provider: Provider) -> 
     assert dashtam("keys", "retire", "never-was").exit_code == 2
 
 
+@pytest.mark.deep
 def test_doctor_names_a_mend_for_each_failure(dashtam: Dashtam) -> None:
     result = dashtam("doctor", "--json")
 

@@ -191,6 +191,7 @@ def test_plaid_login_that_needs_its_owner_says_so(provider: SandboxAdmin, connec
     run(connect, "plaid", sync)
 
 
+@pytest.mark.deep
 def test_schwab_windows_of_more_than_three_thousand_rows_are_read_whole(
     provider: SandboxAdmin, connect: Connect
 ) -> None:

@@ -70,6 +70,7 @@ def test_refresh_that_goes_wrong_is_named(
         assert error.retry_at is not None
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("fault", [{"do": "hang"}, {"do": "drip", "bytes_per_second": 1}])
 def test_refresh_that_does_not_end_is_ended_by_the_deadline(
     provider: SandboxAdmin, connect: Connect, fault: dict[str, Any]

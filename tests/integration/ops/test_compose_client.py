@@ -20,6 +20,7 @@ def client() -> list[str]:
     pytest.skip("no Compose client here: tests/unit/test_compose.py has parsed the file, no client has validated it")
 
 
+@pytest.mark.deep
 def test_compose_accepts_the_file_with_all_its_profiles() -> None:
     profiles = ["--profile", "sandbox", "--profile", "test", "--profile", "monitoring"]
     done = subprocess.run([*client(), *profiles, "config", "-q"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -35,6 +36,7 @@ def exported(home: Path) -> dict[str, float]:
     }
 
 
+@pytest.mark.deep
 def test_ended_processes_are_folded_into_one_file_and_nothing_is_lost(tmp_path: Path) -> None:
     for _ in range(2):
         count_in_a_process(tmp_path)

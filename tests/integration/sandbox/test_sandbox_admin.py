@@ -118,6 +118,7 @@ def test_fleet_is_minted_at_once(sandbox: SandboxAdmin) -> None:
     assert sandbox.logins("schwab")[2:] == names
 
 
+@pytest.mark.deep
 def test_bad_certificate_can_be_served(tmp_path: Path) -> None:
     certificate, key = expired_certificate(tmp_path)
     with SandboxProcess("--tls-certificate", str(certificate), "--tls-key", str(key)) as process:

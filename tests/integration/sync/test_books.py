@@ -93,6 +93,7 @@ def test_full_sync_anchors_the_books_anew(linked: Linked) -> None:
     assert opening(linked)["A"] == Decimal(100)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("profile", ["plaid", "schwab"])
 def test_books_of_honest_providers_do_not_drift_while_they_move(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, profile: str

@@ -61,6 +61,7 @@ def test_tables_equal_the_providers_books_after_every_sync(
         assert_equal_books(engine, sandbox, login, provider_id)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_sync_of_unchanged_books_writes_no_row(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, profile: str

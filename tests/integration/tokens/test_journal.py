@@ -103,6 +103,7 @@ def _stop_postgres_during_the_call(desk: Desk, stack: Devstack) -> None:
     desk.schwab.script = [answer_as_postgres_goes]
 
 
+@pytest.mark.deep
 def test_answer_survives_in_redis_while_postgres_is_down(fragile: Callable[..., Desk], stack: Devstack) -> None:
     desk = fragile()
     id_ = desk.link()

@@ -403,6 +403,7 @@ def test_window_bounds_the_calls_in_flight(make_desk: MakeDesk) -> None:
     assert desk.schwab.most_in_flight == 3
 
 
+@pytest.mark.deep
 def test_slow_provider_delays_neither_the_calls_nor_the_storing_of_others(make_desk: MakeDesk) -> None:
     desk = make_desk(refresh_concurrency=2)
     slow, *others = [desk.link(refresh_token=f"p{n}-1") for n in range(6)]

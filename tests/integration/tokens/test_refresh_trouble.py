@@ -108,6 +108,7 @@ def test_cancelled_wait_for_a_token_still_stores_the_answer(desk: Desk) -> None:
     assert desk.plain(id_, "refresh") == "refresh-2"
 
 
+@pytest.mark.deep
 def test_journal_that_does_not_answer_keeps_no_answer_and_no_call_waiting(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_journal_that_does_not_answer_keeps_no_answer_and_no_call_waiting(
     assert sent_after[0] < 0.4
 
 
+@pytest.mark.deep
 def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +156,7 @@ def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
     assert desk.provider(id_)["status"] == "active"
 
 
+@pytest.mark.deep
 def test_answer_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_STORE_SECONDS", 0.2)
     id_ = desk.link()
