@@ -19,6 +19,7 @@ import msgspec
 import psycopg
 from psycopg.types.string import BytesBinaryDumper
 
+from worker.crud.arrays import digests, texts, uuids
 from worker.crud.noun import Noun
 
 Row = tuple[Any, ...]
@@ -26,7 +27,6 @@ Row = tuple[Any, ...]
 
 Connection = psycopg.Connection[Any]
 
-_SEPARATOR = "\x1f"
 _LONGEST_KEY = 512
 _unsafe_in_keys = re.compile(r"[\x00-\x1f\ud800-\udfff]").search
 REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError, OverflowError)
@@ -74,16 +74,9 @@ def diff(connection: Connection, noun: Noun, entries: Entries) -> list[Differing
     """Entries that are new or changed; their keys must be safe and unlike each other."""
     if not entries.keys:
         return []
-    written = {scope: scope.hex() for scope in set(entries.scopes)}
+    listed = uuids(entries.scopes), texts(entries.keys), digests(entries.hashes)
     with connection.cursor(binary=True) as cursor:
-        cursor.execute(
-            noun.diff_statement,
-            (
-                _SEPARATOR.join([written[scope] for scope in entries.scopes]),
-                _SEPARATOR.join(entries.keys),
-                b"".join(entries.hashes),
-            ),
-        )
+        cursor.execute(noun.diff_statement, listed)
         return [Differing(place - 1, stored.bytes if stored else None) for place, stored in cursor.fetchall()]
 
 

@@ -61,13 +61,9 @@ class Noun:
         else:
             stored = "LEFT JOIN {table} stored ON stored.{scope} = listed.scope AND stored.{key} = listed.key"
         listed = sql.SQL(
-            "SELECT listed.place, stored.id"
-            " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f'))"
-            " WITH ORDINALITY AS listed(scope, key, place) "
+            "SELECT listed.place, stored.id FROM unnest(%b, %b, %b) WITH ORDINALITY AS listed(scope, key, hash, place) "
         )
-        unlike = sql.SQL(
-            " WHERE stored.content_hash IS DISTINCT FROM substring(%b::bytea, (listed.place::int - 1) * 16 + 1, 16)"
-        )
+        unlike = sql.SQL(" WHERE stored.content_hash IS DISTINCT FROM listed.hash")
         joined = sql.SQL(stored).format(
             table=sql.Identifier(self.name), scope=sql.Identifier(self.scope or "id"), key=sql.Identifier(self.key)
         )

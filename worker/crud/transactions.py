@@ -25,6 +25,7 @@ from worker.crud.apply import (
     new_ids,
     write,
 )
+from worker.crud.arrays import Texts, Uuids, texts, uuids
 from worker.crud.holdings import store_securities
 from worker.crud.work import Rules, Work
 from worker.errors import BadRecord
@@ -33,7 +34,6 @@ from worker.models.records import TransactionRecord
 from worker.models.vocabulary import TransactionStatus
 
 _NOUN = nouns.TRANSACTIONS
-_SEPARATOR = "\x1f"
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
     successors = {(one.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.key)}
     found = work.connection.execute(
         "SELECT t.account_id, t.pending_key"
-        " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
+        " FROM unnest(%s, %s) AS k(account_id, key)"
         " JOIN transactions t ON t.account_id = k.account_id AND t.pending_key = k.key"
         " WHERE t.status <> 'removed'",
         _pairs((one.scope, one.key) for one in pending),
@@ -363,12 +363,13 @@ def _note_seen(work: Work, entries: Entries) -> None:
     if entries.keys:
         work.connection.execute(
             "INSERT INTO sync_seen (generation, loop_id, transaction_id) SELECT %s, %s::uuid, t.id"
-            " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
+            " FROM unnest(%s, %s) AS k(account_id, key)"
             " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
             (
                 work.run.generation,
                 UUID(bytes=work.loop_id) if work.loop_id else None,
-                *_pairs(zip(entries.scopes, entries.keys, strict=True)),
+                uuids(entries.scopes),
+                texts(entries.keys),
             ),
         )
 
@@ -378,7 +379,7 @@ def _stored(work: Work, places: Sequence[tuple[bytes, str]]) -> list[_Stored]:
         return []
     rows = work.connection.execute(
         "SELECT t.id, t.account_id, t.provider_transaction_id, t.status, t.amount, t.description"
-        " FROM unnest(string_to_array(%s, E'\\x1f')::uuid[], string_to_array(%s, E'\\x1f')) AS k(account_id, key)"
+        " FROM unnest(%s, %s) AS k(account_id, key)"
         " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
         _pairs(place for place in places if is_safe_key(place[1])),
     )
@@ -389,10 +390,10 @@ def _as_stored(row: tuple[Any, ...]) -> _Stored:
     return _Stored(row[0].bytes, row[1].bytes, *row[2:])
 
 
-def _pairs(places: Iterable[tuple[bytes, str]]) -> tuple[str, str]:
-    """Places as two parameters; adapting them as arrays would cost many times as much."""
+def _pairs(places: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
+    """Places as two parameters."""
     scopes, keys = [], []
     for scope, key in places:
-        scopes.append(scope.hex())
+        scopes.append(scope)
         keys.append(key)
-    return _SEPARATOR.join(scopes), _SEPARATOR.join(keys)
+    return uuids(scopes), texts(keys)
