@@ -167,7 +167,9 @@ class Settings(DatabaseSettings):
     tick_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
     """Multiplies every interval of `schedules`; below 1 for demonstrations and tests."""
     claim_limit: PositiveInt = 1000
-    """Rows that one tick claims per integration."""
+    """Logins that one tick claims per integration for a sync."""
+    refresh_claim_limit: PositiveInt = 5000
+    """Tokens that one tick claims per integration: a bound on what a backlog puts into the queue at once."""
     claim_seconds: PositiveInt = 120
     """How long a claimed row waits before another tick may claim it again, should its message be lost."""
     batch_size: PositiveInt = 250

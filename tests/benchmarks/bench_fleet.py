@@ -2,8 +2,9 @@
 
 `python -m tests.benchmarks.bench_fleet [--n 100000] [--hours 3] [--start even|herd]`; the last line is JSON. Ticks,
 claims (their SQL on a real Postgres), spreading and due times are the product's own; only calls are left out: each is
-taken to be sent in the second that its message is due, and answered at once. `even` begins with a fleet that was
-linked within a quarter of an hour, `herd` with one whose tokens were all issued in the same second.
+taken to be sent in the second that its message is due, and answered at once. A tick claims as many as it does by
+default. The clock starts with the fleet: `even` is linked within its first quarter of an hour, `herd` in its first
+second.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from worker.integrations.base import RefreshPolicy
 from worker.models import new_id
 from worker.services.due import refresh_due_at
 from worker.services.refresh_claims import spread
+from worker.settings import Settings
 
 LIFETIME = timedelta(minutes=30)
 POLICY = RefreshPolicy(default_lifetime=LIFETIME)
 START = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 TICK_S = schedule.ENTRIES["refresh-due"][1]
-BATCH_SIZE = 250
-CLAIM = timedelta(seconds=120)
+BATCH_SIZE, CLAIM_SECONDS, CLAIM_LIMIT = (
+    Settings.model_fields[name].default for name in ("batch_size", "claim_seconds", "refresh_claim_limit")
+)
 
 
 class Fleet:
@@ -48,9 +51,7 @@ class Fleet:
         chance = random.Random(1)  # the same fleet each time
         self.ids = [new_id() for _ in range(count)]
         self.generation = dict.fromkeys(self.ids, 1)
-        self.issued = {
-            id_: START - (LIFETIME / 2 if herd else timedelta(seconds=chance.uniform(0, 900))) for id_ in self.ids
-        }
+        self.issued = {id_: START + timedelta(seconds=0 if herd else chance.uniform(0, 900)) for id_ in self.ids}
         self.expires = {id_: self.issued[id_] + LIFETIME for id_ in self.ids}
         self.due = {id_: self._due(id_, self.issued[id_]) for id_ in self.ids}
         self.refreshed = self.in_time = 0
@@ -65,8 +66,8 @@ class Fleet:
                 session,
                 provider_key="fleet",
                 now=now + timedelta(seconds=TICK_S),
-                limit=len(self.ids),
-                claim=CLAIM,
+                limit=CLAIM_LIMIT,
+                claim=timedelta(seconds=CLAIM_SECONDS),
             )
         renewed: list[UUID] = []
         for batch in spread(claimed, tick_s=TICK_S, batch_size=BATCH_SIZE):

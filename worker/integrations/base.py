@@ -66,8 +66,8 @@ class RefreshPolicy:
     Attributes:
         default_lifetime: used when the answer names no `expires_in`.
         max_lifetime: longer answers are clamped to it.
-        margin, margin_share: a refresh is due the larger of `margin` and this share of the lifetime before expiry,
-            but never before half of the lifetime is over.
+        margin, margin_share: a refresh is due at the latest the larger of `margin` and this share of the lifetime
+            before expiry, or at half of a lifetime that is too short for that.
     """
 
     default_lifetime: timedelta

@@ -51,7 +51,7 @@ async def claim_sync_due(runtime: Runtime, now: datetime) -> list[list[UUID]]:
     """
     settings = runtime.settings
     batches: list[list[UUID]] = []
-    allowed = await availability.claimable(runtime, now, endpoint=None)
+    allowed = await availability.claimable(runtime, now, endpoint=None, at_most=settings.claim_limit)
     probing = await availability.probing(runtime)
     for provider_key, limit in allowed.items():
         if limit < 1:

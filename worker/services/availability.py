@@ -76,17 +76,17 @@ def _forget(runtime: Runtime) -> None:
     _caches.pop(runtime, None)
 
 
-async def claimable(runtime: Runtime, now: datetime, *, endpoint: str | None = "token") -> dict[str, int]:
+async def claimable(runtime: Runtime, now: datetime, *, endpoint: str | None, at_most: int) -> dict[str, int]:
     """How many providers of each integration a tick may claim now.
 
     0 while paused or open, 1 while half-open, else what the application's quotas let through until the next tick, and
-    never more than `claim_limit`. `endpoint` is what the work calls: refreshes only `token`; a sync anything (None).
+    never more than `at_most`. `endpoint` is what the work calls: refreshes only `token`; a sync anything (None).
     """
     known = await states(runtime)
     allowed = {}
     for key, integration in runtime.integrations.items():
         quotas = [quota for quota in integration.quotas if endpoint is None or quota.endpoint in (None, endpoint)]
-        allowed[key] = await _claimable(runtime, key, quotas, known.get(key), now)
+        allowed[key] = await _claimable(runtime, key, quotas, known.get(key), now, at_most)
     return allowed
 
 
@@ -96,7 +96,7 @@ async def probing(runtime: Runtime) -> set[str]:
 
 
 async def _claimable(
-    runtime: Runtime, key: str, quotas: Sequence[Quota], state: IntegrationState | None, now: datetime
+    runtime: Runtime, key: str, quotas: Sequence[Quota], state: IntegrationState | None, now: datetime, at_most: int
 ) -> int:
     if state is not None and state.paused_at is not None:
         return 0
@@ -116,7 +116,7 @@ async def _claimable(
         quotas,
         seconds=TICK_SECONDS * settings.tick_scale,
         share=settings.quota_scale * (1 - settings.manual_quota_share),
-        at_most=settings.claim_limit,
+        at_most=at_most,
     )
 
 

@@ -30,15 +30,16 @@ def refresh_due_at(
 ) -> datetime | None:
     """When the access token of this generation is to be refreshed; None when it never is.
 
-    Expiry less the policy's margin, less a jitter of up to the same margin again, but never in the first half of the
-    lifetime. The jitter depends on provider and generation alone: a fleet whose tokens were all issued in one second
-    falls due evenly over one margin, and everyone who computes a due time gets the same one.
+    The latest moment is expiry less the policy's margin, or half of the lifetime for tokens so short that the margin
+    takes more. The time until then is shortened by up to a half, by a share that depends on provider and generation
+    alone: everyone who computes a due time gets the same one, and a fleet whose tokens were all issued in one second
+    falls due evenly over so wide a span that its busiest second has 1.5 times the mean (a span of half of the longest
+    wait, while the mean wait is three quarters of it). A narrower one would save calls and bring herds back.
     """
     if policy is None or lifetime is None:
         return None
-    margin = max(policy.margin, lifetime * policy.margin_share)
-    jitter = margin * fraction(provider_id, generation)
-    return issued_at + max(lifetime - margin - jitter, lifetime / 2)
+    latest = max(lifetime - max(policy.margin, lifetime * policy.margin_share), lifetime / 2)
+    return issued_at + latest * (1 - fraction(provider_id, generation) / 2)
 
 
 def retry_at(now: datetime, *, provider_id: UUID, failures: int, not_before: datetime | None = None) -> datetime:

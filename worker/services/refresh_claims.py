@@ -30,7 +30,7 @@ async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -
     """
     settings = runtime.settings
     batches: list[DueBatch] = []
-    allowed = await availability.claimable(runtime, now)
+    allowed = await availability.claimable(runtime, now, endpoint="token", at_most=settings.refresh_claim_limit)
     probing = await availability.probing(runtime)
     for provider_key, limit in allowed.items():
         if limit < 1 or runtime.integrations[provider_key].refresh_policy is None:

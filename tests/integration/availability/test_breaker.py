@@ -32,7 +32,7 @@ def report(runtime: Runtime, *outcomes: object, now: datetime = NOW) -> None:
 
 
 def claimable(runtime: Runtime, now: datetime) -> int:
-    return runtime.run(availability.claimable(runtime, now))["schwab"]
+    return runtime.run(availability.claimable(runtime, now, endpoint="token", at_most=500))["schwab"]
 
 
 def test_ten_consecutive_failures_of_several_logins_open_the_breaker(quiet: Runtime) -> None:
@@ -107,7 +107,7 @@ def test_answer_to_the_probe_closes_the_breaker(quiet: Runtime) -> None:
 
     state = state_of(quiet)
     assert (state.breaker, state.failures, state.probe_at, state.opened_at) == ("closed", 0, None, None)
-    assert claimable(quiet, NOW + timedelta(seconds=18)) == quiet.settings.claim_limit
+    assert claimable(quiet, NOW + timedelta(seconds=18)) == 500
 
 
 def test_dead_grant_as_answer_to_the_probe_closes_the_breaker_too(quiet: Runtime) -> None:
@@ -192,7 +192,7 @@ def test_backlog_drains_at_the_rate_of_the_quota(make_quiet: MakeQuiet) -> None:
 
     # 120 a minute without the tenth kept back for people: 27 in the 15 s between ticks.
     assert claimable(runtime, NOW) == 27
-    assert runtime.run(availability.claimable(runtime, NOW, endpoint=None)) == {"schwab": 2}
+    assert runtime.run(availability.claimable(runtime, NOW, endpoint=None, at_most=500)) == {"schwab": 2}
 
 
 def test_pause_stops_ticks_and_all_calls_until_resume(quiet: Runtime) -> None:
@@ -208,7 +208,7 @@ def test_pause_stops_ticks_and_all_calls_until_resume(quiet: Runtime) -> None:
 
     assert quiet.run(availability.resume(quiet, "schwab", actor="operator:ann"))
     quiet.run(quiet.gate("schwab").admit(Caller(), endpoint="token", account_key=None))
-    assert claimable(quiet, NOW) == quiet.settings.claim_limit
+    assert claimable(quiet, NOW) == 500
 
 
 def test_second_operator_pausing_or_resuming_changes_nothing(quiet: Runtime) -> None:

@@ -46,7 +46,7 @@ def test_rotated_token_is_stored_as_the_next_generation_with_clocks_attempt_and_
     assert desk.audit(id_) == ["token_refreshed"]
     assert provider["refresh_failures"] == 0
     assert timedelta(minutes=29) < provider["access_expires_at"] - datetime.now(UTC) <= timedelta(minutes=30)
-    assert timedelta(minutes=14) < provider["refresh_due_at"] - datetime.now(UTC) <= timedelta(minutes=24)
+    assert timedelta(minutes=11) < provider["refresh_due_at"] - datetime.now(UTC) <= timedelta(minutes=24)
 
 
 def test_refresh_keeps_old_token_when_answer_omits_it(desk: Desk) -> None:
@@ -96,7 +96,7 @@ def test_fresh_token_is_not_sent_and_its_due_time_is_set_again(desk: Desk) -> No
     assert outcomes == {id_: Outcome.FRESH}
     assert desk.schwab.presented == []
     assert desk.attempts(id_) == []
-    assert desk.provider(id_)["refresh_due_at"] > datetime.now(UTC) + timedelta(minutes=14)
+    assert desk.provider(id_)["refresh_due_at"] > datetime.now(UTC) + timedelta(minutes=11)
     assert desk.token(id_)["lease_owner"] is None
 
 

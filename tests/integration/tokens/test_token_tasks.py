@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.tokens.conftest import Desk
+from tests.integration.tokens.conftest import Desk, MakeDesk
 from worker.runtime import use_runtime
 from worker.tasks import tokens as tasks
 
@@ -51,6 +51,17 @@ def test_large_claim_is_spread_over_the_tick(current: Desk, sent: list[dict[str,
     tasks.refresh_due()
 
     assert [message["countdown"] for message in sent] == [None, 5.0, 10.0]
+
+
+def test_tick_takes_no_more_than_its_limit_earliest_first(make_desk: MakeDesk, sent: list[dict[str, Any]]) -> None:
+    desk = make_desk(refresh_claim_limit=2, claim_limit=1)
+    due_at = datetime.now(UTC) - timedelta(minutes=1)
+    ids = [desk.link(refresh_due_at=due_at - timedelta(seconds=number)) for number in range(3)]
+
+    with use_runtime(desk.runtime):
+        tasks.refresh_due()
+
+    assert sent == [{"args": [[str(ids[2]), str(ids[1])]], "countdown": None}]
 
 
 def test_batch_task_refreshes_and_counts(current: Desk) -> None:
