@@ -9,12 +9,12 @@ import pytest
 from tests.support.faults_world import World
 
 _WORLD = pytest.StashKey[World]()
+_RECOVERY, _OUTLASTED = "recovery", "outlasted"
 
 
 @pytest.fixture(scope="session")
-def _world(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[World]:
+def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World.session(tmp_path_factory.mktemp("world")) as world:
-        pytestconfig.stash[_WORLD] = world
         yield world
 
 
@@ -28,18 +28,32 @@ def world(_world: World, request: pytest.FixtureRequest) -> World:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Adds the ends of the processes' logs to the report of a failed test."""
+    """Adds times of recovery, and the ends of the processes' logs when it failed."""
+    world = item.stash.get(_WORLD, None)
+    if world is not None and call.when == "call":
+        item.user_properties += [(_RECOVERY, f"{seconds:.1f} s  {what}") for what, seconds in world.times]
+        item.user_properties += [(_OUTLASTED, str(attempt)) for attempt in world.outlasted]
+        world.times.clear()
+        world.outlasted.clear()
     report = yield
-    if report.failed and _WORLD in item.stash:
-        report.sections.append(("logs of the world", item.stash[_WORLD].logs()))
+    if report.failed and world is not None:
+        report.sections.append(("logs of the world", world.logs()))
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How long each recovery took, and what the machine itself was too slow for."""
-    world = config.stash.get(_WORLD, None)
-    if world is not None and world.times:
+    told = [
+        (name, str(value))
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+    ]
+    recoveries = sorted((value for name, value in told if name == _RECOVERY), key=lambda line: -float(line.split()[0]))
+    if recoveries:
         terminalreporter.section("from the fault to all due work done")
-        for what, seconds in sorted(world.times, key=lambda item: -item[1]):
-            terminalreporter.write_line(f"{seconds:6.1f} s  {what}")
-        terminalreporter.write_line(f"{world.outlasted} calls outlasted their deadline and were repeated, once each")
+        for line in recoveries:
+            terminalreporter.write_line(line)
+        outlasted = sum(name == _OUTLASTED for name, _ in told)
+        terminalreporter.write_line(f"{outlasted} calls outlasted their deadline and were repeated, once each")

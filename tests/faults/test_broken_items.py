@@ -30,7 +30,7 @@ def test_worker_started_again_after_broken_items_refreshes_what_is_due(
         wait_for(lambda key=key: ends(redis, key) or not worker.running, what=f"the end of {item!r}")
         if not worker.running:  # what the supervisor does
             worker.start()
-        wait_for(lambda key=key: ends(redis, key), what=f"the task after {item!r}", seconds=20)
+        wait_for(lambda key=key: ends(redis, key), what=f"the task after {item!r}")
 
     celery_application.send_task("worker.tasks.tokens.refresh_due")
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.faults_world import LEASE_SECONDS, SCHWAB, World
+from tests.support.faults_world import SCHWAB, World
 from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
 
@@ -52,10 +52,11 @@ def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: Worl
 
 @pytest.mark.parametrize("do", ["hang", "drip"])
 def test_provider_that_never_finishes_an_answer_delays_nobody_else(world: World, do: str) -> None:
-    world.sandbox.inject(do, login="schwab-1", kind="refresh", bytes_per_second=1.0)
+    world.sandbox.inject(do, login="schwab-1", kind="refresh", bytes_per_second=1.0, times=None)
     world.moves_on()
-    others = [login for login in world.ids if login != "schwab-1"]
-    world.wait_until_settled(others, seconds=15)
+    world.wait_until_settled([login for login in world.ids if login != "schwab-1"])
+    assert [line.partition(":")[0] for line in world.unsettled_now()] == ["schwab-1"]
+    world.sandbox.clear_faults()
     world.settle()
 
     assert world.attempts("schwab-1")[0][0] == "unknown"
@@ -112,7 +113,7 @@ def test_manual_refresh_races_beat_s(world: World) -> None:
         world.hours_pass("schwab-1")
         barrier.wait_for_arrivals()
         manual = [command(world, "refresh", str(world.ids["schwab-1"]), "--force") for _ in range(3)]
-        wait_for(lambda: all(not process.running for process in manual), what="the commands' ends", seconds=20)
+        wait_for(lambda: all(not process.running for process in manual), what="the commands' ends")
     world.settle()
 
     world.assert_nothing_was_lost()
@@ -127,18 +128,27 @@ def test_three_hundred_logins_fall_due_in_the_same_second(world: World) -> None:
     fleet = world.sandbox.create_logins("schwab", 300, transactions=0, accounts=1)
     world.sandbox.inject("delay", profile="schwab", kind="refresh", latency_ms=50, times=None)
     world.sandbox.inject("hang", login=fleet[0], kind="refresh")
-    world.link(*fleet)
-    world.settle()
+    world.link(*fleet, synced=False)
     begun = world.now()
     world.hours_pass(*fleet)
-    world.settle_refreshes(seconds=60)
+    world.settle_refreshes()
 
-    slowest = world.query(
-        "SELECT max(finished_at - :begun) FROM token_refreshes r JOIN providers p ON p.id = r.provider_id"
-        " WHERE r.started_at > :begun AND r.status = 'done' AND p.alias <> :hanging",
+    # One transaction claims a batch, so its calls share an owner; what has arrived is stored while others hang.
+    slowest, mates, stored_meanwhile = world.query(
+        """
+        WITH hanging AS (
+            SELECT r.* FROM token_refreshes r JOIN providers p ON p.id = r.provider_id
+            WHERE r.started_at > :begun AND p.alias = :hanging ORDER BY r.started_at LIMIT 1
+        )
+        SELECT max(r.finished_at - :begun), count(*) FILTER (WHERE r.lease_owner = h.lease_owner),
+            count(*) FILTER (WHERE r.lease_owner = h.lease_owner AND r.finished_at < h.finished_at)
+        FROM token_refreshes r JOIN hanging h ON r.provider_id <> h.provider_id
+        WHERE r.started_at > :begun AND r.status = 'done'
+        """,
         begun=begun,
         hanging=fleet[0],
-    )[0][0]
+    )[0]
     world.times.append(("300 logins due in one second, all but one that hangs", slowest.total_seconds()))
-    assert slowest.total_seconds() < 4 * LEASE_SECONDS
+    assert world.attempts(fleet[0])[0][0] == "unknown"
+    assert 0 < stored_meanwhile <= mates
     world.assert_log_is_clean()

@@ -62,7 +62,7 @@ def test_workers_killed_after_a_strict_provider_rotated_cost_that_login_alone(wo
 def test_worker_dies_at_a_failpoint(world: World, place: str) -> None:
     doomed = world.only_worker(FAILPOINTS=f"{place}=kill")
     world.moves_on()
-    doomed.process.wait_for_log("signal 9", seconds=20)
+    doomed.process.wait_for_log("signal 9")
     kill(doomed)
     world.recovers(f"worker died at {place}")
 
@@ -73,7 +73,7 @@ def test_worker_dies_between_commit_and_acknowledgement(world: World) -> None:
     doomed = world.only_worker(FAILPOINTS="after_commit=kill")
     before = world.generation("schwab-1")
     world.hours_pass("schwab-1")
-    doomed.process.wait_for_log("signal 9", seconds=20)
+    doomed.process.wait_for_log("signal 9")
     kill(doomed)
     world.recovers("worker died between commit and acknowledgement")
 
@@ -95,7 +95,7 @@ def test_pool_processes_killed_while_a_refresh_is_in_flight(world: World) -> Non
 def test_pool_process_that_dies_every_time_harms_nothing_for_good(world: World) -> None:
     doomed = world.only_worker(FAILPOINTS="before_send=kill")
     world.hours_pass("schwab-1")
-    wait_for(lambda: doomed.logs().count("signal 9") > 1, what="the second death", seconds=30)
+    wait_for(lambda: doomed.logs().count("signal 9") > 1, what="the second death")
     assert doomed.process.running
     kill(doomed)
     world.recovers("a pool process that died every time")
@@ -111,7 +111,7 @@ def test_worker_stopped_beyond_its_lease_is_fenced_off_when_it_goes_on(world: Wo
         barrier.wait_for_arrivals()
         stop(sleeper)
     world.workers_of_the_session(spare=False)
-    wait_for(lambda: world.generation("schwab-1") == before + 1, what="another worker's refresh", seconds=20)
+    wait_for(lambda: world.generation("schwab-1") == before + 1, what="another worker's refresh")
     go_on(sleeper)
     sleeper.process.wait_for_log("refresh_batch")
     world.recovers("worker stopped beyond its lease", hurry=True)

@@ -125,7 +125,7 @@ def test_login_whose_every_page_fails_delays_nobody(world: World) -> None:
     world.sandbox.inject("hang", login="plaid-1", kind="data", times=None)
     world.moves_on()
     others = [login for login in world.ids if login != "plaid-1"]
-    world.wait_until_settled(others, seconds=15)
+    world.wait_until_settled(others)
     world.sandbox.clear_faults()
 
     world.assert_nothing_was_lost()

@@ -76,7 +76,7 @@ class LocalProcess:
         if self._tether is not None:
             self._tether.hold(self._process.pid)
 
-    def wait_until_ready(self, seconds: float = 30.0) -> None:
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
         """Waits for the prompt.
 
         Raises:
@@ -95,7 +95,7 @@ class LocalProcess:
             file.seek(self._read_from)
             return file.read().decode(errors="replace")
 
-    def wait_for_log(self, text: str, *, seconds: float = 10.0) -> None:
+    def wait_for_log(self, text: str, *, seconds: float = 60.0) -> None:
         """Waits until it has written `text`."""
         wait_for(lambda: text in self.logs(), seconds=seconds, what=f"{text!r} in the log of {self.name}")
 

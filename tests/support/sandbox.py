@@ -124,7 +124,7 @@ class RaisedBarrier:
         self._admin = admin
         self.number = number
 
-    def wait_for_arrivals(self, count: int = 1, timeout: float = 10.0) -> int:
+    def wait_for_arrivals(self, count: int = 1, timeout: float = 25.0) -> int:
         """Wait until `count` requests have arrived.
 
         Raises:

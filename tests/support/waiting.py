@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], *, seconds: float = 10.0, what: str = "", every: float = 0.02) -> T:
+def wait_for(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "", every: float = 0.02) -> T:
     """Asks until the answer is true.
 
     Returns:
