@@ -277,7 +277,7 @@ _SETTLE = text(
             jsonb_build_object('generation', r.generation, 'error', r.error, 'provider_reason', r.reason)
         FROM released r JOIN scheduled s ON s.id = r.provider_id WHERE r.status IS NOT NULL
     )
-    SELECT provider_id FROM released
+    SELECT id FROM scheduled
     """
 )
 
@@ -345,7 +345,8 @@ def settle(session: Session, *, settlements: Sequence[Settlement], owner: UUID) 
     """Ends leases without a new token; fenced by generation and lease.
 
     Returns:
-        Whose lease this was; of the others only the attempt was closed.
+        Who was settled. Where the lease is another's by now, or the login was paused or unlinked meanwhile, only what
+        was ours of lease and attempt has ended.
     """
     if not settlements:
         return set()

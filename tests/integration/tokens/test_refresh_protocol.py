@@ -182,6 +182,24 @@ def test_dead_grant_needs_reauth_with_its_reason_and_stops_all_calls(desk: Desk)
     assert {row["stage"] for row in notices} == {"needs_reauth"}
 
 
+def test_login_that_was_paused_during_the_call_stays_paused_and_its_user_is_told_nothing(desk: Desk) -> None:
+    id_ = desk.link()
+
+    def pause(_: str) -> TokenAnswer:
+        desk.rows("UPDATE providers SET status = 'paused' WHERE id = :id", id=id_)
+        raise ReauthRequired("invalid_grant")
+
+    desk.schwab.script = [pause]
+
+    desk.refresh(id_)
+
+    assert desk.provider(id_)["status"] == "paused"
+    assert desk.rows("SELECT stage FROM notices WHERE provider_id = :id", id=id_) == []
+    assert desk.audit(id_) == []
+    assert desk.attempts(id_)[0]["status"] == "failed"
+    assert desk.token(id_)["lease_owner"] is None
+
+
 @pytest.mark.parametrize(
     ("error", "attempt", "failures"),
     [
