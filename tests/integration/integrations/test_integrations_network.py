@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.integration.integrations.conftest import Connect
+from tests.support.certificates import self_signed
 from tests.support.sandbox import SandboxAdmin
 from worker.errors import BadPayload, BadRequest, OutcomeUnknown, ProviderError, RateLimited, Transient
+from worker.integrations import transport
 from worker.integrations.base import Caller
 from worker.integrations.http import Api
 
@@ -146,17 +143,50 @@ def test_name_that_leads_nowhere_was_sent_nothing() -> None:
     assert type(error) is Transient
 
 
-def test_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trusted", "name", "hours"),
+    [(False, "127.0.0.1", 1), (True, "127.0.0.1", -1), (True, "elsewhere.example", 1)],
+    ids=["nobody vouches for it", "expired", "of another host"],
+)
+def test_certificate_that_will_not_do_is_refused_and_nothing_is_sent(
+    tmp_path: Path, trust: Callable[[Path], None], trusted: bool, name: str, hours: float
+) -> None:
     heard: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(100))
 
-    (error,) = with_server(talk, self_signed(tmp_path))
+    context, certificate = self_signed(tmp_path, name, hours=hours)
+    if trusted:
+        trust(certificate)
+    (error,) = with_server(talk, context)
 
     assert type(error) is Transient
     assert error.reason == "tls_certificate"
     assert not any(heard)
+
+
+def test_certificate_that_is_trusted_is_spoken_to(tmp_path: Path, trust: Callable[[Path], None]) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hear(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    context, certificate = self_signed(tmp_path, "127.0.0.1")
+    trust(certificate)
+
+    assert with_server(talk, context) == [b"{}"]
+
+
+@pytest.fixture
+def trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Lets calls trust a certificate of our own, as an operator would."""
+
+    def take(certificate: Path) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        transport._tls.cache_clear()
+
+    yield take
+    transport._tls.cache_clear()
 
 
 def test_server_that_hangs_up_after_hearing_leaves_the_outcome_unknown() -> None:
@@ -247,28 +277,3 @@ def test_header_with_a_line_break_is_never_sent(value: str) -> None:
     asyncio.run(send())
 
     assert not any(b"x-evil" in head for head in heads)
-
-
-def self_signed(directory: Path) -> ssl.SSLContext:
-    """A server's TLS context with a certificate for 127.0.0.1 that no authority has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    key_file, certificate_file = directory / "key.pem", directory / "certificate.pem"
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_file, key_file)
-    return context
