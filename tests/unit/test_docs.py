@@ -12,12 +12,20 @@ from worker.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 _COMMAND = re.compile(r"^\s*(?:\$ )?dashtam ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    missing = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+
+    assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
