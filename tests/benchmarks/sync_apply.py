@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from worker.models.records import TransactionRecord
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services import tokens
+from worker.services.ahead import read_ahead
+from worker.services.sync_run import PAGES_AHEAD
 
 
 @dataclass(slots=True)
@@ -87,11 +90,10 @@ class ApplyBench:
         self.rules = Rules(content_hashes=raw_hasher("plaid", 1), mask=masked, mass_deletion_share=0.5)
         run = self._begin()
         with Session(self.engine) as session, session.begin():
-            pages.apply_page(
+            pages.apply_pages(
                 session,
                 run=run,
-                page=fetched.accounts,
-                prepared=prepare(fetched.accounts, self.rules),
+                pages=[(fetched.accounts, prepare(fetched.accounts, self.rules))],
                 rules=self.rules,
                 progress=pages.Progress(),
                 now=datetime.now(UTC),
@@ -159,7 +161,7 @@ class ApplyBench:
     def apply(
         self, rows: list[list[RawRecord]] | None = None, *, is_first: bool = False, beside_copy: bool = False
     ) -> Timed:
-        """Pages through the apply engine, a transaction each; as in a run, the next is hashed while one is stored."""
+        """Pages through the apply engine; as in a run, those that are hashed while others are stored go together."""
         records, rules = self.fetched.records, replace(self.rules, expect_new=is_first)
         taken = rows or self.fetched.rows
         made = [
@@ -174,22 +176,23 @@ class ApplyBench:
         ]
         run, now = self._begin(), datetime.now(UTC)
 
-        async def store(progress: pages.Progress, page: Page, prepared: Prepared) -> pages.Progress:
+        async def store(progress: pages.Progress, together: Sequence[tuple[Page, Prepared]]) -> pages.Progress:
             done = await self.runtime.db(
-                pages.apply_page, run=run, page=page, prepared=prepared, rules=rules, progress=progress, now=now
+                pages.apply_pages, run=run, pages=together, rules=rules, progress=progress, now=now
             )
             return pages.Progress(
-                pages=progress.pages + 1, tally=Tally(progress.tally + done.tally), accounts=done.accounts
+                pages=progress.pages + len(together), tally=Tally(progress.tally + done.tally), accounts=done.accounts
             )
 
+        async def prepared(block: Sequence[Page]) -> AsyncGenerator[tuple[Page, Prepared], None]:
+            for page in block:
+                yield page, prepare(page, rules)
+                await asyncio.sleep(0)  # as where a page is fetched
+
         async def store_block(progress: pages.Progress, block: Sequence[Page]) -> pages.Progress:
-            prepared = prepare(block[0], rules)
-            for place, page in enumerate(block):
-                storing = asyncio.create_task(store(progress, page, prepared))
-                await asyncio.sleep(0)  # it begins
-                if place + 1 < len(block):
-                    prepared = prepare(block[place + 1], rules)
-                progress = await storing
+            async with aclosing(read_ahead(prepared(block), depth=PAGES_AHEAD)) as stream:
+                async for together in stream:
+                    progress = await store(progress, together)
             return progress
 
         progress, applying, copying = pages.Progress(), 0.0, 0.0

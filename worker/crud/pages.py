@@ -1,7 +1,8 @@
-"""One page into the tables: rows, cursor and counts in one transaction, fenced by the run."""
+"""Pages into the tables: rows, cursor and counts in one transaction, fenced by the run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -22,12 +23,12 @@ from worker.models import new_id, sync_seen
 from worker.models.pages import Page
 
 
-class PageApplied(NamedTuple):
-    """What a page did.
+class PagesApplied(NamedTuple):
+    """What pages did.
 
     Attributes:
-        loop: name of the pagination loop that the page belongs to; None outside of one.
-        accounts: our id of each of the provider's accounts, for the next page.
+        loop: name of the pagination loop that they belong to; None outside of one.
+        accounts: our id of each of the provider's accounts, for the next pages.
     """
 
     tally: Tally
@@ -38,7 +39,7 @@ class PageApplied(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a feed stands before a page, and the loop that the page belongs to."""
+    """Where a feed stands before some pages, and the loop that they belong to."""
 
     cancel_requested: bool
     pages: int
@@ -48,7 +49,7 @@ class _Place(NamedTuple):
 
 
 class PageRefused(Exception):  # noqa: N818
-    """Postgres refused something of a page, and with it all: apply it again with care."""
+    """Postgres refused something of a page, and with it all of them: apply them again with care."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Progress:
 
     Attributes:
         pages: that were applied so far; the tables must agree, or committed pages were lost in a crash of Postgres.
-        tally: of these pages; the run's row shows it together with the next page's.
+        tally: of these pages; the run's row shows it together with that of the next ones.
         accounts: our id of each of the provider's accounts, if they have been read.
     """
 
@@ -66,21 +67,20 @@ class Progress:
     accounts: dict[str, bytes] | None = None
 
 
-def apply_page(
+def apply_pages(
     session: Session,
     *,
     run: RunKey,
-    page: Page,
-    prepared: Prepared,
+    pages: Sequence[tuple[Page, Prepared]],
     rules: Rules,
     progress: Progress,
     now: datetime,
     careful: bool = False,
-) -> PageApplied:
-    """Applies one page.
+) -> PagesApplied:
+    """Applies pages of one feed, in order, with the last one's cursor.
 
     Fence: the run's row, read first and written last. The commit does not wait for the disk: a crash of Postgres may
-    take back the last pages together with their cursors, never in part, and `progress` shows it.
+    take back the last transactions together with their cursors, never in part, and `progress` shows it.
     Replaying a page writes nothing but the run's own counters.
 
     Raises:
@@ -88,25 +88,29 @@ def apply_page(
         Unavailable: pages that this worker has applied are not there; go on from the cursors.
         PageRefused: not when `careful`, which finds out what cannot be stored, and sends it to quarantine.
     """
-    place = _enter(session, run, page, progress)
-    work = Work(
-        session=session,
-        run=run,
-        rules=rules,
-        now=now,
-        accounts=dict(progress.accounts or {}),
-        loop_id=place.loop_id.bytes if place.loop_id else None,
-        careful=careful,
-    )
-    try:
-        _apply(work, page, prepared, known=progress.accounts is not None)
-    except REFUSALS as error:
-        if careful:
-            raise
-        raise PageRefused from error
-    _leave(work, page, place, Tally(progress.tally + work.tally))
-    problems = [*page.problems, *work.problems]
-    return PageApplied(work.tally, problems, place.cancel_requested, place.loop_id, work.accounts)
+    place = _enter(session, run, pages[-1][0], progress)
+    known, tally, problems = progress.accounts, Tally(), list[ProviderError]()
+    for page, prepared in pages:
+        work = Work(
+            session=session,
+            run=run,
+            rules=rules,
+            now=now,
+            accounts=dict(known or {}),
+            loop_id=place.loop_id.bytes if place.loop_id else None,
+            careful=careful,
+        )
+        try:
+            _apply(work, page, prepared, known=known is not None)
+        except REFUSALS as error:
+            if careful:
+                raise
+            raise PageRefused from error
+        known = work.accounts
+        tally.update(work.tally)
+        problems += [*page.problems, *work.problems]
+    _leave(session, run, [page for page, _ in pages], place, Tally(progress.tally + tally))
+    return PagesApplied(tally, problems, place.cancel_requested, place.loop_id, known)
 
 
 def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
@@ -132,41 +136,44 @@ _ENTER = (
 )
 
 
-def _enter(session: Session, run: RunKey, page: Page, progress: Progress) -> _Place:
-    row = driver(session).execute(_ENTER, (page.feed, run.id, run.owner)).fetchone()
+def _enter(session: Session, run: RunKey, last: Page, progress: Progress) -> _Place:
+    row = driver(session).execute(_ENTER, (last.feed, run.id, run.owner)).fetchone()
     if row is None:
-        raise Fenced(f"run {run.id} was taken over or ended; nothing of this page was written")
+        raise Fenced(f"run {run.id} was taken over or ended; nothing of these pages was written")
     place = _Place(*row[:5])
     if place.pages != progress.pages:
         raise Unavailable(f"Postgres has {place.pages} of the {progress.pages} pages of run {run.id}")
-    if page.more and place.loop_id is None and page.feed:
+    if last.more and place.loop_id is None and last.feed:  # a loop that begins and ends here can never be restarted
         return place._replace(loop_cursor=place.cursor or "", loop_id=new_id())
     return place
 
 
-def _leave(work: Work, page: Page, place: _Place, total: Tally) -> None:
+def _leave(session: Session, run: RunKey, pages: Sequence[Page], place: _Place, total: Tally) -> None:
+    last, cursors = pages[-1], [page.cursor for page in pages if page.cursor is not None]
     counters = runs.tally_columns(total)
     parameters = {
-        "run_id": work.run.id,
-        "owner": work.run.owner,
+        "run_id": run.id,
+        "owner": run.owner,
+        "pages": len(pages),
         **counters,
         "counts": msgspec.json.encode(counters["counts"]).decode(),
-        "provider_id": work.run.provider_id,
-        "feed": page.feed,
-        "cursor": page.cursor if page.cursor is not None else place.cursor,
-        "loop_cursor": place.loop_cursor if page.more else None,
-        "loop_id": place.loop_id if page.more else None,
+        "provider_id": run.provider_id,
+        "feed": last.feed,
+        "cursor": cursors[-1] if cursors else place.cursor,
+        "loop_cursor": place.loop_cursor if last.more else None,
+        "loop_id": place.loop_id if last.more else None,
     }
-    moved = page.feed and (page.cursor is not None or place.loop_id is not None)
-    done = work.connection.execute(_COUNT_AND_MOVE if moved else _COUNT, parameters)
+    moved = last.feed and (cursors or place.loop_id is not None)
+    connection = driver(session)
+    done = connection.execute(_COUNT_AND_MOVE if moved else _COUNT, parameters)
     if done.rowcount != 1:
-        raise Fenced(f"run {work.run.id} was taken over; nothing of this page was written")
-    if place.loop_id is not None and not page.more:
-        work.connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (place.loop_id,))
+        raise Fenced(f"run {run.id} was taken over; nothing of these pages was written")
+    if place.loop_id is not None and not last.more:
+        connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (place.loop_id,))
 
 
 _COUNT = (
-    "UPDATE sync_runs SET heartbeat_at = clock_timestamp(), pages = pages + 1, counts = %(counts)s::jsonb,"
+    "UPDATE sync_runs SET heartbeat_at = clock_timestamp(), pages = pages + %(pages)s, counts = %(counts)s::jsonb,"
     " added = %(added)s, changed = %(changed)s, unchanged = %(unchanged)s, removed = %(removed)s,"
     " quarantined = %(quarantined)s WHERE id = %(run_id)s AND status = 'running' AND owner = %(owner)s"
 )
@@ -191,7 +198,7 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
 
 def withdraw_unseen(
     session: Session, *, run: RunKey, rules: Rules, now: datetime, without: frozenset[str] = frozenset()
-) -> PageApplied:
+) -> PagesApplied:
     """Ends a full sync: withdraws what the provider no longer lists.
 
     Only days from the oldest listed row of the account on count, or of the whole login where the account has none: what
@@ -238,7 +245,7 @@ def withdraw_unseen(
             work.tally.add("transactions", removed=len(unseen))
     work.connection.execute("UPDATE sync_runs SET generation = NULL WHERE id = %s", (run.id,))
     session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
-    return PageApplied(work.tally, work.problems)
+    return PagesApplied(work.tally, work.problems)
 
 
 def _accounts_of_unnamed(work: Work) -> set[str | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import date, timedelta
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -32,14 +34,18 @@ from worker.models.pages import Page
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services import availability, tokens
+from worker.services.ahead import read_ahead
 from worker.services.cadence import judge
 
 log = structlog.get_logger()
 
+PAGES_AHEAD = 4
+"""How many pages are read while others are stored, and so how many are stored together at most."""
+
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
 _MAX_PAGES = 20_000
-_MAX_EMPTY_PAGES = 100
+_MAX_IDLE_PAGES = 100
 _RESUME_PAUSE = 1.0
 _AFTER_RELINK = timedelta(minutes=1)
 
@@ -65,11 +71,9 @@ class RunUnderWay:
         self._tally = Tally()
         self._loop_tallies: dict[str, Tally] = {}
         self._problems: list[ProviderError] = []
-        self._served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
         self._pages = 0
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
-        self._empty_pages = 0
         self._generation: int | None = None
         self._cancelled = False
         self._began = asyncio.get_running_loop().time()
@@ -166,59 +170,58 @@ class RunUnderWay:
             overlap=timedelta(days=settings.sync_overlap_days),
             window=timedelta(days=settings.sync_window_days),
         )
-        self._served = {}
-        stream = self._integration.pages(request)
-        following = asyncio.create_task(self._next(stream))
-        try:
-            while (found := await following) is not None:
-                # The next page is on its way, and hashed, while this one is stored.
-                following = asyncio.create_task(self._next(stream))
-                await self._apply(*found)
-                if self._cancelled or self._out_of_time(found[0]):
-                    return
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-            await stream.aclose()  # type: ignore[attr-defined]
+        async with aclosing(read_ahead(self._prepared(request), depth=PAGES_AHEAD)) as stream:
+            async for come in stream:
+                for _, together in groupby(come, key=lambda found: found[0].feed):
+                    found = list(together)
+                    await self._apply(found)
+                    if self._cancelled or self._out_of_time(found[-1][0]):
+                        return
 
-    async def _next(self, stream: AsyncIterator[Page]) -> tuple[Page, Prepared] | None:
-        page = await anext(stream, None)
-        return None if page is None else (page, prepare(page, self._rules))
+    async def _prepared(self, request: SyncRequest) -> AsyncGenerator[tuple[Page, Prepared], None]:
+        """Pages with all that is done without the database, while those before them are stored."""
+        served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
+        idle = 0
+        async with aclosing(self._integration.pages(request)) as stream:  # type: ignore[type-var]
+            async for page in stream:
+                self._pages += 1
+                if page.more and page.cursor is not None and page.cursor == served.get(page.feed):
+                    raise BadPayload("cursor_loop")
+                served[page.feed] = page.cursor
+                idle = idle + 1 if _is_idle(page) else 0
+                if self._pages > _MAX_PAGES or idle > _MAX_IDLE_PAGES:
+                    raise BadPayload("endless_pages")
+                yield page, prepare(page, self._rules)
 
     def _out_of_time(self, page: Page) -> bool:
         self._goes_on = page.more and asyncio.get_running_loop().time() > self._stop_at
         return self._goes_on
 
-    async def _apply(self, page: Page, prepared: Prepared) -> None:
-        self._pages += 1
-        if page.more and page.cursor is not None and page.cursor == self._served.get(page.feed):
-            raise BadPayload("cursor_loop")
-        self._served[page.feed] = page.cursor
-        self._empty_pages = 0 if page.transactions or page.removals or not page.more else self._empty_pages + 1
-        if self._pages > _MAX_PAGES or self._empty_pages > _MAX_EMPTY_PAGES:
-            raise BadPayload("endless_pages")
-        applied = await self._store(page, prepared)
+    async def _apply(self, found: Sequence[tuple[Page, Prepared]]) -> None:
+        """Stores pages of one feed."""
+        last = found[-1][0]
+        applied = await self._store(found)
         self._count(applied)
         self._cancelled |= applied.cancel_requested
-        if applied.loop is not None and page.more:
-            self._loop_tallies.setdefault(page.feed, Tally()).update(_of_transactions(applied.tally))
+        if applied.loop is not None and last.more:
+            self._loop_tallies.setdefault(last.feed, Tally()).update(_of_transactions(applied.tally))
         else:
-            self._loop_tallies.pop(page.feed, None)
+            self._loop_tallies.pop(last.feed, None)
 
-    async def _store(self, page: Page, prepared: Prepared) -> pages.PageApplied:
-        given: dict[str, Any] = {"run": self._key, "page": page, "rules": self._rules}
-        given |= {"prepared": prepared, "now": await self._runtime.now()}
+    async def _store(self, found: Sequence[tuple[Page, Prepared]]) -> pages.PagesApplied:
+        given: dict[str, Any] = {"run": self._key, "pages": found, "rules": self._rules}
+        given["now"] = await self._runtime.now()
         given["progress"] = pages.Progress(pages=self._stored_pages, tally=self._tally, accounts=self._accounts)
         try:
-            applied = await self._runtime.db(pages.apply_page, **given)
+            applied = await self._runtime.db(pages.apply_pages, **given)
         except pages.PageRefused as error:
             log.warning("page_refused", error=type(error.__cause__).__name__, next="row by row where it must be")
-            applied = await self._runtime.db(pages.apply_page, careful=True, **given)
-        self._stored_pages += 1
+            applied = await self._runtime.db(pages.apply_pages, careful=True, **given)
+        self._stored_pages += len(found)
         self._accounts = applied.accounts
         return applied
 
-    def _count(self, applied: pages.PageApplied) -> None:
+    def _count(self, applied: pages.PagesApplied) -> None:
         self._tally.update(applied.tally)
         self._problems += applied.problems
 
@@ -340,6 +343,11 @@ class RunUnderWay:
             )
         except Unavailable:
             log.warning("availability_unreported", provider_key=self._key.provider_key)
+
+
+def _is_idle(page: Page) -> bool:
+    """Whether a page brings nothing and another one is promised; days without anything are an answer too."""
+    return page.more and not (page.transactions or page.removals or page.rejects or page.windows)
 
 
 def _of_transactions(tally: Tally) -> Tally:

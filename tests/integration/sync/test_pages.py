@@ -12,7 +12,7 @@ from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import DAY, Movement, read_movement
 from worker.crud import pages
 from worker.crud.nouns import raw_hasher
-from worker.crud.pages import PageApplied
+from worker.crud.pages import PagesApplied
 from worker.crud.transactions import prepare
 from worker.crud.work import Rules, RunKey
 from worker.errors import BadRecord
@@ -56,24 +56,24 @@ class Applying:
                 )
             )
 
-    def __call__(self, page: Page, *, now: datetime = NOW) -> PageApplied:
-        given: dict[str, Any] = {"run": self.run, "page": page, "rules": self.rules, "now": now}
-        given["prepared"] = prepare(page, self.rules)
+    def __call__(self, *together: Page, now: datetime = NOW) -> PagesApplied:
+        given: dict[str, Any] = {"run": self.run, "rules": self.rules, "now": now}
+        given["pages"] = [(page, prepare(page, self.rules)) for page in together]
         given["progress"] = pages.Progress(pages=self.pages)
         try:
             with self.linked.runtime.transaction() as session:
-                applied = pages.apply_page(session, **given)
+                applied = pages.apply_pages(session, **given)
         except pages.PageRefused:
             with self.linked.runtime.transaction() as session:
-                applied = pages.apply_page(session, careful=True, **given)
-        self.pages += 1
+                applied = pages.apply_pages(session, careful=True, **given)
+        self.pages += len(together)
         return applied
 
-    def list_accounts(self, *keys: str, complete: bool = True, **more: Any) -> PageApplied:
+    def list_accounts(self, *keys: str, complete: bool = True, **more: Any) -> PagesApplied:
         listed = [AccountRecord(account_key=k, name=k, type=AccountType.DEPOSITORY, subtype="checking") for k in keys]
         return self(Page(accounts=listed, accounts_complete=complete, **more))
 
-    def rows(self, *movements: Movement, **more: Any) -> PageApplied:
+    def rows(self, *movements: Movement, **more: Any) -> PagesApplied:
         return self(of(movements, **more))
 
 
@@ -484,3 +484,48 @@ def test_security_keeps_the_words_of_the_integration_that_named_it_first(apply: 
     apply.run = replace(apply.run, provider_key="model")
     apply(Page(holdings=[holding("X", "1", name="Renamed")]))
     assert apply.linked.rows("SELECT name FROM securities WHERE key = 'cusip:X'") == [("Renamed",)]
+
+
+def test_pages_stored_together_have_the_last_ones_cursor_and_count_one_by_one(apply: Applying) -> None:
+    first = of([Movement("t1", "A", "1.00")], feed="feed", cursor="c1", more=True)
+    second = of([Movement("t2", "A", "2.00")], feed="feed", cursor="c2", more=True)
+
+    applied = apply(first, second)
+
+    assert set(apply.linked.live()) == {"t1", "t2"}
+    assert apply.linked.rows("SELECT cursor, loop_cursor FROM sync_cursors WHERE feed = 'feed'") == [("c2", "")]
+    assert apply.linked.rows("SELECT pages FROM sync_runs") == [(3,)]
+    assert applied.tally["transactions", "added"] == 2
+
+
+def test_later_page_of_those_stored_together_wins(apply: Applying) -> None:
+    apply(
+        of([Movement("t1", "A", "1.00"), Movement("t2", "A", "1.00")], feed="feed", cursor="c1", more=True),
+        of([Movement("t1", "A", "2.00")], feed="feed", cursor="c2", removals=[Removal("t2", None)]),
+    )
+
+    assert {key: row[1] for key, row in apply.linked.live().items()} == {"t1": Decimal("2.00")}
+
+
+def test_loop_that_is_stored_at_once_leaves_nothing_to_undo(apply: Applying) -> None:
+    apply.rows(Movement("t1", "A", "1.00"), feed="feed", cursor="c0")
+
+    applied = apply(
+        of([Movement("t1", "A", "2.00")], feed="feed", cursor="c1", more=True),
+        of([Movement("t2", "A", "3.00")], feed="feed", cursor="c2"),
+    )
+
+    assert applied.loop is None
+    assert apply.linked.rows("SELECT cursor, loop_id FROM sync_cursors WHERE feed = 'feed'") == [("c2", None)]
+    assert apply.linked.rows("SELECT 1 FROM sync_undo") == []
+
+
+def test_what_one_page_cannot_store_keeps_none_of_those_stored_with_it_out(apply: Applying) -> None:
+
+    applied = apply(
+        of([Movement("t1", "A", "1.00")], feed="feed", cursor="c1", more=True),
+        of([Movement("t2", "A", "NaN"), Movement("t3", "A", "3.00")], feed="feed", cursor="c2"),
+    )
+
+    assert set(apply.linked.live()) == {"t1", "t3"}
+    assert applied.tally["transactions", "quarantined"] == 1

@@ -82,11 +82,10 @@ def test_dead_run_is_taken_over_and_its_late_page_is_refused(linked: Linked) -> 
     late = Page(feed="feed", cursor="late", removals=())
     rules = Rules(content_hashes=lambda raws: [], mask=lambda raw: {}, mass_deletion_share=0.5)
     with pytest.raises(Fenced), linked.runtime.transaction() as session:
-        pages.apply_page(
+        pages.apply_pages(
             session,
             run=RunKey(dead, owner, linked.provider_id, "model"),
-            page=late,
-            prepared=prepare(late, rules),
+            pages=[(late, prepare(late, rules))],
             rules=rules,
             progress=pages.Progress(pages=1),
             now=datetime.now(UTC),
@@ -136,6 +135,13 @@ def test_provider_whose_integration_is_not_enabled_is_refused(linked: Linked) ->
         linked.sync()
 
 
+@pytest.fixture
+def page_by_page(monkeypatch: Any) -> None:
+    """No page is stored together with another one."""
+    monkeypatch.setattr(sync_run, "PAGES_AHEAD", 1)
+
+
+@pytest.mark.usefixtures("page_by_page")
 def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked) -> None:
     for number in range(9):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
@@ -165,6 +171,7 @@ def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:
     assert linked.rows("SELECT id FROM sync_runs WHERE cancel_requested") == [(run_id,)]
 
 
+@pytest.mark.usefixtures("page_by_page")
 def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., Linked], monkeypatch: Any) -> None:
     linked = link_model(sync_budget_seconds=1)
     for number in range(9):
@@ -311,7 +318,7 @@ def test_run_goes_on_when_postgres_is_still_away_after_the_first_wait(linked: Li
     db, away = linked.runtime.db, iter([True, True])
 
     async def failing_twice(step: Any, *args: Any, **kwargs: Any) -> Any:
-        if step in (pages.apply_page, runs.read_progress) and next(away, False):
+        if step in (pages.apply_pages, runs.read_progress) and next(away, False):
             raise Unavailable("Postgres is away")
         return await db(step, *args, **kwargs)
 
