@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import DateTime, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
-from worker.crud.providers import create_provider
 from worker.crud.tokens import NewToken, store
 from worker.errors import Fenced, NotFound, Refused
 from worker.models import (
@@ -71,33 +71,48 @@ def consume_state(session: Session, *, state_hash: bytes) -> ProviderCreate | No
     return None if row is None else ProviderCreate.model_validate(row._asdict())
 
 
-def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:
+def find_or_create(session: Session, *, provider_in: ProviderCreate) -> Provider:
     """The user's provider of this alias, made `pending` when it is new.
 
     Raises:
         NotFound: no such user.
     """
     _require_user(session, provider_in.user_id)
-    provider = session.scalar(select(Provider).filter_by(**provider_in.model_dump()))
-    provider = provider or create_provider(session, provider_in=provider_in)
-    return _target(session, provider)
+    named = select(Provider).filter_by(**provider_in.model_dump())
+    found = session.scalar(named)
+    if found is None:
+        # Somebody may be linking it at this very moment: then theirs is the one.
+        session.execute(insert(Provider).values(**provider_in.model_dump()).on_conflict_do_nothing())
+        found = session.scalars(named).one()
+    return found
+
+
+def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:
+    """The same with what a grant needs to know of it. Raises `NotFound` likewise."""
+    return _target(session, find_or_create(session, provider_in=provider_in))
+
+
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))")
 
 
 def target_of_login(session: Session, *, provider_id: UUID, external_id: str | None) -> LinkTarget:
     """The provider that already has this login, or else `provider_id`, which then takes the login over.
 
-    Its token stays as it is until the transaction ends. A provider that changes its login forgets where it was in the
-    old one's feeds; one that was only made for a login that turns out to be known goes again.
+    Its token stays as it is until the transaction ends, and who links the same provider or login waits for that. A
+    provider that changes its login forgets where it was in the old one's feeds; one that was only made for a login that
+    turns out to be known goes again.
 
     Raises:
         NotFound: the provider is gone.
         Refused: the login is linked by another user.
     """
+    session.execute(_TAKE_TURNS, {"what": f"link {provider_id}"})
     ours = session.get(Provider, provider_id)
     if ours is None:
         raise NotFound(f"no provider has the id {provider_id}")
     if external_id is None:
         return _target(session, ours)
+    session.execute(_TAKE_TURNS, {"what": f"login {ours.provider_key} {external_id}"})
     known = session.scalar(
         select(Provider).where(Provider.provider_key == ours.provider_key, Provider.external_id == external_id)
     )
@@ -138,6 +153,17 @@ def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
     if session.execute(_TAKE, parameters).scalar_one() != token.generation:
         raise Fenced("another link of this provider was stored first; nothing was changed")
     store(session, tokens=[token], owner=owner)
+
+
+def abandon(session: Session, *, provider_in: ProviderCreate, external_id: str | None) -> bool:
+    """Forgets a provider that was made for a grant that is not stored, unless it has been linked otherwise.
+
+    Returns:
+        Whether a stored provider has this login.
+    """
+    session.execute(delete(Provider).filter_by(**provider_in.model_dump(), status=ProviderStatus.PENDING))
+    known = select(Provider).filter_by(provider_key=provider_in.provider_key, external_id=external_id)
+    return session.scalar(select(known.exists())) or False
 
 
 def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bool:

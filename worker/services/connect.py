@@ -108,6 +108,7 @@ async def unlink(runtime: Runtime, provider_id: UUID, *, actor: str = "user") ->
 @dataclass(frozen=True, slots=True)
 class _Grant:
     integration: Integration
+    provider_in: ProviderCreate
     answer: TokenAnswer
     target: LinkTarget
 
@@ -121,21 +122,49 @@ async def _link(runtime: Runtime, integration: Integration, provider_in: Provide
             answer = await integration.exchange(caller, code, now=target.now)
     except TimeoutError:
         raise Transient("deadline") from None
-    grant = _Grant(integration, answer, target)
+    grant = _Grant(integration, provider_in, answer, target)
     try:
-        provider_id = await runtime.db(_store, runtime=runtime, grant=grant)
-    except Unavailable:
+        async with asyncio.timeout(journal.STORE_SECONDS):
+            provider_id = await runtime.db(_store, runtime=runtime, grant=grant)
+    except (Unavailable, TimeoutError) as error:
         await journal.keep(runtime, [_sealed(runtime, grant, target)])
+        raise Unavailable("Postgres is away; the login is in the journal until it can be stored") from error
+    except Exception:
+        await _abandon(runtime, grant)
         raise
     log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
     return provider_id
 
 
 def _store(session: Session, *, runtime: Runtime, grant: _Grant) -> UUID:
-    # A refresh may have ended during the exchange: what the grant follows is read now.
-    target = links.target_of_login(session, provider_id=grant.target.provider_id, external_id=grant.answer.external_id)
+    # During the exchange a refresh may have ended, another link may have been stored or have taken the provider away:
+    # what the grant follows is read now.
+    ours = links.find_or_create(session, provider_in=grant.provider_in)
+    target = links.target_of_login(session, provider_id=ours.id, external_id=grant.answer.external_id)
     links.store_grant(session, token=_sealed(runtime, grant, target), owner=uuid4())
     return target.provider_id
+
+
+async def _abandon(runtime: Runtime, grant: _Grant) -> None:
+    """Leaves nothing of a grant that was not stored, neither here nor, where it can be ended, at the provider.
+
+    Never raises. The grant of a login that is stored stays: it may be the very one that is in use there.
+    """
+    answer, provider_id = grant.answer, grant.target.provider_id
+    try:
+        in_use = await runtime.db(links.abandon, provider_in=grant.provider_in, external_id=answer.external_id)
+    except Unavailable:
+        log.warning("link_left_behind", provider_id=str(provider_id), next="linking again under the alias mends it")
+        return
+    if not in_use:
+        revoked = await _end_grant(
+            runtime,
+            grant.integration,
+            provider_id,
+            access_token=answer.access_token,
+            refresh_token=answer.refresh_token,
+        )
+        log.warning("link_abandoned", provider_id=str(provider_id), revoked=revoked)
 
 
 def _sealed(runtime: Runtime, grant: _Grant, target: LinkTarget) -> NewToken:
@@ -177,17 +206,30 @@ async def _revoke(runtime: Runtime, state: TokenState) -> bool:
         refresh = state.refresh_token and unseal(
             state.refresh_token, provider_id=bound[0], kind="refresh", generation=bound[1], key_id=bound[2]
         )
-        caller = Caller(provider_id=state.provider_id, manual=True)
+    except EncryptionError as error:
+        return _unrevoked(state.provider_id, error)
+    return await _end_grant(runtime, integration, state.provider_id, access_token=access, refresh_token=refresh)
+
+
+async def _end_grant(
+    runtime: Runtime, integration: Integration, provider_id: UUID, *, access_token: str, refresh_token: str | None
+) -> bool:
+    caller = Caller(provider_id=provider_id, manual=True)
+    try:
         async with asyncio.timeout(runtime.settings.http_total_seconds):
-            return await integration.revoke(caller, access_token=access, refresh_token=refresh)
-    except (ProviderError, EncryptionError, TimeoutError) as error:
-        log.warning(
-            "revocation_failed",
-            provider_id=str(state.provider_id),
-            error=type(error).__name__,
-            next="the user can end the consent at the provider",
-        )
-        return False
+            return await integration.revoke(caller, access_token=access_token, refresh_token=refresh_token)
+    except (ProviderError, TimeoutError) as error:
+        return _unrevoked(provider_id, error)
+
+
+def _unrevoked(provider_id: UUID, error: Exception) -> bool:
+    log.warning(
+        "revocation_failed",
+        provider_id=str(provider_id),
+        error=type(error).__name__,
+        next="the user can end the consent at the provider",
+    )
+    return False
 
 
 def _integration(runtime: Runtime, provider_key: str) -> Integration:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+STORE_SECONDS = 10.0
+"""No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
+
 REDIS_KEY = "dashtam:journal"
 
 _encode = msgspec.json.Encoder().encode

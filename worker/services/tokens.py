@@ -65,8 +65,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_STORE_SECONDS = 10.0
-"""No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
 _LEASE_NEARLY_OVER = "lease_nearly_over"
 _REFRESHES_IN_A_ROW = 3
 """One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
@@ -400,7 +398,7 @@ class _Batch:
             if isinstance(item.outcome, ProviderError)
         }
         try:
-            async with asyncio.timeout(_STORE_SECONDS):
+            async with asyncio.timeout(journal.STORE_SECONDS):
                 kept = await self._runtime.db(self._record, answers=answers, settlements=list(settlements.values()))
             failpoints.reach(self._settings.failpoints, "after_commit")
         except Exception as error:
@@ -464,7 +462,7 @@ class _Batch:
             self._observe(item.call)
         for provider_key, items in by_key.items():
             try:
-                async with asyncio.timeout(_STORE_SECONDS):
+                async with asyncio.timeout(journal.STORE_SECONDS):
                     await availability.report(
                         self._runtime,
                         provider_key,

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from tests.factories import make_user
 from tests.integration.tokens.conftest import Desk
 from tests.support.sandbox import SandboxAdmin
 from tests.support.scripted import answer
-from worker.errors import NotFound, OutcomeUnknown, Refused, Transient
-from worker.integrations.base import Caller
+from tests.support.waiting import wait_for
+from worker.crud import links
+from worker.errors import NotFound, OutcomeUnknown, Refused, Transient, Unavailable
+from worker.integrations.base import Caller, TokenAnswer
 from worker.runtime import Runtime
-from worker.services import connect, tokens
+from worker.services import connect, journal, tokens
 from worker.services.token_results import Outcome
 
 
@@ -217,6 +222,162 @@ def test_login_of_another_user_is_refused_and_left_alone(desk: Desk) -> None:
     with pytest.raises(Refused, match="another user"):
         _link(desk, _user(desk.runtime))
     assert desk.plain(id_, "refresh") == "refresh-1"
+    assert [row["id"] for row in desk.rows("SELECT id FROM providers")] == [id_]
+    # Plaid answers with the token of the Item that is in use: to end it would end the other user's link.
+    assert desk.schwab.revoked == []
+
+
+def _link_whose_user_goes(desk: Desk) -> None:
+    user = _user(desk.runtime)
+
+    def exchange(_: str) -> TokenAnswer:
+        desk.rows("DELETE FROM users WHERE id = :id", id=user)
+        return answer(3, external_id="item-3")
+
+    desk.schwab.script = [exchange]
+    _link(desk, user)
+
+
+def test_grant_that_nobody_can_have_any_more_is_ended_at_the_provider(desk: Desk) -> None:
+    with pytest.raises(NotFound, match="no user"):
+        _link_whose_user_goes(desk)
+
+    assert desk.schwab.revoked == [("access-3", "refresh-3")]
+    assert desk.rows("SELECT 1 FROM providers") == []
+
+
+def test_failed_revocation_does_not_hide_why_a_link_was_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> bool:
+        raise Transient("http_503")
+
+    monkeypatch.setattr(desk.schwab, "revoke", refuse)
+
+    with pytest.raises(NotFound, match="no user"):
+        _link_whose_user_goes(desk)
+
+
+def test_grant_is_left_alone_while_nobody_can_say_whether_it_is_in_use(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> bool:
+        raise Unavailable("Postgres: OperationalError")
+
+    monkeypatch.setattr(links, "abandon", away)
+
+    with pytest.raises(NotFound, match="no user"):
+        _link_whose_user_goes(desk)
+    assert desk.schwab.revoked == []
+
+
+def _at_once(desk: Desk, *callbacks: str) -> list[UUID | BaseException]:
+    """Completes links so that none has been committed when the next one reads."""
+
+    async def complete() -> list[UUID | BaseException]:
+        linking = (connect.complete_link(desk.runtime, callback) for callback in callbacks)
+        return await asyncio.gather(*linking, return_exceptions=True)
+
+    return desk.runtime.run(complete())
+
+
+def _waits(desk: Desk) -> bool:
+    return bool(
+        desk.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+    )
+
+
+@pytest.fixture
+def _held_store(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first grant is not stored before a second one is about to be, or waits for it."""
+    begun = 0
+    store_grant = links.store_grant
+
+    def hold(*args: Any, **kwargs: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            wait_for(lambda: begun == 2 or _waits(desk), what="the second link")
+        store_grant(*args, **kwargs)
+
+    monkeypatch.setattr(links, "store_grant", hold)
+
+
+@pytest.mark.usefixtures("_held_store")
+@pytest.mark.parametrize("external_id", ["item-1", None], ids=["named", "unnamed"])
+@pytest.mark.parametrize("aliases", [("Main", "Main"), ("One", "Two")], ids=["same_alias", "two_aliases"])
+def test_two_first_links_of_one_login_at_once_make_one_provider(
+    desk: Desk, external_id: str | None, aliases: tuple[str, str]
+) -> None:
+    user = _user(desk.runtime)
+    callbacks = [_begin(desk, user, alias) for alias in aliases]
+    desk.schwab.script = [answer(1, external_id=external_id), answer(2, external_id=external_id)]
+
+    first, second = _at_once(desk, *callbacks)
+
+    providers = desk.rows("SELECT id, status FROM providers")
+    assert {row["status"] for row in providers} == {"active"}
+    assert {first, second} == {row["id"] for row in providers}
+    # Who cannot tell by the login's own id that two aliases are one login keeps two.
+    assert len(providers) == (2 if external_id is None and aliases == ("One", "Two") else 1)
+    assert desk.schwab.revoked == []
+
+
+def test_link_that_is_begun_while_another_makes_the_same_provider_waits_for_it(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    callback = _begin(desk, user)
+    with desk.engine.connect() as other, ThreadPoolExecutor(1) as thread:
+        made = other.execute(
+            text(
+                "INSERT INTO providers (id, user_id, provider_key, alias, status)"
+                " VALUES (gen_random_uuid(), :user, 'schwab', 'Main', 'pending') RETURNING id"
+            ),
+            {"user": user},
+        ).scalar_one()
+        linking = thread.submit(desk.runtime.run, connect.complete_link(desk.runtime, callback))
+        wait_for(lambda: _waits(desk), what="the link to wait")
+        other.commit()
+
+        assert linking.result() == made
+    assert desk.provider(made)["status"] == "active"
+
+
+def test_link_whose_pending_provider_turned_out_to_be_another_makes_it_anew(desk: Desk) -> None:
+    user = _user(desk.runtime)
+
+    def forget(_: str) -> TokenAnswer:
+        desk.rows("DELETE FROM providers")
+        return answer(1)
+
+    desk.schwab.script = [forget]
+
+    id_ = _link(desk, user)
+
+    assert desk.provider(id_)["status"] == "active"
+
+
+def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = _user(desk.runtime)
+    callback = _begin(desk, user)
+    with desk.engine.connect() as other:
+
+        def lock(_: str) -> TokenAnswer:
+            other.execute(text("SET idle_in_transaction_session_timeout = '5s'"))  # it does not hang for ever
+            other.execute(text("LOCK TABLE provider_tokens"))
+            monkeypatch.setattr(journal, "STORE_SECONDS", 0.05)
+            return answer(1)
+
+        desk.schwab.script = [lock]
+
+        with pytest.raises(Unavailable, match="journal"):
+            desk.runtime.run(connect.complete_link(desk.runtime, callback))
+        assert len(desk.runtime.run(journal.entries(desk.runtime))) == 1
+        other.rollback()
+    id_ = desk.rows("SELECT id FROM providers")[0]["id"]
+    wait_for(lambda: desk.audit(id_) == ["linked"], what="the statement that hung")
+    # Stored after all: what the journal has is out of date.
+    assert desk.runtime.run(journal.drain(desk.runtime)) == 0
+    assert desk.runtime.run(journal.entries(desk.runtime)) == []
+    assert desk.token(id_)["generation"] == 1
+    assert desk.schwab.revoked == []
 
 
 def test_refused_code_leaves_a_pending_provider_without_token(desk: Desk) -> None:

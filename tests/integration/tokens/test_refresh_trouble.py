@@ -158,7 +158,7 @@ def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
 
 @pytest.mark.deep
 def test_answer_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_STORE_SECONDS", 0.2)
+    monkeypatch.setattr(journal, "STORE_SECONDS", 0.2)
     id_ = desk.link()
     with desk.engine.connect() as other:
 
