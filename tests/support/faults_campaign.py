@@ -80,6 +80,15 @@ def _send_again(world: World, event: Event) -> None:
     world.send("worker.tasks.accounts.sync_providers", [ids])
 
 
+def _race(world: World, event: Event) -> None:
+    """Refreshes take their time, and while they do, every message comes again, and again."""
+    world.sandbox.inject("delay", kind="refresh", latency_ms=1000 * event.seconds, times=len(SCHWAB))
+    world.hours_pass(*world.ids)
+    for _ in range(3):
+        _send_again(world, event)
+        time.sleep(event.seconds / 3)
+
+
 def _inject(do: str, **fault: object) -> Callable[[World, Event], None]:
     def strike(world: World, event: Event) -> None:
         world.sandbox.inject(do, **{"login": _login(event)} | fault)
@@ -101,6 +110,7 @@ FAULTS: dict[str, Callable[[World, Event], None]] = {
     "cut off Postgres": _lasting(lambda world, event: world.servers.postgres_network.refusing()),
     "terminate connections": _terminate_backends,
     "send all again": _send_again,
+    "race": _race,
     "cut a refresh": _inject("cut", kind="refresh"),
     "slow refreshes": _inject("delay", kind="refresh", latency_ms=700.0, times=3),
     "refuse a refresh": _inject("answer", kind="refresh", status=503, body="down"),
