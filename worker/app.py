@@ -8,20 +8,29 @@ from __future__ import annotations
 import importlib
 import os
 import ssl
+import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import billiard.common
 import celery.worker.request
 import click
+import structlog
 from celery import Celery, Task, signals
 
 from schedules import beat_schedule
 from worker import metric_files, metrics, tracing
+from worker.errors import ConfigurationError, Unavailable
 from worker.log import configure_logging
-from worker.runtime import close_runtime, forget_runtime
+from worker.runtime import Runtime, close_runtime, forget_runtime
+from worker.services import keys
 from worker.settings import Settings, get_settings
+
+log = structlog.get_logger()
+
+_CONFIGURATION_REFUSED = 5
+"""The exit code of the command line for the same."""
 
 QUEUES = ("refresh", "sync", "upkeep")
 TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
@@ -120,6 +129,20 @@ def _guard_flower(**_: Any) -> None:
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _share_counts(**_: Any) -> None:
     metric_files.share_with_exporter(get_settings().home)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _require_keys(**_: Any) -> None:
+    """No worker starts that cannot read the stored tokens; while Postgres is away, nobody can say."""
+    with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
+        try:
+            runtime.run(keys.require_configured(runtime))
+        except ConfigurationError as error:
+            # Celery logs and forgets other exceptions of its signals' receivers.
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(_CONFIGURATION_REFUSED) from None
+        except Unavailable as error:
+            log.warning("keys_unchecked", error=str(error), next="a token whose key is missing waits, and is logged")
 
 
 @signals.beat_init.connect  # type: ignore[untyped-decorator, unused-ignore]

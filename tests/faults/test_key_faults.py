@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.environment import new_keys
 from tests.support.faults_world import World, kill
@@ -14,9 +16,12 @@ from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def keys(world: World) -> str:
+def keys(world: World) -> Iterator[str]:
     """The session's keys behind a new one, which writes."""
-    return f"{new_keys('new')},{os.environ['ENCRYPTION_KEYS']}"
+    yield f"{new_keys('new')},{os.environ['ENCRYPTION_KEYS']}"
+    # The session's workers, which do not have the new one, would not start.
+    with world.servers.engine.begin() as connection:
+        connection.execute(text("DELETE FROM provider_tokens WHERE key_id = 'new'"))
 
 
 def begin(world: World, keys: str, *words: str) -> LocalProcess:
@@ -62,6 +67,8 @@ def test_key_withdrawn_early_stops_workers_and_costs_nothing(world: World, keys:
     world.let_pass(4)
 
     assert refused.exit_code == 3
+    assert hasty.process.wait() == 5
+    assert "ENCRYPTION_KEYS: stored tokens need the key tests" in hasty.logs()
     assert len(world.sandbox.log()) == before, "nothing is sent with tokens that cannot be read"
     assert {world.status(login) for login in world.ids} == {("active", None)}
     kill(hasty)

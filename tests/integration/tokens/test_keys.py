@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery import signals
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.environment import new_keys
 from tests.support.scripted import answer
+from worker import app, metric_files
+from worker.cli.exits import ExitCode
 from worker.crud import keys as key_rows
 from worker.errors import ConfigurationError, Refused, Unavailable
 from worker.integrations.base import TokenAnswer
@@ -152,6 +155,40 @@ def test_key_withdrawn_too_early_refuses_startup_by_its_id(desk_with: Desks) -> 
     with pytest.raises(ConfigurationError, match="k1") as caught:
         desk.runtime.run(keys.require_configured(desk.runtime))
     assert OLD.partition(":")[2] not in str(caught.value)
+
+
+@pytest.fixture
+def begin_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Desk], None]:
+    """What Celery does at the beginning of a worker, with the desk's configuration."""
+
+    def begin(desk: Desk) -> None:
+        monkeypatch.setattr(app, "get_settings", lambda: desk.runtime.settings)
+        monkeypatch.setattr(metric_files, "share_with_exporter", lambda _: None)
+        signals.worker_init.send(sender="worker")
+
+    return begin
+
+
+def test_worker_does_not_start_without_a_key_in_use(
+    desk_with: Desks, begin_worker: Callable[[Desk], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk_with(OLD).link()
+
+    with pytest.raises(SystemExit) as ended:
+        begin_worker(desk_with(NEW))
+
+    assert ended.value.code == ExitCode.CONFIGURATION
+    said = capsys.readouterr().err
+    assert said == "error: ENCRYPTION_KEYS: stored tokens need the key k1; put it back, behind the writing key\n"
+
+
+@pytest.mark.parametrize("away", [{}, {"database_url": "postgresql://nobody@127.0.0.1:1/nowhere"}], ids=["", "away"])
+def test_worker_starts_with_its_keys_and_while_nobody_can_say_which_it_needs(
+    make_desk: MakeDesk, begin_worker: Callable[[Desk], None], away: dict[str, str]
+) -> None:
+    make_desk(encryption_keys=OLD).link()
+
+    begin_worker(make_desk(encryption_keys=f"{NEW},{OLD}", **away))
 
 
 def test_configured_keys_pass(desk_with: Desks) -> None:
