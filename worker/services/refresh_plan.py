@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from worker.crud.tokens import LeasedToken, NewToken, Settlement
-from worker.errors import EncryptionError, Unsupported
+from worker.errors import EncryptionError, ProviderError, Unsupported
 from worker.integrations.base import Integration, RefreshPolicy, TokenAnswer
 from worker.models import new_id
 from worker.services import due
@@ -29,6 +29,14 @@ class Call:
     def now(self) -> datetime:
         """By the database's clock, whatever this machine's says."""
         return self.leased.leased_at + timedelta(seconds=time.monotonic() - self.leased.asked_at)
+
+
+@dataclass(slots=True)
+class Ended:
+    """A call and what it brought."""
+
+    call: Call
+    outcome: NewToken | ProviderError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Token refresh. The protocol, in the order in which it happens; each step is a method of `_Batch`.
+"""Token refresh. The protocol, in the order in which it happens; `_Batch` reads like this list.
 
 1. Lease the tokens and re-read them under the lease; who finds one leased leaves it, or waits (`access_token`).
-   What a dead worker left behind comes first: its answer may be in the journal, else its outcome is unknown.
-2. In the same transaction, write down the attempts that are about to be sent.
+   What a dead worker left behind comes first: its answer may be in the journal, else its outcome is unknown
+   (`token_recovery`).
+2. In the same transaction, write down the attempts that are about to be sent (`refresh_lease`).
 3. Present each refresh token once, within a deadline shorter than the lease.
 4. First act after an answer: one transaction stores the token (generation + 1), the provider's clocks, the attempt as
    done and the audit row, fenced by lease and generation. Answers that have arrived together are stored together.
@@ -16,39 +17,28 @@ them one by one.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from msgspec import structs
 
-from worker import ending, failpoints, metrics
-from worker.crud import notices, tokens
-from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement
-from worker.errors import (
-    EncryptionError,
-    Fenced,
-    OutcomeUnknown,
-    ProviderError,
-    ReauthRequired,
-    Scope,
-    Transient,
-    Unavailable,
-)
+from worker import ending, failpoints
+from worker.crud import tokens
+from worker.crud.tokens import LeasedToken, NewToken
+from worker.errors import OutcomeUnknown, ProviderError, ReauthRequired, Scope, Transient, Unavailable
 from worker.integrations.base import Caller
-from worker.models.vocabulary import ProviderStatus, Trigger
+from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import availability, due, journal
+from worker.services import journal, refresh_report
 from worker.services.refresh_claims import claim_refresh_due
-from worker.services.refresh_outcomes import LOST_ROTATION, result_of, settle_failure
-from worker.services.refresh_plan import Call, NotSent, plan, seal_answer, unreadable
+from worker.services.refresh_lease import BatchLease, Begun, task_id
+from worker.services.refresh_outcomes import result_of, settle_failure
+from worker.services.refresh_plan import Call, Ended, seal_answer
+from worker.services.token_recovery import Recovery
 from worker.services.token_results import AccessToken, Outcome, RefreshResult, RefreshSummary
-from worker.services.token_states import usable, why_not_leased
+from worker.services.token_states import usable
 
 __all__ = [
     "AccessToken",
@@ -60,12 +50,9 @@ __all__ = [
     "refresh_providers",
 ]
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
 
-_LEASE_NEARLY_OVER = "lease_nearly_over"
 _REFRESHES_IN_A_ROW = 3
 """One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
 
@@ -148,47 +135,20 @@ async def refresh_providers(
     Raises:
         Unavailable: Postgres is away. What was in flight by then is kept in the journal; the rest stays due.
     """
-    batch = _Batch(runtime, trigger=trigger, force=force, manual=manual, stale_generation=stale_generation)
+    lease = BatchLease(runtime, trigger=trigger, force=force, stale_generation=stale_generation)
     with ending.unfinished():
-        return await batch.run(ids)
-
-
-@dataclass(slots=True)
-class _Begun:
-    """What one leasing transaction came to."""
-
-    calls: list[Call] = field(default_factory=list)
-    left_behind: list[LeasedToken] = field(default_factory=list)
-    results: dict[UUID, RefreshResult] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Ended:
-    """A call and what it brought."""
-
-    call: Call
-    outcome: NewToken | ProviderError
+        return await _Batch(lease, manual=manual).run(ids)
 
 
 class _Batch:
-    """One batch under one lease owner: a second batch of this very process is fenced off like any other."""
-
-    def __init__(
-        self, runtime: Runtime, *, trigger: str, force: bool, manual: bool, stale_generation: int | None
-    ) -> None:
-        self._runtime = runtime
-        self._settings = runtime.settings
-        self._owner = uuid4()
-        self._trigger = trigger
-        self._force = force
+    def __init__(self, lease: BatchLease, *, manual: bool) -> None:
+        self._lease = lease
+        self._runtime = lease.runtime
+        self._settings = lease.runtime.settings
         self._manual = manual
-        self._stale_generation = stale_generation
-        # From the lease on. The integration's own deadline comes first and knows better what happened; this one is for
-        # the lease's sake. What is left behind it is for storing.
-        self._deadline_s = (self._settings.http_total_seconds + self._settings.lease_seconds) / 2
-        self._arrivals: asyncio.Queue[_Ended | None] = asyncio.Queue()
+        self._recovery = Recovery(lease)
+        self._arrivals: asyncio.Queue[Ended | None] = asyncio.Queue()
         self._results: dict[UUID, RefreshResult] = {}
-        self._journal_away: Unavailable | None = None
 
     async def run(self, ids: Iterable[UUID]) -> RefreshSummary:
         """Keeps up to `refresh_concurrency` calls in flight and stores what has arrived meanwhile."""
@@ -201,9 +161,9 @@ class _Batch:
                     waiting.clear()  # stays due
                 room = min(self._settings.refresh_concurrency - in_flight, len(waiting))
                 try:
-                    begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else _Begun()
+                    begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else Begun()
                 except Exception as error:  # the answers to what is in flight must still be kept
-                    trouble, begun = error, _Begun()
+                    trouble, begun = error, Begun()
                     waiting.clear()
                 for call in begun.calls:
                     calls.create_task(self._present(call))
@@ -215,120 +175,26 @@ class _Batch:
                     in_flight -= len(arrived)
                     await self._keep([item for item in arrived if item is not None])
         summary = RefreshSummary(self._results)
-        log.info("refresh_batch", trigger=self._trigger, **summary.counts)
+        log.info("refresh_batch", trigger=self._lease.trigger, **summary.counts)
         if trouble is not None:
             raise trouble
         return summary
 
     # Steps 1 and 2: lease, re-read, write the attempts
 
-    async def _begin(self, ids: Sequence[UUID]) -> _Begun:
-        begun = await self._runtime.db(self._lease, ids=ids)
+    async def _begin(self, ids: Sequence[UUID]) -> Begun:
+        begun = await self._runtime.db(self._lease.begin, ids=ids)
         self._results.update(begun.results)
         return begun
 
-    def _lease(self, session: Session, *, ids: Sequence[UUID]) -> _Begun:
-        begun = _Begun()
-        settlements: list[Settlement] = []
-        leased_ids: set[UUID] = set()
-        for leased in tokens.lease(session, ids=ids, owner=self._owner, seconds=self._settings.lease_seconds):
-            leased_ids.add(leased.provider_id)
-            if leased.unknowns:
-                begun.left_behind.append(leased)
-                continue
-            planned = self._plan(leased)
-            if isinstance(planned, Call):
-                begun.calls.append(planned)
-            else:
-                settlements.append(planned.settlement)
-                begun.results[leased.provider_id] = planned.result
-        tokens.begin_attempts(session, attempts=[self._attempt(call) for call in begun.calls], owner=self._owner)
-        tokens.settle(session, settlements=settlements, owner=self._owner)
-        if missed := set(ids) - leased_ids:
-            states = tokens.read(session, ids=missed)
-            begun.results.update({id_: why_not_leased(states.get(id_)) for id_ in missed})
-        return begun
-
-    def _plan(self, leased: LeasedToken) -> Call | NotSent:
-        planned = plan(
-            leased,
-            integrations=self._runtime.integrations,
-            encryption=self._runtime.encryption,
-            force=self._force,
-            stale_generation=self._stale_generation,
-        )
-        if isinstance(planned, NotSent) and isinstance(planned.result.error, EncryptionError):
-            log.error("token_unreadable", provider_id=str(leased.provider_id), error=str(planned.result.error))
-        return planned
-
-    def _attempt(self, call: Call) -> Attempt:
-        leased = call.leased
-        return Attempt(
-            id=call.attempt_id, provider_id=leased.provider_id, generation=leased.generation, trigger=self._trigger
-        )
-
     async def _resume(self, leased: LeasedToken) -> None:
         """Never raises; meanwhile the others are presented and stored."""
-        try:
-            recovered = await self._recover(leased)
-        except Unavailable as error:  # its lease runs out by itself
-            recovered = RefreshResult(Outcome.DEFERRED, error)
-        except Exception as error:  # the same
-            log.error("recovery_unexpected", provider_id=str(leased.provider_id), error=type(error).__name__)
-            recovered = RefreshResult(Outcome.DEFERRED, Transient("unexpected_error", scope=Scope.PROVIDER))
+        recovered = await self._recovery.recover(leased)
         if isinstance(recovered, Call):
             await self._present(recovered)
         else:
             self._results[leased.provider_id] = recovered
             self._arrivals.put_nowait(None)
-
-    async def _recover(self, leased: LeasedToken) -> Call | RefreshResult:
-        """This generation was presented before and nobody knows what came of it: the journal, one retry, or the end."""
-        try:
-            kept = await self._find_in_journal(leased)
-            if kept is not None:
-                await journal.apply(self._runtime, kept, owner=self._owner)
-                return RefreshResult(Outcome.REFRESHED)
-        except Unavailable as error:
-            wait_until = leased.leased_at + due.RETRY_UNKNOWN_AFTER
-            return await self._leave(NotSent(_untouched(leased, wait_until), RefreshResult(Outcome.DEFERRED, error)))
-        except EncryptionError as error:
-            return await self._leave(unreadable(leased, error))
-        except Fenced:
-            return RefreshResult(Outcome.BUSY)
-        return await self._runtime.db(self._retry_or_end, leased=leased)
-
-    async def _leave(self, not_sent: NotSent) -> RefreshResult:
-        await self._runtime.db(tokens.settle, settlements=[not_sent.settlement], owner=self._owner)
-        return not_sent.result
-
-    async def _find_in_journal(self, leased: LeasedToken) -> NewToken | None:
-        # One that hangs is waited for once, not for every provider of the batch.
-        if self._journal_away is not None:
-            raise self._journal_away
-        try:
-            return await journal.find(self._runtime, leased.provider_id, leased.generation)
-        except Unavailable as error:
-            self._journal_away = error
-            raise
-
-    def _retry_or_end(self, session: Session, *, leased: LeasedToken) -> Call | RefreshResult:
-        if self._is_too_late(leased):
-            wait_until = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=1)
-            tokens.settle(session, settlements=[_untouched(leased, wait_until)], owner=self._owner)
-            return RefreshResult(Outcome.DEFERRED, Transient(_LEASE_NEARLY_OVER, scope=Scope.PROVIDER))
-        tokens.mark_unknown(session, provider_id=leased.provider_id, generation=leased.generation)
-        if leased.unknowns > 1:
-            lost = OutcomeUnknown(LOST_ROTATION)
-            end = settle_failure(leased, lost, now=leased.leased_at, attempt_id=None, task_id=_task_id())
-            self._record(session, answers=[], settlements=[end])
-            return result_of(end, lost)
-        planned = self._plan(leased)
-        if isinstance(planned, Call):
-            tokens.begin_attempts(session, attempts=[self._attempt(planned)], owner=self._owner)
-            return planned
-        tokens.settle(session, settlements=[planned.settlement], owner=self._owner)
-        return planned.result
 
     # Step 3: present
 
@@ -341,9 +207,9 @@ class _Batch:
         failpoints.reach(self._settings.failpoints, "before_send")
         outcome: NewToken | ProviderError
         try:
-            if self._is_too_late(call.leased):
-                raise Transient(_LEASE_NEARLY_OVER, scope=Scope.PROVIDER)
-            async with asyncio.timeout_at(call.leased.asked_at + self._deadline_s):
+            if self._lease.is_too_late(call.leased):
+                raise Transient("lease_nearly_over", scope=Scope.PROVIDER)
+            async with asyncio.timeout_at(call.leased.asked_at + self._lease.deadline_s):
                 answer = await self._runtime.integrations[call.leased.provider_key].refresh(
                     Caller(provider_id=call.leased.provider_id, manual=self._manual), call.refresh_token
                 )
@@ -357,7 +223,7 @@ class _Batch:
                 issued_at=call.leased.leased_at,
                 kept_refresh_token=call.refresh_token,
                 attempt_id=call.attempt_id,
-                task_id=_task_id(),
+                task_id=task_id(),
             )
         except ProviderError as error:
             outcome = error
@@ -366,22 +232,18 @@ class _Batch:
         except Exception as error:  # a fault of ours leaves us as ignorant as a lost connection
             log.error("refresh_unexpected", provider_key=call.leased.provider_key, error=type(error).__name__)
             outcome = OutcomeUnknown("unexpected_error")
-        self._arrivals.put_nowait(_Ended(call, outcome))
-
-    def _is_too_late(self, leased: LeasedToken) -> bool:
-        """Whether a call that begins now might outlast its lease: this process was stopped, or waited too long."""
-        return time.monotonic() > leased.asked_at + self._deadline_s - self._settings.http_total_seconds
+        self._arrivals.put_nowait(Ended(call, outcome))
 
     # Steps 4 to 6: store, journal, settle
 
-    async def _arrived(self) -> list[_Ended | None]:
+    async def _arrived(self) -> list[Ended | None]:
         """Waits for one and takes all that are there: no delay when idle, few transactions when busy."""
         ended = [await self._arrivals.get()]
         while not self._arrivals.empty():
             ended.append(self._arrivals.get_nowait())
         return ended
 
-    async def _keep(self, ended: Sequence[_Ended]) -> None:
+    async def _keep(self, ended: Sequence[Ended]) -> None:
         """Never raises: one provider's trouble is no other's."""
         for item in ended:
             await self._look_in_journal(item)
@@ -392,14 +254,16 @@ class _Batch:
                 item.outcome,
                 now=item.call.now(),
                 attempt_id=item.call.attempt_id,
-                task_id=_task_id(),
+                task_id=task_id(),
             )
             for item in ended
             if isinstance(item.outcome, ProviderError)
         }
         try:
             async with asyncio.timeout(journal.STORE_SECONDS):
-                kept = await self._runtime.db(self._record, answers=answers, settlements=list(settlements.values()))
+                kept = await self._runtime.db(
+                    self._lease.record, answers=answers, settlements=list(settlements.values())
+                )
             failpoints.reach(self._settings.failpoints, "after_commit")
         except Exception as error:
             if len(ended) > 1 and not isinstance(error, Unavailable | TimeoutError):
@@ -418,85 +282,25 @@ class _Batch:
         if unstored := [answer for answer in answers if answer.provider_id not in kept]:
             journaled = await self._journal(unstored)
             self._results.update({answer.provider_id: journaled for answer in unstored})
-        await self._report(ended)
+        await refresh_report.report(self._runtime, ended, self._results)
 
-    def _record(self, session: Session, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]) -> set[UUID]:
-        """One transaction. Returns whom the fences let through."""
-        kept = tokens.store(session, tokens=answers, owner=self._owner)
-        kept |= tokens.settle(session, settlements=settlements, owner=self._owner)
-        for settlement in settlements:
-            if settlement.status == ProviderStatus.NEEDS_REAUTH and settlement.provider_id in kept:
-                notices.enqueue(
-                    session,
-                    provider_id=settlement.provider_id,
-                    stage="needs_reauth",
-                    subject_key=f"generation:{settlement.generation}",
-                    channels=self._settings.enabled_channels,
-                )
-        failpoints.reach(self._settings.failpoints, "before_commit")
-        return kept
-
-    async def _look_in_journal(self, item: _Ended) -> None:
+    async def _look_in_journal(self, item: Ended) -> None:
         """A refused retry may only mean that the first call's answer has reached the journal by now."""
         leased = item.call.leased
         if isinstance(item.outcome, ReauthRequired) and leased.unknowns:
             try:
-                item.outcome = await self._find_in_journal(leased) or item.outcome
+                item.outcome = await self._recovery.find_in_journal(leased) or item.outcome
             except Unavailable:
                 log.warning("journal_unseen", provider_id=str(leased.provider_id))
 
     async def _journal(self, answers: Sequence[NewToken]) -> RefreshResult:
         """Postgres is away, or the fence refused: who holds the lease by now may still need these answers."""
         try:
-            await journal.keep(self._runtime, [structs.replace(item, lease_owner=self._owner) for item in answers])
+            await journal.keep(
+                self._runtime, [structs.replace(item, lease_owner=self._lease.owner) for item in answers]
+            )
         except Unavailable as error:
             for answer in answers:
                 log.critical("answer_lost", provider_id=str(answer.provider_id), error=str(error), next="one retry")
             return RefreshResult(Outcome.UNKNOWN, error)
         return RefreshResult(Outcome.JOURNALED, Unavailable("the new token is in the journal until it can be stored"))
-
-    async def _report(self, ended: Sequence[_Ended]) -> None:
-        by_key: dict[str, list[_Ended]] = {}
-        for item in ended:
-            by_key.setdefault(item.call.leased.provider_key, []).append(item)
-            self._observe(item.call)
-        for provider_key, items in by_key.items():
-            try:
-                async with asyncio.timeout(journal.STORE_SECONDS):
-                    await availability.report(
-                        self._runtime,
-                        provider_key,
-                        [item.outcome if isinstance(item.outcome, ProviderError) else None for item in items],
-                        provider_ids=[item.call.leased.provider_id for item in items],
-                    )
-            except (Unavailable, TimeoutError):
-                log.warning("availability_unreported", provider_key=provider_key)
-
-    def _observe(self, call: Call) -> None:
-        leased, outcome = call.leased, self._results[call.leased.provider_id].outcome
-        due_at = due.refresh_due_at(
-            call.policy,
-            provider_id=leased.provider_id,
-            generation=leased.generation,
-            issued_at=leased.issued_at,
-            lifetime=leased.lifetime,
-        )
-        if outcome is not Outcome.REFRESHED or due_at is None or leased.lifetime is None:
-            metrics.observe_refresh(leased.provider_key, outcome)
-            return
-        now = call.now()
-        metrics.observe_refresh(
-            leased.provider_key,
-            outcome,
-            lag_s=(now - due_at).total_seconds(),
-            in_time=now < leased.issued_at + leased.lifetime,
-        )
-
-
-def _untouched(leased: LeasedToken, due_at: datetime) -> Settlement:
-    return Settlement(provider_id=leased.provider_id, generation=leased.generation, refresh_due_at=due_at)
-
-
-def _task_id() -> str | None:
-    found = structlog.contextvars.get_contextvars().get("task_id")
-    return None if found is None else str(found)

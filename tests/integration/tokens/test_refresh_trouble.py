@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import structlog
@@ -36,15 +37,65 @@ def _raising_async(error: Exception) -> Any:
     return fail
 
 
-def test_recovery_that_cannot_be_written_holds_up_nobody_else(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Unavailable("Postgres: gone"), RuntimeError("a fault of ours")])
+def test_recovery_that_cannot_be_written_holds_up_nobody_else(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     left_behind, other = desk.link(refresh_token="a-1"), desk.link(refresh_token="b-1")
     desk.leave_behind(left_behind)
-    monkeypatch.setattr(token_rows, "mark_unknown", _raising(Unavailable("Postgres: gone")))
+    monkeypatch.setattr(token_rows, "mark_unknown", _raising(error))
 
     outcomes = desk.refresh(left_behind, other)
 
     assert outcomes == {left_behind: Outcome.DEFERRED, other: Outcome.REFRESHED}
     assert desk.schwab.presented == ["b-1"]
+
+
+def test_journal_that_is_away_is_asked_once_for_all_of_a_batch(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(refresh_concurrency=1)
+    ids = [desk.link() for _ in range(3)]
+    for id_ in ids:
+        desk.leave_behind(id_)
+    asked: list[UUID] = []
+
+    async def away(_: object, id_: UUID, generation: int) -> None:
+        asked.append(id_)
+        raise Unavailable("journal: gone")
+
+    monkeypatch.setattr(journal, "find", away)
+
+    assert desk.refresh(*ids) == dict.fromkeys(ids, Outcome.DEFERRED)
+    assert len(asked) == 1
+
+
+def test_journal_that_takes_so_long_that_the_lease_nearly_ends_leaves_the_retry_for_later(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(http_total_seconds=0.01, lease_seconds=0.02)
+    id_ = desk.link()
+    desk.leave_behind(id_)
+
+    async def answer_late(*_: object) -> None:
+        await asyncio.sleep(0.03)
+
+    monkeypatch.setattr(journal, "find", answer_late)
+
+    assert desk.refresh(id_) == {id_: Outcome.DEFERRED}
+    assert desk.schwab.presented == []
+    assert [row["status"] for row in desk.attempts(id_)] == ["sent"]
+    assert desk.token(id_)["lease_owner"] is None
+
+
+def test_retry_whose_token_cannot_be_read_is_not_sent_and_not_given_up(desk: Desk) -> None:
+    id_ = desk.link(token={"refresh_token": "gAAAAA"})
+    desk.leave_behind(id_)
+
+    assert desk.refresh(id_) == {id_: Outcome.FAILED}
+    assert desk.schwab.presented == []
+    assert desk.provider(id_)["status"] == "active"
+    assert desk.provider(id_)["refresh_failures"] == 1
 
 
 def test_journal_entry_that_another_worker_stores_first_is_left_to_it(

@@ -1,0 +1,142 @@
+"""One batch's lease on its tokens: what is read, decided and written under it, each step in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import structlog
+
+from worker import failpoints
+from worker.crud import notices, tokens
+from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement
+from worker.errors import EncryptionError
+from worker.models.vocabulary import ProviderStatus
+from worker.services.refresh_plan import Call, NotSent, plan
+from worker.services.token_results import RefreshResult
+from worker.services.token_states import why_not_leased
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Begun:
+    """What one leasing transaction came to.
+
+    Attributes:
+        calls: to be presented; their attempts are written.
+        left_behind: leased too, but a worker before has left an attempt without an end.
+        results: of the others.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    left_behind: list[LeasedToken] = field(default_factory=list)
+    results: dict[UUID, RefreshResult] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLease:
+    """Owner of the leases of one batch: a second batch of this very process is fenced off like any other.
+
+    Attributes:
+        trigger, force, stale_generation: as `refresh_providers` has them.
+    """
+
+    runtime: Runtime
+    trigger: str
+    force: bool
+    stale_generation: int | None
+    owner: UUID = field(default_factory=uuid4)
+
+    @property
+    def deadline_s(self) -> float:
+        """From the lease on. What is left of the lease behind it is for storing.
+
+        The integration's own deadline comes first and knows better what happened; this one is for the lease's sake.
+        """
+        settings = self.runtime.settings
+        return (settings.http_total_seconds + settings.lease_seconds) / 2
+
+    def is_too_late(self, leased: LeasedToken) -> bool:
+        """Whether a call that begins now might outlast its lease: this process was stopped, or waited too long."""
+        return time.monotonic() > leased.asked_at + self.deadline_s - self.runtime.settings.http_total_seconds
+
+    def begin(self, session: Session, *, ids: Sequence[UUID]) -> Begun:
+        """Leases, re-reads under the lease and writes the attempts of what is to be presented."""
+        begun = Begun()
+        settlements: list[Settlement] = []
+        leased_ids: set[UUID] = set()
+        seconds = self.runtime.settings.lease_seconds
+        for leased in tokens.lease(session, ids=ids, owner=self.owner, seconds=seconds):
+            leased_ids.add(leased.provider_id)
+            if leased.unknowns:
+                begun.left_behind.append(leased)
+                continue
+            planned = self.plan(leased)
+            if isinstance(planned, Call):
+                begun.calls.append(planned)
+            else:
+                settlements.append(planned.settlement)
+                begun.results[leased.provider_id] = planned.result
+        self.write_attempts(session, begun.calls)
+        tokens.settle(session, settlements=settlements, owner=self.owner)
+        if missed := set(ids) - leased_ids:
+            states = tokens.read(session, ids=missed)
+            begun.results.update({id_: why_not_leased(states.get(id_)) for id_ in missed})
+        return begun
+
+    def plan(self, leased: LeasedToken) -> Call | NotSent:
+        """Whether this token is presented."""
+        planned = plan(
+            leased,
+            integrations=self.runtime.integrations,
+            encryption=self.runtime.encryption,
+            force=self.force,
+            stale_generation=self.stale_generation,
+        )
+        if isinstance(planned, NotSent) and isinstance(planned.result.error, EncryptionError):
+            log.error("token_unreadable", provider_id=str(leased.provider_id), error=str(planned.result.error))
+        return planned
+
+    def write_attempts(self, session: Session, calls: Sequence[Call]) -> None:
+        """Before they are sent, and in the transaction that decided so."""
+        attempts = [
+            Attempt(
+                id=call.attempt_id,
+                provider_id=call.leased.provider_id,
+                generation=call.leased.generation,
+                trigger=self.trigger,
+            )
+            for call in calls
+        ]
+        tokens.begin_attempts(session, attempts=attempts, owner=self.owner)
+
+    def record(self, session: Session, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]) -> set[UUID]:
+        """Stores answers, ends the other leases, tells users. Returns whom the fences let through."""
+        kept = tokens.store(session, tokens=answers, owner=self.owner)
+        kept |= tokens.settle(session, settlements=settlements, owner=self.owner)
+        for settlement in settlements:
+            if settlement.status == ProviderStatus.NEEDS_REAUTH and settlement.provider_id in kept:
+                notices.enqueue(
+                    session,
+                    provider_id=settlement.provider_id,
+                    stage="needs_reauth",
+                    subject_key=f"generation:{settlement.generation}",
+                    channels=self.runtime.settings.enabled_channels,
+                )
+        failpoints.reach(self.runtime.settings.failpoints, "before_commit")
+        return kept
+
+
+def task_id() -> str | None:
+    """The task that this is part of, for the audit log."""
+    found = structlog.contextvars.get_contextvars().get("task_id")
+    return None if found is None else str(found)

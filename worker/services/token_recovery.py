@@ -1,0 +1,100 @@
+"""What a dead worker left behind: a generation that was presented, and nobody knows what came of it.
+
+Its answer may be in the journal. If not, the token is presented exactly once more; was that done already, the rotation
+is lost.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from worker.crud import tokens
+from worker.crud.tokens import LeasedToken, NewToken, Settlement
+from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable
+from worker.services import due, journal
+from worker.services.refresh_lease import BatchLease, task_id
+from worker.services.refresh_outcomes import LOST_ROTATION, result_of, settle_failure
+from worker.services.refresh_plan import Call, NotSent, unreadable
+from worker.services.token_results import Outcome, RefreshResult
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+log = structlog.get_logger()
+
+
+class Recovery:
+    """Of one batch."""
+
+    def __init__(self, lease: BatchLease) -> None:
+        self._lease = lease
+        self._runtime = lease.runtime
+        self._journal_away: Unavailable | None = None
+
+    async def recover(self, leased: LeasedToken) -> Call | RefreshResult:
+        """The call to make, its attempt written, or how it has ended without one. Never raises."""
+        try:
+            return await self._recover(leased)
+        except Unavailable as error:  # its lease runs out by itself
+            return RefreshResult(Outcome.DEFERRED, error)
+        except Exception as error:  # the same
+            log.error("recovery_unexpected", provider_id=str(leased.provider_id), error=type(error).__name__)
+            return RefreshResult(Outcome.DEFERRED, Transient("unexpected_error", scope=Scope.PROVIDER))
+
+    async def find_in_journal(self, leased: LeasedToken) -> NewToken | None:
+        """The answer to a presentation of this generation.
+
+        Raises:
+            Unavailable: the journal cannot be asked. One that hangs is waited for once, not for every provider.
+        """
+        if self._journal_away is not None:
+            raise self._journal_away
+        try:
+            return await journal.find(self._runtime, leased.provider_id, leased.generation)
+        except Unavailable as error:
+            self._journal_away = error
+            raise
+
+    async def _recover(self, leased: LeasedToken) -> Call | RefreshResult:
+        try:
+            kept = await self.find_in_journal(leased)
+            if kept is not None:
+                await journal.apply(self._runtime, kept, owner=self._lease.owner)
+                return RefreshResult(Outcome.REFRESHED)
+        except Unavailable as error:
+            wait_until = leased.leased_at + due.RETRY_UNKNOWN_AFTER
+            return await self._leave(NotSent(_untouched(leased, wait_until), RefreshResult(Outcome.DEFERRED, error)))
+        except EncryptionError as error:
+            return await self._leave(unreadable(leased, error))
+        except Fenced:
+            return RefreshResult(Outcome.BUSY)
+        return await self._runtime.db(self._retry_or_end, leased=leased)
+
+    async def _leave(self, not_sent: NotSent) -> RefreshResult:
+        await self._runtime.db(tokens.settle, settlements=[not_sent.settlement], owner=self._lease.owner)
+        return not_sent.result
+
+    def _retry_or_end(self, session: Session, *, leased: LeasedToken) -> Call | RefreshResult:
+        if self._lease.is_too_late(leased):
+            wait_until = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=1)
+            tokens.settle(session, settlements=[_untouched(leased, wait_until)], owner=self._lease.owner)
+            return RefreshResult(Outcome.DEFERRED, Transient("lease_nearly_over", scope=Scope.PROVIDER))
+        tokens.mark_unknown(session, provider_id=leased.provider_id, generation=leased.generation)
+        if leased.unknowns > 1:
+            lost = OutcomeUnknown(LOST_ROTATION)
+            end = settle_failure(leased, lost, now=leased.leased_at, attempt_id=None, task_id=task_id())
+            self._lease.record(session, answers=[], settlements=[end])
+            return result_of(end, lost)
+        planned = self._lease.plan(leased)
+        if isinstance(planned, Call):
+            self._lease.write_attempts(session, [planned])
+            return planned
+        tokens.settle(session, settlements=[planned.settlement], owner=self._lease.owner)
+        return planned.result
+
+
+def _untouched(leased: LeasedToken, due_at: datetime) -> Settlement:
+    return Settlement(provider_id=leased.provider_id, generation=leased.generation, refresh_due_at=due_at)
