@@ -13,7 +13,6 @@ import logging
 
 from tests.benchmarks import peers
 from tests.benchmarks.bench_sync import say
-from tests.benchmarks.sync_apply import fetch
 from tests.benchmarks.sync_setup import bench
 
 
@@ -25,11 +24,7 @@ def main() -> None:
     for name in peers.REQUIREMENTS:
         say(f"{name}: {peers.make(name)}")
     with bench() as given:
-        (login,) = given.admin.create_logins("plaid", accounts=2, transactions=options.rows, warm=True)
-        runtime = given.runtime()
-        fetched = fetch(runtime, given, login)
-        runtime.close()
-        found = peers.measure(given, fetched)
+        found = peers.measure(given, options.rows)
     say(json.dumps({name: {rate: round(value) for rate, value in rates.items()} for name, rates in found.items()}))
 
 

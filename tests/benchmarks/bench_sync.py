@@ -34,6 +34,7 @@ def fetch_to_commit(given: Bench, profile: str, rows: int) -> dict[str, float]:
             small,
             given.sandbox_url,
             given.admin_token,
+            given.feed_url,
         ],
         env=os.environ | {"LOG_LEVEL": "ERROR"},
         stdout=subprocess.PIPE,
@@ -53,16 +54,17 @@ def main() -> None:
     logging.disable(logging.WARNING)
     say(f"load average {os.getloadavg()[0]:.1f}: other work on this machine costs what runs in several processes most")
     with bench() as given:
-        whole = {profile: fetch_to_commit(given, profile, options.rows) for profile in ("plaid", "schwab")}
-        for profile, found in whole.items():
-            show(f"fetch to commit, {profile}", found)
+        whole: dict[str, dict[str, float]] = {}
+        for profile in ("plaid", "schwab"):
+            whole[profile] = fetch_to_commit(given, profile, options.rows)
+            show(f"fetch to commit, {profile}", whole[profile])
         (login,) = given.admin.create_logins("plaid", accounts=2, transactions=options.rows, warm=True)
         runtime = given.runtime()
         fetched = fetch(runtime, given, login)
         applied = measure(given, runtime, fetched, rounds=options.rounds)
         runtime.close()
         show("apply only", applied)
-        compared = {} if options.no_peers else peers.measure(given, fetched)
+        compared = {} if options.no_peers else peers.measure(given, options.rows)
         for name, rates in compared.items():
             show(name, rates)
     answer = {name: applied[name] for name in _ANSWER}

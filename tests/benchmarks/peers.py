@@ -1,7 +1,7 @@
-"""The peers' side of `bench_sync`: dlt (merge) and Singer's target-postgres, fed the same rows.
+"""The peers' side of `bench_sync`: dlt (merge) and Singer's target-postgres, fed the same rows by the same server.
 
 Each has an environment of its own under `.dashtam/peers`, made by `bench_peers`; one that is missing is left out of
-the answer. They are spared the fetching and get flat rows, mapped beforehand.
+the answer. As with us, a pass is from the first request to the last commit; starting up is not held against anyone.
 """
 
 from __future__ import annotations
@@ -10,22 +10,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from sqlalchemy import create_engine, make_url, text
 
-from tests.benchmarks.sync_apply import Fetched
+from tests.benchmarks import peer_feed, replay
 from tests.benchmarks.sync_setup import Bench
 from tests.support.environment import ROOT
 
 HOME = ROOT / ".dashtam" / "peers"
 REQUIREMENTS = {"dlt": "dlt[postgres]==1.31.0", "singer": "meltanolabs-target-postgres==0.8.1"}
-
-_FIELDS = ("account_key", "transaction_key", "type", "subtype", "status", "amount", "currency", "posted_date")
-_MORE_FIELDS = ("occurred_at", "description", "counterparty", "category", "pending_key", "provider_type")
 
 Rates = dict[str, float]
 
@@ -41,49 +35,40 @@ def make(name: str) -> Path:
     return home
 
 
-def measure(bench: Bench, fetched: Fetched) -> dict[str, Rates]:
-    """Rows per second of each peer whose environment exists."""
-    rows = [_flat(record) for record in fetched.records.values()]
-    changed = [row | {"description": "CHANGED"} if place % 100 == 0 else row for place, row in enumerate(rows)]
+def measure(bench: Bench, rows: int) -> dict[str, Rates]:
+    """Rows per second of each peer whose environment exists: a first load, and again with every hundredth changed."""
+    present = {name: _PASSES[name] for name in REQUIREMENTS if any((HOME / name / "bin").glob("python"))}
+    if not present:
+        return {}
     with create_engine(bench.database_url).begin() as connection:
         connection.execute(text("TRUNCATE transactions"))
-    found: dict[str, Rates] = {}
-    if _exists("dlt"):
-        found["dlt"] = _dlt(bench, rows, changed)
-    if _exists("singer"):
-        found["singer"] = _singer(bench, rows, changed)
+    (login,) = bench.admin.create_logins("plaid", accounts=2, transactions=rows, warm=True)
+    access_token = bench.admin.mint(login)[0].access_token
+    found: dict[str, Rates] = {name: {} for name in present}
+    for measured in ("load_rows_per_s", "resync_rows_per_s"):
+        replay.forget(bench.feed_url)
+        count = sum(len(page) for page in peer_feed.pages(f"{bench.feed_url}/plaid", access_token))
+        for name, seconds in present.items():
+            found[name][measured] = count / seconds(bench, access_token)
+        for row in bench.admin.books(login)["transactions"][::100]:
+            bench.admin.modify_transaction(login, row["id"], description="CHANGED")
     return found
 
 
-def _exists(name: str) -> bool:
-    return any((HOME / name / "bin").glob("python"))
-
-
-def _flat(record: msgspec.Struct) -> dict[str, Any]:
-    fields = msgspec.to_builtins(record)
-    flat = {name: fields[name] for name in (*_FIELDS, *_MORE_FIELDS)}
-    return flat | {"amount": float(flat["amount"])}
-
-
-def _dlt(bench: Bench, *passes: Sequence[dict[str, Any]]) -> Rates:
-    files = []
-    for number, rows in enumerate(passes):
-        path = bench.home / f"rows-{number}.jsonl"
-        path.write_bytes(msgspec.json.Encoder().encode_lines(rows))
-        files.append(str(path))
+def _dlt(bench: Bench, access_token: str) -> float:
     url = make_url(bench.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    script = str(Path(__file__).with_name("peer_dlt.py"))
     done = subprocess.run(
-        [str(HOME / "dlt/bin/python"), str(Path(__file__).with_name("peer_dlt.py")), url, str(bench.home), *files],
+        [str(HOME / "dlt/bin/python"), script, url, str(bench.home), f"{bench.feed_url}/plaid", access_token],
         stdout=subprocess.PIPE,
         check=True,
         text=True,
         cwd=bench.home,
     )
-    rates: Rates = json.loads(done.stdout.splitlines()[-1])
-    return rates
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
-def _singer(bench: Bench, *passes: Sequence[dict[str, Any]]) -> Rates:
+def _singer(bench: Bench, access_token: str) -> float:
     url = make_url(bench.database_url)
     config = bench.home / "target.json"
     config.write_text(
@@ -100,35 +85,27 @@ def _singer(bench: Bench, *passes: Sequence[dict[str, Any]]) -> Rates:
             }
         )
     )
-    idle = _target(bench, config, [])  # what starting it costs is not held against it
-    rates = [len(rows) / (_target(bench, config, rows) - idle) for rows in passes]
-    return dict(zip(("load_rows_per_s", "resync_rows_per_s"), rates, strict=True))
+    starting = _tap_into_target(bench, config)
+    return _tap_into_target(bench, config, f"{bench.feed_url}/plaid", access_token) - starting
 
 
-def _target(bench: Bench, config: Path, rows: Sequence[dict[str, Any]]) -> float:
-    """Seconds that target-postgres takes for these rows."""
-    text_or_null = {"type": ["string", "null"]}
-    properties: dict[str, Any] = dict.fromkeys((*_FIELDS, *_MORE_FIELDS), text_or_null)
-    properties |= {"amount": {"type": ["number", "null"]}, "posted_date": {"type": "string", "format": "date"}}
-    messages: list[dict[str, Any]] = [
-        {
-            "type": "SCHEMA",
-            "stream": "transactions",
-            "schema": {"type": "object", "properties": properties},
-            "key_properties": ["account_key", "transaction_key"],
-        }
-    ]
-    messages += [{"type": "RECORD", "stream": "transactions", "record": row} for row in rows]
-    path = bench.home / "messages.jsonl"
-    path.write_bytes(msgspec.json.Encoder().encode_lines(messages))
-    with path.open("rb") as given:
-        started = time.perf_counter()
+def _tap_into_target(bench: Bench, config: Path, *source: str) -> float:
+    """Seconds of both together; without a source, of starting them."""
+    tap = [str(HOME / "singer/bin/python"), str(Path(__file__).with_name("peer_tap.py")), *source]
+    target = [str(HOME / "singer/bin/target-postgres"), "--config", str(config)]
+    started = time.perf_counter()
+    with subprocess.Popen(tap, stdout=subprocess.PIPE) as given:
         subprocess.run(
-            [str(HOME / "singer/bin/target-postgres"), "--config", str(config)],
-            stdin=given,
+            target,
+            stdin=given.stdout,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=True,
             cwd=bench.home,
         )
-        return time.perf_counter() - started
+    if given.returncode:
+        raise SystemExit("the tap failed")
+    return time.perf_counter() - started
+
+
+_PASSES = {"dlt": _dlt, "singer": _singer}

@@ -19,19 +19,18 @@ from uuid import UUID
 from sqlalchemy import Engine, delete, select, text
 from sqlalchemy.orm import Session
 
-from tests.benchmarks.sync_setup import PAGE, Bench, link, median, settle, wal_position
+from tests.benchmarks.sync_setup import PAGE, Bench, link, median, read_feeds, settle, wal_position
 from worker.crud import nouns, pages
 from worker.crud.apply import copy_rows, driver, new_ids
 from worker.crud.nouns import raw_hasher
-from worker.crud.transactions import Prepared, prepare
+from worker.crud.prepared import Prepared, prepare
 from worker.crud.work import Rules, RunKey, Tally
-from worker.integrations.base import Caller, Page, RawRecord, SyncRequest
+from worker.integrations.base import Page, RawRecord
 from worker.integrations.masking import masked
 from worker.models import SyncCursor, SyncRun, Transaction, new_id
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
-from worker.services import tokens
 from worker.services.ahead import read_ahead
 from worker.services.sync_run import PAGES_AHEAD
 
@@ -55,10 +54,7 @@ def fetch(runtime: Runtime, bench: Bench, login: str) -> Fetched:
     provider_id = link(runtime, bench.admin, "plaid", login)
 
     async def read() -> list[Page]:
-        caller = Caller(provider_id)
-        token = await tokens.access_token(runtime, provider_id, caller=caller)
-        request = SyncRequest(caller=caller, access_token=token.value, cursors={}, now=datetime.now(UTC))
-        return [page async for page in runtime.integrations["plaid"].pages(request)]
+        return [page async for page in read_feeds(runtime, provider_id)]
 
     found = runtime.run(read())
     rows = [list(page.transactions) for page in found if page.feed == "transactions" and page.transactions]
@@ -164,13 +160,17 @@ class ApplyBench:
         """Pages through the apply engine; as in a run, those that are hashed while others are stored go together."""
         records, rules = self.fetched.records, replace(self.rules, expect_new=is_first)
         taken = rows or self.fetched.rows
+
+        def read(raw: RawRecord) -> TransactionRecord:
+            return records[raw.key]
+
         made = [
             Page(
                 feed="transactions",
                 cursor=f"{place}",
                 more=place + 1 < len(taken),
                 transactions=page,
-                map_transaction=lambda raw: records[raw.key],
+                map_transaction=read,
             )
             for place, page in enumerate(taken)
         ]

@@ -1,22 +1,24 @@
 """Fetch to commit: whole syncs against the sandbox, in a process of their own so that memory means something.
 
-    python -m tests.benchmarks.sync_fetch PROFILE LOGIN SMALL_LOGIN ADMIN_URL ADMIN_TOKEN
+    python -m tests.benchmarks.sync_fetch PROFILE LOGIN SMALL_LOGIN ADMIN_URL ADMIN_TOKEN FEED_URL
 
-Its environment comes from `bench_sync`; the last line is JSON.
+Its environment comes from `bench_sync`; the last line is JSON. The feeds are read once before each pass, so that the
+server that replays them has all answers ready.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
-from tests.benchmarks.sync_setup import link, timed
+from tests.benchmarks import replay
+from tests.benchmarks.sync_setup import link, read_through, timed
 from tests.support.sandbox import SandboxAdmin
 from worker.crud import runs
 from worker.integrations.registry import build_integrations
@@ -55,7 +57,7 @@ def start_feeds_again(runtime: Runtime, provider_id: UUID) -> None:
         )
 
 
-def main(profile: str, login: str, small: str, admin_url: str, admin_token: str) -> None:
+def main(profile: str, login: str, small: str, admin_url: str, admin_token: str, feed_url: str) -> None:
     settings = load(Settings)
     runtime = Runtime(settings, integrations=build_integrations((profile,), settings, gate=None))
     with SandboxAdmin(admin_url, admin_token) as admin:
@@ -64,7 +66,8 @@ def main(profile: str, login: str, small: str, admin_url: str, admin_token: str)
             sync(runtime, warm)
             start_feeds_again(runtime, warm)
         provider_id = link(runtime, admin, profile, login)
-        time.sleep(0.5)
+        runtime.run(read_through(runtime, provider_id))
+        gc.collect()
         forget_peak()
         idle = resident_mib("VmRSS")
         found: dict[str, float] = {}
@@ -78,6 +81,8 @@ def main(profile: str, login: str, small: str, admin_url: str, admin_token: str)
         for row in booked[::100]:
             admin.modify_transaction(login, row["id"], description="CHANGED")
         start_feeds_again(runtime, provider_id)
+        replay.forget(feed_url)
+        runtime.run(read_through(runtime, provider_id))
 
         def read_again() -> None:
             counts = sync(runtime, provider_id).counts["transactions"]

@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,19 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.orm import Session
 
+from tests.benchmarks.replay import Replay
 from tests.factories import make_linked_provider, make_user
 from tests.support.databases import Databases
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from worker.crud.providers import get_provider
 from worker.devstack import Devstack
+from worker.integrations.base import Caller, Page, SyncRequest
 from worker.integrations.registry import build_integrations
 from worker.models import new_id
 from worker.runtime import Runtime
+from worker.services import tokens
 from worker.settings import Settings, load
 
 PAGE = 500
@@ -29,11 +34,12 @@ PAGE = 500
 
 @dataclass(slots=True)
 class Bench:
-    """Servers and addresses of one benchmark."""
+    """Servers and addresses of one benchmark; feeds are read from `feed_url`, which replays the sandbox's answers."""
 
     database_url: str
     admin: SandboxAdmin
     sandbox_url: str
+    feed_url: str
     admin_token: str
     home: Path
 
@@ -59,16 +65,17 @@ def bench() -> Iterator[Bench]:
         urls = stack.enter_context(devstack.session(erase=True))
         databases = Databases(urls.database_url)
         sandbox = stack.enter_context(SandboxProcess())
+        feed_url = stack.enter_context(Replay(sandbox.base_url)).url
         database_url = databases.clone("bench")
         os.environ.update(
             DATABASE_URL=database_url,
             REDIS_URL=urls.redis_url,
             ENCRYPTION_KEYS=f"bench:{Fernet.generate_key().decode()}",
-            SCHWAB_BASE_URL=sandbox.schwab_url,
+            SCHWAB_BASE_URL=f"{feed_url}/schwab",
             SCHWAB_APP_KEY="sandbox-app",
             SCHWAB_APP_SECRET="sandbox-secret",
             SCHWAB_REDIRECT_URI="https://127.0.0.1",
-            PLAID_BASE_URL=sandbox.plaid_url,
+            PLAID_BASE_URL=f"{feed_url}/plaid",
             PLAID_CLIENT_ID="sandbox-client",
             PLAID_SECRET="sandbox-secret",
             HTTP_TOTAL_SECONDS="40",
@@ -76,7 +83,7 @@ def bench() -> Iterator[Bench]:
             SYNC_MIN_INTERVAL="0",
         )
         with sandbox.admin() as admin:
-            yield Bench(database_url, admin, sandbox.base_url, sandbox.admin_token, home)
+            yield Bench(database_url, admin, sandbox.base_url, feed_url, sandbox.admin_token, home)
 
 
 def link(runtime: Runtime, admin: SandboxAdmin, profile: str, login: str) -> UUID:
@@ -93,6 +100,25 @@ def link(runtime: Runtime, admin: SandboxAdmin, profile: str, login: str) -> UUI
             lifetime=policy.default_lifetime if policy else None,
             provider_key=profile,
         ).id
+
+
+async def read_feeds(runtime: Runtime, provider_id: UUID) -> AsyncIterator[Page]:
+    """All pages of a login, fetched and read but not stored."""
+    integration = runtime.integrations[await runtime.db(_provider_key, provider_id=provider_id)]
+    caller = Caller(provider_id)
+    token = await tokens.access_token(runtime, provider_id, caller=caller)
+    request = SyncRequest(caller=caller, access_token=token.value, cursors={}, now=await runtime.now())
+    async for page in integration.pages(request):
+        yield page
+
+
+async def read_through(runtime: Runtime, provider_id: UUID) -> int:
+    """Fetches all pages of a login and forgets them; how many there were."""
+    return len([page.feed async for page in read_feeds(runtime, provider_id)])
+
+
+def _provider_key(session: Session, *, provider_id: UUID) -> str:
+    return get_provider(session, provider_id).provider_key
 
 
 def wal_position(engine: Engine) -> int:
