@@ -16,7 +16,8 @@ from worker.crud import accounts, cursors, quarantine, runs
 from worker.crud.apply import REFUSALS, driver
 from worker.crud.holdings import apply_holdings
 from worker.crud.noun import INDEX_PROBES
-from worker.crud.transactions import Prepared, apply_transactions
+from worker.crud.prepared import Prepared, joined
+from worker.crud.transactions import apply_transactions
 from worker.crud.work import Rules, RunKey, Tally, Work
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
 from worker.models import new_id, sync_seen
@@ -90,7 +91,7 @@ def apply_pages(
     """
     place = _enter(session, run, pages[-1][0], progress)
     known, tally, problems = progress.accounts, Tally(), list[ProviderError]()
-    for page, prepared in pages:
+    for page, prepared in joined(pages):
         work = Work(
             session=session,
             run=run,

@@ -27,7 +27,8 @@ from worker.crud.apply import (
 )
 from worker.crud.arrays import Texts, Uuids, texts, uuids
 from worker.crud.holdings import store_securities
-from worker.crud.work import Rules, Work
+from worker.crud.prepared import Prepared
+from worker.crud.work import Work
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord, Removal, Window
 from worker.models.records import TransactionRecord
@@ -79,37 +80,6 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
         _note_seen(work, listing.entries)
 
 
-class Prepared(NamedTuple):
-    """A page's transactions without what the database is needed for: each key once, and their content hashes.
-
-    Attributes:
-        conflicting: places that were listed twice with different content; the last one wins, and is flagged.
-    """
-
-    rows: Sequence[RawRecord]
-    account_keys: Sequence[str]
-    keys: Sequence[str]
-    hashes: Sequence[bytes]
-    conflicting: frozenset[tuple[str, str]] = frozenset()
-
-
-def prepare(page: Page, rules: Rules) -> Prepared:
-    """Hashes a page's records; needs no database, so that it can be done while the page before is stored."""
-    rows: Sequence[RawRecord] = page.transactions
-    last = {(raw.account_key, raw.key): raw for raw in rows}
-    conflicting: frozenset[tuple[str, str]] = frozenset()
-    if len(last) < len(rows):
-        conflicting = frozenset(place for raw in rows if last[place := (raw.account_key, raw.key)].raw != raw.raw)
-        rows = list(last.values())
-    return Prepared(
-        rows,
-        [raw.account_key for raw in rows],
-        [raw.key for raw in rows],
-        rules.content_hashes([raw.raw for raw in rows]),
-        conflicting,
-    )
-
-
 class _Listing(NamedTuple):
     """The records that have a place to be stored in."""
 
@@ -124,12 +94,11 @@ def _placed(work: Work, prepared: Prepared) -> _Listing:
     if not are_safe_keys(prepared.keys) or not accounts.keys() >= set(prepared.account_keys):
         rows = [raw for raw in prepared.rows if _is_placed(work, raw)]
         hashes = {(raw.account_key, raw.key): hash_ for raw, hash_ in zip(prepared.rows, prepared.hashes, strict=True)}
-        prepared = Prepared(
-            rows,
-            [raw.account_key for raw in rows],
-            [raw.key for raw in rows],
-            [hashes[raw.account_key, raw.key] for raw in rows],
-            prepared.conflicting,
+        prepared = prepared._replace(
+            rows=rows,
+            account_keys=[raw.account_key for raw in rows],
+            keys=[raw.key for raw in rows],
+            hashes=[hashes[raw.account_key, raw.key] for raw in rows],
         )
     scopes = [accounts[key] for key in prepared.account_keys]
     return _Listing(prepared.rows, Entries(scopes, prepared.keys, prepared.hashes), prepared.conflicting)

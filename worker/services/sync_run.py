@@ -15,8 +15,8 @@ from worker import metrics
 from worker.crud import books, cursors, pages, quarantine, reauth, runs
 from worker.crud.accounts import active_account_keys
 from worker.crud.nouns import raw_hasher
+from worker.crud.prepared import Prepared, prepare
 from worker.crud.runs import RunBegun
-from worker.crud.transactions import Prepared, prepare
 from worker.crud.work import OUTCOMES, Rules, Tally
 from worker.errors import (
     AccessExpired,
@@ -39,7 +39,7 @@ from worker.services.cadence import judge
 
 log = structlog.get_logger()
 
-PAGES_AHEAD = 4
+PAGES_AHEAD = 8
 """How many pages are read while others are stored, and so how many are stored together at most."""
 
 _MAX_RESTARTS = 5

@@ -13,7 +13,7 @@ from tests.integration.sync.feeds import DAY, Movement, read_movement
 from worker.crud import pages
 from worker.crud.nouns import raw_hasher
 from worker.crud.pages import PagesApplied
-from worker.crud.transactions import prepare
+from worker.crud.prepared import prepare
 from worker.crud.work import Rules, RunKey
 from worker.errors import BadRecord
 from worker.integrations.base import Page, RawRecord, Removal, Window

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import Killed, ModelIntegration, Movement, Plan
 from worker.crud import pages, runs
-from worker.crud.transactions import prepare
+from worker.crud.prepared import prepare
 from worker.crud.work import Rules, RunKey
 from worker.errors import (
     AppMisconfigured,

@@ -9,7 +9,7 @@ import pytest
 from worker.crud import nouns
 from worker.crud.apply import are_safe_keys, is_safe_key, new_ids
 from worker.crud.noun import Noun
-from worker.crud.transactions import prepare
+from worker.crud.prepared import prepare
 from worker.crud.work import Rules, Tally
 from worker.models.pages import Page, RawRecord
 from worker.models.records import BalanceRecord, SecurityRecord
