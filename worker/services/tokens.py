@@ -158,7 +158,9 @@ class _Batch:
         async with asyncio.TaskGroup() as calls:
             while waiting or in_flight:
                 if ending.is_near():
-                    waiting.clear()  # stays due
+                    left = RefreshResult(Outcome.DEFERRED, Unavailable("this process is ending; what is due stays due"))
+                    self._results.update(dict.fromkeys(waiting, left))
+                    waiting.clear()
                 room = min(self._settings.refresh_concurrency - in_flight, len(waiting))
                 try:
                     begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else Begun()

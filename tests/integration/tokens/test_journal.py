@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import redis
@@ -20,7 +20,7 @@ from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
 from worker.crud import tokens as token_rows
 from worker.devstack import Devstack
-from worker.errors import ReauthRequired, Unavailable
+from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.base import TokenAnswer
 from worker.runtime import Runtime
 from worker.services import connect, journal
@@ -124,6 +124,7 @@ def test_answer_survives_in_redis_while_postgres_is_down(fragile: Callable[..., 
     assert desk.schwab.presented == ["refresh-1"]
 
 
+@pytest.mark.deep
 def test_answer_survives_on_disk_while_postgres_and_redis_are_down(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:
@@ -308,6 +309,17 @@ def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
 
     assert _drain(desk) == 0
     assert _entry(desk) == {}
+
+
+def test_entry_stays_when_its_lease_is_lost_before_it_is_stored(desk: Desk) -> None:
+    id_ = _journal_one(desk)
+    (entry,) = desk.runtime.run(journal.entries(desk.runtime))
+
+    with pytest.raises(Fenced):
+        desk.runtime.run(journal.apply(desk.runtime, entry, owner=uuid4()))
+
+    assert len(_entry(desk)) == 1
+    assert desk.token(id_)["generation"] == 1
 
 
 def test_entry_stays_until_its_commit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

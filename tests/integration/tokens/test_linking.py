@@ -12,15 +12,16 @@ import pytest
 from sqlalchemy import text
 
 from tests.factories import make_user
-from tests.integration.tokens.conftest import Desk
+from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.sandbox import SandboxAdmin
 from tests.support.scripted import answer
 from tests.support.waiting import wait_for
 from worker.crud import links
-from worker.errors import NotFound, OutcomeUnknown, Refused, Transient, Unavailable
+from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.runtime import Runtime
 from worker.services import connect, journal, tokens
+from worker.services.refresh_plan import seal_answer
 from worker.services.token_results import Outcome
 
 
@@ -390,6 +391,41 @@ def test_refused_code_leaves_a_pending_provider_without_token(desk: Desk) -> Non
     assert desk.rows("SELECT 1 FROM provider_tokens") == []
 
 
+def test_exchange_that_does_not_end_is_given_up(make_desk: MakeDesk) -> None:
+    desk = make_desk(http_total_seconds=0.01, lease_seconds=0.02)
+
+    async def never(_: str) -> TokenAnswer:
+        await asyncio.Event().wait()
+        return answer()
+
+    desk.schwab.script = [never]
+
+    with pytest.raises(Transient, match="deadline"):
+        _link(desk, _user(desk.runtime))
+
+
+@pytest.mark.parametrize(("found", "error"), [(False, NotFound), (True, Fenced)], ids=["gone", "linked_meanwhile"])
+def test_grant_is_stored_for_the_provider_and_generation_that_it_was_made_for(
+    desk: Desk, found: bool, error: type[Exception]
+) -> None:
+    id_ = desk.link(generation=4)
+    grant = seal_answer(
+        desk.runtime.encryption,
+        None,
+        answer(7),
+        provider_id=id_ if found else uuid4(),
+        generation=3,
+        issued_at=datetime.now(UTC),
+        new_grant=True,
+    )
+
+    with pytest.raises(error), desk.runtime.transaction() as session:
+        links.store_grant(session, token=grant, owner=uuid4())
+
+    assert desk.plain(id_, "refresh") == "refresh-1"
+    assert desk.token(id_)["lease_owner"] is None
+
+
 def test_unknown_user_and_integration_are_named(desk: Desk) -> None:
     with pytest.raises(NotFound, match="no user"):
         desk.runtime.run(connect.begin_link(desk.runtime, "schwab", uuid4(), "Main"))
@@ -444,6 +480,14 @@ def test_failed_revocation_still_ends_the_link_here(desk: Desk) -> None:
 
     assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
     assert desk.provider(id_)["status"] == "unlinked"
+
+
+def test_unlink_of_a_token_that_cannot_be_read_ends_the_link_here(desk: Desk) -> None:
+    id_ = desk.link(token={"access_token": "gAAAAA"})
+
+    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.provider(id_)["status"] == "unlinked"
+    assert desk.schwab.revoked == []
 
 
 def test_unlink_of_a_provider_that_never_had_a_token(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from datetime import timedelta
 from typing import Any
@@ -157,6 +158,29 @@ def test_cancelled_wait_for_a_token_still_stores_the_answer(desk: Desk) -> None:
     desk.runtime.run(cancel_in_mid_call())
 
     assert desk.plain(id_, "refresh") == "refresh-2"
+
+
+def test_process_that_is_told_to_end_stores_what_is_in_flight_and_begins_nothing_new(make_desk: MakeDesk) -> None:
+    desk = make_desk(refresh_concurrency=1)
+    first, second = desk.link(refresh_token="a-1"), desk.link(refresh_token="b-1")
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+
+    def end(token: str) -> TokenAnswer:
+        signal.raise_signal(signal.SIGTERM)
+        return answer()
+
+    desk.schwab.script = [end]
+    try:
+        outcomes = desk.refresh(first, second)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert outcomes == {first: Outcome.REFRESHED, second: Outcome.DEFERRED}
+    assert desk.schwab.presented == ["a-1"]
+    assert desk.plain(first, "refresh") == "refresh-2"
+    assert desk.attempts(second) == []
+    assert asked == [signal.SIGTERM]
 
 
 @pytest.mark.deep
