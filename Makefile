@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 PYTEST := $(BIN)/python -m pytest
 # Each process has servers of its own.
-SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What must be covered almost wholly.
 CORE   := worker/services/encryption.py,worker/services/tokens.py,worker/services/connect.py
 TEST_HOME := .dashtam/test

@@ -26,12 +26,14 @@ _KINDS = ("unit", "integration", "smoke", "deep", "faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test with the directory that it is in."""
+    """Marks every test with the directory that it is in, and those that share the session's worker as one group."""
     root = Path(__file__).parent
     for item in items:
         kind = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if kind in _KINDS:
             item.add_marker(kind)
+        if "session_worker" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("session worker"))  # which takes seconds to start
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -124,13 +124,22 @@ def redis_url(servers: Urls, request: pytest.FixtureRequest) -> str:
     return redis_database(servers, number)
 
 
+@pytest.fixture(scope="session")
+def _redis_clients(servers: Urls) -> Iterator[dict[str, redis_client.Redis]]:
+    with ExitStack() as closing:
+        yield {
+            url: closing.enter_context(redis_client.Redis.from_url(url, decode_responses=True))
+            for url in (redis_database(servers, number) for number in (NO_WORKER, SESSION_WORKER, OWN_WORKERS))
+        }
+
+
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[redis_client.Redis]:
+def redis(_redis_clients: dict[str, redis_client.Redis], redis_url: str) -> Iterator[redis_client.Redis]:
     """A client of the session's Redis, which is emptied before and after the test."""
-    with redis_client.Redis.from_url(redis_url, decode_responses=True) as client:
-        _empty_redis(client)
-        yield client
-        _empty_redis(client)
+    client = _redis_clients[redis_url]
+    _empty_redis(client)
+    yield client
+    _empty_redis(client)
 
 
 def _empty_redis(client: redis_client.Redis) -> None:
@@ -189,13 +198,21 @@ def process_environment(server_environment: dict[str, str], redis_url: str) -> d
     return server_environment | {"REDIS_URL": redis_url}
 
 
+_read: dict[str, Settings] = {}
+
+
 @pytest.fixture
 def settings(process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Settings of this process on the session's servers, as its environment has them too."""
     for name, value in process_environment.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    yield get_settings()
+    url = process_environment["REDIS_URL"]  # all that differs between tests; reading them anew takes 15 ms
+    with monkeypatch.context() as patched:
+        if url in _read:
+            patched.setattr("worker.settings.load", lambda _: _read[url])
+        _read[url] = get_settings()
+    yield _read[url]
     get_settings.cache_clear()
 
 

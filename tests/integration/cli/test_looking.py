@@ -67,6 +67,7 @@ def test_status_counts_what_is_due_and_who_is_not_well(dashtam: Dashtam, rows: S
     assert data["redis"]["workers"] == []
 
 
+@pytest.mark.deep
 def test_status_for_people_says_that_nobody_works(dashtam: Dashtam, provider: Provider) -> None:
     result = dashtam("status", "--seconds", "0.1")
 

@@ -15,6 +15,8 @@ from tests.support.sandbox import SandboxProcess
 
 pytestmark = pytest.mark.integration
 
+pytestmark = pytest.mark.deep  # each test starts a sandbox of its own
+
 
 def test_address_off_loopback_is_refused() -> None:
     command = [sys.executable, "-m", "worker.sandbox", "--host", "0.0.0.0", "--port", "0"]  # noqa: S104 - must be refused
@@ -24,7 +26,6 @@ def test_address_off_loopback_is_refused() -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.deep
 def test_taken_port_ends_the_process_with_a_reason() -> None:
     with SandboxProcess() as first:
         command = [sys.executable, "-m", "worker.sandbox", "--port", str(first.port), "--admin-token", "t"]
@@ -33,7 +34,6 @@ def test_taken_port_ends_the_process_with_a_reason() -> None:
     assert "address already in use" in ended.stderr
 
 
-@pytest.mark.deep
 def test_stop_leaves_no_process_even_with_a_request_at_a_barrier() -> None:
     process = SandboxProcess().start()
     with process.admin() as admin, httpx.Client(timeout=0.2, trust_env=False) as client:
@@ -46,7 +46,6 @@ def test_stop_leaves_no_process_even_with_a_request_at_a_barrier() -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.deep
 def test_live_books_move_by_themselves_and_start_options_hold_after_a_reset() -> None:
     options = ("--live", "--live-seconds", "0.05", "--access-seconds", "60", "--schwab", "1", "--plaid", "1")
     with SandboxProcess(*options) as process, process.admin() as admin:

@@ -13,6 +13,8 @@ from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
 from worker.runtime import Runtime
 
+pytestmark = pytest.mark.deep  # each test starts processes that it kills
+
 
 @pytest.fixture
 def scene(runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, server_environment: Mapping[str, str]) -> Scene:
@@ -24,18 +26,15 @@ def test_killed_worker_loses_no_token_where_a_retry_is_granted(scene: Scene, pla
     survive_a_kill(scene, place)
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("place", ["before_send", "after_rotation", "before_commit"])
 def test_killed_worker_ends_in_lost_rotation_where_none_is(scene: Scene, place: str) -> None:
     give_up_honestly(scene, place)
 
 
-@pytest.mark.deep
 def test_eight_processes_racing_for_one_token_make_one_call_per_generation(scene: Scene) -> None:
     one_call_per_generation(scene, rounds=10)
 
 
-@pytest.mark.deep
 def test_worker_stopped_beyond_its_lease_cannot_overwrite(scene: Scene) -> None:
     scene.sandbox.set_policy("schwab", reuse="grace")
     id_, _ = scene.link()
@@ -52,7 +51,6 @@ def test_worker_stopped_beyond_its_lease_cannot_overwrite(scene: Scene) -> None:
     assert scene.refresh(id_, force=True) == "refreshed"  # what is stored is what the provider takes
 
 
-@pytest.mark.deep
 def test_worker_stopped_in_its_commit_keeps_others_out_until_it_goes_on(scene: Scene) -> None:
     id_, login = scene.link()
     stopped = refreshers.start({**scene.environment, "FAILPOINTS": "before_commit=stop"}, id_)
