@@ -100,8 +100,10 @@ class Runtime:
         """
         read = self._clock
         if read is None or time.monotonic() - read[1] > _CLOCK_SECONDS:
+            # Taken before, and so never behind: what is due at Postgres is due here.
+            asked_at = time.monotonic()
             try:
-                read = self._clock = await self.db(database_now), time.monotonic()
+                read = self._clock = await self.db(database_now), asked_at
             except Unavailable:
                 if read is None:
                     raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +82,24 @@ def test_unreachable_postgres_is_told_in_our_words(runtime: Runtime) -> None:
 
     with pytest.raises(Unavailable, match="Postgres"):
         runtime.run(ask())
+
+
+def test_time_is_never_behind_the_database_s_however_late_its_answer_comes(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monotonic, there = 100.0, datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: monotonic))
+
+    async def answer_late(_: object) -> datetime:
+        nonlocal monotonic
+        monotonic += 3
+        return there
+
+    monkeypatch.setattr(runtime, "db", answer_late)
+
+    assert runtime.run(runtime.now()) == there + timedelta(seconds=3)
+    monotonic += 5
+    assert runtime.run(runtime.now()) == there + timedelta(seconds=8)
 
 
 def test_clients_are_closed_with_the_runtime() -> None:

@@ -24,6 +24,8 @@ from worker.models import Notice, Provider, ProviderAuditLog
 from worker.runtime import Runtime
 from worker.services import notices
 
+pytestmark = pytest.mark.deep
+
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 
 
@@ -66,7 +68,7 @@ def send(runtime: Runtime) -> int:
 
 def make_due(runtime: Runtime) -> None:
     with runtime.transaction() as session:
-        session.execute(update(Notice).where(Notice.sent_at.is_(None)).values(due_at=func.now()))
+        session.execute(update(Notice).where(Notice.sent_at.is_(None)).values(due_at=func.now() - timedelta(seconds=1)))
 
 
 # Stages --------------------------------------------------------------------------------------------------------------

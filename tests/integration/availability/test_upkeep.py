@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
 from tests.factories import make_account, make_linked_provider
-from worker.crud import heartbeats
+from worker.crud import heartbeats, notices
 from worker.crud import upkeep as upkeep_crud
 from worker.models import (
     Balance,
@@ -266,19 +266,29 @@ def _balance(account_id: UUID, taken_at: datetime) -> Balance:
 
 
 def test_scan_for_ending_grants_reads_its_partial_index(quiet: Runtime) -> None:
-    linked(quiet)
-    with quiet.transaction() as session:
-        session.execute(text("SET LOCAL enable_seqscan = off"))
-        plan = "\n".join(
-            session.execute(
-                text(
-                    "EXPLAIN SELECT id FROM providers WHERE status = 'active' AND grant_expires_at IS NOT NULL "
-                    "AND grant_expires_at <= now() ORDER BY grant_expires_at LIMIT 100"
-                )
-            ).scalars()
-        )
+    user_id = linked(quiet).user_id
+    statements: list[tuple[str, Any]] = []
 
-    assert "ix_providers_grant_expires" in plan
+    def note(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+        statements.append((statement, parameters))
+
+    with quiet.transaction() as session:
+        session.execute(
+            text(
+                "INSERT INTO providers (id, user_id, provider_key, alias, status, grant_expires_at)"
+                " SELECT gen_random_uuid(), :user_id, 'schwab', 'login ' || n, 'active', now() + n * interval '1 min'"
+                " FROM generate_series(1, 2000) n"
+            ),
+            {"user_id": user_id},
+        )
+        session.execute(text("ANALYZE providers"))  # or the plan is made for whatever the table was before
+        event.listen(session.connection(), "before_cursor_execute", note)
+        notices.expire_grants(session, now=OLD, limit=100, channels=())
+        scan, parameters = statements[0]
+        plan = session.connection().exec_driver_sql(f"EXPLAIN {scan}", parameters).scalars().all()
+        session.rollback()
+
+    assert "Index Scan using ix_providers_grant_expires" in "\n".join(plan)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
+from worker import failpoints
 from worker.crud import tokens as token_rows
 from worker.errors import (
     AppMisconfigured,
@@ -422,16 +423,22 @@ def test_window_bounds_the_calls_in_flight(make_desk: MakeDesk) -> None:
 
 
 @pytest.mark.deep
-def test_slow_provider_delays_neither_the_calls_nor_the_storing_of_others(make_desk: MakeDesk) -> None:
+def test_slow_provider_delays_neither_the_calls_nor_the_storing_of_others(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = make_desk(refresh_concurrency=2)
     slow, *others = [desk.link(refresh_token=f"p{n}-1") for n in range(6)]
+    all_stored = asyncio.Event()
+
+    def look(_: str, place: str) -> None:
+        if place == "after_commit" and {desk.token(id_)["generation"] for id_ in others} == {2}:
+            all_stored.set()
 
     async def wait_for_others(token: str) -> TokenAnswer:
-        async with asyncio.timeout(5):
-            while {desk.token(id_)["generation"] for id_ in others} != {2}:  # noqa: ASYNC110 - another's commit
-                await asyncio.sleep(0.01)
+        await all_stored.wait()  # or until the call's deadline, which is no success
         return answer()
 
+    monkeypatch.setattr(failpoints, "reach", look)
     desk.schwab.script = [wait_for_others]
 
     outcomes = desk.refresh(slow, *others)
