@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from worker.crud.apply import driver
-from worker.models import SyncCursor, Transaction
+from worker.models import SyncCursor, SyncUndo, Transaction
 
 
 def read_cursors(session: Session, *, provider_id: UUID) -> dict[str, str]:
@@ -18,7 +18,11 @@ def read_cursors(session: Session, *, provider_id: UUID) -> dict[str, str]:
 
 
 def forget_cursors(session: Session, *, provider_id: UUID, keep: frozenset[str]) -> None:
-    """Puts all feeds but `keep` back to their beginning; rows stay, and cost nothing when they are listed again."""
+    """Puts all feeds but `keep` back to their beginning; rows stay, and cost nothing when they are listed again.
+
+    Loops that were open end here, as they are: there is nothing to undo.
+    """
+    session.execute(delete(SyncUndo).where(SyncUndo.provider_id == provider_id))
     session.execute(delete(SyncCursor).where(SyncCursor.provider_id == provider_id, SyncCursor.feed.not_in(keep)))
 
 

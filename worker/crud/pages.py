@@ -110,7 +110,7 @@ def apply_pages(
         known = work.accounts
         tally.update(work.tally)
         problems += [*page.problems, *work.problems]
-    _leave(session, run, [page for page, _ in pages], place, Tally(progress.tally + tally))
+    _leave(session, run, [page for page, _ in pages], place, Tally(progress.tally + tally), problems)
     return PagesApplied(tally, problems, place.cancel_requested, place.loop_id, known)
 
 
@@ -149,7 +149,14 @@ def _enter(session: Session, run: RunKey, last: Page, progress: Progress) -> _Pl
     return place
 
 
-def _leave(session: Session, run: RunKey, pages: Sequence[Page], place: _Place, total: Tally) -> None:
+def _leave(
+    session: Session,
+    run: RunKey,
+    pages: Sequence[Page],
+    place: _Place,
+    total: Tally,
+    problems: Sequence[ProviderError],
+) -> None:
     last, cursors = pages[-1], [page.cursor for page in pages if page.cursor is not None]
     counters = runs.tally_columns(total)
     parameters = {
@@ -169,6 +176,9 @@ def _leave(session: Session, run: RunKey, pages: Sequence[Page], place: _Place, 
     done = connection.execute(_COUNT_AND_MOVE if moved else _COUNT, parameters)
     if done.rowcount != 1:
         raise Fenced(f"run {run.id} was taken over; nothing of these pages was written")
+    if problems and last.feed:  # should this run break off, the next one does not meet them again
+        kept = msgspec.json.encode(runs.as_kept({last.feed: list(problems)})).decode()
+        connection.execute(_KEEP_PROBLEMS, (kept, run.id))
     if place.loop_id is not None and not last.more:
         connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (place.loop_id,))
 
@@ -177,6 +187,10 @@ _COUNT = (
     "UPDATE sync_runs SET heartbeat_at = clock_timestamp(), pages = pages + %(pages)s, counts = %(counts)s::jsonb,"
     " added = %(added)s, changed = %(changed)s, unchanged = %(unchanged)s, removed = %(removed)s,"
     " quarantined = %(quarantined)s WHERE id = %(run_id)s AND status = 'running' AND owner = %(owner)s"
+)
+_KEEP_PROBLEMS = (
+    "UPDATE sync_runs SET problems ="
+    " jsonb_build_object('problems', coalesce(problems -> 'problems', '[]') || %s::jsonb) WHERE id = %s"
 )
 _COUNT_AND_MOVE = (
     f"WITH counted AS ({_COUNT} RETURNING provider_id)"  # noqa: S608 - a constant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from worker.crud import accounts, cursors, quarantine
 from worker.crud.providers import get_provider
 from worker.crud.work import RunKey, Tally
-from worker.errors import Fenced, NotFound, ProviderError, Refused
+from worker.errors import BadPayload, Fenced, NotFound, ProviderError, Refused, Scope
 from worker.models import Provider, SyncRun, new_id, sync_seen
 from worker.models.vocabulary import ProviderStatus, RunStatus, Trigger
 
@@ -23,9 +23,17 @@ MEMORY_FEEDS = frozenset({"accounts"})
 """Feeds whose cursor is a memory of the integration rather than a place: a full sync keeps it."""
 
 
+Problems = dict[str, list[ProviderError]]
+"""By feed; "" has those of pages that every reading of a login begins with, and so meets again."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunBegun:
-    """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`."""
+    """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`.
+
+    Attributes:
+        problems: of earlier runs of the full sync that this one goes on with.
+    """
 
     key: RunKey
     mode: str
@@ -33,6 +41,7 @@ class RunBegun:
     open_quarantine: bool
     is_first: bool
     sync_failures: int
+    problems: Problems = field(default_factory=dict)
 
 
 def begin_run(
@@ -104,6 +113,7 @@ def begin_run(
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
+        problems=_problems_of(session, generation),
     )
 
 
@@ -178,7 +188,7 @@ def finish_run(
     now: datetime,
     tally: Tally,
     error: Exception | None,
-    problems: Sequence[ProviderError],
+    problems: Problems,
     due_at: datetime | None,
     sync_failures: int,
 ) -> None:
@@ -198,7 +208,7 @@ def finish_run(
             error=None if error is None else provider_error.kind if provider_error else type(error).__name__,
             error_scope=provider_error.scope if provider_error else None,
             error_reason=provider_error.reason if provider_error else None if error is None else str(error)[:300],
-            problems={"problems": [as_problem(problem) for problem in problems]} if problems else None,
+            problems={"problems": found} if (found := as_kept(problems)) else None,
             cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),
             **tally_columns(tally),
         )
@@ -224,10 +234,27 @@ def tally_columns(tally: Tally) -> dict[str, Any]:
     return {"counts": tally.nested(), **{outcome: tally.total(outcome) for outcome in outcomes}}
 
 
-def as_problem(problem: ProviderError) -> dict[str, str]:
-    """A problem as a run keeps it."""
-    kept = {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
-    return kept | ({"account": problem.account_key} if problem.account_key else {})
+def as_kept(problems: Problems) -> list[dict[str, str]]:
+    """Problems as a run keeps them, each once."""
+    kept = [_as_kept(feed, problem) for feed, found in problems.items() for problem in found]
+    return [problem for place, problem in enumerate(kept) if problem not in kept[:place]]
+
+
+def _as_kept(feed: str, problem: ProviderError) -> dict[str, str]:
+    fields = {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
+    more = {"account": problem.account_key, "feed": feed}
+    return fields | {name: value for name, value in more.items() if value}
+
+
+def _problems_of(session: Session, generation: UUID | None) -> Problems:
+    """What earlier runs of a full sync met on pages whose cursors have moved on, so that nobody will meet it again."""
+    problems: Problems = {}
+    if generation is not None:
+        found = session.scalars(select(SyncRun.problems).where(SyncRun.generation == generation))
+        for kept in (problem for run in found if run for problem in run["problems"] if "feed" in problem):
+            again = BadPayload(kept["reason"], scope=Scope(kept["scope"]), account_key=kept.get("account"))
+            problems.setdefault(kept["feed"], []).append(again)
+    return problems
 
 
 def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:

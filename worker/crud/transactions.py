@@ -310,7 +310,7 @@ def _withdraw(work: Work, ids: Sequence[bytes]) -> None:
     withdrawn = work.connection.execute(
         "UPDATE transactions SET status = 'removed', content_hash = ''::bytea, run_id = %s"
         " WHERE id = ANY(%s) AND status <> 'removed'",
-        (work.run.id, [UUID(bytes=id_) for id_ in ids]),
+        (work.run.id, uuids(ids)),
     )
     work.tally.add(_NOUN.name, removed=withdrawn.rowcount)
 
@@ -321,20 +321,21 @@ def remember(work: Work, ids: Sequence[bytes]) -> None:
         return
     loop_id = UUID(bytes=work.loop_id)
     work.connection.execute(
-        "INSERT INTO sync_undo (loop_id, transaction_id, before)"
-        " SELECT %s, t.id, to_jsonb(t) FROM transactions t WHERE t.id = ANY(%s) AND t.loop_id IS DISTINCT FROM %s"
+        "INSERT INTO sync_undo (provider_id, loop_id, transaction_id, before)"
+        " SELECT %s, %s, t.id, to_jsonb(t) FROM transactions t WHERE t.id = ANY(%s) AND t.loop_id IS DISTINCT FROM %s"
         " ON CONFLICT DO NOTHING",
-        (loop_id, [UUID(bytes=id_) for id_ in ids], loop_id),
+        (work.run.provider_id, loop_id, uuids(ids), loop_id),
     )
 
 
 def _note_seen(work: Work, entries: Entries) -> None:
     if entries.keys:
         work.connection.execute(
-            "INSERT INTO sync_seen (generation, loop_id, transaction_id) SELECT %s, %s::uuid, t.id"
+            "INSERT INTO sync_seen (provider_id, generation, loop_id, transaction_id) SELECT %s, %s, %s::uuid, t.id"
             " FROM unnest(%s, %s) AS k(account_id, key)"
             " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
             (
+                work.run.provider_id,
                 work.run.generation,
                 UUID(bytes=work.loop_id) if work.loop_id else None,
                 uuids(entries.scopes),

@@ -82,6 +82,7 @@ class SyncUndo(Base):
 
     __tablename__ = "sync_undo"
 
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
     loop_id: Mapped[UUID] = mapped_column(primary_key=True)
     transaction_id: Mapped[UUID] = mapped_column(primary_key=True)
     before: Mapped[dict[str, Any]]
@@ -93,6 +94,7 @@ class SyncUndo(Base):
 sync_seen = Table(
     "sync_seen",
     Base.metadata,
+    Column("provider_id", Uuid, ForeignKey("providers.id", ondelete="CASCADE"), nullable=False),
     Column("generation", Uuid, nullable=False, index=True),
     Column("transaction_id", Uuid, nullable=False),
     Column("loop_id", Uuid),

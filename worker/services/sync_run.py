@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -70,7 +71,7 @@ class RunUnderWay:
         )
         self._tally = Tally()
         self._loop_tallies: dict[str, Tally] = {}
-        self._problems: list[ProviderError] = []
+        self._found: runs.Problems = {feed: list(problems) for feed, problems in begun.problems.items()}
         self._pages = 0
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
@@ -170,6 +171,7 @@ class RunUnderWay:
             overlap=timedelta(days=settings.sync_overlap_days),
             window=timedelta(days=settings.sync_window_days),
         )
+        self._found.pop("", None)  # what a page without a cursor met is met again, or is over
         async with aclosing(read_ahead(self._prepared(request), depth=PAGES_AHEAD)) as stream:
             async for come in stream:
                 for _, together in groupby(come, key=lambda found: found[0].feed):
@@ -181,15 +183,16 @@ class RunUnderWay:
     async def _prepared(self, request: SyncRequest) -> AsyncGenerator[tuple[Page, Prepared], None]:
         """Pages with all that is done without the database, while those before them are stored."""
         served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
-        idle = 0
+        idle: Counter[str] = Counter()
+        most_idle = _MAX_IDLE_PAGES + _windows_at_most(request)
         async with aclosing(self._integration.pages(request)) as stream:  # type: ignore[type-var]
             async for page in stream:
                 self._pages += 1
                 if page.more and page.cursor is not None and page.cursor == served.get(page.feed):
                     raise BadPayload("cursor_loop")
                 served[page.feed] = page.cursor
-                idle = idle + 1 if _is_idle(page) else 0
-                if self._pages > _MAX_PAGES or idle > _MAX_IDLE_PAGES:
+                idle[page.feed] = idle[page.feed] + 1 if _is_idle(page) else 0
+                if self._pages > _MAX_PAGES or idle[page.feed] > most_idle:
                     raise BadPayload("endless_pages")
                 yield page, prepare(page, self._rules)
 
@@ -197,11 +200,15 @@ class RunUnderWay:
         self._goes_on = page.more and asyncio.get_running_loop().time() > self._stop_at
         return self._goes_on
 
+    @property
+    def _problems(self) -> list[ProviderError]:
+        return [problem for problems in self._found.values() for problem in problems]
+
     async def _apply(self, found: Sequence[tuple[Page, Prepared]]) -> None:
         """Stores pages of one feed."""
         last = found[-1][0]
         applied = await self._store(found)
-        self._count(applied)
+        self._count(applied, last.feed)
         self._cancelled |= applied.cancel_requested
         if applied.loop is not None and last.more:
             self._loop_tallies.setdefault(last.feed, Tally()).update(_of_transactions(applied.tally))
@@ -221,9 +228,10 @@ class RunUnderWay:
         self._accounts = applied.accounts
         return applied
 
-    def _count(self, applied: pages.PagesApplied) -> None:
+    def _count(self, applied: pages.PagesApplied, feed: str) -> None:
         self._tally.update(applied.tally)
-        self._problems += applied.problems
+        if applied.problems:
+            self._found.setdefault(feed, []).extend(applied.problems)
 
     async def _renew(self) -> None:
         log.info("access_token_refused", next="refresh once and go on")
@@ -235,6 +243,7 @@ class RunUnderWay:
         undone = await self._runtime.db(pages.restart_loop, run=self._key, feed=error.feed)
         if undone:
             self._tally.subtract(self._loop_tallies.pop(error.feed, Tally()))
+            self._found.pop(error.feed, None)
         log.info("paging_restarted", feed=error.feed, reason=error.reason, undone=undone)
 
     async def _resume(self) -> None:
@@ -251,7 +260,7 @@ class RunUnderWay:
             now=await self._runtime.now(),
             without=frozenset(problem.account_key for problem in self._problems if problem.account_key),
         )
-        self._count(applied)
+        self._count(applied, "")
 
     # The end
 
@@ -289,7 +298,7 @@ class RunUnderWay:
             now=now,
             tally=self._tally,
             error=error,
-            problems=self._problems,
+            problems=self._found,
             due_at=due_at,
             sync_failures=verdict.failures,
         )
@@ -346,8 +355,16 @@ class RunUnderWay:
 
 
 def _is_idle(page: Page) -> bool:
-    """Whether a page brings nothing and another one is promised; days without anything are an answer too."""
-    return page.more and not (page.transactions or page.removals or page.rejects or page.windows)
+    """Whether a page brings nothing and another one is promised."""
+    return page.more and not (page.transactions or page.removals or page.rejects)
+
+
+def _windows_at_most(request: SyncRequest) -> int:
+    """How many pages a feed by date may have, each of them empty."""
+    first = request.now - request.backfill
+    if request.since is not None:
+        first = min(first, datetime.combine(request.since, time.min, tzinfo=UTC))
+    return (request.now - first) // max(request.window, timedelta(days=1)) + 1
 
 
 def _of_transactions(tally: Tally) -> Tally:

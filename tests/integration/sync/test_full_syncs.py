@@ -10,6 +10,8 @@ from worker.integrations.base import Page, SyncRequest
 from worker.models.records import Reject
 from worker.models.vocabulary import RunStatus
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture
 def synced(linked: Linked) -> Linked:
@@ -82,3 +84,30 @@ def test_cancelled_full_sync_leaves_nothing_behind_once_another_run_has_begun(sy
     assert synced.sync().status == RunStatus.COMPLETED
 
     assert synced.rows("SELECT * FROM sync_seen") == []
+
+
+def test_full_sync_begun_within_a_loop_leaves_nothing_to_undo(synced: Linked) -> None:
+    for number in range(6):
+        synced.integration.books.put(Movement(f"t{number}", "A", "2.00"))
+    synced.integration.plan = Plan(page_size=2, refuse_access_before=set(range(2, 99)))
+    assert synced.sync().status == RunStatus.FAILED
+    assert synced.rows("SELECT 1 FROM sync_undo") != []
+    synced.integration.plan = Plan()
+
+    synced.sync(mode="full")
+
+    assert synced.rows("SELECT 1 FROM sync_undo") == []
+
+
+def test_what_a_broken_off_sync_keeps_for_later_goes_with_its_provider(synced: Linked) -> None:
+    for number in range(6):
+        synced.integration.books.put(Movement(f"t{number}", "A", "2.00"))
+    synced.integration.plan = Plan(page_size=2, refuse_access_before=set(range(2, 99)))
+    assert synced.sync(mode="full").status == RunStatus.FAILED
+    assert synced.rows("SELECT 1 FROM sync_undo") != []
+    assert synced.rows("SELECT 1 FROM sync_seen") != []
+
+    synced.execute("DELETE FROM providers WHERE id = :id")
+
+    assert synced.rows("SELECT 1 FROM sync_undo") == []
+    assert synced.rows("SELECT 1 FROM sync_seen") == []
