@@ -43,7 +43,7 @@ def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss:
         with LOSSES[loss](world.servers):
             rotated.release()
             page.release()
-            wait_for(lambda: world.generation("schwab-1") == 2, what="the stored token")
+            world.wait_for_the_answer("schwab-1")
     world.recovers(f"Redis {loss} with tasks in flight", hurry=True)
 
     world.assert_nothing_was_lost(retries=False)
@@ -114,7 +114,7 @@ def test_refresh_in_flight_at_a_strict_provider_outlives_the_loss_of_redis(world
             wait_for(lambda: losses_noticed(world) > before, what="a worker's notice")
             world.let_pass(1)
             rotated.release()
-            wait_for(lambda: world.generation("schwab-1") == 2, what="the stored token")
+            world.wait_for_the_answer("schwab-1")
     world.recovers("Redis lost while a strict provider rotated", hurry=True)
 
     assert world.attempts("schwab-1") == [("done", None)]

@@ -64,13 +64,13 @@ def test_key_withdrawn_early_stops_workers_and_costs_nothing(world: World, keys:
     world.moves_on()
     before = len(world.sandbox.log())
     hasty = world.start_worker(wait=False, ENCRYPTION_KEYS=keys.partition(",")[0])
-    world.let_pass(4)
+    wait_for(lambda: not hasty.process.running, what="its refusal to start", seconds=60)
 
     assert refused.exit_code == 3
     assert hasty.process.wait() == 5
     assert "ENCRYPTION_KEYS: stored tokens need the key tests" in hasty.logs()
     assert len(world.sandbox.log()) == before, "nothing is sent with tokens that cannot be read"
     assert {world.status(login) for login in world.ids} == {("active", None)}
-    kill(hasty)
+    assert "error: " in hasty.logs()
     world.recovers("a key withdrawn early", hurry=True)
     world.assert_nothing_was_lost(retries=False)
