@@ -232,8 +232,8 @@ class World:
         self._seed = seed
         self.link(*LOGINS)
         self.settle(supervised=True)
-        # A second message for the same login, sent while the first was slow, should not begin a run when hours pass. One
-        # that a lost connection has orphaned comes back after the visibility timeout only, and is not waited for.
+        # A second message for the same login, sent while the first was slow, should not begin a run when hours pass.
+        # One that a lost connection has orphaned comes back after the visibility timeout only, and is not waited for.
         with suppress(AssertionError):
             wait_for(self._nothing_is_queued, seconds=5)
 
