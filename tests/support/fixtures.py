@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -237,6 +238,7 @@ def make_runtime(settings: Settings, engine: Engine, redis: redis_client.Redis) 
             return made
 
         yield make
+    shutil.rmtree(settings.home / "spool", ignore_errors=True)  # the journal's, as Redis is emptied
 
 
 @pytest.fixture

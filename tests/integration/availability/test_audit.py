@@ -16,6 +16,8 @@ from worker.models import new_id
 from worker.runtime import Runtime
 from worker.services import audit as service
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture(scope="module")
 def _own_engine(databases: Databases) -> Iterator[Engine]:
@@ -52,7 +54,6 @@ def found(verification: Verification) -> list[tuple[int, str]]:
     return [(problem.seq, problem.problem) for problem in verification.problems]
 
 
-@pytest.mark.deep
 def test_untouched_chains_are_whole(session: Session, chain: UUID) -> None:
     audit.record(session, provider_id=new_id(), action="linked", actor="user")
 
@@ -137,7 +138,6 @@ def test_entries_are_listed_newest_first(session: Session, chain: UUID) -> None:
     assert [entry.seq for entry in audit.list_entries(session, action="action-2")] == [3]
 
 
-@pytest.mark.deep
 def test_concurrent_workers_make_one_chain(quiet: Runtime, run_at_once: Callable[..., None]) -> None:
     id_ = new_id()
 

@@ -20,6 +20,8 @@ from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
 from worker.services import accounts, tokens
 
+pytestmark = pytest.mark.deep
+
 
 class Bank:
     """Refreshes behind the real gate, and is out for as long as `trouble` is set."""
@@ -101,7 +103,6 @@ async def _forget(runtime: Runtime) -> None:
     availability._forget(runtime)
 
 
-@pytest.mark.deep
 def test_outage_stops_calls_after_a_few_and_counts_against_no_login_that_was_not_asked(
     runtime: Runtime, bank: Bank
 ) -> None:
@@ -123,7 +124,6 @@ def test_outage_stops_calls_after_a_few_and_counts_against_no_login_that_was_not
     assert all(at is not None and state.probe_at is not None and at >= state.probe_at for at in due)
 
 
-@pytest.mark.deep
 def test_one_probe_at_a_time_until_the_answer_then_the_backlog_at_the_quotas_rate(runtime: Runtime, bank: Bank) -> None:
     ids = link(runtime, 60)
     bank.trouble = Transient("http_503")
@@ -214,7 +214,6 @@ def test_person_who_waits_is_the_probe_of_an_open_breaker(runtime: Runtime, bank
     assert breaker(runtime) == "closed"
 
 
-@pytest.mark.deep
 def test_over_budget_defers_and_counts_no_failure(runtime: Runtime, bank: Bank) -> None:
     ids = link(runtime, 120)
 

@@ -20,6 +20,8 @@ from worker.crud.roles import Roles, create_roles
 from worker.errors import ConfigurationError, Refused
 from worker.services.encryption import EncryptionService
 
+pytestmark = pytest.mark.deep
+
 PASSWORD = "a'b$c-made-up"
 
 

@@ -9,6 +9,8 @@ from sqlalchemy import NullPool, create_engine, text
 from tests.integration.cli.conftest import Dashtam, json_of
 from tests.support.databases import Databases
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture
 def prefix(databases: Databases, dashtam: Dashtam, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

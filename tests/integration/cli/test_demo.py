@@ -20,6 +20,8 @@ from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
 from worker.services import accounts, tokens
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture
 def control(sandbox: SandboxAdmin, sandbox_process: SandboxProcess) -> SandboxControl:
@@ -77,7 +79,6 @@ def demonstration(tmp_path: Path, sandbox_process: SandboxProcess) -> Demonstrat
     )
 
 
-@pytest.mark.deep
 def test_a_cycle_is_whole_once_everything_was_refreshed_synced_and_compared(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
@@ -91,7 +92,6 @@ def test_a_cycle_is_whole_once_everything_was_refreshed_synced_and_compared(
     assert all(p["stored"] == p["served"] == p["books"] for p in result["providers"])
 
 
-@pytest.mark.deep
 def test_a_cycle_that_is_not_whole_by_its_deadline_names_what_is_missing(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
@@ -125,7 +125,6 @@ def test_a_signal_in_the_middle_of_a_cycle_is_an_interruption(
         Cycle(processes, demo, control, demonstration).once(began=0, deadline=time.monotonic() + 30)
 
 
-@pytest.mark.deep
 def test_a_sandbox_that_was_started_again_is_linked_again(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
@@ -142,7 +141,6 @@ def test_a_sandbox_that_was_started_again_is_linked_again(
     assert demo.ids == ids
 
 
-@pytest.mark.deep
 def test_the_live_table_shows_providers_processes_and_where_flower_is(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
@@ -157,7 +155,6 @@ def test_the_live_table_shows_providers_processes_and_where_flower_is(
     assert "Ctrl-C" in shown
 
 
-@pytest.mark.deep
 def test_books_that_had_moved_are_moved_again_for_a_new_sandbox(
     runtime: Runtime, demo: Demo, control: SandboxControl, sandbox: SandboxAdmin, tmp_path: Path
 ) -> None:
@@ -171,7 +168,6 @@ def test_books_that_had_moved_are_moved_again_for_a_new_sandbox(
     assert Progress(tmp_path / "sandbox.json").steps == 5
 
 
-@pytest.mark.deep
 def test_a_demonstration_of_another_day_begins_anew(
     demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

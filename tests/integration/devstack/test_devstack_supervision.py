@@ -15,7 +15,7 @@ import pytest
 
 from worker.devstack import DevstackError, ProcessSpec, ProcessState, Supervisor, child, processes
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.deep
 
 PROJECT = Path(__file__).parents[3]
 
@@ -268,7 +268,6 @@ def test_ctrl_c_while_stopping_hurries(tmp_path: Path) -> None:
     assert not pids(supervisor)
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_stops_everything_and_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     with supervise(tmp_path) as runner:
@@ -281,7 +280,6 @@ def test_signal_stops_everything_and_ends_well(tmp_path: Path, number: signal.Si
     assert processes.wait_until(lambda: group_is_empty(group), 20)
 
 
-@pytest.mark.deep
 def test_processes_of_a_killed_supervisor_are_ended(tmp_path: Path) -> None:
     with supervise(tmp_path) as runner:
         assert runner.stdout is not None

@@ -16,6 +16,8 @@ from worker.errors import AccessExpired, NotReady, ReauthRequired
 from worker.integrations.base import Caller, SyncRequest
 from worker.integrations.oauth2 import parse_callback
 
+pytestmark = pytest.mark.deep
+
 BOTH = pytest.mark.parametrize("key", ["schwab", "plaid"])
 
 
@@ -191,7 +193,6 @@ def test_plaid_login_that_needs_its_owner_says_so(provider: SandboxAdmin, connec
     run(connect, "plaid", sync)
 
 
-@pytest.mark.deep
 def test_schwab_windows_of_more_than_three_thousand_rows_are_read_whole(
     provider: SandboxAdmin, connect: Connect
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.environment import ROOT
 
+pytestmark = pytest.mark.deep
+
 CLIENTS = [client for client in (["docker-compose"], ["docker", "compose"]) if shutil.which(client[0])]
 
 
@@ -20,7 +22,6 @@ def client() -> list[str]:
     pytest.skip("no Compose client here: tests/unit/test_compose.py has parsed the file, no client has validated it")
 
 
-@pytest.mark.deep
 def test_compose_accepts_the_file_with_all_its_profiles() -> None:
     profiles = ["--profile", "sandbox", "--profile", "test", "--profile", "monitoring"]
     done = subprocess.run([*client(), *profiles, "config", "-q"], cwd=ROOT, capture_output=True, text=True, check=False)

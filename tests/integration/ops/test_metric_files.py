@@ -13,6 +13,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from tests.support.environment import ROOT
 from worker import metric_files
 
+pytestmark = pytest.mark.deep
+
 COUNT = """
 import sys
 from pathlib import Path
@@ -36,7 +38,6 @@ def exported(home: Path) -> dict[str, float]:
     }
 
 
-@pytest.mark.deep
 def test_ended_processes_are_folded_into_one_file_and_nothing_is_lost(tmp_path: Path) -> None:
     for _ in range(2):
         count_in_a_process(tmp_path)

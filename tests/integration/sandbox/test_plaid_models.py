@@ -31,7 +31,7 @@ from plaid.model.transactions_sync_request_options import TransactionsSyncReques
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.deep
 
 
 @pytest.fixture
@@ -106,7 +106,6 @@ def test_accounts_parse_with_the_books_balances(client: PlaidApi, access_token: 
         assert stated == pytest.approx(float(books[account.account_id]["current"]))
 
 
-@pytest.mark.deep
 def test_feed_parses_and_equals_the_books_after_many_moves(
     client: PlaidApi, access_token: str, sandbox: SandboxAdmin
 ) -> None:
@@ -184,7 +183,6 @@ def test_change_between_two_pages_demands_a_restart(client: PlaidApi, access_tok
     assert error_code(lambda: client.transactions_sync(request)) == "TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION"
 
 
-@pytest.mark.deep
 def test_feed_that_is_not_ready_gives_no_cursor(client: PlaidApi, access_token: str, sandbox: SandboxAdmin) -> None:
     sandbox.hold_back_data("plaid-1", calls=1)
     request = TransactionsSyncRequest(access_token=access_token)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.deep
 
 
 @pytest.fixture
@@ -118,7 +118,6 @@ def test_fleet_is_minted_at_once(sandbox: SandboxAdmin) -> None:
     assert sandbox.logins("schwab")[2:] == names
 
 
-@pytest.mark.deep
 def test_bad_certificate_can_be_served(tmp_path: Path) -> None:
     certificate, key = expired_certificate(tmp_path)
     with SandboxProcess("--tls-certificate", str(certificate), "--tls-key", str(key)) as process:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.deep
 
 BASIC = ("sandbox-app", "sandbox-secret")
 TOKEN = "/schwab/v1/oauth/token"
@@ -159,7 +159,6 @@ def test_hang_ends_in_the_log_when_the_client_gives_up(sandbox: SandboxAdmin, cl
     assert eventually(lambda: sandbox.log()[-1]["gone"])
 
 
-@pytest.mark.deep
 def test_drip_sends_byte_by_byte(sandbox: SandboxAdmin, client: httpx.Client) -> None:
     sandbox.inject("drip", bytes_per_second=200)
     began = time.monotonic()

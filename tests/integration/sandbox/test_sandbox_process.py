@@ -13,8 +13,6 @@ import pytest
 
 from tests.support.sandbox import SandboxProcess
 
-pytestmark = pytest.mark.integration
-
 pytestmark = pytest.mark.deep  # each test starts a sandbox of its own
 
 

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from schwab import auth
     from schwab.client import Client
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.deep
 
 Connect = Callable[[Minted, float], Client]
 

@@ -16,6 +16,8 @@ from tests.support.sandbox import SandboxAdmin
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 
+pytestmark = pytest.mark.deep
+
 TODAY = "2026-03-05"
 
 

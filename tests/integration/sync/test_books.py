@@ -14,6 +14,8 @@ from tests.support.sandbox import SandboxAdmin
 from worker.crud import books
 from worker.runtime import Runtime
 
+pytestmark = pytest.mark.deep
+
 
 def drifts(linked: Linked) -> list[tuple[Any, ...]]:
     with linked.runtime.transaction() as session:
@@ -93,7 +95,6 @@ def test_full_sync_anchors_the_books_anew(linked: Linked) -> None:
     assert opening(linked)["A"] == Decimal(100)
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("profile", ["plaid", "schwab"])
 def test_books_of_honest_providers_do_not_drift_while_they_move(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, profile: str

@@ -10,6 +10,8 @@ from tests.integration.sync.feeds import ModelIntegration
 from tests.integration.sync.machine import SyncMachine
 from tests.support.fixtures import MakeRuntime
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture
 def machine(make_runtime: MakeRuntime) -> type[SyncMachine]:

@@ -14,6 +14,8 @@ from tests.support.sandbox import SandboxAdmin
 from worker.runtime import Runtime
 from worker.services import tokens
 
+pytestmark = pytest.mark.deep
+
 OLD = "old-refresh-token"
 
 
