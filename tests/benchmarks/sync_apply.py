@@ -32,7 +32,7 @@ from worker.models.records import TransactionRecord
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services.ahead import read_ahead
-from worker.services.sync_run import PAGES_AHEAD
+from worker.services.sync_run import ROWS_AHEAD, weight
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class ApplyBench:
                 await asyncio.sleep(0)  # as where a page is fetched
 
         async def store_block(progress: pages.Progress, block: Sequence[Page]) -> pages.Progress:
-            async with aclosing(read_ahead(prepared(block), depth=PAGES_AHEAD)) as stream:
+            async with aclosing(read_ahead(prepared(block), most=ROWS_AHEAD, size=weight)) as stream:
                 async for together in stream:
                     progress = await store(progress, together)
             return progress

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from worker.crud.work import Rules
+from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord
+from worker.models.records import TransactionRecord
 
 Place = tuple[str, str]
 """A transaction's account and its key, as the provider names both."""
@@ -18,6 +20,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         conflicting: places that were listed twice with different content; the last one wins, and is flagged.
+        records: all of them read, or why not, where all are expected to be new; else only what differs is read, later.
     """
 
     rows: Sequence[RawRecord]
@@ -26,10 +29,11 @@ class Prepared(NamedTuple):
     hashes: Sequence[bytes]
     places: Set[Place]
     conflicting: frozenset[Place] = frozenset()
+    records: Sequence[TransactionRecord | BadRecord] | None = None
 
 
 def prepare(page: Page, rules: Rules) -> Prepared:
-    """Finds what is listed twice, and hashes the records."""
+    """Finds what is listed twice, and hashes the records; reads them if none of them can be stored already."""
     rows: Sequence[RawRecord] = page.transactions
     last = {(raw.account_key, raw.key): raw for raw in rows}
     conflicting: frozenset[Place] = frozenset()
@@ -43,7 +47,18 @@ def prepare(page: Page, rules: Rules) -> Prepared:
         rules.content_hashes([raw.raw for raw in rows]),
         last.keys(),
         conflicting,
+        [read(page, raw) for raw in rows] if rules.expect_new else None,
     )
+
+
+def read(page: Page, raw: RawRecord) -> TransactionRecord | BadRecord:
+    """One of the page's transactions, or why it cannot be trusted."""
+    if page.map_transaction is None:
+        raise TypeError("a page with transactions must say how they are read")
+    try:
+        return page.map_transaction(raw)
+    except BadRecord as error:
+        return error
 
 
 def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepared]]:
@@ -86,5 +101,6 @@ def _one_of(first: tuple[Page, Prepared], second: tuple[Page, Prepared]) -> tupl
             [*a.hashes, *b.hashes],
             a.places | b.places,
             a.conflicting | b.conflicting,
+            None if a.records is None or b.records is None else [*a.records, *b.records],
         ),
     )

@@ -6,10 +6,10 @@ lasts. What the provider withdraws stays as a tombstone, and comes back if it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,7 @@ from worker.crud.apply import (
 )
 from worker.crud.arrays import Texts, Uuids, texts, uuids
 from worker.crud.holdings import store_securities
-from worker.crud.prepared import Prepared
+from worker.crud.prepared import Prepared, read
 from worker.crud.work import Work
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord, Removal, Window
@@ -67,13 +67,13 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     else:
         differing = diff(work.connection, _NOUN, listing.entries)
     work.tally.add(_NOUN.name, unchanged=len(listing.rows) - len(differing))
-    read = _read(work, page, listing, differing)
+    found = _read(work, page, listing, differing)
     withdrawn = _unlisted_pendings(work, page, listing)
-    read = _without_superseded(work, read)
-    taken, replaced = _take_over(work, read, withdrawn)
+    found = _without_superseded(work, found)
+    taken, replaced = _take_over(work, found, withdrawn)
     gone = [row.id for row in (*withdrawn, *replaced) if row.id not in taken]
-    remember(work, [*(one.stored_id for one in read if one.stored_id is not None), *gone])
-    _write(work, read, taken)
+    remember(work, [*(one.stored_id for one in found if one.stored_id is not None), *gone])
+    _write(work, found, taken)
     _withdraw(work, gone)
     _remove(work, page.removals)
     if work.run.generation is not None:
@@ -86,6 +86,7 @@ class _Listing(NamedTuple):
     rows: Sequence[RawRecord]
     entries: Entries
     conflicting: frozenset[tuple[str, str]]
+    records: Sequence[TransactionRecord | BadRecord] | None
 
 
 def _placed(work: Work, prepared: Prepared) -> _Listing:
@@ -99,9 +100,11 @@ def _placed(work: Work, prepared: Prepared) -> _Listing:
             account_keys=[raw.account_key for raw in rows],
             keys=[raw.key for raw in rows],
             hashes=[hashes[raw.account_key, raw.key] for raw in rows],
+            records=None,
         )
     scopes = [accounts[key] for key in prepared.account_keys]
-    return _Listing(prepared.rows, Entries(scopes, prepared.keys, prepared.hashes), prepared.conflicting)
+    entries = Entries(scopes, prepared.keys, prepared.hashes)
+    return _Listing(prepared.rows, entries, prepared.conflicting, prepared.records)
 
 
 def _is_placed(work: Work, raw: RawRecord) -> bool:
@@ -128,22 +131,18 @@ def _reject(work: Work, raw: RawRecord, reason: str, detail: str | None = None) 
 
 
 def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing]) -> list[_Read]:
-    if differing and page.map_transaction is None:
-        raise TypeError("a page with transactions must say how they are read")
-    map_transaction = cast("Callable[[RawRecord], TransactionRecord]", page.map_transaction)
     rows, (scopes, keys, hashes) = listing.rows, listing.entries
-    read = []
+    found = []
     for place, stored_id in differing:
         raw = rows[place]
-        try:
-            record = map_transaction(raw)
-        except BadRecord as error:
-            _reject(work, raw, error.reason, str(error))
+        record = read(page, raw) if listing.records is None else listing.records[place]
+        if isinstance(record, BadRecord):
+            _reject(work, raw, record.reason, str(record))
             continue
         if listing.conflicting and (raw.account_key, raw.key) in listing.conflicting:
             record = _flagged(record)
-        read.append(_Read(record, scopes[place], keys[place], hashes[place], stored_id))
-    return read
+        found.append(_Read(record, scopes[place], keys[place], hashes[place], stored_id))
+    return found
 
 
 def _flagged(record: TransactionRecord) -> TransactionRecord:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def read_ahead(items: AsyncGenerator[T, None], *, depth: int) -> AsyncGenerator[list[T], None]:
-    """Goes on reading while its caller is busy, and yields all that has come since: one to `depth` items.
+async def read_ahead(
+    items: AsyncGenerator[T, None], *, most: int, size: Callable[[T], int]
+) -> AsyncGenerator[list[T], None]:
+    """Goes on reading while its caller is busy, and yields all that has come since, at least one item.
 
-    Whatever ends `items` is raised after the items that came before it. `items` are closed at the end.
+    Reading pauses when the sizes of what has come add up to `most`. Whatever ends `items` is raised after the items
+    that came before it. `items` are closed at the end.
     """
     come: list[T] = []
-    room, news = asyncio.Semaphore(depth - 1), asyncio.Event()
+    news, room = asyncio.Event(), asyncio.Event()
 
     async def read() -> None:
         async for item in items:
             come.append(item)
             news.set()
-            await room.acquire()
+            while sum(map(size, come)) >= most:
+                room.clear()
+                await room.wait()
 
     reading = asyncio.create_task(read())
     reading.add_done_callback(lambda _: news.set())
@@ -30,8 +35,7 @@ async def read_ahead(items: AsyncGenerator[T, None], *, depth: int) -> AsyncGene
             if come:
                 taken = come.copy()
                 come.clear()
-                for _ in taken:
-                    room.release()
+                room.set()
                 yield taken
             elif reading.done():
                 await reading  # raises what ended it

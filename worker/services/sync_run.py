@@ -40,8 +40,8 @@ from worker.services.cadence import judge
 
 log = structlog.get_logger()
 
-PAGES_AHEAD = 8
-"""How many pages are read while others are stored, and so how many are stored together at most."""
+ROWS_AHEAD = 4000
+"""About how many rows are read while others are stored, and so how many are stored together: eight usual pages."""
 
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
@@ -172,7 +172,7 @@ class RunUnderWay:
             window=timedelta(days=settings.sync_window_days),
         )
         self._found.pop("", None)  # what a page without a cursor met is met again, or is over
-        async with aclosing(read_ahead(self._prepared(request), depth=PAGES_AHEAD)) as stream:
+        async with aclosing(read_ahead(self._prepared(request), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
                 for _, together in groupby(come, key=lambda found: found[0].feed):
                     found = list(together)
@@ -352,6 +352,11 @@ class RunUnderWay:
             )
         except Unavailable:
             log.warning("availability_unreported", provider_key=self._key.provider_key)
+
+
+def weight(found: tuple[Page, Prepared]) -> int:
+    """What a page counts for in `ROWS_AHEAD`; an empty one is not free."""
+    return max(len(found[0].transactions), ROWS_AHEAD // 8)
 
 
 def _is_idle(page: Page) -> bool:

@@ -138,7 +138,7 @@ def test_provider_whose_integration_is_not_enabled_is_refused(linked: Linked) ->
 @pytest.fixture
 def page_by_page(monkeypatch: Any) -> None:
     """No page is stored together with another one."""
-    monkeypatch.setattr(sync_run, "PAGES_AHEAD", 1)
+    monkeypatch.setattr(sync_run, "ROWS_AHEAD", 1)
 
 
 @pytest.mark.usefixtures("page_by_page")

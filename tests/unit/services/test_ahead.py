@@ -28,6 +28,10 @@ class Source:
             self.closed = True
 
 
+def each(item: int) -> int:
+    return 1
+
+
 async def settle() -> None:
     """Lets everything run that can run without the caller."""
     for _ in range(50):
@@ -39,7 +43,7 @@ def test_what_came_while_the_caller_was_busy_comes_together_and_in_order() -> No
 
     async def use() -> list[list[int]]:
         taken = []
-        async for group in read_ahead(source.items(), depth=4):
+        async for group in read_ahead(source.items(), most=4, size=each):
             taken.append(group)
             await settle()
         return taken
@@ -55,7 +59,7 @@ def test_no_more_is_read_ahead_than_there_is_room_for() -> None:
     source = Source(100)
 
     async def use() -> None:
-        async with aclosing(read_ahead(source.items(), depth=3)) as groups:
+        async with aclosing(read_ahead(source.items(), most=3, size=each)) as groups:
             await anext(groups)
             await settle()
 
@@ -75,7 +79,7 @@ def test_what_ends_the_items_is_raised_after_those_that_came_before(fault: BaseE
     taken: list[int] = []
 
     async def use() -> None:
-        async for group in read_ahead(source.items(), depth=8):
+        async for group in read_ahead(source.items(), most=8, size=each):
             taken.extend(group)
 
     with pytest.raises(type(fault)):
@@ -86,6 +90,6 @@ def test_what_ends_the_items_is_raised_after_those_that_came_before(fault: BaseE
 
 def test_nothing_to_read_yields_nothing() -> None:
     async def use() -> list[list[int]]:
-        return [group async for group in read_ahead(Source(0).items(), depth=2)]
+        return [group async for group in read_ahead(Source(0).items(), most=2, size=each)]
 
     assert asyncio.run(use()) == []
