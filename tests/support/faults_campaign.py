@@ -120,6 +120,12 @@ FAULTS: dict[str, Callable[[World, Event], None]] = {
     "refuse pages": _inject("answer", kind="data", login="*", status=500, body="oops", times=3),
 }
 
+_LASTING = {
+    *("stop a worker", "race", "kill Redis", "empty Redis", "stop Redis", "fill Redis", "cut off Redis"),
+    *("kill Postgres", "cut off Postgres"),
+}
+"""Faults that take their seconds; the others strike and are over, or lie in wait."""
+
 
 def make_script(seed: int, seconds: float) -> list[Event]:
     """Events for about so many seconds; the same for the same seed."""
@@ -130,7 +136,7 @@ def make_script(seed: int, seconds: float) -> list[Event]:
         what = "moves_on" if chance.random() < 0.25 else chance.choice(list(FAULTS))
         event = Event(round(chance.uniform(0.0, 1.5), 2), what, chance.random(), round(chance.uniform(0.1, 2.0), 2))
         script.append(event)
-        passed += event.wait_s + event.seconds
+        passed += event.wait_s + (event.seconds if what in _LASTING else 0.0)
     return script
 
 
