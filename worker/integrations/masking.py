@@ -1,6 +1,7 @@
 """What of a provider's record may be kept in quarantine: its shape, words and figures, not who or whose account it is.
 
-Free text (a description, say) stays but for long numbers in it.
+Free text may name anybody: of a text only its length is kept, unless its field is known to hold a word of the
+provider's own, or it is a figure or a date. Long numbers are cut wherever they stand.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ _PERSON = re.compile(
     r"|pay(ee|er)|by_?order_?of|counterpart(y|ies)|beneficiary|location|address(es)?|e?mails?|phone.*)$",
     re.IGNORECASE,
 )
+_WORDS = re.compile(
+    r"^(type|kind|status|state|reason|code|category|primary|detailed|confidence_level|sub_?account|symbol|cusip|isin"
+    r"|value|.*(_|[a-z])(type|subtype|status|code|currency|channel|effect|category|method|instruction|ids?|Type|Status"
+    r"|Code|Currency|Effect|Instruction|Ids?|SubType|Symbol))$"
+)
+_FIGURE = re.compile(r"[-+0-9.,:/eE ]*(… \(\d+ digits\))?|NaN|-?Infinity")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T[0-9:.]+(Z|[-+]\d\d:?\d\d)?)?")
 _DIGITS = re.compile(r"\d[\d -]{5,}\d")
 _MAX_TEXT = 300
 _MAX_ITEMS = 60
@@ -30,7 +38,7 @@ def last_four(number: str) -> str:
 
 
 def masked(raw: bytes) -> dict[str, Any]:
-    """A record fit to be kept and shown: values that name a person, an account or a secret are masked.
+    """A record fit to be kept and shown: values that may name a person, an account or a secret are masked.
 
     Numbers become text, so that no float comes near them. What is not an object is wrapped: `{"value": …}`, and what
     is not even JSON is only measured: `{"bytes": 512}`.
@@ -39,7 +47,7 @@ def masked(raw: bytes) -> dict[str, Any]:
         value = json.loads(raw, parse_float=_number, parse_int=_number, parse_constant=_number)
     except (ValueError, RecursionError):
         return {"bytes": len(raw)}
-    kept = _mask(value, 0)
+    kept = _mask("", value, 0)
     return kept if isinstance(kept, dict) else {"value": kept}
 
 
@@ -47,15 +55,15 @@ def _number(text: str) -> str:
     return text if len(text) <= 50 else f"{text[:10]}… ({len(text)} digits)"
 
 
-def _mask(value: Any, depth: int) -> Any:
+def _mask(key: str, value: Any, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         return "…"
     if isinstance(value, dict):
         items = list(value.items())[:_MAX_ITEMS]
-        return {_text(key): _mask_field(key, item, depth) for key, item in items}
+        return {_short(key): _mask_field(key, item, depth) for key, item in items}
     if isinstance(value, list):
-        return [_mask(item, depth + 1) for item in value[:_MAX_ITEMS]]
-    return _text(value) if isinstance(value, str) else value
+        return [_mask(key, item, depth + 1) for item in value[:_MAX_ITEMS]]
+    return _text(key, value) if isinstance(value, str) else value
 
 
 def _mask_field(key: str, value: Any, depth: int) -> Any:
@@ -65,10 +73,18 @@ def _mask_field(key: str, value: Any, depth: int) -> Any:
         return "***"
     if _NUMBER.search(key) and not isinstance(value, dict):
         return f"…{_storable(last_four(str(value)))}"
-    return _mask(value, depth + 1)
+    return _mask(key, value, depth + 1)
 
 
-def _text(text: str) -> str:
+def _text(key: str, text: str) -> str:
+    if _MOMENT.fullmatch(text):
+        return text
+    if _WORDS.match(key) or _FIGURE.fullmatch(text) or not text.strip():
+        return _short(text)
+    return f"*** ({len(text)} characters)"
+
+
+def _short(text: str) -> str:
     return _DIGITS.sub(lambda match: f"…{match[0][-4:]}", _storable(text[:_MAX_TEXT]))
 
 
