@@ -18,7 +18,7 @@ def test_any_sequence_of_changes_and_faults_leaves_tables_equal_to_the_books(mac
         machine,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=25,
+            stateful_step_count=15,
             derandomize=False,
             suppress_health_check=list(HealthCheck),
         ),

@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sqlalchemy import text
 
 from tests.factories import make_linked_provider
@@ -27,7 +28,7 @@ from tests.integration.sync.feeds import (
 from worker.crud import runs
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
-from worker.services import accounts
+from worker.services import accounts, sync_run
 
 amounts = st.sampled_from(["-1.00", "2.50", "-3.33", "0.10", "1000000.01"])
 cursor_accounts = st.sampled_from(CURSOR_ACCOUNTS)
@@ -47,11 +48,16 @@ class SyncMachine(RuleBasedStateMachine):
         self.integration.books = self.books = Books()
         self.integration.plan = Plan()
 
-    @initialize()
-    def link(self) -> None:
+    @initialize(rows_ahead=st.sampled_from([1, sync_run.ROWS_AHEAD]))
+    def link(self, rows_ahead: int) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(sync_run, "ROWS_AHEAD", rows_ahead)  # page by page, or as many together as there are
         with self.runtime.transaction() as session:
             provider = make_linked_provider(session, self.runtime.encryption, provider_key="model")
             self.provider_id: UUID = provider.id
+
+    def teardown(self) -> None:
+        self.patch.undo()
 
     # The books move
 
@@ -212,6 +218,7 @@ class SyncMachine(RuleBasedStateMachine):
             assert may_die
             note("killed")
             self.bury()
+            self.assert_no_row_twice()
             return
         self.books.repeats.clear()
         with self.runtime.transaction() as session:
@@ -220,6 +227,7 @@ class SyncMachine(RuleBasedStateMachine):
         if run.mode == "full":
             nothing_listed = not self.books.live and not self.books.windowed
             self.lingering = {key for _, key, _, _ in self.stored()} if nothing_listed else set()
+        self.assert_no_row_twice()
         if settled:
             self.assert_equal()
 
@@ -241,7 +249,7 @@ class SyncMachine(RuleBasedStateMachine):
 
     def in_loop(self) -> bool:
         """Whether a loop is open, or changes have not been read yet."""
-        rows = self.select("SELECT cursor, loop_id FROM sync_cursors WHERE provider_id = :id AND feed = 'feed'")
+        (rows,) = self.select("SELECT cursor, loop_id FROM sync_cursors WHERE provider_id = :id AND feed = 'feed'")
         return not rows or rows[0][1] is not None or rows[0][0] != f"{len(self.books.log)}::0"
 
     # What holds
@@ -249,29 +257,30 @@ class SyncMachine(RuleBasedStateMachine):
     def assert_equal(self) -> None:
         rows = [*self.books.live.values(), *self.books.windowed.values()]
         expected = Counter((row.account, row.key, Decimal(row.amount), row.status) for row in rows)
-        stored = Counter(row for row in self.stored() if row[1] not in self.lingering)
-        assert stored == expected
+        transactions, holdings, balances, accounts_, loops, drifts = self.select(
+            _TRANSACTIONS, _HOLDINGS, _BALANCES, _ACCOUNTS, _LOOPS, _DRIFTS
+        )
+        assert Counter(row for row in transactions if row[1] not in self.lingering) == expected
         held = {place: quantity for place, quantity in self.books.holdings.items() if place[0] not in self.books.closed}
-        assert {(a, k): q for a, k, q in self.select(_HOLDINGS)} == held
-        balances = {key: self.integration.balance(key) for key in "ABW"}
-        assert {key: current for key, current in self.select(_BALANCES) if key in balances} == balances
-        statuses = dict(self.select("SELECT provider_account_id, status FROM accounts WHERE provider_id = :id"))
+        assert {(a, k): q for a, k, q in holdings} == held
+        stated = {key: self.integration.balance(key) for key in "ABW"}
+        assert {key: current for key, current in balances if key in stated} == stated
+        statuses = dict(accounts_)
         assert statuses["C"] == ("inaccessible" if "C" in self.books.closed else "active") if "C" in statuses else True
-        assert self.select("SELECT 1 FROM sync_cursors WHERE provider_id = :id AND loop_id IS NOT NULL") == []
+        assert loops == []
         if not self.lingering and not self.books.windowed:
-            assert self.select(_DRIFTS) == []
+            assert drifts == []
 
-    @invariant()
-    def no_row_twice(self) -> None:
-        if hasattr(self, "provider_id"):
-            assert all(count == 1 for count in Counter(key for _, key, _, _ in self.stored()).values())
+    def assert_no_row_twice(self) -> None:
+        assert all(count == 1 for count in Counter(key for _, key, _, _ in self.stored()).values())
 
     def stored(self) -> list[tuple[Any, ...]]:
-        return self.select(_TRANSACTIONS)
+        return self.select(_TRANSACTIONS)[0]
 
-    def select(self, query: str) -> list[tuple[Any, ...]]:
+    def select(self, *queries: str) -> list[list[tuple[Any, ...]]]:
+        """Rows of each query, read in one transaction."""
         with self.runtime.transaction() as session:
-            return [tuple(row) for row in session.execute(text(query), {"id": self.provider_id})]
+            return [[tuple(row) for row in session.execute(text(query), {"id": self.provider_id})] for query in queries]
 
 
 _TRANSACTIONS = """
@@ -291,3 +300,5 @@ _DRIFTS = """
     SELECT a.provider_account_id, d.stated, d.stored FROM book_drifts d JOIN accounts a ON a.id = d.account_id
     WHERE a.provider_id = :id
 """
+_ACCOUNTS = "SELECT provider_account_id, status FROM accounts WHERE provider_id = :id"
+_LOOPS = "SELECT 1 FROM sync_cursors WHERE provider_id = :id AND loop_id IS NOT NULL"
