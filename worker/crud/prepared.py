@@ -64,7 +64,8 @@ def read(page: Page, raw: RawRecord) -> TransactionRecord | BadRecord:
 def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepared]]:
     """The same with as few pages as will do: much of what a page costs is its statements' way there and back.
 
-    A page that lists transactions and nothing else is one with the page after it, unless both list the same one.
+    A page that lists transactions and nothing else is one with the page after it, unless both list the same one, or
+    that page says which days it lists completely.
     """
     before: tuple[Page, Prepared] | None = None
     for page, prepared in pages:
@@ -81,12 +82,17 @@ def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepa
 
 def _only_lists(page: Page, then: Page) -> bool:
     """Whether `page` does nothing but list transactions that are read as the next one's are."""
-    return page.map_transaction is then.map_transaction and page == Page(
-        feed=then.feed,
-        cursor=page.cursor,
-        more=page.more,
-        transactions=page.transactions,
-        map_transaction=page.map_transaction,
+    return (
+        not then.windows
+        and page.map_transaction is then.map_transaction
+        and page
+        == Page(
+            feed=then.feed,
+            cursor=page.cursor,
+            more=page.more,
+            transactions=page.transactions,
+            map_transaction=page.map_transaction,
+        )
     )
 
 

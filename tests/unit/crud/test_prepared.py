@@ -63,6 +63,12 @@ def test_pages_that_list_the_same_record_stay_apart() -> None:
     assert keys_of(list(joined([page("a", "b"), page("b", "c"), page("d")]))) == [["a", "b"], ["b", "c", "d"]]
 
 
+def test_page_that_lists_some_days_completely_does_not_answer_for_the_one_before_it() -> None:
+    days = [Window("A", date(2025, 1, 1), date(2025, 1, 31))]
+
+    assert keys_of(list(joined([page("a"), page("b", windows=days)]))) == [["a"], ["b"]]
+
+
 def test_conflicts_of_each_page_are_remembered() -> None:
     twice = [RawRecord("a", "A", b"1"), RawRecord("a", "A", b"2")]
     first = Page(feed="feed", transactions=twice, map_transaction=read)
