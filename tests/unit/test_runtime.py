@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -84,22 +85,54 @@ def test_unreachable_postgres_is_told_in_our_words(runtime: Runtime) -> None:
         runtime.run(ask())
 
 
-def test_time_is_never_behind_the_database_s_however_late_its_answer_comes(
+class Clocks:
+    """The database's clock and ours; each reading takes the next of `readings` seconds, and is taken at its end."""
+
+    def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, *readings: float) -> None:
+        self.elapsed = 0.0
+        self._readings = list(readings)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100 + self.elapsed))
+        monkeypatch.setattr(module, "database_now", self._read)
+        monkeypatch.setattr(runtime, "db", self._db)
+
+    def there(self) -> datetime:
+        return datetime(2025, 3, 14, 15, 0, tzinfo=UTC) + timedelta(seconds=self.elapsed)
+
+    def _read(self, _: object) -> datetime:
+        self.elapsed += self._readings.pop(0)
+        return self.there()
+
+    async def _db(self, step: Callable[[Any], Any]) -> Any:
+        self.elapsed += 7  # until a connection is free
+        read = step(SimpleNamespace(connection=lambda: None))
+        self.elapsed += 3  # until the event loop has time
+        return read
+
+
+def test_time_is_the_database_s_however_late_its_answer_reaches_us(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monotonic, there = 100.0, datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: monotonic))
+    clocks = Clocks(runtime, monkeypatch, 0.01)
 
-    async def answer_late(_: object) -> datetime:
-        nonlocal monotonic
-        monotonic += 3
-        return there
+    first = runtime.run(runtime.now()) - clocks.there()
+    clocks.elapsed += 5
+    later = runtime.run(runtime.now()) - clocks.there()
 
-    monkeypatch.setattr(runtime, "db", answer_late)
+    assert timedelta() <= first == later <= timedelta(seconds=0.011)
 
-    assert runtime.run(runtime.now()) == there + timedelta(seconds=3)
-    monotonic += 5
-    assert runtime.run(runtime.now()) == there + timedelta(seconds=8)
+
+def test_time_that_was_read_while_the_process_was_held_up_is_read_anew(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks(runtime, monkeypatch, 4.0, 1.0, 0.01)
+
+    assert timedelta() <= runtime.run(runtime.now()) - clocks.there() <= timedelta(seconds=0.011)
+
+
+def test_time_is_not_read_for_ever(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks(runtime, monkeypatch, *[1.0] * 5)
+
+    assert runtime.run(runtime.now()) >= clocks.there()
 
 
 def test_clients_are_closed_with_the_runtime() -> None:
