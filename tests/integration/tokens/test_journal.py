@@ -311,6 +311,45 @@ def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
     assert _entry(desk) == {}
 
 
+@pytest.mark.parametrize("why", ["gone", "of another user"])
+def test_link_that_can_never_be_stored_leaves_the_journal(desk: Desk, why: str) -> None:
+    known, id_ = desk.link(external_id="item-1"), desk.link(status="pending")
+    grant = seal_answer(
+        desk.runtime.encryption,
+        None,
+        answer(9, external_id="item-1"),
+        provider_id=id_,
+        generation=1,
+        issued_at=datetime.now(UTC),
+        new_grant=True,
+    )
+    desk.runtime.run(journal.keep(desk.runtime, [grant]))
+    if why == "gone":
+        desk.rows("DELETE FROM providers WHERE id = :id", id=id_)
+
+    assert _drain(desk) == 0
+    assert _entry(desk) == {}
+    assert desk.plain(known, "refresh") == "refresh-1"
+
+
+def test_entry_that_redis_will_not_forget_is_out_of_date_at_the_next_drain(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = _journal_one(desk)
+
+    def away(*_: object) -> None:
+        raise redis.exceptions.ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.runtime.redis, "hdel", away)
+        assert _drain(desk) == 1
+    assert len(_entry(desk)) == 1
+
+    assert _drain(desk) == 0
+    assert _entry(desk) == {}
+    assert desk.token(id_)["generation"] == 2
+
+
 def test_entry_stays_when_its_lease_is_lost_before_it_is_stored(desk: Desk) -> None:
     id_ = _journal_one(desk)
     (entry,) = desk.runtime.run(journal.entries(desk.runtime))
