@@ -230,6 +230,7 @@ class World:
         self.sandbox.set_policy("schwab", **({"rotation": "rotate", "reuse": "grace"} | policy))
         self._rounds = 0
         self._seed = seed
+        self._day = datetime.now(UTC).date()
         self.link(*LOGINS)
         self.settle(supervised=True)
         # A second message for the same login, sent while the first was slow, should not begin a run when hours pass.
@@ -371,6 +372,8 @@ class World:
         assert not wrong, "differs from the books:\n" + "\n".join(wrong[:20])
         assert self._unaudited() == []
         expected = self._reference()
+        if datetime.now(UTC).date() != self._day:
+            return  # The sandbox's books end today, and midnight came in between: those of another day say nothing.
         wrong = differences(without(live(expected), set(lost)), without(live(found), set(lost)))
         assert not wrong, "differs from the story without a fault:\n" + "\n".join(wrong[:20])
 
@@ -403,13 +406,13 @@ class World:
         """The same story without a fault, told once per session and day."""
         key = (self._seed, self._rounds, datetime.now(UTC).date())
         if key not in _references:
-            rounds, ids = self._rounds, dict(self.ids)
+            rounds, ids, day = self._rounds, dict(self.ids), self._day
             self.begin(self._seed)
             for _ in range(rounds):
                 self.moves_on()
                 self.settle()
             _references[key] = read_tables(self.servers.engine)
-            self.ids = ids
+            self.ids, self._day = ids, day
         return _references[key]
 
     def _forget_messages(self) -> None:
