@@ -1,8 +1,9 @@
 """Rows a second into Postgres, against plain COPY, the ORM, and the peers that `make bench-peers` has installed.
 
-    python -m tests.benchmarks.bench_sync [--rows 200000] [--rounds 3] [--no-peers]
+    python -m tests.benchmarks.bench_sync [--rows 200000] [--rounds 3] [--fetch-rounds 2] [--no-peers]
 
-Everything is measured in one run on one machine: trust the ratios, not the rates. The last line is JSON.
+Everything is measured in one run on one machine: trust the ratios, not the rates. Whole syncs and the peers take turns,
+and of each the best round counts, which other work on the machine has disturbed least. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from tests.benchmarks import peers
 from tests.benchmarks.sync_apply import fetch, measure
@@ -45,34 +47,49 @@ def fetch_to_commit(given: Bench, profile: str, rows: int) -> dict[str, float]:
     return found
 
 
+Rates = dict[str, float]
+
+
+def measure_round(given: Bench, rows: int, *, peers_too: bool) -> dict[str, Rates]:
+    """One whole sync of a Plaid login, and the peers with the same."""
+    ours = {"plaid": fetch_to_commit(given, "plaid", rows)}
+    return ours | (peers.measure(given, rows) if peers_too else {})
+
+
+def best(rounds: Sequence[Rates]) -> Rates:
+    """The highest rates, and the highest of everything else too: the least memory is not what is asked for."""
+    return {name: max(one[name] for one in rounds) for name in rounds[0]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fetch-rounds", type=int, default=2)
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     say(f"load average {os.getloadavg()[0]:.1f}: other work on this machine costs what runs in several processes most")
     with bench() as given:
-        whole: dict[str, dict[str, float]] = {}
-        for profile in ("plaid", "schwab"):
-            whole[profile] = fetch_to_commit(given, profile, options.rows)
-            show(f"fetch to commit, {profile}", whole[profile])
+        rounds = [
+            measure_round(given, options.rows, peers_too=not options.no_peers) for _ in range(options.fetch_rounds)
+        ]
+        found = {name: best([one[name] for one in rounds]) for name in rounds[0]}
+        found["schwab"] = fetch_to_commit(given, "schwab", options.rows)
+        for name, rates in found.items():
+            show(f"fetch to commit, {name}", rates)
         (login,) = given.admin.create_logins("plaid", accounts=2, transactions=options.rows, warm=True)
         runtime = given.runtime()
         fetched = fetch(runtime, given, login)
         applied = measure(given, runtime, fetched, rounds=options.rounds)
         runtime.close()
         show("apply only", applied)
-        compared = {} if options.no_peers else peers.measure(given, options.rows)
-        for name, rates in compared.items():
-            show(name, rates)
     answer = {name: applied[name] for name in _ANSWER}
-    answer["peak_extra_mib"] = max(found["peak_extra_mib"] for found in whole.values())
-    plaid = whole["plaid"]
-    for peer, rates in compared.items():
-        answer[f"load_vs_{peer}"] = plaid["load_rows_per_s"] / rates["load_rows_per_s"]
-        answer[f"resync_vs_{peer}"] = plaid["resync_rows_per_s"] / rates["resync_rows_per_s"]
+    answer["peak_extra_mib"] = max(found[profile]["peak_extra_mib"] for profile in ("plaid", "schwab"))
+    for peer in peers.REQUIREMENTS:
+        for measured in ("load", "resync") if peer in found else ():
+            rate = f"{measured}_rows_per_s"
+            answer[f"{measured}_vs_{peer}"] = found["plaid"][rate] / found[peer][rate]
     say(json.dumps({name: round(value, 3) for name, value in answer.items()}))
 
 

@@ -7,6 +7,7 @@ the answer. As with us, a pass is from the first request to the last commit; sta
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -36,12 +37,19 @@ def make(name: str) -> Path:
 
 
 def measure(bench: Bench, rows: int) -> dict[str, Rates]:
-    """Rows per second of each peer whose environment exists: a first load, and again with every hundredth changed."""
+    """Rows per second of each peer whose environment exists: a first load, and again with every hundredth changed.
+
+    Their tables are made anew.
+    """
     present = {name: _PASSES[name] for name in REQUIREMENTS if any((HOME / name / "bin").glob("python"))}
     if not present:
         return {}
     with create_engine(bench.database_url).begin() as connection:
         connection.execute(text("TRUNCATE transactions"))
+        for name in present:
+            for schema in (f"peer_{name}", f"peer_{name}_staging"):
+                connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+    shutil.rmtree(bench.home / "dlt", ignore_errors=True)
     (login,) = bench.admin.create_logins("plaid", accounts=2, transactions=rows, warm=True)
     access_token = bench.admin.mint(login)[0].access_token
     found: dict[str, Rates] = {name: {} for name in present}
@@ -59,7 +67,7 @@ def _dlt(bench: Bench, access_token: str) -> float:
     url = make_url(bench.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     script = str(Path(__file__).with_name("peer_dlt.py"))
     done = subprocess.run(
-        [str(HOME / "dlt/bin/python"), script, url, str(bench.home), f"{bench.feed_url}/plaid", access_token],
+        [str(HOME / "dlt/bin/python"), script, url, str(bench.home / "dlt"), f"{bench.feed_url}/plaid", access_token],
         stdout=subprocess.PIPE,
         check=True,
         text=True,

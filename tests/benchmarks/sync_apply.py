@@ -292,6 +292,6 @@ def rewritten(engine: Engine) -> int:
         connection.execute(text("SELECT pg_sleep(1.1)"))
         return int(
             connection.execute(
-                text("SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'transactions'")
+                text("SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relid = 'transactions'::regclass")
             ).scalar_one()
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 from worker.crud.work import Rules
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord
 from worker.models.records import TransactionRecord
 
+T = TypeVar("T")
 Place = tuple[str, str]
 """A transaction's account and its key, as the provider names both."""
 
@@ -67,17 +69,16 @@ def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepa
     A page that lists transactions and nothing else is one with the page after it, unless both list the same one, or
     that page says which days it lists completely.
     """
-    before: tuple[Page, Prepared] | None = None
+    together: list[tuple[Page, Prepared]] = []
+    places: set[Place] = set()
     for page, prepared in pages:
-        if before is None:
-            before = page, prepared
-        elif _only_lists(before[0], page) and before[1].places.isdisjoint(prepared.places):
-            before = _one_of(before, (page, prepared))
-        else:
-            yield before
-            before = page, prepared
-    if before is not None:
-        yield before
+        if together and not (_only_lists(together[-1][0], page) and places.isdisjoint(prepared.places)):
+            yield _one_of(together)
+            together, places = [], set()
+        together.append((page, prepared))
+        places.update(prepared.places)
+    if together:
+        yield _one_of(together)
 
 
 def _only_lists(page: Page, then: Page) -> bool:
@@ -96,17 +97,24 @@ def _only_lists(page: Page, then: Page) -> bool:
     )
 
 
-def _one_of(first: tuple[Page, Prepared], second: tuple[Page, Prepared]) -> tuple[Page, Prepared]:
-    a, b = first[1], second[1]
+def _one_of(together: Sequence[tuple[Page, Prepared]]) -> tuple[Page, Prepared]:
+    if len(together) == 1:
+        return together[0]
+    last, parts = together[-1][0], [prepared for _, prepared in together]
+    read = [part.records for part in parts if part.records is not None]
     return (
-        replace(second[0], transactions=[*first[0].transactions, *second[0].transactions]),
+        replace(last, transactions=_flat(page.transactions for page, _ in together)),
         Prepared(
-            [*a.rows, *b.rows],
-            [*a.account_keys, *b.account_keys],
-            [*a.keys, *b.keys],
-            [*a.hashes, *b.hashes],
-            a.places | b.places,
-            a.conflicting | b.conflicting,
-            None if a.records is None or b.records is None else [*a.records, *b.records],
+            rows=_flat(part.rows for part in parts),
+            account_keys=_flat(part.account_keys for part in parts),
+            keys=_flat(part.keys for part in parts),
+            hashes=_flat(part.hashes for part in parts),
+            places=frozenset().union(*(part.places for part in parts)),
+            conflicting=frozenset().union(*(part.conflicting for part in parts)),
+            records=_flat(read) if len(read) == len(parts) else None,
         ),
     )
+
+
+def _flat(lists: Iterable[Sequence[T]]) -> list[T]:
+    return list(chain.from_iterable(lists))
