@@ -69,11 +69,11 @@ test-integration: $(STAMP) ## Integration and smoke tests: real Postgres, Redis,
 
 .PHONY: test-deep
 test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
-	$(PYTEST) tests/integration tests/deep -m deep $(SPREAD) $(ARGS)
+	$(PYTEST) tests/integration tests/deep -m deep -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped, filled or cut off; minutes
-	$(PYTEST) tests/faults $(ARGS)
+	$(PYTEST) tests/faults -o faulthandler_timeout=900 $(ARGS)
 
 SEED    ?= 1
 MINUTES ?= 10
@@ -112,6 +112,15 @@ format: $(STAMP) ## Put the code in ruff's format and mend what it can
 .PHONY: types
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
+
+.PHONY: security
+security: $(STAMP) ## Bandit over the code
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml worker schedules
+
+.PHONY: audit
+audit: $(STAMP) ## Known vulnerabilities of what the lock lists; asks a public database
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement requirements.lock
 
 ##@ Parts of the system, against DATABASE_URL and REDIS_URL
 
@@ -164,5 +173,5 @@ lock: ## Write requirements.lock anew from pyproject.toml
 .PHONY: clean
 clean: ## Remove caches, reports and the test environment; keeps .venv and the data of `make run`
 	@if [ -d $(TEST_HOME) ] && [ -x $(BIN)/python ]; then $(BIN)/python -m worker.devstack erase --home $(TEST_HOME); fi
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov coverage.xml .coverage .coverage.* .uv build dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov coverage.xml .coverage .coverage.* .uv .audit build dist
 	find worker schedules tests -name __pycache__ -type d -prune -exec rm -rf {} +
