@@ -85,7 +85,7 @@ def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, re
         if figures.stated is not None and figures.opening is not None:
             stored = figures.opening + _posted(session, figures.account_id, figures.opening_from)
             drifts += _record(session, run, now, figures.account_id, "balance", figures.stated, stored)
-        drifts += _check_positions(session, run, now, figures, quiet=quiet)
+        drifts += _check_positions(session, run, now, figures, quiet=quiet, renew=renew)
     return drifts
 
 
@@ -103,12 +103,14 @@ def _anchor(session: Session, figures: _Figures, *, quiet: bool) -> _Figures:
     return figures._replace(opening=opening, opening_from=first)
 
 
-def _check_positions(session: Session, run: RunKey, now: datetime, figures: _Figures, *, quiet: bool) -> int:
+def _check_positions(
+    session: Session, run: RunKey, now: datetime, figures: _Figures, *, quiet: bool, renew: bool
+) -> int:
     """The same of units held and units traded, per position; cash held as a position moves without trades."""
     drifts = 0
     given = {"account": figures.account_id, "first": figures.opening_from}
     for holding_id, key, quantity, opening, traded in driver(session).execute(_POSITIONS, given).fetchall():
-        if opening is None and quiet:
+        if quiet and (opening is None or (renew and opening != quantity - traded)):
             opening = quantity - traded
             session.execute(update(Holding).where(Holding.id == holding_id).values(opening_quantity=opening))
         if opening is not None:

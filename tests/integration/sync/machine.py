@@ -296,9 +296,10 @@ _BALANCES = """
     SELECT DISTINCT ON (a.id) a.provider_account_id, b.current FROM balances b JOIN accounts a ON a.id = b.account_id
     WHERE a.provider_id = :id ORDER BY a.id, b.taken_at DESC, b.id DESC
 """
+# Positions of the model move without trades: their drift is told, and rightly so.
 _DRIFTS = """
     SELECT a.provider_account_id, d.stated, d.stored FROM book_drifts d JOIN accounts a ON a.id = d.account_id
-    WHERE a.provider_id = :id
+    WHERE a.provider_id = :id AND d.figure = 'balance'
 """
 _ACCOUNTS = "SELECT provider_account_id, status FROM accounts WHERE provider_id = :id"
 _LOOPS = "SELECT 1 FROM sync_cursors WHERE provider_id = :id AND loop_id IS NOT NULL"

@@ -134,3 +134,18 @@ def test_position_that_trades_do_not_explain_drifts(runtime: Runtime, engine: En
         ((figure, difference),) = connection.execute(text("SELECT figure, stored - stated FROM book_drifts")).all()
     assert figure.startswith("quantity:")
     assert difference == 3
+
+
+def test_full_sync_anchors_a_position_anew_that_moved_without_a_trade(linked: Linked) -> None:
+    books = linked.integration.books
+    books.put(Movement("t1", "A", "1.00"))
+    books.holdings["A", "X"] = Decimal(1)
+    linked.sync()
+    linked.sync()  # brings nothing new: the position is anchored
+    books.holdings["A", "X"] = Decimal(3)
+    linked.sync()
+    assert linked.rows("SELECT figure, stated, stored FROM book_drifts") == [("quantity:X", 3, 1)]
+
+    linked.sync(mode="full")
+
+    assert linked.rows("SELECT figure, stated, stored FROM book_drifts") == []
