@@ -50,22 +50,33 @@ run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS
 	@$(BIN)/dashtam run $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; half a minute on two cores
+test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; about half a minute
 	@$(BIN)/coverage erase
-	@$(MAKE) --no-print-directory --jobs=2 $(TOGETHER) test-unit test-integration COVER="--cov --cov-report= --cov-fail-under=0"
+	@$(MAKE) --no-print-directory --jobs=2 $(TOGETHER) .half-one .half-other
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@$(BIN)/coverage report --include=$(CORE) --fail-under=95
+
+# Two sessions side by side, of about the same length.
+HALF_one   := tests/unit tests/smoke
+HALF_other := tests/integration
+
+.half-%: $(STAMP)
+	COVERAGE_FILE=.coverage.$* $(PYTEST) $(HALF_$*) -m "not deep" --cov --cov-report= --cov-fail-under=0 $(ARGS)
 
 ##@ Tests
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Unit tests: no sockets, no servers
-	COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit $(COVER) $(ARGS)
+	$(PYTEST) tests/unit $(ARGS)
 
 .PHONY: test-integration
-test-integration: $(STAMP) ## Integration and smoke tests: real Postgres, Redis, workers, beat
-	COVERAGE_FILE=.coverage.servers $(PYTEST) tests/integration tests/smoke -m "not deep" $(COVER) $(ARGS)
+test-integration: $(STAMP) ## Integration tests: real Postgres, Redis and workers
+	$(PYTEST) tests/integration -m "not deep" $(ARGS)
+
+.PHONY: test-smoke
+test-smoke: $(STAMP) ## Smoke tests: whole flows
+	$(PYTEST) tests/smoke $(ARGS)
 
 .PHONY: test-deep
 test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes

@@ -20,6 +20,8 @@ from tests.support.celery_fixtures import SendProbe
 from tests.support.probes import ends
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.deep
+
 IDS: list[Any] = [
     ["../../x"],
     ["-1"],
@@ -104,7 +106,6 @@ def test_ids_that_are_none_harm_nobody(
     assert celery_worker.container.status == "running"
 
 
-@pytest.mark.deep
 def test_ten_megabytes_of_arguments_are_borne(
     celery_worker: CeleryTestWorker, celery_application: Celery, redis: Redis, send_probe: SendProbe
 ) -> None:

@@ -23,6 +23,8 @@ from worker.runtime import Runtime
 from worker.services import availability
 from worker.services.quotas import QuotaGate
 
+pytestmark = pytest.mark.deep
+
 
 class Clock:
     """Time that stands still until it is moved."""

@@ -143,21 +143,21 @@ def page_by_page(monkeypatch: Any) -> None:
 
 @pytest.mark.usefixtures("page_by_page")
 def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked) -> None:
-    for number in range(9):
+    for number in range(15):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
 
     def ask() -> None:
         linked.execute("UPDATE sync_runs SET cancel_requested = true WHERE provider_id = :id")
 
-    linked.integration.plan = Plan(page_size=3, mutate_before={2: ask})
+    linked.integration.plan = Plan(page_size=3, mutate_before={3: ask})
 
     run = linked.sync()
 
     assert run.status == RunStatus.CANCELLED
-    assert 3 <= len(linked.live()) < 9
+    assert 3 <= len(linked.live()) < 15
     linked.integration.plan = Plan()
     assert linked.sync().status == RunStatus.COMPLETED
-    assert len(linked.live()) == 9
+    assert len(linked.live()) == 15
 
 
 def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:

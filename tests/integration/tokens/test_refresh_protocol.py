@@ -317,7 +317,7 @@ def test_two_attempts_of_dead_workers_are_a_lost_rotation_without_another_call(d
 
 
 def test_call_that_outlasts_its_deadline_is_an_unknown_outcome(make_desk: MakeDesk) -> None:
-    desk = make_desk(http_total_seconds=0.05, lease_seconds=30)
+    desk = make_desk(http_total_seconds=0.05, lease_seconds=1)
     id_ = desk.link()
 
     async def hang(token: str) -> TokenAnswer:
