@@ -141,6 +141,7 @@ def test_no_secret_is_found_anywhere_after_a_cycle_with_failures(
     runtime: Runtime,
     engine: Engine,
     redis: redis_client.Redis,
+    redis_url: str,
     sandbox: SandboxAdmin,
     start_worker: StartWorker,
     start_flower: StartFlower,
@@ -149,7 +150,7 @@ def test_no_secret_is_found_anywhere_after_a_cycle_with_failures(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
-    flower = start_flower("flower-canary", FLOWER_PASSWORD=PASSWORD)
+    flower = start_flower("flower-canary", FLOWER_PASSWORD=PASSWORD, REDIS_URL=redis_url)
     worker = start_worker(processes=2, DASHTAM_HOME=str(home), LOG_LEVEL="DEBUG")
     ids = [str(id_) for id_ in linked]
     break_things(sandbox)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis as redis_client
 
 from tests.support.fixtures import SESSION_WORKER, redis_database
 from tests.support.processes import LocalProcess
@@ -59,6 +60,7 @@ def start_flower(
     def start(name: str, *, command: tuple[str, ...] = (), wait: bool = True, **env: str) -> FlowerProcess:
         home = tmp_path_factory.mktemp(name)
         port = free_port()
+        listening = listeners(servers)
         process = LocalProcess(
             name,
             [*flower_command(), *(command or ("--conf=flowerconfig.py",))],
@@ -77,11 +79,21 @@ def start_flower(
         process.start()
         if wait:
             process.wait_until_ready()
+            wait_for(
+                lambda: listeners(servers) > listening,
+                what="Flower to listen for events: it says too early that it is ready",
+            )
         return FlowerProcess(process, port)
 
     yield start
     for process in started:
         process.stop()
+
+
+def listeners(servers: Urls) -> int:
+    """How many listen for the events of all workers."""
+    with redis_client.Redis.from_url(servers.redis_url) as client:
+        return sum(int(one["psub"]) > 0 for one in client.client_list(_type="pubsub"))
 
 
 def flower_command() -> list[str]:

@@ -434,12 +434,13 @@ def test_slow_provider_delays_neither_the_calls_nor_the_storing_of_others(
         if place == "after_commit" and {desk.token(id_)["generation"] for id_ in others} == {2}:
             all_stored.set()
 
-    async def wait_for_others(token: str) -> TokenAnswer:
-        await all_stored.wait()  # or until the call's deadline, which is no success
-        return answer()
+    async def one_waits_for_the_others(token: str) -> TokenAnswer:
+        if token == "p0-1":
+            await all_stored.wait()  # or until the call's deadline, which is no success
+        return desk.schwab.rotate(token)
 
     monkeypatch.setattr(failpoints, "reach", look)
-    desk.schwab.script = [wait_for_others]
+    desk.schwab.script = [one_waits_for_the_others] * 6
 
     outcomes = desk.refresh(slow, *others)
 
