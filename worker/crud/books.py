@@ -98,6 +98,7 @@ def _anchor(session: Session, figures: _Figures, *, quiet: bool) -> _Figures:
     if (opening, first) != (figures.opening, figures.opening_from):
         account = update(Account).where(Account.id == figures.account_id)
         session.execute(account.values(opening=opening, opening_from=first))
+        session.execute(delete(BookDrift).where(BookDrift.account_id == figures.account_id))  # from what is forgotten
         positions = update(Holding).where(Holding.account_id == figures.account_id)
         session.execute(positions.where(Holding.opening_quantity.is_not(None)).values(opening_quantity=None))
     return figures._replace(opening=opening, opening_from=first)

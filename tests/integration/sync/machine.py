@@ -258,7 +258,7 @@ class SyncMachine(RuleBasedStateMachine):
         rows = [*self.books.live.values(), *self.books.windowed.values()]
         expected = Counter((row.account, row.key, Decimal(row.amount), row.status) for row in rows)
         transactions, holdings, balances, accounts_, loops, drifts = self.select(
-            _TRANSACTIONS, _HOLDINGS, _BALANCES, _ACCOUNTS, _LOOPS, _DRIFTS
+            _TRANSACTIONS, _HOLDINGS, _BALANCES, _ACCOUNTS, _LOOPS, DRIFTS
         )
         assert Counter(row for row in transactions if row[1] not in self.lingering) == expected
         held = {place: quantity for place, quantity in self.books.holdings.items() if place[0] not in self.books.closed}
@@ -297,7 +297,7 @@ _BALANCES = """
     WHERE a.provider_id = :id ORDER BY a.id, b.taken_at DESC, b.id DESC
 """
 # Positions of the model move without trades: their drift is told, and rightly so.
-_DRIFTS = """
+DRIFTS = """
     SELECT a.provider_account_id, d.stated, d.stored FROM book_drifts d JOIN accounts a ON a.id = d.account_id
     WHERE a.provider_id = :id AND d.figure = 'balance'
 """

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.integration.sync.feeds import ModelIntegration
-from tests.integration.sync.machine import SyncMachine
+from tests.integration.sync.machine import DRIFTS, SyncMachine
 from tests.support.fixtures import MakeRuntime
 
 pytestmark = pytest.mark.deep
@@ -29,3 +29,17 @@ def test_any_sequence_of_changes_and_faults_leaves_tables_equal_to_the_books(mac
         machine,
         settings=settings(max_examples=12, stateful_step_count=12, suppress_health_check=list(HealthCheck)),
     )
+
+
+def test_drift_goes_with_the_figures_that_a_full_sync_forgets(machine: Any) -> None:
+    story = machine()
+    story.link(rows_ahead=1)
+    story.sync_while_books_change(at=1, page_size=1, place=0, what="add_many")
+    story.lose_without_a_word(place=0)
+    story.sync(page_size=1)
+    assert [stated - stored for _, stated, stored in story.select(DRIFTS)[0]] == [7]
+
+    story.sync_fully()
+
+    assert story.select(DRIFTS) == [[]]
+    story.teardown()
