@@ -34,7 +34,7 @@ class _Figures(NamedTuple):
     opening: Decimal | None
     opening_from: date | None
     stated: Decimal | None
-    first_posted: date
+    first_posted: date | None
 
 
 _STATED = """
@@ -43,7 +43,7 @@ _STATED = """
     FROM accounts a
     JOIN LATERAL (
         SELECT min(posted_date) AS first_posted FROM transactions WHERE account_id = a.id AND status = 'posted'
-    ) t ON t.first_posted IS NOT NULL
+    ) t ON true
     LEFT JOIN LATERAL (
         SELECT cash, current FROM balances WHERE account_id = a.id ORDER BY taken_at DESC LIMIT 1
     ) b ON true
@@ -78,6 +78,8 @@ def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, re
     drifts = 0
     for row in driver(session).execute(_STATED, (run.provider_id,)).fetchall():
         figures = _Figures(*row)
+        if figures.first_posted is None and not renew:
+            continue
         if renew or figures.opening_from is None:
             figures = _anchor(session, figures, quiet=quiet)
         if figures.opening_from is None:

@@ -43,3 +43,20 @@ def test_drift_goes_with_the_figures_that_a_full_sync_forgets(machine: Any) -> N
 
     assert story.select(DRIFTS) == [[]]
     story.teardown()
+
+
+def test_drift_goes_with_the_last_row_of_an_account_that_a_full_sync_withdraws(machine: Any) -> None:
+    story = machine()
+    story.link(rows_ahead=1)
+    story.add(account="A", amount="-1.00", pending=False)
+    story.add(account="B", amount="-1.00", pending=False)
+    story.sync(page_size=2)
+    story.sync(page_size=2)
+    story.lose_without_a_word(place=1)
+    story.sync(page_size=1)
+    assert [stated - stored for _, stated, stored in story.select(DRIFTS)[0]] == [1]
+
+    story.sync_fully()
+
+    assert story.select(DRIFTS) == [[]]
+    story.teardown()
