@@ -29,9 +29,6 @@ from worker.settings import Settings, get_settings
 
 log = structlog.get_logger()
 
-_CONFIGURATION_REFUSED = 5
-"""The exit code of the command line for the same."""
-
 QUEUES = ("refresh", "sync", "upkeep")
 TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
 
@@ -140,7 +137,7 @@ def _require_keys(**_: Any) -> None:
         except ConfigurationError as error:
             # Celery logs and forgets other exceptions of its signals' receivers.
             sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(_CONFIGURATION_REFUSED) from None
+            raise SystemExit(error.exit_code) from None
         except Unavailable as error:
             log.warning("keys_unchecked", error=str(error), next="a token whose key is missing waits, and is logged")
 

@@ -47,7 +47,13 @@ class DashtamError(Exception):
 
 
 class ConfigurationError(DashtamError):
-    """The configuration is missing something or unsafe. Names the variable, never its value."""
+    """The configuration is missing something or unsafe. Names the variable, never its value.
+
+    Attributes:
+        exit_code: of a process that refuses to start for it.
+    """
+
+    exit_code: ClassVar[int] = 5
 
 
 class NotFound(DashtamError):  # noqa: N818 - reads better where it is raised

@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     REFUSED = 3
     UNAVAILABLE = 4
-    CONFIGURATION = 5
+    CONFIGURATION = ConfigurationError.exit_code
     INTERRUPTED = 130
 
 

@@ -41,9 +41,9 @@ _STATED = """
     SELECT a.id, a.opening, a.opening_from,
         coalesce(b.cash, CASE WHEN a.type IN ('depository', 'credit', 'loan') THEN b.current END), t.first_posted
     FROM accounts a
-    JOIN LATERAL (
+    CROSS JOIN LATERAL (
         SELECT min(posted_date) AS first_posted FROM transactions WHERE account_id = a.id AND status = 'posted'
-    ) t ON true
+    ) t
     LEFT JOIN LATERAL (
         SELECT cash, current FROM balances WHERE account_id = a.id ORDER BY taken_at DESC LIMIT 1
     ) b ON true
@@ -68,8 +68,8 @@ def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, re
     """Compares and records; returns how many figures drift.
 
     After a `quiet` run, which read all and brought nothing new, accounts and positions without opening figures get
-    them; `renew` forgets the earlier ones. Accounts of which the provider lists no transactions are left out: nothing
-    could explain their balance.
+    them; `renew` forgets the earlier ones, and the drifts found by them. Accounts of which the provider has listed no
+    transactions get none: nothing could explain their balance.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -78,8 +78,6 @@ def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, re
     drifts = 0
     for row in driver(session).execute(_STATED, (run.provider_id,)).fetchall():
         figures = _Figures(*row)
-        if figures.first_posted is None and not renew:
-            continue
         if renew or figures.opening_from is None:
             figures = _anchor(session, figures, quiet=quiet)
         if figures.opening_from is None:

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
 import pytest
-import redis as redis_client
-from sqlalchemy import Engine
 
+from tests.support.fixtures import MakeRuntime
 from tests.support.stand_ins import stand_in
 from worker.models import new_id
 from worker.runtime import Runtime
-from worker.settings import Settings, load
 
 MakeQuiet = Callable[..., Runtime]
 
 
 @pytest.fixture
-def make_quiet(database_url: str, redis_url: str, engine: Engine, redis: redis_client.Redis) -> Iterator[MakeQuiet]:
+def make_quiet(make_runtime: MakeRuntime) -> MakeQuiet:
     """Makes runtimes with a stand-in for Schwab: `make_quiet(quotas=(…), breaker_failures=3)`."""
-    with ExitStack() as closing:
 
-        def make(*, quotas: tuple[Any, ...] = (), **overrides: Any) -> Runtime:
-            values = {"database_url": database_url, "redis_url": redis_url} | overrides
-            settings = load(Settings, **values)
-            lent = engine if settings.database_url.get_secret_value() == database_url else None
-            made = Runtime(settings, engine=lent, integrations={"schwab": stand_in(quotas=quotas)})
-            closing.callback(made.close)
-            return made
+    def make(*, quotas: tuple[Any, ...] = (), **overrides: Any) -> Runtime:
+        made: Runtime = make_runtime(integrations={"schwab": stand_in(quotas=quotas)}, **overrides)
+        return made
 
-        yield make
+    return make
 
 
 @pytest.fixture
