@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from tests.support.environment import isolate
+
+# pytest's heap is large and stays: looking through it again and again was a quarter of a session's time.
+gc.set_threshold(100_000, 50, 50)
 
 _HOME = Path(tempfile.mkdtemp(prefix="dashtam-test-home-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -34,6 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(kind)
         if "session_worker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("session worker"))  # which takes seconds to start
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -28,13 +28,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_commands_exist(page: Path) -> None:
-    groups = {
+@pytest.fixture(scope="module")
+def groups() -> dict[str, set[str]]:
+    return {
         name: set(getattr(command, "commands", {}))
         for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
     }
 
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_exist(page: Path, groups: dict[str, set[str]]) -> None:
     for command, rest in _COMMAND.findall(page.read_text()):
         assert command in groups, f"dashtam {command}"
         if groups[command] and rest:

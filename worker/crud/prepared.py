@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
@@ -81,19 +81,16 @@ def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepa
         yield _one_of(together)
 
 
+_SAYS_MORE = {field.name for field in fields(Page)} - {"feed", "cursor", "more", "transactions", "map_transaction"}
+
+
 def _only_lists(page: Page, then: Page) -> bool:
-    """Whether `page` does nothing but list transactions that are read as the next one's are."""
+    """Whether `page` does nothing but list transactions of the next one's feed that are read as the next one's are."""
     return (
         not then.windows
+        and page.feed == then.feed
         and page.map_transaction is then.map_transaction
-        and page
-        == Page(
-            feed=then.feed,
-            cursor=page.cursor,
-            more=page.more,
-            transactions=page.transactions,
-            map_transaction=page.map_transaction,
-        )
+        and not any(getattr(page, name) for name in _SAYS_MORE)
     )
 
 

@@ -1,32 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
-import structlog
 from click.testing import Result
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
-from typer.testing import CliRunner
 
-from worker.cli import app
+from tests.support.command_line import Dashtam, command_line
 from worker.runtime import Runtime
-
-Dashtam = Callable[..., Result]
 
 
 @pytest.fixture
 def dashtam(runtime: Runtime, celery_application: Any) -> Iterator[Dashtam]:
-    """Runs a command in this process, on the test's servers; what it configures is undone."""
-    before = structlog.get_config()
-
-    def run(*arguments: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(app, list(arguments), input=stdin, prog_name="dashtam")
-
-    yield run
-    structlog.configure(**before)
+    """Runs a command in this process, on the test's servers."""
+    with command_line() as run:
+        yield run
 
 
 @pytest.fixture

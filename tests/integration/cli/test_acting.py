@@ -13,7 +13,8 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
-from tests.integration.cli.conftest import Dashtam, json_of
+from tests.integration.cli.conftest import json_of
+from tests.support.command_line import Dashtam
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.app import app
 from worker.cli import link, refresh, sync

@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from tests.integration.cli.conftest import Dashtam, json_of
+from tests.integration.cli.conftest import json_of
+from tests.support.command_line import Dashtam
 from tests.support.databases import Databases
 
 pytestmark = pytest.mark.deep

@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
-from tests.integration.cli.conftest import Dashtam, json_of
+from tests.integration.cli.conftest import json_of
+from tests.support.command_line import Dashtam
 from tests.support.fixtures import MakeRuntime
 from worker.cli import checks
 from worker.cli.checks import Finding, run_checks

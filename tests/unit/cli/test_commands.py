@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.unit.cli.conftest import Dashtam
+from tests.support.command_line import Dashtam
 from worker.cli import app
 
 _SECRET = re.compile(r"token|secret|password|key$|code")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.conftest import Dashtam
+from tests.support.command_line import Dashtam
 from worker.cli import run
 from worker.cli.exits import Interrupted
 from worker.cli.run import environment

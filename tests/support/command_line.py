@@ -1,0 +1,38 @@
+"""Running `dashtam` in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Protocol
+from unittest.mock import patch
+
+import structlog
+import typer.testing
+from click.testing import Result
+
+from worker.cli import app
+
+
+class Dashtam(Protocol):
+    """Runs one command: `dashtam("providers", "list")`."""
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> Result: ...
+
+
+# typer would build the whole tree of commands for each invocation.
+_built = cache(typer.main.get_command)
+
+
+@contextmanager
+def command_line() -> Iterator[Dashtam]:
+    """What commands configure is undone at the end."""
+    before = structlog.get_config()
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        with patch("typer.testing._get_command", _built):
+            return typer.testing.CliRunner().invoke(app, list(arguments), input=stdin, prog_name="dashtam")
+
+    yield run
+    structlog.configure(**before)
