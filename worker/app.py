@@ -23,7 +23,7 @@ from schedules import beat_schedule
 from worker import metric_files, metrics, tracing
 from worker.errors import ConfigurationError, Unavailable
 from worker.log import configure_logging
-from worker.runtime import Runtime, close_runtime, forget_runtime
+from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
 from worker.settings import Settings, get_settings
 
@@ -158,6 +158,7 @@ def _count_tick(sender: str, **_: Any) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _after_fork(**_: Any) -> None:
     forget_runtime()
+    spare_collector()
     # This process may follow one that has ended.
     metric_files.fold_dead(metric_files.directory(get_settings().home))
     tracing.begin(get_settings())

@@ -23,7 +23,7 @@ from tests.support.sandbox import SandboxAdmin
 from worker.crud import runs
 from worker.integrations.registry import build_integrations
 from worker.models.vocabulary import RunStatus, Trigger
-from worker.runtime import Runtime
+from worker.runtime import Runtime, spare_collector
 from worker.services import accounts
 from worker.settings import Settings, load
 
@@ -58,6 +58,7 @@ def start_feeds_again(runtime: Runtime, provider_id: UUID) -> None:
 
 
 def main(profile: str, login: str, small: str, admin_url: str, admin_token: str, feed_url: str) -> None:
+    spare_collector()  # as in a worker
     settings = load(Settings)
     runtime = Runtime(settings, integrations=build_integrations((profile,), settings, gate=None))
     with SandboxAdmin(admin_url, admin_token) as admin:

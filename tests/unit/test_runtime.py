@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from worker import runtime as module
 from worker.errors import ConfigurationError, Unavailable
 from worker.integrations.base import Integration
-from worker.runtime import Runtime, close_runtime, forget_runtime, get_runtime, use_runtime
+from worker.runtime import Runtime, close_runtime, forget_runtime, get_runtime, spare_collector, use_runtime
 from worker.settings import Settings, get_settings, load
 
 
@@ -44,6 +45,17 @@ def test_forked_process_makes_its_own() -> None:
     assert get_runtime() is not inherited
     assert get_runtime().owner != inherited.owner
     inherited.close()
+
+
+def test_collector_does_not_look_through_what_the_process_is_made_of() -> None:
+    before, made = gc.get_threshold(), [[]]
+    try:
+        spare_collector()
+
+        assert not any(found is made for found in gc.get_objects())
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_closing_twice_is_harmless() -> None:

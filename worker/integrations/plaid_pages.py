@@ -151,8 +151,8 @@ def _split_sync(body: bytes, answer: Sync) -> tuple[reading.Split, list[Removal]
     raws = answer.added + answer.modified
     if not reading.has_nul(body):
         try:
-            heads = _sync_heads.page(body)
-        except BadPayload:
+            heads = _sync_heads.decode(body)
+        except msgspec.DecodeError:
             pass  # some row's ids cannot be read: row by row then
         else:
             both = heads.added + heads.modified

@@ -36,6 +36,12 @@ def test_pages_that_only_list_transactions_become_one_with_the_last_ones_place()
     assert prepared == prepare(found, RULES)
 
 
+def test_empty_sequence_of_any_kind_says_nothing() -> None:
+    empty: dict[str, Any] = {"removals": [], "rejects": [], "windows": [], "problems": []}
+
+    assert keys_of(list(joined([page("a", **empty), page("b")]))) == [["a", "b"]]
+
+
 def test_what_the_last_page_does_besides_listing_stays_with_it() -> None:
     ((found, _),) = joined([page("a", more=True), page("b", removals=[Removal("x", None)])])
 
