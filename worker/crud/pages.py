@@ -208,7 +208,18 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
         Fenced: the run is not this worker's any more.
     """
     runs.hold(session, run=run)
-    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
+    undone = cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
+    if undone:
+        driver(session).execute(_LET_GO_OF_PROBLEMS, (feed, run.id, run.generation))
+    return undone
+
+
+_LET_GO_OF_PROBLEMS = (  # their pages will be read again; without its feed, a problem is not the next run's
+    "UPDATE sync_runs SET problems = jsonb_build_object('problems', ("
+    "SELECT jsonb_agg(CASE WHEN met ->> 'feed' = %s THEN met - 'feed' ELSE met END)"
+    " FROM jsonb_array_elements(problems -> 'problems') met))"
+    " WHERE (id = %s OR generation = %s) AND jsonb_array_length(problems -> 'problems') > 0"
+)
 
 
 def withdraw_unseen(

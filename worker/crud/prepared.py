@@ -73,12 +73,12 @@ def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepa
     places: set[Place] = set()
     for page, prepared in pages:
         if together and not (_only_lists(together[-1][0], page) and places.isdisjoint(prepared.places)):
-            yield _one_of(together)
+            yield _one_of(together, places)
             together, places = [], set()
         together.append((page, prepared))
         places.update(prepared.places)
     if together:
-        yield _one_of(together)
+        yield _one_of(together, places)
 
 
 _SAYS_MORE = {field.name for field in fields(Page)} - {"feed", "cursor", "more", "transactions", "map_transaction"}
@@ -94,7 +94,7 @@ def _only_lists(page: Page, then: Page) -> bool:
     )
 
 
-def _one_of(together: Sequence[tuple[Page, Prepared]]) -> tuple[Page, Prepared]:
+def _one_of(together: Sequence[tuple[Page, Prepared]], places: Set[Place]) -> tuple[Page, Prepared]:
     if len(together) == 1:
         return together[0]
     last, parts = together[-1][0], [prepared for _, prepared in together]
@@ -106,7 +106,7 @@ def _one_of(together: Sequence[tuple[Page, Prepared]]) -> tuple[Page, Prepared]:
             account_keys=_flat(part.account_keys for part in parts),
             keys=_flat(part.keys for part in parts),
             hashes=_flat(part.hashes for part in parts),
-            places=frozenset().union(*(part.places for part in parts)),
+            places=places,
             conflicting=frozenset().union(*(part.conflicting for part in parts)),
             records=_flat(read) if len(read) == len(parts) else None,
         ),

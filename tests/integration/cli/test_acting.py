@@ -25,8 +25,6 @@ from worker.runtime import Runtime
 from worker.services import accounts, tokens
 from worker.settings import get_settings
 
-pytestmark = pytest.mark.deep
-
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
 
@@ -334,6 +332,7 @@ def test_sync_waits_and_shows_the_run(dashtam: Dashtam, linked: Provider) -> Non
 
 
 @pytest.mark.usefixtures("worker_at_once")
+@pytest.mark.deep
 def test_a_full_sync_and_one_since_a_day_reach_the_worker(dashtam: Dashtam, linked: Provider) -> None:
     (full,) = json_of(dashtam("sync", "Home", "--full", "--wait", "--json"))
     (since,) = json_of(dashtam("sync", "Home", "--since", "2025-01-01", "--force", "--wait", "--json"))
@@ -342,6 +341,7 @@ def test_a_full_sync_and_one_since_a_day_reach_the_worker(dashtam: Dashtam, link
     assert (since["mode"], since["status"]) == ("incremental", "completed")
 
 
+@pytest.mark.deep
 def test_waiting_gives_up_when_no_worker_comes(dashtam: Dashtam, provider: Provider) -> None:
     for command in ("refresh", "sync"):
         result = dashtam(command, "Home", "--wait", "--timeout", "0.3")

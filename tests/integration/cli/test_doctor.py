@@ -20,8 +20,6 @@ from worker.crud import heartbeats
 from worker.runtime import Runtime, use_runtime
 from worker.settings import get_settings
 
-pytestmark = pytest.mark.deep
-
 Found = Callable[[], dict[str, Finding]]
 
 

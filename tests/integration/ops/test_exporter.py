@@ -25,8 +25,6 @@ from worker.exporter import Exporter
 from worker.models import TaskFailure
 from worker.settings import Settings, load
 
-pytestmark = pytest.mark.deep
-
 
 @pytest.fixture
 def own_settings(settings: Settings, tmp_path: Path) -> Settings:
@@ -129,6 +127,7 @@ def test_servers_that_are_away_are_said_to_be_and_the_rest_is_answered(tmp_path:
     assert seen("dashtam_up", service="redis") == 0
 
 
+@pytest.mark.deep
 def test_process_answers_over_http_and_stops_when_told(
     server_environment: dict[str, str], engine: Engine, tmp_path: Path, tether: Tether
 ) -> None:

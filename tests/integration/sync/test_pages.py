@@ -15,7 +15,7 @@ from worker.crud.nouns import raw_hasher
 from worker.crud.pages import PagesApplied
 from worker.crud.prepared import prepare
 from worker.crud.work import Rules, RunKey
-from worker.errors import BadRecord
+from worker.errors import BadPayload, BadRecord
 from worker.integrations.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id
 from worker.models.records import (
@@ -146,6 +146,19 @@ def test_restarted_loop_leaves_rows_as_they_were_before_it(apply: Applying) -> N
     assert apply.linked.rows("SELECT cursor, loop_id FROM sync_cursors WHERE provider_id = :id") == [("c1", None)]
     assert apply.linked.rows("SELECT 1 FROM sync_undo") == []
     assert apply.rows(old, pending, gone).tally["transactions", "unchanged"] == 3
+
+
+def test_problem_of_a_restarted_loop_is_not_the_next_runs(apply: Applying) -> None:
+    met = BadPayload("odd", account_key="A")
+    other = BadPayload("odd", account_key="B")
+    apply.rows(Movement("t1", "A", "1.00"), feed="other", cursor="o1", problems=[other])
+    apply.rows(Movement("t2", "A", "1.00"), feed="feed", cursor="c1", more=True, problems=[met])
+
+    with apply.linked.runtime.transaction() as session:
+        assert pages.restart_loop(session, run=apply.run, feed="feed")
+
+    ((kept,),) = apply.linked.rows("SELECT problems FROM sync_runs WHERE provider_id = :id")
+    assert [(problem["account"], problem.get("feed")) for problem in kept["problems"]] == [("B", "other"), ("A", None)]
 
 
 def test_new_mapping_version_reads_stored_rows_anew(apply: Applying) -> None:
