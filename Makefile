@@ -84,7 +84,7 @@ test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped, filled or cut off; minutes
-	$(PYTEST) tests/faults -o faulthandler_timeout=900 $(ARGS)
+	$(PYTEST) tests/faults -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
 
 SEED    ?= 1
 MINUTES ?= 10
