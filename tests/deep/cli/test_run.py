@@ -19,6 +19,7 @@ import pytest
 from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
 from worker.devstack import Devstack
+from worker.devstack.processes import free_port
 
 COMMAND = (sys.executable, "-m", "worker.cli", "run")
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -34,9 +35,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
-    """As a newcomer's shell: nothing is configured."""
+    """As a newcomer's shell: nothing is configured, but for a port that no other test's Flower takes meanwhile."""
     plain = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-    return plain | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home)}
+    return plain | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home), "FLOWER_PORT": str(free_port())}
 
 
 @pytest.fixture

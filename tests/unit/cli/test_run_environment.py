@@ -23,7 +23,7 @@ URLS = Urls("postgresql+psycopg://dashtam:pw-database@127.0.0.1:1/dashtam", "red
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home; what `prepare` puts into the environment is undone, and no port is probed."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.setattr(environment, "_free_port", lambda: 40001)
+    monkeypatch.setattr(environment, "free_port", lambda: 40001)
     monkeypatch.setattr(environment, "_flower_port", lambda: 40002)
     os.environ.pop("ENCRYPTION_KEYS", None)
     return tmp_path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cryptography.fernet import Fernet
 
 from worker.cli.home import ENV_FILE, write_environment, write_private
 from worker.devstack import Urls
+from worker.devstack.processes import free_port, port_is_free
 from worker.errors import Refused
 from worker.settings import get_settings
 
@@ -57,7 +57,7 @@ class Demonstration:
 
 def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demonstration:
     """Settles ports, keys and passwords, and puts them into this process's own environment too."""
-    sandbox_port, flower_port = _free_port(), _flower_port()
+    sandbox_port, flower_port = free_port(), _flower_port()
     sandbox_token = secrets.token_urlsafe(16)
     flower_password = _kept(home / _FLOWER_FILE, lambda: secrets.token_urlsafe(12))
     sandbox_url = f"http://127.0.0.1:{sandbox_port}"
@@ -153,16 +153,4 @@ def _kept(path: Path, make: Callable[[], str]) -> Path:
 
 def _flower_port() -> int:
     wanted = int(os.environ.get("FLOWER_PORT") or _FLOWER_PORT)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return _free_port()
-    return wanted
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return wanted if port_is_free(wanted) else free_port()
