@@ -77,7 +77,7 @@ def test_answer_lost_after_the_work_was_done_is_asked_for_once_more(world: World
     world.moves_on()
     world.settle()
 
-    assert [status for status, _ in world.attempts("schwab-1")] == ["unknown", "done"]
+    assert world.outcomes("schwab-1") == ["unknown", "done"]
     world.assert_nothing_was_lost()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _TIMED_OUT = frozenset({"timeout", "deadline"})
-_REFUSED = frozenset({"failed", "deferred"})
+REFUSED = frozenset({"failed", "deferred"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def reckon(
     account = Account()
     for (login, _), shown in _presented(requests, attempts, account).items():
         for number, attempt in enumerate(shown[:-1]):
-            if attempt.status in _REFUSED:
+            if attempt.status in REFUSED:
                 continue
             if attempt.status != "unknown":
                 account.wrong.append(f"{login}: presented again after {attempt}")

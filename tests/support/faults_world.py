@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider, make_user
 from tests.support import databases
-from tests.support.faults_presented import Attempt, reckon
+from tests.support.faults_presented import REFUSED, Attempt, reckon
 from tests.support.faults_servers import Servers
 from tests.support.faults_tables import Tables, book_differences, differences, live, read_tables, without
 from tests.support.nodes import WorkerNode
@@ -458,6 +458,10 @@ class World:
             " ORDER BY started_at"
         )
         return [tuple(row) for row in self.query(sql, id=self.ids[login], since=self._since)]
+
+    def outcomes(self, login: str) -> list[str]:
+        """Of the attempts that may have used a token up: a busy machine may also have brought calls that never left."""
+        return [status for status, _ in self.attempts(login) if status not in REFUSED]
 
     def wait_for_the_answer(self, login: str) -> None:
         """Waits until the refresh under way has ended, however it did."""
