@@ -1,4 +1,4 @@
-"""One world for the whole suite; every test begins its own story in it."""
+"""One world for each process of the suite; every test begins its own story in it."""
 
 from __future__ import annotations
 

@@ -91,4 +91,6 @@ def _presented(
             account.wrong.append(f"{login}: presented twice in one attempt: {under_way[-1]}")
         else:
             shown.append(under_way[-1])
+            if under_way[-1].status in REFUSED and request.get("status") == 200:
+                account.wrong.append(f"{login}: answered with tokens, and taken for a refusal: {under_way[-1]}")
     return presented

@@ -460,7 +460,7 @@ class World:
         return [tuple(row) for row in self.query(sql, id=self.ids[login], since=self._since)]
 
     def outcomes(self, login: str) -> list[str]:
-        """Of the attempts that may have used a token up: a busy machine may also have brought calls that never left."""
+        """Of the attempts that may have used a token up: a busy machine may also have brought refusals."""
         return [status for status, _ in self.attempts(login) if status not in REFUSED]
 
     def wait_for_the_answer(self, login: str) -> None:

@@ -41,6 +41,15 @@ def test_token_may_come_again_after_a_refusal_or_an_unknown_outcome(status: str)
     assert account.wrong == []
 
 
+@pytest.mark.parametrize("status", ["failed", "deferred"])
+def test_answer_that_was_taken_for_a_refusal_is_named(status: str) -> None:
+    requests = [request | {"status": 200} for request in shown(0.1, 5.1)]
+
+    account = reckon(requests, [attempt(0, status), attempt(5, "done")], retries=True, deadline_s=4)
+
+    assert len(account.wrong) == 1
+
+
 def test_call_that_outlasted_its_deadline_is_told_from_one_whose_worker_was_lost() -> None:
     slow, lost = attempt(0, "unknown", "timeout", seconds=4.1), attempt(0, "unknown", "worker_lost", seconds=4.1)
     quick = attempt(0, "unknown", "timeout", seconds=1.0)

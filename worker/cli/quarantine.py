@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +14,7 @@ from worker.cli.lookup import parse_id, resolve
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
 from worker.cli.providers import operator
 from worker.cli.send import send
-from worker.cli.sync import TASK
+from worker.cli.sync import TASK, refuse_beside_another
 from worker.crud import quarantine, steering
 from worker.errors import Refused
 from worker.models import Quarantine
@@ -96,11 +96,13 @@ def replay(entry: EntryId, as_json: AsJson = False) -> None:
 
     dashtam quarantine replay 0198c2f4-…
     """
-    with get_runtime().transaction() as session:
+    runtime = get_runtime()
+    with runtime.transaction() as session:
         found = quarantine.get_quarantine(session, entry_id=parse_id(entry, "quarantine"))
         if found.resolved_at is not None:
             raise Refused(f"it was settled before ({found.resolution}); nothing was sent")
         provider_id = found.provider_id
+        refuse_beside_another(session, provider_id, dead_after=timedelta(seconds=runtime.settings.run_dead_seconds))
         steering.make_due(session, provider_id=provider_id, what="sync", at=datetime.now(UTC))
     task_id = send(TASK, [str(provider_id)], trigger="manual", mode="full", force=True)
     if as_json:

@@ -77,6 +77,11 @@ def _took(run: Run) -> str:
     return f"{span.total_seconds():.1f}s" if span < timedelta(minutes=1) else duration(span)
 
 
+def _cursors(kept: dict[str, Any] | None) -> object:
+    """Each feed's cursor; providers' own are long, and their beginnings tell them apart."""
+    return ", ".join(f"{feed} {str(cursor)[:40]}" for feed, cursor in sorted((kept or {}).items())) or None
+
+
 def _show(run: Run) -> RenderableType:
     facts: list[tuple[str, object]] = [
         ("id", str(run.id)),
@@ -88,6 +93,8 @@ def _show(run: Run) -> RenderableType:
         ("finished", run.finished_at),
         ("took", _took(run)),
         ("pages", run.pages),
+        ("cursors before", _cursors(run.cursor_before)),
+        ("cursors after", _cursors(run.cursor_after)),
         ("error", _error(run)),
     ]
     counts = table(

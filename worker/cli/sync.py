@@ -63,8 +63,9 @@ def sync(
         _cancel(runtime, provider, as_json=as_json)
         return
     asked_at = datetime.now(UTC)
-    ids = _make_due(runtime, provider, asked_at, force=force)
-    known = known_runs(runtime, ids) if wait else set()
+    anew = full or since is not None
+    ids = _make_due(runtime, provider, asked_at, force=force, anew=anew)
+    known = known_runs(runtime, ids, running_too=anew) if wait else set()
     _ask(runtime, ids, asked_at, options=_options(full=full, since=since, force=force))
     if wait:
         wait_for_runs(runtime, ids, known=known, since=asked_at, seconds=timeout, as_json=as_json)
@@ -85,16 +86,28 @@ def _options(*, full: bool, since: datetime | None, force: bool) -> dict[str, An
     return options
 
 
-def _make_due(runtime: Runtime, provider: str | None, now: datetime, *, force: bool) -> list[UUID]:
+def _make_due(runtime: Runtime, provider: str | None, now: datetime, *, force: bool, anew: bool) -> list[UUID]:
     claimed = now + timedelta(seconds=runtime.settings.claim_seconds)
     with runtime.transaction() as session:
         if provider is None:
             return list(steering.make_all_syncs_due(session, at=claimed))
         row = resolve(session, provider)
+        if anew:
+            refuse_beside_another(session, row.id, dead_after=timedelta(seconds=runtime.settings.run_dead_seconds))
         if not force:
             _refuse_haste(session, row, now, least=timedelta(seconds=runtime.settings.sync_min_interval))
         steering.make_due(session, provider_id=row.id, what="sync", at=claimed)
         return [row.id]
+
+
+def refuse_beside_another(session: Session, provider_id: UUID, *, dead_after: timedelta) -> None:
+    """What was asked for besides the usual would be lost: a run under way is not changed, and there is one at a time.
+
+    Raises:
+        Refused: a run of the provider is under way.
+    """
+    if history.is_running(session, provider_id=provider_id, dead_after=dead_after):
+        raise Refused(f"provider {provider_id} is being synced; wait for that run, or stop it: dashtam sync --cancel")
 
 
 def _refuse_haste(session: Session, row: ProviderRow, now: datetime, *, least: timedelta) -> None:

@@ -25,11 +25,11 @@ _CLOCK_SLACK = timedelta(seconds=5)
 _SHOWN = 20
 
 
-def known_runs(runtime: Runtime, ids: Sequence[UUID]) -> set[UUID]:
-    """Finished runs that were there before; a running one will do for an answer."""
+def known_runs(runtime: Runtime, ids: Sequence[UUID], *, running_too: bool) -> set[UUID]:
+    """Runs that were there before; a running one will do for an answer, unless `running_too`."""
     with runtime.transaction() as session:
         runs = history.runs(session, provider_ids=ids, limit=2 * len(ids) + 10)
-    return {run.id for run in runs if run.status != RunStatus.RUNNING}
+    return {run.id for run in runs if running_too or run.status != RunStatus.RUNNING}
 
 
 def wait_for_runs(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from worker.errors import NotFound
@@ -97,6 +97,13 @@ def runs(
         recent = (SyncRun.started_at >= running_or_since) | (SyncRun.finished_at >= running_or_since)
         query = query.where(recent | (SyncRun.status == RunStatus.RUNNING))
     return [Run(*row) for row in session.execute(query)]
+
+
+def is_running(session: Session, *, provider_id: UUID, dead_after: timedelta) -> bool:
+    """Whether a run of the provider is under way whose worker has not been silent for `dead_after`."""
+    live = SyncRun.heartbeat_at >= func.clock_timestamp() - dead_after
+    query = select(SyncRun.id).where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING, live)
+    return session.scalar(query.limit(1)) is not None
 
 
 def run_by_id(session: Session, *, run_id: UUID) -> Run:

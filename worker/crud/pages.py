@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -126,7 +126,7 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
     if page.transactions or page.removals or page.windows:
         apply_transactions(work, page, prepared)
     quarantine.keep(work, [*page.rejects, *work.rejects])
-    quarantine.resolve_stored(work)
+    quarantine.resolve_settled(work)
 
 
 _ENTER = (
@@ -208,28 +208,17 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
         Fenced: the run is not this worker's any more.
     """
     runs.hold(session, run=run)
-    undone = cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
-    if undone:
-        driver(session).execute(_LET_GO_OF_PROBLEMS, (feed, run.id, run.generation))
-    return undone
-
-
-_LET_GO_OF_PROBLEMS = (  # their pages will be read again; without its feed, a problem is not the next run's
-    "UPDATE sync_runs SET problems = jsonb_build_object('problems', ("
-    "SELECT jsonb_agg(CASE WHEN met ->> 'feed' = %s THEN met - 'feed' ELSE met END)"
-    " FROM jsonb_array_elements(problems -> 'problems') met))"
-    " WHERE (id = %s OR generation = %s) AND jsonb_array_length(problems -> 'problems') > 0"
-)
+    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
 
 
 def withdraw_unseen(
-    session: Session, *, run: RunKey, rules: Rules, now: datetime, without: frozenset[str] = frozenset()
+    session: Session, *, run: RunKey, rules: Rules, now: datetime, accounts_read: Set[str]
 ) -> PagesApplied:
-    """Ends a full sync: withdraws what the provider no longer lists.
+    """Ends a full sync: withdraws what the provider no longer lists, of accounts that were read to their end.
 
     Only days from the oldest listed row of the account on count, or of the whole login where the account has none: what
-    is older may be beyond what the provider still lists. Accounts `without` were not read to their end. A record that
-    could not even be named may be any of those that are missing: then nothing is withdrawn, which is a problem.
+    is older may be beyond what the provider still lists. A record that could not even be named may be any of those that
+    are missing: then nothing is withdrawn, which is a problem.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -246,7 +235,7 @@ def withdraw_unseen(
     ).fetchall()
     unnamed = _accounts_of_unnamed(work)
     for account_id, account_key, first in spans:
-        if account_key in without:
+        if account_key not in accounts_read:
             continue
         unseen = [
             row[0]

@@ -63,15 +63,15 @@ def _text(value: str | None) -> str | None:
     return value.replace("\x00", "").encode("utf-8", "replace").decode()[:500]
 
 
-def resolve_stored(work: Work) -> None:
-    """Closes entries whose record has been stored by this page."""
-    if not work.stored_keys:
-        return
-    work.connection.execute(
-        "UPDATE quarantine SET resolved_at = %s, resolution = 'stored'"
-        " WHERE provider_id = %s AND resolved_at IS NULL AND kind = 'transaction' AND record_key = ANY(%s)",
-        (work.now, work.run.provider_id, work.stored_keys),
-    )
+def resolve_settled(work: Work) -> None:
+    """Closes entries whose record this page has found stored as listed, or withdraws."""
+    for keys, resolution in ((work.stored_keys, "stored"), (work.removed_keys, "withdrawn")):
+        if keys:
+            work.connection.execute(
+                "UPDATE quarantine SET resolved_at = %s, resolution = %s"
+                " WHERE provider_id = %s AND resolved_at IS NULL AND kind = 'transaction' AND record_key = ANY(%s)",
+                (work.now, resolution, work.run.provider_id, keys),
+            )
 
 
 def resolve_unlisted(session: Session, *, run: RunKey, now: datetime) -> None:

@@ -6,7 +6,7 @@ lasts. What the provider withdraws stays as a tombstone, and comes back if it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -67,10 +67,13 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     else:
         differing = diff(work.connection, _NOUN, listing.entries)
     work.tally.add(_NOUN.name, unchanged=len(listing.rows) - len(differing))
+    if work.rules.open_quarantine:
+        unlike = {listing.entries.keys[place] for place, _ in differing}
+        work.stored_keys += [key for key in listing.entries.keys if key not in unlike]
     found = _read(work, page, listing, differing)
     withdrawn = _unlisted_pendings(work, page, listing)
-    found = _without_superseded(work, found)
-    taken, replaced = _take_over(work, found, withdrawn)
+    found, superseded = _without_superseded(work, found)
+    taken, replaced = _take_over(work, found, superseded, withdrawn)
     gone = [row.id for row in (*withdrawn, *replaced) if row.id not in taken]
     remember(work, [*(one.stored_id for one in found if one.stored_id is not None), *gone])
     _write(work, found, taken)
@@ -150,11 +153,15 @@ def _flagged(record: TransactionRecord) -> TransactionRecord:
     return msgspec.structs.replace(record, flags=flags)
 
 
-def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
-    """Leaves out pending rows whose posted successor is stored or in the page: an old page was replayed."""
+def _without_superseded(work: Work, read: list[_Read]) -> tuple[list[_Read], dict[tuple[bytes, str], str]]:
+    """Leaves out pending rows whose successor is stored or listed too: an old page was replayed.
+
+    Returns:
+        The others; and of those left out, by place, the keys of the rows that they themselves had replaced.
+    """
     pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
     if not pending:
-        return read
+        return read, {}
     successors = {(one.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.key)}
     found = work.connection.execute(
         "SELECT t.account_id, t.pending_key"
@@ -164,41 +171,56 @@ def _without_superseded(work: Work, read: list[_Read]) -> list[_Read]:
         _pairs((one.scope, one.key) for one in pending),
     )
     successors |= {(account_id.bytes, key) for account_id, key in found}
-    superseded = {id(one) for one in pending if (one.scope, one.key) in successors}
+    superseded = [one for one in pending if (one.scope, one.key) in successors]
+    left_out = {id(one) for one in superseded}
     work.tally.add(_NOUN.name, unchanged=len(superseded))
-    return [one for one in read if id(one) not in superseded]
+    replaced = {(one.scope, one.key): key for one in superseded if (key := one.record.pending_key) is not None}
+    return [one for one in read if id(one) not in left_out], replaced
 
 
-def _take_over(work: Work, read: list[_Read], withdrawn: Sequence[_Stored]) -> tuple[dict[bytes, bool], list[_Stored]]:
-    """Gives posted rows the ids of the pending rows that they replace.
+def _take_over(
+    work: Work,
+    read: Sequence[_Read],
+    superseded: Mapping[tuple[bytes, str], str],
+    withdrawn: Sequence[_Stored],
+) -> tuple[dict[bytes, bool], list[_Stored]]:
+    """Gives posted rows the ids of the pending rows that they replace, be it by way of `superseded` ones.
 
     Returns:
         Ids that were taken over, and whether the row was live; and replaced rows whose successor has a row already.
     """
     taken: dict[bytes, bool] = {}
     replaced: list[_Stored] = []
-    linked = [one for one in read if one.record.pending_key not in (None, one.key)]
-    predecessors = _stored(work, [(one.scope, str(one.record.pending_key)) for one in linked])
-    by_place = {(row.account_id, row.key): row for row in predecessors}
-    for one in linked:
-        row = by_place.get((one.scope, str(one.record.pending_key)))
-        if row is None or row.id in taken or row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
-            continue
-        if one.stored_id is None:
-            one.stored_id = row.id
-            taken[row.id] = row.status != TransactionStatus.REMOVED
-        elif row.status != TransactionStatus.REMOVED:
-            replaced.append(row)
+    before = {id(one): _predecessors(one, superseded) for one in read if one.record.pending_key not in (None, one.key)}
+    places = [(one.scope, key) for one in read for key in before.get(id(one), ())]
+    by_place = {(row.account_id, row.key): row for row in _stored(work, places)}
+    settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
+    for one in read:
+        for key in before.get(id(one), ()):
+            row = by_place.get((one.scope, key))
+            if row is None or row.id in taken or (one.scope, key) in settled:
+                continue
+            if row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
+                continue
+            if one.stored_id is None:
+                one.stored_id = row.id
+                taken[row.id] = row.status != TransactionStatus.REMOVED
+            elif row.status != TransactionStatus.REMOVED:
+                replaced.append(row)
     for one, row in _unique_matches(read, [row for row in withdrawn if row.id not in taken]):
         one.stored_id = row.id
         taken[row.id] = True
-    if taken:  # a pending row that is listed beside its successor: the successor has its row now
-        read[:] = [one for one in read if one.stored_id not in taken or one.key != _key_of(one, predecessors)]
     return taken, replaced
 
 
-def _key_of(one: _Read, stored: Sequence[_Stored]) -> str | None:
-    return next((row.key for row in stored if row.id == one.stored_id), None)
+def _predecessors(one: _Read, superseded: Mapping[tuple[bytes, str], str]) -> list[str]:
+    """The key of the row that this one replaces, and of those before it that were never stored."""
+    keys: list[str] = []
+    key = one.record.pending_key
+    while key is not None and key not in keys:
+        keys.append(key)
+        key = superseded.get((one.scope, key))
+    return keys
 
 
 def _unique_matches(read: Sequence[_Read], withdrawn: Sequence[_Stored]) -> list[tuple[_Read, _Stored]]:
@@ -291,6 +313,8 @@ def _remove(work: Work, removals: Sequence[Removal]) -> None:
     known = [removal for removal in removals if is_safe_key(removal.key)]
     if not known:
         return
+    if work.rules.open_quarantine:
+        work.removed_keys += [removal.key for removal in known]
     everywhere = list(work.accounts.values())
     places = [
         (account_id, removal.key)

@@ -101,6 +101,7 @@ class Work:
     rejects: list[Reject] = field(default_factory=list)
     problems: list[ProviderError] = field(default_factory=list)
     stored_keys: list[str] = field(default_factory=list)
+    removed_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.connection = driver(self.session)

@@ -152,7 +152,7 @@ def _split_sync(body: bytes, answer: Sync) -> tuple[reading.Split, list[Removal]
     if not reading.has_nul(body):
         try:
             heads = _sync_heads.decode(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass  # some row's ids cannot be read: row by row then
         else:
             both = heads.added + heads.modified

@@ -42,10 +42,15 @@ class DateCursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def first_day(cursor: DateCursor, request: SyncRequest) -> date:
-    """Where reading goes on: after what was read, less the overlap that catches late changes."""
-    today = request.now.date()
+    """Where reading goes on: after what was read, less the overlap that catches late changes; never after `since`."""
+    goes_on = _first_unread(cursor, request)
     if request.since is not None and cursor.since != request.since:
-        return min(request.since, today)
+        return min(request.since, goes_on)
+    return goes_on
+
+
+def _first_unread(cursor: DateCursor, request: SyncRequest) -> date:
+    today = request.now.date()
     if cursor.window is not None:
         return cursor.window[0]
     if cursor.through is None:

@@ -46,4 +46,6 @@ async def read_ahead(
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+        del reading  # its exception's traceback would keep this frame, and all that has come with it
+        come.clear()
         await items.aclose()

@@ -49,6 +49,8 @@ _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
 _RESUME_PAUSE = 1.0
 _AFTER_RELINK = timedelta(minutes=1)
+_READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})
+"""Problems of accounts whose rows were read and stored."""
 
 
 class RunUnderWay:
@@ -75,6 +77,7 @@ class RunUnderWay:
         self._pages = 0
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
+        self._listed: set[str] = set()
         self._generation: int | None = None
         self._cancelled = False
         self._began = asyncio.get_running_loop().time()
@@ -171,7 +174,8 @@ class RunUnderWay:
             overlap=timedelta(days=settings.sync_overlap_days),
             window=timedelta(days=settings.sync_window_days),
         )
-        self._found.pop("", None)  # what a page without a cursor met is met again, or is over
+        for feed in ("", *runs.MEMORY_FEEDS):  # what is read by every run: what it met is met again, or is over
+            self._found.pop(feed, None)
         async with aclosing(read_ahead(self._prepared(request), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
                 for _, together in groupby(come, key=lambda found: found[0].feed):
@@ -188,6 +192,7 @@ class RunUnderWay:
         async with aclosing(self._integration.pages(request)) as stream:  # type: ignore[type-var]
             async for page in stream:
                 self._pages += 1
+                self._listed.update(account.account_key for account in page.accounts)
                 if page.more and page.cursor is not None and page.cursor == served.get(page.feed):
                     raise BadPayload("cursor_loop")
                 served[page.feed] = page.cursor
@@ -258,7 +263,7 @@ class RunUnderWay:
             run=self._key,
             rules=self._rules,
             now=await self._runtime.now(),
-            without=frozenset(problem.account_key for problem in self._problems if problem.account_key),
+            accounts_read=self._listed - {problem.account_key for problem in self._problems},
         )
         self._count(applied, "")
 
@@ -282,7 +287,7 @@ class RunUnderWay:
         if isinstance(error, ReauthRequired) and not await self._stop_for_reauth(error):
             due_at = now + _AFTER_RELINK
         if verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-            if self._begun.open_quarantine and error is None and not self._problems:
+            if self._begun.open_quarantine and verdict.status is RunStatus.COMPLETED and not self._problems:
                 await self._runtime.db(quarantine.resolve_unlisted, run=self._key, now=now)
             drifts = await self._runtime.db(
                 books.check_books,
@@ -324,7 +329,9 @@ class RunUnderWay:
         return not any(self._tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
 
     async def _every_account_failed(self) -> bool:
-        failed = {problem.account_key for problem in self._problems if problem.account_key}
+        failed = {problem.account_key for problem in self._problems if problem.reason not in _READ_ALL_THE_SAME} - {
+            None
+        }
         if not failed:
             return False
         return await self._runtime.db(active_account_keys, provider_id=self._key.provider_id) <= failed

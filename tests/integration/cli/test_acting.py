@@ -174,6 +174,21 @@ def test_cancel_asks_the_running_run_to_stop(dashtam: Dashtam, provider: Provide
     assert run.cancel_requested
 
 
+@pytest.mark.parametrize("option", [["--full"], ["--since", "2025-01-01"]])
+def test_a_sync_from_further_back_is_refused_while_another_run_would_swallow_it(
+    dashtam: Dashtam, provider: Provider, rows: Session, option: list[str]
+) -> None:
+    run = _run(rows, provider, status="running")
+
+    refused = dashtam("sync", "Home", *option)
+
+    assert refused.exit_code == 3
+    assert "--cancel" in refused.stderr
+    run.heartbeat_at = NOW - timedelta(hours=1)  # its worker has died: the next one takes over
+    rows.commit()
+    assert dashtam("sync", "Home", *option, "--force").exit_code == 0
+
+
 def test_cancel_without_a_run_is_refused(dashtam: Dashtam, provider: Provider) -> None:
     assert dashtam("sync", "Home", "--cancel").exit_code == 3
 

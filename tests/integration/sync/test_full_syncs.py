@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import ModelIntegration, Movement, Plan
+from worker.errors import BadPayload
 from worker.integrations.base import Page, SyncRequest
 from worker.models.records import Reject
 from worker.models.vocabulary import RunStatus
@@ -43,6 +44,47 @@ def test_row_that_a_full_sync_met_before_its_loop_was_restarted_counts_as_unseen
     synced.sync(mode="full")
 
     assert sorted(synced.live()) == ["t1", "t2", "t3", "t4", "t5", "u0", "u1"]
+
+
+def test_full_sync_leaves_the_rows_of_an_account_that_is_listed_no_more(synced: Linked) -> None:
+    synced.integration.books.put(Movement("b0", "B", "1.00"))
+    for number in range(6):
+        synced.integration.books.forget(f"t{number}")
+    synced.integration.books.closed.add("A")
+
+    synced.sync(mode="full")
+
+    assert sorted(synced.live()) == ["b0", "t0", "t1", "t2", "t3", "t4", "t5"]
+
+
+class DoubtfulIntegration(ModelIntegration):
+    """Cannot tell once whether its listing is whole; the listing has a feed of its own."""
+
+    doubtful = False
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        async for page in super().pages(request):
+            if page.accounts:
+                page.feed, page.cursor = "accounts", "remembered"
+                page.problems = [BadPayload("mass_deletion")] if self.doubtful else []
+            yield page
+
+
+def test_full_sync_ends_once_the_listing_is_whole_again(link_model: Callable[..., Linked]) -> None:
+    integration = DoubtfulIntegration()
+    linked = link_model(integration)
+    integration.books.put(Movement("t0", "A", "1.00"))
+    integration.books.put(Movement("t1", "A", "1.00"))
+    linked.sync()
+    integration.books.forget("t0")
+    integration.doubtful = True
+    assert linked.sync(mode="full").status == RunStatus.PARTIAL
+    integration.doubtful = False
+
+    run = linked.sync()
+
+    assert (run.mode, run.status) == ("full", RunStatus.COMPLETED)
+    assert sorted(linked.live()) == ["t1"]
 
 
 class BlurringIntegration(ModelIntegration):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.integration.sync.conftest import Linked
-from tests.integration.sync.feeds import DAY, Movement, read_movement
+from tests.integration.sync.feeds import DAY, ModelIntegration, Movement, read_movement
 from worker.crud import pages
 from worker.crud.nouns import raw_hasher
 from worker.crud.pages import PagesApplied
 from worker.crud.prepared import prepare
 from worker.crud.work import Rules, RunKey
-from worker.errors import BadPayload, BadRecord
+from worker.errors import BadRecord
 from worker.integrations.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id
 from worker.models.records import (
@@ -146,19 +146,6 @@ def test_restarted_loop_leaves_rows_as_they_were_before_it(apply: Applying) -> N
     assert apply.linked.rows("SELECT cursor, loop_id FROM sync_cursors WHERE provider_id = :id") == [("c1", None)]
     assert apply.linked.rows("SELECT 1 FROM sync_undo") == []
     assert apply.rows(old, pending, gone).tally["transactions", "unchanged"] == 3
-
-
-def test_problem_of_a_restarted_loop_is_not_the_next_runs(apply: Applying) -> None:
-    met = BadPayload("odd", account_key="A")
-    other = BadPayload("odd", account_key="B")
-    apply.rows(Movement("t1", "A", "1.00"), feed="other", cursor="o1", problems=[other])
-    apply.rows(Movement("t2", "A", "1.00"), feed="feed", cursor="c1", more=True, problems=[met])
-
-    with apply.linked.runtime.transaction() as session:
-        assert pages.restart_loop(session, run=apply.run, feed="feed")
-
-    ((kept,),) = apply.linked.rows("SELECT problems FROM sync_runs WHERE provider_id = :id")
-    assert [(problem["account"], problem.get("feed")) for problem in kept["problems"]] == [("B", "other"), ("A", None)]
 
 
 def test_new_mapping_version_reads_stored_rows_anew(apply: Applying) -> None:
@@ -441,6 +428,19 @@ def test_balance_is_a_snapshot_when_it_changed_or_once_a_day(apply: Applying) ->
     ]
 
 
+def test_quarantined_change_is_settled_when_the_provider_takes_it_back_or_withdraws_the_record(apply: Applying) -> None:
+    good, other = Movement("t1", "A", "1.00"), Movement("t2", "A", "1.00")
+    apply.rows(good, other)
+    for bad in (replace(good, amount="NaN"), replace(other, amount="NaN")):
+        apply.rows(bad)
+    assert len(kept(apply.linked)) == 2
+
+    apply.rows(good, removals=[Removal("t2", "A")])
+
+    resolved = apply.linked.rows("SELECT record_key, resolution FROM quarantine ORDER BY 1")
+    assert resolved == [("t1", "stored"), ("t2", "withdrawn")]
+
+
 def test_balance_of_an_unknown_account_goes_to_quarantine(apply: Applying) -> None:
     apply(Page(balances=[BalanceRecord(account_key="nobody", current=Decimal(1), source="x")]))
 
@@ -542,3 +542,45 @@ def test_what_one_page_cannot_store_keeps_none_of_those_stored_with_it_out(apply
 
     assert set(apply.linked.live()) == {"t1", "t3"}
     assert applied.tally["transactions", "quarantined"] == 1
+
+
+P1 = Movement("p1", "A", "2.00", "pending")
+LINKED_PAGES = {
+    "posted after its pending row": [[P1], [Movement("t1", "A", "2.00", pending_key="p1")]],
+    "chain of pending rows": [
+        [Movement("p2", "A", "2.50", "pending", pending_key="p1")],
+        [Movement("t1", "A", "2.50", pending_key="p2")],
+    ],
+    "pending row that settles under its own key": [
+        [replace(P1, status="posted")],
+        [Movement("t1", "A", "2.00", pending_key="p1")],
+    ],
+    "old page again": [[Movement("t1", "A", "2.00", pending_key="p1")], [P1]],
+}
+
+
+@pytest.mark.parametrize("stored_first", [True, False], ids=["pending stored", "nothing stored"])
+@pytest.mark.parametrize("listed", LINKED_PAGES.values(), ids=LINKED_PAGES.keys())
+def test_pages_stored_together_leave_the_rows_that_they_leave_one_by_one(
+    link_model: Callable[..., Linked], listed: list[list[Movement]], stored_first: bool
+) -> None:
+    left = []
+    for together in (True, False):
+        apply = Applying(link_model(ModelIntegration()))
+        apply.list_accounts("A")
+        if stored_first:
+            apply.rows(P1)
+        ids = dict(apply.linked.rows(_IDS))
+        pages_ = [of(rows, feed="feed", cursor=str(place), more=not place) for place, rows in enumerate(listed)]
+        for group in [pages_] if together else [[page] for page in pages_]:
+            apply(*group)
+        kept_ids = {key for key, id_ in apply.linked.rows(_IDS) if id_ in ids.values()}
+        left.append((apply.linked.live(), kept_ids))
+
+    assert left[0] == left[1]
+
+
+_IDS = (
+    "SELECT t.provider_transaction_id, t.id FROM transactions t JOIN accounts a ON a.id = t.account_id"
+    " WHERE a.provider_id = :id AND t.status <> 'removed'"
+)

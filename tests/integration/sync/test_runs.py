@@ -275,6 +275,15 @@ def test_run_in_which_every_account_failed_is_no_success(link_model: Callable[..
     assert linked.sync().status == RunStatus.FAILED
 
 
+@pytest.mark.parametrize("reason", ["mass_deletion", "unnamed_records", "day_with_3000_rows"])
+def test_run_that_withheld_something_of_every_account_has_stored_the_rest(
+    link_model: Callable[..., Linked], reason: str
+) -> None:
+    linked = link_model(FailingIntegration(problems=tuple(BadPayload(reason, account_key=key) for key in "ABWC")))
+
+    assert linked.sync().status == RunStatus.PARTIAL
+
+
 def test_part_that_is_not_ready_is_scheduled_and_no_failure(link_model: Callable[..., Linked]) -> None:
     linked = link_model(FailingIntegration(problems=(NotReady("preparing", retry_at=datetime.now(UTC) + SOON),)))
 

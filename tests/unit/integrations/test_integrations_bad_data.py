@@ -300,7 +300,9 @@ def schwab_rows(*rows: str | dict[str, Any], numbers: Any = SCHWAB_NUMBERS) -> l
             return httpx.Response(200, content=text.encode())
         return schwab_healthy(request)
 
-    pages = asyncio.run(all_pages(provider("schwab", handler).integration.pages(sync_request(since=date(2025, 3, 1)))))
+    pages = asyncio.run(
+        all_pages(provider("schwab", handler).integration.pages(sync_request(backfill=NOW.date() - date(2025, 3, 1))))
+    )
     return [page for page in pages if page.feed == f"account:{numbers[number]}"]
 
 
@@ -360,7 +362,9 @@ def test_schwab_account_without_a_hash_is_quarantined_masked_and_the_list_not_ca
             return httpx.Response(200, json=[schwab_account("12345678"), schwab_account("55556666")])
         return schwab_healthy(request)
 
-    pages = asyncio.run(all_pages(provider("schwab", handler).integration.pages(sync_request(since=date(2025, 3, 9)))))
+    pages = asyncio.run(
+        all_pages(provider("schwab", handler).integration.pages(sync_request(backfill=NOW.date() - date(2025, 3, 9))))
+    )
 
     assert [account.mask for account in pages[0].accounts] == ["5678"]
     assert not pages[0].accounts_complete

@@ -257,7 +257,7 @@ def test_row_that_arrives_between_two_pages_does_not_hide_another() -> None:
             rows.insert(0, plaid_investment("late", "2025-03-09"))
         return plaid_investments(body, rows)
 
-    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+    pages = sync(answering("/investments/transactions/get", answer), backfill=NOW.date() - date(2025, 3, 1))
 
     assert set(investments_in(pages)) == {"late", *(f"inv_{i}" for i in range(9))}
     assert calls.count(0) == 2
@@ -275,7 +275,7 @@ def test_row_that_goes_while_another_comes_does_not_hide_a_third() -> None:
             rows.append(plaid_investment("late", "2025-03-04"))
         return plaid_investments(body, rows)
 
-    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+    pages = sync(answering("/investments/transactions/get", answer), backfill=NOW.date() - date(2025, 3, 1))
 
     assert set(investments_in(pages)) >= {"late", *(f"inv_{i}" for i in range(1, 9))}
 
@@ -288,7 +288,7 @@ def test_offsets_that_never_hold_still_are_given_up_for_now() -> None:
         rows = [plaid_investment(f"inv_{len(calls)}_{i}", "2025-03-05") for i in range(9)]
         return plaid_investments(body, rows)
 
-    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+    pages = sync(answering("/investments/transactions/get", answer), backfill=NOW.date() - date(2025, 3, 1))
 
     (problem,) = problems(pages)
     assert isinstance(problem, Transient)
@@ -304,7 +304,7 @@ def test_window_that_lists_fewer_rows_than_its_total_is_not_taken_for_read(liste
         given = json.loads(plaid_investments(body, rows).content)
         return httpx.Response(200, json=given | {"total_investment_transactions": 9})
 
-    pages = sync(answering("/investments/transactions/get", answer), since=date(2025, 3, 1))
+    pages = sync(answering("/investments/transactions/get", answer), backfill=NOW.date() - date(2025, 3, 1))
 
     assert [problem.reason for problem in problems(pages)] == ["offsets_keep_shifting"]
     assert not any('"through":"2025-03-10"' in (page.cursor or "") for page in pages)
@@ -315,7 +315,8 @@ def test_unreadable_row_at_the_end_of_a_page_marks_the_place_all_the_same() -> N
     rows[2] = {"date": "2025-03-05", "surprise": 1}
 
     pages = sync(
-        answering("/investments/transactions/get", lambda body: plaid_investments(body, rows)), since=date(2025, 3, 1)
+        answering("/investments/transactions/get", lambda body: plaid_investments(body, rows)),
+        backfill=NOW.date() - date(2025, 3, 1),
     )
 
     assert set(investments_in(pages)) == {"inv_0", "inv_1", "inv_3", "inv_4", "inv_5"}
