@@ -77,6 +77,7 @@ def test_status_for_people_says_that_nobody_works(dashtam: Dashtam, provider: Pr
     assert "no tick was ever recorded" in result.output
 
 
+@pytest.mark.deep
 def test_status_of_a_large_fleet_reads_indexes_alone(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'fleet@example.com')"))
@@ -103,6 +104,7 @@ def test_status_of_a_large_fleet_reads_indexes_alone(engine: Engine) -> None:
     assert not [line for line in plan if "transactions" in line]
 
 
+@pytest.mark.deep
 def test_providers_alone_lists(dashtam: Dashtam, provider: Provider) -> None:
     (row,) = json_of(dashtam("providers", "--json"))
 
@@ -111,6 +113,7 @@ def test_providers_alone_lists(dashtam: Dashtam, provider: Provider) -> None:
     assert "Home" in dashtam("providers").output
 
 
+@pytest.mark.deep
 def test_providers_can_be_narrowed_down(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     make_linked_provider(rows, runtime.encryption, alias="A", status="needs_reauth")
     make_linked_provider(rows, runtime.encryption, alias="B", provider_key="plaid")
@@ -136,6 +139,7 @@ def test_a_provider_is_found_by_id_its_beginning_or_alias(dashtam: Dashtam, prov
     assert shown["stored"] == {"accounts": 1, "transactions": 2, "holdings": 0}
 
 
+@pytest.mark.deep
 def test_showing_a_provider_shows_no_token(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     ciphertext = rows.execute(text("SELECT access_token FROM provider_tokens")).scalar_one()
 
@@ -171,6 +175,7 @@ def test_an_alias_of_two_providers_is_refused_with_both_ids(dashtam: Dashtam, ro
     assert all(str(one.id) in result.stderr for one in both)
 
 
+@pytest.mark.deep
 def test_runs_are_listed_and_shown(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     failed = _run(provider, status="failed", error="transient", error_scope="request", error_reason="http_503")
     rows.add_all([failed, _run(provider, started_at=NOW - timedelta(hours=1))])
@@ -207,6 +212,7 @@ def test_explain_reads_the_facts_of_the_provider(dashtam: Dashtam, provider: Pro
     assert "Start beat" in dashtam("explain", "Home").output
 
 
+@pytest.mark.deep
 def test_quarantine_is_listed_shown_and_dismissed(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     entry = Quarantine(
         provider_id=provider.id,
@@ -242,6 +248,7 @@ def test_replaying_a_quarantined_record_fetches_its_provider_from_scratch(
     assert dashtam("quarantine", "replay", str(entry.id)).exit_code == 3
 
 
+@pytest.mark.deep
 def test_failures_are_listed_shown_and_sent_again_once(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     failure = TaskFailure(
         task_id="t-1",
@@ -264,6 +271,7 @@ def test_failures_are_listed_shown_and_sent_again_once(dashtam: Dashtam, rows: S
     assert runtime.redis.llen("sync") == 1
 
 
+@pytest.mark.deep
 def test_integrations_are_paused_and_resumed(dashtam: Dashtam) -> None:
     assert dashtam("integrations", "pause", "schwab", "--reason", "maintenance").exit_code == 0
 
@@ -275,6 +283,7 @@ def test_integrations_are_paused_and_resumed(dashtam: Dashtam) -> None:
     assert json_of(dashtam("integrations", "resume", "schwab", "--json"))["changed"]
 
 
+@pytest.mark.deep
 def test_audit_lists_and_verifies(dashtam: Dashtam, provider: Provider, tmp_path: object) -> None:
     dashtam("providers", "pause", "Home", "--reason", "the user asked")
 
@@ -300,6 +309,7 @@ def test_audit_verify_finds_an_altered_entry(dashtam: Dashtam, provider: Provide
     assert "altered" in result.output
 
 
+@pytest.mark.deep
 def test_keys_status_rotate_and_retire(dashtam: Dashtam, provider: Provider) -> None:
     (key,) = json_of(dashtam("keys", "status", "--json"))
 
@@ -330,6 +340,7 @@ def test_doctor_shows_the_configuration_without_secrets(dashtam: Dashtam, runtim
         assert shown[secret] == "set, not shown"
 
 
+@pytest.mark.deep
 def test_migrate_twice_is_harmless(dashtam: Dashtam) -> None:
     assert dashtam("migrate").exit_code == 0
     assert dashtam("migrate").exit_code == 0

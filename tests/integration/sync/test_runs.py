@@ -337,6 +337,7 @@ def test_run_goes_on_when_postgres_is_still_away_after_the_first_wait(linked: Li
     assert set(linked.live()) == {"t"}
 
 
+@pytest.mark.deep
 def test_endless_restarts_end_the_run_with_the_loop_undone(linked: Linked) -> None:
     for number in range(6):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
@@ -374,6 +375,7 @@ def test_cursor_that_leads_back_to_itself_ends_the_run_and_nothing_of_its_page_i
     assert set(linked.live()) == {"t0"}
 
 
+@pytest.mark.deep
 def test_overlap_that_is_read_again_may_end_where_the_stored_cursor_stands(link_model: Callable[..., Linked]) -> None:
     linked = link_model(PagingIntegration(("2025-03-08", False)))
     linked.sync()

@@ -45,6 +45,7 @@ def assert_equal_books(engine: Engine, sandbox: SandboxAdmin, login: str, provid
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.deep
 def test_tables_equal_the_providers_books_after_every_sync(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, profile: str
 ) -> None:

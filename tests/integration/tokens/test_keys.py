@@ -31,6 +31,7 @@ def _status(desk: Desk) -> dict[str, tuple[bool, bool, int, int]]:
     return {use.key_id: (use.configured, use.writing, use.tokens, use.journal) for use in found}
 
 
+@pytest.mark.deep
 def test_all_tokens_are_written_anew_in_batches_and_stay_usable(desk_with: Desks) -> None:
     before = desk_with(OLD)
     ids = [before.link(refresh_token=f"p{n}-1") for n in range(5)] + [before.link(refresh_token=None)]

@@ -498,6 +498,7 @@ def test_unlink_of_a_provider_that_never_had_a_token(desk: Desk) -> None:
     assert desk.schwab.revoked == []
 
 
+@pytest.mark.deep
 def test_unlink_waits_for_nobody_for_ever(make_desk: Any) -> None:
     desk = make_desk(http_total_seconds=0.02, lease_seconds=0.05)
     lease = {"lease_owner": uuid4(), "lease_until": datetime.now(UTC) + timedelta(minutes=1)}

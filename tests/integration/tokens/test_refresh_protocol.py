@@ -316,6 +316,7 @@ def test_two_attempts_of_dead_workers_are_a_lost_rotation_without_another_call(d
     assert desk.rows("SELECT 1 FROM notices WHERE provider_id = :id", id=id_)
 
 
+@pytest.mark.deep
 def test_call_that_outlasts_its_deadline_is_an_unknown_outcome(make_desk: MakeDesk) -> None:
     desk = make_desk(http_total_seconds=0.05, lease_seconds=1)
     id_ = desk.link()
@@ -553,6 +554,7 @@ def test_many_who_need_the_token_at_once_wait_for_one_refresh(desk: Desk) -> Non
     assert desk.schwab.presented == ["refresh-1"]
 
 
+@pytest.mark.deep
 def test_access_token_gives_up_on_a_lease_that_does_not_end(make_desk: MakeDesk) -> None:
     desk = make_desk(http_total_seconds=0.02, lease_seconds=0.05)
     lease = {"lease_owner": uuid4(), "lease_until": datetime.now(UTC) + timedelta(minutes=1)}
