@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from celery import signals
 from celery.backends.base import DisabledBackend
 
 from worker.app import app, celery_settings
@@ -80,6 +82,15 @@ def test_tls_checks_the_broker_s_certificate(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_plain_redis_asks_for_no_tls(config: dict[str, Any]) -> None:
     assert config["broker_use_ssl"] is None
+
+
+def test_forked_process_spares_its_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    spared = Mock()
+    monkeypatch.setattr("worker.app.spare_collector", spared)
+
+    signals.worker_process_init.send(sender=None)
+
+    spared.assert_called_once_with()
 
 
 def test_terminating_a_worker_begins_a_soft_shutdown(config: dict[str, Any]) -> None:

@@ -191,14 +191,14 @@ def _take_over(
     """
     taken: dict[bytes, bool] = {}
     replaced: list[_Stored] = []
-    before = {id(one): _predecessors(one, superseded) for one in read if one.record.pending_key not in (None, one.key)}
-    places = [(one.scope, key) for one in read for key in before.get(id(one), ())]
+    linked = [(one, _predecessors(one, superseded)) for one in read if one.record.pending_key not in (None, one.key)]
+    places = [(one.scope, key) for one, keys in linked for key in keys]
     by_place = {(row.account_id, row.key): row for row in _stored(work, places)}
     settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
-    for one in read:
-        for key in before.get(id(one), ()):
+    for one, keys in linked:
+        for key in keys:
             row = by_place.get((one.scope, key))
-            if row is None or row.id in taken or (one.scope, key) in settled:
+            if row is None or row.id in taken or (one.scope, key) in settled:  # what is settled keeps its own row
                 continue
             if row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
                 continue

@@ -329,9 +329,8 @@ class RunUnderWay:
         return not any(self._tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
 
     async def _every_account_failed(self) -> bool:
-        failed = {problem.account_key for problem in self._problems if problem.reason not in _READ_ALL_THE_SAME} - {
-            None
-        }
+        real = [problem for problem in self._problems if problem.reason not in _READ_ALL_THE_SAME]
+        failed = {problem.account_key for problem in real if problem.account_key}
         if not failed:
             return False
         return await self._runtime.db(active_account_keys, provider_id=self._key.provider_id) <= failed

@@ -178,6 +178,7 @@ def test_an_alias_of_two_providers_is_refused_with_both_ids(dashtam: Dashtam, ro
 @pytest.mark.deep
 def test_runs_are_listed_and_shown(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     failed = _run(provider, status="failed", error="transient", error_scope="request", error_reason="http_503")
+    failed.cursor_before, failed.cursor_after = {"transactions": "c1"}, {"transactions": "c2" + "x" * 100}
     rows.add_all([failed, _run(provider, started_at=NOW - timedelta(hours=1))])
     rows.commit()
 
@@ -185,6 +186,9 @@ def test_runs_are_listed_and_shown(dashtam: Dashtam, provider: Provider, rows: S
     assert len(json_of(dashtam("runs", "list", "--provider", "Home", "--status", "failed", "--json"))) == 1
     shown = dashtam("runs", "show", str(failed.id))
     assert "transient of the request: http_503" in shown.output
+    assert "transactions c1" in shown.output
+    assert "transactions c2" in shown.output
+    assert "x" * 50 not in shown.output
     assert dashtam("runs", "show", str(new_id())).exit_code == 2
 
 

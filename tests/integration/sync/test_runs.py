@@ -178,10 +178,15 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
     linked.integration.plan = Plan(page_size=3)
     monkeypatch.setattr(sync_run.RunUnderWay, "_out_of_time", _always_out_of_time)
+    linked.execute(
+        "INSERT INTO quarantine (id, provider_id, kind, reason, fingerprint)"
+        " VALUES (gen_random_uuid(), :id, 'holding', 'odd', 'fingerprint')"
+    )
 
     run = linked.sync()
 
     assert run.status == RunStatus.PARTIAL
+    assert linked.rows("SELECT resolved_at FROM quarantine") == [(None,)]  # its noun was not read
     assert len(linked.live()) == 3
     assert due_in(linked) <= timedelta(0)
     monkeypatch.undo()

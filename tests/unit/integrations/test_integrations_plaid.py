@@ -8,8 +8,10 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
+import msgspec
 import pytest
 
 from tests.unit.integrations.scripts import (
@@ -262,6 +264,16 @@ def test_row_that_arrives_between_two_pages_does_not_hide_another() -> None:
     assert set(investments_in(pages)) == {"late", *(f"inv_{i}" for i in range(9))}
     assert calls.count(0) == 2
     assert problems(pages) == []
+
+
+def test_row_as_deep_as_only_one_of_the_readers_bears_does_not_spoil_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plaid_pages._sync_heads, "decode", Mock(side_effect=RecursionError))
+    row = {"transaction_id": "t1", "account_id": "a1"}
+    body = msgspec.json.encode({"added": [row], "modified": [], "removed": [], "next_cursor": "c", "has_more": False})
+
+    page = plaid_pages.sync_page(body, plaid_pages.sync.page(body))
+
+    assert [raw.key for raw in page.transactions] == ["t1"]
 
 
 def test_row_that_goes_while_another_comes_does_not_hide_a_third() -> None:
