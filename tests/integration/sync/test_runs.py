@@ -179,8 +179,8 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
     linked.integration.plan = Plan(page_size=3)
     monkeypatch.setattr(sync_run.RunUnderWay, "_out_of_time", _always_out_of_time)
     linked.execute(
-        "INSERT INTO quarantine (id, provider_id, kind, reason, fingerprint)"
-        " VALUES (gen_random_uuid(), :id, 'holding', 'odd', 'fingerprint')"
+        "INSERT INTO quarantine (id, provider_id, run_id, kind, reason, fingerprint)"
+        " VALUES (gen_random_uuid(), :id, gen_random_uuid(), 'holding', 'odd', 'fingerprint')"
     )
 
     run = linked.sync()
