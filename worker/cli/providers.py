@@ -1,4 +1,4 @@
-"""`dashtam providers`: list, show, pause, resume, unlink."""
+"""`dashtam providers`: list, show, interval, pause, resume, unlink."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from worker.models.vocabulary import ProviderStatus
 from worker.runtime import get_runtime
 from worker.services import connect
 
-app = typer.Typer(help="List linked logins, and pause, resume or unlink them.", invoke_without_command=True)
+app = typer.Typer(
+    help="List linked logins; say how often to sync them; pause, resume or unlink them.", invoke_without_command=True
+)
+
+MAX_INTERVAL = 31 * 24 * 3600
 
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log.")]
 
@@ -115,6 +119,7 @@ def _show(data: dict[str, Any]) -> RenderableType:
         ("next refresh", row.refresh_due_at),
         ("synced", row.synced_at),
         ("next sync", row.sync_due_at),
+        ("synced every", f"{row.sync_interval} s" if row.sync_interval else "SYNC_INTERVAL"),
         ("generation", token.generation if token else None),
         ("encryption key", token.key_id if token else None),
         ("rows", f"{stored.accounts} accounts, {stored.transactions} transactions, {stored.holdings} holdings"),
@@ -139,6 +144,39 @@ def _show(data: dict[str, Any]) -> RenderableType:
         title="drift from the provider's books",
     )
     return Group(pairs(facts), "", attempts, "", runs, "", drifts)
+
+
+@app.command()
+def interval(
+    provider: ProviderArgument,
+    seconds: Annotated[int | None, typer.Option(min=1, max=MAX_INTERVAL, help="Seconds between two syncs.")] = None,
+    usual: Annotated[bool, typer.Option("--usual", help="Back to SYNC_INTERVAL.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how often one provider is synced, where SYNC_INTERVAL does not fit it.
+
+    [bold]Example[/]
+
+    dashtam providers interval "Schwab one" --seconds 3600
+    """
+    if (seconds is None) is not usual:
+        raise typer.BadParameter("give either --seconds or --usual")
+    runtime = get_runtime()
+    with runtime.transaction() as session:
+        row = resolve(session, provider)
+        changed = steering.set_sync_interval(
+            session,
+            provider_id=row.id,
+            seconds=seconds,
+            default=runtime.settings.sync_interval,
+            now=datetime.now(UTC),
+            actor=operator(),
+        )
+    if as_json:
+        print_json({"id": row.id, "sync_interval": seconds, "changed": changed})
+    else:
+        every = f"{seconds} s" if seconds else f"{runtime.settings.sync_interval} s, as SYNC_INTERVAL says"
+        say(f"{escape(row.alias)} is synced every {every}{'' if changed else ', as it was'}")
 
 
 @app.command()

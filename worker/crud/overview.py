@@ -109,6 +109,7 @@ class ProviderRow:
     refresh_failures: int
     synced_at: datetime | None
     sync_due_at: datetime | None
+    sync_interval: int | None
     sync_failures: int
     created_at: datetime
 

@@ -125,7 +125,13 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
         apply_holdings(work, page)
     if page.transactions or page.removals or page.windows:
         apply_transactions(work, page, prepared)
-    quarantine.keep(work, [*page.rejects, *work.rejects])
+    rejects = [*page.rejects, *work.rejects]
+    work.problems += [
+        BadPayload("account_unreadable", scope=Scope.ACCOUNT, account_key=reject.account_key or reject.record_key)
+        for reject in rejects
+        if reject.kind == "account"
+    ]
+    quarantine.keep(work, rejects)
     quarantine.resolve_settled(work)
 
 

@@ -8,12 +8,12 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from worker.crud.work import RunKey, Work
 from worker.errors import NotFound
-from worker.models import Quarantine, new_id
+from worker.models import Account, Quarantine, new_id
 from worker.models.records import Reject
 
 
@@ -85,6 +85,36 @@ def resolve_unlisted(session: Session, *, run: RunKey, now: datetime) -> None:
             Quarantine.kind.in_(("account", "balance", "holding", "security")),
         )
         .values(resolved_at=now, resolution="listed no more")
+    )
+
+
+def awaits_reading(session: Session, *, provider_id: UUID) -> bool:
+    """Whether transactions were refused for an account that nobody knew, and that is stored by now."""
+    return session.scalar(select(Quarantine.id).where(*_of_known_accounts(provider_id)).limit(1)) is not None
+
+
+def settle_before_reading(session: Session, *, provider_id: UUID, now: datetime) -> bool:
+    """Closes the entries that `awaits_reading` means, for a run that reads all from the beginning; False if none.
+
+    What it meets once more is opened again, or stored.
+    """
+    settled = session.execute(
+        update(Quarantine)
+        .where(*_of_known_accounts(provider_id))
+        .values(resolved_at=now, resolution="read again, since the account is known")
+        .returning(Quarantine.id)
+    )
+    return settled.first() is not None
+
+
+def _of_known_accounts(provider_id: UUID) -> tuple[ColumnElement[bool], ...]:
+    known = select(Account.provider_account_id).where(Account.provider_id == provider_id)
+    return (
+        Quarantine.provider_id == provider_id,
+        Quarantine.resolved_at.is_(None),
+        Quarantine.kind == "transaction",
+        Quarantine.reason == "unknown_account",
+        Quarantine.account_key.in_(known),
     )
 
 

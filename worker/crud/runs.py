@@ -32,6 +32,7 @@ class RunBegun:
     """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`.
 
     Attributes:
+        sync_interval: seconds between syncs of this provider; None for those of the setting.
         problems: of earlier runs of the full sync that this one goes on with.
     """
 
@@ -41,6 +42,7 @@ class RunBegun:
     open_quarantine: bool
     is_first: bool
     sync_failures: int
+    sync_interval: int | None
     problems: Problems = field(default_factory=dict)
 
 
@@ -58,7 +60,8 @@ def begin_run(
 ) -> RunBegun:
     """Begins a run, taking over from one whose heartbeat has stopped.
 
-    A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn.
+    A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn. A run
+    is a full sync, too, if transactions were refused for an account that was not known then and is known now.
     `min_interval` is the least time since the last run began, None for no such limit; `integrations` are enabled.
 
     Raises:
@@ -78,8 +81,8 @@ def begin_run(
         raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s or use --force")
     unfinished = last.generation if last is not None and last.status != RunStatus.CANCELLED else None
     generation = None
-    if mode == "full":
-        generation = new_id()
+    if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or mode == "full":
+        mode, generation = "full", new_id()
     elif unfinished is not None:
         mode, generation = "full", unfinished
     run_id = session.scalar(
@@ -113,6 +116,7 @@ def begin_run(
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
+        sync_interval=provider.sync_interval,
         problems=_problems_of(session, generation),
     )
 

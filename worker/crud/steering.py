@@ -1,9 +1,12 @@
-"""What an operator changes about one provider: pause, resume, make due. Every change locks the provider's row."""
+"""What an operator changes about one provider: pause, resume, make due, how often to sync it.
+
+Every change locks the provider's row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -48,6 +51,25 @@ def resume_provider(session: Session, *, provider_id: UUID, actor: str, now: dat
         provider.refresh_due_at = min(provider.refresh_due_at, now)
     provider.sync_due_at = now
     audit.record(session, provider_id=provider_id, action="resumed", actor=actor)
+    return True
+
+
+def set_sync_interval(
+    session: Session, *, provider_id: UUID, seconds: int | None, default: int, now: datetime, actor: str
+) -> bool:
+    """Says how often a provider is synced; None for the usual interval, which is `default`. False when it was so.
+
+    The next sync is due after the new interval at the latest.
+    """
+    provider = _lock(session, provider_id)
+    if provider.sync_interval == seconds:
+        return False
+    provider.sync_interval = seconds
+    if provider.sync_due_at is not None:
+        provider.sync_due_at = min(provider.sync_due_at, now + timedelta(seconds=seconds or default))
+    audit.record(
+        session, provider_id=provider_id, action="interval_set", actor=actor, detail={"sync_interval": seconds}
+    )
     return True
 
 

@@ -34,12 +34,15 @@ _OWED = (AccountType.CREDIT, AccountType.LOAN)
 _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 
 
-class _Balances(msgspec.Struct, frozen=True, gc=False):
+class _Currency(msgspec.Struct, frozen=True, gc=False):
+    iso_currency_code: str | None = None
+    unofficial_currency_code: str | None = None
+
+
+class _Balances(_Currency, frozen=True, gc=False):
     available: Decimal | None = None
     current: Decimal | None = None
     limit: Decimal | None = None
-    iso_currency_code: str | None = None
-    unofficial_currency_code: str | None = None
     last_updated_datetime: datetime | None = None
 
 
@@ -50,7 +53,7 @@ class _Account(msgspec.Struct, gc=False):
     official_name: str | None = None
     subtype: str | None = None
     mask: str | None = None
-    balances: _Balances = _Balances()
+    balances: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -112,6 +115,8 @@ class _InvestmentTransaction(msgspec.Struct, gc=False):
 
 
 _account = reading.Reader(_Account)
+_balances = reading.Reader(_Balances)
+_currency = reading.Reader(_Currency)
 _transaction = reading.Reader(_Transaction)
 _security = reading.Reader(_Security)
 _holding = reading.Reader(_Holding)
@@ -120,38 +125,51 @@ _investment = reading.Reader(_InvestmentTransaction)
 Securities = Mapping[str, SecurityRecord]
 
 
-def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord]:
-    """One account and its stated balance.
+def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | BadRecord]:
+    """One account and its stated balance, or why that cannot be trusted: a bad figure does not cost the account.
 
     Raises:
-        BadRecord: not an account, or a figure is not a sum of money.
+        BadRecord: not an account.
     """
     given = _account.record(raw)
-    kind = ACCOUNT_TYPES.get(given.type, AccountType.OTHER)
-    balances = given.balances
-    currency = balances.iso_currency_code or balances.unofficial_currency_code or "USD"
-    current = money.checked_or_none(balances.current, "current")
-    if current is not None and kind in _OWED:
-        current = money.negated(current)
-    as_of = balances.last_updated_datetime
     record = AccountRecord(
         account_key=given.account_id,
         name=given.name or given.official_name or "Account",
         official_name=given.official_name,
-        type=kind,
+        type=ACCOUNT_TYPES.get(given.type, AccountType.OTHER),
         subtype=subtype(given.subtype),
         mask=given.mask[-4:] if given.mask else None,
-        currency=currency,
+        currency=_currency_of(given.balances),
         provider_type=given.type,
         provider_subtype=given.subtype,
     )
-    return record, BalanceRecord(
-        account_key=given.account_id,
+    try:
+        return record, _balance(given.balances, record)
+    except BadRecord as error:
+        return record, error
+
+
+def _currency_of(balances: msgspec.Raw) -> str:
+    try:
+        given = _currency.record(balances)
+    except BadRecord:
+        given = _Currency()
+    return given.iso_currency_code or given.unofficial_currency_code or "USD"
+
+
+def _balance(raw: msgspec.Raw, account: AccountRecord) -> BalanceRecord:
+    given = _balances.record(raw)
+    current = money.checked_or_none(given.current, "current")
+    if current is not None and account.type in _OWED:
+        current = money.negated(current)
+    as_of = given.last_updated_datetime
+    return BalanceRecord(
+        account_key=account.account_key,
         current=current,
         source="balances.current",
-        available=money.checked_or_none(balances.available, "available"),
-        credit_limit=money.checked_or_none(balances.limit, "limit"),
-        currency=currency,
+        available=money.checked_or_none(given.available, "available"),
+        credit_limit=money.checked_or_none(given.limit, "limit"),
+        currency=account.currency,
         as_of=None if as_of is None else _aware(as_of),
     )
 

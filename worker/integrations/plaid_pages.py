@@ -127,9 +127,14 @@ def accounts_page(body: bytes) -> Page:
     read, rejects = reading.read_all(_accounts.page(body).accounts, "account", mapping.account)
     return Page(
         accounts=[account for account, _ in read],
-        balances=[balance for _, balance in read],
+        balances=[balance for _, balance in read if not isinstance(balance, BadRecord)],
         accounts_complete=bool(read) and not rejects,
-        rejects=rejects,
+        rejects=rejects
+        + [
+            Reject(kind="balance", reason=error.reason, account_key=account.account_key)
+            for account, error in read
+            if isinstance(error, BadRecord)
+        ],
     )
 
 

@@ -9,7 +9,9 @@ hash: literals that JSON does not know (`NaN`) become strings, which no amount a
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +157,32 @@ def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str
         else:
             rows.append(RawRecord(without_nul(key), without_nul(account_key), bytes(raw)))
     return Split(rows, rejects)
+
+
+_content = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
+
+
+def fingerprint(raw: msgspec.Raw, seen: Counter[str], *, without: str) -> str:
+    """A key made of a row's content, for rows that their provider gives no id, as some do with pending ones.
+
+    The order of fields and the space between them do not matter. Equal rows of one page are told apart by their number.
+
+    Args:
+        raw: the row.
+        seen: fingerprints given on this page so far.
+        without: a field that is left out: the account's number, which could be guessed from a digest of it.
+
+    Raises:
+        BadRecord: not an object of JSON.
+    """
+    try:
+        content = _content(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadRecord("unreadable") from None
+    content.pop(without, None)
+    key = f"content:{hashlib.blake2b(msgspec.json.encode(content, order='sorted'), digest_size=16).hexdigest()}"
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}:{seen[key]}"
 
 
 def reject(

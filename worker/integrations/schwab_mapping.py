@@ -54,6 +54,9 @@ class _Position(msgspec.Struct, gc=False, rename="camel"):
     market_value: Decimal | None = None
 
 
+_NOTHING = msgspec.Raw(b"{}")
+
+
 class _Balances(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     liquidation_value: Decimal | None = None
     account_value: Decimal | None = None
@@ -73,15 +76,15 @@ class _SecuritiesAccount(msgspec.Struct, gc=False, rename="camel"):
     account_number: str
     type: str | None = None
     positions: list[msgspec.Raw] = []
-    initial_balances: _Balances = _Balances()
-    current_balances: _Balances = _Balances()
+    initial_balances: msgspec.Raw = _NOTHING
+    current_balances: msgspec.Raw = _NOTHING
 
 
 class ListedAccount(msgspec.Struct, gc=False, rename="camel"):
-    """One element of `accounts`."""
+    """One element of `accounts`; its balances are read apart, so that a bad figure does not cost the account."""
 
     securities_account: _SecuritiesAccount
-    aggregated_balance: _Aggregated = _Aggregated()
+    aggregated_balance: msgspec.Raw = _NOTHING
 
 
 class _TransferItem(msgspec.Struct, gc=False, rename="camel"):
@@ -108,6 +111,8 @@ class _Transaction(msgspec.Struct, gc=False, rename="camel"):
 account_numbers = reading.Reader(list[AccountNumber])
 account_list = reading.Reader(list[msgspec.Raw])
 listed_account = reading.Reader(ListedAccount)
+_balances = reading.Reader(_Balances)
+_aggregated = reading.Reader(_Aggregated)
 _position = reading.Reader(_Position)
 _transaction = reading.Reader(_Transaction)
 
@@ -134,9 +139,11 @@ def balance(listed: ListedAccount, account_key: str) -> BalanceRecord:
     Raises:
         BadRecord: a figure is not a sum of money.
     """
-    current, initial = listed.securities_account.current_balances, listed.securities_account.initial_balances
+    given = listed.securities_account
+    current, initial = _balances.record(given.current_balances), _balances.record(given.initial_balances)
+    aggregated = _aggregated.record(listed.aggregated_balance)
     stated = (
-        ("aggregatedBalance.currentLiquidationValue", listed.aggregated_balance.current_liquidation_value),
+        ("aggregatedBalance.currentLiquidationValue", aggregated.current_liquidation_value),
         ("currentBalances.liquidationValue", current.liquidation_value),
         ("initialBalances.accountValue", initial.account_value),
     )

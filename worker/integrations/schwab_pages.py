@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import repeat
@@ -32,8 +33,14 @@ class _Head(msgspec.Struct, gc=False, rename="camel"):
     account_number: str | None = None
 
 
+class _AnyHead(msgspec.Struct, gc=False, rename="camel"):
+    activity_id: int | str | None = None
+    account_number: str | None = None
+    status: str | None = None
+
+
 _heads = reading.Reader(list[_Head])
-_head = reading.Reader(_Head)
+_any_head = reading.Reader(_AnyHead)
 rows = reading.Reader(list[msgspec.Raw])
 _known = reading.Reader(dict[str, _Known])
 
@@ -93,11 +100,17 @@ def _split(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: s
         keys = [str(head.activity_id) for head in heads]
         return reading.Split(reading.raw_records(keys, repeat(account_key, len(keys)), raws), [])
 
+    fingerprints: Counter[str] = Counter()
+
     def key_of(raw: msgspec.Raw) -> tuple[str, str]:
-        head = _head.record(raw)
+        head = _any_head.record(raw)
         if head.account_number not in (number, None):
             raise BadRecord("account_unknown")
-        return str(head.activity_id), account_key
+        if head.activity_id is not None:
+            return str(head.activity_id), account_key
+        if head.status != "PENDING":  # nothing would ever withdraw a settled row that its id does not recognise
+            raise BadRecord("activityId_missing")
+        return reading.fingerprint(raw, fingerprints, without="accountNumber"), account_key
 
     return reading.split(raws, key_of)
 

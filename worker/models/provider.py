@@ -23,6 +23,7 @@ class Provider(Base):
         grant_expires_at: when the user's consent ends; a refresh never moves it.
         refresh_due_at: when a tick next dispatches a refresh; moved ahead by claims and by backoff. None: never.
         sync_due_at: the same for a sync.
+        sync_interval: seconds between its syncs; None for the setting of that name.
     """
 
     __tablename__ = "providers"
@@ -39,6 +40,7 @@ class Provider(Base):
             "status IN ({})".format(", ".join(f"'{s}'" for s in ProviderStatus)),
             name="status",
         ),
+        CheckConstraint("sync_interval > 0", name="sync_interval"),
         # A tick claims per integration, earliest first; rows that are not due by themselves stay out of the index.
         Index(
             "ix_providers_refresh_due",
@@ -80,6 +82,7 @@ class Provider(Base):
 
     synced_at: Mapped[datetime | None]
     sync_due_at: Mapped[datetime | None]
+    sync_interval: Mapped[int | None]
     sync_failures: Mapped[int] = mapped_column(default=0, server_default="0")
 
 

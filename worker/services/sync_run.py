@@ -27,6 +27,7 @@ from worker.errors import (
     PagingRestart,
     ProviderError,
     ReauthRequired,
+    Scope,
     Unavailable,
 )
 from worker.integrations.base import Caller, Integration, SyncRequest
@@ -49,7 +50,7 @@ _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
 _RESUME_PAUSE = 1.0
 _AFTER_RELINK = timedelta(minutes=1)
-_READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})
+_READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows", "account_unreadable"})
 """Problems of accounts whose rows were read and stored."""
 
 
@@ -127,7 +128,8 @@ class RunUnderWay:
 
     def _is_whole(self) -> bool:
         """Whether all was read that there was, but for single accounts."""
-        return not (self._cancelled or self._goes_on) and all(problem.account_key for problem in self._problems)
+        single = all(problem.scope is Scope.ACCOUNT for problem in self._problems)
+        return single and not (self._cancelled or self._goes_on)
 
     async def _read_all(self) -> None:
         resumes = 0
@@ -274,14 +276,14 @@ class RunUnderWay:
         verdict = judge(
             provider_id=self._key.provider_id,
             now=now,
-            interval=timedelta(seconds=self._runtime.settings.sync_interval),
+            interval=timedelta(seconds=self._begun.sync_interval or self._runtime.settings.sync_interval),
             failures=self._begun.sync_failures,
             error=error,
             problems=self._problems,
             landed=self._tally.total() > 0,
             every_account_failed=await self._every_account_failed(),
             cancelled=self._cancelled,
-            goes_on=self._goes_on,
+            goes_on=self._goes_on or await self._found_an_account(),
         )
         due_at, drifts = verdict.due_at, 0
         if isinstance(error, ReauthRequired) and not await self._stop_for_reauth(error):
@@ -334,6 +336,12 @@ class RunUnderWay:
         if not failed:
             return False
         return await self._runtime.db(active_account_keys, provider_id=self._key.provider_id) <= failed
+
+    async def _found_an_account(self) -> bool:
+        """Whether the next run must read all again, since an account is known now whose transactions were refused."""
+        if not (self._begun.open_quarantine and self._tally["accounts", "added"]):
+            return False
+        return await self._runtime.db(quarantine.awaits_reading, provider_id=self._key.provider_id)
 
     async def _stop_for_reauth(self, error: ReauthRequired) -> bool:
         """False when the login has another token by now, so that it is tried again."""

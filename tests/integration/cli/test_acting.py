@@ -209,6 +209,25 @@ def test_pause_and_resume_move_the_provider_out_of_and_back_into_the_schedule(
     assert not json_of(dashtam("providers", "resume", "Home", "--json"))["changed"]
 
 
+def test_interval_of_one_provider_brings_its_next_sync_forward_and_is_taken_back(
+    dashtam: Dashtam, provider: Provider, rows: Session
+) -> None:
+    provider.sync_due_at = datetime.now(UTC) + timedelta(days=30)
+    rows.commit()
+
+    said = dashtam("providers", "interval", "Home", "--seconds", "600")
+
+    assert (said.exit_code, "every 600 s" in said.stdout) == (0, True)
+    often = _now(rows, provider)
+    assert often.sync_interval == 600
+    assert often.sync_due_at is not None
+    assert often.sync_due_at <= datetime.now(UTC) + timedelta(seconds=600)
+    assert json_of(dashtam("providers", "show", "Home", "--json"))["provider"]["sync_interval"] == 600
+    assert not json_of(dashtam("providers", "interval", "Home", "--seconds", "600", "--json"))["changed"]
+    assert dashtam("providers", "interval", "Home", "--usual").exit_code == 0
+    assert _now(rows, provider).sync_interval is None
+
+
 def test_a_provider_that_needs_its_user_cannot_be_resumed(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     make_linked_provider(rows, runtime.encryption, alias="Home", status="needs_reauth")
     rows.commit()

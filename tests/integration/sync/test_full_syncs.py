@@ -153,3 +153,69 @@ def test_what_a_broken_off_sync_keeps_for_later_goes_with_its_provider(synced: L
 
     assert synced.rows("SELECT 1 FROM sync_undo") == []
     assert synced.rows("SELECT 1 FROM sync_seen") == []
+
+
+class SmudgingIntegration(ModelIntegration):
+    """Lists one account so that it cannot be read, while it is told to."""
+
+    smudged: str | None = "B"
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        async for page in super().pages(request):
+            if page.accounts and self.smudged is not None:
+                page.accounts = [account for account in page.accounts if account.account_key != self.smudged]
+                page.balances = [balance for balance in page.balances if balance.account_key != self.smudged]
+                page.accounts_complete = False
+                page.rejects = [Reject(kind="account", reason="name_unreadable")]
+            yield page
+
+
+@pytest.fixture
+def smudged(link_model: Callable[..., Linked]) -> Linked:
+    """Two rows of an account that could be read, two of one that could not: synced once."""
+    integration = SmudgingIntegration()
+    linked = link_model(integration)
+    for key, account in (("a0", "A"), ("a1", "A"), ("b0", "B"), ("b1", "B")):
+        integration.books.put(Movement(key, account, "1.00"))
+    run = linked.sync()
+    assert (run.status, run.quarantined) == (RunStatus.PARTIAL, 3)
+    assert [problem["reason"] for problem in (run.problems or {})["problems"]] == ["account_unreadable"]
+    assert sorted(linked.live()) == ["a0", "a1"]
+    return linked
+
+
+def test_account_that_is_read_at_last_brings_the_transactions_that_were_refused(smudged: Linked) -> None:
+    smudged.integration.smudged = None  # type: ignore[attr-defined]
+    smudged.integration.books.remove("a0")
+    smudged.integration.books.remove("b0")
+
+    found = smudged.sync()
+    ((due_at,),) = smudged.rows("SELECT sync_due_at FROM providers WHERE id = :id")
+    assert (found.status, found.mode, due_at) == (RunStatus.PARTIAL, "incremental", found.finished_at)
+    read_again = smudged.sync()
+
+    assert (read_again.status, read_again.mode) == (RunStatus.COMPLETED, "full")
+    assert sorted(smudged.live()) == ["a1", "b1"]
+    assert smudged.rows("SELECT 1 FROM quarantine WHERE provider_id = :id AND resolved_at IS NULL") == []
+    assert smudged.sync().mode == "incremental"
+
+
+def test_account_that_stays_unreadable_keeps_no_full_sync_from_its_end(smudged: Linked) -> None:
+    run = smudged.sync(mode="full")
+
+    assert (run.status, run.generation) == (RunStatus.PARTIAL, None)
+    assert smudged.sync().mode == "incremental"
+    assert len(smudged.rows("SELECT 1 FROM quarantine WHERE provider_id = :id AND resolved_at IS NULL")) == 3
+
+
+def test_account_found_during_a_full_sync_that_never_ends_is_read_from_the_beginning_once(smudged: Linked) -> None:
+    smudged.integration.plan = Plan(page_size=2, refuse_access_before=set(range(3, 99)))
+    smudged.integration.asked = 0
+    assert smudged.sync(mode="full").status == RunStatus.FAILED
+    smudged.integration.smudged = None  # type: ignore[attr-defined]
+    smudged.integration.plan = Plan()
+
+    modes = [smudged.sync().mode for _ in range(3)]
+
+    assert modes == ["full", "full", "incremental"]
+    assert sorted(smudged.live()) == ["a0", "a1", "b0", "b1"]

@@ -108,6 +108,20 @@ def test_run_keeps_counts_pages_trigger_and_cursors(linked: Linked) -> None:
     assert run.finished_at is not None
 
 
+@pytest.mark.parametrize(("own", "seconds"), [(None, 3600), (600, 600)])
+def test_next_sync_is_due_after_the_providers_own_interval_or_the_usual_one(
+    link_model: Callable[..., Linked], own: int | None, seconds: int
+) -> None:
+    linked = link_model(sync_interval=3600)
+    linked.execute("UPDATE providers SET sync_interval = :own WHERE id = :id", own=own)
+
+    run = linked.sync()
+
+    ((due_at,),) = linked.rows("SELECT sync_due_at FROM providers WHERE id = :id")
+    assert run.finished_at is not None
+    assert 0.89 * seconds < (due_at - run.finished_at).total_seconds() < 1.11 * seconds
+
+
 def test_manual_sync_waits_for_the_least_interval_unless_forced(linked: Linked) -> None:
     linked.sync()
 

@@ -30,6 +30,7 @@ PROVIDER = ProviderRow(
     refresh_failures=0,
     synced_at=NOW - 30 * MINUTE,
     sync_due_at=NOW + 210 * MINUTE,
+    sync_interval=None,
     sync_failures=0,
     created_at=NOW - timedelta(days=1),
 )

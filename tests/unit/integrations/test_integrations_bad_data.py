@@ -31,6 +31,7 @@ from worker.errors import BadPayload, BadRecord
 from worker.integrations.base import Page
 from worker.integrations.money import checked, negated, product, total
 from worker.models.records import TransactionRecord
+from worker.models.vocabulary import TransactionStatus
 
 GOOD = plaid_row("good")
 
@@ -251,7 +252,7 @@ def test_empty_account_list_is_not_called_complete() -> None:
 def test_account_that_cannot_be_read_is_quarantined_and_the_list_not_called_complete() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/accounts/get":
-            accounts = [plaid_account("acc_checking"), plaid_account("x", balances={"current": "1,0"}), None]
+            accounts = [plaid_account("acc_checking"), plaid_account("x", name=5), None]
             return httpx.Response(200, json={"accounts": accounts})
         return plaid_error("PRODUCTS_NOT_SUPPORTED")
 
@@ -260,7 +261,7 @@ def test_account_that_cannot_be_read_is_quarantined_and_the_list_not_called_comp
     assert [account.account_key for account in page.accounts] == ["acc_checking"]
     assert not page.accounts_complete
     assert [(reject.kind, reject.reason) for reject in page.rejects] == [
-        ("account", "balances.current_unreadable"),
+        ("account", "name_unreadable"),
         ("account", "not_an_object"),
     ]
 
@@ -347,6 +348,32 @@ def test_schwab_id_of_five_thousand_digits_is_quarantined() -> None:
 
     assert [row.key for row in page.transactions] == ["2"]
     assert [reject.reason for reject in page.rejects] == ["activityId_unreadable"]
+
+
+def without_id(activity_id: int, **changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in schwab_row(activity_id, **changes).items() if name != "activityId"}
+
+
+def test_schwab_pending_rows_without_id_are_recognised_by_their_content() -> None:
+    coffee, shirt = without_id(1, status="PENDING", netAmount=-5), without_id(1, status="PENDING", netAmount=-50)
+    shuffled = json.dumps(dict(reversed(coffee.items())), separators=(",", ":"))
+
+    (page,) = schwab_rows(coffee, shirt, coffee, schwab_row(2))
+    (again,) = schwab_rows(schwab_row(2), shuffled, shuffled, shirt)
+
+    keys = [row.key for row in page.transactions]
+    assert sorted(keys) == sorted(row.key for row in again.transactions)
+    assert len(set(keys)) == 4
+    assert keys[2] == f"{keys[0]}:2"
+    good, bad = read(page)
+    assert (good[keys[1]].amount, good[keys[1]].status, bad) == (Decimal(-50), TransactionStatus.PENDING, {})
+
+
+def test_schwab_settled_row_without_id_is_quarantined() -> None:
+    (page,) = schwab_rows(without_id(1), schwab_row(2))
+
+    assert [row.key for row in page.transactions] == ["2"]
+    assert [reject.reason for reject in page.rejects] == ["activityId_missing"]
 
 
 def test_schwab_nan_spoils_one_row_only() -> None:

@@ -85,7 +85,9 @@ def mapped(**changes: Any) -> TransactionRecord:
 
 
 def account(**changes: Any) -> tuple[AccountRecord, BalanceRecord]:
-    return plaid_mapping.account(json.dumps(plaid_account("acc_checking", **changes)).encode())
+    record, balance = plaid_mapping.account(json.dumps(plaid_account("acc_checking", **changes)).encode())
+    assert isinstance(balance, BalanceRecord)
+    return record, balance
 
 
 # How it asks
@@ -587,8 +589,35 @@ def test_subtypes_are_in_snake_case(word: str | None, ours: str) -> None:
 def test_account_without_names_or_figures_is_still_an_account() -> None:
     record, balance = plaid_mapping.account(b'{"account_id":"a","type":"depository","balances":{},"mask":"123456789"}')
 
+    assert isinstance(balance, BalanceRecord)
     assert (record.name, record.mask, record.currency) == ("Account", "6789", "USD")
     assert (balance.current, balance.as_of) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("balances", "currency"),
+    [
+        ({"current": "a lot", "iso_currency_code": "CAD"}, "CAD"),
+        ({"current": 1, "limit": "none", "unofficial_currency_code": "BTC"}, "BTC"),
+        ({"current": 1, "iso_currency_code": 5}, "USD"),
+        (None, "USD"),
+    ],
+)
+def test_figure_that_cannot_be_read_costs_the_balance_and_not_the_account(balances: object, currency: str) -> None:
+    listed = [
+        plaid_account("acc_checking", balances=balances),
+        plaid_account("acc_savings"),
+    ]
+
+    page = plaid_pages.accounts_page(json.dumps({"accounts": listed}).encode())
+
+    assert [(one.account_key, one.currency) for one in page.accounts] == [
+        ("acc_checking", currency),
+        ("acc_savings", "USD"),
+    ]
+    assert [one.account_key for one in page.balances] == ["acc_savings"]
+    assert [(one.kind, one.account_key) for one in page.rejects] == [("balance", "acc_checking")]
+    assert page.accounts_complete
 
 
 def test_balance_says_when_it_was_true() -> None:

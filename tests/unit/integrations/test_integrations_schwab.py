@@ -322,12 +322,20 @@ def test_account_without_any_figure_has_an_unknown_balance() -> None:
     assert page.holdings_complete_for == {FIRST_HASH}
 
 
-def test_balance_that_is_no_money_is_quarantined_and_the_account_stays() -> None:
-    page = listing(schwab_account(FIRST, aggregatedBalance={"currentLiquidationValue": "NaN"}))
+@pytest.mark.parametrize(
+    ("aggregated", "reason"),
+    [
+        ({"currentLiquidationValue": "NaN"}, "current_not_finite"),
+        ({"currentLiquidationValue": "1,0"}, "currentLiquidationValue_unreadable"),
+        ([], "not_an_object"),
+    ],
+)
+def test_balance_that_is_no_money_is_quarantined_and_the_account_stays(aggregated: object, reason: str) -> None:
+    page = listing(schwab_account(FIRST, aggregatedBalance=aggregated))
 
     assert len(page.accounts) == 1
     assert page.balances == []
-    assert [(reject.kind, reject.reason) for reject in page.rejects] == [("balance", "current_not_finite")]
+    assert [(reject.kind, reject.reason) for reject in page.rejects] == [("balance", reason)]
 
 
 def test_short_position_is_negative() -> None:
