@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -63,7 +64,7 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     """Stores the page's transactions, withdraws what its removals and windows withdraw."""
     listing = _placed(work, prepared)
     if work.rules.expect_new and not work.careful:
-        differing = [Differing(place, None) for place in range(len(listing.rows))]
+        differing: list[Differing] = list(zip(range(len(listing.rows)), repeat(None)))
     else:
         differing = diff(work.connection, _NOUN, listing.entries)
     work.tally.add(_NOUN.name, unchanged=len(listing.rows) - len(differing))
@@ -194,7 +195,9 @@ def _take_over(
     linked = [(one, _predecessors(one, superseded)) for one in read if one.record.pending_key not in (None, one.key)]
     places = [(one.scope, key) for one, keys in linked for key in keys]
     by_place = {(row.account_id, row.key): row for row in _stored(work, places)}
-    settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
+    settled = set[tuple[bytes, str]]()
+    if by_place:
+        settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
     for one, keys in linked:
         for key in keys:
             row = by_place.get((one.scope, key))
@@ -277,7 +280,7 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
 def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
     named = [one.record.security for one in read if one.record.security is not None]
     securities = store_securities(work, named, describe=False)
-    ids = iter(new_ids(sum(one.stored_id is None for one in read)))
+    ids = iter(new_ids(len(read)))
     new: list[Row] = []
     changed: list[Row] = []
     for one in read:
@@ -299,10 +302,10 @@ def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
         (new if one.stored_id is None else changed).append(row)
     refused = write(work.connection, _NOUN, new=new, changed=changed, careful=work.careful)
     lost = {refusal.row[0] for refusal in refused}
-    revived = sum(not taken.get(row[0], True) for row in changed if row[0] not in lost)
-    added = sum(row[0] not in lost for row in new)
-    kept_changes = sum(row[0] not in lost for row in changed)
-    work.tally.add(_NOUN.name, added=added + revived, changed=kept_changes - revived)
+    kept = [row[0] for row in changed if row[0] not in lost]
+    added = len(new) - (len(lost) - (len(changed) - len(kept)))
+    revived = sum(not taken.get(id_, True) for id_ in kept)
+    work.tally.add(_NOUN.name, added=added + revived, changed=len(kept) - revived)
     work.reject_refused("transaction", refused, 2, {id_: key for key, id_ in work.accounts.items()})
     if work.rules.open_quarantine:
         work.stored_keys += [row[2] for row in (*new, *changed) if row[0] not in lost]

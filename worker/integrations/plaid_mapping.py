@@ -219,10 +219,8 @@ def _kind(code: str | None, category: _Category | None, amount: Decimal) -> tupl
         return CODES[code]
     if category is None or not (category.primary or category.detailed):
         return TransactionType.OTHER, None
-    for word in (category.detailed, category.primary):
-        if word in CATEGORIES:
-            return CATEGORIES[word]
-    return TransactionType.PAYMENT, "purchase" if amount <= 0 else "refund"
+    kind = CATEGORIES.get(category.detailed or "") or CATEGORIES.get(category.primary or "")
+    return kind or (TransactionType.PAYMENT, "purchase" if amount <= 0 else "refund")
 
 
 def security(raw: bytes) -> tuple[str, SecurityRecord]:

@@ -41,8 +41,8 @@ from worker.services.cadence import judge
 
 log = structlog.get_logger()
 
-ROWS_AHEAD = 4000
-"""About how many rows are read while others are stored, and so how many are stored together: eight usual pages."""
+ROWS_AHEAD = 8000
+"""About how many rows are read while others are stored, and so how many are stored together: sixteen usual pages."""
 
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
@@ -370,7 +370,7 @@ class RunUnderWay:
 
 def weight(found: tuple[Page, Prepared]) -> int:
     """What a page counts for in `ROWS_AHEAD`; an empty one is not free."""
-    return max(len(found[0].transactions), ROWS_AHEAD // 8)
+    return max(len(found[0].transactions), ROWS_AHEAD // 16)
 
 
 def _is_idle(page: Page) -> bool:
