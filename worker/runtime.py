@@ -60,7 +60,9 @@ class Runtime:
         self.encryption = EncryptionService(settings.encryption_keys.get_secret_value())
         self._lent_engine = engine is not None
         self.engine = engine or make_engine(
-            settings.database_url.get_secret_value(), connections=settings.database_threads + 1
+            settings.database_url.get_secret_value(),
+            connections=settings.database_threads + 1,
+            idle_seconds=settings.lease_seconds,
         )
         if integrations is not None:
             self.integrations = integrations

@@ -14,16 +14,24 @@ from sqlalchemy.orm import Session
 from worker.errors import Unavailable
 
 
-def make_engine(database_url: str, *, connections: int) -> Engine:
-    """An engine whose pool holds at most `connections`; broken ones are replaced before use."""
+def make_engine(database_url: str, *, connections: int, idle_seconds: float = 60) -> Engine:
+    """An engine whose pool holds at most `connections`; broken ones are replaced before use.
+
+    Postgres ends a transaction in which nothing is asked for `idle_seconds`: a process that stands still would keep its
+    locks for ever, and nobody could take over.
+    """
+    options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={round(idle_seconds * 1000)}"
     return create_engine(
         database_url,
         pool_size=connections,
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=30,
-        connect_args={"connect_timeout": 5, "application_name": "dashtam", "options": "-c timezone=UTC"},
+        connect_args={"connect_timeout": 5, "application_name": "dashtam", "options": options},
     )
+
+
+_GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
 
 
 @contextmanager
@@ -36,7 +44,7 @@ def transaction(engine: Engine) -> Iterator[Session]:
     try:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # out of COPY and the like
+    except _GONE as error:  # out of COPY and the like
         raise Unavailable(f"Postgres: {type(error).__name__}") from error
     except (OperationalError, InterfaceError) as error:
         raise Unavailable(f"Postgres: {type(error.orig).__name__}") from error
