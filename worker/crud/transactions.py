@@ -7,7 +7,6 @@ lasts. What the provider withdraws stays as a tombstone, and comes back if it is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -38,8 +37,7 @@ from worker.models.vocabulary import TransactionStatus
 _NOUN = nouns.TRANSACTIONS
 
 
-@dataclass(slots=True)
-class _Read:
+class _Read(msgspec.Struct, gc=False):
     """A record that is not stored as listed, read."""
 
     record: TransactionRecord
