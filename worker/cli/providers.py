@@ -149,7 +149,7 @@ def _show(data: dict[str, Any]) -> RenderableType:
 @app.command()
 def interval(
     provider: ProviderArgument,
-    seconds: Annotated[int | None, typer.Option(min=1, max=MAX_INTERVAL, help="Seconds between two syncs.")] = None,
+    seconds: Annotated[int | None, typer.Option(min=60, max=MAX_INTERVAL, help="Seconds between two syncs.")] = None,
     usual: Annotated[bool, typer.Option("--usual", help="Back to SYNC_INTERVAL.")] = False,
     as_json: AsJson = False,
 ) -> None:

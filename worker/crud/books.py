@@ -8,6 +8,7 @@ they do not explain is drift.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import date, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -31,6 +32,7 @@ class _Figures(NamedTuple):
     """
 
     account_id: UUID
+    account_key: str
     opening: Decimal | None
     opening_from: date | None
     stated: Decimal | None
@@ -38,7 +40,7 @@ class _Figures(NamedTuple):
 
 
 _STATED = """
-    SELECT a.id, a.opening, a.opening_from,
+    SELECT a.id, a.provider_account_id, a.opening, a.opening_from,
         coalesce(b.cash, CASE WHEN a.type IN ('depository', 'credit', 'loan') THEN b.current END), t.first_posted
     FROM accounts a
     CROSS JOIN LATERAL (
@@ -64,12 +66,22 @@ _POSITIONS = """
 """
 
 
-def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, renew: bool) -> int:
+def check_books(
+    session: Session, *, run: RunKey, now: datetime, accounts: Set[str], quiet: Set[str], renew: bool
+) -> int:
     """Compares and records; returns how many figures drift.
 
-    After a `quiet` run, which read all and brought nothing new, accounts and positions without opening figures get
-    them; `renew` forgets the earlier ones, and the drifts found by them. Accounts of which the provider has listed no
-    transactions get none: nothing could explain their balance.
+    `quiet` accounts get opening figures for what has none; `renew` forgets the earlier ones of `accounts`, and the
+    drifts found by them. Accounts of which the provider has listed no transactions get none: nothing could explain
+    their balance.
+
+    Args:
+        session: the transaction.
+        run: whose end it is.
+        now: the time.
+        accounts: the provider's ids of those whose figures and rows were read; the others stay as they are.
+        quiet: of these, those that the run found as they were stored.
+        renew: begin anew.
 
     Raises:
         Fenced: the run is not this worker's any more.
@@ -78,14 +90,18 @@ def check_books(session: Session, *, run: RunKey, now: datetime, quiet: bool, re
     drifts = 0
     for row in driver(session).execute(_STATED, (run.provider_id,)).fetchall():
         figures = _Figures(*row)
-        if renew or figures.opening_from is None:
-            figures = _anchor(session, figures, quiet=quiet)
+        if figures.account_key not in accounts:
+            continue
+        is_quiet = figures.account_key in quiet
+        stated_at_last = is_quiet and figures.opening is None and figures.stated is not None
+        if renew or figures.opening_from is None or stated_at_last:
+            figures = _anchor(session, figures, quiet=is_quiet)
         if figures.opening_from is None:
             continue
         if figures.stated is not None and figures.opening is not None:
             stored = figures.opening + _posted(session, figures.account_id, figures.opening_from)
             drifts += _record(session, run, now, figures.account_id, "balance", figures.stated, stored)
-        drifts += _check_positions(session, run, now, figures, quiet=quiet, renew=renew)
+        drifts += _check_positions(session, run, now, figures, quiet=is_quiet, renew=renew)
     return drifts
 
 

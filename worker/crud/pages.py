@@ -23,6 +23,9 @@ from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
 from worker.models import new_id, sync_seen
 from worker.models.pages import Page
 
+ACCOUNT_UNREADABLE = "account_unreadable"
+"""Reason of the problem that an account's own record could not be read; whose it was may be unknown."""
+
 
 class PagesApplied(NamedTuple):
     """What pages did.
@@ -127,7 +130,7 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
         apply_transactions(work, page, prepared)
     rejects = [*page.rejects, *work.rejects]
     work.problems += [
-        BadPayload("account_unreadable", scope=Scope.ACCOUNT, account_key=reject.account_key or reject.record_key)
+        BadPayload(ACCOUNT_UNREADABLE, scope=Scope.ACCOUNT, account_key=reject.account_key or reject.record_key)
         for reject in rejects
         if reject.kind == "account"
     ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from worker.crud.work import RunKey, Work
@@ -74,8 +74,11 @@ def resolve_settled(work: Work) -> None:
             )
 
 
-def resolve_unlisted(session: Session, *, run: RunKey, now: datetime) -> None:
-    """Closes entries of nouns that every run lists wholly, when a run that read all has not met them again."""
+def resolve_unlisted(session: Session, *, run: RunKey, now: datetime, accounts: Set[str]) -> None:
+    """Closes entries of nouns that every run lists wholly, when a run has not met them again.
+
+    `accounts` are those that the run has read; what waits of others stays.
+    """
     session.execute(
         update(Quarantine)
         .where(
@@ -83,6 +86,7 @@ def resolve_unlisted(session: Session, *, run: RunKey, now: datetime) -> None:
             Quarantine.resolved_at.is_(None),
             Quarantine.run_id != run.id,
             Quarantine.kind.in_(("account", "balance", "holding", "security")),
+            or_(Quarantine.account_key.is_(None), Quarantine.account_key.in_(accounts)),
         )
         .values(resolved_at=now, resolution="listed no more")
     )

@@ -32,7 +32,7 @@ class RunBegun:
     """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`.
 
     Attributes:
-        sync_interval: seconds between syncs of this provider; None for those of the setting.
+        renews: somebody asked for all to be read anew, books included.
         problems: of earlier runs of the full sync that this one goes on with.
     """
 
@@ -42,7 +42,7 @@ class RunBegun:
     open_quarantine: bool
     is_first: bool
     sync_failures: int
-    sync_interval: int | None
+    renews: bool
     problems: Problems = field(default_factory=dict)
 
 
@@ -81,10 +81,12 @@ def begin_run(
         raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s or use --force")
     unfinished = last.generation if last is not None and last.status != RunStatus.CANCELLED else None
     generation = None
-    if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or mode == "full":
+    asked_for = mode == "full"
+    if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or asked_for:
         mode, generation = "full", new_id()
     elif unfinished is not None:
         mode, generation = "full", unfinished
+    renews = asked_for or (mode == "full" and generation == unfinished)
     run_id = session.scalar(
         insert(SyncRun)
         .values(
@@ -116,7 +118,7 @@ def begin_run(
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
-        sync_interval=provider.sync_interval,
+        renews=renews,
         problems=_problems_of(session, generation),
     )
 
@@ -277,6 +279,11 @@ def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
         .values(cancel_requested=True)
         .returning(SyncRun.id)
     )
+
+
+def sync_interval(session: Session, *, provider_id: UUID) -> int | None:
+    """Seconds between syncs of this provider; None for those of the setting."""
+    return session.scalar(select(Provider.sync_interval).where(Provider.id == provider_id))
 
 
 def get_run(session: Session, *, run_id: UUID) -> SyncRun:

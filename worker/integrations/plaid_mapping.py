@@ -26,7 +26,14 @@ from worker.integrations.plaid_vocabulary import (
     SECURITY_TYPES,
     SUBTYPES,
 )
-from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
+from worker.models.records import (
+    AccountRecord,
+    BalanceRecord,
+    HoldingRecord,
+    Reject,
+    SecurityRecord,
+    TransactionRecord,
+)
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
 _SHARES_PER_CONTRACT = Decimal(100)
@@ -125,11 +132,11 @@ _investment = reading.Reader(_InvestmentTransaction)
 Securities = Mapping[str, SecurityRecord]
 
 
-def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | BadRecord]:
-    """One account and its stated balance, or why that cannot be trusted: a bad figure does not cost the account.
+def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | Reject]:
+    """One account and its stated balance, which may be a reject: a bad figure does not cost the account.
 
     Raises:
-        BadRecord: not an account.
+        BadRecord: not an account, or nobody can tell in which currency.
     """
     given = _account.record(raw)
     record = AccountRecord(
@@ -146,14 +153,11 @@ def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | BadRecord]:
     try:
         return record, _balance(given.balances, record)
     except BadRecord as error:
-        return record, error
+        return record, reading.reject("balance", error, raw, account_key=given.account_id)
 
 
 def _currency_of(balances: msgspec.Raw) -> str:
-    try:
-        given = _currency.record(balances)
-    except BadRecord:
-        given = _Currency()
+    given = _currency.record(balances)
     return given.iso_currency_code or given.unofficial_currency_code or "USD"
 
 

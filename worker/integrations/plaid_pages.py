@@ -15,7 +15,7 @@ from worker.integrations import reading
 from worker.integrations.base import Page, Removal
 from worker.integrations.plaid_vocabulary import RULES, TRANSACTIONS_FEED
 from worker.integrations.taxonomy import classify
-from worker.models.records import Reject, SecurityRecord
+from worker.models.records import BalanceRecord, Reject, SecurityRecord
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -127,14 +127,9 @@ def accounts_page(body: bytes) -> Page:
     read, rejects = reading.read_all(_accounts.page(body).accounts, "account", mapping.account)
     return Page(
         accounts=[account for account, _ in read],
-        balances=[balance for _, balance in read if not isinstance(balance, BadRecord)],
+        balances=[balance for _, balance in read if isinstance(balance, BalanceRecord)],
         accounts_complete=bool(read) and not rejects,
-        rejects=rejects
-        + [
-            Reject(kind="balance", reason=error.reason, account_key=account.account_key)
-            for account, error in read
-            if isinstance(error, BadRecord)
-        ],
+        rejects=[*rejects, *(balance for _, balance in read if isinstance(balance, Reject))],
     )
 
 

@@ -167,6 +167,18 @@ def balance(listed: ListedAccount, account_key: str) -> BalanceRecord:
     )
 
 
+def balances_text(listed: ListedAccount) -> bytes:
+    """What `balance` reads, as JSON."""
+    given = listed.securities_account
+    return msgspec.json.encode(
+        {
+            "aggregatedBalance": listed.aggregated_balance,
+            "currentBalances": given.current_balances,
+            "initialBalances": given.initial_balances,
+        }
+    )
+
+
 def holdings(listed: ListedAccount, account_key: str) -> tuple[list[HoldingRecord], list[Reject]]:
     """The account's positions, and those that cannot be read."""
     return reading.read_all(

@@ -36,7 +36,7 @@ class _Head(msgspec.Struct, gc=False, rename="camel"):
 class _AnyHead(msgspec.Struct, gc=False, rename="camel"):
     activity_id: int | str | None = None
     account_number: str | None = None
-    status: str | None = None
+    status: object = None
 
 
 _heads = reading.Reader(list[_Head])
@@ -147,7 +147,7 @@ def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing
         try:
             balances.append(mapping.balance(account, key))
         except BadRecord as error:
-            rejects.append(Reject(kind="balance", reason=error.reason, account_key=key))
+            rejects.append(reading.reject("balance", error, mapping.balances_text(account), account_key=key))
         positions, bad = mapping.holdings(account, key)
         holdings += reading.distinct(positions)
         rejects += bad

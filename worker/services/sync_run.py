@@ -27,7 +27,6 @@ from worker.errors import (
     PagingRestart,
     ProviderError,
     ReauthRequired,
-    Scope,
     Unavailable,
 )
 from worker.integrations.base import Caller, Integration, SyncRequest
@@ -50,7 +49,7 @@ _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
 _RESUME_PAUSE = 1.0
 _AFTER_RELINK = timedelta(minutes=1)
-_READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows", "account_unreadable"})
+_READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})
 """Problems of accounts whose rows were read and stored."""
 
 
@@ -79,6 +78,7 @@ class RunUnderWay:
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
         self._listed: set[str] = set()
+        self._without_balance: set[str] = set()
         self._generation: int | None = None
         self._cancelled = False
         self._began = asyncio.get_running_loop().time()
@@ -128,7 +128,7 @@ class RunUnderWay:
 
     def _is_whole(self) -> bool:
         """Whether all was read that there was, but for single accounts."""
-        single = all(problem.scope is Scope.ACCOUNT for problem in self._problems)
+        single = all(problem.account_key or problem.reason == pages.ACCOUNT_UNREADABLE for problem in self._problems)
         return single and not (self._cancelled or self._goes_on)
 
     async def _read_all(self) -> None:
@@ -178,6 +178,8 @@ class RunUnderWay:
         )
         for feed in ("", *runs.MEMORY_FEEDS):  # what is read by every run: what it met is met again, or is over
             self._found.pop(feed, None)
+        self._listed.clear()
+        self._without_balance.clear()
         async with aclosing(read_ahead(self._prepared(request), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
                 for _, together in groupby(come, key=lambda found: found[0].feed):
@@ -195,6 +197,7 @@ class RunUnderWay:
             async for page in stream:
                 self._pages += 1
                 self._listed.update(account.account_key for account in page.accounts)
+                self._without_balance.update(one.account_key or "" for one in page.rejects if one.kind == "balance")
                 if page.more and page.cursor is not None and page.cursor == served.get(page.feed):
                     raise BadPayload("cursor_loop")
                 served[page.feed] = page.cursor
@@ -273,10 +276,11 @@ class RunUnderWay:
 
     async def _finish(self, error: Exception | None) -> None:
         now = await self._runtime.now()
+        own_interval = await self._runtime.db(runs.sync_interval, provider_id=self._key.provider_id)
         verdict = judge(
             provider_id=self._key.provider_id,
             now=now,
-            interval=timedelta(seconds=self._begun.sync_interval or self._runtime.settings.sync_interval),
+            interval=timedelta(seconds=own_interval or self._runtime.settings.sync_interval),
             failures=self._begun.sync_failures,
             error=error,
             problems=self._problems,
@@ -289,15 +293,7 @@ class RunUnderWay:
         if isinstance(error, ReauthRequired) and not await self._stop_for_reauth(error):
             due_at = now + _AFTER_RELINK
         if verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-            if self._begun.open_quarantine and verdict.status is RunStatus.COMPLETED and not self._problems:
-                await self._runtime.db(quarantine.resolve_unlisted, run=self._key, now=now)
-            drifts = await self._runtime.db(
-                books.check_books,
-                run=self._key,
-                now=now,
-                quiet=verdict.status is RunStatus.COMPLETED and not self._problems and self._brought_nothing(),
-                renew=self._begun.mode == "full",
-            )
+            drifts = await self._compare(now, whole=error is None and self._is_whole())
         await self._runtime.db(
             runs.finish_run,
             run=self._key,
@@ -327,21 +323,44 @@ class RunUnderWay:
         )
         await self._report(error)
 
+    async def _compare(self, now: datetime, *, whole: bool) -> int:
+        """Quarantine and books against what was read; what concerns an account in trouble stays as it was."""
+        untroubled = self._listed - {problem.account_key for problem in self._problems}
+        read = self._listed - {problem.account_key for problem in self._real_problems}
+        if whole and self._begun.open_quarantine:
+            await self._runtime.db(quarantine.resolve_unlisted, run=self._key, now=now, accounts=read)
+        return await self._runtime.db(
+            books.check_books,
+            run=self._key,
+            now=now,
+            accounts=read - self._without_balance,
+            quiet=untroubled - self._without_balance if whole and self._brought_nothing() else frozenset(),
+            renew=self._begun.renews,
+        )
+
+    @property
+    def _real_problems(self) -> list[ProviderError]:
+        return [problem for problem in self._problems if problem.reason not in _READ_ALL_THE_SAME]
+
     def _brought_nothing(self) -> bool:
         return not any(self._tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
 
     async def _every_account_failed(self) -> bool:
-        real = [problem for problem in self._problems if problem.reason not in _READ_ALL_THE_SAME]
-        failed = {problem.account_key for problem in real if problem.account_key}
+        failed = {problem.account_key for problem in self._real_problems if problem.account_key}
+        if not self._listed and any(problem.reason == pages.ACCOUNT_UNREADABLE for problem in self._problems):
+            return True
         if not failed:
             return False
         return await self._runtime.db(active_account_keys, provider_id=self._key.provider_id) <= failed
 
     async def _found_an_account(self) -> bool:
         """Whether the next run must read all again, since an account is known now whose transactions were refused."""
-        if not (self._begun.open_quarantine and self._tally["accounts", "added"]):
+        if not self._tally["accounts", "added"]:
             return False
-        return await self._runtime.db(quarantine.awaits_reading, provider_id=self._key.provider_id)
+        found = await self._runtime.db(quarantine.awaits_reading, provider_id=self._key.provider_id)
+        if found:
+            self._found.setdefault("", []).append(BadPayload("account_known_now"))
+        return found
 
     async def _stop_for_reauth(self, error: ReauthRequired) -> bool:
         """False when the login has another token by now, so that it is tried again."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.integration.sync.conftest import Linked
-from tests.integration.sync.feeds import Movement
+from tests.integration.sync.feeds import ModelIntegration, Movement
 from tests.integration.sync.test_sandbox_sync import link, sync
 from tests.support.sandbox import SandboxAdmin
 from worker.crud import books
+from worker.integrations.base import Page, SyncRequest
+from worker.models.records import Reject
 from worker.runtime import Runtime
 
 pytestmark = pytest.mark.deep
@@ -149,3 +152,41 @@ def test_full_sync_anchors_a_position_anew_that_moved_without_a_trade(linked: Li
     linked.sync(mode="full")
 
     assert linked.rows("SELECT figure, stated, stored FROM book_drifts") == []
+
+
+class SilentIntegration(ModelIntegration):
+    """States no balance that can be read, while it is silent."""
+
+    silent = True
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        async for page in super().pages(request):
+            if page.accounts and self.silent:
+                page.rejects = [
+                    Reject(kind="balance", reason="odd", account_key=one.account_key) for one in page.balances
+                ]
+                page.balances = []
+            yield page
+
+
+def test_account_whose_balance_can_be_read_at_last_is_checked_from_then_on(link_model: Callable[..., Linked]) -> None:
+    integration = SilentIntegration()
+    linked = anchored(link_model(integration))
+    assert opening(linked)["A"] is None
+    integration.silent = False
+
+    linked.sync()
+
+    assert opening(linked)["A"] == Decimal(100)
+
+
+def test_balance_that_cannot_be_read_any_more_is_no_drift(link_model: Callable[..., Linked]) -> None:
+    integration = SilentIntegration()
+    integration.silent = False
+    linked = anchored(link_model(integration))
+    integration.silent = True
+    integration.books.put(Movement("t2", "A", "-7.25"))
+
+    linked.sync()
+
+    assert drifts(linked) == []

@@ -219,3 +219,95 @@ def test_account_found_during_a_full_sync_that_never_ends_is_read_from_the_begin
 
     assert modes == ["full", "full", "incremental"]
     assert sorted(smudged.live()) == ["a0", "a1", "b0", "b1"]
+
+
+def test_account_that_stays_unreadable_keeps_the_books_of_no_other_from_being_checked(smudged: Linked) -> None:
+    smudged.sync()  # brings nothing new: opening figures
+    smudged.integration.books.forget("a1")  # from now on a row of ours that nothing states
+
+    run = smudged.sync()
+
+    assert run.status == RunStatus.PARTIAL
+    assert smudged.rows("SELECT figure, stated, stored FROM book_drifts") == [("balance", 101, 102)]
+
+
+def test_account_that_is_read_at_last_leaves_the_drifts_of_the_others(
+    smudged: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smudged.sync()
+    honest = smudged.integration.balance
+    monkeypatch.setattr(smudged.integration, "balance", lambda key: honest(key) + (50 if key == "A" else 0))
+    smudged.sync()
+    drifts = "SELECT a.provider_account_id, stated, stored FROM book_drifts d JOIN accounts a ON a.id = d.account_id"
+    assert smudged.rows(drifts) == [("A", 152, 102)]
+    smudged.integration.smudged = None  # type: ignore[attr-defined]
+
+    assert [smudged.sync().mode for _ in range(3)] == ["incremental", "full", "incremental"]
+
+    assert smudged.rows(drifts) == [("A", 152, 102)]
+
+
+def test_sync_of_which_no_account_could_be_read_has_failed(link_model: Callable[..., Linked]) -> None:
+    integration = SmudgingIntegration()
+    linked = link_model(integration)
+    integration.books.closed |= {"A", "W", "C"}
+
+    assert linked.sync().status == RunStatus.FAILED
+
+
+def test_account_found_while_a_first_sync_begins_again_is_read_from_the_beginning(
+    link_model: Callable[..., Linked],
+) -> None:
+    integration = SmudgingIntegration()
+    linked = link_model(integration)
+    integration.books.put(Movement("b0", "B", "1.00"))
+
+    def mend() -> None:
+        integration.smudged = None
+
+    integration.plan = Plan(mutate_before={1: mend}, refuse_access_before={2})
+
+    assert linked.sync().status == RunStatus.PARTIAL
+    assert linked.sync().mode == "full"
+    assert sorted(linked.live()) == ["b0"]
+
+
+def test_account_that_becomes_unreadable_within_a_full_sync_keeps_the_rows_that_were_not_read(
+    link_model: Callable[..., Linked],
+) -> None:
+    integration = SmudgingIntegration()
+    integration.smudged = None
+    linked = link_model(integration)
+    for number in range(4):
+        integration.books.put(Movement(f"b{number}", "B", "1.00"))
+    linked.sync()
+
+    def smudge() -> None:
+        integration.smudged = "B"
+        for number in range(2, 4):
+            integration.books.forget(f"b{number}")  # as a feed that is not asked for an account that is not listed
+
+    integration.asked = 0
+    integration.plan = Plan(page_size=2, mutate_before={1: smudge}, refuse_access_before={2})
+
+    linked.sync(mode="full")
+
+    assert sorted(linked.live()) == ["b0", "b1", "b2", "b3"]
+
+
+class TroubledIntegration(ModelIntegration):
+    """Says that one account is in trouble, and not how far that reaches."""
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        async for page in super().pages(request):
+            if page.accounts:
+                page.problems = [BadPayload("odd", account_key="A")]
+            yield page
+
+
+def test_account_in_trouble_keeps_no_full_sync_from_its_end(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(TroubledIntegration())
+
+    run = linked.sync(mode="full")
+
+    assert (run.status, run.generation) == (RunStatus.PARTIAL, None)

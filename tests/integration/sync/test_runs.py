@@ -122,6 +122,19 @@ def test_next_sync_is_due_after_the_providers_own_interval_or_the_usual_one(
     assert 0.89 * seconds < (due_at - run.finished_at).total_seconds() < 1.11 * seconds
 
 
+def test_interval_that_is_set_while_a_run_goes_on_counts_from_its_end(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(sync_interval=3600)
+    linked.integration.plan = Plan(
+        mutate_before={1: lambda: linked.execute("UPDATE providers SET sync_interval = 600 WHERE id = :id")}
+    )
+
+    run = linked.sync()
+
+    ((due_at,),) = linked.rows("SELECT sync_due_at FROM providers WHERE id = :id")
+    assert run.finished_at is not None
+    assert (due_at - run.finished_at).total_seconds() < 700
+
+
 def test_manual_sync_waits_for_the_least_interval_unless_forced(linked: Linked) -> None:
     linked.sync()
 

@@ -358,15 +358,19 @@ def test_schwab_pending_rows_without_id_are_recognised_by_their_content() -> Non
     coffee, shirt = without_id(1, status="PENDING", netAmount=-5), without_id(1, status="PENDING", netAmount=-50)
     shuffled = json.dumps(dict(reversed(coffee.items())), separators=(",", ":"))
 
-    (page,) = schwab_rows(coffee, shirt, coffee, schwab_row(2))
-    (again,) = schwab_rows(schwab_row(2), shuffled, shuffled, shirt)
+    (page,) = schwab_rows(coffee, shirt, coffee, schwab_row(2, status=5))
+    (again,) = schwab_rows(schwab_row(2, status=5), shuffled, shuffled, shirt)
 
     keys = [row.key for row in page.transactions]
     assert sorted(keys) == sorted(row.key for row in again.transactions)
     assert len(set(keys)) == 4
     assert keys[2] == f"{keys[0]}:2"
     good, bad = read(page)
-    assert (good[keys[1]].amount, good[keys[1]].status, bad) == (Decimal(-50), TransactionStatus.PENDING, {})
+    assert (good[keys[1]].amount, good[keys[1]].status, bad) == (
+        Decimal(-50),
+        TransactionStatus.PENDING,
+        {"2": "status_unreadable"},
+    )
 
 
 def test_schwab_settled_row_without_id_is_quarantined() -> None:

@@ -599,8 +599,7 @@ def test_account_without_names_or_figures_is_still_an_account() -> None:
     [
         ({"current": "a lot", "iso_currency_code": "CAD"}, "CAD"),
         ({"current": 1, "limit": "none", "unofficial_currency_code": "BTC"}, "BTC"),
-        ({"current": 1, "iso_currency_code": 5}, "USD"),
-        (None, "USD"),
+        ({"current": []}, "USD"),
     ],
 )
 def test_figure_that_cannot_be_read_costs_the_balance_and_not_the_account(balances: object, currency: str) -> None:
@@ -617,7 +616,19 @@ def test_figure_that_cannot_be_read_costs_the_balance_and_not_the_account(balanc
     ]
     assert [one.account_key for one in page.balances] == ["acc_savings"]
     assert [(one.kind, one.account_key) for one in page.rejects] == [("balance", "acc_checking")]
+    assert "balances" in (page.rejects[0].payload or {})
     assert page.accounts_complete
+
+
+@pytest.mark.parametrize("balances", [None, [], {"current": 1, "iso_currency_code": 5}])
+def test_account_of_which_nobody_can_tell_the_currency_is_not_given_one(balances: object) -> None:
+    listed = [plaid_account("acc_checking", balances=balances), plaid_account("acc_savings")]
+
+    page = plaid_pages.accounts_page(json.dumps({"accounts": listed}).encode())
+
+    assert [one.account_key for one in page.accounts] == ["acc_savings"]
+    assert [one.kind for one in page.rejects] == ["account"]
+    assert not page.accounts_complete
 
 
 def test_balance_says_when_it_was_true() -> None:
