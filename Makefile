@@ -53,9 +53,7 @@ run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS
 test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; about half a minute
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory --jobs=2 $(TOGETHER) .half-one .half-other
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
-	@$(BIN)/coverage report --include=$(CORE) --fail-under=95
+	@$(BIN)/python -m tests.support.floors $(CORE)
 
 # Two sessions side by side, of about the same length.
 HALF_one   := tests/unit tests/smoke tests/integration/availability

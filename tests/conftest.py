@@ -23,7 +23,7 @@ isolate(_HOME)  # before anything reads the settings
 pytest_plugins = ("tests.support.fixtures", "tests.support.celery_fixtures")
 
 # Random order and machine speed must not decide a test's result.
-hypothesis_settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis_settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 hypothesis_settings.load_profile("tests")
 
 _KINDS = ("unit", "integration", "smoke", "deep", "faults")

@@ -16,6 +16,8 @@ from worker.errors import Unavailable
 from worker.models import Provider
 from worker.runtime import Runtime
 
+pytestmark = pytest.mark.deep
+
 _IDLE_SECONDS = 0.3
 
 

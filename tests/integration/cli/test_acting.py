@@ -174,6 +174,7 @@ def test_cancel_asks_the_running_run_to_stop(dashtam: Dashtam, provider: Provide
     assert run.cancel_requested
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("option", [["--full"], ["--since", "2025-01-01"]])
 def test_a_sync_from_further_back_is_refused_while_another_run_would_swallow_it(
     dashtam: Dashtam, provider: Provider, rows: Session, option: list[str]

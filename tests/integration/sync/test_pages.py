@@ -559,6 +559,7 @@ LINKED_PAGES = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("stored_first", [True, False], ids=["pending stored", "nothing stored"])
 @pytest.mark.parametrize("listed", LINKED_PAGES.values(), ids=LINKED_PAGES.keys())
 def test_pages_stored_together_leave_the_rows_that_they_leave_one_by_one(

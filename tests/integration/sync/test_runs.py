@@ -108,6 +108,7 @@ def test_run_keeps_counts_pages_trigger_and_cursors(linked: Linked) -> None:
     assert run.finished_at is not None
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("own", "seconds"), [(None, 3600), (600, 600)])
 def test_next_sync_is_due_after_the_providers_own_interval_or_the_usual_one(
     link_model: Callable[..., Linked], own: int | None, seconds: int
@@ -122,6 +123,7 @@ def test_next_sync_is_due_after_the_providers_own_interval_or_the_usual_one(
     assert 0.89 * seconds < (due_at - run.finished_at).total_seconds() < 1.11 * seconds
 
 
+@pytest.mark.deep
 def test_interval_that_is_set_while_a_run_goes_on_counts_from_its_end(link_model: Callable[..., Linked]) -> None:
     linked = link_model(sync_interval=3600)
     linked.integration.plan = Plan(
@@ -225,6 +227,7 @@ def _always_out_of_time(self: Any, page: Page) -> bool:
     return bool(page.more)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("error", "status", "failures"),
     [
@@ -307,6 +310,7 @@ def test_run_in_which_every_account_failed_is_no_success(link_model: Callable[..
     assert linked.sync().status == RunStatus.FAILED
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("reason", ["mass_deletion", "unnamed_records", "day_with_3000_rows"])
 def test_run_that_withheld_something_of_every_account_has_stored_the_rest(
     link_model: Callable[..., Linked], reason: str
@@ -316,6 +320,7 @@ def test_run_that_withheld_something_of_every_account_has_stored_the_rest(
     assert linked.sync().status == RunStatus.PARTIAL
 
 
+@pytest.mark.deep
 def test_part_that_is_not_ready_is_scheduled_and_no_failure(link_model: Callable[..., Linked]) -> None:
     linked = link_model(FailingIntegration(problems=(NotReady("preparing", retry_at=datetime.now(UTC) + SOON),)))
 

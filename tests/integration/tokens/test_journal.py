@@ -147,6 +147,7 @@ def test_answer_survives_on_disk_while_postgres_and_redis_are_down(
     assert _spool(desk) == []
 
 
+@pytest.mark.deep
 def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:
@@ -182,6 +183,7 @@ def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values:
     stack.up()
 
 
+@pytest.mark.deep
 def test_link_that_waits_in_the_journal_outlives_a_refresh_of_the_old_grant(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:
@@ -225,6 +227,7 @@ def test_answer_to_the_old_grant_does_not_push_a_link_out_of_the_journal(
     assert found.new_grant
 
 
+@pytest.mark.deep
 def test_link_that_waits_in_the_journal_gives_way_to_an_unlinking(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:
@@ -238,6 +241,7 @@ def test_link_that_waits_in_the_journal_gives_way_to_an_unlinking(
     assert desk.provider(id_)["status"] == "unlinked"
 
 
+@pytest.mark.deep
 def test_link_that_waits_in_the_journal_finds_its_login_under_another_alias(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:

@@ -202,6 +202,7 @@ def test_same_login_under_another_alias_is_the_same_provider(desk: Desk) -> None
     assert [row["alias"] for row in desk.rows("SELECT alias FROM providers")] == ["One"]
 
 
+@pytest.mark.deep
 def test_other_login_under_the_same_alias_forgets_the_old_cursors(desk: Desk) -> None:
     user = _user(desk.runtime)
     desk.schwab.script = [answer(1, external_id="item-1"), answer(2, external_id="item-2")]
@@ -302,6 +303,7 @@ def _held_store(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "store_grant", hold)
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("_held_store")
 @pytest.mark.parametrize("external_id", ["item-1", None], ids=["named", "unnamed"])
 @pytest.mark.parametrize("aliases", [("Main", "Main"), ("One", "Two")], ids=["same_alias", "two_aliases"])
@@ -355,6 +357,7 @@ def test_link_whose_pending_provider_turned_out_to_be_another_makes_it_anew(desk
     assert desk.provider(id_)["status"] == "active"
 
 
+@pytest.mark.deep
 def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     user = _user(desk.runtime)
     callback = _begin(desk, user)
@@ -462,6 +465,7 @@ def test_unlink_revokes_forgets_the_token_and_stops_everything(desk: Desk) -> No
     assert desk.audit(id_) == ["linked", "unlinked"]
 
 
+@pytest.mark.deep
 def test_link_after_an_unlink_owes_nothing_to_the_old_tokens_unknown_outcomes(desk: Desk) -> None:
     user = _user(desk.runtime)
     id_ = _link(desk, user)

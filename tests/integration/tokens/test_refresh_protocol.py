@@ -183,6 +183,7 @@ def test_dead_grant_needs_reauth_with_its_reason_and_stops_all_calls(desk: Desk)
     assert {row["stage"] for row in notices} == {"needs_reauth"}
 
 
+@pytest.mark.deep
 def test_login_that_was_paused_during_the_call_stays_paused_and_its_user_is_told_nothing(desk: Desk) -> None:
     id_ = desk.link()
 
@@ -284,6 +285,7 @@ def test_failed_retry_after_an_unknown_outcome_is_a_lost_rotation(desk: Desk, se
     assert desk.schwab.presented == ["refresh-1", "refresh-1"]
 
 
+@pytest.mark.deep
 def test_retry_that_was_not_acted_upon_does_not_use_up_the_retry(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [OutcomeUnknown("timeout"), Transient("connect_failed"), RateLimited("http_429")]
@@ -535,6 +537,7 @@ def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: st
     assert desk.attempts(id_)[0]["trigger"] == "sync"
 
 
+@pytest.mark.deep
 def test_many_who_need_the_token_at_once_wait_for_one_refresh(desk: Desk) -> None:
     id_ = desk.link()
 

@@ -44,6 +44,7 @@ def test_second_tick_sends_nothing_twice(current: Desk, sent: list[dict[str, Any
     assert len(sent) == 1
 
 
+@pytest.mark.deep
 def test_large_claim_is_spread_over_the_tick(current: Desk, sent: list[dict[str, Any]]) -> None:
     for _ in range(30):
         current.link(refresh_due_at=datetime.now(UTC) - timedelta(minutes=1))
