@@ -223,7 +223,7 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
 
 
 def _always_out_of_time(self: Any, page: Page) -> bool:
-    self._goes_on = page.more
+    self._found.goes_on = page.more
     return bool(page.more)
 
 

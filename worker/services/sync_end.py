@@ -1,0 +1,197 @@
+"""How a run ends: its verdict, what it proves of quarantine and books, and when the next one is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from worker import metrics
+from worker.crud import books, pages, quarantine, reauth, runs
+from worker.crud.accounts import active_account_keys
+from worker.crud.runs import RunBegun
+from worker.crud.work import OUTCOMES, Tally
+from worker.errors import BadPayload, DashtamError, ProviderError, ReauthRequired, Unavailable
+from worker.models.vocabulary import RunStatus
+from worker.runtime import Runtime
+from worker.services import availability
+from worker.services.cadence import judge
+
+log = structlog.get_logger()
+
+_AFTER_RELINK = timedelta(minutes=1)
+_READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})
+"""Problems of accounts whose rows were read and stored."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What a run has met so far.
+
+    Attributes:
+        tally: rows of the pages that were stored.
+        problems: by feed, those of earlier runs of the same full sync included.
+        listed: the provider's ids of the accounts that the present reading has listed.
+        without_balance: of these, those whose stated balance could not be read.
+        pages: how many came.
+        token_generation: of the token that the pages were asked for with; None when there was none.
+        cancelled: somebody asked for the run's end.
+        goes_on: its time was up before all was read.
+    """
+
+    problems: runs.Problems
+    tally: Tally = field(default_factory=Tally)
+    listed: set[str] = field(default_factory=set)
+    without_balance: set[str] = field(default_factory=set)
+    pages: int = 0
+    token_generation: int | None = None
+    cancelled: bool = False
+    goes_on: bool = False
+
+    @property
+    def all_problems(self) -> list[ProviderError]:
+        """Of all feeds."""
+        return [problem for problems in self.problems.values() for problem in problems]
+
+    @property
+    def read_in_spite(self) -> set[str]:
+        """Listed accounts whose rows were read, be there doubt of some."""
+        real = (problem for problem in self.all_problems if problem.reason not in _READ_ALL_THE_SAME)
+        return self.listed - {problem.account_key for problem in real}
+
+    @property
+    def untroubled(self) -> set[str]:
+        """Listed accounts without any problem."""
+        return self.listed - {problem.account_key for problem in self.all_problems}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all was read that there was, but for single accounts."""
+        single = (problem.account_key or problem.reason == pages.ACCOUNT_UNREADABLE for problem in self.all_problems)
+        return not (self.cancelled or self.goes_on) and all(single)
+
+    @property
+    def brought_nothing(self) -> bool:
+        """Whether every transaction was stored as listed."""
+        return not any(self.tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
+
+
+async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Exception | None, *, seconds: float) -> None:
+    """Ends the run in the tables, and tells of it.
+
+    Args:
+        runtime: the process's.
+        begun: the run.
+        found: what it met.
+        error: what stopped it; None when it read all.
+        seconds: how long it took.
+
+    Raises:
+        Fenced: another worker took over; nothing was written.
+        Unavailable: Postgres is away.
+    """
+    key, now = begun.key, await runtime.now()
+    own_interval = await runtime.db(runs.sync_interval, provider_id=key.provider_id)
+    verdict = judge(
+        provider_id=key.provider_id,
+        now=now,
+        interval=timedelta(seconds=own_interval or runtime.settings.sync_interval),
+        failures=begun.sync_failures,
+        error=error,
+        problems=found.all_problems,
+        landed=found.tally.total() > 0,
+        every_account_failed=await _every_account_failed(runtime, begun, found),
+        cancelled=found.cancelled,
+        goes_on=found.goes_on or await _found_an_account(runtime, begun, found),
+    )
+    due_at, drifts = verdict.due_at, 0
+    if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
+        due_at = now + _AFTER_RELINK
+    if verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+        drifts = await _compare(runtime, begun, found, now=now, whole=error is None and found.is_whole)
+    await runtime.db(
+        runs.finish_run,
+        run=key,
+        status=verdict.status,
+        now=now,
+        tally=found.tally,
+        error=error,
+        problems=found.problems,
+        due_at=due_at,
+        sync_failures=verdict.failures,
+    )
+    rows = {outcome: found.tally.total(outcome) for outcome in OUTCOMES}
+    log.info(
+        "sync_ended",
+        status=verdict.status,
+        error=str(error) if isinstance(error, DashtamError) else type(error).__name__ if error else None,
+        problems=len(found.all_problems),
+        drifts=drifts,
+        pages=found.pages,
+        due_at=str(due_at),
+        **rows,
+    )
+    metrics.observe_sync(key.provider_key, verdict.status, seconds=seconds, rows=rows)
+    await _report(runtime, begun, error)
+
+
+async def _compare(runtime: Runtime, begun: RunBegun, found: Found, *, now: datetime, whole: bool) -> int:
+    """Quarantine and books against what was read; what concerns an account in trouble stays as it was."""
+    read = found.read_in_spite
+    if whole and begun.open_quarantine:
+        await runtime.db(quarantine.resolve_unlisted, run=begun.key, now=now, accounts=read)
+    quiet = found.untroubled if whole and found.brought_nothing else set[str]()
+    return await runtime.db(
+        books.check_books,
+        run=begun.key,
+        now=now,
+        accounts=read - found.without_balance,
+        quiet=quiet - found.without_balance,
+        renew=begun.renews,
+    )
+
+
+async def _every_account_failed(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
+    if not found.listed and any(problem.reason == pages.ACCOUNT_UNREADABLE for problem in found.all_problems):
+        return True
+    real = [problem for problem in found.all_problems if problem.reason not in _READ_ALL_THE_SAME]
+    failed = {problem.account_key for problem in real if problem.account_key}
+    if not failed:
+        return False
+    return await runtime.db(active_account_keys, provider_id=begun.key.provider_id) <= failed
+
+
+async def _found_an_account(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
+    """Whether the next run must read all again, since an account is known now whose transactions were refused."""
+    if not found.tally["accounts", "added"]:
+        return False
+    awaited = await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
+    if awaited:
+        found.problems.setdefault("", []).append(BadPayload("account_known_now"))
+    return awaited
+
+
+async def _stop_for_reauth(runtime: Runtime, begun: RunBegun, found: Found, error: ReauthRequired) -> bool:
+    """False when the login has another token by now, so that it is tried again."""
+    if found.token_generation is None:  # the token engine itself found the grant dead, and has recorded it
+        return True
+    task_id = structlog.contextvars.get_contextvars().get("task_id")
+    return await runtime.db(
+        reauth.need_reauth,
+        provider_id=begun.key.provider_id,
+        generation=found.token_generation,
+        reason=error.reason,
+        channels=runtime.settings.enabled_channels,
+        task_id=None if task_id is None else str(task_id),
+    )
+
+
+async def _report(runtime: Runtime, begun: RunBegun, error: Exception | None) -> None:
+    if error is not None and not isinstance(error, ProviderError):
+        return
+    key = begun.key
+    try:
+        await availability.report(runtime, key.provider_key, [error], provider_ids=[key.provider_id])
+    except Unavailable:
+        log.warning("availability_unreported", provider_key=key.provider_key)
