@@ -67,7 +67,14 @@ _POSITIONS = """
 
 
 def check_books(
-    session: Session, *, run: RunKey, now: datetime, accounts: Set[str], quiet: Set[str], renew: bool
+    session: Session,
+    *,
+    run: RunKey,
+    now: datetime,
+    accounts: Set[str],
+    unstated: Set[str],
+    quiet: Set[str],
+    renew: bool,
 ) -> int:
     """Compares and records; returns how many figures drift.
 
@@ -80,6 +87,7 @@ def check_books(
         run: whose end it is.
         now: the time.
         accounts: the provider's ids of those whose figures and rows were read; the others stay as they are.
+        unstated: of these, those whose stated balance is of an earlier run.
         quiet: of these, those that the run found as they were stored.
         renew: begin anew.
 
@@ -92,10 +100,15 @@ def check_books(
         figures = _Figures(*row)
         if figures.account_key not in accounts:
             continue
+        if figures.account_key in unstated:
+            figures = figures._replace(stated=None)
         is_quiet = figures.account_key in quiet
-        stated_at_last = is_quiet and figures.opening is None and figures.stated is not None
-        if renew or figures.opening_from is None or stated_at_last:
+        if renew or figures.opening_from is None:
             figures = _anchor(session, figures, quiet=is_quiet)
+        elif is_quiet and figures.opening is None and figures.stated is not None:  # stated at last
+            opening = figures.stated - _posted(session, figures.account_id, figures.opening_from)
+            session.execute(update(Account).where(Account.id == figures.account_id).values(opening=opening))
+            figures = figures._replace(opening=opening)
         if figures.opening_from is None:
             continue
         if figures.stated is not None and figures.opening is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from worker.crud.work import RunKey, Work
@@ -24,6 +24,8 @@ def keep(work: Work, rejects: Sequence[Reject]) -> None:
     rows = []
     for reject in rejects:
         fields = msgspec.to_builtins(reject)
+        if reject.kind == "balance":
+            del fields["payload"]  # other figures of it move all the time, and it is the same entry all the same
         fingerprint = hashlib.blake2b(msgspec.json.encode(fields, order="sorted"), digest_size=16).digest()
         payload = None if reject.payload is None else msgspec.json.encode(reject.payload).decode()
         rows.append(
@@ -45,7 +47,7 @@ def keep(work: Work, rejects: Sequence[Reject]) -> None:
             "INSERT INTO quarantine (id, provider_id, run_id, kind, account_key, record_key, reason, detail, payload,"
             " fingerprint) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)"
             " ON CONFLICT (provider_id, fingerprint) DO UPDATE"
-            " SET run_id = EXCLUDED.run_id, resolved_at = NULL, resolution = NULL",
+            " SET run_id = EXCLUDED.run_id, payload = EXCLUDED.payload, resolved_at = NULL, resolution = NULL",
             rows,
         )
     for reject in rejects:
@@ -74,11 +76,16 @@ def resolve_settled(work: Work) -> None:
             )
 
 
-def resolve_unlisted(session: Session, *, run: RunKey, now: datetime, accounts: Set[str]) -> None:
+def resolve_unlisted(
+    session: Session, *, run: RunKey, now: datetime, only: Set[str] | None, troubled: Set[str]
+) -> None:
     """Closes entries of nouns that every run lists wholly, when a run has not met them again.
 
-    `accounts` are those that the run has read; what waits of others stays.
+    `only` are the accounts that were read, where there may be others; what waits of `troubled` ones stays.
     """
+    of_accounts = [Quarantine.account_key.not_in(troubled)]
+    if only is not None:
+        of_accounts.append(Quarantine.account_key.in_(only))
     session.execute(
         update(Quarantine)
         .where(
@@ -86,7 +93,7 @@ def resolve_unlisted(session: Session, *, run: RunKey, now: datetime, accounts: 
             Quarantine.resolved_at.is_(None),
             Quarantine.run_id != run.id,
             Quarantine.kind.in_(("account", "balance", "holding", "security")),
-            or_(Quarantine.account_key.is_(None), Quarantine.account_key.in_(accounts)),
+            or_(Quarantine.account_key.is_(None), and_(*of_accounts)),
         )
         .values(resolved_at=now, resolution="listed no more")
     )

@@ -32,12 +32,11 @@ class RunBegun:
     """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`.
 
     Attributes:
-        renews: somebody asked for all to be read anew, books included.
+        renews: somebody asked for the full sync, so that the books begin anew, too.
         problems: of earlier runs of the full sync that this one goes on with.
     """
 
     key: RunKey
-    mode: str
     cursors: Mapping[str, str]
     open_quarantine: bool
     is_first: bool
@@ -86,7 +85,7 @@ def begin_run(
         mode, generation = "full", new_id()
     elif unfinished is not None:
         mode, generation = "full", unfinished
-    renews = asked_for or (mode == "full" and generation == unfinished)
+    renews = asked_for or (unfinished is not None and last is not None and last.renews)
     run_id = session.scalar(
         insert(SyncRun)
         .values(
@@ -99,6 +98,7 @@ def begin_run(
             started_at=now,
             heartbeat_at=func.clock_timestamp(),
             generation=generation,
+            renews=renews,
         )
         .on_conflict_do_nothing()
         .returning(SyncRun.id)
@@ -113,7 +113,6 @@ def begin_run(
     session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=committed))
     return RunBegun(
         key=RunKey(run_id, owner, provider_id, provider.provider_key, generation),
-        mode=mode,
         cursors=committed,
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),

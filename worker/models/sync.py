@@ -23,6 +23,7 @@ class SyncRun(Base):
         counts: rows per noun and outcome, `{"transactions": {"added": 3, "unchanged": 497, …}, …}`.
         cancel_requested: asks the run to stop after its page.
         generation: of a full sync: names the rows that it has seen; a run that goes on with it has the same one.
+        renews: somebody asked for that full sync.
     """
 
     __tablename__ = "sync_runs"
@@ -50,6 +51,7 @@ class SyncRun(Base):
     quarantined: Mapped[int] = mapped_column(default=0, server_default="0")
     counts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     generation: Mapped[UUID | None]
+    renews: Mapped[bool] = mapped_column(default=False, server_default="false")
     cursor_before: Mapped[dict[str, Any] | None]
     cursor_after: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]

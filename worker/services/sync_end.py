@@ -55,10 +55,10 @@ class Found:
         return [problem for problems in self.problems.values() for problem in problems]
 
     @property
-    def read_in_spite(self) -> set[str]:
-        """Listed accounts whose rows were read, be there doubt of some."""
+    def failed(self) -> set[str]:
+        """Accounts whose rows could not be read."""
         real = (problem for problem in self.all_problems if problem.reason not in _READ_ALL_THE_SAME)
-        return self.listed - {problem.account_key for problem in real}
+        return {problem.account_key for problem in real if problem.account_key}
 
     @property
     def untroubled(self) -> set[str]:
@@ -68,8 +68,18 @@ class Found:
     @property
     def is_whole(self) -> bool:
         """Whether all was read that there was, but for single accounts."""
-        single = (problem.account_key or problem.reason == pages.ACCOUNT_UNREADABLE for problem in self.all_problems)
-        return not (self.cancelled or self.goes_on) and all(single)
+        single = all(problem.account_key or problem.reason == pages.ACCOUNT_UNREADABLE for problem in self.all_problems)
+        return single and not (self.cancelled or self.goes_on or self.no_account_was_read)
+
+    @property
+    def an_account_was_unreadable(self) -> bool:
+        """Whose it was may be unknown."""
+        return any(problem.reason == pages.ACCOUNT_UNREADABLE for problem in self.all_problems)
+
+    @property
+    def no_account_was_read(self) -> bool:
+        """Although there are some."""
+        return self.an_account_was_unreadable and not self.listed
 
     @property
     def brought_nothing(self) -> bool:
@@ -108,8 +118,8 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
     due_at, drifts = verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
         due_at = now + _AFTER_RELINK
-    if verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-        drifts = await _compare(runtime, begun, found, now=now, whole=error is None and found.is_whole)
+    if error is None and found.is_whole and verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+        drifts = await _compare(runtime, begun, found, now)
     await runtime.db(
         runs.finish_run,
         run=key,
@@ -136,30 +146,33 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
     await _report(runtime, begun, error)
 
 
-async def _compare(runtime: Runtime, begun: RunBegun, found: Found, *, now: datetime, whole: bool) -> int:
-    """Quarantine and books against what was read; what concerns an account in trouble stays as it was."""
-    read = found.read_in_spite
-    if whole and begun.open_quarantine:
-        await runtime.db(quarantine.resolve_unlisted, run=begun.key, now=now, accounts=read)
-    quiet = found.untroubled if whole and found.brought_nothing else set[str]()
+async def _compare(runtime: Runtime, begun: RunBegun, found: Found, now: datetime) -> int:
+    """Quarantine and books against a whole reading; what concerns an account in trouble stays as it was."""
+    if begun.open_quarantine:
+        await runtime.db(
+            quarantine.resolve_unlisted,
+            run=begun.key,
+            now=now,
+            only=found.listed if found.an_account_was_unreadable else None,
+            troubled=found.failed,
+        )
     return await runtime.db(
         books.check_books,
         run=begun.key,
         now=now,
-        accounts=read - found.without_balance,
-        quiet=quiet - found.without_balance,
+        accounts=found.listed - found.failed,
+        unstated=found.without_balance,
+        quiet=found.untroubled if found.brought_nothing else frozenset(),
         renew=begun.renews,
     )
 
 
 async def _every_account_failed(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
-    if not found.listed and any(problem.reason == pages.ACCOUNT_UNREADABLE for problem in found.all_problems):
+    if found.no_account_was_read:
         return True
-    real = [problem for problem in found.all_problems if problem.reason not in _READ_ALL_THE_SAME]
-    failed = {problem.account_key for problem in real if problem.account_key}
-    if not failed:
+    if not found.failed:
         return False
-    return await runtime.db(active_account_keys, provider_id=begun.key.provider_id) <= failed
+    return await runtime.db(active_account_keys, provider_id=begun.key.provider_id) <= found.failed
 
 
 async def _found_an_account(runtime: Runtime, begun: RunBegun, found: Found) -> bool:

@@ -173,6 +173,8 @@ def test_account_whose_balance_can_be_read_at_last_is_checked_from_then_on(link_
     integration = SilentIntegration()
     linked = anchored(link_model(integration))
     assert opening(linked)["A"] is None
+    entries = "SELECT account_key FROM quarantine WHERE provider_id = :id AND resolved_at IS NULL ORDER BY 1"
+    assert linked.rows(entries) == [("A",), ("B",), ("C",), ("W",)]  # each once, whatever its other figures
     integration.silent = False
 
     linked.sync()

@@ -241,18 +241,58 @@ def test_account_that_is_read_at_last_leaves_the_drifts_of_the_others(
     drifts = "SELECT a.provider_account_id, stated, stored FROM book_drifts d JOIN accounts a ON a.id = d.account_id"
     assert smudged.rows(drifts) == [("A", 152, 102)]
     smudged.integration.smudged = None  # type: ignore[attr-defined]
+    assert smudged.sync().mode == "incremental"
+    smudged.integration.asked, smudged.integration.plan = 0, Plan(refuse_access_before=set(range(2, 99)))
+    assert smudged.sync().status == RunStatus.FAILED
+    smudged.integration.plan = Plan()
 
-    assert [smudged.sync().mode for _ in range(3)] == ["incremental", "full", "incremental"]
+    assert [smudged.sync().mode for _ in range(2)] == ["full", "incremental"]
 
     assert smudged.rows(drifts) == [("A", 152, 102)]
 
 
-def test_sync_of_which_no_account_could_be_read_has_failed(link_model: Callable[..., Linked]) -> None:
+def test_full_sync_of_which_no_account_could_be_read_has_failed_and_goes_on(link_model: Callable[..., Linked]) -> None:
     integration = SmudgingIntegration()
-    linked = link_model(integration)
+    integration.smudged = None
     integration.books.closed |= {"A", "W", "C"}
+    linked = link_model(integration)
+    integration.books.put(Movement("b0", "B", "1.00"))
+    integration.books.put(Movement("b1", "B", "1.00"))
+    linked.sync()
+    integration.books.forget("b0")
+    integration.smudged = "B"
 
-    assert linked.sync().status == RunStatus.FAILED
+    assert linked.sync(mode="full").status == RunStatus.FAILED
+    integration.smudged = None
+
+    assert linked.sync().mode == "full"
+    assert sorted(linked.live()) == ["b1"]
+
+
+@pytest.mark.parametrize(
+    ("smudged", "left"), [("B", ["balance of B", "account of nobody"]), (None, [])], ids=["one unreadable", "all well"]
+)
+def test_entries_that_a_reading_did_not_meet_again_are_closed_but_for_accounts_in_trouble(
+    link_model: Callable[..., Linked], smudged: str | None, left: list[str]
+) -> None:
+    integration = SmudgingIntegration()
+    integration.smudged = smudged
+    linked = link_model(integration)
+    linked.sync()
+    for account in ("A", "B", "gone"):
+        linked.execute(
+            "INSERT INTO quarantine (id, provider_id, run_id, kind, account_key, reason, fingerprint) VALUES"
+            " (gen_random_uuid(), :id, gen_random_uuid(), 'balance', cast(:account AS text), 'odd',"
+            " uuid_send(gen_random_uuid()))",
+            account=account,
+        )
+
+    linked.sync()
+
+    entries = "SELECT kind || ' of ' || coalesce(account_key, 'nobody') FROM quarantine WHERE resolved_at IS NULL"
+    open_entries = {entry for (entry,) in linked.rows(entries)}
+    assert open_entries - {"balance of gone"} == set(left)
+    assert ("balance of gone" in open_entries) is (smudged is not None)
 
 
 def test_account_found_while_a_first_sync_begins_again_is_read_from_the_beginning(
