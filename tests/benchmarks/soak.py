@@ -159,7 +159,8 @@ def _resident_mb(pid: int) -> float:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0.0
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+    lines = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(next(lines, "VmRSS: 0").split()[1]) / 1024  # a child that has just ended has none
 
 
 def _children(pid: int) -> list[int]:
