@@ -56,8 +56,8 @@ test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors
 	@$(BIN)/python -m tests.support.floors $(CORE)
 
 # Two sessions side by side, of about the same length.
-HALF_one   := tests/unit tests/smoke tests/integration/availability
-HALF_other := tests/integration --ignore=tests/integration/availability
+HALF_one   := tests/unit tests/smoke --ignore=tests/unit/sandbox
+HALF_other := tests/integration tests/unit/sandbox
 
 .half-%: $(STAMP)
 	COVERAGE_FILE=.coverage.$* $(PYTEST) $(HALF_$*) -m "not deep" --cov --cov-report= --cov-fail-under=0 $(ARGS)
