@@ -111,8 +111,8 @@ def write_report(path: Path, samples: Sequence[Sample], *, restarts: int) -> Non
     lines = [
         "# Soak",
         "",
-        f"{minutes:.0f} minutes, {len(samples)} rounds, the second worker killed {restarts} times. Each round, "
-        "five logins fall due at once: three refreshes and five syncs. Made by `make soak`.",
+        f"{minutes:.0f} minutes, {len(samples)} rounds, the second worker killed {restarts} times.",
+        "Each round, five logins fall due at once: three refreshes and five syncs. Made by `make soak`.",
         "",
         "| figure | first | second quarter | last quarter | greatest | flat |",
         "|---|---:|---:|---:|---:|---|",
