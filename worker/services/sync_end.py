@@ -37,7 +37,7 @@ class Found:
         pages: how many came.
         token_generation: of the token that the pages were asked for with; None when there was none.
         cancelled: somebody asked for the run's end.
-        goes_on: its time was up before all was read.
+        goes_on: its time was up before all was read, or all must be read again.
     """
 
     problems: runs.Problems
@@ -102,6 +102,9 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
         Unavailable: Postgres is away.
     """
     key, now = begun.key, await runtime.now()
+    if await _knows_a_refused_account(runtime, begun, found):
+        found.problems.setdefault("", []).append(BadPayload("account_known_now"))
+        found.goes_on = True
     own_interval = await runtime.db(runs.sync_interval, provider_id=key.provider_id)
     verdict = judge(
         provider_id=key.provider_id,
@@ -113,7 +116,7 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
         landed=found.tally.total() > 0,
         every_account_failed=await _every_account_failed(runtime, begun, found),
         cancelled=found.cancelled,
-        goes_on=found.goes_on or await _found_an_account(runtime, begun, found),
+        goes_on=found.goes_on,
     )
     due_at, drifts = verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
@@ -175,14 +178,11 @@ async def _every_account_failed(runtime: Runtime, begun: RunBegun, found: Found)
     return await runtime.db(active_account_keys, provider_id=begun.key.provider_id) <= found.failed
 
 
-async def _found_an_account(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
+async def _knows_a_refused_account(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
     """Whether the next run must read all again, since an account is known now whose transactions were refused."""
     if not found.tally["accounts", "added"]:
         return False
-    awaited = await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
-    if awaited:
-        found.problems.setdefault("", []).append(BadPayload("account_known_now"))
-    return awaited
+    return await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
 
 
 async def _stop_for_reauth(runtime: Runtime, begun: RunBegun, found: Found, error: ReauthRequired) -> bool:
