@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import DateTime, delete, func, select, text, update
+from sqlalchemy import DateTime, case, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -23,7 +23,7 @@ from worker.models import (
     TokenRefresh,
     User,
 )
-from worker.models.vocabulary import ProviderStatus
+from worker.models.vocabulary import AttemptStatus, ProviderStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LinkTarget:
     """The provider that a grant is for.
 
     Attributes:
-        generation: of its present token, or the last that was ever presented; 0 when there was none.
+        generation: of its present token, or of the last that it had; 0 when there was none.
         now: by the database's clock.
     """
 
@@ -178,13 +178,16 @@ def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bo
 
 def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool) -> None:
     """Forgets the token and stops everything of this provider; its rows are kept."""
-    session.execute(delete(ProviderToken).where(ProviderToken.provider_id == provider_id))
+    last = session.scalar(
+        delete(ProviderToken).where(ProviderToken.provider_id == provider_id).returning(ProviderToken.generation)
+    )
     session.execute(
         update(Provider)
         .where(Provider.id == provider_id)
         .values(
             status=ProviderStatus.UNLINKED,
             status_reason=None,
+            last_generation=func.greatest(Provider.last_generation, last or 0),
             access_expires_at=None,
             grant_expires_at=None,
             refresh_due_at=None,
@@ -199,11 +202,21 @@ def _target(session: Session, provider: Provider) -> LinkTarget:
         select(ProviderToken.generation).where(ProviderToken.provider_id == provider.id).with_for_update()
     )
     if generation is None:
-        # After an unlinking the numbers go on: attempts and answers of the old tokens must not pass for the new one's.
-        generation = session.scalar(
-            select(func.max(TokenRefresh.generation)).where(TokenRefresh.provider_id == provider.id)
-        )
-    return LinkTarget(provider.id, generation or 0, _now(session))
+        generation = _last_generation(session, provider.id)
+    return LinkTarget(provider.id, generation, _now(session))
+
+
+def _last_generation(session: Session, provider_id: UUID) -> int:
+    """Where the numbers go on after an unlinking: nothing about the old tokens must pass for the new one's."""
+    kept = select(Provider.last_generation).where(Provider.id == provider_id).scalar_subquery()
+    # A worker of the release before this column leaves only its attempts behind.
+    stored = case((TokenRefresh.status == AttemptStatus.DONE, 1), else_=0)
+    attempted = (
+        select(func.max(TokenRefresh.generation + stored))
+        .where(TokenRefresh.provider_id == provider_id)
+        .scalar_subquery()
+    )
+    return int(session.execute(select(func.greatest(kept, attempted, 0))).scalar_one())
 
 
 def _require_user(session: Session, user_id: UUID) -> None:

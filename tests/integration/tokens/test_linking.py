@@ -16,7 +16,7 @@ from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.sandbox import SandboxAdmin
 from tests.support.scripted import answer
 from tests.support.waiting import wait_for
-from worker.crud import links
+from worker.crud import links, reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.runtime import Runtime
@@ -476,6 +476,38 @@ def test_link_after_an_unlink_owes_nothing_to_the_old_tokens_unknown_outcomes(de
     _link(desk, user)
 
     assert desk.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
+
+
+def test_generations_go_on_after_an_unlinking(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    id_ = _link(desk, user)
+    desk.refresh(id_, force=True)
+    used = desk.token(id_)["generation"]
+    desk.runtime.run(connect.unlink(desk.runtime, id_))
+    desk.rows("DELETE FROM token_refreshes")  # as retention does
+
+    assert _link(desk, user) == id_
+
+    assert desk.token(id_)["generation"] == used + 1
+    # A sync of the old link learns only now that its login is gone at the provider.
+    with desk.runtime.transaction() as session:
+        assert not reauth.need_reauth(
+            session, provider_id=id_, generation=used, reason="ITEM_NOT_FOUND", channels=(), task_id=None
+        )
+    assert desk.provider(id_)["status"] == "active"
+
+
+def test_generations_go_on_after_an_unlinking_by_a_worker_of_the_release_before(desk: Desk) -> None:
+    user = _user(desk.runtime)
+    id_ = _link(desk, user)
+    desk.refresh(id_, force=True)
+    used = desk.token(id_)["generation"]
+    desk.rows("DELETE FROM provider_tokens")
+    desk.rows("UPDATE providers SET status = 'unlinked'")
+
+    _link(desk, user)
+
+    assert desk.token(id_)["generation"] == used + 1
 
 
 def test_failed_revocation_still_ends_the_link_here(desk: Desk) -> None:
