@@ -13,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tests.support.databases import Databases, check, downgrade, migrate
+from tests.support.databases import Databases, check, downgrade, migrate, migrating
 from tests.support.environment import ROOT
 
 # Everything of ours that could be left behind: tables, indexes, sequences, views, types, functions.
@@ -73,6 +73,17 @@ def test_migration_of_an_unreachable_database_names_no_password(monkeypatch: pyt
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
 
     assert "hush-hush" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_migration_that_finds_a_table_locked_gives_up_and_lets_the_others_pass(databases: Databases) -> None:
+    url = databases.clone("locked")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as other, migrating(url) as config:
+        other.execute(text("LOCK TABLE alembic_version"))
+        config.attributes["lock_timeout"] = "10ms"
+
+        with pytest.raises(OperationalError, match="lock timeout"):
+            command.upgrade(config, "head")
 
 
 def _own_objects(url: str) -> set[str]:

@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -19,15 +20,19 @@ from worker.settings import DatabaseSettings, load
 
 
 def upgrade(revision: str = "head") -> None:
-    """Applies the migrations that are missing.
+    """Applies the migrations that are missing, each in a transaction of its own.
 
     Raises:
-        Unavailable: Postgres is out of reach; nothing was changed.
+        Unavailable: Postgres is out of reach, or others held a lock for too long; what was applied by then is kept.
     """
     try:
         command.upgrade(_config(), revision)
     except (OperationalError, InterfaceError) as error:
-        raise Unavailable(f"Postgres: {type(error.orig).__name__}; the schema was not changed") from error
+        what = "a table was locked by others" if isinstance(error.orig, LockNotAvailable) else type(error.orig).__name__
+        raise Unavailable(
+            f"Postgres: {what}; migrations that were finished are kept, the one under way was undone;"
+            " run again: dashtam migrate"
+        ) from error
 
 
 def versions(session: Session) -> tuple[str | None, str | None]:

@@ -1,4 +1,8 @@
-"""Alembic's entry: migrates the database of `MIGRATE_DATABASE_URL`, or else `DATABASE_URL`."""
+"""Alembic's entry: migrates the database of `MIGRATE_DATABASE_URL`, or else `DATABASE_URL`.
+
+Workers of the release before go on meanwhile. Each migration is therefore a transaction of its own, and waits for a
+table's lock a few seconds only: who queues for a lock holds up all that come after him.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from worker.settings import DatabaseSettings, load
 
 # Two containers that start at once must not migrate at once.
 _ADVISORY_LOCK = 0x64617368
+_LOCK_TIMEOUT = "5s"
 
 
 def run() -> None:
@@ -21,17 +26,26 @@ def run() -> None:
     settings = load(DatabaseSettings)
     url = (settings.migrate_database_url or settings.database_url).get_secret_value()
     engine = create_engine(url, poolclass=pool.NullPool)
-    with engine.begin() as own:
+    with engine.connect() as own:
         _migrate(own)
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(
-        connection=connection, target_metadata=Base.metadata, compare_type=True, transaction_per_migration=False
-    )
-    with context.begin_transaction():
-        context.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-        context.run_migrations()
+    """Takes turns with others by a lock of the session: a transaction's would end with the first migration."""
+    connection.execute(text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
+    timeout = context.config.attributes.get("lock_timeout", _LOCK_TIMEOUT)
+    connection.execute(text("SELECT set_config('lock_timeout', :timeout, false)"), {"timeout": timeout})
+    connection.commit()  # with none open, Alembic begins and commits one for each migration
+    try:
+        context.configure(
+            connection=connection, target_metadata=Base.metadata, compare_type=True, transaction_per_migration=True
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text(f"SELECT pg_advisory_unlock({_ADVISORY_LOCK})"))
+        connection.commit()
 
 
 run()

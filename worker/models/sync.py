@@ -80,11 +80,15 @@ class SyncCursor(Base):
 
 
 class SyncUndo(Base):
-    """A transaction as it was before a pagination loop first changed it; a restarted loop puts it back."""
+    """A transaction as it was before a pagination loop first changed it; a restarted loop puts it back.
+
+    Attributes:
+        provider_id: None where a worker of an older release wrote it.
+    """
 
     __tablename__ = "sync_undo"
 
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
     loop_id: Mapped[UUID] = mapped_column(primary_key=True)
     transaction_id: Mapped[UUID] = mapped_column(primary_key=True)
     before: Mapped[dict[str, Any]]
@@ -96,7 +100,7 @@ class SyncUndo(Base):
 sync_seen = Table(
     "sync_seen",
     Base.metadata,
-    Column("provider_id", Uuid, ForeignKey("providers.id", ondelete="CASCADE"), nullable=False),
+    Column("provider_id", Uuid, ForeignKey("providers.id", ondelete="CASCADE")),
     Column("generation", Uuid, nullable=False, index=True),
     Column("transaction_id", Uuid, nullable=False),
     Column("loop_id", Uuid),
