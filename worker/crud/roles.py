@@ -95,8 +95,8 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
     for statement in (
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
         f"GRANT CONNECT ON DATABASE {database} TO {roles.migrate}, {both}",
-        # Pages are copied into temporary tables before they are applied.
-        f"GRANT TEMPORARY ON DATABASE {database} TO {roles.app}",
+        # Nobody needs temporary tables, and one named like a table of ours would be found first.
+        f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, {both}",
         f"GRANT USAGE ON SCHEMA public TO {both}",
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {both}",
         # Tables of later migrations can be worked with at once; `readonly` sees them after the next run of this.

@@ -130,6 +130,23 @@ def test_trigger_refuses_even_the_owner(session: Session, chain: UUID, statement
     assert audit.verify_chains(session).entries == 5
 
 
+def test_temporary_table_of_the_same_name_does_not_stand_in_for_the_log(session: Session, chain: UUID) -> None:
+    session.execute(text("CREATE TEMP TABLE provider_audit_logs (provider_id uuid, seq int, hash bytea)"))
+    session.execute(text("INSERT INTO pg_temp.provider_audit_logs VALUES (:id, 1, 'forged')"), {"id": chain})
+
+    session.execute(
+        text(
+            "INSERT INTO public.provider_audit_logs (id, provider_id, action, actor) "
+            "VALUES (gen_random_uuid(), :id, 'linked', 'user')"
+        ),
+        {"id": chain},
+    )
+
+    session.execute(text("DROP TABLE pg_temp.provider_audit_logs"))
+    verification = audit.verify_chains(session, provider_id=chain)
+    assert (verification.entries, verification.problems) == (6, [])
+
+
 def test_entries_are_listed_newest_first(session: Session, chain: UUID) -> None:
     audit.record(session, provider_id=new_id(), action="linked")
 

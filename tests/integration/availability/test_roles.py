@@ -105,7 +105,6 @@ def test_app_does_the_work_of_the_worker(connect: Connect, roles: Roles, keys: s
         assert quotas.take(session, provider_key="schwab", bucket="app", day=now.date(), amount=1, limit=1)
         for table in upkeep.RETAINED:
             upkeep.remove_old(session, table=table, before=now, limit=1)
-        session.execute(text("CREATE TEMP TABLE page (id uuid) ON COMMIT DROP"))
         assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         assert audit.verify_chains(session, provider_id=provider.id).problems == []
 
@@ -122,6 +121,7 @@ def test_app_does_the_work_of_the_worker(connect: Connect, roles: Roles, keys: s
         "SET session_replication_role = replica",
         "ALTER TABLE providers ADD COLUMN x int",
         "CREATE TABLE mine (id int)",
+        "CREATE TEMP TABLE provider_audit_logs (provider_id uuid, seq int, hash bytea)",
         "DROP TABLE users",
         "TRUNCATE users CASCADE",
         "UPDATE alembic_version SET version_num = 'x'",
@@ -169,6 +169,7 @@ def test_owner_of_the_schema_is_refused_by_trigger(connect: Connect, roles: Role
         ("UPDATE providers SET status = 'active'", True),
         ("INSERT INTO users (id) VALUES (gen_random_uuid())", True),
         ("CREATE TABLE mine (id int)", True),
+        ("CREATE TEMP TABLE mine (id int)", True),
     ],
 )
 def test_readonly_sees_all_but_the_tokens(connect: Connect, roles: Roles, statement: str, refused: bool) -> None:
