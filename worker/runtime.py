@@ -46,6 +46,7 @@ class Runtime:
 
     Attributes:
         owner: names this process in leases and runs.
+        unrecorded_notices: when notices left whose record Postgres has not taken yet, by id.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.owner: UUID = uuid4()
+        self.unrecorded_notices: dict[UUID, datetime] = {}
         self.encryption = EncryptionService(settings.encryption_keys.get_secret_value())
         self._lent_engine = engine is not None
         self.engine = engine or make_engine(

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
 from worker.errors import ConfigurationError
 from worker.keys import parse_keys
+from worker.mail_addresses import for_header, normalised
 from worker.redaction import remember
 
 Environment = Literal["development", "test", "production"]
@@ -288,6 +289,13 @@ class Settings(DatabaseSettings):
             parse_keys(value.get_secret_value())
         except ConfigurationError as error:
             raise ValueError(str(error).removeprefix("ENCRYPTION_KEYS: ")) from None
+        return value
+
+    @field_validator("notice_from", "operator_email", mode="after")
+    @classmethod
+    def _mail_address(cls, value: str, info: ValidationInfo) -> str:
+        if value:
+            for_header(value) if info.field_name == "notice_from" else normalised(value)
         return value
 
     @model_validator(mode="after")

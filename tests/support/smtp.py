@@ -6,7 +6,7 @@ import base64
 import socketserver
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -21,6 +21,8 @@ class Mailbox:
         refuse: addresses that are refused, with the code.
         data_code: how a mail's text is answered.
         user, password: required when set.
+        international: whether addresses may have letters of any script.
+        on_mail: called after each mail, before it is acknowledged.
     """
 
     tls: ssl.SSLContext | None = None
@@ -30,6 +32,9 @@ class Mailbox:
     user: str = ""
     password: str = ""
     busy: bool = False
+    international: bool = True
+    on_mail: Callable[[], object] = lambda: None
+    recipients: list[str] = field(default_factory=list)
     mails: list[EmailMessage] = field(default_factory=list)
     encrypted: list[bool] = field(default_factory=list)
     connections: int = 0
@@ -63,6 +68,7 @@ class _Handler(socketserver.StreamRequestHandler):
     def _answer(self, verb: str, words: str) -> bool:
         if verb == "EHLO":
             offers = ["mailbox", *([] if self.secure or not self.box.tls else ["STARTTLS"]), "AUTH PLAIN"]
+            offers += ["8BITMIME", "SMTPUTF8"] if self.box.international else []
             for place, offer in enumerate(offers):
                 self._say(f"250{' ' if place == len(offers) - 1 else '-'}{offer}")
         elif verb == "STARTTLS":
@@ -77,6 +83,8 @@ class _Handler(socketserver.StreamRequestHandler):
         elif verb == "RCPT":
             address = words.partition("<")[2].partition(">")[0]
             code = self.box.refuse.get(address, 250 if self.trusted else 530)
+            if code == 250:
+                self.box.recipients.append(address)
             self._say(f"{code} recipient")
         elif verb == "DATA":
             self._take()
@@ -97,6 +105,7 @@ class _Handler(socketserver.StreamRequestHandler):
         if self.box.data_code == 250:
             self.box.mails.append(mail)
             self.box.encrypted.append(self.secure)
+            self.box.on_mail()
         self._say(f"{self.box.data_code} done")
 
     def _wrap(self) -> None:

@@ -168,8 +168,16 @@ def _grant_rows(
             yield _row(stage, grant_subject(ends), channel, now) | {"provider_id": provider_id}
 
 
-def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta) -> list[DueNotice]:
-    """Claims notices for `claim`, after which another sender may try them; oldest first."""
+def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta, attempts: int) -> list[DueNotice]:
+    """Claims notices for `claim`, after which another sender may try them; oldest first.
+
+    One that has been tried `attempts` times without anybody recording how the last one ended is given up.
+    """
+    session.execute(
+        update(Notice)
+        .where(Notice.sent_at.is_(None), Notice.due_at <= now, Notice.attempts >= attempts)
+        .values(due_at=None, last_error="given up: nobody recorded how the last attempt ended")
+    )
     claimed = session.execute(
         text(
             """
@@ -177,7 +185,7 @@ def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta) 
                 SELECT id FROM notices WHERE sent_at IS NULL AND due_at IS NOT NULL AND due_at <= :now
                 ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
             )
-            UPDATE notices SET due_at = :until, attempts = attempts + 1 FROM due WHERE notices.id = due.id
+            UPDATE notices SET due_at = :until FROM due WHERE notices.id = due.id
             RETURNING notices.id
             """
         ),
@@ -192,6 +200,24 @@ def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta) 
         .execution_options(populate_existing=True)
     )
     return [DueNotice(notice, provider, email) for notice, provider, email in rows]
+
+
+def begin_attempt(session: Session, claimed: Notice, *, again_at: datetime) -> bool:
+    """Counts an attempt at a claimed notice, before it is made: whatever becomes of the sender, it has counted.
+
+    Unless somebody records how it ended, the notice is tried again at `again_at`.
+
+    Returns:
+        False when the claim has passed to another sender; the notice must not be sent.
+    """
+    counted = session.execute(
+        update(Notice)
+        .where(Notice.id == claimed.id, Notice.sent_at.is_(None), Notice.due_at == claimed.due_at)
+        .values(attempts=Notice.attempts + 1, due_at=again_at)
+        .returning(Notice.id)
+        .execution_options(synchronize_session=False)
+    )
+    return counted.first() is not None
 
 
 def mark_sent(session: Session, *, notice_id: UUID, at: datetime) -> None:

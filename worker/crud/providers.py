@@ -9,21 +9,40 @@ from uuid import UUID
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
-from worker.errors import NotFound
+from worker.errors import NotFound, Refused
+from worker.mail_addresses import normalised
 from worker.models import Provider, ProviderCreate, User
 
 
 def create_user(session: Session, *, email: str | None = None) -> User:
-    """A new user."""
-    user = User(email=email)
+    """A new user.
+
+    Raises:
+        Refused: no mail can be sent to this address.
+    """
+    user = User(email=None if email is None else _address(email))
     session.add(user)
     session.flush()
     return user
 
 
 def get_or_create_user(session: Session, *, email: str) -> User:
-    """The user with this address."""
-    return session.scalar(select(User).where(User.email == email)) or create_user(session, email=email)
+    """The user with this address, in whatever way its domain is written.
+
+    Raises:
+        Refused: no mail can be sent to this address.
+    """
+    address = _address(email)
+    # Older rows have what was typed then.
+    found = session.scalar(select(User).where(User.email.in_({address, email})).order_by(User.email == email))
+    return found or create_user(session, email=address)
+
+
+def _address(email: str) -> str:
+    try:
+        return normalised(email)
+    except ValueError as error:
+        raise Refused(f"no mail can be sent to this e-mail address: {error} No user was created") from None
 
 
 def create_provider(session: Session, *, provider_in: ProviderCreate) -> Provider:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Protocol
@@ -18,6 +19,7 @@ import structlog
 
 from worker.errors import Undelivered
 from worker.integrations.webhook import Webhook
+from worker.mail_addresses import for_header
 from worker.settings import Settings
 
 log = structlog.get_logger()
@@ -111,12 +113,17 @@ class EmailChannel:
 
     def _send(self, message: Message, to: str) -> None:
         try:
-            mail = self._mail(message, to)
+            recipient = for_header(to)
         except ValueError:
             raise Undelivered("email: unusable address", permanent=True) from None
+        sender = for_header(self._settings.notice_from)
+        mail = _mail(message, sender, recipient)
         connection = self._connected()
         try:
-            connection.send_message(mail, from_addr=self._settings.notice_from, to_addrs=[to])
+            connection.send_message(mail, from_addr=sender.addr_spec, to_addrs=[recipient.addr_spec])
+        except smtplib.SMTPNotSupportedError:
+            self._disconnect()
+            raise Undelivered("email: the server takes no such address", permanent=True) from None
         except smtplib.SMTPRecipientsRefused as error:
             self._disconnect()
             codes = [code for code, _ in error.recipients.values()]
@@ -138,18 +145,6 @@ class EmailChannel:
                 self._unreachable = f"email: no connection ({type(error).__name__})"
                 raise Undelivered(self._unreachable) from None
         return self._connection
-
-    def _mail(self, message: Message, to: str) -> EmailMessage:
-        mail = EmailMessage()
-        mail["From"] = self._settings.notice_from
-        mail["To"] = to
-        mail["Subject"] = message.subject
-        mail["Date"] = formatdate()
-        domain = self._settings.notice_from.rpartition("@")[2].strip(" >") or "localhost"
-        mail["Message-ID"] = f"<{message.id}@{domain}>"
-        mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(message.text)
-        return mail
 
     def _connect(self) -> smtplib.SMTP:
         settings = self._settings
@@ -177,6 +172,18 @@ class EmailChannel:
         if connection is not None:
             with suppress(smtplib.SMTPException, OSError):
                 connection.quit()
+
+
+def _mail(message: Message, sender: Address, recipient: Address) -> EmailMessage:
+    mail = EmailMessage()
+    mail["From"] = sender
+    mail["To"] = recipient
+    mail["Subject"] = message.subject
+    mail["Date"] = formatdate()
+    mail["Message-ID"] = f"<{message.id}@{sender.domain}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(message.text)
+    return mail
 
 
 def build_channels(settings: Settings) -> dict[str, Channel]:

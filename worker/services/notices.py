@@ -4,14 +4,16 @@ A grant is warned about 72, 24 and 2 hours before it ends and once when it has e
 an integration that needs its operator, are told of once. Rows are queued in the transaction of what they tell of, and
 sent apart from it, so that a mail server that hangs holds up no refresh.
 
-A notice is claimed before it is sent and recorded after: it leaves once, or, should the sender die in between, twice
-with the same id.
+A notice is claimed, its attempt counted, then it is sent, then that is recorded. It leaves once, or, should the sender
+die between the last two, twice with the same id. While Postgres cannot record what has left, the process keeps it in
+mind and sends nothing more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -92,15 +94,20 @@ async def expire_grants(runtime: Runtime, now: datetime) -> int:
 
 
 async def send_notices(runtime: Runtime, *, channels: Mapping[str, Channel] | None = None, seconds: float = 20) -> int:
-    """Sends what is due until nothing is, or `seconds` have passed. Returns how many left."""
+    """Sends what is due until nothing is, or `seconds` have passed. Returns how many left.
+
+    Raises:
+        Unavailable: Postgres went away; what has left is recorded by this process's next call, before anything else.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     sent = 0
     own: Mapping[str, Channel] | None = None
     try:
         while loop.time() < deadline:
+            await _record_sent(runtime)
             now = await runtime.now()
-            due = await runtime.db(notices.claim_due, now=now, limit=_SEND_BATCH, claim=_CLAIM)
+            due = await runtime.db(notices.claim_due, now=now, limit=_SEND_BATCH, claim=_CLAIM, attempts=_ATTEMPTS)
             if not due:
                 break
             if channels is None:
@@ -112,6 +119,12 @@ async def send_notices(runtime: Runtime, *, channels: Mapping[str, Channel] | No
     return sent
 
 
+async def _record_sent(runtime: Runtime) -> None:
+    for notice_id, at in list(runtime.unrecorded_notices.items()):
+        await runtime.db(notices.mark_sent, notice_id=notice_id, at=at)
+        del runtime.unrecorded_notices[notice_id]
+
+
 async def _send_batch(runtime: Runtime, channels: Mapping[str, Channel], due: list[DueNotice]) -> int:
     room = asyncio.Semaphore(_SEND_AT_ONCE)
 
@@ -119,21 +132,26 @@ async def _send_batch(runtime: Runtime, channels: Mapping[str, Channel], due: li
         async with room:
             return await _send(runtime, channels, item)
 
-    return sum(await asyncio.gather(*(one(item) for item in due)))
+    # All come to their end before the first error is told of: one that went on by itself would not be recorded.
+    outcomes = await asyncio.gather(*(one(item) for item in due), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes.count(True)
 
 
 async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotice) -> bool:
     notice = due.notice
+    attempts = notice.attempts + 1
+    now = await runtime.now()
+    again_at = now + max(_CLAIM, retry_wait(attempts))
+    if not await runtime.db(notices.begin_attempt, notice, again_at=again_at):
+        return False
     try:
-        if (channel := channels.get(notice.channel)) is None:
-            raise Undelivered("channel is not enabled", permanent=True)
-        if not still_true(due):
-            raise Undelivered("no longer true", permanent=True)
-        await channel.send(compose(runtime, due))
+        await _hand_over(runtime, channels, due)
     except Undelivered as error:
-        given_up = error.permanent or notice.attempts >= _ATTEMPTS
-        retry_at = None if given_up else await runtime.now() + retry_wait(notice.attempts)
-        await runtime.db(notices.mark_unsent, notice_id=notice.id, error=str(error), retry_at=retry_at)
+        given_up = error.permanent or attempts >= _ATTEMPTS
+        retry_at = None if given_up else await runtime.now() + retry_wait(attempts)
         if not error.permanent:
             log.warning(
                 "notice_unsent",
@@ -141,12 +159,35 @@ async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotic
                 stage=notice.stage,
                 channel=notice.channel,
                 error=str(error),
-                attempts=notice.attempts,
+                attempts=attempts,
                 retry_at=retry_at.isoformat() if retry_at else None,
             )
+        await runtime.db(notices.mark_unsent, notice_id=notice.id, error=str(error), retry_at=retry_at)
         return False
-    await runtime.db(notices.mark_sent, notice_id=notice.id, at=await runtime.now())
+    at = runtime.unrecorded_notices[notice.id] = await runtime.now()
+    await runtime.db(notices.mark_sent, notice_id=notice.id, at=at)
+    del runtime.unrecorded_notices[notice.id]
     return True
+
+
+async def _hand_over(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotice) -> None:
+    """Raises `Undelivered`, and nothing else: what is wrong with one notice is no reason to hold up another."""
+    notice = due.notice
+    if (channel := channels.get(notice.channel)) is None:
+        raise Undelivered("channel is not enabled", permanent=True)
+    if not still_true(due):
+        raise Undelivered("no longer true", permanent=True)
+    try:
+        await channel.send(compose(runtime, due))
+    except Undelivered:
+        raise
+    except Exception as error:
+        # The message of such an error may well have the address in it.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.error(
+            "notice_broke", notice_id=str(notice.id), error=type(error).__name__, at=f"{place.name}:{place.lineno}"
+        )
+        raise Undelivered(f"{notice.channel}: {type(error).__name__}") from None
 
 
 def retry_wait(attempts: int) -> timedelta:

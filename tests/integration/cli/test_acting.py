@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from kombu.exceptions import OperationalError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
@@ -19,7 +20,7 @@ from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.app import app
 from worker.cli import link, refresh, sync
 from worker.cli.run.sandbox import SandboxControl
-from worker.models import Provider, SyncRun, new_id
+from worker.models import Provider, SyncRun, User, new_id
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
 from worker.services import accounts, tokens
@@ -274,6 +275,24 @@ def test_link_with_nothing_on_standard_input_links_nothing(dashtam: Dashtam, run
 
     assert result.exit_code == 2
     assert json_of(dashtam("providers", "--json")) == []
+
+
+@pytest.mark.parametrize("address", ["a@[", "ada@", "ada@example.org\nBcc: eve@example.org"])
+def test_link_for_an_address_that_no_mail_can_have_makes_no_user(dashtam: Dashtam, rows: Session, address: str) -> None:
+    result = dashtam("link", "plaid", "--user", address, "--alias", "My bank", stdin="token\n")
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: no mail can be sent to this e-mail address: ")
+    assert rows.scalars(select(User)).all() == []
+
+
+def test_link_finds_the_user_however_the_domain_is_written(
+    dashtam: Dashtam, control: SandboxControl, rows: Session
+) -> None:
+    for name, address in (("plaid-1", "ada@example.org"), ("plaid-2", "ada@Example.ORG")):
+        dashtam("link", "plaid", "--user", address, "--alias", name, stdin=control.public_token(name))
+
+    assert rows.scalars(select(User.email)).all() == ["ada@example.org"]
 
 
 def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: SandboxControl) -> None:

@@ -1,0 +1,35 @@
+"""E-mail addresses: which can be written to, and in what form. Nothing is looked up."""
+
+from __future__ import annotations
+
+from email.headerregistry import Address
+
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
+
+
+def normalised(address: str) -> str:
+    """An address as it is stored: without surrounding blanks, its domain in small letters.
+
+    Domains of a private network (`ops@mailhost`) are allowed.
+
+    Raises:
+        ValueError: no mail can be sent to it; says why.
+    """
+    return _read(address.strip()).normalized
+
+
+def for_header(address: str) -> Address:
+    """An address for a mail's header and for SMTP: its domain in ASCII. `Name <address>` keeps the name.
+
+    Raises:
+        ValueError: no mail can be sent to it; says why.
+    """
+    read = _read(address.strip(), named=True)
+    return Address(display_name=read.display_name or "", username=read.local_part, domain=read.ascii_domain)
+
+
+def _read(address: str, *, named: bool = False) -> ValidatedEmail:
+    try:
+        return validate_email(address, check_deliverability=False, globally_deliverable=False, allow_display_name=named)
+    except EmailNotValidError as error:
+        raise ValueError(str(error)) from None
