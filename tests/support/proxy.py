@@ -6,8 +6,16 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 _BYTES = 65_536
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    """One connection through the proxy. What is sent over a dead one is taken, and goes nowhere."""
+
+    dead: bool = False
 
 
 class Proxy:
@@ -27,6 +35,8 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._refusing = False
         self._delay_s = 0.0
+        self._vanished = False
+        self._links: set[_Link] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
         self.port = 0
@@ -68,6 +78,19 @@ class Proxy:
             self._call(self._flowing.set)
 
     @contextmanager
+    def vanished(self) -> Iterator[None]:
+        """The other host is gone, and nobody says so: whatever is sent is acknowledged, and goes nowhere.
+
+        Connections of before and of meanwhile stay open and dead for ever, also when the block is over; those that are
+        made afterwards work.
+        """
+        self._call(self._vanish)
+        try:
+            yield
+        finally:
+            self._vanished = False
+
+    @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
         """Every packet takes so much longer, either way."""
         self._delay_s = seconds
@@ -86,6 +109,11 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def _vanish(self) -> None:
+        self._vanished = True
+        for link in self._links:
+            link.dead = True
+
     def _end(self) -> None:
         self._server.close()
         for task in asyncio.all_tasks():
@@ -96,30 +124,44 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         behind: asyncio.StreamWriter | None = None
+        link = _Link(dead=self._vanished)
+        self._links.add(link)
         try:
             if self._refusing:
                 return
+            if link.dead:
+                await _swallow(reader)
+                return
             answers, behind = await asyncio.open_connection("127.0.0.1", self._upstream())
             self._writers.add(behind)
-            pumps = [
-                asyncio.ensure_future(self._pump(reader, behind)),
-                asyncio.ensure_future(self._pump(answers, writer)),
-            ]
-            _, others = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for other in others:
-                other.cancel()
+            asks = asyncio.ensure_future(self._pump(reader, behind, link))
+            is_answered = asyncio.ensure_future(self._pump(answers, writer, link))
+            await asyncio.wait([asks, is_answered], return_when=asyncio.FIRST_COMPLETED)
+            if link.dead:  # a host that is gone closes nothing
+                await asks
+            for pump in (asks, is_answered):
+                pump.cancel()
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            self._links.discard(link)
             for end in filter(None, (writer, behind)):
                 self._writers.discard(end)
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
         with suppress(OSError):
             while data := await reader.read(_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 await self._flowing.wait()
+                if link.dead:
+                    continue
                 writer.write(data)
                 await writer.drain()
+
+
+async def _swallow(reader: asyncio.StreamReader) -> None:
+    with suppress(OSError):
+        while await reader.read(_BYTES):
+            pass
