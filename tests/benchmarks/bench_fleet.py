@@ -30,8 +30,8 @@ from worker.crud.providers import claim_refresh_due
 from worker.devstack import Devstack
 from worker.integrations.base import RefreshPolicy
 from worker.models import new_id
-from worker.services.due import refresh_due_at
-from worker.services.refresh_claims import spread
+from worker.services.refresh.claims import spread
+from worker.services.refresh.due import refresh_due_at
 from worker.settings import Settings
 
 LIFETIME = timedelta(minutes=30)

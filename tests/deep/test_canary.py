@@ -28,7 +28,8 @@ from worker.devstack.tether import Tether
 from worker.exporter import Exporter
 from worker.integrations.base import Caller
 from worker.runtime import Runtime
-from worker.services import connect, tokens
+from worker.services import connect
+from worker.services.refresh import protocol
 from worker.settings import Settings, load
 
 __all__ = ["start_flower"]  # a fixture
@@ -98,7 +99,7 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
         secrets.plant(f"public token {number}", public_token)
     plant_tokens(runtime, secrets)
     for provider_id in made[:LINKS]:
-        token = runtime.run(tokens.access_token(runtime, provider_id, caller=Caller())).value
+        token = runtime.run(protocol.access_token(runtime, provider_id, caller=Caller())).value
         answer = httpx.get(
             f"{sandbox_process.schwab_url}/trader/v1/accounts/accountNumbers",
             headers={"Authorization": f"Bearer {token}"},

@@ -21,7 +21,8 @@ from tests.support.waiting import wait_for
 from worker.models import Provider, ProviderToken, new_id
 from worker.models.vocabulary import ProviderStatus
 from worker.runtime import Runtime
-from worker.services import keys, tokens
+from worker.services import keys
+from worker.services.refresh import protocol
 
 TOKENS = 10_000
 OLD, NEW = new_keys("k1"), new_keys("k2")
@@ -78,7 +79,7 @@ class Refreshing:
             if self._enough.is_set():
                 return
             batch = batches[number // 2 if number % 2 else -1 - number // 2]
-            summary = self._runtime.run(tokens.refresh_providers(self._runtime, batch))
+            summary = self._runtime.run(protocol.refresh_providers(self._runtime, batch))
             self.done += sum(result.outcome == "refreshed" for result in summary.results.values())
 
 

@@ -13,7 +13,12 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 from uuid import UUID
 
-_PRELOAD = ["tests.support.refreshers", "worker.runtime", "worker.services.tokens", "worker.integrations.registry"]
+_PRELOAD = [
+    "tests.support.refreshers",
+    "worker.runtime",
+    "worker.services.refresh.protocol",
+    "worker.integrations.registry",
+]
 
 
 def context() -> ForkServerContext:
@@ -70,7 +75,7 @@ def _runtime(environment: Mapping[str, str]) -> Any:
 
 
 def _refresh(environment: Mapping[str, str], provider_id: str, options: dict[str, Any]) -> None:
-    from worker.services import tokens
+    from worker.services.refresh import protocol as tokens
 
     runtime = _runtime(environment)
     runtime.run(tokens.refresh_providers(runtime, [UUID(provider_id)], **options))
@@ -80,7 +85,7 @@ def _refresh(environment: Mapping[str, str], provider_id: str, options: dict[str
 def _race(environment: Mapping[str, str], provider_id: str, rounds: int, line: Barrier, results: Any) -> None:
     from worker.errors import DashtamError
     from worker.integrations.base import Caller
-    from worker.services import tokens
+    from worker.services.refresh import protocol as tokens
 
     runtime = _runtime(environment)
     id_, generation = UUID(provider_id), 1

@@ -123,7 +123,7 @@ def test_redis_that_is_away_is_said_to_be() -> None:
 
 def test_names_of_queues_and_journal_are_those_that_are_used() -> None:
     from worker import app, gauges
-    from worker.services import journal
+    from worker.services.refresh import journal
 
     assert gauges.QUEUES == app.QUEUES
     assert gauges.JOURNAL_KEY == journal.REDIS_KEY

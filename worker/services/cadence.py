@@ -18,7 +18,7 @@ from worker.errors import (
     Transient,
 )
 from worker.models.vocabulary import RunStatus
-from worker.services.due import fraction
+from worker.services.refresh.due import fraction
 
 _FIRST_WAIT = timedelta(minutes=1)
 _NOT_READY_WAIT = timedelta(minutes=1)

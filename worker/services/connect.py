@@ -21,8 +21,8 @@ from worker.integrations.base import Caller, Integration, TokenAnswer
 from worker.integrations.oauth2 import parse_callback
 from worker.models import ProviderCreate
 from worker.runtime import Runtime
-from worker.services import journal
-from worker.services.refresh_plan import seal_answer
+from worker.services.refresh import journal
+from worker.services.refresh.plan import seal_answer
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

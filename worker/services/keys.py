@@ -17,7 +17,7 @@ from worker.crud import keys
 from worker.crud.keys import Ciphertexts
 from worker.errors import ConfigurationError, EncryptionError, Refused
 from worker.runtime import Runtime
-from worker.services import journal
+from worker.services.refresh import journal
 
 log = structlog.get_logger()
 

@@ -30,8 +30,8 @@ from worker.integrations.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import tokens
 from worker.services.ahead import read_ahead
+from worker.services.refresh import protocol
 from worker.services.sync_end import Found, end_run
 
 log = structlog.get_logger()
@@ -146,7 +146,7 @@ class RunUnderWay:
 
     async def _read_from_cursors(self) -> None:
         settings = self._runtime.settings
-        token = await tokens.access_token(self._runtime, self._key.provider_id, caller=self._caller)
+        token = await protocol.access_token(self._runtime, self._key.provider_id, caller=self._caller)
         self._found.token_generation = token.generation
         request = SyncRequest(
             caller=self._caller,
@@ -224,7 +224,7 @@ class RunUnderWay:
 
     async def _renew(self) -> None:
         log.info("access_token_refused", next="refresh once and go on")
-        await tokens.access_token(
+        await protocol.access_token(
             self._runtime, self._key.provider_id, caller=self._caller, stale_generation=self._found.token_generation
         )
 

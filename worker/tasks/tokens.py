@@ -1,4 +1,4 @@
-"""Tasks of the token refresh; what they do is in `worker.services.tokens`."""
+"""Tasks of the token refresh; what they do is in `worker.services.refresh.protocol`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from schedules import tokens as schedule
 from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import get_runtime
-from worker.services import journal, tokens, upkeep
+from worker.services import upkeep
+from worker.services.refresh import journal, protocol
 from worker.tasks.base import WorkerTask, parse_ids
 
 
@@ -15,7 +16,7 @@ def refresh_due() -> None:
     """The tick: claims what falls due until the next one and sends it in batches, once the claim is committed."""
     runtime = get_runtime()
     tick_s = schedule.ENTRIES["refresh-due"][1] * runtime.settings.tick_scale
-    for batch in runtime.run(tokens.claim_refresh_due(runtime, runtime.run(runtime.now()), tick_s=tick_s)):
+    for batch in runtime.run(protocol.claim_refresh_due(runtime, runtime.run(runtime.now()), tick_s=tick_s)):
         refresh_providers.apply_async(
             args=[[str(id_) for id_ in batch.ids]], countdown=batch.after_s if batch.after_s > 0 else None
         )
@@ -28,7 +29,7 @@ def refresh_providers(ids: list[str], trigger: str = Trigger.SCHEDULE, force: bo
     runtime = get_runtime()
     manual = trigger == Trigger.MANUAL
     summary = runtime.run(
-        tokens.refresh_providers(runtime, parse_ids(ids), trigger=Trigger(trigger), force=force, manual=manual)
+        protocol.refresh_providers(runtime, parse_ids(ids), trigger=Trigger(trigger), force=force, manual=manual)
     )
     return summary.counts
 

@@ -18,7 +18,8 @@ from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateL
 from worker.integrations.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
-from worker.services import accounts, tokens
+from worker.services import accounts
+from worker.services.refresh import protocol
 
 pytestmark = pytest.mark.deep
 
@@ -73,11 +74,11 @@ def link(runtime: Runtime, count: int) -> list[UUID]:
 
 
 def refresh(runtime: Runtime, ids: list[UUID], **values: Any) -> dict[str, int]:
-    return runtime.run(tokens.refresh_providers(runtime, ids, **values)).counts
+    return runtime.run(protocol.refresh_providers(runtime, ids, **values)).counts
 
 
 def claim(runtime: Runtime, now: datetime | None = None) -> list[UUID]:
-    batches = runtime.run(tokens.claim_refresh_due(runtime, now or datetime.now(UTC), tick_s=0))
+    batches = runtime.run(protocol.claim_refresh_due(runtime, now or datetime.now(UTC), tick_s=0))
     return [id_ for batch in batches for id_ in batch.ids]
 
 

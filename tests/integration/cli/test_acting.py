@@ -23,7 +23,8 @@ from worker.cli.run.sandbox import SandboxControl
 from worker.models import Provider, SyncRun, User, new_id
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import accounts, tokens
+from worker.services import accounts
+from worker.services.refresh import protocol
 from worker.settings import get_settings
 
 NOW = datetime.now(UTC)
@@ -330,7 +331,7 @@ def worker_at_once(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
 
     def do_refresh(task: str, ids: list[str], *, trigger: str, force: bool) -> str:
         uuids = [UUID(id_) for id_ in ids]
-        runtime.run(tokens.refresh_providers(runtime, uuids, trigger=Trigger(trigger), force=force, manual=True))
+        runtime.run(protocol.refresh_providers(runtime, uuids, trigger=Trigger(trigger), force=force, manual=True))
         return "task"
 
     def do_sync(task: str, ids: list[str], *, trigger: str, since: str | None = None, **options: Any) -> str:

@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 from tests.factories import make_linked_provider
 from tests.support.scripted import ScriptedIntegration
 from worker.runtime import Runtime
-from worker.services import tokens
-from worker.services.token_results import Outcome
+from worker.services.refresh import protocol
+from worker.services.refresh.results import Outcome
 
 HOUR_AGO = timedelta(hours=1)
 
@@ -33,7 +33,7 @@ class Desk:
             return make_linked_provider(session, self.runtime.encryption, **values).id
 
     def refresh(self, *ids: UUID, **options: Any) -> dict[UUID, Outcome]:
-        summary = self.runtime.run(tokens.refresh_providers(self.runtime, ids, **options))
+        summary = self.runtime.run(protocol.refresh_providers(self.runtime, ids, **options))
         return {id_: result.outcome for id_, result in summary.results.items()}
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from tests.support import refreshers
 from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
 from worker.runtime import Runtime
-from worker.services import tokens
+from worker.services.refresh import protocol
 
 PLACES = ("before_send", "after_rotation", "after_answer", "before_commit", "after_commit")
 """Where a worker is killed; `after_rotation` at the provider's barrier, the others at failpoints of its own."""
@@ -65,7 +65,7 @@ class Scene:
             connection.execute(text("UPDATE provider_tokens SET lease_until = now() - interval '1 s'"))
 
     def refresh(self, id_: UUID, **options: Any) -> str:
-        summary = self.runtime.run(tokens.refresh_providers(self.runtime, [id_], **options))
+        summary = self.runtime.run(protocol.refresh_providers(self.runtime, [id_], **options))
         return str(summary.results[id_].outcome)
 
     def provider(self, id_: UUID) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from worker.devstack import Devstack
 from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.base import TokenAnswer
 from worker.runtime import Runtime
-from worker.services import connect, journal
-from worker.services.refresh_plan import seal_answer
-from worker.services.token_results import Outcome
+from worker.services import connect
+from worker.services.refresh import journal
+from worker.services.refresh.plan import seal_answer
+from worker.services.refresh.results import Outcome
 from worker.settings import Settings, load
 
 NO_REDIS = "redis://127.0.0.1:1/0"

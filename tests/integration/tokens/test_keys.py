@@ -14,8 +14,9 @@ from worker.cli.exits import ExitCode
 from worker.crud import keys as key_rows
 from worker.errors import ConfigurationError, Refused, Unavailable
 from worker.integrations.base import TokenAnswer
-from worker.services import journal, keys
-from worker.services.token_results import Outcome
+from worker.services import keys
+from worker.services.refresh import journal
+from worker.services.refresh.results import Outcome
 
 OLD, NEW = new_keys("k1"), new_keys("k2")
 Desks = Callable[[str], Desk]

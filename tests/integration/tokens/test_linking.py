@@ -20,9 +20,10 @@ from worker.crud import links, reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.runtime import Runtime
-from worker.services import connect, journal, tokens
-from worker.services.refresh_plan import seal_answer
-from worker.services.token_results import Outcome
+from worker.services import connect
+from worker.services.refresh import journal, protocol
+from worker.services.refresh.plan import seal_answer
+from worker.services.refresh.results import Outcome
 
 
 def _user(runtime: Runtime) -> UUID:
@@ -50,7 +51,7 @@ def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: Sandbox
 
     callback = sandbox.schwab_callback_url(login, _state(url))
     provider_id = runtime.run(connect.complete_link(runtime, callback))
-    summary = runtime.run(tokens.refresh_providers(runtime, [provider_id], force=True))
+    summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
 
     assert "%40" in callback
     assert "session=" in callback
@@ -63,8 +64,8 @@ def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime,
 
     provider_id = runtime.run(connect.link_public_token(runtime, "plaid", _user(runtime), "Bank", f"{public_token}\n"))
 
-    token = runtime.run(tokens.access_token(runtime, provider_id, caller=Caller()))
-    summary = runtime.run(tokens.refresh_providers(runtime, [provider_id], force=True))
+    token = runtime.run(protocol.access_token(runtime, provider_id, caller=Caller()))
+    summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
     assert token.expires_at is None
     assert summary.counts == {"unsupported": 1}
 
@@ -180,7 +181,7 @@ def test_refresh_that_ends_during_a_relink_does_not_cost_the_new_grant(desk: Des
 
     async def refresh_meanwhile(code: str) -> Any:
         desk.schwab.script = [answer(9)]
-        await tokens.refresh_providers(desk.runtime, [id_], force=True)
+        await protocol.refresh_providers(desk.runtime, [id_], force=True)
         return answer(50)
 
     callback = _begin(desk, user)
@@ -556,7 +557,7 @@ def test_no_token_reaches_a_log(desk: Desk, caplog: pytest.LogCaptureFixture, ca
     with caplog.at_level(logging.DEBUG):
         id_ = _link(desk, _user(desk.runtime))
         desk.refresh(id_, force=True)
-        desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
 
     captured = capsys.readouterr()
     assert secret not in caplog.text + captured.out + captured.err

@@ -28,8 +28,8 @@ from worker.errors import (
     Transient,
 )
 from worker.integrations.base import Caller, TokenAnswer
-from worker.services import tokens
-from worker.services.token_results import Outcome
+from worker.services.refresh import protocol
+from worker.services.refresh.results import Outcome
 
 
 def test_rotated_token_is_stored_as_the_next_generation_with_clocks_attempt_and_audit(desk: Desk) -> None:
@@ -371,7 +371,7 @@ def test_siblings_newer_generation_stands_whatever_the_stale_worker_brings(
 
     assert desk.provider(id_)["status"] == "active"
     assert desk.plain(id_, "refresh") == "sibling-refresh"
-    token = desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+    token = desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
     assert (token.value, token.generation) == ("sibling-access", 2)
 
 
@@ -517,7 +517,7 @@ def test_trouble_with_the_lease_still_keeps_what_is_in_flight(
 def test_usable_access_token_is_read_without_a_call(desk: Desk) -> None:
     id_ = desk.link(issued_at=datetime.now(UTC))
 
-    token = desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+    token = desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
 
     assert (token.value, token.generation) == ("access-1", 1)
     assert desk.schwab.presented == []
@@ -531,7 +531,7 @@ def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: st
     else:
         id_, stale = desk.link(issued_at=datetime.now(UTC)), 1
 
-    token = desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
+    token = desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
 
     assert (token.value, token.generation) == ("access-2", 2)
     assert desk.attempts(id_)[0]["trigger"] == "sync"
@@ -541,8 +541,8 @@ def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: st
 def test_many_who_need_the_token_at_once_wait_for_one_refresh(desk: Desk) -> None:
     id_ = desk.link()
 
-    async def all_at_once() -> list[tokens.AccessToken]:
-        wanted = (tokens.access_token(desk.runtime, id_, caller=Caller()) for _ in range(12))
+    async def all_at_once() -> list[protocol.AccessToken]:
+        wanted = (protocol.access_token(desk.runtime, id_, caller=Caller()) for _ in range(12))
         return await asyncio.gather(*wanted)
 
     async def slowly(token: str) -> TokenAnswer:
@@ -564,7 +564,7 @@ def test_access_token_gives_up_on_a_lease_that_does_not_end(make_desk: MakeDesk)
     id_ = desk.link(token=lease)
 
     with pytest.raises(Transient, match="refresh_in_progress"):
-        desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
 
 
 def _no_provider(desk: Desk) -> UUID:
@@ -590,7 +590,7 @@ def test_access_token_says_why_there_is_none(
     id_ = make(desk)
 
     with pytest.raises(error):
-        desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
+        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
 
 
 # Claims
@@ -600,8 +600,8 @@ def test_claim_takes_what_is_due_before_the_next_tick_earliest_first(desk: Desk)
     now = datetime.now(UTC)
     later, soon, over = (desk.link(refresh_due_at=now + timedelta(seconds=s)) for s in (60, 10, -60))
 
-    batches = desk.runtime.run(tokens.claim_refresh_due(desk.runtime, now, tick_s=15))
-    again = desk.runtime.run(tokens.claim_refresh_due(desk.runtime, now, tick_s=15))
+    batches = desk.runtime.run(protocol.claim_refresh_due(desk.runtime, now, tick_s=15))
+    again = desk.runtime.run(protocol.claim_refresh_due(desk.runtime, now, tick_s=15))
 
     assert [batch.ids for batch in batches] == [[over, soon]]
     assert again == []
@@ -612,4 +612,4 @@ def test_claim_leaves_a_paused_integration_alone(desk: Desk) -> None:
     desk.link(refresh_due_at=datetime.now(UTC))
     desk.rows("INSERT INTO integration_states (provider_key, paused_at) VALUES ('schwab', now())")
 
-    assert desk.runtime.run(tokens.claim_refresh_due(desk.runtime, datetime.now(UTC), tick_s=15)) == []
+    assert desk.runtime.run(protocol.claim_refresh_due(desk.runtime, datetime.now(UTC), tick_s=15)) == []

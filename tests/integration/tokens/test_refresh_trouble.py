@@ -20,8 +20,9 @@ from worker import failpoints
 from worker.crud import tokens as token_rows
 from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
-from worker.services import availability, journal, tokens
-from worker.services.token_results import Outcome
+from worker.services import availability
+from worker.services.refresh import journal, protocol
+from worker.services.refresh.results import Outcome
 
 
 def _raising(error: Exception) -> Any:
@@ -149,7 +150,7 @@ def test_cancelled_wait_for_a_token_still_stores_the_answer(desk: Desk) -> None:
             return answer()
 
         desk.schwab.script = [slowly]
-        wanted = asyncio.create_task(tokens.access_token(desk.runtime, id_, caller=Caller()))
+        wanted = asyncio.create_task(protocol.access_token(desk.runtime, id_, caller=Caller()))
         await called.wait()
         wanted.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -263,7 +264,7 @@ def test_token_that_never_lives_long_enough_is_not_refreshed_for_ever(desk: Desk
     desk.schwab.script = [too_late] * 50
 
     with pytest.raises(Transient):
-        desk.runtime.run(tokens.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
 
     assert len(desk.schwab.presented) <= 3
 

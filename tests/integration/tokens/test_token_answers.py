@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from tests.factories import make_linked_provider
 from tests.support.sandbox import SandboxAdmin
 from worker.runtime import Runtime
-from worker.services import tokens
+from worker.services.refresh import protocol
 
 pytestmark = pytest.mark.deep
 
@@ -34,7 +34,7 @@ class Linked:
         return self.refresh()
 
     def refresh(self) -> str:
-        summary = self._runtime.run(tokens.refresh_providers(self._runtime, [self.id]))
+        summary = self._runtime.run(protocol.refresh_providers(self._runtime, [self.id]))
         return str(summary.results[self.id].outcome)
 
     def row(self, table: str = "providers", key: str = "id") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.integrations.base import RefreshPolicy
-from worker.services import due
+from worker.services.refresh import due
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 HALF_AN_HOUR = timedelta(minutes=30)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from worker.services.refresh_claims import spread
+from worker.services.refresh.claims import spread
 
 
 def _ids(count: int) -> list[UUID]:

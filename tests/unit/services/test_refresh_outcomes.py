@@ -21,9 +21,9 @@ from worker.errors import (
     Transient,
 )
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
-from worker.services.due import RETRY_UNKNOWN_AFTER
-from worker.services.refresh_outcomes import may_have_rotated, result_of, settle_failure
-from worker.services.token_results import Outcome
+from worker.services.refresh.due import RETRY_UNKNOWN_AFTER
+from worker.services.refresh.outcomes import may_have_rotated, result_of, settle_failure
+from worker.services.refresh.results import Outcome
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 

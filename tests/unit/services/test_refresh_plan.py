@@ -11,8 +11,8 @@ from tests.support.scripted import ScriptedIntegration, answer
 from worker.crud.tokens import LeasedToken
 from worker.errors import EncryptionError
 from worker.services.encryption import EncryptionService
-from worker.services.refresh_plan import Call, NotSent, plan, seal_answer
-from worker.services.token_results import Outcome
+from worker.services.refresh.plan import Call, NotSent, plan, seal_answer
+from worker.services.refresh.results import Outcome
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 ID = UUID("01890000-0000-7000-8000-000000000001")

@@ -16,8 +16,8 @@ from worker.errors import (
     Scope,
 )
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
-from worker.services import due
-from worker.services.token_results import Outcome, RefreshResult
+from worker.services.refresh import due
+from worker.services.refresh.results import Outcome, RefreshResult
 
 LOST_ROTATION = "lost_rotation"
 """The provider may have rotated the token without our learning the new one."""

@@ -14,11 +14,11 @@ import structlog
 from worker.crud import tokens
 from worker.crud.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable
-from worker.services import due, journal
-from worker.services.refresh_lease import BatchLease, task_id
-from worker.services.refresh_outcomes import LOST_ROTATION, result_of, settle_failure
-from worker.services.refresh_plan import Call, NotSent, unreadable
-from worker.services.token_results import Outcome, RefreshResult
+from worker.services.refresh import due, journal
+from worker.services.refresh.lease import BatchLease, task_id
+from worker.services.refresh.outcomes import LOST_ROTATION, result_of, settle_failure
+from worker.services.refresh.plan import Call, NotSent, unreadable
+from worker.services.refresh.results import Outcome, RefreshResult
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

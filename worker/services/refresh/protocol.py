@@ -31,14 +31,14 @@ from worker.errors import OutcomeUnknown, ProviderError, ReauthRequired, Scope, 
 from worker.integrations.base import Caller
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import journal, refresh_report
-from worker.services.refresh_claims import claim_refresh_due
-from worker.services.refresh_lease import BatchLease, Begun, task_id
-from worker.services.refresh_outcomes import result_of, settle_failure
-from worker.services.refresh_plan import Call, Ended, seal_answer
-from worker.services.token_recovery import Recovery
-from worker.services.token_results import AccessToken, Outcome, RefreshResult, RefreshSummary
-from worker.services.token_states import usable
+from worker.services.refresh import journal, report
+from worker.services.refresh.claims import claim_refresh_due
+from worker.services.refresh.lease import BatchLease, Begun, task_id
+from worker.services.refresh.outcomes import result_of, settle_failure
+from worker.services.refresh.plan import Call, Ended, seal_answer
+from worker.services.refresh.recovery import Recovery
+from worker.services.refresh.results import AccessToken, Outcome, RefreshResult, RefreshSummary
+from worker.services.refresh.token_states import usable
 
 __all__ = [
     "AccessToken",
@@ -284,7 +284,7 @@ class _Batch:
         if unstored := [answer for answer in answers if answer.provider_id not in kept]:
             journaled = await self._journal(unstored)
             self._results.update({answer.provider_id: journaled for answer in unstored})
-        await refresh_report.report(self._runtime, ended, self._results)
+        await report.report(self._runtime, ended, self._results)
 
     async def _look_in_journal(self, item: Ended) -> None:
         """A refused retry may only mean that the first call's answer has reached the journal by now."""

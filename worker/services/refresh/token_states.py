@@ -7,9 +7,9 @@ from uuid import UUID
 from worker.crud.tokens import TokenState
 from worker.errors import NotFound, ReauthRequired, Refused
 from worker.models.vocabulary import ProviderStatus
-from worker.services import due
 from worker.services.encryption import EncryptionService
-from worker.services.token_results import AccessToken, Outcome, RefreshResult
+from worker.services.refresh import due
+from worker.services.refresh.results import AccessToken, Outcome, RefreshResult
 
 
 def usable(

@@ -12,9 +12,9 @@ from worker.crud.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, ProviderError, Unsupported
 from worker.integrations.base import Integration, RefreshPolicy, TokenAnswer
 from worker.models import new_id
-from worker.services import due
 from worker.services.encryption import EncryptionService
-from worker.services.token_results import Outcome, RefreshResult
+from worker.services.refresh import due
+from worker.services.refresh.results import Outcome, RefreshResult
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 from worker.crud import providers
 from worker.runtime import Runtime
 from worker.services import availability
-from worker.services.token_results import DueBatch
+from worker.services.refresh.results import DueBatch
 
 _LEAST_PER_MESSAGE = 10
 

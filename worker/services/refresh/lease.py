@@ -15,9 +15,9 @@ from worker.crud import notices, tokens
 from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError
 from worker.models.vocabulary import ProviderStatus
-from worker.services.refresh_plan import Call, NotSent, plan
-from worker.services.token_results import RefreshResult
-from worker.services.token_states import why_not_leased
+from worker.services.refresh.plan import Call, NotSent, plan
+from worker.services.refresh.results import RefreshResult
+from worker.services.refresh.token_states import why_not_leased
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

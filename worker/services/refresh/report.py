@@ -11,9 +11,10 @@ import structlog
 
 from worker import metrics
 from worker.errors import ProviderError, Unavailable
-from worker.services import availability, due
-from worker.services.refresh_plan import Call, Ended
-from worker.services.token_results import Outcome, RefreshResult
+from worker.services import availability
+from worker.services.refresh import due
+from worker.services.refresh.plan import Call, Ended
+from worker.services.refresh.results import Outcome, RefreshResult
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime
