@@ -24,12 +24,12 @@ from worker.crud import runs
 from worker.integrations.registry import build_integrations
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime, spare_collector
-from worker.services import accounts
+from worker.services.sync import batch
 from worker.settings import Settings, load
 
 
 def sync(runtime: Runtime, provider_id: UUID, **options: Any) -> Any:
-    run_id = runtime.run(accounts.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
+    run_id = runtime.run(batch.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
     with runtime.transaction() as session:
         run = runs.get_run(session, run_id=run_id)
     if run.status != RunStatus.COMPLETED:

@@ -1,4 +1,4 @@
-"""Tasks of the account sync; what they do is in `worker.services.accounts`."""
+"""Tasks of the account sync; what they do is in `worker.services.sync.batch`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import date
 from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import get_runtime
-from worker.services import accounts, upkeep
+from worker.services import upkeep
+from worker.services.sync import batch as accounts
 from worker.tasks.base import WorkerTask, parse_ids
 
 

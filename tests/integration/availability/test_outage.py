@@ -18,8 +18,8 @@ from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateL
 from worker.integrations.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
-from worker.services import accounts
 from worker.services.refresh import protocol
+from worker.services.sync import batch as accounts
 
 pytestmark = pytest.mark.deep
 

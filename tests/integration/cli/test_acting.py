@@ -23,8 +23,8 @@ from worker.cli.run.sandbox import SandboxControl
 from worker.models import Provider, SyncRun, User, new_id
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import accounts
 from worker.services.refresh import protocol
+from worker.services.sync import batch
 from worker.settings import get_settings
 
 NOW = datetime.now(UTC)
@@ -337,7 +337,7 @@ def worker_at_once(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
     def do_sync(task: str, ids: list[str], *, trigger: str, since: str | None = None, **options: Any) -> str:
         uuids = [UUID(id_) for id_ in ids]
         day = None if since is None else date.fromisoformat(since)
-        runtime.run(accounts.sync_providers(runtime, uuids, trigger=Trigger(trigger), since=day, **options))
+        runtime.run(batch.sync_providers(runtime, uuids, trigger=Trigger(trigger), since=day, **options))
         return "task"
 
     monkeypatch.setattr(refresh, "send", do_refresh)

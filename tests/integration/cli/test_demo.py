@@ -18,8 +18,8 @@ from worker.cli.run.processes import SANDBOX
 from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
-from worker.services import accounts
 from worker.services.refresh import protocol
+from worker.services.sync import batch
 
 pytestmark = pytest.mark.deep
 
@@ -55,7 +55,7 @@ class _Processes(Supervisor):
         ids = list(self._demo.ids.values())
         if ids and not self.done:
             self._runtime.run(protocol.refresh_providers(self._runtime, ids, force=True))
-            self._runtime.run(accounts.sync_providers(self._runtime, ids))
+            self._runtime.run(batch.sync_providers(self._runtime, ids))
             self.done = True
         return self.polls >= 0
 

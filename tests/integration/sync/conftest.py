@@ -17,7 +17,7 @@ from worker.crud import runs
 from worker.models import SyncRun
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import accounts
+from worker.services.sync import batch
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Linked:
 
     def sync(self, *, trigger: Trigger = Trigger.SCHEDULE, **options: Any) -> SyncRun:
         """One sync; its run."""
-        run_id = self.runtime.run(accounts.sync_provider(self.runtime, self.provider_id, trigger=trigger, **options))
+        run_id = self.runtime.run(batch.sync_provider(self.runtime, self.provider_id, trigger=trigger, **options))
         with self.runtime.transaction() as session:
             return runs.get_run(session, run_id=run_id)
 

@@ -28,7 +28,8 @@ from tests.integration.sync.feeds import (
 from worker.crud import runs
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
-from worker.services import accounts, sync_run
+from worker.services.sync import batch
+from worker.services.sync import run as sync_run
 
 amounts = st.sampled_from(["-1.00", "2.50", "-3.33", "0.10", "1000000.01"])
 cursor_accounts = st.sampled_from(CURSOR_ACCOUNTS)
@@ -212,7 +213,7 @@ class SyncMachine(RuleBasedStateMachine):
         self.integration.plan, self.integration.asked, self.integration.served = plan, 0, []
         try:
             run_id = self.runtime.run(
-                accounts.sync_provider(self.runtime, self.provider_id, trigger=Trigger.SCHEDULE, mode=mode)
+                batch.sync_provider(self.runtime, self.provider_id, trigger=Trigger.SCHEDULE, mode=mode)
             )
         except Killed:
             assert may_die

@@ -27,7 +27,8 @@ from worker.errors import (
 from worker.integrations.base import Page, SyncRequest
 from worker.models import new_id
 from worker.models.vocabulary import RunStatus, Trigger
-from worker.services import accounts, sync_run
+from worker.services.sync import batch
+from worker.services.sync import run as sync_run
 
 SOON = timedelta(minutes=7)
 
@@ -190,12 +191,12 @@ def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked
 
 
 def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:
-    assert linked.runtime.run(accounts.request_cancel(linked.runtime, linked.provider_id)) is None
+    assert linked.runtime.run(batch.request_cancel(linked.runtime, linked.provider_id)) is None
     linked.integration.plan = Plan(die_before=1)
     with pytest.raises(Killed):
         linked.sync()
 
-    run_id = linked.runtime.run(accounts.request_cancel(linked.runtime, linked.provider_id))
+    run_id = linked.runtime.run(batch.request_cancel(linked.runtime, linked.provider_id))
 
     assert linked.rows("SELECT id FROM sync_runs WHERE cancel_requested") == [(run_id,)]
 
@@ -427,9 +428,9 @@ def test_one_bad_provider_does_not_delay_the_others(link_model: Callable[..., Li
     linked = link_model()
     unknown = new_id()
 
-    async def both() -> accounts.SyncSummary:
+    async def both() -> batch.SyncSummary:
         return await asyncio.wait_for(
-            accounts.sync_providers(linked.runtime, [unknown, linked.provider_id, linked.provider_id]), 10
+            batch.sync_providers(linked.runtime, [unknown, linked.provider_id, linked.provider_id]), 10
         )
 
     summary = linked.runtime.run(both())
@@ -441,8 +442,8 @@ def test_one_bad_provider_does_not_delay_the_others(link_model: Callable[..., Li
 def test_claim_hands_out_what_is_due_once(linked: Linked) -> None:
     now = datetime.now(UTC)
 
-    first = linked.runtime.run(accounts.claim_sync_due(linked.runtime, now))
-    second = linked.runtime.run(accounts.claim_sync_due(linked.runtime, now))
+    first = linked.runtime.run(batch.claim_sync_due(linked.runtime, now))
+    second = linked.runtime.run(batch.claim_sync_due(linked.runtime, now))
 
     assert (first, second) == ([[linked.provider_id]], [])
 

@@ -12,7 +12,7 @@ from tests.support.sandbox import SandboxAdmin
 from worker.crud import runs
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
-from worker.services import accounts
+from worker.services.sync import batch
 
 PROFILES = ("plaid", "schwab")
 
@@ -32,7 +32,7 @@ def link(runtime: Runtime, sandbox: SandboxAdmin, profile: str, login: str) -> U
 
 
 def sync(runtime: Runtime, provider_id: UUID, **options: Any) -> Any:
-    run_id = runtime.run(accounts.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
+    run_id = runtime.run(batch.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
     with runtime.transaction() as session:
         return runs.get_run(session, run_id=run_id)
 

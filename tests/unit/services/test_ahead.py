@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from worker.services.ahead import read_ahead
+from worker.services.sync.prefetch import read_ahead
 
 
 class Source:

@@ -19,7 +19,7 @@ from worker.errors import (
     Transient,
 )
 from worker.models.vocabulary import RunStatus
-from worker.services.cadence import Verdict, judge
+from worker.services.sync.next_due import Verdict, judge
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 INTERVAL = timedelta(hours=4)

@@ -25,7 +25,7 @@ from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
 from worker.services import availability
-from worker.services.sync_run import RunUnderWay
+from worker.services.sync.run import RunUnderWay
 
 log = structlog.get_logger()
 

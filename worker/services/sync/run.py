@@ -30,9 +30,9 @@ from worker.integrations.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services.ahead import read_ahead
 from worker.services.refresh import protocol
-from worker.services.sync_end import Found, end_run
+from worker.services.sync.finish import Found, end_run
+from worker.services.sync.prefetch import read_ahead
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from worker.errors import BadPayload, DashtamError, ProviderError, ReauthRequire
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services import availability
-from worker.services.cadence import judge
+from worker.services.sync.next_due import judge
 
 log = structlog.get_logger()
 
