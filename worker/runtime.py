@@ -24,8 +24,8 @@ from worker.crud.database import now as database_now
 from worker.errors import Unavailable
 from worker.integrations.base import Integration
 from worker.integrations.registry import build_integrations
+from worker.services.availability.quotas import QuotaGate
 from worker.services.encryption import EncryptionService
-from worker.services.quotas import QuotaGate
 from worker.settings import Settings, get_settings
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from worker.devstack.tether import Tether
 from worker.exporter import Exporter
 from worker.integrations.base import Caller
 from worker.runtime import Runtime
-from worker.services import connect
+from worker.services.linking import connect
 from worker.services.refresh import protocol
 from worker.settings import Settings, load
 

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 from worker.models import Account, Provider, ProviderAuditLog, ProviderToken, SyncRun, Transaction
 from worker.runtime import Runtime
-from worker.services import connect
+from worker.services.linking import connect
 
 
 @pytest.fixture

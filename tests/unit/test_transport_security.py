@@ -25,7 +25,7 @@ WEAK_ARGUMENTS = {
 NETWORK = {"aiohttp", "httpx", "requests", "smtplib", "socket", "urllib.request", "http.client"}
 MAY_SPEAK = (
     "worker/integrations/",  # to providers and to the operator's webhook, through one origin each
-    "worker/services/channels.py",  # e-mail
+    "worker/services/notices/channels.py",  # e-mail
     "worker/sandbox/",
     "worker/devstack/",
     "worker/cli/run/",  # to the sandbox on this machine

@@ -13,7 +13,7 @@ from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError
 from worker.runtime import Runtime, get_runtime
 from worker.services import keys
-from worker.services.overview import BEAT_LATE
+from worker.services.explain import BEAT_LATE
 from worker.settings import get_settings
 
 _SKEW_MAX = timedelta(seconds=2)

@@ -13,7 +13,7 @@ from worker.cli.lookup import ProviderArgument, resolve
 from worker.cli.output import AsJson, show
 from worker.integrations.registry import REGISTRY
 from worker.runtime import get_runtime
-from worker.services.overview import Explanation, explain, gather
+from worker.services.explain import Explanation, explain, gather
 
 
 def explain_(provider: ProviderArgument, as_json: AsJson = False) -> None:

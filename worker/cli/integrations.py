@@ -15,7 +15,7 @@ from worker.crud import integration_states
 from worker.integrations.registry import REGISTRY
 from worker.models import IntegrationState
 from worker.runtime import get_runtime
-from worker.services import availability
+from worker.services.availability import breaker
 
 app = typer.Typer(help="List integrations, and pause or resume one as a whole.", invoke_without_command=True)
 
@@ -77,7 +77,7 @@ def pause(
     """
     _known(key)
     runtime = get_runtime()
-    changed = runtime.run(availability.pause(runtime, key, reason=reason, actor=operator()))
+    changed = runtime.run(breaker.pause(runtime, key, reason=reason, actor=operator()))
     _tell(key, changed, "paused", "was paused already", as_json=as_json)
 
 
@@ -91,7 +91,7 @@ def resume(key: Key, as_json: AsJson = False) -> None:
     """
     _known(key)
     runtime = get_runtime()
-    changed = runtime.run(availability.resume(runtime, key, actor=operator()))
+    changed = runtime.run(breaker.resume(runtime, key, actor=operator()))
     _tell(key, changed, "resumed", "was not paused; its breaker is closed", as_json=as_json)
 
 

@@ -18,7 +18,7 @@ from worker.crud import overview
 from worker.integrations.registry import REGISTRY
 from worker.models import User
 from worker.runtime import Runtime, get_runtime
-from worker.services import connect
+from worker.services.linking import connect
 
 _LINE_MAX = 8192
 _notes = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from worker.crud import history, overview, steering
 from worker.crud.overview import ProviderRow
 from worker.models.vocabulary import ProviderStatus
 from worker.runtime import get_runtime
-from worker.services import connect
+from worker.services.linking import connect
 
 app = typer.Typer(
     help="List linked logins; say how often to sync them; pause, resume or unlink them.", invoke_without_command=True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from worker.app import app
 from worker.runtime import get_runtime
-from worker.services import notices, upkeep
+from worker.services import upkeep
+from worker.services.notices import queue
 from worker.tasks.base import WorkerTask
 
 
@@ -13,9 +14,9 @@ def warn_of_expiring_grants() -> None:
     """Ends logins whose grant has ended, and warns of those that will."""
     runtime = get_runtime()
     now = runtime.run(runtime.now())
-    runtime.run(notices.expire_grants(runtime, now))
+    runtime.run(queue.expire_grants(runtime, now))
     since = runtime.run(upkeep.last_beat(runtime, "warn-of-expiring-grants"))
-    runtime.run(notices.warn_of_expiring_grants(runtime, now, since=since))
+    runtime.run(queue.warn_of_expiring_grants(runtime, now, since=since))
     runtime.run(upkeep.beat(runtime, "warn-of-expiring-grants", now))
 
 
@@ -23,7 +24,7 @@ def warn_of_expiring_grants() -> None:
 def send_notices() -> None:
     """Sends the notices that are due."""
     runtime = get_runtime()
-    runtime.run(notices.send_notices(runtime))
+    runtime.run(queue.send_notices(runtime))
     runtime.run(upkeep.beat(runtime, "send-notices"))
 
 

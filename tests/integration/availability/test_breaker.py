@@ -16,7 +16,7 @@ from worker.errors import AppMisconfigured, InstitutionDown, NotFound, RateLimit
 from worker.integrations.base import Caller, Quota
 from worker.models import IntegrationState, Notice
 from worker.runtime import Runtime
-from worker.services import availability
+from worker.services.availability import breaker
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 OUTAGE = Transient("http_503")
@@ -28,11 +28,11 @@ def state_of(runtime: Runtime) -> IntegrationState:
 
 
 def report(runtime: Runtime, *outcomes: object, now: datetime = NOW) -> None:
-    runtime.run(availability.report(runtime, "schwab", outcomes, now=now))  # type: ignore[arg-type]
+    runtime.run(breaker.report(runtime, "schwab", outcomes, now=now))  # type: ignore[arg-type]
 
 
 def claimable(runtime: Runtime, now: datetime) -> int:
-    return runtime.run(availability.claimable(runtime, now, endpoint="token", at_most=500))["schwab"]
+    return runtime.run(breaker.claimable(runtime, now, endpoint="token", at_most=500))["schwab"]
 
 
 def test_ten_consecutive_failures_of_several_logins_open_the_breaker(quiet: Runtime) -> None:
@@ -62,14 +62,14 @@ def test_one_success_among_failures_keeps_the_breaker_closed(quiet: Runtime) -> 
 def test_one_login_that_fails_alone_never_opens_the_breaker(quiet: Runtime, new_ids: list[UUID]) -> None:
     lonely = new_ids[0]
     for _ in range(30):
-        quiet.run(availability.report(quiet, "schwab", [OUTAGE], provider_ids=[lonely], now=NOW))
+        quiet.run(breaker.report(quiet, "schwab", [OUTAGE], provider_ids=[lonely], now=NOW))
 
     assert state_of(quiet).breaker == "closed"
 
 
 def test_three_logins_that_fail_in_turn_open_the_breaker(quiet: Runtime, new_ids: list[UUID]) -> None:
     for place in range(10):
-        quiet.run(availability.report(quiet, "schwab", [OUTAGE], provider_ids=[new_ids[place % 3]], now=NOW))
+        quiet.run(breaker.report(quiet, "schwab", [OUTAGE], provider_ids=[new_ids[place % 3]], now=NOW))
 
     assert state_of(quiet).breaker == "open"
 
@@ -169,8 +169,8 @@ def test_open_breaker_defers_calls_of_the_schedule_and_lets_people_through(quiet
 def test_other_workers_see_an_open_breaker_within_two_seconds(
     make_quiet: MakeQuiet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert availability.CACHE_SECONDS <= 2
-    monkeypatch.setattr(availability, "CACHE_SECONDS", 0.05)
+    assert breaker.CACHE_SECONDS <= 2
+    monkeypatch.setattr(breaker, "CACHE_SECONDS", 0.05)
     one, other = make_quiet(), make_quiet()
     assert claimable(other, NOW) > 1
 
@@ -192,11 +192,11 @@ def test_backlog_drains_at_the_rate_of_the_quota(make_quiet: MakeQuiet) -> None:
 
     # 120 a minute without the tenth kept back for people: 27 in the 15 s between ticks.
     assert claimable(runtime, NOW) == 27
-    assert runtime.run(availability.claimable(runtime, NOW, endpoint=None, at_most=500)) == {"schwab": 2}
+    assert runtime.run(breaker.claimable(runtime, NOW, endpoint=None, at_most=500)) == {"schwab": 2}
 
 
 def test_pause_stops_ticks_and_all_calls_until_resume(quiet: Runtime) -> None:
-    paused = quiet.run(availability.pause(quiet, "schwab", reason="maintenance", actor="operator:ann"))
+    paused = quiet.run(breaker.pause(quiet, "schwab", reason="maintenance", actor="operator:ann"))
 
     state = state_of(quiet)
     assert paused
@@ -206,25 +206,25 @@ def test_pause_stops_ticks_and_all_calls_until_resume(quiet: Runtime) -> None:
         with pytest.raises(RateLimited, match="integration_paused"):
             quiet.run(quiet.gate("schwab").admit(Caller(manual=manual), endpoint="token", account_key=None))
 
-    assert quiet.run(availability.resume(quiet, "schwab", actor="operator:ann"))
+    assert quiet.run(breaker.resume(quiet, "schwab", actor="operator:ann"))
     quiet.run(quiet.gate("schwab").admit(Caller(), endpoint="token", account_key=None))
     assert claimable(quiet, NOW) == 500
 
 
 def test_second_operator_pausing_or_resuming_changes_nothing(quiet: Runtime) -> None:
-    quiet.run(availability.pause(quiet, "schwab", reason="first", actor="operator:ann"))
+    quiet.run(breaker.pause(quiet, "schwab", reason="first", actor="operator:ann"))
 
-    again = quiet.run(availability.pause(quiet, "schwab", reason="second", actor="operator:bob"))
+    again = quiet.run(breaker.pause(quiet, "schwab", reason="second", actor="operator:bob"))
 
     assert not again
     assert state_of(quiet).paused_reason == "first"
-    assert quiet.run(availability.resume(quiet, "schwab", actor="operator:ann"))
-    assert not quiet.run(availability.resume(quiet, "schwab", actor="operator:bob"))
+    assert quiet.run(breaker.resume(quiet, "schwab", actor="operator:ann"))
+    assert not quiet.run(breaker.resume(quiet, "schwab", actor="operator:bob"))
 
 
 def test_pause_of_unknown_integration_is_refused(quiet: Runtime) -> None:
     with pytest.raises(NotFound, match="schwab"):
-        quiet.run(availability.pause(quiet, "bank_of_nowhere", reason="", actor="operator:ann"))
+        quiet.run(breaker.pause(quiet, "bank_of_nowhere", reason="", actor="operator:ann"))
 
 
 def test_refused_credentials_pause_the_integration_and_tell_the_operator_once(make_quiet: MakeQuiet) -> None:
@@ -249,7 +249,7 @@ def test_refused_credentials_pause_the_integration_and_tell_the_operator_once(ma
 
 def test_alarm_after_resume_tells_the_operator_anew(quiet: Runtime) -> None:
     report(quiet, AppMisconfigured("invalid_client"))
-    quiet.run(availability.resume(quiet, "schwab", actor="operator:ann"))
+    quiet.run(breaker.resume(quiet, "schwab", actor="operator:ann"))
 
     report(quiet, AppMisconfigured("invalid_client"), now=NOW + timedelta(hours=1))
 

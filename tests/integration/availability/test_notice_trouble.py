@@ -19,8 +19,8 @@ from worker.crud import notices as queue
 from worker.errors import Unavailable
 from worker.models import Notice, Provider, User
 from worker.runtime import Runtime
-from worker.services import notices
-from worker.services.channels import Message
+from worker.services.notices import queue as notices
+from worker.services.notices.channels import Message
 
 pytestmark = pytest.mark.deep
 

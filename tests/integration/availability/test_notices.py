@@ -22,7 +22,7 @@ from tests.support.smtp import Mailbox, smtp_server
 from worker.crud import notices as queue
 from worker.models import Notice, Provider, ProviderAuditLog
 from worker.runtime import Runtime
-from worker.services import notices
+from worker.services.notices import queue as notices
 
 pytestmark = pytest.mark.deep
 

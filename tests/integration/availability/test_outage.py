@@ -99,7 +99,7 @@ def pass_time_to_probe(runtime: Runtime) -> None:
 
 
 async def _forget(runtime: Runtime) -> None:
-    from worker.services import availability
+    from worker.services.availability import breaker as availability
 
     availability._forget(runtime)
 

@@ -20,8 +20,8 @@ from worker.errors import RateLimited, Scope
 from worker.integrations.base import Caller, Quota
 from worker.models import new_id
 from worker.runtime import Runtime
-from worker.services import availability
-from worker.services.quotas import QuotaGate
+from worker.services.availability import breaker
+from worker.services.availability.quotas import QuotaGate
 
 pytestmark = pytest.mark.deep
 
@@ -219,7 +219,7 @@ def test_time_that_the_provider_names_holds_up_every_process(make_quiet: MakeQui
     one, other = make_quiet(), make_quiet()
     until = datetime.now(UTC) + timedelta(minutes=5)
 
-    one.run(availability.report(one, "schwab", [None, RateLimited("http_429", retry_at=until)]))
+    one.run(breaker.report(one, "schwab", [None, RateLimited("http_429", retry_at=until)]))
 
     for runtime in (one, other):
         with pytest.raises(RateLimited) as refused:

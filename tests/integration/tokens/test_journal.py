@@ -23,7 +23,7 @@ from worker.devstack import Devstack
 from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.base import TokenAnswer
 from worker.runtime import Runtime
-from worker.services import connect
+from worker.services.linking import connect
 from worker.services.refresh import journal
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome

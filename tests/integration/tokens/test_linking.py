@@ -20,7 +20,7 @@ from worker.crud import links, reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.runtime import Runtime
-from worker.services import connect
+from worker.services.linking import connect
 from worker.services.refresh import journal, protocol
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome

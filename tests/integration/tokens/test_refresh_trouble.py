@@ -20,7 +20,7 @@ from worker import failpoints
 from worker.crud import tokens as token_rows
 from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
-from worker.services import availability
+from worker.services.availability import breaker
 from worker.services.refresh import journal, protocol
 from worker.services.refresh.results import Outcome
 
@@ -133,7 +133,7 @@ def test_refused_retry_ends_even_when_the_journal_goes_away_meanwhile(
 
 def test_report_that_cannot_be_made_costs_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = desk.link()
-    monkeypatch.setattr(availability, "report", _raising_async(Unavailable("Postgres: gone")))
+    monkeypatch.setattr(breaker, "report", _raising_async(Unavailable("Postgres: gone")))
 
     assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
 

@@ -16,8 +16,9 @@ from worker.errors import RateLimited, Unavailable
 from worker.integrations.base import Caller, Quota
 from worker.models import IntegrationState, new_id
 from worker.runtime import Runtime
-from worker.services import audit, availability, quotas
-from worker.services.quotas import QuotaGate
+from worker.services import audit
+from worker.services.availability import breaker, quotas
+from worker.services.availability.quotas import QuotaGate
 
 
 class StandIn:
@@ -135,7 +136,7 @@ def test_altered_audit_log_is_shouted_about() -> None:
 
 
 def test_last_known_state_serves_while_postgres_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "CACHE_SECONDS", 0)
+    monkeypatch.setattr(breaker, "CACHE_SECONDS", 0)
     known = {"schwab": IntegrationState(provider_key="schwab", breaker="closed", paused_at=datetime.now(UTC))}
     answers = iter([known])
     runtime = StandIn(dict)
@@ -144,6 +145,6 @@ def test_last_known_state_serves_while_postgres_is_away(monkeypatch: pytest.Monk
         return next(answers, None) or away()
 
     runtime.db = read  # type: ignore[method-assign]
-    found = [asyncio.run(availability.states(cast("Runtime", runtime))) for _ in range(2)]
+    found = [asyncio.run(breaker.states(cast("Runtime", runtime))) for _ in range(2)]
 
     assert found == [known, known]

@@ -12,7 +12,7 @@ from tests.support.stand_ins import stand_in
 from worker.crud.notices import DueNotice, grant_subject
 from worker.models import Notice, Provider, new_id
 from worker.runtime import Runtime
-from worker.services import notices
+from worker.services.notices import queue
 
 ENDS = datetime(2025, 3, 14, 15, 30, tzinfo=UTC)
 USER_STAGES = ["expires_72h", "expires_24h", "expires_2h", "expired", "needs_reauth"]
@@ -38,7 +38,7 @@ def due(stage: str, *, subject_key: str | None = None, **provider: Any) -> DueNo
 
 @pytest.mark.parametrize("stage", USER_STAGES)
 def test_every_stage_names_the_login_the_institution_and_the_next_step(stage: str) -> None:
-    message = notices.compose(runtime(), due(stage))
+    message = queue.compose(runtime(), due(stage))
 
     assert message.to == "ann@example.com"
     assert "“Rainy day” (Charles Schwab)" in message.subject
@@ -49,7 +49,7 @@ def test_every_stage_names_the_login_the_institution_and_the_next_step(stage: st
 
 
 def test_warning_names_the_time_at_which_the_grant_ends() -> None:
-    assert "14 March 2025, 15:30 UTC" in notices.compose(runtime(), due("expires_24h")).text
+    assert "14 March 2025, 15:30 UTC" in queue.compose(runtime(), due("expires_24h")).text
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_warning_names_the_time_at_which_the_grant_ends() -> None:
     ],
 )
 def test_alias_is_shown_on_one_line_without_long_numbers(alias: str, shown: str) -> None:
-    message = notices.compose(runtime(), due("needs_reauth", alias=alias))
+    message = queue.compose(runtime(), due("needs_reauth", alias=alias))
 
     assert f"“{shown}”" in message.subject
     assert "\n" not in message.subject
@@ -72,7 +72,7 @@ def test_alias_is_shown_on_one_line_without_long_numbers(alias: str, shown: str)
 def test_operator_is_told_what_is_kept_and_how_to_go_on() -> None:
     notice = Notice(id=new_id(), stage="app_misconfigured", subject_key="alarm", channel="log", provider_key="schwab")
 
-    message = notices.compose(runtime(), DueNotice(notice, None, None))
+    message = queue.compose(runtime(), DueNotice(notice, None, None))
 
     assert message.to == "operator@example.com"
     assert "dashtam integrations resume schwab" in message.text
@@ -80,7 +80,7 @@ def test_operator_is_told_what_is_kept_and_how_to_go_on() -> None:
 
 
 def test_integration_that_is_no_longer_enabled_is_named_by_its_key() -> None:
-    assert "(plaid)" in notices.compose(runtime(), due("expired", provider_key="plaid")).subject
+    assert "(plaid)" in queue.compose(runtime(), due("expired", provider_key="plaid")).subject
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_integration_that_is_no_longer_enabled_is_named_by_its_key() -> None:
     ],
 )
 def test_notice_that_is_no_longer_true_is_not_sent(notice: DueNotice, still: bool) -> None:
-    assert notices.still_true(notice) is still
+    assert queue.still_true(notice) is still
 
 
 @pytest.mark.parametrize(("attempts", "minutes"), [(1, 1), (2, 2), (5, 16), (9, 256), (10, 360), (1000, 360)])
 def test_retries_wait_twice_as_long_each_time_up_to_six_hours(attempts: int, minutes: int) -> None:
-    assert notices.retry_wait(attempts) == timedelta(minutes=minutes)
+    assert queue.retry_wait(attempts) == timedelta(minutes=minutes)

@@ -18,8 +18,8 @@ from worker.errors import (
     Transient,
 )
 from worker.integrations.base import Quota
-from worker.services import availability
-from worker.services.availability import per_tick
+from worker.services.availability import breaker
+from worker.services.availability.breaker import per_tick
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_tick_claims_what_the_quotas_of_the_application_let_through(
     ],
 )
 def test_outages_and_answers_are_told_apart(outcome: ProviderError | None, outage: bool, answer: bool) -> None:
-    assert availability._is_outage(outcome) is outage
-    assert availability._is_answer(outcome) is answer
+    assert breaker._is_outage(outcome) is outage
+    assert breaker._is_answer(outcome) is answer

@@ -11,7 +11,7 @@ import pytest
 from worker.crud.history import Attempt, Run
 from worker.crud.overview import ProviderRow, TokenFacts
 from worker.models import IntegrationState
-from worker.services.overview import Actor, Facts, explain
+from worker.services.explain import Actor, Facts, explain
 
 NOW = datetime(2025, 3, 14, 3, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

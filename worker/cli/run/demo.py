@@ -13,7 +13,7 @@ from worker.crud.history import Run
 from worker.crud.overview import ProviderRow, Stored
 from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
 from worker.runtime import Runtime
-from worker.services import connect
+from worker.services.linking import connect
 
 USER = "demo@dashtam.localhost"
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from worker.crud import providers
 from worker.runtime import Runtime
-from worker.services import availability
+from worker.services.availability import breaker
 from worker.services.refresh.results import DueBatch
 
 _LEAST_PER_MESSAGE = 10
@@ -30,8 +30,8 @@ async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -
     """
     settings = runtime.settings
     batches: list[DueBatch] = []
-    allowed = await availability.claimable(runtime, now, endpoint="token", at_most=settings.refresh_claim_limit)
-    probing = await availability.probing(runtime)
+    allowed = await breaker.claimable(runtime, now, endpoint="token", at_most=settings.refresh_claim_limit)
+    probing = await breaker.probing(runtime)
     for provider_key, limit in allowed.items():
         if limit < 1 or runtime.integrations[provider_key].refresh_policy is None:
             continue

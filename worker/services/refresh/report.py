@@ -11,7 +11,7 @@ import structlog
 
 from worker import metrics
 from worker.errors import ProviderError, Unavailable
-from worker.services import availability
+from worker.services.availability import breaker
 from worker.services.refresh import due
 from worker.services.refresh.plan import Call, Ended
 from worker.services.refresh.results import Outcome, RefreshResult
@@ -33,7 +33,7 @@ async def report(runtime: Runtime, ended: Sequence[Ended], results: Mapping[UUID
     for provider_key, items in by_key.items():
         try:
             async with asyncio.timeout(_SECONDS):
-                await availability.report(
+                await breaker.report(
                     runtime,
                     provider_key,
                     [item.outcome if isinstance(item.outcome, ProviderError) else None for item in items],

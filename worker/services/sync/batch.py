@@ -24,7 +24,7 @@ from worker.crud import providers, runs
 from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services import availability
+from worker.services.availability import breaker
 from worker.services.sync.run import RunUnderWay
 
 log = structlog.get_logger()
@@ -51,8 +51,8 @@ async def claim_sync_due(runtime: Runtime, now: datetime) -> list[list[UUID]]:
     """
     settings = runtime.settings
     batches: list[list[UUID]] = []
-    allowed = await availability.claimable(runtime, now, endpoint=None, at_most=settings.claim_limit)
-    probing = await availability.probing(runtime)
+    allowed = await breaker.claimable(runtime, now, endpoint=None, at_most=settings.claim_limit)
+    probing = await breaker.probing(runtime)
     for provider_key, limit in allowed.items():
         if limit < 1:
             continue

@@ -15,7 +15,7 @@ from worker.crud.work import OUTCOMES, Tally
 from worker.errors import BadPayload, DashtamError, ProviderError, ReauthRequired, Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
-from worker.services import availability
+from worker.services.availability import breaker
 from worker.services.sync.next_due import judge
 
 log = structlog.get_logger()
@@ -205,6 +205,6 @@ async def _report(runtime: Runtime, begun: RunBegun, error: Exception | None) ->
         return
     key = begun.key
     try:
-        await availability.report(runtime, key.provider_key, [error], provider_ids=[key.provider_id])
+        await breaker.report(runtime, key.provider_key, [error], provider_ids=[key.provider_id])
     except Unavailable:
         log.warning("availability_unreported", provider_key=key.provider_key)

@@ -26,7 +26,7 @@ from worker import metrics
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.base import Caller, Quota
-from worker.services import availability
+from worker.services.availability import breaker
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime
@@ -281,7 +281,7 @@ class QuotaGate:
 
     async def _require_available(self, caller: Caller) -> None:
         try:
-            state = (await availability.states(self._runtime)).get(self._key)
+            state = (await breaker.states(self._runtime)).get(self._key)
         except Unavailable:
             # Whoever is here holds a lease or a run; Postgres will be missed where the result is stored.
             return

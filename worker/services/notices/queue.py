@@ -26,7 +26,7 @@ from worker.crud.notices import DueNotice
 from worker.errors import Undelivered
 from worker.models import Provider
 from worker.models.vocabulary import ProviderStatus
-from worker.services.channels import Channel, Message, build_channels
+from worker.services.notices.channels import Channel, Message, build_channels
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime

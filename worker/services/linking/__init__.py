@@ -1,0 +1,1 @@
+"""Linking a login, renewing its consent, and ending it."""
