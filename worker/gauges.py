@@ -18,9 +18,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
-from worker.crud import gauges, heartbeats, integration_states
+from worker.crud import heartbeats, integration_states
 from worker.crud.database import transaction
-from worker.crud.gauges import FleetGauges
+from worker.crud.fleet import gauges
+from worker.crud.fleet.gauges import FleetGauges
 from worker.errors import Unavailable
 from worker.models.vocabulary import ProviderStatus
 

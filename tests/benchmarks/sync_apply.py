@@ -20,11 +20,11 @@ from sqlalchemy import Engine, delete, select, text
 from sqlalchemy.orm import Session
 
 from tests.benchmarks.sync_setup import PAGE, Bench, link, median, read_feeds, settle, wal_position
-from worker.crud import nouns, pages
-from worker.crud.apply import copy_rows, driver, new_ids
-from worker.crud.nouns import raw_hasher
-from worker.crud.prepared import Prepared, prepare
-from worker.crud.work import Rules, RunKey, Tally
+from worker.crud.sync import nouns, pages
+from worker.crud.sync.apply import copy_rows, driver, new_ids
+from worker.crud.sync.nouns import raw_hasher
+from worker.crud.sync.prepared import Prepared, prepare
+from worker.crud.sync.work import Rules, RunKey, Tally
 from worker.integrations.base import Page, RawRecord
 from worker.integrations.masking import masked
 from worker.models import SyncCursor, SyncRun, Transaction, new_id

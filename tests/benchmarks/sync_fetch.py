@@ -20,7 +20,7 @@ from sqlalchemy import text
 from tests.benchmarks import replay
 from tests.benchmarks.sync_setup import link, read_through, timed
 from tests.support.sandbox import SandboxAdmin
-from worker.crud import runs
+from worker.crud.sync import runs
 from worker.integrations.registry import build_integrations
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime, spare_collector

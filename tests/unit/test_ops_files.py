@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 
 from tests.support.promql import Expression, PromQLError
 from worker import gauges, metrics
-from worker.crud.gauges import Backlogs, FleetGauges
+from worker.crud.fleet.gauges import Backlogs, FleetGauges
 from worker.keys import parse_keys
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,9 @@ from worker.cli.lookup import parse_id
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
 from worker.cli.providers import operator
 from worker.cli.send import send
-from worker.crud import history, steering
-from worker.crud.history import Failure
+from worker.crud import steering
+from worker.crud.fleet import history
+from worker.crud.fleet.history import Failure
 from worker.errors import Refused
 from worker.runtime import get_runtime
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from worker import crud
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, print_json, say
-from worker.crud import overview
+from worker.crud.fleet import overview
 from worker.integrations.registry import REGISTRY
 from worker.models import User
 from worker.runtime import Runtime, get_runtime

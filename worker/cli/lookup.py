@@ -9,8 +9,8 @@ from uuid import UUID
 import typer
 
 from worker.cli.exits import UsageProblem
-from worker.crud import overview
-from worker.crud.overview import ProviderRow
+from worker.crud.fleet import overview
+from worker.crud.fleet.overview import ProviderRow
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

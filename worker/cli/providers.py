@@ -12,8 +12,9 @@ from rich.markup import escape
 
 from worker.cli.lookup import ProviderArgument, resolve
 from worker.cli.output import AsJson, pairs, print_json, relative, say, show, status, table
-from worker.crud import history, overview, steering
-from worker.crud.overview import ProviderRow
+from worker.crud import steering
+from worker.crud.fleet import history, overview
+from worker.crud.fleet.overview import ProviderRow
 from worker.models.vocabulary import ProviderStatus
 from worker.runtime import get_runtime
 from worker.services.linking import connect

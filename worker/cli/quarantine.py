@@ -15,7 +15,8 @@ from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
 from worker.cli.providers import operator
 from worker.cli.send import send
 from worker.cli.sync import TASK, refuse_beside_another
-from worker.crud import quarantine, steering
+from worker.crud import steering
+from worker.crud.sync import quarantine
 from worker.errors import Refused
 from worker.models import Quarantine
 from worker.runtime import get_runtime

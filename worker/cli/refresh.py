@@ -14,8 +14,9 @@ from worker.cli.exits import Failed
 from worker.cli.lookup import ProviderArgument, resolve
 from worker.cli.output import AsJson, console, print_json, say
 from worker.cli.send import send
-from worker.crud import history, steering
-from worker.crud.history import Attempt
+from worker.crud import steering
+from worker.crud.fleet import history
+from worker.crud.fleet.history import Attempt
 from worker.errors import RateLimited, ReauthRequired, Refused, Transient, Unavailable
 from worker.models.vocabulary import AttemptStatus
 from worker.runtime import Runtime, get_runtime

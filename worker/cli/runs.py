@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 
 from worker.cli.lookup import parse_id, resolve
 from worker.cli.output import AsJson, duration, pairs, plain, show, status, table
-from worker.crud import history
-from worker.crud.history import Run
+from worker.crud.fleet import history
+from worker.crud.fleet.history import Run
 from worker.models.vocabulary import RunStatus
 from worker.runtime import get_runtime
 

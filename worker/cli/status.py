@@ -13,7 +13,8 @@ from rich.markup import escape
 from worker.cli.output import AsJson, pairs, relative, show, table
 from worker.cli.output import status as coloured
 from worker.cli.send import impatient_redis, ping_workers
-from worker.crud import heartbeats, integration_states, overview
+from worker.crud import heartbeats, integration_states
+from worker.crud.fleet import overview
 from worker.errors import Unavailable
 from worker.runtime import Runtime, get_runtime
 

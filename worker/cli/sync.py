@@ -15,9 +15,10 @@ from worker.cli.lookup import resolve
 from worker.cli.output import AsJson, plural, print_json, say
 from worker.cli.send import send
 from worker.cli.waiting import known_runs, wait_for_runs
-from worker.crud import history, steering
-from worker.crud import runs as run_queries
-from worker.crud.overview import ProviderRow
+from worker.crud import steering
+from worker.crud.fleet import history
+from worker.crud.fleet.overview import ProviderRow
+from worker.crud.sync import runs as run_queries
 from worker.errors import Refused, Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime, get_runtime

@@ -13,8 +13,8 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from worker.cli.exits import Failed
 from worker.cli.output import console, print_json
 from worker.cli.runs import run_table
-from worker.crud import history, overview
-from worker.crud.history import Run
+from worker.crud.fleet import history, overview
+from worker.crud.fleet.history import Run
 from worker.errors import Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
-from worker.crud.tokens import NewToken, store
+from worker.crud.refresh.tokens import NewToken, store
 from worker.errors import Fenced, NotFound, Refused
 from worker.models import (
     LinkState,

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from worker.crud import heartbeats, history, integration_states, overview
-from worker.crud.history import Attempt, Run
-from worker.crud.overview import ProviderRow, TokenFacts
+from worker.crud import heartbeats, integration_states
+from worker.crud.fleet import history, overview
+from worker.crud.fleet.history import Attempt, Run
+from worker.crud.fleet.overview import ProviderRow, TokenFacts
 from worker.models import IntegrationState
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
 

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
-from worker.crud.apply import driver
 from worker.crud.database import make_engine, transaction
+from worker.crud.sync.apply import driver
 from worker.errors import Unavailable
 from worker.models import Provider
 from worker.runtime import Runtime

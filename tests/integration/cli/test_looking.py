@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from tests.factories import make_account, make_linked_provider, make_transaction
 from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
-from worker.crud import heartbeats, overview
+from worker.crud import heartbeats
+from worker.crud.fleet import overview
 from worker.models import IntegrationState, Provider, Quarantine, SyncRun, TaskFailure, TokenRefresh, new_id
 from worker.runtime import Runtime
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.factories import make_linked_provider
 from tests.integration.sync.feeds import ModelIntegration
 from tests.support.fixtures import MakeRuntime
-from worker.crud import runs
+from worker.crud.sync import runs
 from worker.models import SyncRun
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime

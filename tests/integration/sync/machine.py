@@ -25,7 +25,7 @@ from tests.integration.sync.feeds import (
     Plan,
     changed,
 )
-from worker.crud import runs
+from worker.crud.sync import runs
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services.sync import batch

@@ -10,11 +10,11 @@ import pytest
 
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import DAY, ModelIntegration, Movement, read_movement
-from worker.crud import pages
-from worker.crud.nouns import raw_hasher
-from worker.crud.pages import PagesApplied
-from worker.crud.prepared import prepare
-from worker.crud.work import Rules, RunKey
+from worker.crud.sync import pages
+from worker.crud.sync.nouns import raw_hasher
+from worker.crud.sync.pages import PagesApplied
+from worker.crud.sync.prepared import prepare
+from worker.crud.sync.work import Rules, RunKey
 from worker.errors import BadRecord
 from worker.integrations.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id

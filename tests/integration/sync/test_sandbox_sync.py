@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from tests.factories import make_linked_provider
 from tests.integration.sync import books as compare
 from tests.support.sandbox import SandboxAdmin
-from worker.crud import runs
+from worker.crud.sync import runs
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services.sync import batch

@@ -18,7 +18,7 @@ from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.databases import migrate
 from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
-from worker.crud import tokens as token_rows
+from worker.crud.refresh import tokens as token_rows
 from worker.devstack import Devstack
 from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.base import TokenAnswer

@@ -16,7 +16,8 @@ from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.sandbox import SandboxAdmin
 from tests.support.scripted import answer
 from tests.support.waiting import wait_for
-from worker.crud import links, reauth
+from worker.crud import links
+from worker.crud.refresh import reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.runtime import Runtime

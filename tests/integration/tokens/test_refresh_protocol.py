@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
 from worker import failpoints
-from worker.crud import tokens as token_rows
+from worker.crud.refresh import tokens as token_rows
 from worker.errors import (
     AppMisconfigured,
     BadPayload,

@@ -17,7 +17,7 @@ from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
 from tests.support.waiting import wait_for
 from worker import failpoints
-from worker.crud import tokens as token_rows
+from worker.crud.refresh import tokens as token_rows
 from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
 from worker.integrations.base import Caller, TokenAnswer
 from worker.services.availability import breaker

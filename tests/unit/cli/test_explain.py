@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from worker.crud.history import Attempt, Run
-from worker.crud.overview import ProviderRow, TokenFacts
+from worker.crud.fleet.history import Attempt, Run
+from worker.crud.fleet.overview import ProviderRow, TokenFacts
 from worker.models import IntegrationState
 from worker.services.explain import Actor, Facts, explain
 

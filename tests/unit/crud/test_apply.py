@@ -6,11 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from worker.crud import nouns
-from worker.crud.apply import are_safe_keys, is_safe_key, new_ids
-from worker.crud.noun import Noun
-from worker.crud.prepared import prepare
-from worker.crud.work import Rules, Tally
+from worker.crud.sync import nouns
+from worker.crud.sync.apply import are_safe_keys, is_safe_key, new_ids
+from worker.crud.sync.prepared import prepare
+from worker.crud.sync.table import Noun
+from worker.crud.sync.work import Rules, Tally
 from worker.models.pages import Page, RawRecord
 from worker.models.records import BalanceRecord, SecurityRecord
 from worker.models.vocabulary import SecurityType

@@ -9,7 +9,7 @@ import pytest
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.types.array import ListBinaryDumper
 
-from worker.crud import arrays
+from worker.crud.sync import arrays
 
 SIXTEENS = [bytes([number]) * 16 for number in range(3)]
 

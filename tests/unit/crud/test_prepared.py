@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from worker.crud import nouns
-from worker.crud.prepared import Prepared, joined, prepare
-from worker.crud.work import Rules
+from worker.crud.sync import nouns
+from worker.crud.sync.prepared import Prepared, joined, prepare
+from worker.crud.sync.work import Rules
 from worker.integrations.base import Page, RawRecord, Removal, Window
 from worker.models.records import Reject, TransactionRecord
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from worker.crud.tokens import LeasedToken
+from worker.crud.refresh.tokens import LeasedToken
 from worker.errors import (
     AccountGone,
     AppMisconfigured,

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
-from worker.crud.tokens import LeasedToken
+from worker.crud.refresh.tokens import LeasedToken
 from worker.errors import EncryptionError
 from worker.services.encryption import EncryptionService
 from worker.services.refresh.plan import Call, NotSent, plan, seal_answer

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from worker import crud
 from worker.cli.run.sandbox import Progress, SandboxControl
-from worker.crud import history, overview, steering
-from worker.crud.history import Run
-from worker.crud.overview import ProviderRow, Stored
+from worker.crud import steering
+from worker.crud.fleet import history, overview
+from worker.crud.fleet.history import Run
+from worker.crud.fleet.overview import ProviderRow, Stored
 from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services.linking import connect

@@ -13,9 +13,10 @@ from uuid import UUID, uuid4
 import structlog
 from pydantic import ValidationError
 
-from worker.crud import links, tokens
+from worker.crud import links
 from worker.crud.links import LinkTarget
-from worker.crud.tokens import NewToken, TokenState
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import NewToken, TokenState
 from worker.errors import EncryptionError, NotFound, ProviderError, Refused, Transient, Unavailable
 from worker.integrations.base import Caller, Integration, TokenAnswer
 from worker.integrations.oauth2 import parse_callback

@@ -19,8 +19,9 @@ import structlog
 from msgspec import structs
 from redis.exceptions import RedisError
 
-from worker.crud import links, tokens
-from worker.crud.tokens import NewToken, Settlement
+from worker.crud import links
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import NewToken, Settlement
 from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:

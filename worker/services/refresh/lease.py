@@ -11,8 +11,9 @@ from uuid import UUID, uuid4
 import structlog
 
 from worker import failpoints
-from worker.crud import notices, tokens
-from worker.crud.tokens import Attempt, LeasedToken, NewToken, Settlement
+from worker.crud import notices
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import Attempt, LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError
 from worker.models.vocabulary import ProviderStatus
 from worker.services.refresh.plan import Call, NotSent, plan

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from worker.crud.tokens import LeasedToken, NewToken, Settlement
+from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, ProviderError, Unsupported
 from worker.integrations.base import Integration, RefreshPolicy, TokenAnswer
 from worker.models import new_id

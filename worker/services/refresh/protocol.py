@@ -25,8 +25,8 @@ import structlog
 from msgspec import structs
 
 from worker import ending, failpoints
-from worker.crud import tokens
-from worker.crud.tokens import LeasedToken, NewToken
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import LeasedToken, NewToken
 from worker.errors import OutcomeUnknown, ProviderError, ReauthRequired, Scope, Transient, Unavailable
 from worker.integrations.base import Caller
 from worker.models.vocabulary import Trigger

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.crud import tokens
-from worker.crud.tokens import LeasedToken, NewToken, Settlement
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable
 from worker.services.refresh import due, journal
 from worker.services.refresh.lease import BatchLease, task_id

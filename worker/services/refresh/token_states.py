@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from worker.crud.tokens import TokenState
+from worker.crud.refresh.tokens import TokenState
 from worker.errors import NotFound, ReauthRequired, Refused
 from worker.models.vocabulary import ProviderStatus
 from worker.services.encryption import EncryptionService

@@ -2,7 +2,7 @@
 
 1. Begin a run: one per provider; a dead one is taken over.
 2. Ask for a token, then for pages from the committed cursors on. No transaction is open across a call.
-3. Apply each page in one transaction with its cursor, fenced by the run (`worker.crud.pages`).
+3. Apply each page in one transaction with its cursor, fenced by the run (`worker.crud.sync.pages`).
 4. A refused access token is renewed and the pages go on from the committed cursors; a pagination loop that the
    provider wants restarted is undone first.
 5. A full sync then withdraws what it has not seen; the books are checked; the run ends and says when the next is due.
@@ -20,7 +20,8 @@ from uuid import UUID
 
 import structlog
 
-from worker.crud import providers, runs
+from worker.crud import providers
+from worker.crud.sync import runs
 from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker import metrics
-from worker.crud import books, pages, quarantine, reauth, runs
-from worker.crud.accounts import active_account_keys
-from worker.crud.runs import RunBegun
-from worker.crud.work import OUTCOMES, Tally
+from worker.crud.refresh import reauth
+from worker.crud.sync import books, pages, quarantine, runs
+from worker.crud.sync.accounts import active_account_keys
+from worker.crud.sync.runs import RunBegun
+from worker.crud.sync.work import OUTCOMES, Tally
 from worker.errors import BadPayload, DashtamError, ProviderError, ReauthRequired, Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime

@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
-from worker.crud import cursors, pages, runs
-from worker.crud.nouns import raw_hasher
-from worker.crud.prepared import Prepared, prepare
-from worker.crud.runs import RunBegun
-from worker.crud.work import Rules, Tally
+from worker.crud.sync import cursors, pages, runs
+from worker.crud.sync.nouns import raw_hasher
+from worker.crud.sync.prepared import Prepared, prepare
+from worker.crud.sync.runs import RunBegun
+from worker.crud.sync.work import Rules, Tally
 from worker.errors import (
     AccessExpired,
     BadPayload,

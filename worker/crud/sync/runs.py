@@ -12,9 +12,9 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud import accounts, cursors, quarantine
 from worker.crud.providers import get_provider
-from worker.crud.work import RunKey, Tally
+from worker.crud.sync import accounts, cursors, quarantine
+from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, Fenced, NotFound, ProviderError, Refused, Scope
 from worker.models import Provider, SyncRun, new_id, sync_seen
 from worker.models.vocabulary import ProviderStatus, RunStatus, Trigger

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from worker.crud.apply import Connection, Refusal, driver
+from worker.crud.sync.apply import Connection, Refusal, driver
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.models.records import Reject
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from worker.crud import nouns
-from worker.crud.apply import Listed, apply, is_safe_key
-from worker.crud.work import Work
+from worker.crud.sync import nouns
+from worker.crud.sync.apply import Listed, apply, is_safe_key
+from worker.crud.sync.work import Work
 from worker.models.pages import Page
 from worker.models.records import HoldingRecord, SecurityRecord
 

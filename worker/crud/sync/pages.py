@@ -12,13 +12,13 @@ import msgspec
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from worker.crud import accounts, cursors, quarantine, runs
-from worker.crud.apply import REFUSALS, driver
-from worker.crud.holdings import apply_holdings
-from worker.crud.noun import INDEX_PROBES
-from worker.crud.prepared import Prepared, joined
-from worker.crud.transactions import apply_transactions
-from worker.crud.work import Rules, RunKey, Tally, Work
+from worker.crud.sync import accounts, cursors, quarantine, runs
+from worker.crud.sync.apply import REFUSALS, driver
+from worker.crud.sync.holdings import apply_holdings
+from worker.crud.sync.prepared import Prepared, joined
+from worker.crud.sync.table import INDEX_PROBES
+from worker.crud.sync.transactions import apply_transactions
+from worker.crud.sync.work import Rules, RunKey, Tally, Work
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
 from worker.models import new_id, sync_seen
 from worker.models.pages import Page

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
-from worker.crud.work import Rules
+from worker.crud.sync.work import Rules
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord
 from worker.models.records import TransactionRecord

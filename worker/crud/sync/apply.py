@@ -20,8 +20,8 @@ import msgspec
 import psycopg
 from psycopg.types.string import BytesBinaryDumper
 
-from worker.crud.arrays import digests, texts, uuids
-from worker.crud.noun import Noun
+from worker.crud.sync.arrays import digests, texts, uuids
+from worker.crud.sync.table import Noun
 
 Row = tuple[Any, ...]
 """A row's values in the order of its noun's columns; uuid and bytea columns as `bytes`."""

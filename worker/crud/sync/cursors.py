@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from worker.crud.apply import driver
+from worker.crud.sync.apply import driver
 from worker.models import SyncCursor, SyncUndo, Transaction
 
 

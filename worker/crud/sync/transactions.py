@@ -14,21 +14,12 @@ from uuid import UUID
 
 import msgspec
 
-from worker.crud import nouns
-from worker.crud.apply import (
-    Differing,
-    Entries,
-    Row,
-    are_safe_keys,
-    diff,
-    is_safe_key,
-    new_ids,
-    write,
-)
-from worker.crud.arrays import Texts, Uuids, texts, uuids
-from worker.crud.holdings import store_securities
-from worker.crud.prepared import Prepared, read
-from worker.crud.work import Work
+from worker.crud.sync import nouns
+from worker.crud.sync.apply import Differing, Entries, Row, are_safe_keys, diff, is_safe_key, new_ids, write
+from worker.crud.sync.arrays import Texts, Uuids, texts, uuids
+from worker.crud.sync.holdings import store_securities
+from worker.crud.sync.prepared import Prepared, read
+from worker.crud.sync.work import Work
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord, Removal, Window
 from worker.models.records import TransactionRecord

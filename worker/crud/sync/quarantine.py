@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from worker.crud.work import RunKey, Work
+from worker.crud.sync.work import RunKey, Work
 from worker.errors import NotFound
 from worker.models import Account, Quarantine, new_id
 from worker.models.records import Reject

@@ -18,9 +18,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud import runs
-from worker.crud.apply import driver
-from worker.crud.work import RunKey
+from worker.crud.sync import runs
+from worker.crud.sync.apply import driver
+from worker.crud.sync.work import RunKey
 from worker.models import Account, BookDrift, Holding, Provider, new_id
 
 

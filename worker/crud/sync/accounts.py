@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from worker.crud import nouns
-from worker.crud.apply import Listed, apply, is_safe_key
-from worker.crud.work import Work
+from worker.crud.sync import nouns
+from worker.crud.sync.apply import Listed, apply, is_safe_key
+from worker.crud.sync.work import Work
 from worker.models import Account, Transaction
 from worker.models.pages import Page
 from worker.models.vocabulary import AccountStatus

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from worker.crud.apply import NO_SCOPE, Entry, Listed, Row
-from worker.crud.noun import Noun
+from worker.crud.sync.apply import NO_SCOPE, Entry, Listed, Row
+from worker.crud.sync.table import Noun
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 
 ACCOUNTS = Noun(

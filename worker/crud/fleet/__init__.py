@@ -1,0 +1,1 @@
+"""Read-only queries about all logins together: for operators, for people who ask why, for gauges."""
