@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from worker.crud.database import make_engine, transaction
 from worker.crud.database import now as database_now
 from worker.errors import Unavailable
-from worker.integrations.base import Integration
+from worker.integrations.kit.base import Integration
 from worker.integrations.registry import build_integrations
 from worker.services.availability.quotas import QuotaGate
 from worker.services.encryption import EncryptionService

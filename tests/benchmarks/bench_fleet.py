@@ -28,7 +28,7 @@ from schedules import tokens as schedule
 from tests.support.databases import migrate
 from worker.crud.providers import claim_refresh_due
 from worker.devstack import Devstack
-from worker.integrations.base import RefreshPolicy
+from worker.integrations.kit.base import RefreshPolicy
 from worker.models import new_id
 from worker.services.refresh.claims import spread
 from worker.services.refresh.due import refresh_due_at

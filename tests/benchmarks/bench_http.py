@@ -23,8 +23,8 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from worker.integrations.base import Caller
-from worker.integrations.http import Api
+from worker.integrations.kit.base import Caller
+from worker.integrations.kit.http import Api
 
 _LATENCY = 0.1
 _ANSWER = json.dumps(

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from worker.integrations import plaid_pages, schwab_pages
+from worker.integrations.plaid import pages as plaid_pages
+from worker.integrations.schwab import pages as schwab_pages
 
 _ROWS = 500
 _ROUNDS = 60

@@ -25,8 +25,8 @@ from worker.crud.sync.apply import copy_rows, driver, new_ids
 from worker.crud.sync.nouns import raw_hasher
 from worker.crud.sync.prepared import Prepared, prepare
 from worker.crud.sync.work import Rules, RunKey, Tally
-from worker.integrations.base import Page, RawRecord
-from worker.integrations.masking import masked
+from worker.integrations.kit.base import Page, RawRecord
+from worker.integrations.kit.masking import masked
 from worker.models import SyncCursor, SyncRun, Transaction, new_id
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import RunStatus

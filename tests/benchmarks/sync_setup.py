@@ -22,7 +22,7 @@ from tests.support.databases import Databases
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.crud.providers import get_provider
 from worker.devstack import Devstack
-from worker.integrations.base import Caller, Page, SyncRequest
+from worker.integrations.kit.base import Caller, Page, SyncRequest
 from worker.integrations.registry import build_integrations
 from worker.models import new_id
 from worker.runtime import Runtime

@@ -26,7 +26,7 @@ from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 from worker.exporter import Exporter
-from worker.integrations.base import Caller
+from worker.integrations.kit.base import Caller
 from worker.runtime import Runtime
 from worker.services.linking import connect
 from worker.services.refresh import protocol

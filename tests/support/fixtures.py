@@ -22,7 +22,7 @@ from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.servers import session_servers
 from worker.crud.database import make_engine
 from worker.devstack import Urls
-from worker.integrations.base import Integration
+from worker.integrations.kit.base import Integration
 from worker.models import User
 from worker.settings import Settings, get_settings, load
 

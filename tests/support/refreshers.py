@@ -84,7 +84,7 @@ def _refresh(environment: Mapping[str, str], provider_id: str, options: dict[str
 
 def _race(environment: Mapping[str, str], provider_id: str, rounds: int, line: Barrier, results: Any) -> None:
     from worker.errors import DashtamError
-    from worker.integrations.base import Caller
+    from worker.integrations.kit.base import Caller
     from worker.services.refresh import protocol as tokens
 
     runtime = _runtime(environment)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from worker.errors import Unsupported
-from worker.integrations.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
 
 Step = TokenAnswer | BaseException | Callable[[str], TokenAnswer | Awaitable[TokenAnswer]]
 

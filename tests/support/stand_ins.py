@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from worker.integrations.base import Integration, Quota
+from worker.integrations.kit.base import Integration, Quota
 
 
 async def _aclose() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import httpx
 
 from worker.errors import ConfigurationError
-from worker.integrations.base import Integration
-from worker.integrations.http import Gate
+from worker.integrations.kit.base import Integration
+from worker.integrations.kit.http import Gate
 from worker.integrations.plaid import Plaid
 from worker.integrations.schwab import Schwab
 from worker.settings import Settings

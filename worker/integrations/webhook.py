@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from worker.errors import ProviderError, Undelivered
-from worker.integrations.base import Caller
-from worker.integrations.http import Api
+from worker.integrations.kit.base import Caller
+from worker.integrations.kit.http import Api
 
 TIMESTAMP_HEADER = "x-dashtam-timestamp"
 SIGNATURE_HEADER = "x-dashtam-signature"

@@ -13,7 +13,7 @@ from tests.integration.availability.conftest import MakeQuiet
 from tests.support.waiting import wait_for
 from worker.crud import integration_states
 from worker.errors import AppMisconfigured, InstitutionDown, NotFound, RateLimited, ReauthRequired, Scope, Transient
-from worker.integrations.base import Caller, Quota
+from worker.integrations.kit.base import Caller, Quota
 from worker.models import IntegrationState, Notice
 from worker.runtime import Runtime
 from worker.services.availability import breaker

@@ -15,7 +15,7 @@ from tests.factories import make_linked_provider
 from tests.integration.availability.conftest import MakeQuiet
 from worker.crud import integration_states
 from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateLimited, Transient
-from worker.integrations.base import Caller, Quota, RefreshPolicy, TokenAnswer
+from worker.integrations.kit.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
 from worker.services.refresh import protocol

@@ -17,7 +17,7 @@ import redis as redis_client
 
 from tests.integration.availability.conftest import MakeQuiet
 from worker.errors import RateLimited, Scope
-from worker.integrations.base import Caller, Quota
+from worker.integrations.kit.base import Caller, Quota
 from worker.models import new_id
 from worker.runtime import Runtime
 from worker.services.availability import breaker

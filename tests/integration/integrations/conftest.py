@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
-from worker.integrations.http import Api
+from worker.integrations.kit.http import Api
 from worker.integrations.plaid import Plaid, PlaidSettings
 from worker.integrations.schwab import Schwab, SchwabSettings
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from worker.errors import PagingRestart, ProviderError
-from worker.integrations.base import Caller, Page, SyncRequest
+from worker.integrations.kit.base import Caller, Page, SyncRequest
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, TransactionRecord
 
 BACKFILL = timedelta(days=730)

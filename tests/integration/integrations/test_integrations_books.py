@@ -13,8 +13,8 @@ from tests.integration.integrations.conftest import Connect
 from tests.integration.integrations.reading_along import BACKFILL, Kept
 from tests.support.sandbox import SandboxAdmin
 from worker.errors import AccessExpired, NotReady, ReauthRequired
-from worker.integrations.base import Caller, SyncRequest
-from worker.integrations.oauth2 import parse_callback
+from worker.integrations.kit.base import Caller, SyncRequest
+from worker.integrations.kit.oauth2 import parse_callback
 
 pytestmark = pytest.mark.deep
 

@@ -15,9 +15,9 @@ from tests.integration.integrations.conftest import Connect
 from tests.support.certificates import self_signed
 from tests.support.sandbox import SandboxAdmin
 from worker.errors import BadPayload, BadRequest, OutcomeUnknown, ProviderError, RateLimited, Transient
-from worker.integrations import transport
-from worker.integrations.base import Caller
-from worker.integrations.http import Api
+from worker.integrations.kit import transport
+from worker.integrations.kit.base import Caller
+from worker.integrations.kit.http import Api
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

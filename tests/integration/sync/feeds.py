@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from worker.errors import AccessExpired, PagingRestart
-from worker.integrations.base import Page, RawRecord, RefreshPolicy, Removal, SyncRequest, TokenAnswer, Window
+from worker.integrations.kit.base import Page, RawRecord, RefreshPolicy, Removal, SyncRequest, TokenAnswer, Window
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
@@ -121,7 +121,7 @@ class Killed(BaseException):
 
 
 class ModelIntegration:
-    """`worker.integrations.base.Integration` over `Books`."""
+    """`worker.integrations.kit.base.Integration` over `Books`."""
 
     key: ClassVar[str] = "model"
     name: ClassVar[str] = "Model"

@@ -13,7 +13,7 @@ from tests.integration.sync.feeds import ModelIntegration, Movement
 from tests.integration.sync.test_sandbox_sync import link, sync
 from tests.support.sandbox import SandboxAdmin
 from worker.crud.sync import books
-from worker.integrations.base import Page, SyncRequest
+from worker.integrations.kit.base import Page, SyncRequest
 from worker.models.records import Reject
 from worker.runtime import Runtime
 

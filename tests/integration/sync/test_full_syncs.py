@@ -7,7 +7,7 @@ import pytest
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import ModelIntegration, Movement, Plan
 from worker.errors import BadPayload
-from worker.integrations.base import Page, SyncRequest
+from worker.integrations.kit.base import Page, SyncRequest
 from worker.models.records import Reject
 from worker.models.vocabulary import RunStatus
 

@@ -16,7 +16,7 @@ from worker.crud.sync.pages import PagesApplied
 from worker.crud.sync.prepared import prepare
 from worker.crud.sync.work import Rules, RunKey
 from worker.errors import BadRecord
-from worker.integrations.base import Page, RawRecord, Removal, Window
+from worker.integrations.kit.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id
 from worker.models.records import (
     AccountRecord,

@@ -24,7 +24,7 @@ from worker.errors import (
     Transient,
     Unavailable,
 )
-from worker.integrations.base import Page, SyncRequest
+from worker.integrations.kit.base import Page, SyncRequest
 from worker.models import new_id
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.services.sync import batch

@@ -21,7 +21,7 @@ from tests.support.scripted import ScriptedIntegration, answer
 from worker.crud.refresh import tokens as token_rows
 from worker.devstack import Devstack
 from worker.errors import Fenced, ReauthRequired, Unavailable
-from worker.integrations.base import TokenAnswer
+from worker.integrations.kit.base import TokenAnswer
 from worker.runtime import Runtime
 from worker.services.linking import connect
 from worker.services.refresh import journal

@@ -13,7 +13,7 @@ from worker import app, metric_files
 from worker.cli.exits import ExitCode
 from worker.crud import keys as key_rows
 from worker.errors import ConfigurationError, Refused, Unavailable
-from worker.integrations.base import TokenAnswer
+from worker.integrations.kit.base import TokenAnswer
 from worker.services import keys
 from worker.services.refresh import journal
 from worker.services.refresh.results import Outcome

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 from worker.crud import links
 from worker.crud.refresh import reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
-from worker.integrations.base import Caller, TokenAnswer
+from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.runtime import Runtime
 from worker.services.linking import connect
 from worker.services.refresh import journal, protocol

@@ -27,7 +27,7 @@ from worker.errors import (
     Scope,
     Transient,
 )
-from worker.integrations.base import Caller, TokenAnswer
+from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.services.refresh import protocol
 from worker.services.refresh.results import Outcome
 

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 from worker import failpoints
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
-from worker.integrations.base import Caller, TokenAnswer
+from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.services.availability import breaker
 from worker.services.refresh import journal, protocol
 from worker.services.refresh.results import Outcome

@@ -13,7 +13,7 @@ import structlog
 
 from worker.crud.audit import ChainProblem, Verification
 from worker.errors import RateLimited, Unavailable
-from worker.integrations.base import Caller, Quota
+from worker.integrations.kit.base import Caller, Quota
 from worker.models import IntegrationState, new_id
 from worker.runtime import Runtime
 from worker.services import audit

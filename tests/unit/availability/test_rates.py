@@ -17,7 +17,7 @@ from worker.errors import (
     Scope,
     Transient,
 )
-from worker.integrations.base import Quota
+from worker.integrations.kit.base import Quota
 from worker.services.availability import breaker
 from worker.services.availability.breaker import per_tick
 

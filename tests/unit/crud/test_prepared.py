@@ -8,7 +8,7 @@ import pytest
 from worker.crud.sync import nouns
 from worker.crud.sync.prepared import Prepared, joined, prepare
 from worker.crud.sync.work import Rules
-from worker.integrations.base import Page, RawRecord, Removal, Window
+from worker.integrations.kit.base import Page, RawRecord, Removal, Window
 from worker.models.records import Reject, TransactionRecord
 
 RULES = Rules(content_hashes=nouns.raw_hasher("model", 1), mask=lambda raw: {}, mass_deletion_share=0.5)

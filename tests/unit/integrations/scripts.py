@@ -15,8 +15,8 @@ from urllib.parse import parse_qs
 
 import httpx
 
-from worker.integrations.base import Caller, Integration, Page, SyncRequest
-from worker.integrations.http import Api, Gate
+from worker.integrations.kit.base import Caller, Integration, Page, SyncRequest
+from worker.integrations.kit.http import Api, Gate
 from worker.integrations.plaid import Plaid, PlaidSettings
 from worker.integrations.registry import REGISTRY
 from worker.integrations.schwab import Schwab, SchwabSettings

@@ -34,7 +34,7 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations.base import Caller, Page, Quota, RefreshPolicy
+from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy
 from worker.integrations.registry import REGISTRY
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import (

@@ -28,8 +28,8 @@ from tests.unit.integrations.scripts import (
     sync_request,
 )
 from worker.errors import BadPayload, BadRecord
-from worker.integrations.base import Page
-from worker.integrations.money import checked, negated, product, total
+from worker.integrations.kit.base import Page
+from worker.integrations.kit.money import checked, negated, product, total
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import TransactionStatus
 

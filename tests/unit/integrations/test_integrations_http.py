@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from tests.unit.integrations.scripts import no_sleep
 from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, Transient
-from worker.integrations.base import Caller
-from worker.integrations.http import Api, check_base_url, retry_after
-from worker.integrations.transport import Answer, translate
+from worker.integrations.kit.base import Caller
+from worker.integrations.kit.http import Api, check_base_url, retry_after
+from worker.integrations.kit.transport import Answer, translate
 
 NOW = datetime(2025, 3, 10, 12, 0, tzinfo=UTC)
 BASE = "https://provider.test/base"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.integrations.masking import last_four, masked
+from worker.integrations.kit.masking import last_four, masked
 
 
 def test_account_numbers_keep_their_last_four() -> None:

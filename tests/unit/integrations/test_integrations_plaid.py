@@ -46,9 +46,10 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations import plaid_mapping, plaid_pages
-from worker.integrations.base import Caller, Page, RawRecord, Removal
-from worker.integrations.plaid_vocabulary import CATEGORIES, CODES, INVESTMENT_SUBTYPES
+from worker.integrations.kit.base import Caller, Page, RawRecord, Removal
+from worker.integrations.plaid import mapping
+from worker.integrations.plaid import pages as plaid_pages
+from worker.integrations.plaid.vocabulary import CATEGORIES, CODES, INVESTMENT_SUBTYPES
 from worker.models.records import AccountRecord, BalanceRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
@@ -81,11 +82,11 @@ def asked(subject: Provider, path: str) -> list[dict[str, Any]]:
 
 def mapped(**changes: Any) -> TransactionRecord:
     row = plaid_row("t", **changes)
-    return plaid_mapping.transaction(RawRecord("t", "acc_checking", json.dumps(row).encode()))
+    return mapping.transaction(RawRecord("t", "acc_checking", json.dumps(row).encode()))
 
 
 def account(**changes: Any) -> tuple[AccountRecord, BalanceRecord]:
-    record, balance = plaid_mapping.account(json.dumps(plaid_account("acc_checking", **changes)).encode())
+    record, balance = mapping.account(json.dumps(plaid_account("acc_checking", **changes)).encode())
     assert isinstance(balance, BalanceRecord)
     return record, balance
 
@@ -392,7 +393,7 @@ def test_part_of_a_contract_is_exact() -> None:
     ],
 )
 def test_security_is_keyed_by_the_widest_known_id(given: dict[str, Any], key: str) -> None:
-    _, security = plaid_mapping.security(json.dumps({"security_id": "sec", "type": "etf"} | given).encode())
+    _, security = mapping.security(json.dumps({"security_id": "sec", "type": "etf"} | given).encode())
 
     assert (security.key, security.type) == (key, SecurityType.ETF)
 
@@ -413,13 +414,13 @@ def test_security_is_keyed_by_the_widest_known_id(given: dict[str, Any], key: st
     ],
 )
 def test_security_types(kind: str | None, expected: SecurityType) -> None:
-    assert plaid_mapping.security(json.dumps({"security_id": "s", "type": kind}).encode())[1].type is expected
+    assert mapping.security(json.dumps({"security_id": "s", "type": kind}).encode())[1].type is expected
 
 
 def investment(**changes: Any) -> TransactionRecord:
-    securities = dict(plaid_mapping.security(json.dumps(given).encode()) for given in PLAID_SECURITIES)
+    securities = dict(mapping.security(json.dumps(given).encode()) for given in PLAID_SECURITIES)
     row = plaid_investment("i", "2025-03-05", **changes)
-    return plaid_mapping.investment_mapper(securities)(RawRecord("i", "acc_brokerage", json.dumps(row).encode()))
+    return mapping.investment_mapper(securities)(RawRecord("i", "acc_brokerage", json.dumps(row).encode()))
 
 
 def test_investment_transaction_is_credit_positive_with_units_as_sent() -> None:
@@ -587,7 +588,7 @@ def test_subtypes_are_in_snake_case(word: str | None, ours: str) -> None:
 
 
 def test_account_without_names_or_figures_is_still_an_account() -> None:
-    record, balance = plaid_mapping.account(b'{"account_id":"a","type":"depository","balances":{},"mask":"123456789"}')
+    record, balance = mapping.account(b'{"account_id":"a","type":"depository","balances":{},"mask":"123456789"}')
 
     assert isinstance(balance, BalanceRecord)
     assert (record.name, record.mask, record.currency) == ("Account", "6789", "USD")

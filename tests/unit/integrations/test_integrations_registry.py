@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from worker.errors import ConfigurationError
-from worker.integrations.http import Api
+from worker.integrations.kit.http import Api
 from worker.integrations.plaid import PlaidSettings
 from worker.integrations.registry import REGISTRY, build_integrations
 from worker.integrations.schwab import SchwabSettings

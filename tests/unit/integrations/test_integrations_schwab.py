@@ -32,9 +32,10 @@ from worker.errors import (
     Scope,
     Transient,
 )
-from worker.integrations import schwab_mapping, schwab_pages
-from worker.integrations.base import Page, RawRecord, Window
-from worker.integrations.schwab_vocabulary import SECURITY_TYPES, TYPES
+from worker.integrations.kit.base import Page, RawRecord, Window
+from worker.integrations.schwab import mapping
+from worker.integrations.schwab import pages as schwab_pages
+from worker.integrations.schwab.vocabulary import SECURITY_TYPES, TYPES
 from worker.models.records import HoldingRecord, TransactionRecord
 from worker.models.vocabulary import SecurityType, TransactionStatus, TransactionType
 
@@ -49,7 +50,7 @@ def sync(handler: Any = None, **more: Any) -> list[Page]:
 
 def mapped(**changes: Any) -> TransactionRecord:
     row = schwab_trade(FIRST, 7, NOW, **changes)
-    return schwab_mapping.transaction(RawRecord("7", "key", json.dumps(row).encode()))
+    return mapping.transaction(RawRecord("7", "key", json.dumps(row).encode()))
 
 
 def item(amount: float, asset_type: str = "EQUITY", **more: Any) -> dict[str, Any]:
@@ -252,7 +253,7 @@ def test_time_without_zone_is_utc_and_flagged() -> None:
 def test_row_needs_no_more_than_id_type_amount_and_time() -> None:
     raw = b'{"activityId":7,"type":"TRADE","netAmount":-1,"time":"2025-03-04T22:00:00+0000"}'
 
-    record = schwab_mapping.transaction(RawRecord("7", "key", raw))
+    record = mapping.transaction(RawRecord("7", "key", raw))
 
     assert (record.type, record.subtype, record.security, record.fees) == ("trade", None, None, None)
 
@@ -648,7 +649,7 @@ def test_error_of_any_shape_is_survived(body: bytes) -> None:
 
 
 def test_schwab_has_no_revocation() -> None:
-    from worker.integrations.base import Caller
+    from worker.integrations.kit.base import Caller
 
     subject = provider("schwab")
 

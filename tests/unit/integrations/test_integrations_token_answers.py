@@ -23,8 +23,8 @@ from worker.errors import (
     Scope,
     Transient,
 )
-from worker.integrations.base import Caller, TokenAnswer
-from worker.integrations.oauth2 import parse_callback
+from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.integrations.kit.oauth2 import parse_callback
 
 
 def refresh(answer: httpx.Response) -> TokenAnswer:

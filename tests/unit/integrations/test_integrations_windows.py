@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from tests.unit.integrations.scripts import NOW, sync_request
-from worker.integrations.windows import DateCursor, after, at_offset, first_day, window_from
+from worker.integrations.kit.windows import DateCursor, after, at_offset, first_day, window_from
 
 TODAY = NOW.date()
 DAY = timedelta(days=1)

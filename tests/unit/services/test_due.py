@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.integrations.base import RefreshPolicy
+from worker.integrations.kit.base import RefreshPolicy
 from worker.services.refresh import due
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)

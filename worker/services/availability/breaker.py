@@ -31,7 +31,7 @@ from worker.errors import (
     Transient,
     Unavailable,
 )
-from worker.integrations.base import Quota
+from worker.integrations.kit.base import Quota
 from worker.models import IntegrationState
 
 if TYPE_CHECKING:

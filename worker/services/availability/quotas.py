@@ -25,7 +25,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from worker import metrics
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
-from worker.integrations.base import Caller, Quota
+from worker.integrations.kit.base import Caller, Quota
 from worker.services.availability import breaker
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class QuotaUse(NamedTuple):
 
 
 class QuotaGate:
-    """What one integration's calls must pass (`worker.integrations.http.Gate`).
+    """What one integration's calls must pass (`worker.integrations.kit.http.Gate`).
 
     Args:
         runtime: settings, Redis and Postgres.

@@ -18,8 +18,8 @@ from worker.crud.links import LinkTarget
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import NewToken, TokenState
 from worker.errors import EncryptionError, NotFound, ProviderError, Refused, Transient, Unavailable
-from worker.integrations.base import Caller, Integration, TokenAnswer
-from worker.integrations.oauth2 import parse_callback
+from worker.integrations.kit.base import Caller, Integration, TokenAnswer
+from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate
 from worker.runtime import Runtime
 from worker.services.refresh import journal

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from uuid import UUID
 
-from worker.integrations.base import RefreshPolicy
+from worker.integrations.kit.base import RefreshPolicy
 
 RETRY_UNKNOWN_AFTER = timedelta(seconds=30)
 """Wait before the one retry after an unknown outcome: short, since providers that forgive it do so for minutes only."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, ProviderError, Unsupported
-from worker.integrations.base import Integration, RefreshPolicy, TokenAnswer
+from worker.integrations.kit.base import Integration, RefreshPolicy, TokenAnswer
 from worker.models import new_id
 from worker.services.encryption import EncryptionService
 from worker.services.refresh import due

@@ -28,7 +28,7 @@ from worker import ending, failpoints
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken
 from worker.errors import OutcomeUnknown, ProviderError, ReauthRequired, Scope, Transient, Unavailable
-from worker.integrations.base import Caller
+from worker.integrations.kit.base import Caller
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
 from worker.services.refresh import journal, report

@@ -25,8 +25,8 @@ from worker.errors import (
     PagingRestart,
     Unavailable,
 )
-from worker.integrations.base import Caller, Integration, SyncRequest
-from worker.integrations.masking import masked
+from worker.integrations.kit.base import Caller, Integration, SyncRequest
+from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime

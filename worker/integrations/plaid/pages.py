@@ -10,11 +10,11 @@ from operator import attrgetter
 import msgspec
 
 from worker.errors import BadPayload, BadRecord, ProviderError
-from worker.integrations import plaid_mapping as mapping
-from worker.integrations import reading
-from worker.integrations.base import Page, Removal
-from worker.integrations.plaid_vocabulary import RULES, TRANSACTIONS_FEED
-from worker.integrations.taxonomy import classify
+from worker.integrations.kit import reading
+from worker.integrations.kit.base import Page, Removal
+from worker.integrations.kit.taxonomy import classify
+from worker.integrations.plaid import mapping
+from worker.integrations.plaid.vocabulary import RULES, TRANSACTIONS_FEED
 from worker.models.records import BalanceRecord, Reject, SecurityRecord
 
 

@@ -13,10 +13,10 @@ from decimal import Decimal
 import msgspec
 
 from worker.errors import BadRecord
-from worker.integrations import money, reading
-from worker.integrations.base import RawRecord
-from worker.integrations.masking import last_four
-from worker.integrations.schwab_vocabulary import INCOME_WORDS, OPTION_WORDS, SECURITY_TYPES, STATUSES, TYPES
+from worker.integrations.kit import money, reading
+from worker.integrations.kit.base import RawRecord
+from worker.integrations.kit.masking import last_four
+from worker.integrations.schwab.vocabulary import INCOME_WORDS, OPTION_WORDS, SECURITY_TYPES, STATUSES, TYPES
 from worker.models.records import (
     AccountRecord,
     BalanceRecord,

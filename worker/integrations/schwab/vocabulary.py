@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.errors import AccessExpired, AccountGone, AppMisconfigured, BadRequest, RateLimited, ReauthRequired
-from worker.integrations.taxonomy import Rule
+from worker.integrations.kit.taxonomy import Rule
 from worker.models.vocabulary import SecurityType, TransactionStatus, TransactionType
 
 TOKEN_RULES = (

@@ -22,8 +22,8 @@ import structlog
 
 from worker import metrics
 from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient
-from worker.integrations.base import Caller
-from worker.integrations.transport import NETWORK_ERRORS, AiohttpWire, Answer, HttpxWire, Wire, translate
+from worker.integrations.kit.base import Caller
+from worker.integrations.kit.transport import NETWORK_ERRORS, AiohttpWire, Answer, HttpxWire, Wire, translate
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from worker.errors import BadPayload, BadRecord
-from worker.integrations.base import RawRecord
-from worker.integrations.masking import masked
+from worker.integrations.kit.base import RawRecord
+from worker.integrations.kit.masking import masked
 from worker.models.records import HoldingRecord, Reject
 
 T = TypeVar("T")

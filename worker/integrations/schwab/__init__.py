@@ -30,14 +30,14 @@ from worker.errors import (
     Scope,
     Transient,
 )
-from worker.integrations import schwab_pages as answers
-from worker.integrations import windows
-from worker.integrations.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer, Window
-from worker.integrations.http import Api, Endpoint, Gate, check_base_url, retry_after
-from worker.integrations.oauth2 import ask_token
-from worker.integrations.schwab_vocabulary import ACCOUNT_RULES, DATA_RULES, TOKEN_RULES, TYPES
-from worker.integrations.taxonomy import Rule
-from worker.integrations.transport import Answer
+from worker.integrations.kit import windows
+from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer, Window
+from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.kit.oauth2 import ask_token
+from worker.integrations.kit.taxonomy import Rule
+from worker.integrations.kit.transport import Answer
+from worker.integrations.schwab import pages as answers
+from worker.integrations.schwab.vocabulary import ACCOUNT_RULES, DATA_RULES, TOKEN_RULES, TYPES
 from worker.models.records import AccountRecord
 from worker.settings import EnvironmentSettings, load
 
@@ -71,7 +71,7 @@ class SchwabSettings(EnvironmentSettings):
 
 
 class Schwab:
-    """See `worker.integrations.base.Integration`."""
+    """See `worker.integrations.kit.base.Integration`."""
 
     key: ClassVar[str] = "schwab"
     name: ClassVar[str] = "Charles Schwab"

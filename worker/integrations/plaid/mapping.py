@@ -15,9 +15,9 @@ from decimal import Decimal
 import msgspec
 
 from worker.errors import BadRecord
-from worker.integrations import money, reading
-from worker.integrations.base import RawRecord
-from worker.integrations.plaid_vocabulary import (
+from worker.integrations.kit import money, reading
+from worker.integrations.kit.base import RawRecord
+from worker.integrations.plaid.vocabulary import (
     ACCOUNT_TYPES,
     CATEGORIES,
     CODES,

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import msgspec
 
 from worker.errors import BadPayload, BadRecord, ProviderError
-from worker.integrations import reading
-from worker.integrations import schwab_mapping as mapping
-from worker.integrations.base import Page
-from worker.integrations.masking import last_four
-from worker.integrations.taxonomy import Rule, classify
+from worker.integrations.kit import reading
+from worker.integrations.kit.base import Page
+from worker.integrations.kit.masking import last_four
+from worker.integrations.kit.taxonomy import Rule, classify
+from worker.integrations.schwab import mapping
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject
 
 ACCOUNTS_FEED = "accounts"

@@ -25,14 +25,14 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations import plaid_pages as answers
-from worker.integrations import windows
-from worker.integrations.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
-from worker.integrations.http import Api, Endpoint, Gate, check_base_url, retry_after
-from worker.integrations.oauth2 import checked_token
-from worker.integrations.plaid_vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
-from worker.integrations.taxonomy import Rule
-from worker.integrations.transport import Answer
+from worker.integrations.kit import windows
+from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
+from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.kit.oauth2 import checked_token
+from worker.integrations.kit.taxonomy import Rule
+from worker.integrations.kit.transport import Answer
+from worker.integrations.plaid import pages as answers
+from worker.integrations.plaid.vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
 from worker.settings import EnvironmentSettings, load
 
 _INVESTMENTS_FEED = "investments"
@@ -64,7 +64,7 @@ class PlaidSettings(EnvironmentSettings):
 
 
 class Plaid:
-    """See `worker.integrations.base.Integration`."""
+    """See `worker.integrations.kit.base.Integration`."""
 
     key: ClassVar[str] = "plaid"
     name: ClassVar[str] = "Plaid"

@@ -27,10 +27,10 @@ from worker.errors import (
     Refused,
     Transient,
 )
-from worker.integrations.base import Caller, RefreshPolicy, TokenAnswer
-from worker.integrations.http import Api, Endpoint, retry_after
-from worker.integrations.taxonomy import Rule, classify
-from worker.integrations.transport import Answer
+from worker.integrations.kit.base import Caller, RefreshPolicy, TokenAnswer
+from worker.integrations.kit.http import Api, Endpoint, retry_after
+from worker.integrations.kit.taxonomy import Rule, classify
+from worker.integrations.kit.transport import Answer
 
 STANDARD_RULES = (
     Rule(ReauthRequired, code="invalid_grant"),

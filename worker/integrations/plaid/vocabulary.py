@@ -15,7 +15,7 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations.taxonomy import Rule
+from worker.integrations.kit.taxonomy import Rule
 from worker.models.vocabulary import AccountType, SecurityType, TransactionType
 
 TRANSACTIONS_FEED = "transactions"

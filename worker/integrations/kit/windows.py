@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import msgspec
 
-from worker.integrations.base import SyncRequest
+from worker.integrations.kit.base import SyncRequest
 
 
 class DateCursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

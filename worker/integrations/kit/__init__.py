@@ -1,0 +1,1 @@
+"""What every integration is made of: the base class, the way out over HTTP, and tools for reading answers."""
