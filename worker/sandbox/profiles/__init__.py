@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.sandbox.profiles.plaid import PlaidProfile
-from worker.sandbox.profiles.schwab import SchwabProfile
+from worker.integrations.plaid.stand_in import PlaidProfile
+from worker.integrations.schwab.stand_in import SchwabProfile
 
 PROFILES: tuple[type[Any], ...] = (SchwabProfile, PlaidProfile)

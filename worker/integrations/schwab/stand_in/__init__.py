@@ -11,12 +11,11 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from worker.integrations.schwab.stand_in import books, wire
 from worker.sandbox import people
 from worker.sandbox.core import Caller
 from worker.sandbox.grants import DeadGrantError, Grants, Policy, TokenPair, token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
-from worker.sandbox.profiles import schwab_books as books
-from worker.sandbox.profiles import schwab_wire as wire
 from worker.sandbox.wire import JSON_HEADER, Answer, Request, basic_credentials, json_answer
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.sandbox.ledger import Account
-from worker.sandbox.profiles.plaid_errors import PlaidError
 
 if TYPE_CHECKING:
     from worker.sandbox.core import Login

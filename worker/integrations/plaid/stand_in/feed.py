@@ -7,8 +7,8 @@ import binascii
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.sandbox.profiles import plaid_wire as wire
-from worker.sandbox.profiles.plaid_books import in_feed
+from worker.integrations.plaid.stand_in import wire
+from worker.integrations.plaid.stand_in.books import in_feed
 from worker.sandbox.wire import digest
 
 if TYPE_CHECKING:

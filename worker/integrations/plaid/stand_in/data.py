@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
+from worker.integrations.plaid.stand_in import books, feed, wire
+from worker.integrations.plaid.stand_in.arguments import chosen_accounts, day_of, options_of, text_of, whole_of
+from worker.integrations.plaid.stand_in.errors import PlaidError
+from worker.integrations.plaid.stand_in.items import Item, Items
 from worker.sandbox.grants import Policy
 from worker.sandbox.ledger import Account, Security, Transaction
-from worker.sandbox.profiles import plaid_books as books
-from worker.sandbox.profiles import plaid_feed as feed
-from worker.sandbox.profiles import plaid_wire as wire
-from worker.sandbox.profiles.plaid_arguments import chosen_accounts, day_of, options_of, text_of, whole_of
-from worker.sandbox.profiles.plaid_errors import PlaidError
-from worker.sandbox.profiles.plaid_items import Item, Items
 from worker.sandbox.wire import JSON_HEADER, Answer
 
 if TYPE_CHECKING:

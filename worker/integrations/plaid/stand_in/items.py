@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from worker.sandbox.profiles.plaid_errors import PlaidError
+from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.sandbox.wire import identifier
 
 if TYPE_CHECKING:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from worker.integrations.plaid.stand_in import books, wire
+from worker.integrations.plaid.stand_in.arguments import options_of, text_of
+from worker.integrations.plaid.stand_in.data import Data
+from worker.integrations.plaid.stand_in.errors import LIMITS, PlaidError
+from worker.integrations.plaid.stand_in.items import PRODUCTS, Item, Items
 from worker.sandbox import people
 from worker.sandbox.core import Caller
 from worker.sandbox.grants import Policy, token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
-from worker.sandbox.profiles import plaid_books as books
-from worker.sandbox.profiles import plaid_wire as wire
-from worker.sandbox.profiles.plaid_arguments import options_of, text_of
-from worker.sandbox.profiles.plaid_data import Data
-from worker.sandbox.profiles.plaid_errors import LIMITS, PlaidError
-from worker.sandbox.profiles.plaid_items import PRODUCTS, Item, Items
 from worker.sandbox.wire import Answer, Request, identifier, json_answer
 
 if TYPE_CHECKING:
