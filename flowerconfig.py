@@ -8,9 +8,9 @@ import sys
 
 from worker.app import app
 from worker.errors import ConfigurationError
-from worker.flower import flower_options, shield
-from worker.log import configure_logging
 from worker.settings import get_settings
+from worker.telemetry.flower import flower_options, shield
+from worker.telemetry.log import configure_logging
 
 try:
     settings = get_settings()

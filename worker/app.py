@@ -20,12 +20,12 @@ import structlog
 from celery import Celery, Task, signals
 
 from schedules import beat_schedule
-from worker import metric_files, metrics, tracing
 from worker.errors import ConfigurationError, Unavailable
-from worker.log import configure_logging
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
 from worker.settings import Settings, get_settings
+from worker.telemetry import metric_files, metrics, tracing
+from worker.telemetry.log import configure_logging
 
 log = structlog.get_logger()
 
@@ -118,7 +118,7 @@ def _setup_logging(**_: Any) -> None:
 def _guard_flower(**_: Any) -> None:
     context = click.get_current_context(silent=True)
     if context is not None and context.info_name == "flower":
-        from worker.flower import refuse_without_authentication
+        from worker.telemetry.flower import refuse_without_authentication
 
         refuse_without_authentication()
 

@@ -23,7 +23,7 @@ from worker.addresses import is_loopback, is_readable, postgres_has_tls, redis_h
 from worker.errors import ConfigurationError
 from worker.keys import parse_keys
 from worker.mail_addresses import for_header, normalised
-from worker.redaction import remember
+from worker.telemetry.redaction import remember
 
 Environment = Literal["development", "test", "production"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

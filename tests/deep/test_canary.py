@@ -25,12 +25,12 @@ from tests.support.processes import LocalProcess
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
-from worker.exporter import Exporter
 from worker.integrations.kit.base import Caller
 from worker.runtime import Runtime
 from worker.services.linking import connect
 from worker.services.refresh import protocol
 from worker.settings import Settings, load
+from worker.telemetry.exporter import Exporter
 
 __all__ = ["start_flower"]  # a fixture
 

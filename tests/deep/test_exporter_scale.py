@@ -9,8 +9,8 @@ import redis as redis_client
 from sqlalchemy import Engine, text
 
 from tests.integration.ops.scraping import Scraped
-from worker.exporter import Exporter
 from worker.settings import Settings, load
+from worker.telemetry.exporter import Exporter
 
 MANY = 100_000
 

@@ -65,9 +65,9 @@ def race(
 
 def _runtime(environment: Mapping[str, str]) -> Any:
     os.environ.update(environment)
-    from worker.log import configure_logging
     from worker.runtime import Runtime
     from worker.settings import Settings, load
+    from worker.telemetry.log import configure_logging
 
     settings = load(Settings)
     configure_logging(settings)

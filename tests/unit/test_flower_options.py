@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from worker.errors import ConfigurationError
-from worker.flower import flower_options, ids_only
 from worker.settings import Settings, load
+from worker.telemetry.flower import flower_options, ids_only
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import redis
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from worker.errors import Unavailable
-from worker.gauges import Kept, RedisGauges
+from worker.telemetry.gauges import Kept, RedisGauges
 
 
 class Clock:
@@ -122,8 +122,9 @@ def test_redis_that_is_away_is_said_to_be() -> None:
 
 
 def test_names_of_queues_and_journal_are_those_that_are_used() -> None:
-    from worker import app, gauges
+    from worker import app
     from worker.services.refresh import journal
+    from worker.telemetry import gauges
 
     assert gauges.QUEUES == app.QUEUES
     assert gauges.JOURNAL_KEY == journal.REDIS_KEY

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from worker.log import configure_logging, log_uncaught
 from worker.settings import Settings, get_settings
+from worker.telemetry.log import configure_logging, log_uncaught
 
 
 @pytest.fixture

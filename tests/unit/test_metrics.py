@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import values
 
-from worker import metric_files, metrics
+from worker.telemetry import metric_files, metrics
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import base64
 import pytest
 from cryptography.fernet import Fernet
 
-from worker.redaction import redact, redact_value, remember
+from worker.telemetry.redaction import redact, redact_value, remember
 
 # The same in every process: parametrised test ids must be.
 FERNET_KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()

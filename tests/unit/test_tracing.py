@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from worker import tracing
 from worker.app import celery_settings
 from worker.errors import ConfigurationError
 from worker.settings import Settings, get_settings, load
+from worker.telemetry import tracing
 
 
 def test_missing_packages_refuse_startup_by_the_variable_s_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ MAY_SPEAK = (
     "worker/sandbox/",
     "worker/devstack/",
     "worker/cli/run/",  # to the sandbox on this machine
-    "worker/metric_files.py",
+    "worker/telemetry/metric_files.py",
 )
 
 

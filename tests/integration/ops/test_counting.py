@@ -18,9 +18,9 @@ from tests.integration.ops.scraping import Scraped
 from tests.support.celery_fixtures import StartWorker
 from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
-from worker.exporter import Exporter
 from worker.services.encryption import EncryptionService
 from worker.settings import Settings, load
+from worker.telemetry.exporter import Exporter
 
 CALLS = ("dashtam_http_calls_total", "dashtam_http_call_seconds_count", "dashtam_quota_calls_total")
 

@@ -21,9 +21,9 @@ from tests.integration.ops.scraping import Scraped
 from tests.support.processes import LocalProcess
 from worker.crud import heartbeats, integration_states
 from worker.devstack.tether import Tether
-from worker.exporter import Exporter
 from worker.models import TaskFailure
 from worker.settings import Settings, load
+from worker.telemetry.exporter import Exporter
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_process_answers_over_http_and_stops_when_told(
     port = free_port()
     process = LocalProcess(
         "exporter",
-        [sys.executable, "-m", "worker.exporter"],
+        [sys.executable, "-m", "worker.telemetry.exporter"],
         log=tmp_path / "log",
         env={**server_environment, "DASHTAM_HOME": str(tmp_path), "EXPORTER_PORT": str(port)},
         prompt="exporter_ready",

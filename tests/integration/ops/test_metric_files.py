@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from tests.support.environment import ROOT
-from worker import metric_files
+from worker.telemetry import metric_files
 
 pytestmark = pytest.mark.deep
 

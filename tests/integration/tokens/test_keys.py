@@ -9,7 +9,7 @@ from celery import signals
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.environment import new_keys
 from tests.support.scripted import answer
-from worker import app, metric_files
+from worker import app
 from worker.cli.exits import ExitCode
 from worker.crud import keys as key_rows
 from worker.errors import ConfigurationError, Refused, Unavailable
@@ -17,6 +17,7 @@ from worker.integrations.kit.base import TokenAnswer
 from worker.services import keys
 from worker.services.refresh import journal
 from worker.services.refresh.results import Outcome
+from worker.telemetry import metric_files
 
 OLD, NEW = new_keys("k1"), new_keys("k2")
 Desks = Callable[[str], Desk]

@@ -20,10 +20,10 @@ from urllib.parse import urlencode
 import httpx
 import structlog
 
-from worker import metrics
 from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient
 from worker.integrations.kit.base import Caller
 from worker.integrations.kit.transport import NETWORK_ERRORS, AiohttpWire, Answer, HttpxWire, Wire, translate
+from worker.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 

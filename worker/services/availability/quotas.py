@@ -22,11 +22,11 @@ import redis
 import structlog
 from limits.storage import MemoryStorage, RedisStorage
 
-from worker import metrics
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.kit.base import Caller, Quota
 from worker.services.availability import breaker
+from worker.telemetry import metrics
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime

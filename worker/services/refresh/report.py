@@ -9,12 +9,12 @@ from uuid import UUID
 
 import structlog
 
-from worker import metrics
 from worker.errors import ProviderError, Unavailable
 from worker.services.availability import breaker
 from worker.services.refresh import due
 from worker.services.refresh.plan import Call, Ended
 from worker.services.refresh.results import Outcome, RefreshResult
+from worker.telemetry import metrics
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker import metrics
 from worker.crud.refresh import reauth
 from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
@@ -18,6 +17,7 @@ from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services.availability import breaker
 from worker.services.sync.next_due import judge
+from worker.telemetry import metrics
 
 log = structlog.get_logger()
 

@@ -1,6 +1,6 @@
-"""`python -m worker.exporter`: serves /metrics, and /healthz, on EXPORTER_ADDRESS:EXPORTER_PORT.
+"""`python -m worker.telemetry.exporter`: serves /metrics, and /healthz, on EXPORTER_ADDRESS:EXPORTER_PORT.
 
-Two sources: what processes have counted in files under the home, and `worker.gauges`. Loopback by default; there is
+Two sources: what processes have counted in files under the home, and `worker.telemetry.gauges`. Loopback by default; there is
 nothing secret in the answer, and no label for one provider.
 """
 
@@ -18,12 +18,12 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from worker import metric_files
 from worker.crud.database import make_engine, transaction
 from worker.errors import ConfigurationError, Unavailable
-from worker.gauges import DatabaseGauges, Kept, RedisGauges
-from worker.log import configure_logging
 from worker.settings import Settings, get_settings
+from worker.telemetry import metric_files
+from worker.telemetry.gauges import DatabaseGauges, Kept, RedisGauges
+from worker.telemetry.log import configure_logging
 
 log = structlog.get_logger()
 

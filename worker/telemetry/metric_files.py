@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from prometheus_client import mmap_dict, values
 
-from worker import metrics
+from worker.telemetry import metrics
 
 log = structlog.get_logger()
 

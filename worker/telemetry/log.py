@@ -15,8 +15,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from worker.redaction import redact_value
 from worker.settings import Settings
+from worker.telemetry.redaction import redact_value
 
 # What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "tornado.access", "opentelemetry", "sqlalchemy", "kombu", "amqp")

@@ -16,8 +16,8 @@ from tornado.options import options as running_options
 from tornado.web import authenticated
 
 from worker.errors import ConfigurationError
-from worker.redaction import redact
 from worker.settings import Settings
+from worker.telemetry.redaction import redact
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MAX_IDS = 5
