@@ -12,8 +12,8 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from worker.errors import EncryptionError
-from worker.keys import parse_keys
 from worker.settings import get_settings
+from worker.settings.keys import parse_keys
 
 
 class _Bound(msgspec.Struct, array_like=True):

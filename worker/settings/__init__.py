@@ -19,10 +19,10 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationI
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from worker.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
 from worker.errors import ConfigurationError
-from worker.keys import parse_keys
 from worker.mail_addresses import for_header, normalised
+from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
+from worker.settings.keys import parse_keys
 from worker.telemetry.redaction import remember
 
 Environment = Literal["development", "test", "production"]
