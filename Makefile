@@ -12,7 +12,7 @@ SPREAD := --numprocesses auto --maxprocesses 4 --dist loadgroup
 # What two jobs print does not mix, where make can keep it apart.
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # What must be covered almost wholly.
-CORE   := worker/services/encryption.py,worker/services/token*.py,worker/services/refresh/lease.py,worker/services/linking/connect.py
+CORE   := worker/services/encryption.py,$(subst %,worker/services/refresh/,%protocol.py,%lease.py,%recovery.py,%results.py,%token_states.py),worker/services/linking/connect.py
 TEST_HOME := .dashtam/test
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -1,7 +1,7 @@
 """`python -m worker.telemetry.exporter`: serves /metrics, and /healthz, on EXPORTER_ADDRESS:EXPORTER_PORT.
 
-Two sources: what processes have counted in files under the home, and `worker.telemetry.gauges`. Loopback by default; there is
-nothing secret in the answer, and no label for one provider.
+Two sources: what processes have counted in files under the home, and `worker.telemetry.gauges`. Loopback by default;
+there is nothing secret in the answer, and no label for one provider.
 """
 
 from __future__ import annotations

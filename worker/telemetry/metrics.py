@@ -1,7 +1,7 @@
 """What is counted, by name. Services call the `observe_…` functions; labels come from closed sets, never an id.
 
-Processes count in memory, or, after `metric_files.share_with_exporter`, in files that `worker.telemetry.exporter` adds up.
-Counting never raises: a full disk must not cost a token.
+Processes count in memory, or, after `metric_files.share_with_exporter`, in files that `worker.telemetry.exporter`
+adds up. Counting never raises: a full disk must not cost a token.
 """
 
 from __future__ import annotations
