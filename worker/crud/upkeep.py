@@ -66,7 +66,10 @@ _OLD_DELIVERIES = text(
 
 # What is kept of each table: whatever is still open, and the newest snapshot or run of each subject however old.
 _OLD_ROWS: Mapping[str, str] = {
-    "token_refreshes": "started_at < :before AND status <> 'sent' ORDER BY started_at",
+    # An open attempt of the present generation counts as a presentation of its token, however old it is.
+    "token_refreshes": """started_at < :before AND NOT (status IN ('sent', 'unknown') AND EXISTS (
+        SELECT FROM provider_tokens p WHERE p.provider_id = t.provider_id AND p.generation = t.generation
+    )) ORDER BY started_at""",
     "sync_runs": """started_at < :before AND status <> 'running' AND EXISTS (
         SELECT FROM sync_runs AS newer WHERE newer.provider_id = t.provider_id AND newer.started_at > t.started_at
     ) ORDER BY started_at""",

@@ -220,6 +220,20 @@ def test_what_is_open_or_the_last_of_its_kind_is_kept_however_old(quiet: Runtime
     assert retain(quiet) == {}
 
 
+def test_open_attempts_of_earlier_generations_go_and_those_of_the_present_one_stay(quiet: Runtime) -> None:
+    provider = linked(quiet)
+    with quiet.transaction() as session:
+        present = session.scalars(select(ProviderToken.generation)).one()
+    for generation in (present - 1, present):
+        for status in ("sent", "unknown"):
+            add(quiet, attempt_of(provider, status=status, generation=generation, started_at=OLD))
+
+    assert retain(quiet) == {"token_refreshes": 2}
+
+    with Session(quiet.engine) as session:
+        assert set(session.scalars(select(TokenRefresh.generation))) == {present}
+
+
 def test_snapshots_go_but_for_the_newest_of_each_account(quiet: Runtime) -> None:
     provider = linked(quiet)
     with quiet.transaction() as session:

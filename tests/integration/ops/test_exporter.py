@@ -15,13 +15,14 @@ import redis as redis_client
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from tests.factories import make_provider
+from tests.factories import make_linked_provider, make_provider
 from tests.integration.ops.conftest import free_port
 from tests.integration.ops.scraping import Scraped
 from tests.support.processes import LocalProcess
 from worker.crud import heartbeats, integration_states
 from worker.devstack.tether import Tether
 from worker.models import TaskFailure
+from worker.services.encryption import EncryptionService
 from worker.settings import Settings, load
 from worker.telemetry.exporter import Exporter
 
@@ -102,6 +103,31 @@ def test_states_heartbeats_and_backlogs_are_told(exporter: Exporter, engine: Eng
     assert seen("dashtam_task_failures_open") == 1
     assert seen("dashtam_queue_depth", queue="refresh") == 0
     assert seen("dashtam_journal_entries") == 1
+
+
+def test_refresh_is_of_unknown_outcome_until_the_next_generation_or_the_user_s_turn(
+    exporter: Exporter, engine: Engine, settings: Settings
+) -> None:
+    def unknown(**change: str) -> float:
+        with engine.begin() as connection:
+            for table, assignment in change.items():
+                connection.execute(text(f"UPDATE {table} SET {assignment}"))  # noqa: S608 - of this test
+        return Scraped(exporter.answer())("dashtam_refreshes_unknown")
+
+    encryption = EncryptionService(settings.encryption_keys.get_secret_value())
+    with Session(engine) as session, session.begin():
+        make_linked_provider(session, encryption, generation=7)
+        session.execute(
+            text(
+                "INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, started_at)"
+                " SELECT gen_random_uuid(), provider_id, generation, 'unknown', 'schedule', gen_random_uuid(), now()"
+                " FROM provider_tokens"
+            )
+        )
+
+    assert unknown() == 1
+    assert unknown(providers="status = 'needs_reauth'") == 0
+    assert unknown(providers="status = 'active'", provider_tokens="generation = 8") == 0
 
 
 def test_no_label_names_a_provider(exporter: Exporter, engine: Engine) -> None:

@@ -103,7 +103,7 @@ class Backlogs:
     """What waits for somebody, each counted up to `COUNT_AT_MOST`.
 
     Attributes:
-        unknown_refreshes: attempts whose outcome nobody knows yet.
+        unknown_refreshes: active logins whose present token was shown to the provider without a known outcome.
     """
 
     quarantine: int
@@ -118,13 +118,19 @@ def _up_to(table: str, condition: str) -> str:
     return f"(SELECT count(*) FROM (SELECT FROM {table} WHERE {condition} LIMIT {COUNT_AT_MOST}) AS x)"  # noqa: S608
 
 
+# A later generation says what became of an earlier one's attempts; a login that needs its user waits for nobody else.
+_IN_DOUBT = """status = 'active' AND id IN (
+    SELECT r.provider_id FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)
+    WHERE r.status IN ('sent', 'unknown')
+)"""
+
 _BACKLOGS = text(
     f"""
     SELECT {_up_to("quarantine", "resolved_at IS NULL")} AS quarantine,
         {_up_to("task_failures", "resolved_at IS NULL")} AS failures,
         {_up_to("notices", "sent_at IS NULL AND due_at IS NOT NULL")} AS notices,
         {_up_to("sync_runs", "status = 'running'")} AS runs_running,
-        {_up_to("token_refreshes", "status IN ('sent', 'unknown')")} AS unknown_refreshes,
+        {_up_to("providers", _IN_DOUBT)} AS unknown_refreshes,
         {_up_to("book_drifts", "true")} AS drifts
     """
 )
