@@ -13,7 +13,7 @@ DashtamError
     ├── AccessExpired           the access token is refused: refresh once and go on
     ├── ReauthRequired          the grant is dead: only the user can mend it
     ├── AppMisconfigured        our client credentials or product are refused: only the operator can mend it
-    ├── RateLimited             try again at `retry_at`
+    ├── RateLimited             try again after `retry_after`
     ├── InstitutionDown         the bank behind the provider is out
     ├── Transient               worth trying again
     │   └── OutcomeUnknown      the request may have been acted upon, and no answer says so
@@ -27,7 +27,7 @@ DashtamError
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar
 
@@ -107,7 +107,7 @@ class ProviderError(DashtamError):
         kind: stable word stored with attempts and runs.
         scope: how far the trouble reaches.
         reason: the provider's own code, sanitised and short; safe to store and show.
-        retry_at: not before this time, when the provider said so.
+        retry_after: not sooner, counted from the answer, when the provider said so; a span, since clocks differ.
         account_key: provider's account id, for errors of one account.
     """
 
@@ -119,13 +119,13 @@ class ProviderError(DashtamError):
         reason: str,
         *,
         scope: Scope | None = None,
-        retry_at: datetime | None = None,
+        retry_after: timedelta | None = None,
         account_key: str | None = None,
     ) -> None:
         super().__init__(f"{self.kind} ({reason})")
         self.reason = reason
         self.scope = scope or self.default_scope
-        self.retry_at = retry_at
+        self.retry_after = retry_after
         self.account_key = account_key
 
 
@@ -149,7 +149,7 @@ class AppMisconfigured(ProviderError):  # noqa: N818
 
 
 class RateLimited(ProviderError):  # noqa: N818
-    """Over a quota. `retry_at` is None when the provider named no time."""
+    """Over a quota. `retry_after` is None when the provider named no time, or none that lies ahead."""
 
     kind = "rate_limited"
     default_scope = Scope.APP

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import timedelta
 
 import pytest
 
@@ -37,11 +37,11 @@ def test_only_the_user_and_the_operator_errors_stop_calls() -> None:
 
 
 def test_provider_error_carries_what_the_provider_said() -> None:
-    at = datetime(2025, 3, 14, tzinfo=UTC)
+    wait = timedelta(minutes=2)
 
-    error = errors.RateLimited("too_many", scope=Scope.ACCOUNT, retry_at=at, account_key="a1")
+    error = errors.RateLimited("too_many", scope=Scope.ACCOUNT, retry_after=wait, account_key="a1")
 
-    assert (error.reason, error.scope, error.retry_at, error.account_key) == ("too_many", Scope.ACCOUNT, at, "a1")
+    assert (error.reason, error.scope, error.retry_after, error.account_key) == ("too_many", Scope.ACCOUNT, wait, "a1")
     assert str(error) == "rate_limited (too_many)"
 
 

@@ -64,7 +64,7 @@ def test_refresh_that_goes_wrong_is_named(
     assert (type(error), error.reason) == (kind, reason)
     assert len(provider.refreshes()) == 1, "a refresh is presented once"
     if kind is RateLimited:
-        assert error.retry_at is not None
+        assert error.retry_after is not None
 
 
 @pytest.mark.deep

@@ -18,8 +18,10 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider, make_provider
 from tests.integration.ops.conftest import free_port
 from tests.integration.ops.scraping import Scraped
+from tests.support.environment import new_keys
 from tests.support.processes import LocalProcess
 from worker.crud import heartbeats, integration_states
+from worker.crud.fleet import gauges
 from worker.devstack.tether import Tether
 from worker.models import TaskFailure
 from worker.services.encryption import EncryptionService
@@ -105,18 +107,15 @@ def test_states_heartbeats_and_backlogs_are_told(exporter: Exporter, engine: Eng
     assert seen("dashtam_journal_entries") == 1
 
 
-def test_refresh_is_of_unknown_outcome_until_the_next_generation_or_the_user_s_turn(
-    exporter: Exporter, engine: Engine, settings: Settings
-) -> None:
-    def unknown(**change: str) -> float:
-        with engine.begin() as connection:
+def test_refresh_is_of_unknown_outcome_until_the_next_generation_or_the_user_s_turn(engine: Engine) -> None:
+    def unknown(**change: str) -> int:
+        with Session(engine) as session, session.begin():
             for table, assignment in change.items():
-                connection.execute(text(f"UPDATE {table} SET {assignment}"))  # noqa: S608 - of this test
-        return Scraped(exporter.answer())("dashtam_refreshes_unknown")
+                session.execute(text(f"UPDATE {table} SET {assignment}"))  # noqa: S608 - of this test
+            return gauges.backlogs(session).unknown_refreshes
 
-    encryption = EncryptionService(settings.encryption_keys.get_secret_value())
     with Session(engine) as session, session.begin():
-        make_linked_provider(session, encryption, generation=7)
+        make_linked_provider(session, EncryptionService(new_keys("k1")), generation=7)
         session.execute(
             text(
                 "INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, started_at)"

@@ -243,7 +243,7 @@ def test_error_ends_the_run_and_schedules_the_next(
     link_model: Callable[..., Linked], error: ProviderError, status: RunStatus, failures: int
 ) -> None:
     deferred = isinstance(error, NotReady | RateLimited)
-    error.retry_at = datetime.now(UTC) + SOON if deferred else None
+    error.retry_after = SOON if deferred else None
     linked = link_model(FailingIntegration(error))
 
     run = linked.sync()
@@ -323,7 +323,7 @@ def test_run_that_withheld_something_of_every_account_has_stored_the_rest(
 
 @pytest.mark.deep
 def test_part_that_is_not_ready_is_scheduled_and_no_failure(link_model: Callable[..., Linked]) -> None:
-    linked = link_model(FailingIntegration(problems=(NotReady("preparing", retry_at=datetime.now(UTC) + SOON),)))
+    linked = link_model(FailingIntegration(problems=(NotReady("preparing", retry_after=SOON),)))
 
     assert linked.sync().status == RunStatus.COMPLETED
     assert abs(due_in(linked) - SOON) < timedelta(seconds=30)

@@ -41,6 +41,11 @@ class Desk:
             done = connection.execute(text(sql), values)
             return [dict(row) for row in done.mappings()] if done.returns_rows else []
 
+    def now(self) -> datetime:
+        """By the database's clock."""
+        found: datetime = self.rows("SELECT clock_timestamp() AS now")[0]["now"]
+        return found
+
     def provider(self, id_: UUID) -> dict[str, Any]:
         return self.rows("SELECT * FROM providers WHERE id = :id", id=id_)[0]
 

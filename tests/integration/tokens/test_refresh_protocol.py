@@ -210,7 +210,7 @@ def test_login_that_was_paused_during_the_call_stays_paused_and_its_user_is_told
         (InstitutionDown("bank_away"), "failed", 0),
         (BadRequest("invalid_request"), "failed", 1),
         (BadPayload("redirect_refused"), "failed", 1),
-        (RateLimited("http_429"), "deferred", 0),
+        (RateLimited("http_429"), "deferred", 1),
         (AppMisconfigured("invalid_client"), "failed", 0),
         (OutcomeUnknown("timeout"), "unknown", 0),
         (BadPayload("token_type"), "unknown", 0),
@@ -235,12 +235,25 @@ def test_error_that_may_pass_never_demands_reauth(desk: Desk, error: Exception, 
 
 def test_retry_after_is_honoured(desk: Desk) -> None:
     id_ = desk.link()
-    retry_at = datetime.now(UTC) + timedelta(hours=2)
-    desk.schwab.script = [RateLimited("http_429", retry_at=retry_at)]
+    before = desk.now()
+    desk.schwab.script = [RateLimited("http_429", retry_after=timedelta(hours=2))]
 
     desk.refresh(id_)
 
-    assert desk.provider(id_)["refresh_due_at"] == retry_at
+    # By the database's clock, whatever this machine's says.
+    assert before + timedelta(hours=2) <= desk.provider(id_)["refresh_due_at"] <= desk.now() + timedelta(hours=2)
+
+
+def test_limit_without_a_time_waits_longer_each_time(desk: Desk) -> None:
+    id_ = desk.link()
+    waits = []
+    for _ in range(5):
+        desk.schwab.script = [RateLimited("http_429")]
+        desk.refresh(id_)
+        waits.append(desk.provider(id_)["refresh_due_at"] - desk.now())
+
+    assert waits[0] < timedelta(minutes=1)
+    assert waits[4] > timedelta(minutes=5)
 
 
 def test_broken_client_credential_pauses_the_integration_and_harms_no_user(desk: Desk) -> None:

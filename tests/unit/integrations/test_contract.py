@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -147,14 +148,14 @@ def test_redirect_is_not_followed(key: str) -> None:
 def test_budget_that_is_used_up_sends_nothing(key: str) -> None:
     class Shut:
         async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
-            raise RateLimited("own_budget", retry_at=NOW)
+            raise RateLimited("own_budget", retry_after=timedelta(seconds=9))
 
     subject = provider(key, gate=Shut())
 
     error = asyncio.run(first_error(subject))
 
     assert isinstance(error, RateLimited)
-    assert error.retry_at == NOW
+    assert error.retry_after == timedelta(seconds=9)
     assert subject.requests == []
 
 

@@ -36,7 +36,7 @@ class Gate(Protocol):
     """Our own budget of calls."""
 
     async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
-        """Counts one call. Raises `RateLimited` with `retry_at` when the budget is used up."""
+        """Counts one call. Raises `RateLimited` with `retry_after` when the budget is used up."""
         ...
 
 
@@ -234,23 +234,31 @@ def check_base_url(url: str) -> None:
         raise ConfigurationError("must be an https URL without a user name; http is for loopback alone")
 
 
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> datetime | None:
-    """When the provider wants to be asked again: seconds or an HTTP date, at most 24 hours ahead; None if unsaid."""
+def read_retry_after(headers: Mapping[str, str]) -> timedelta | None:
+    """How long the provider does not want to be asked again: at most 24 hours.
+
+    A date counts from the provider's own (`Date`), or without one from this machine's clock. None when nothing is
+    said, or nothing that lies ahead.
+    """
     value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    now = now or datetime.now(UTC)
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            named = parsedate_to_datetime(value)
-        except ValueError:
+        named = _read_date(value)
+        if named is None:
             return None
-        seconds = (named.replace(tzinfo=named.tzinfo or UTC) - now).total_seconds()
-    if seconds != seconds:  # NaN
+        seconds = (named - (_read_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
+    if not seconds > 0:  # NaN neither
         return None
-    return now + timedelta(seconds=min(max(seconds, 0.0), _MAX_RETRY_AFTER.total_seconds()))
+    return timedelta(seconds=min(seconds, _MAX_RETRY_AFTER.total_seconds()))
+
+
+def _read_date(value: str) -> datetime | None:
+    try:
+        read = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return read.replace(tzinfo=read.tzinfo or UTC)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -28,7 +28,7 @@ from worker.errors import (
     Transient,
 )
 from worker.integrations.kit.base import Caller, RefreshPolicy, TokenAnswer
-from worker.integrations.kit.http import Api, Endpoint, retry_after
+from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
 
@@ -119,7 +119,7 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
         if success:
             raise OutcomeUnknown("unreadable_token_answer")
         if answer.status == 429:
-            raise RateLimited("http_429", retry_at=retry_after(answer.headers))
+            raise RateLimited("http_429", retry_after=read_retry_after(answer.headers))
         raise Transient(f"http_{answer.status}_unreadable")
     if not success or fields.get("error"):
         code, text = fields.get("error"), fields.get("error_description")
@@ -128,7 +128,7 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
             status=answer.status,
             code=code if isinstance(code, str) else None,
             text=text if isinstance(text, str) else "",
-            retry_at=retry_after(answer.headers),
+            retry_after=read_retry_after(answer.headers),
         )
     if not fields.get("access_token"):
         raise OutcomeUnknown("no_access_token")

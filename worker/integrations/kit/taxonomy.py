@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import timedelta
 from typing import NamedTuple
 
 from worker.errors import BadRequest, PagingRestart, ProviderError, RateLimited, Scope, Transient
@@ -42,7 +42,7 @@ def classify(
     code: str | None = None,
     kind: str | None = None,
     text: str = "",
-    retry_at: datetime | None = None,
+    retry_after: timedelta | None = None,
 ) -> ProviderError:
     """The error that an unwanted answer means; without a matching rule its status decides.
 
@@ -52,7 +52,7 @@ def classify(
         code: the provider's own code.
         kind: the family that the provider puts the code in.
         text: the provider's description; matched, never kept.
-        retry_at: when the provider wants to be asked again.
+        retry_after: how long the provider does not want to be asked again.
     """
     lowered = text.lower()
     for rule in rules:
@@ -65,8 +65,8 @@ def classify(
             reason = rule.reason or safe_reason(code, status)
             if issubclass(rule.error, PagingRestart):
                 return rule.error(reason, feed=rule.feed)
-            return rule.error(reason, scope=rule.scope, retry_at=retry_at)
-    return _by_status(status)(safe_reason(code, status), retry_at=retry_at)
+            return rule.error(reason, scope=rule.scope, retry_after=retry_after)
+    return _by_status(status)(safe_reason(code, status), retry_after=retry_after)
 
 
 def _by_status(status: int) -> type[ProviderError]:

@@ -27,7 +27,7 @@ from worker.errors import (
 )
 from worker.integrations.kit import windows
 from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
-from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
 from worker.integrations.kit.oauth2 import checked_token
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
@@ -169,7 +169,7 @@ class Plaid:
                 async for page in part(request):
                     yield page
             except NotReady as error:
-                error.retry_at = error.retry_at or request.now + _READY_AGAIN
+                error.retry_after = error.retry_after or _READY_AGAIN
                 yield Page(problems=(error,))
             except Unsupported as error:
                 if error.reason not in QUIETLY_UNSUPPORTED:
@@ -273,4 +273,4 @@ class Plaid:
 
 def _check(answer: Answer) -> None:
     if answer.status != 200:
-        raise answers.error_of(answer.status, answer.body, retry_after(answer.headers))
+        raise answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))

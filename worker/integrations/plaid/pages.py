@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
 import msgspec
@@ -107,13 +107,13 @@ _holdings = reading.Reader(_Holdings)
 _investment_head = reading.Reader(_InvestmentHead)
 
 
-def error_of(status: int, body: bytes, retry_at: datetime | None) -> ProviderError:
+def error_of(status: int, body: bytes, retry_after: timedelta | None) -> ProviderError:
     """What an answer other than 200 means."""
     try:
         given = _error.page(body)
     except BadPayload:
         given = _Error()
-    return classify(RULES, status=status, code=given.error_code, kind=given.error_type, retry_at=retry_at)
+    return classify(RULES, status=status, code=given.error_code, kind=given.error_type, retry_after=retry_after)
 
 
 def consent_expires(body: bytes) -> datetime | None:

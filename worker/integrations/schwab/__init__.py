@@ -32,7 +32,7 @@ from worker.errors import (
 )
 from worker.integrations.kit import windows
 from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer, Window
-from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, retry_after
+from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
 from worker.integrations.kit.oauth2 import ask_token
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
@@ -245,7 +245,7 @@ class Schwab:
 
 def _check(answer: Answer, rules: Sequence[Rule]) -> None:
     if answer.status != 200:
-        raise answers.error_of(rules, answer.status, answer.body, retry_after(answer.headers))
+        raise answers.error_of(rules, answer.status, answer.body, read_retry_after(answer.headers))
 
 
 def _of_account(error: ProviderError, account_key: str) -> ProviderError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import timedelta
 from itertools import repeat
 from typing import NamedTuple
 
@@ -45,10 +45,10 @@ rows = reading.Reader(list[msgspec.Raw])
 _known = reading.Reader(dict[str, _Known])
 
 
-def error_of(rules: Sequence[Rule], status: int, body: bytes, retry_at: datetime | None) -> ProviderError:
+def error_of(rules: Sequence[Rule], status: int, body: bytes, retry_after: timedelta | None) -> ProviderError:
     """What an answer other than 200 means."""
     title, text = error_words(body)
-    return classify(rules, status=status, code=title, text=text, retry_at=retry_at)
+    return classify(rules, status=status, code=title, text=text, retry_after=retry_after)
 
 
 def error_words(body: bytes) -> tuple[str | None, str]:

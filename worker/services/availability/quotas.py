@@ -39,6 +39,7 @@ _BLOCK_SHARES = {"app": 20, "provider": 4, "account": 4}
 """A block is one part in so many of a limit. One login's calls mostly come from one process at a time."""
 _BLOCK_AT_MOST = 50
 _HOLD_CACHE_SECONDS = 1.0
+_SAME_HOLD_SECONDS = 1.0
 _REDIS_REST_SECONDS = 5.0
 _UNCOUNTED_SECONDS = 10
 _LOCAL_SHARE = 8
@@ -104,8 +105,8 @@ class QuotaGate:
         """Counts one call against every quota that it falls under, the narrowest first.
 
         Raises:
-            RateLimited: over budget, held up by the provider, paused, or the breaker is open; `retry_at` says when to
-                come again. Nothing was sent.
+            RateLimited: over budget, held up by the provider, paused, or the breaker is open; `retry_after` says how
+                long to wait. Nothing was sent.
         """
         try:
             await self._admit(caller, endpoint, account_key)
@@ -137,16 +138,18 @@ class QuotaGate:
         Only what the provider says of the whole application holds up everybody; the due columns of one login keep
         narrower times. Without a named time nobody is held up.
         """
-        if error.retry_at is None or error.scope is not Scope.APP or error.reason in _OUR_REASONS:
+        if error.retry_after is None or error.scope is not Scope.APP or error.reason in _OUR_REASONS:
             return
         now = self._clock()
-        until = min(error.retry_at.timestamp(), now + self._runtime.settings.retry_after_max)
-        if until <= max(now, self._hold_until):
+        seconds = min(error.retry_after.total_seconds(), self._runtime.settings.retry_after_max)
+        until = now + seconds
+        if seconds <= 0 or until <= self._hold_until + _SAME_HOLD_SECONDS:
             return
         self._hold_until = until
         log.warning("integration_held", provider_key=self._key, until=_as_time(until).isoformat(), reason=error.reason)
-        milliseconds = max(1, int((until - now) * 1000))
-        await self._ask_redis(lambda client: client.set(self._hold_key, repr(until), px=milliseconds))
+        # How long it lasts is Redis's to count: the clocks of machines differ.
+        milliseconds = max(1, int(seconds * 1000))
+        await self._ask_redis(lambda client: client.set(self._hold_key, error.reason, px=milliseconds))
 
     def close(self) -> None:
         """Closes the connections to Redis."""
@@ -224,7 +227,7 @@ class QuotaGate:
             if bucket.permits and bucket.until > now:
                 return
             if bucket.refused_until > now:
-                raise _over_budget(quota, bucket.refused_until)
+                raise _over_budget(quota, bucket.refused_until - now)
             limit = quota.limit
             if not caller.manual:
                 limit = max(1, int(limit * (1 - self._runtime.settings.manual_quota_share)))
@@ -234,7 +237,7 @@ class QuotaGate:
                     bucket.until = _next_midnight(now) if quota.daily else now + _PERMIT_SECONDS
                     return
             bucket.refused_until = await self._free_at(bucket.name, quota, limit)
-            raise _over_budget(quota, bucket.refused_until)
+            raise _over_budget(quota, bucket.refused_until - now)
 
     async def _take(self, name: str, quota: Quota, limit: int, amount: int) -> bool:
         if quota.daily:
@@ -245,7 +248,7 @@ class QuotaGate:
                 )
             except Unavailable:
                 # Nothing was sent, and what comes of the call could not be stored either.
-                raise RateLimited(UNCOUNTED, retry_at=now + timedelta(seconds=_UNCOUNTED_SECONDS)) from None
+                raise RateLimited(UNCOUNTED, retry_after=timedelta(seconds=_UNCOUNTED_SECONDS)) from None
         return await asyncio.to_thread(self._take_from_window, name, limit, quota.per_seconds, amount)
 
     def _take_from_window(self, name: str, limit: int, seconds: int, amount: int) -> bool:
@@ -267,7 +270,9 @@ class QuotaGate:
             return _next_midnight(now)
         window = await asyncio.to_thread(self._window, name, limit, quota.per_seconds)
         oldest = window[0] if window is not None and window[1] else now
-        return max(oldest + quota.per_seconds + _PERMIT_SECONDS, now + 1)
+        span = quota.per_seconds + _PERMIT_SECONDS
+        # The machine that took the oldest permit may have another time.
+        return min(max(oldest + span, now + 1), now + span)
 
     def _window(self, name: str, limit: int, seconds: int) -> tuple[float, int] | None:
         storage = self._storage()
@@ -287,31 +292,35 @@ class QuotaGate:
             return
         if state is None:
             return
-        now = self._clock()
         if state.paused_at is not None:
-            raise RateLimited(PAUSED, retry_at=_as_time(now + 60))
+            raise RateLimited(PAUSED, retry_after=timedelta(seconds=60))
         if state.breaker == "open" and not caller.manual:
-            probe_at = state.probe_at.timestamp() if state.probe_at else now
-            raise RateLimited(BREAKER_OPEN, retry_at=_as_time(max(probe_at, now + 1)))
+            raise RateLimited(BREAKER_OPEN, retry_after=await self._until_probe(state.probe_at))
+
+    async def _until_probe(self, probe_at: datetime | None) -> timedelta:
+        shortest = timedelta(seconds=1)
+        if probe_at is None:
+            return shortest
+        return max(probe_at - await self._runtime.now(), shortest)
 
     async def _require_no_hold(self) -> None:
         now = self._clock()
         if now - self._hold_checked >= _HOLD_CACHE_SECONDS:
             self._hold_checked = now
-            stored = await self._ask_redis(lambda client: client.get(self._hold_key))
-            if stored:
-                self._hold_until = max(self._hold_until, float(stored))
+            left = await self._ask_redis(lambda client: client.pttl(self._hold_key))
+            if left is not None and left > 0:
+                self._hold_until = max(self._hold_until, now + left / 1000)
         if self._hold_until > now:
-            raise RateLimited(HELD, retry_at=_as_time(self._hold_until))
+            raise RateLimited(HELD, retry_after=timedelta(seconds=self._hold_until - now))
 
     @property
     def _hold_key(self) -> str:
         return f"dashtam:hold:{self._key}"
 
-    async def _ask_redis(self, question: Callable[[redis.Redis], object]) -> bytes | None:
+    async def _ask_redis(self, question: Callable[[redis.Redis], object]) -> int | None:
         return await asyncio.to_thread(self._ask_redis_now, question)
 
-    def _ask_redis_now(self, question: Callable[[redis.Redis], object]) -> bytes | None:
+    def _ask_redis_now(self, question: Callable[[redis.Redis], object]) -> int | None:
         if self._storage() is None or self._client is None:
             return None
         try:
@@ -319,7 +328,7 @@ class QuotaGate:
         except redis.RedisError as error:
             self._rest_from_redis(error)
             return None
-        return answer if isinstance(answer, bytes) else None
+        return answer if isinstance(answer, int) else None
 
     def _storage(self) -> RedisStorage | None:
         """Redis, unless it failed a moment ago: waiting for its time-out at every call would stop everything."""
@@ -361,9 +370,9 @@ def granted(runtime: Runtime, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
     return tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in quotas)
 
 
-def _over_budget(quota: Quota, until: float) -> RateLimited:
+def _over_budget(quota: Quota, seconds: float) -> RateLimited:
     scope = {"app": Scope.APP, "provider": Scope.PROVIDER, "account": Scope.ACCOUNT}[quota.scope]
-    return RateLimited(OVER_BUDGET, scope=scope, retry_at=_as_time(until))
+    return RateLimited(OVER_BUDGET, scope=scope, retry_after=timedelta(seconds=max(seconds, 1)))
 
 
 def _blocks(quota: Quota, limit: int) -> Iterator[int]:

@@ -42,14 +42,15 @@ def refresh_due_at(
     return issued_at + latest * (1 - fraction(provider_id, generation) / 2)
 
 
-def retry_at(now: datetime, *, provider_id: UUID, failures: int, not_before: datetime | None = None) -> datetime:
+def retry_at(now: datetime, *, provider_id: UUID, failures: int, after: timedelta | None = None) -> datetime:
     """When to try again after `failures` failed attempts in a row, this one included.
 
-    Doubles from 30 s to 15 min, spread by a quarter either way; `not_before` is what the provider itself asked for.
+    Doubles from 30 s to 15 min, spread by a quarter either way; never sooner than `after`, which is what the
+    provider itself asked for.
     """
     wait = min(_FIRST_WAIT * (1 << min(max(failures - 1, 0), 16)), _LONGEST_WAIT)
     at = now + wait * (0.75 + fraction(provider_id, failures) / 2)
-    return at if not_before is None else max(at, not_before)
+    return at if after is None else max(at, now + after)
 
 
 def is_usable(now: datetime, *, expires_at: datetime | None, lifetime: timedelta | None) -> bool:

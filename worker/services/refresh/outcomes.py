@@ -59,11 +59,13 @@ def settle_failure(
             due_at = now + due.RETRY_UNKNOWN_AFTER
     elif isinstance(error, RateLimited):
         attempt_status = AttemptStatus.DEFERRED
-        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, not_before=error.retry_at)
+        # Without a time of the provider's own the waits must grow, and only a count makes them.
+        failed = error.retry_after is None
+        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, after=error.retry_after)
     else:
         # Trouble that all logins share says nothing about this one.
         failed = error.scope not in _SHARED_SCOPES and not isinstance(error, AppMisconfigured)
-        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, not_before=error.retry_at)
+        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, after=error.retry_after)
     return Settlement(
         provider_id=leased.provider_id,
         generation=leased.generation,

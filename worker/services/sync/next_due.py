@@ -22,7 +22,8 @@ from worker.services.refresh.due import fraction
 
 _FIRST_WAIT = timedelta(minutes=1)
 _NOT_READY_WAIT = timedelta(minutes=1)
-_LIMITED_WAIT = timedelta(minutes=1)
+_SHORTEST_WAIT = timedelta(seconds=15)
+"""A provider that names a shorter time is not taken at its word: it would be asked again at every tick."""
 _JITTER = 0.1
 _PASSING = (Transient, InstitutionDown, RateLimited)
 
@@ -71,16 +72,18 @@ def judge(
     regular = now + interval * (1 - _JITTER + 2 * _JITTER * fraction(provider_id, int(now.timestamp())))
     if isinstance(error, ReauthRequired):
         return Verdict(RunStatus.FAILED, None, failures + 1)
-    if isinstance(error, NotReady | RateLimited):
-        wait = _NOT_READY_WAIT if isinstance(error, NotReady) else _LIMITED_WAIT
-        due_at = max(error.retry_at or now + wait, now)
-        return Verdict(
-            RunStatus.PARTIAL if landed or isinstance(error, NotReady) else RunStatus.FAILED, due_at, failures
-        )
+    if isinstance(error, NotReady):
+        return Verdict(RunStatus.PARTIAL, now + _ready_after(error), failures)
+    if isinstance(error, RateLimited):
+        status = RunStatus.PARTIAL if landed else RunStatus.FAILED
+        if error.retry_after is not None:
+            return Verdict(status, now + max(error.retry_after, _SHORTEST_WAIT), failures)
+        # Without a time of the provider's own the waits must grow, and only a count makes them.
+        return Verdict(status, _retry_at(now, provider_id, failures + 1, interval, None), failures + 1)
     if error is not None:
         own = failures + (0 if _is_shared(error) else 1)
-        not_before = error.retry_at if isinstance(error, ProviderError) else None
-        due_at = _retry_at(now, provider_id, own, interval, not_before)
+        after = error.retry_after if isinstance(error, ProviderError) else None
+        due_at = _retry_at(now, provider_id, own, interval, after)
         return Verdict(RunStatus.FAILED, due_at, own)
     if cancelled:
         return Verdict(RunStatus.CANCELLED, regular, failures)
@@ -99,7 +102,7 @@ def _judge_problems(
     every_account_failed: bool,
 ) -> Verdict:
     real = [problem for problem in problems if not isinstance(problem, NotReady)]
-    waiting = [problem.retry_at or now + _NOT_READY_WAIT for problem in problems if isinstance(problem, NotReady)]
+    waiting = [now + _ready_after(problem) for problem in problems if isinstance(problem, NotReady)]
     if any(isinstance(problem, _PASSING) for problem in real):
         failures += 1
         regular = _retry_at(now, provider_id, failures, interval, None)
@@ -111,13 +114,17 @@ def _judge_problems(
     return Verdict(RunStatus.FAILED if every_account_failed else RunStatus.PARTIAL, due_at, failures)
 
 
+def _ready_after(error: ProviderError) -> timedelta:
+    return max(error.retry_after or _NOT_READY_WAIT, _SHORTEST_WAIT)
+
+
 def _retry_at(
-    now: datetime, provider_id: UUID, failures: int, interval: timedelta, not_before: datetime | None
+    now: datetime, provider_id: UUID, failures: int, interval: timedelta, after: timedelta | None
 ) -> datetime:
     """Doubles from a minute up to the interval: a bad hour never blocks later syncs."""
     wait = min(_FIRST_WAIT * (1 << min(max(failures - 1, 0), 12)), interval)
     at = now + wait * (0.75 + fraction(provider_id, failures) / 2)
-    return at if not_before is None else max(at, not_before)
+    return at if after is None else max(at, now + after)
 
 
 def _is_shared(error: Exception) -> bool:

@@ -213,7 +213,7 @@ def test_over_the_limit_says_when_to_ask_again() -> None:
     error = refresh_error(httpx.Response(429, headers={"retry-after": "30"}, json={"error": "slow_down"}))
 
     assert isinstance(error, RateLimited)
-    assert error.retry_at is not None
+    assert error.retry_after == timedelta(seconds=30)
 
 
 def test_providers_code_is_kept_only_when_it_is_a_plain_word() -> None:

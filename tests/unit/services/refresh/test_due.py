@@ -76,8 +76,8 @@ def test_backoff_doubles_up_to_a_quarter_of_an_hour(failures: int, seconds: int)
 def test_backoff_is_never_shorter_than_the_provider_asks() -> None:
     asked = NOW + timedelta(hours=3)
 
-    assert due.retry_at(NOW, provider_id=ID, failures=1, not_before=asked) == asked
-    assert due.retry_at(NOW, provider_id=ID, failures=1, not_before=NOW) > NOW
+    assert due.retry_at(NOW, provider_id=ID, failures=1, after=asked - NOW) == asked
+    assert due.retry_at(NOW, provider_id=ID, failures=1, after=timedelta(0)) > NOW
 
 
 @pytest.mark.parametrize(

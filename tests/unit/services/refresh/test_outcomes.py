@@ -103,7 +103,7 @@ def test_dead_grant_keeps_the_providers_own_reason() -> None:
         (Transient("http_503", scope=Scope.APP), False),
         (InstitutionDown("down"), False),
         (AppMisconfigured("invalid_client", scope=Scope.PROVIDER), False),
-        (RateLimited("http_429", scope=Scope.PROVIDER), False),
+        (RateLimited("http_429", retry_after=timedelta(seconds=30)), False),
         (BadRequest("invalid_request"), True),
     ],
     ids=repr,
@@ -124,9 +124,10 @@ def test_failures_in_a_row_wait_longer() -> None:
 
 
 def test_providers_own_time_is_waited_for() -> None:
-    retry_at = NOW + timedelta(hours=5)
+    wait = timedelta(hours=5)
 
-    settlement = settle_failure(_leased(), RateLimited("http_429", retry_at=retry_at), now=NOW, attempt_id=uuid4())
+    settlement = settle_failure(_leased(), RateLimited("http_429", retry_after=wait), now=NOW, attempt_id=uuid4())
 
-    assert settlement.refresh_due_at == retry_at
+    assert settlement.refresh_due_at == NOW + wait
+    assert not settlement.failed
     assert settlement.attempt_status == AttemptStatus.DEFERRED

@@ -78,12 +78,15 @@ def test_own_trouble_is_counted(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [NotReady, RateLimited])
 def test_retry_time_of_the_provider_is_honoured_and_no_failure(error: Any) -> None:
-    at = NOW + timedelta(minutes=7)
+    named = timedelta(minutes=7)
 
-    found = verdict(error=error("later", retry_at=at), failures=2)
+    found = verdict(error=error("later", retry_after=named), failures=2)
 
-    assert (found.due_at, found.failures) == (at, 2)
-    assert wait(verdict(error=error("later"))) == timedelta(minutes=1)
+    assert (wait(found), found.failures) == (named, 2)
+
+
+def test_login_that_is_not_ready_is_asked_again_after_a_minute() -> None:
+    assert wait(verdict(error=NotReady("preparing"))) == timedelta(minutes=1)
 
 
 def test_limited_sync_of_which_nothing_landed_has_failed() -> None:
@@ -94,8 +97,21 @@ def test_sync_that_was_not_ready_has_not_failed() -> None:
     assert verdict(error=NotReady("preparing"), landed=False).status is RunStatus.PARTIAL
 
 
-def test_retry_time_in_the_past_is_now() -> None:
-    assert wait(verdict(error=RateLimited("quota", retry_at=NOW - timedelta(hours=1)))) == timedelta(0)
+def test_limit_without_a_time_waits_longer_each_time() -> None:
+    waits, failures = [], 0
+    for _ in range(6):
+        found = verdict(error=RateLimited("quota"), failures=failures)
+        waits.append(wait(found))
+        failures = found.failures
+
+    assert failures == 6
+    assert waits[0] >= timedelta(seconds=45)
+    assert waits[-1] > timedelta(minutes=20)
+
+
+@pytest.mark.parametrize("error", [NotReady, RateLimited])
+def test_named_time_that_is_too_short_to_be_meant_is_lengthened(error: Any) -> None:
+    assert wait(verdict(error=error("later", retry_after=timedelta(seconds=0.01)))) == timedelta(seconds=15)
 
 
 def test_dead_grant_is_never_due_by_itself() -> None:
@@ -128,9 +144,9 @@ def test_problem_that_stays_waits_for_the_interval() -> None:
 
 
 def test_part_that_is_not_ready_is_fetched_when_it_is() -> None:
-    at = NOW + timedelta(minutes=3)
+    problem = NotReady("preparing", retry_after=timedelta(minutes=3))
 
-    assert verdict(problems=[NotReady("preparing", retry_at=at)]) == Verdict(RunStatus.COMPLETED, at, 0)
+    assert verdict(problems=[problem]) == Verdict(RunStatus.COMPLETED, NOW + timedelta(minutes=3), 0)
 
 
 def test_run_in_which_every_account_failed_is_no_success() -> None:
