@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from worker.cli.run.demo import USER
 from worker.mail_addresses import for_header, normalised
 
 
@@ -14,6 +15,8 @@ from worker.mail_addresses import for_header, normalised
         ("Ann+tag@example.com", "Ann+tag@example.com"),
         ("ann@xn--mnchen-3ya.example", "ann@münchen.example"),
         ("ops@mailhost", "ops@mailhost"),
+        ("ops@mail.internal", "ops@mail.internal"),
+        (USER, USER),
     ],
 )
 def test_address_is_stored_in_one_form(given: str, stored: str) -> None:

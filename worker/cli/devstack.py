@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
 
 from worker.cli.home import write_environment
-from worker.cli.output import AsJson, print_json, say, show, status, table
+from worker.cli.output import AsJson, SafeConsole, print_json, say, show, status, table
 from worker.cli.run.environment import keys_file
 from worker.devstack import Devstack, ServerStatus, default_home
 
 app = typer.Typer(help="Start and stop a private Postgres and Redis.", no_args_is_help=True)
 
-_notes = Console(stderr=True, highlight=False, soft_wrap=True)
+_notes = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _stack() -> Devstack:

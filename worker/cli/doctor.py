@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
-from rich.markup import escape
 
 from worker.cli.checks import Finding, run_checks
 from worker.cli.exits import Failed
@@ -48,8 +47,8 @@ def doctor(
 
 def _line(finding: Finding) -> str:
     mark = "[green]ok  [/]" if finding.ok else "[red]bad [/]"
-    mend = f" [bold]→ {escape(finding.mend)}[/]" if finding.mend else ""
-    return f"{mark} {finding.check:<16} {escape(finding.found)}{mend}"
+    mend = f" [bold]→ {plain(finding.mend)}[/]" if finding.mend else ""
+    return f"{mark} {finding.check:<16} {plain(finding.found)}{mend}"
 
 
 def effective() -> dict[str, Any]:

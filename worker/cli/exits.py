@@ -7,10 +7,10 @@ from enum import IntEnum
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from worker.cli.output import SafeConsole
 from worker.devstack import DevstackError
 from worker.errors import (
     AppMisconfigured,
@@ -67,7 +67,7 @@ def exit_code(error: DashtamError) -> ExitCode:
 
 def complain(message: str) -> None:
     """Writes one line to standard error."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[red]error:[/] {escape(message)}")
 
 

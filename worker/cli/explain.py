@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 
 from worker.cli.lookup import ProviderArgument, resolve
-from worker.cli.output import AsJson, show
+from worker.cli.output import AsJson, plain, show
 from worker.integrations.registry import REGISTRY
 from worker.runtime import get_runtime
 from worker.services.explain import Explanation, explain, gather
@@ -46,4 +45,5 @@ def _refreshable(provider_key: str, enabled: Sequence[str]) -> bool | None:
 
 def _render(told: Explanation) -> RenderableType:
     parts = (("status", told.status), ("refresh", told.refresh), ("sync", told.sync), ("to do", told.todo))
-    return Group(*(f"[bold]{title}[/]\n  " + escape("\n  ".join(sentences)) for title, sentences in parts if sentences))
+    shown = ((title, "\n  ".join(map(plain, sentences))) for title, sentences in parts if sentences)
+    return Group(*(f"[bold]{title}[/]\n  {sentences}" for title, sentences in shown))

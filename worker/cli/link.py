@@ -8,12 +8,10 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from worker import crud
 from worker.cli.exits import UsageProblem
-from worker.cli.output import AsJson, print_json, say
+from worker.cli.output import AsJson, SafeConsole, plain, print_json, say
 from worker.crud.fleet import overview
 from worker.integrations.registry import REGISTRY
 from worker.models import User
@@ -21,7 +19,7 @@ from worker.runtime import Runtime, get_runtime
 from worker.services.linking import connect
 
 _LINE_MAX = 8192
-_notes = Console(stderr=True, highlight=False, soft_wrap=True)
+_notes = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def link(
@@ -60,7 +58,7 @@ def link(
     if as_json:
         print_json(row)
     else:
-        say(f"[green]linked[/] {escape(row.alias)} as {row.id}; the schedule takes it from here")
+        say(f"[green]linked[/] {plain(row.alias)} as {row.id}; the schedule takes it from here")
 
 
 def _user(runtime: Runtime, given: str) -> UUID:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
+
+from worker.plain_text import HARMFUL, visible
 
 T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+
+class SafeConsole(Console):
+    """A console whose text cannot steer the terminal, whoever wrote it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See rich. What rich itself sends to steer the terminal is kept apart from text."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text, lines=True), style, control)
+
+
 # Programs that read our tables want whole lines, whatever the terminal's width.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+console = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 NOTHING = "-"
 
@@ -45,12 +59,13 @@ def show(data: T, *, as_json: bool, render: Callable[[T], RenderableType]) -> No
 
 
 def print_json(data: Any) -> None:
-    """Prints one JSON document, indented."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode() + "\n")
+    """Prints one JSON document, indented; what would steer a terminal is escaped in it."""
+    document = msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode()
+    sys.stdout.write(HARMFUL.sub(lambda found: json.dumps(found[0])[1:-1], document) + "\n")
 
 
 def say(message: str) -> None:
-    """Prints a sentence; markup is welcome, so escape what is not ours."""
+    """Prints a sentence; markup is welcome, so `plain` what is not ours."""
     console.print(message, soft_wrap=True)
 
 
@@ -63,7 +78,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         number = column.startswith("#")
         made.add_column(column.removeprefix("#"), justify="right" if number else "left", no_wrap=number)
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, str) else plain(cell) for cell in row))
+        made.add_row(*map(_cell, row))
     return made
 
 
@@ -71,19 +86,24 @@ def pairs(rows: Sequence[tuple[str, object]]) -> RenderableType:
     """Names and values, one a line."""
     made = Table.grid(padding=(0, 2))
     for name, value in rows:
-        made.add_row(f"[bold]{name}[/]", value if isinstance(value, str) else plain(value))
+        made.add_row(_cell(f"[bold]{name}[/]"), _cell(value))
     return made
 
 
+def _cell(value: object) -> str:
+    # What the console spells out would no longer fit into the column.
+    return visible(value, lines=True) if isinstance(value, str) else plain(value)
+
+
 def plain(value: object) -> str:
-    """A value as text, without markup of its own."""
+    """A value as text on one line, without markup of its own."""
     if value is None:
         return NOTHING
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, timedelta):
         return duration(value)
-    return escape(str(value))
+    return escape(visible(str(value)))
 
 
 def status(word: str | None) -> str:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.markup import escape
 
 from worker.cli.lookup import ProviderArgument, resolve
-from worker.cli.output import AsJson, pairs, print_json, relative, say, show, status, table
+from worker.cli.output import AsJson, pairs, plain, print_json, relative, say, show, status, table
 from worker.crud import steering
 from worker.crud.fleet import history, overview
 from worker.crud.fleet.overview import ProviderRow
@@ -71,7 +70,7 @@ def _list(rows: list[ProviderRow]) -> RenderableType:
         [
             (
                 str(row.id),
-                escape(row.alias),
+                plain(row.alias),
                 row.provider_key,
                 status(row.status),
                 relative(row.access_expires_at, now),
@@ -110,9 +109,9 @@ def _show(data: dict[str, Any]) -> RenderableType:
     row, token, stored = data["provider"], data["token"], data["stored"]
     facts = [
         ("id", str(row.id)),
-        ("alias", escape(row.alias)),
+        ("alias", plain(row.alias)),
         ("integration", row.provider_key),
-        ("status", status(row.status) + (f" ({escape(row.status_reason)})" if row.status_reason else "")),
+        ("status", status(row.status) + (f" ({plain(row.status_reason)})" if row.status_reason else "")),
         ("user", str(row.user_id)),
         ("access token ends", row.access_expires_at),
         ("grant ends", row.grant_expires_at),
@@ -177,7 +176,7 @@ def interval(
         print_json({"id": row.id, "sync_interval": seconds, "changed": changed})
     else:
         every = f"{seconds} s" if seconds else f"{runtime.settings.sync_interval} s, as SYNC_INTERVAL says"
-        say(f"{escape(row.alias)} is synced every {every}{'' if changed else ', as it was'}")
+        say(f"{plain(row.alias)} is synced every {every}{'' if changed else ', as it was'}")
 
 
 @app.command()
@@ -232,11 +231,11 @@ def unlink(
         print_json({"id": row.id, "status": "unlinked", "revoked": revoked})
     else:
         where = "and revoked at the provider" if revoked else "here; the provider offers no revocation, or refused it"
-        say(f"{escape(row.alias)} is unlinked {where}")
+        say(f"{plain(row.alias)} is unlinked {where}")
 
 
 def _tell(row: ProviderRow, changed: bool, new: str, unchanged: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": row.id, "status": new, "changed": changed})
     else:
-        say(f"{escape(row.alias)} is {status(new)}" if changed else f"{escape(row.alias)}: {unchanged}")
+        say(f"{plain(row.alias)} is {status(new)}" if changed else f"{plain(row.alias)}: {unchanged}")

@@ -8,11 +8,10 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.markup import escape
 
 from worker.cli.exits import Failed
 from worker.cli.lookup import ProviderArgument, resolve
-from worker.cli.output import AsJson, console, print_json, say
+from worker.cli.output import AsJson, console, plain, print_json, say
 from worker.cli.send import send
 from worker.crud import steering
 from worker.crud.fleet import history
@@ -53,14 +52,14 @@ def refresh(
         if as_json:
             print_json({"id": row.id, "task_id": task_id})
         else:
-            say(f"asked for a refresh of {escape(row.alias)}; `dashtam refresh --wait` waits for the outcome")
+            say(f"asked for a refresh of {plain(row.alias)}; `dashtam refresh --wait` waits for the outcome")
         return
     with console.status("waiting for a worker") if console.is_terminal and not as_json else _Silence():
         attempt = _wait(runtime, row.id, known, since=asked_at - _CLOCK_SLACK, seconds=timeout)
     if as_json:
         print_json(attempt)
     elif attempt.status == AttemptStatus.DONE:
-        say(f"[green]refreshed[/] {escape(row.alias)}; its token is now of generation {attempt.generation + 1}")
+        say(f"[green]refreshed[/] {plain(row.alias)}; its token is now of generation {attempt.generation + 1}")
     _judge(attempt, row.alias)
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.markup import escape
 
 from worker.cli.exits import UsageProblem
 from worker.cli.lookup import resolve
-from worker.cli.output import AsJson, plural, print_json, say
+from worker.cli.output import AsJson, plain, plural, print_json, say
 from worker.cli.send import send
 from worker.cli.waiting import known_runs, wait_for_runs
 from worker.crud import steering
@@ -147,4 +146,4 @@ def _cancel(runtime: Runtime, provider: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": row.id, "run_id": run_id, "cancel_requested": True})
     else:
-        say(f"{escape(row.alias)}: its run stops after the page that it is at; what was committed is kept")
+        say(f"{plain(row.alias)}: its run stops after the page that it is at; what was committed is kept")

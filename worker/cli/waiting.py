@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from worker.cli.exits import Failed
-from worker.cli.output import console, print_json
+from worker.cli.output import console, plain, print_json
 from worker.cli.runs import run_table
 from worker.crud.fleet import history, overview
 from worker.crud.fleet.history import Run
@@ -98,7 +97,7 @@ class _Bars:
                 rows = overview.list_providers(session, limit=_SHOWN, ids=ids)
             for row in rows:
                 self._tasks[row.id] = self._progress.add_task(
-                    escape(row.alias), total=None, words="waiting for a worker"
+                    plain(row.alias), total=None, words="waiting for a worker"
                 )
         else:
             self._all = self._progress.add_task("all", total=self._count, words="")

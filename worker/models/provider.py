@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
 from worker.models.vocabulary import ProviderStatus
+from worker.plain_text import visible
 
 
 class Provider(Base):
@@ -96,3 +97,10 @@ class ProviderCreate(BaseModel):
     user_id: UUID
     provider_key: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     alias: str = Field(min_length=1, max_length=100)
+
+    @field_validator("alias")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if not value.strip() or visible(value) != value:
+            raise ValueError("must have letters, and nothing that cannot be seen")
+        return value

@@ -15,12 +15,14 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from worker.plain_text import visible
 from worker.settings import Settings
 from worker.telemetry.redaction import redact_value
 
 # What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "tornado.access", "opentelemetry", "sqlalchemy", "kombu", "amqp")
 _AS_THEY_ARE = {"timestamp", "level", "logger"}
+_MANY_LINES = {"event", "exception", "stack"}
 
 
 def configure_logging(settings: Settings) -> None:
@@ -46,7 +48,7 @@ def configure_logging(settings: Settings) -> None:
                 structlog.processors.StackInfoRenderer(),
                 structlog.processors.format_exc_info,
                 redact_event,
-                _renderer(settings),
+                *_renderers(settings),
             ],
         )
     )
@@ -59,10 +61,22 @@ def configure_logging(settings: Settings) -> None:
     sys.excepthook = log_uncaught
 
 
-def _renderer(settings: Settings) -> Processor:
+def _renderers(settings: Settings) -> tuple[Processor, ...]:
     if settings.log_format == "json":
-        return structlog.processors.JSONRenderer()
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        return (structlog.processors.JSONRenderer(),)
+    colours = sys.stderr.isatty()
+    return (
+        _spell_out,
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
+    )
+
+
+def _spell_out(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """JSON escapes what would steer a terminal; here it must be done."""
+    return {
+        name: visible(value, lines=name in _MANY_LINES) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from worker.plain_text import HARMFUL
 from worker.settings import Settings, get_settings
 from worker.telemetry.log import configure_logging, log_uncaught
 
@@ -145,3 +146,22 @@ def test_warnings_are_log_lines(settings: Settings, capsys: pytest.CaptureFixtur
     (line,) = lines(capsys)
     assert line["logger"] == "py.warnings"
     assert "password=***" in str(line["event"])
+
+
+def test_what_others_wrote_cannot_steer_the_terminal_that_shows_the_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "console")
+    configure_logging(get_settings())
+
+    logging.getLogger("x").warning("said \x1b[2J%s", "\u202eevil")
+    structlog.get_logger("y").warning("answered", reason="\x1b]0;title\x07", nested={"reason": "\x9b31m"})
+    try:
+        raise ValueError("\x1b[31m")
+    except ValueError:
+        structlog.get_logger("z").exception("broke")
+
+    written = capsys.readouterr().err
+    assert HARMFUL.findall(written) == []
+    assert r"\u202eevil" in written
+    assert len(written.splitlines()) > 3, "a traceback keeps its lines"

@@ -6,10 +6,9 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from worker.cli.exits import ExitCode, UsageProblem
-from worker.cli.output import AsJson, console, show
+from worker.cli.output import AsJson, SafeConsole, console, show
 from worker.cli.run import environment, report
 from worker.cli.run.cycle import started
 from worker.crud import schema
@@ -44,7 +43,7 @@ def run(
     began = time.monotonic()
     home = default_home()
     # What happens goes above the live table, and so through the same console.
-    notes = console if console.is_terminal and not once else Console(stderr=True, highlight=False, quiet=as_json)
+    notes = console if console.is_terminal and not once else SafeConsole(stderr=True, highlight=False, quiet=as_json)
     stack = Devstack(home, durable=True, say=lambda sentence: notes.print(sentence, markup=False))
     with environment.only_one(home), stack.session() as urls:
         demonstration = environment.prepare(home, urls, access_seconds=access, once=once)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
-from worker.cli.output import status, table
+from worker.cli.output import plain, status, table
 from worker.cli.run.demo import Story
 
 _ROWS = ("added", "changed", "unchanged", "removed", "quarantined")
@@ -65,7 +65,7 @@ def render(result: dict[str, Any]) -> RenderableType:
     """The summary for people."""
     rows = [
         (
-            escape(p["alias"]),
+            plain(p["alias"]),
             p["provider_key"],
             status(p["status"]),
             str(p["refreshed_by_schedule"]) if p["refreshable"] else "not needed",

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 
-from worker.cli.output import relative, status, table
+from worker.cli.output import plain, relative, status, table
 from worker.cli.run.demo import Story
 from worker.cli.run.environment import Demonstration
 from worker.devstack import ProcessState, ProcessStatus
@@ -27,7 +27,7 @@ def screen(demo: Demonstration, stories: Sequence[Story], processes: Sequence[Pr
     now = datetime.now(UTC)
     rows = [
         (
-            escape(story.provider.alias),
+            plain(story.provider.alias),
             story.provider.provider_key,
             status(story.provider.status),
             relative(story.provider.access_expires_at, now),

@@ -244,7 +244,10 @@ def _checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
     try:
         return ProviderCreate(user_id=user_id, provider_key=provider_key, alias=alias)
     except ValidationError:
-        raise Refused("the alias must have 1 to 100 characters") from None
+        raise Refused(
+            "the alias must have 1 to 100 characters that can be seen, on one line; nothing was linked. "
+            "Choose another --alias"
+        ) from None
 
 
 def _hash(state: str) -> bytes:

@@ -26,6 +26,7 @@ from worker.crud.notices import DueNotice
 from worker.errors import Undelivered
 from worker.models import Provider
 from worker.models.vocabulary import ProviderStatus
+from worker.plain_text import HARMFUL
 from worker.services.notices.channels import Channel, Message, build_channels
 
 if TYPE_CHECKING:
@@ -272,4 +273,5 @@ def _name(runtime: Runtime, provider_key: str) -> str:
 
 def _plain(alias: str) -> str:
     """An alias on one line; should it hold an account number, its last four digits."""
-    return _LONG_NUMBER.sub(lambda found: f"…{found[0][-4:]}", " ".join(alias.split()))[:100]
+    seen = HARMFUL.sub("", " ".join(alias.split()))
+    return _LONG_NUMBER.sub(lambda found: f"…{found[0][-4:]}", seen)[:100]
