@@ -87,10 +87,10 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
         user = make_user(session).id
     made = []
     for number, login in enumerate(sandbox.create_logins("schwab", LINKS)):
-        url = runtime.run(connect.begin_link(runtime, "schwab", user, f"S{number}"))
-        state = parse_qs(urlsplit(url).query)["state"][0]
+        begun = runtime.run(connect.begin_link(runtime, "schwab", user, f"S{number}"))
+        state = parse_qs(urlsplit(begun.url).query)["state"][0]
         callback = sandbox.schwab_callback_url(login, state)
-        made.append(runtime.run(connect.complete_link(runtime, callback)))
+        made.append(runtime.run(connect.complete_link(runtime, callback, holder=begun.holder)))
         secrets.plant(f"state {number}", state)
         secrets.plant(f"code {number}", parse_qs(urlsplit(callback).query)["code"][0])
     for number, login in enumerate(sandbox.create_logins("plaid", LINKS)):

@@ -31,10 +31,10 @@ def schwab(runtime: Runtime, sandbox: SandboxAdmin) -> tuple[UUID, str]:
     login = sandbox.logins("schwab")[0]
     with runtime.transaction() as session:
         user_id = make_user(session).id
-    url = runtime.run(connect.begin_link(runtime, "schwab", user_id, "Savings"))
-    state = parse_qs(urlsplit(url).query)["state"][0]
+    begun = runtime.run(connect.begin_link(runtime, "schwab", user_id, "Savings"))
+    state = parse_qs(urlsplit(begun.url).query)["state"][0]
     callback = sandbox.schwab_callback_url(login, state)
-    return runtime.run(connect.complete_link(runtime, callback)), login
+    return runtime.run(connect.complete_link(runtime, callback, holder=begun.holder)), login
 
 
 @pytest.fixture

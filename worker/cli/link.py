@@ -45,11 +45,11 @@ def link(
     runtime = get_runtime()
     user_id = _user(runtime, user)
     if REGISTRY[integration].link_kind == "oauth":
-        url = runtime.run(connect.begin_link(runtime, integration, user_id, alias))
+        begun = runtime.run(connect.begin_link(runtime, integration, user_id, alias))
         _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
-        _notes.print(url, markup=False)
+        _notes.print(begun.url, markup=False)
         callback_url = _secret_line("address: ")
-        provider_id = runtime.run(connect.complete_link(runtime, callback_url))
+        provider_id = runtime.run(connect.complete_link(runtime, callback_url, holder=begun.holder))
     else:
         token = _secret_line("public token: ")
         provider_id = runtime.run(connect.link_public_token(runtime, integration, user_id, alias, token))

@@ -230,7 +230,11 @@ def unlink(
     if as_json:
         print_json({"id": row.id, "status": "unlinked", "revoked": revoked})
     else:
-        where = "and revoked at the provider" if revoked else "here; the provider offers no revocation, or refused it"
+        where = (
+            "and revoked at the provider"
+            if revoked
+            else "here; the provider has no way to revoke a consent, or could not be asked and is asked again"
+        )
         say(f"{plain(row.alias)} is unlinked {where}")
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from worker.models import ProviderToken
+from worker.models import ProviderToken, Revocation
 
 
 class Ciphertexts(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider's stored token. `key_id` is the key that wrote it."""
+    """One stored token. `id` is its row's, `key_id` the key that wrote it."""
 
+    id: UUID
     provider_id: UUID
     generation: int
     key_id: str
@@ -26,37 +28,52 @@ class Ciphertexts(msgspec.Struct, frozen=True, kw_only=True):
         return f"Ciphertexts(provider_id={self.provider_id}, generation={self.generation}, key_id={self.key_id})"
 
 
-_REPLACE = text(
-    """
-    UPDATE provider_tokens t
-    SET access_token = r.access_token, refresh_token = r.refresh_token, key_id = :key_id
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        provider_id uuid, generation int, key_id text, access_token text, refresh_token text
+Table = type[ProviderToken] | type[Revocation]
+TABLES: tuple[Table, ...] = (ProviderToken, Revocation)
+"""Where ciphertexts are kept: tokens in use, and those of grants that are still to be ended."""
+
+
+def _id(table: Table) -> InstrumentedAttribute[UUID]:
+    return table.provider_id if table is ProviderToken else table.id  # type: ignore[union-attr]
+
+
+_REPLACE = {
+    table: text(
+        f"""
+        UPDATE {table.__tablename__} t
+        SET access_token = r.access_token, refresh_token = r.refresh_token, key_id = :key_id
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+            id uuid, generation int, key_id text, access_token text, refresh_token text
+        )
+        WHERE t.{_id(table).key} = r.id AND t.generation = r.generation AND t.key_id = r.key_id
+        """  # noqa: S608 - names of our own tables and columns
     )
-    WHERE t.provider_id = r.provider_id AND t.generation = r.generation AND t.key_id = r.key_id
-    """
-)
+    for table in TABLES
+}
 
 
 def count_by_key(session: Session) -> dict[str, int]:
     """Stored tokens by the key that wrote them."""
-    statement = select(ProviderToken.key_id, func.count().label("tokens")).group_by(ProviderToken.key_id)
-    return {row.key_id: row.tokens for row in session.execute(statement)}
+    counts: Counter[str] = Counter()
+    for table in TABLES:
+        statement = select(table.key_id, func.count().label("tokens")).group_by(table.key_id)
+        counts.update({row.key_id: row.tokens for row in session.execute(statement)})
+    return dict(counts)
 
 
-def read_written_by_others(session: Session, *, key_id: str, after: UUID, limit: int) -> list[Ciphertexts]:
-    """Tokens that another key than this one wrote, by provider id, from behind `after`."""
-    columns = [getattr(ProviderToken, name) for name in Ciphertexts.__struct_fields__]
-    statement = (
-        select(*columns)
-        .where(ProviderToken.key_id != key_id, ProviderToken.provider_id > after)
-        .order_by(ProviderToken.provider_id)
-        .limit(limit)
-    )
+def read_written_by_others(
+    session: Session, *, key_id: str, after: UUID, limit: int, table: Table = ProviderToken
+) -> list[Ciphertexts]:
+    """Tokens that another key than this one wrote, by their rows' ids, from behind `after`."""
+    id_ = _id(table)
+    columns = [getattr(table, name) for name in Ciphertexts.__struct_fields__ if name != "id"]
+    statement = select(id_.label("id"), *columns).where(table.key_id != key_id, id_ > after).order_by(id_).limit(limit)
     return [Ciphertexts(**row) for row in session.execute(statement).mappings()]
 
 
-def replace_ciphertexts(session: Session, *, rows: Sequence[Ciphertexts], key_id: str) -> int:
+def replace_ciphertexts(
+    session: Session, *, rows: Sequence[Ciphertexts], key_id: str, table: Table = ProviderToken
+) -> int:
     """Puts the same tokens, written by `key_id`, in place of those read.
 
     Fenced by generation and old key: a token that was refreshed meanwhile is left alone. The lease is not needed: the
@@ -66,4 +83,4 @@ def replace_ciphertexts(session: Session, *, rows: Sequence[Ciphertexts], key_id
         How many rows were replaced.
     """
     parameters = {"rows": msgspec.json.encode(rows).decode(), "key_id": key_id}
-    return session.execute(_REPLACE, parameters).rowcount  # type: ignore[attr-defined, no-any-return]
+    return session.execute(_REPLACE[table], parameters).rowcount  # type: ignore[attr-defined, no-any-return]

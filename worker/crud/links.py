@@ -10,8 +10,10 @@ from sqlalchemy import DateTime, case, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud import audit
+from worker.crud import audit, revocations
+from worker.crud.providers import take_turns_in_linking
 from worker.crud.refresh.tokens import NewToken, store
+from worker.crud.sync import accounts, cursors, runs
 from worker.errors import Fenced, NotFound, Refused
 from worker.models import (
     LinkState,
@@ -19,7 +21,6 @@ from worker.models import (
     ProviderAuditLog,
     ProviderCreate,
     ProviderToken,
-    SyncCursor,
     TokenRefresh,
     User,
 )
@@ -40,7 +41,9 @@ class LinkTarget:
     now: datetime
 
 
-def save_state(session: Session, *, state_hash: bytes, provider_in: ProviderCreate, seconds: float) -> None:
+def save_state(
+    session: Session, *, state_hash: bytes, holder_hash: bytes, provider_in: ProviderCreate, seconds: float
+) -> None:
     """Remembers an authorisation that a user has begun, for `seconds`, and drops those that have expired.
 
     Raises:
@@ -51,18 +54,23 @@ def save_state(session: Session, *, state_hash: bytes, provider_in: ProviderCrea
     session.add(
         LinkState(
             state_hash=state_hash,
+            holder_hash=holder_hash,
             **provider_in.model_dump(),
             expires_at=_now(session) + timedelta(seconds=seconds),
         )
     )
 
 
-def consume_state(session: Session, *, state_hash: bytes) -> ProviderCreate | None:
-    """What the user had begun; None when there is no such state, it has expired, or it was used before."""
+def consume_state(session: Session, *, state_hash: bytes, holder_hash: bytes) -> ProviderCreate | None:
+    """What the user had begun; None when there is no such state, it has expired, or it was used before.
+
+    None also for who did not begin it; then it stays good for who did.
+    """
     statement = (
         delete(LinkState)
         .where(
             LinkState.state_hash == state_hash,
+            LinkState.holder_hash == holder_hash,
             LinkState.expires_at > func.clock_timestamp(),
         )
         .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias)
@@ -98,15 +106,15 @@ _TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))")
 def target_of_login(session: Session, *, provider_id: UUID, external_id: str | None) -> LinkTarget:
     """The provider that already has this login, or else `provider_id`, which then takes the login over.
 
-    Its token stays as it is until the transaction ends, and who links the same provider or login waits for that. A
-    provider that changes its login forgets where it was in the old one's feeds; one that was only made for a login that
-    turns out to be known goes again.
+    Its token stays as it is until the transaction ends, and who links the same provider or login waits for that. What
+    a provider has of a login that it no longer has is given up (`_give_up_login`); one that was only made for a login
+    that turns out to be known goes again.
 
     Raises:
         NotFound: the provider is gone.
         Refused: the login is linked by another user.
     """
-    session.execute(_TAKE_TURNS, {"what": f"link {provider_id}"})
+    take_turns_in_linking(session, provider_id)
     ours = session.get(Provider, provider_id)
     if ours is None:
         raise NotFound(f"no provider has the id {provider_id}")
@@ -118,7 +126,7 @@ def target_of_login(session: Session, *, provider_id: UUID, external_id: str | N
     )
     if known is None:
         if ours.external_id is not None:
-            session.execute(delete(SyncCursor).where(SyncCursor.provider_id == ours.id))
+            _give_up_login(session, ours)
         return _target(session, ours)
     if known.user_id != ours.user_id:
         raise Refused("this login is linked by another user already; nothing was changed")
@@ -126,6 +134,22 @@ def target_of_login(session: Session, *, provider_id: UUID, external_id: str | N
         session.delete(ours)
         session.flush()
     return _target(session, known)
+
+
+def _give_up_login(session: Session, provider: Provider) -> None:
+    """Ends what belongs to the login that this provider had: its run, cursors, accounts and grant. Rows are kept."""
+    # In the order in which a page is written: accounts, the run, cursors.
+    accounts.lose_all(session, provider_id=provider.id)
+    runs.end_running(
+        session,
+        provider_id=provider.id,
+        error="relinked",
+        reason="another login was linked under this alias; its first sync reads all of that one",
+        keep_full_sync=False,
+    )
+    cursors.forget_cursors(session, provider_id=provider.id, keep=frozenset())
+    if revocations.keep_stored(session, provider_id=provider.id, reason="replaced"):
+        audit.record(session, provider_id=provider.id, action="login_replaced", detail={"revocation": "queued"})
 
 
 _TAKE = text(
@@ -141,18 +165,28 @@ _TAKE = text(
 def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
     """Stores the first token of a new grant, in the way of every other token but for the lease, which it takes.
 
-    A refresh of the old grant that is under way is fenced off.
+    A refresh of the old grant that is under way is fenced off, and a run that reads with its token is ended: it would
+    write what the old grant saw over what the new one is to read.
 
     Raises:
         Fenced: the stored generation is another by now; nothing is changed.
         NotFound: the provider is gone.
     """
+    take_turns_in_linking(session, token.provider_id)
+    # First of all rows the run's: whoever writes pages has it before they need the provider's.
+    runs.end_running(
+        session,
+        provider_id=token.provider_id,
+        error="relinked",
+        reason="the login was linked anew meanwhile; the next run goes on with the new token",
+    )
     if session.get(Provider, token.provider_id, with_for_update=True) is None:
         raise NotFound(f"no provider has the id {token.provider_id}")
     parameters = {"provider_id": token.provider_id, "generation": token.generation, "owner": owner}
     if session.execute(_TAKE, parameters).scalar_one() != token.generation:
         raise Fenced("another link of this provider was stored first; nothing was changed")
     store(session, tokens=[token], owner=owner)
+    revocations.spare(session, provider_id=token.provider_id, external_id=token.external_id)
 
 
 def abandon(session: Session, *, provider_in: ProviderCreate, external_id: str | None) -> bool:
@@ -176,8 +210,22 @@ def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bo
     return session.scalar(select(later.exists())) or False
 
 
-def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool) -> None:
-    """Forgets the token and stops everything of this provider; its rows are kept."""
+def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool, revoke_later: bool = False) -> None:
+    """Forgets the token and stops everything of this provider, a run included; its rows are kept.
+
+    Args:
+        session: the transaction.
+        provider_id: whose.
+        actor: for the audit log.
+        revoked: the provider has confirmed that the grant is ended.
+        revoke_later: it could not be asked: the grant is kept until it can.
+    """
+    take_turns_in_linking(session, provider_id)
+    runs.end_running(
+        session, provider_id=provider_id, error="unlinked", reason="the link was ended; stored rows are kept"
+    )
+    if revoke_later:
+        revocations.keep_stored(session, provider_id=provider_id, reason="unlinked")
     last = session.scalar(
         delete(ProviderToken).where(ProviderToken.provider_id == provider_id).returning(ProviderToken.generation)
     )

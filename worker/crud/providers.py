@@ -66,6 +66,11 @@ def get_provider(session: Session, provider_id: UUID) -> Provider:
     return provider
 
 
+def take_turns_in_linking(session: Session, provider_id: UUID) -> None:
+    """Waits until nobody else links, unlinks, or begins a run of this provider, and lets them wait until this ends."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))"), {"what": f"link {provider_id}"})
+
+
 def claim_refresh_due(
     session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool = False
 ) -> Sequence[UUID]:

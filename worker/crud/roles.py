@@ -13,9 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.errors import ConfigurationError, Refused
-from worker.models import Base, ProviderToken
+from worker.models import Base, ProviderToken, Revocation
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_WITH_SECRETS = {ProviderToken.__tablename__, Revocation.__tablename__}
 _SECRET_COLUMNS = {"access_token", "refresh_token"}
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
@@ -107,10 +108,15 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
     for table in tables:
         rights = {_MIGRATIONS: "SELECT", _AUDIT: "SELECT, INSERT"}.get(table, "SELECT, INSERT, UPDATE, DELETE")
         session.execute(text(f'GRANT {rights} ON public."{table}" TO {roles.app}'))
-        if table != ProviderToken.__tablename__:
-            session.execute(text(f'GRANT SELECT ON public."{table}" TO {roles.readonly}'))
-    columns = ", ".join(column.name for column in ProviderToken.__table__.columns if column.name not in _SECRET_COLUMNS)
-    session.execute(text(f"GRANT SELECT ({columns}) ON {ProviderToken.__tablename__} TO {roles.readonly}"))
+        session.execute(text(f'GRANT {_readable(table)} ON public."{table}" TO {roles.readonly}'))
+
+
+def _readable(table: str) -> str:
+    """What `readonly` may do with a table: see all of it but ciphertexts."""
+    if table not in _WITH_SECRETS:
+        return "SELECT"
+    columns = [column.name for column in Base.metadata.tables[table].columns if column.name not in _SECRET_COLUMNS]
+    return f"SELECT ({', '.join(columns)})"
 
 
 def _tables(session: Session) -> list[str]:

@@ -13,7 +13,7 @@ from worker.models.operations import (
 )
 from worker.models.provider import Provider, ProviderCreate
 from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, sync_seen
-from worker.models.token import LinkState, ProviderToken, TokenRefresh
+from worker.models.token import LinkState, ProviderToken, Revocation, TokenRefresh
 from worker.models.transaction import Transaction
 from worker.models.user import User
 
@@ -34,6 +34,7 @@ __all__ = [
     "ProviderToken",
     "Quarantine",
     "QuotaDay",
+    "Revocation",
     "Security",
     "SyncCursor",
     "SyncRun",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from worker.models.base import Base, Id
+from worker.models.base import Base, CreatedAt, Id
 from worker.models.vocabulary import AttemptStatus, Trigger
 
 
@@ -77,11 +77,41 @@ class TokenRefresh(Base):
     finished_at: Mapped[datetime | None]
 
 
+class Revocation(Base):
+    """A grant that nothing here uses any more and that its provider has not yet confirmed to have ended.
+
+    Attributes:
+        provider_id: whose it was; no foreign key: a consent lives on at its provider when the row here is gone.
+        external_id: the provider's own id of the login; it is not revoked while a link has that login.
+        reason: `replaced`, `unlinked` or `abandoned`.
+        generation: what the ciphertexts are bound to, beside provider and kind.
+        attempts: how often it was tried.
+        due_at: when it is tried next.
+    """
+
+    __tablename__ = "revocations"
+
+    id: Mapped[Id]
+    provider_id: Mapped[UUID] = mapped_column(index=True)
+    provider_key: Mapped[str]
+    external_id: Mapped[str | None]
+    reason: Mapped[str]
+    generation: Mapped[int]
+    access_token: Mapped[str]
+    refresh_token: Mapped[str | None]
+    key_id: Mapped[str]
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    error: Mapped[str | None]
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    created_at: Mapped[CreatedAt]
+
+
 class LinkState(Base):
     """An authorisation that a user has begun: single use, expiring.
 
     Attributes:
         state_hash: SHA-256 of the OAuth `state`; the state itself is never stored.
+        holder_hash: the same of a secret that only who began it has; None where an older release began it.
     """
 
     __tablename__ = "link_states"
@@ -90,4 +120,5 @@ class LinkState(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     provider_key: Mapped[str]
     alias: Mapped[str]
+    holder_hash: Mapped[bytes | None]
     expires_at: Mapped[datetime] = mapped_column(index=True)

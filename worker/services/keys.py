@@ -89,12 +89,14 @@ async def reencrypt(runtime: Runtime, *, batch_size: int = 500) -> Reencrypted:
     Raises:
         Unavailable: Postgres is away; what is done is done.
     """
-    writing, done, unreadable, after = runtime.encryption.key_id, 0, list[UUID](), UUID(int=0)
-    while rows := await runtime.db(keys.read_written_by_others, key_id=writing, after=after, limit=batch_size):
-        after = rows[-1].provider_id
-        renewed, failed = await asyncio.to_thread(_renew, runtime, rows)
-        unreadable += failed
-        done += await runtime.db(keys.replace_ciphertexts, rows=renewed, key_id=writing)
+    writing, done, unreadable = runtime.encryption.key_id, 0, list[UUID]()
+    for table in keys.TABLES:
+        after, read = UUID(int=0), keys.read_written_by_others
+        while rows := await runtime.db(read, table=table, key_id=writing, after=after, limit=batch_size):
+            after = rows[-1].id
+            renewed, failed = await asyncio.to_thread(_renew, runtime, rows)
+            unreadable += failed
+            done += await runtime.db(keys.replace_ciphertexts, table=table, rows=renewed, key_id=writing)
     stored = await runtime.db(keys.count_by_key)
     left = sum(count for key_id, count in stored.items() if key_id != writing)
     log.info("keys_reencrypted", key_id=writing, done=done, unreadable=len(unreadable), left=left)
@@ -134,6 +136,7 @@ def _renew(runtime: Runtime, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts]
         try:
             renewed.append(
                 Ciphertexts(
+                    id=row.id,
                     provider_id=row.provider_id,
                     generation=row.generation,
                     key_id=row.key_id,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.crud import heartbeats, upkeep
+from worker.services import revocation
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime
@@ -53,6 +54,7 @@ async def reap(runtime: Runtime, now: datetime) -> dict[str, int]:
         "old_deliveries": await runtime.db(
             upkeep.remove_old_deliveries, first_before=now - _DELIVERIES_KEPT, limit=_REAP_BATCH
         ),
+        "revoked_grants": await revocation.revoke_waiting(runtime),
     }
     if any(counts.values()):
         log.info("reaped", **counts)

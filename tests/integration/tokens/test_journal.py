@@ -154,12 +154,12 @@ def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
 ) -> None:
     desk = fragile()
     user = desk.rows("INSERT INTO users (id) VALUES (gen_random_uuid()) RETURNING id")[0]["id"]
-    url = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
-    callback = f"https://127.0.0.1?code=c&state={url.partition('state=')[2]}"
+    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+    callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
     _stop_postgres_during_the_call(desk, stack)
 
     with pytest.raises(Unavailable):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
     stack.up()
 
     assert _drain(desk) == 1
@@ -170,7 +170,7 @@ def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
 
 def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values: Any) -> None:
     """A login that is linked while Postgres goes down."""
-    url = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias))
+    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias))
 
     def answer_as_postgres_goes(code: str) -> TokenAnswer:
         stack.down()
@@ -178,9 +178,8 @@ def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values:
 
     desk.schwab.script = [answer_as_postgres_goes]
     with pytest.raises(Unavailable):
-        desk.runtime.run(
-            connect.complete_link(desk.runtime, f"https://127.0.0.1?code=c&state={url.partition('state=')[2]}")
-        )
+        callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
+        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
     stack.up()
 
 

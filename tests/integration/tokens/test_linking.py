@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -36,22 +37,33 @@ def _state(url: str) -> str:
     return parse_qs(urlsplit(url).query)["state"][0]
 
 
-def _begin(desk: Desk, user: UUID, alias: str = "Main") -> str:
-    """The URL that the user is sent back to."""
-    state = _state(desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias)))
-    return f"https://127.0.0.1?code=C0.abc%2Bd%40&session=s-1&state={state}"
+@dataclass(frozen=True)
+class _Begun:
+    """A link that a user has begun: the URL that they are sent back to, and what they keep."""
+
+    callback: str
+    holder: str
+
+    async def complete(self, desk: Desk) -> UUID:
+        return await connect.complete_link(desk.runtime, self.callback, holder=self.holder)
+
+
+def _begin(desk: Desk, user: UUID, alias: str = "Main") -> _Begun:
+    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias))
+    callback = f"https://127.0.0.1?code=C0.abc%2Bd%40&session=s-1&state={_state(begun.url)}"
+    return _Begun(callback, begun.holder)
 
 
 def _link(desk: Desk, user: UUID, alias: str = "Main") -> UUID:
-    return desk.runtime.run(connect.complete_link(desk.runtime, _begin(desk, user, alias)))
+    return desk.runtime.run(_begin(desk, user, alias).complete(desk))
 
 
 def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
     login = sandbox.create_logins("schwab", 1)[0]
-    url = runtime.run(connect.begin_link(runtime, "schwab", _user(runtime), "Main"))
+    begun = runtime.run(connect.begin_link(runtime, "schwab", _user(runtime), "Main"))
 
-    callback = sandbox.schwab_callback_url(login, _state(url))
-    provider_id = runtime.run(connect.complete_link(runtime, callback))
+    callback = sandbox.schwab_callback_url(login, _state(begun.url))
+    provider_id = runtime.run(connect.complete_link(runtime, callback, holder=begun.holder))
     summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
 
     assert "%40" in callback
@@ -87,20 +99,20 @@ def test_code_is_decoded_once_and_the_provider_is_active_and_due(desk: Desk) -> 
 
 
 def test_state_is_good_for_one_use(desk: Desk) -> None:
-    callback = _begin(desk, _user(desk.runtime))
-    desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    begun = _begin(desk, _user(desk.runtime))
+    desk.runtime.run(begun.complete(desk))
 
     with pytest.raises(Refused, match="used before"):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+        desk.runtime.run(begun.complete(desk))
     assert len(desk.schwab.exchanged) == 1
 
 
 def test_expired_state_is_refused(desk: Desk) -> None:
-    callback = _begin(desk, _user(desk.runtime))
+    begun = _begin(desk, _user(desk.runtime))
     desk.rows("UPDATE link_states SET expires_at = now() - interval '1 s'")
 
     with pytest.raises(Refused):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+        desk.runtime.run(begun.complete(desk))
     assert desk.schwab.exchanged == []
 
 
@@ -115,24 +127,44 @@ def test_expired_state_is_refused(desk: Desk) -> None:
 )
 def test_callback_that_was_not_begun_here_is_refused(desk: Desk, callback: str) -> None:
     with pytest.raises(Refused):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder="holder"))
     assert desk.schwab.exchanged == []
 
 
-def test_state_itself_is_never_stored(desk: Desk) -> None:
-    state = parse_qs(urlsplit(_begin(desk, _user(desk.runtime))).query)["state"][0]
+@pytest.mark.parametrize("holder", ["", "somebody-else"])
+def test_link_that_somebody_else_began_is_refused_and_stays_good_for_who_began_it(desk: Desk, holder: str) -> None:
+    begun = _begin(desk, _user(desk.runtime))
 
-    rows = desk.rows("SELECT encode(state_hash, 'escape') AS stored FROM link_states")
+    with pytest.raises(Refused, match="not begun here"):
+        desk.runtime.run(replace(begun, holder=holder).complete(desk))
+    assert desk.schwab.exchanged == []
+    assert desk.provider(desk.runtime.run(begun.complete(desk)))["status"] == "active"
+
+
+def test_link_that_nobody_is_known_to_have_begun_is_refused(desk: Desk) -> None:
+    begun = _begin(desk, _user(desk.runtime))
+    desk.rows("UPDATE link_states SET holder_hash = NULL")  # as a worker of an older release leaves it
+
+    with pytest.raises(Refused, match="not begun here"):
+        desk.runtime.run(begun.complete(desk))
+
+
+def test_state_itself_is_never_stored(desk: Desk) -> None:
+    begun = _begin(desk, _user(desk.runtime))
+
+    rows = desk.rows("SELECT encode(state_hash || holder_hash, 'escape') AS stored FROM link_states")
 
     assert len(rows) == 1
-    assert state not in rows[0]["stored"]
+    assert _state(begun.callback) not in rows[0]["stored"]
+    assert begun.holder not in rows[0]["stored"]
 
 
 def test_callback_to_another_place_is_refused(desk: Desk) -> None:
-    callback = _begin(desk, _user(desk.runtime)).replace("127.0.0.1", "elsewhere.example")
+    begun = _begin(desk, _user(desk.runtime))
+    elsewhere = replace(begun, callback=begun.callback.replace("127.0.0.1", "elsewhere.example"))
 
     with pytest.raises(Refused):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback))
+        desk.runtime.run(elsewhere.complete(desk))
     assert desk.schwab.exchanged == []
 
 
@@ -163,10 +195,10 @@ def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
 
     async def relink_meanwhile(token: str) -> Any:
         desk.schwab.script = [answer(50)]
-        await connect.complete_link(desk.runtime, callback)
+        await begun.complete(desk)
         return answer(9)
 
-    callback = _begin(desk, user)
+    begun = _begin(desk, user)
     desk.schwab.script = [relink_meanwhile]
 
     outcomes = desk.refresh(id_, force=True)
@@ -185,10 +217,10 @@ def test_refresh_that_ends_during_a_relink_does_not_cost_the_new_grant(desk: Des
         await protocol.refresh_providers(desk.runtime, [id_], force=True)
         return answer(50)
 
-    callback = _begin(desk, user)
+    begun = _begin(desk, user)
     desk.schwab.script = [refresh_meanwhile]
 
-    desk.runtime.run(connect.complete_link(desk.runtime, callback))
+    desk.runtime.run(begun.complete(desk))
 
     assert desk.plain(id_, "refresh") == "refresh-50"
     assert desk.token(id_)["generation"] == 3
@@ -273,11 +305,11 @@ def test_grant_is_left_alone_while_nobody_can_say_whether_it_is_in_use(
     assert desk.schwab.revoked == []
 
 
-def _at_once(desk: Desk, *callbacks: str) -> list[UUID | BaseException]:
+def _at_once(desk: Desk, *begun: _Begun) -> list[UUID | BaseException]:
     """Completes links so that none has been committed when the next one reads."""
 
     async def complete() -> list[UUID | BaseException]:
-        linking = (connect.complete_link(desk.runtime, callback) for callback in callbacks)
+        linking = (one.complete(desk) for one in begun)
         return await asyncio.gather(*linking, return_exceptions=True)
 
     return desk.runtime.run(complete())
@@ -313,10 +345,10 @@ def test_two_first_links_of_one_login_at_once_make_one_provider(
     desk: Desk, external_id: str | None, aliases: tuple[str, str]
 ) -> None:
     user = _user(desk.runtime)
-    callbacks = [_begin(desk, user, alias) for alias in aliases]
+    begun = [_begin(desk, user, alias) for alias in aliases]
     desk.schwab.script = [answer(1, external_id=external_id), answer(2, external_id=external_id)]
 
-    first, second = _at_once(desk, *callbacks)
+    first, second = _at_once(desk, *begun)
 
     providers = desk.rows("SELECT id, status FROM providers")
     assert {row["status"] for row in providers} == {"active"}
@@ -328,7 +360,7 @@ def test_two_first_links_of_one_login_at_once_make_one_provider(
 
 def test_link_that_is_begun_while_another_makes_the_same_provider_waits_for_it(desk: Desk) -> None:
     user = _user(desk.runtime)
-    callback = _begin(desk, user)
+    begun = _begin(desk, user)
     with desk.engine.connect() as other, ThreadPoolExecutor(1) as thread:
         made = other.execute(
             text(
@@ -337,7 +369,7 @@ def test_link_that_is_begun_while_another_makes_the_same_provider_waits_for_it(d
             ),
             {"user": user},
         ).scalar_one()
-        linking = thread.submit(desk.runtime.run, connect.complete_link(desk.runtime, callback))
+        linking = thread.submit(desk.runtime.run, begun.complete(desk))
         wait_for(lambda: _waits(desk), what="the link to wait")
         other.commit()
 
@@ -362,7 +394,7 @@ def test_link_whose_pending_provider_turned_out_to_be_another_makes_it_anew(desk
 @pytest.mark.deep
 def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     user = _user(desk.runtime)
-    callback = _begin(desk, user)
+    begun = _begin(desk, user)
     with desk.engine.connect() as other:
 
         def lock(_: str) -> TokenAnswer:
@@ -374,7 +406,7 @@ def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypat
         desk.schwab.script = [lock]
 
         with pytest.raises(Unavailable, match="journal"):
-            desk.runtime.run(connect.complete_link(desk.runtime, callback))
+            desk.runtime.run(begun.complete(desk))
         assert len(desk.runtime.run(journal.entries(desk.runtime))) == 1
         other.rollback()
     id_ = desk.rows("SELECT id FROM providers")[0]["id"]

@@ -116,9 +116,9 @@ class Demo:
         if login.provider_key == "plaid":
             token = self._sandbox.public_token(login.name)
             return runtime.run(connect.link_public_token(runtime, login.provider_key, user_id, login.alias, token))
-        url = runtime.run(connect.begin_link(runtime, login.provider_key, user_id, login.alias))
-        callback_url = self._sandbox.consent(url, login.name)
-        return runtime.run(connect.complete_link(runtime, callback_url))
+        begun = runtime.run(connect.begin_link(runtime, login.provider_key, user_id, login.alias))
+        callback_url = self._sandbox.consent(begun.url, login.name)
+        return runtime.run(connect.complete_link(runtime, callback_url, holder=begun.holder))
 
     def keep_progress(self) -> None:
         """Notes how far the books have moved."""

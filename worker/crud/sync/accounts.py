@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from worker.crud.sync import nouns
@@ -29,6 +29,15 @@ def active_account_keys(session: Session, *, provider_id: UUID) -> frozenset[str
         Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE
     )
     return frozenset(session.scalars(statement))
+
+
+def lose_all(session: Session, *, provider_id: UUID) -> None:
+    """Makes all accounts inaccessible: the login that had them is no longer linked here."""
+    session.execute(
+        update(Account)
+        .where(Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE)
+        .values(status=AccountStatus.INACCESSIBLE, content_hash=b"")
+    )
 
 
 def has_transactions(session: Session, *, provider_id: UUID) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud.providers import get_provider
+from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.sync import accounts, cursors, quarantine
 from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, Fenced, NotFound, ProviderError, Refused, Scope
@@ -67,6 +67,7 @@ def begin_run(
         NotFound: no such provider.
         Refused: it is not active, is being synced already, or was synced a moment ago.
     """
+    take_turns_in_linking(session, provider_id)
     provider = get_provider(session, provider_id)
     _check_active(provider)
     if provider.provider_key not in integrations:
@@ -151,6 +152,32 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
             error_reason="its worker stopped; the next run goes on from the committed cursors",
         )
     )
+
+
+def end_running(session: Session, *, provider_id: UUID, error: str, reason: str, keep_full_sync: bool = True) -> None:
+    """Ends the provider's run, whoever runs it: nothing of it is written from now on.
+
+    The caller has the lock of `take_turns_in_linking`, so that no other run begins meanwhile.
+
+    Args:
+        session: the transaction that makes the run pointless.
+        provider_id: whose.
+        error: stable word, kept with the run.
+        reason: what happened, for people.
+        keep_full_sync: the next run goes on with a full sync that was under way.
+    """
+    session.execute(
+        update(SyncRun)
+        .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
+        .values(status=RunStatus.FAILED, finished_at=func.clock_timestamp(), error=error, error_reason=reason)
+    )
+    if not keep_full_sync:
+        session.execute(delete(sync_seen).where(sync_seen.c.provider_id == provider_id))
+        session.execute(
+            update(SyncRun)
+            .where(SyncRun.provider_id == provider_id, SyncRun.generation.is_not(None))
+            .values(generation=None)
+        )
 
 
 def hold(session: Session, *, run: RunKey) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -13,15 +14,17 @@ from uuid import UUID, uuid4
 import structlog
 from pydantic import ValidationError
 
-from worker.crud import links
+from worker.crud import links, revocations
 from worker.crud.links import LinkTarget
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import NewToken, TokenState
+from worker.crud.revocations import Waiting
 from worker.errors import EncryptionError, NotFound, ProviderError, Refused, Transient, Unavailable
 from worker.integrations.kit.base import Caller, Integration, TokenAnswer
 from worker.integrations.kit.oauth2 import parse_callback
-from worker.models import ProviderCreate
+from worker.models import ProviderCreate, new_id
 from worker.runtime import Runtime
+from worker.services import revocation
 from worker.services.refresh import journal
 from worker.services.refresh.plan import seal_answer
 
@@ -31,14 +34,30 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class LinkBegun:
+    """An authorisation that a user has begun.
+
+    Attributes:
+        url: where the user is to consent.
+        holder: a secret that stays with who began it (a process, a cookie) and completes it.
+    """
+
+    url: str = field(repr=False)
+    holder: str = field(repr=False)
+
+
 class _Redirecting(Protocol):
     """An integration of `link_kind` oauth."""
 
     redirect_uri: str
 
 
-async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: str) -> str:
+async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
     """Where the user is to consent. The state in it is random, good for one use, and expires; only its hash is kept.
+
+    A state alone completes nothing: whoever got somebody to follow a callback with it would link their own login to
+    that user, or the user's to themselves. Only who also has the `holder` that is returned here can.
 
     Raises:
         NotFound: no such integration or user.
@@ -48,31 +67,37 @@ async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: 
     if integration.link_kind != "oauth":
         raise Refused(f"{provider_key} is linked with a public token from its own front end")
     provider_in = _checked(user_id, provider_key, alias)
-    state = secrets.token_urlsafe(32)
+    state, holder = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     await runtime.db(
         links.save_state,
         state_hash=_hash(state),
+        holder_hash=_hash(holder),
         provider_in=provider_in,
         seconds=runtime.settings.link_state_seconds,
     )
-    return integration.authorize_url(state)
+    return LinkBegun(integration.authorize_url(state), holder)
 
 
-async def complete_link(runtime: Runtime, callback_url: str) -> UUID:
+async def complete_link(runtime: Runtime, callback_url: str, *, holder: str) -> UUID:
     """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
 
     The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
+
+    Args:
+        runtime: the process's.
+        callback_url: all of it.
+        holder: what `begin_link` gave to who began it.
 
     Returns:
         The provider's id.
 
     Raises:
-        Refused: the URL is not the callback's, or its state is unknown, expired or used.
+        Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun by somebody else.
         ProviderError: the provider did not take the code; begin again.
         Unavailable: Postgres is away; when the token was already given, it is in the journal.
     """
     state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
-    provider_in = await runtime.db(links.consume_state, state_hash=_hash(state))
+    provider_in = await runtime.db(links.consume_state, state_hash=_hash(state), holder_hash=_hash(holder))
     if provider_in is None:
         raise Refused("this link was used before, has expired, or was not begun here: start linking again")
     integration = _integration(runtime, provider_in.provider_key)
@@ -91,6 +116,8 @@ async def link_public_token(runtime: Runtime, provider_key: str, user_id: UUID, 
 async def unlink(runtime: Runtime, provider_id: UUID, *, actor: str = "user") -> bool:
     """Ends a link: revoked at the provider where it has a way, its token forgotten here, its rows kept.
 
+    A grant that the provider could not be asked to end just now is kept until it was (`services.revocation`).
+
     Returns:
         Whether the provider confirmed the revocation.
 
@@ -101,9 +128,11 @@ async def unlink(runtime: Runtime, provider_id: UUID, *, actor: str = "user") ->
     owner = uuid4()
     state = await _lease(runtime, provider_id, owner)
     revoked = await _revoke(runtime, state)
-    await runtime.db(links.end_link, provider_id=provider_id, actor=actor, revoked=revoked)
-    log.info("unlinked", provider_id=str(provider_id), revoked=revoked)
-    return revoked
+    await runtime.db(
+        links.end_link, provider_id=provider_id, actor=actor, revoked=revoked is True, revoke_later=revoked is None
+    )
+    log.info("unlinked", provider_id=str(provider_id), revoked=revoked is True, revoke_later=revoked is None)
+    return revoked is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +163,7 @@ async def _link(runtime: Runtime, integration: Integration, provider_in: Provide
         await _abandon(runtime, grant)
         raise
     log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
+    await revocation.revoke_soon(runtime, provider_id)  # of a login that this one has replaced
     return provider_id
 
 
@@ -157,15 +187,23 @@ async def _abandon(runtime: Runtime, grant: _Grant) -> None:
     except Unavailable:
         log.warning("link_left_behind", provider_id=str(provider_id), next="linking again under the alias mends it")
         return
-    if not in_use:
-        revoked = await _end_grant(
-            runtime,
-            grant.integration,
-            provider_id,
-            access_token=answer.access_token,
-            refresh_token=answer.refresh_token,
-        )
-        log.warning("link_abandoned", provider_id=str(provider_id), revoked=revoked)
+    if in_use:
+        return
+    sealed = _sealed(runtime, grant, grant.target)
+    kept = Waiting(
+        id=new_id(),
+        provider_id=provider_id,
+        provider_key=grant.integration.key,
+        reason="abandoned",
+        generation=sealed.generation + 1,
+        access_token=sealed.access_token,
+        refresh_token=sealed.refresh_token,
+        key_id=sealed.key_id,
+    )
+    with suppress(Unavailable):
+        await runtime.db(revocations.keep, grant=kept, external_id=answer.external_id)
+        await revocation.revoke_soon(runtime, provider_id)
+    log.warning("link_abandoned", provider_id=str(provider_id))
 
 
 def _sealed(runtime: Runtime, grant: _Grant, target: LinkTarget) -> NewToken:
@@ -197,40 +235,34 @@ async def _lease(runtime: Runtime, provider_id: UUID, owner: UUID) -> TokenState
         await asyncio.sleep(0.1)
 
 
-async def _revoke(runtime: Runtime, state: TokenState) -> bool:
+async def _revoke(runtime: Runtime, state: TokenState) -> bool | None:
+    """Whether the provider has ended the grant; None when it could not be asked."""
     integration = runtime.integrations.get(state.provider_key)
-    if integration is None or state.generation is None or state.access_token is None:
+    if state.generation is None or not state.access_token:
         return False
+    if integration is None:
+        return None
     unseal, bound = runtime.encryption.unseal, (state.provider_id, state.generation, state.key_id)
     try:
         access = unseal(state.access_token, provider_id=bound[0], kind="access", generation=bound[1], key_id=bound[2])
         refresh = state.refresh_token and unseal(
             state.refresh_token, provider_id=bound[0], kind="refresh", generation=bound[1], key_id=bound[2]
         )
+        return await revocation.end_grant(
+            runtime, integration, state.provider_id, access_token=access, refresh_token=refresh
+        )
     except EncryptionError as error:
-        return _unrevoked(state.provider_id, error)
-    return await _end_grant(runtime, integration, state.provider_id, access_token=access, refresh_token=refresh)
-
-
-async def _end_grant(
-    runtime: Runtime, integration: Integration, provider_id: UUID, *, access_token: str, refresh_token: str | None
-) -> bool:
-    caller = Caller(provider_id=provider_id, manual=True)
-    try:
-        async with asyncio.timeout(runtime.settings.http_total_seconds):
-            return await integration.revoke(caller, access_token=access_token, refresh_token=refresh_token)
+        log.warning("revocation_failed", provider_id=str(state.provider_id), error=type(error).__name__, kept="nothing")
+        return False
     except (ProviderError, TimeoutError) as error:
-        return _unrevoked(provider_id, error)
-
-
-def _unrevoked(provider_id: UUID, error: Exception) -> bool:
-    log.warning(
-        "revocation_failed",
-        provider_id=str(provider_id),
-        error=type(error).__name__,
-        next="the user can end the consent at the provider",
-    )
-    return False
+        log.warning(
+            "revocation_failed",
+            provider_id=str(state.provider_id),
+            error=type(error).__name__,
+            kept="the grant",
+            next="tried again by the upkeep worker",
+        )
+        return None
 
 
 def _integration(runtime: Runtime, provider_key: str) -> Integration:

@@ -1,0 +1,93 @@
+"""Ending grants at their provider: at once where it can be had, else again and again until the provider confirms it."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import structlog
+
+from worker.crud import revocations
+from worker.crud.revocations import Waiting
+from worker.errors import EncryptionError, ProviderError, ReauthRequired, Refused, Unavailable
+from worker.integrations.kit.base import Caller, Integration
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+_BATCH = 50
+
+
+async def revoke_waiting(runtime: Runtime, *, provider_id: UUID | None = None) -> int:
+    """Tries to end the grants whose time has come, one after the other; of one provider, if it is given.
+
+    Returns:
+        How many need not be tried again.
+
+    Raises:
+        Unavailable: Postgres is away; the grants stay.
+    """
+    ended = 0
+    for grant in await runtime.db(revocations.claim_due, limit=_BATCH, provider_id=provider_id):
+        ended += await _try(runtime, grant)
+    return ended
+
+
+async def end_grant(
+    runtime: Runtime, integration: Integration, provider_id: UUID, *, access_token: str, refresh_token: str | None
+) -> bool:
+    """Ends a grant at its provider; True also when it was ended there before, False when there is no way to end it.
+
+    Raises:
+        ProviderError: it could not be ended; try again.
+        TimeoutError: nobody knows.
+    """
+    caller = Caller(provider_id=provider_id, manual=True)
+    try:
+        async with asyncio.timeout(runtime.settings.http_total_seconds):
+            return await integration.revoke(caller, access_token=access_token, refresh_token=refresh_token)
+    except ReauthRequired:
+        return True
+
+
+async def _try(runtime: Runtime, grant: Waiting) -> bool:
+    integration = runtime.integrations.get(grant.provider_key)
+    try:
+        if integration is None:
+            raise Refused(f"the integration {grant.provider_key} is not enabled; add it to INTEGRATIONS")
+        revoked = await end_grant(
+            runtime,
+            integration,
+            grant.provider_id,
+            access_token=_plain(runtime, grant, "access", grant.access_token),
+            refresh_token=grant.refresh_token and _plain(runtime, grant, "refresh", grant.refresh_token),
+        )
+    except (ProviderError, TimeoutError, EncryptionError, Refused) as error:
+        why = str(error) or type(error).__name__
+        log.warning(
+            "revocation_failed",
+            provider_id=str(grant.provider_id),
+            attempts=grant.attempts,
+            error=why,
+            kept="the grant",
+            next="tried again by the upkeep worker",
+        )
+        await runtime.db(revocations.failed, grant=grant, error=why)
+        return False
+    await runtime.db(revocations.done, grant=grant, revoked=revoked)
+    log.info("grant_ended", provider_id=str(grant.provider_id), revoked=revoked, reason=grant.reason)
+    return True
+
+
+def _plain(runtime: Runtime, grant: Waiting, kind: str, ciphertext: str) -> str:
+    return runtime.encryption.unseal(
+        ciphertext, provider_id=grant.provider_id, kind=kind, generation=grant.generation, key_id=grant.key_id
+    )
+
+
+async def revoke_soon(runtime: Runtime, provider_id: UUID) -> None:
+    """The same at once for one provider; whatever goes wrong is left to the upkeep worker."""
+    try:
+        await revoke_waiting(runtime, provider_id=provider_id)
+    except Unavailable:
+        log.warning("revocation_left", provider_id=str(provider_id), next="tried again by the upkeep worker")
