@@ -19,6 +19,7 @@ DashtamError
     │   └── OutcomeUnknown      the request may have been acted upon, and no answer says so
     ├── NotReady                the provider is still preparing the data
     ├── PagingRestart           start again from the loop's first cursor
+    ├── CursorRefused           a stored place means nothing there: all must be read again
     ├── AccountGone             one account no longer exists there
     ├── Unsupported             this login has no such product
     ├── BadRequest              we asked wrongly; asking again will not help
@@ -189,6 +190,20 @@ class PagingRestart(ProviderError):  # noqa: N818
     """
 
     kind = "paging_restart"
+
+    def __init__(self, reason: str, *, feed: str) -> None:
+        super().__init__(reason)
+        self.feed = feed
+
+
+class CursorRefused(ProviderError):  # noqa: N818
+    """A stored cursor means nothing to the provider: it was given for another login, or is forgotten there.
+
+    Attributes:
+        feed: the feed whose cursor it is.
+    """
+
+    kind = "cursor_refused"
 
     def __init__(self, reason: str, *, feed: str) -> None:
         super().__init__(reason)

@@ -413,6 +413,20 @@ def test_cursor_that_leads_back_to_itself_ends_the_run_and_nothing_of_its_page_i
     assert set(linked.live()) == {"t0"}
 
 
+def test_cursors_that_lead_back_to_each_other_end_the_run(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(PagingIntegration(*[("c1", True), ("c2", True)] * 20))
+
+    run = linked.sync()
+
+    assert (run.status, run.error, run.error_reason) == (RunStatus.FAILED, "bad_payload", "cursor_loop")
+
+
+def test_place_that_comes_again_because_offsets_shifted_is_no_loop(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(PagingIntegration(*[("c1", True), ("c2", True)] * 4, ("c3", False)))
+
+    assert linked.sync().status == RunStatus.COMPLETED
+
+
 @pytest.mark.deep
 def test_overlap_that_is_read_again_may_end_where_the_stored_cursor_stands(link_model: Callable[..., Linked]) -> None:
     linked = link_model(PagingIntegration(("2025-03-08", False)))

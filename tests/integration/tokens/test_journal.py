@@ -177,8 +177,8 @@ def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values:
         return answer(50, **values)
 
     desk.schwab.script = [answer_as_postgres_goes]
+    callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
     with pytest.raises(Unavailable):
-        callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
         desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
     stack.up()
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from worker.crud.sync import accounts, cursors, quarantine, runs
@@ -20,11 +20,14 @@ from worker.crud.sync.table import INDEX_PROBES
 from worker.crud.sync.transactions import apply_transactions
 from worker.crud.sync.work import Rules, RunKey, Tally, Work
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
-from worker.models import new_id, sync_seen
+from worker.models import SyncRun, new_id, sync_seen
 from worker.models.pages import Page
 
 ACCOUNT_UNREADABLE = "account_unreadable"
 """Reason of the problem that an account's own record could not be read; whose it was may be unknown."""
+
+CURSOR_REFUSED = "cursor_refused"
+"""Reason of the problem that a provider did not know a stored cursor any more, so that all was read again."""
 
 
 class PagesApplied(NamedTuple):
@@ -218,6 +221,28 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
     """
     runs.hold(session, run=run)
     return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
+
+
+def read_anew(session: Session, *, run: RunKey, feed: str) -> UUID:
+    """Makes the run a full sync from here on, since the provider refuses the cursor of one of its feeds.
+
+    What was removed there behind a lost cursor is told by no feed any more: only a full sync finds it. The problem is
+    kept with the run, so that it is told also if a later run ends the full sync.
+
+    Returns:
+        The full sync's generation.
+
+    Raises:
+        Fenced: the run is not this worker's any more.
+    """
+    runs.hold(session, run=run)
+    generation = new_id()
+    cursors.forget_cursors(session, provider_id=run.provider_id, keep=runs.MEMORY_FEEDS)
+    session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
+    session.execute(update(SyncRun).where(SyncRun.id == run.id).values(mode="full", generation=generation))
+    kept = msgspec.json.encode(runs.as_kept({feed: [BadPayload(CURSOR_REFUSED)]})).decode()
+    driver(session).execute(_KEEP_PROBLEMS, (kept, run.id))
+    return generation
 
 
 def withdraw_unseen(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from worker.errors import BadRequest, PagingRestart, ProviderError, RateLimited, Scope, Transient
+from worker.errors import BadRequest, CursorRefused, PagingRestart, ProviderError, RateLimited, Scope, Transient
 
 _SAFE_REASON = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -22,7 +22,7 @@ class Rule(NamedTuple):
         status: the HTTP status.
         text: found in the provider's description, in lower case.
         reason: kept instead of the provider's code.
-        feed: for `PagingRestart`.
+        feed: for `PagingRestart` and `CursorRefused`.
     """
 
     error: type[ProviderError]
@@ -63,7 +63,7 @@ def classify(
             and (rule.text is None or rule.text in lowered)
         ):
             reason = rule.reason or safe_reason(code, status)
-            if issubclass(rule.error, PagingRestart):
+            if issubclass(rule.error, PagingRestart | CursorRefused):
                 return rule.error(reason, feed=rule.feed)
             return rule.error(reason, scope=rule.scope, retry_after=retry_after)
     return _by_status(status)(safe_reason(code, status), retry_after=retry_after)

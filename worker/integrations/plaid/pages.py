@@ -21,6 +21,7 @@ from worker.models.records import BalanceRecord, Reject, SecurityRecord
 class _Error(msgspec.Struct, gc=False):
     error_type: str | None = None
     error_code: str | None = None
+    error_message: str | None = None
 
 
 class Exchanged(msgspec.Struct, gc=False):
@@ -113,7 +114,8 @@ def error_of(status: int, body: bytes, retry_after: timedelta | None) -> Provide
         given = _error.page(body)
     except BadPayload:
         given = _Error()
-    return classify(RULES, status=status, code=given.error_code, kind=given.error_type, retry_after=retry_after)
+    text = given.error_message or ""
+    return classify(RULES, status=status, code=given.error_code, kind=given.error_type, text=text, retry_after=retry_after)
 
 
 def consent_expires(body: bytes) -> datetime | None:

@@ -6,6 +6,7 @@ from worker.errors import (
     AppMisconfigured,
     BadPayload,
     BadRequest,
+    CursorRefused,
     InstitutionDown,
     NotReady,
     PagingRestart,
@@ -34,6 +35,8 @@ RULES = (
     Rule(Unsupported, code="NO_INVESTMENT_ACCOUNTS"),
     Rule(Unsupported, code="NO_ACCOUNTS"),
     Rule(PagingRestart, code="TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION", feed=TRANSACTIONS_FEED),
+    # "cursor not associated with access_token": it was given for another Item.
+    Rule(CursorRefused, code="INVALID_FIELD", text="cursor not associated", feed=TRANSACTIONS_FEED),
     # The limits per Item are the lower ones, so that one login over its limit must not stop the others.
     Rule(RateLimited, kind="RATE_LIMIT_EXCEEDED", scope=Scope.PROVIDER),
     Rule(InstitutionDown, kind="INSTITUTION_ERROR"),

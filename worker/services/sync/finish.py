@@ -24,6 +24,8 @@ log = structlog.get_logger()
 _AFTER_RELINK = timedelta(minutes=1)
 _READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})
 """Problems of accounts whose rows were read and stored."""
+_OF_NO_FEED = frozenset({pages.ACCOUNT_UNREADABLE, pages.CURSOR_REFUSED})
+"""Problems of the login that leave no feed unread."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Found:
     @property
     def is_whole(self) -> bool:
         """Whether all was read that there was, but for single accounts."""
-        single = all(problem.account_key or problem.reason == pages.ACCOUNT_UNREADABLE for problem in self.all_problems)
+        single = all(problem.account_key or problem.reason in _OF_NO_FEED for problem in self.all_problems)
         return single and not (self.cancelled or self.goes_on or self.no_account_was_read)
 
     @property

@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +22,7 @@ from worker.crud.sync.work import Rules, Tally
 from worker.errors import (
     AccessExpired,
     BadPayload,
+    CursorRefused,
     DashtamError,
     Fenced,
     PagingRestart,
@@ -43,6 +46,8 @@ _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
 _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
+_MAX_RETURNS = 5
+"""A feed by offset that is read again because its rows shifted may come by the same place, three times at most."""
 _RESUME_PAUSE = 1.0
 
 
@@ -127,7 +132,7 @@ class RunUnderWay:
                 await asyncio.sleep(_RESUME_PAUSE * 2**resumes)
 
     async def _read_to_the_end(self) -> None:
-        restarts = 0
+        restarts, anew = 0, False
         renewed_at: Mapping[str, str] | None = None
         while True:
             try:
@@ -138,6 +143,11 @@ class RunUnderWay:
                     raise
                 renewed_at = committed
                 await self._renew()
+            except CursorRefused as error:
+                if anew:
+                    raise
+                anew = True
+                await self._read_anew(error)
             except PagingRestart as error:
                 restarts += 1
                 await self._restart(error)
@@ -173,6 +183,7 @@ class RunUnderWay:
     async def _prepared(self, request: SyncRequest) -> AsyncGenerator[tuple[Page, Prepared], None]:
         """Pages with all that is done without the database, while those before them are stored."""
         served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
+        times: Counter[bytes] = Counter()
         idle: Counter[str] = Counter()
         most_idle = _MAX_IDLE_PAGES + _windows_at_most(request)
         async with aclosing(self._integration.pages(request)) as stream:  # type: ignore[type-var]
@@ -181,8 +192,11 @@ class RunUnderWay:
                 self._found.listed.update(account.account_key for account in page.accounts)
                 unstated = (one.account_key or "" for one in page.rejects if one.kind == "balance")
                 self._found.without_balance.update(unstated)
-                if page.more and page.cursor is not None and page.cursor == served.get(page.feed):
-                    raise BadPayload("cursor_loop")
+                if page.more and page.cursor is not None:
+                    place = _digest(page.feed, page.cursor)
+                    times[place] += 1
+                    if page.cursor == served.get(page.feed) or times[place] > _MAX_RETURNS:
+                        raise BadPayload("cursor_loop")
                 served[page.feed] = page.cursor
                 idle[page.feed] = idle[page.feed] + 1 if _is_idle(page) else 0
                 if self._found.pages > _MAX_PAGES or idle[page.feed] > most_idle:
@@ -235,6 +249,15 @@ class RunUnderWay:
             self._found.problems.pop(error.feed, None)
         log.info("paging_restarted", feed=error.feed, reason=error.reason, undone=undone)
 
+    async def _read_anew(self, error: CursorRefused) -> None:
+        """From the beginning of every feed, as a full sync: a cursor that the provider refuses is as good as none."""
+        generation = await self._runtime.db(pages.read_anew, run=self._key, feed=error.feed)
+        self._key = replace(self._key, generation=generation)
+        self._begun = replace(self._begun, key=self._key)
+        self._loop_tallies.clear()
+        self._found.problems = {error.feed: [BadPayload(pages.CURSOR_REFUSED)]}
+        log.warning("cursor_refused", feed=error.feed, reason=error.reason, next="a full sync reads all again")
+
     async def _resume(self) -> None:
         """Whether the last page was kept is known only to the tables: counts and cursors are read again."""
         self._stored_pages, self._found.tally = await self._runtime.db(runs.read_progress, run=self._key)
@@ -255,6 +278,11 @@ class RunUnderWay:
 def weight(found: tuple[Page, Prepared]) -> int:
     """What a page counts for in `ROWS_AHEAD`; an empty one is not free."""
     return max(len(found[0].transactions), ROWS_AHEAD // 16)
+
+
+def _digest(feed: str, cursor: str) -> bytes:
+    """A place, however long its cursor is."""
+    return blake2b(f"{feed}\0{cursor}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _is_idle(page: Page) -> bool:
