@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.crud import heartbeats, upkeep
-from worker.services import revocation
+from worker.services.linking import revocation
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime

@@ -115,7 +115,9 @@ def error_of(status: int, body: bytes, retry_after: timedelta | None) -> Provide
     except BadPayload:
         given = _Error()
     text = given.error_message or ""
-    return classify(RULES, status=status, code=given.error_code, kind=given.error_type, text=text, retry_after=retry_after)
+    return classify(
+        RULES, status=status, code=given.error_code, kind=given.error_type, text=text, retry_after=retry_after
+    )
 
 
 def consent_expires(body: bytes) -> datetime | None:

@@ -24,7 +24,7 @@ from worker.integrations.kit.base import Caller, Integration, TokenAnswer
 from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
 from worker.runtime import Runtime
-from worker.services import revocation
+from worker.services.linking import revocation
 from worker.services.refresh import journal
 from worker.services.refresh.plan import seal_answer
 
