@@ -1,7 +1,8 @@
 # Targets: `worker` (default), for workers, beat, Flower, exporter and the command line; `tests`, with all that tests and
-# the demonstration need. Both run as uid 10001 on a read-only root.
+# the demonstration need. Both run as uid 10001 on a read-only root. The base image is pinned by the digest of its index,
+# which covers all platforms; a newer one is a change of this line.
 
-FROM python:3.13-slim AS base
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -13,24 +14,24 @@ RUN groupadd --gid 10001 dashtam \
 WORKDIR /app
 
 FROM base AS worker-packages
-COPY pyproject.toml requirements.lock ops/runtime_lock.py /build/
+COPY pyproject.toml requirements.lock ops/lock_part.py /build/
+# No source is built here: what it is built with would not be of the lock.
 RUN python -m venv /opt/venv \
-    && python /build/runtime_lock.py /build/pyproject.toml /build/requirements.lock tracing > /build/runtime.lock \
-    && pip install --require-hashes --no-deps -r /build/runtime.lock
+    && python /build/lock_part.py /build/requirements.lock --worker /build/pyproject.toml tracing > /build/worker.lock \
+    && pip install --require-hashes --no-deps --only-binary :all: -r /build/worker.lock
 COPY pyproject.toml README.md LICENSE /build/app/
 COPY worker /build/app/worker
 COPY schedules /build/app/schedules
 RUN python -m venv /build/tools \
-    && /build/tools/bin/python -m pip install 'setuptools>=77' wheel \
+    && python /build/lock_part.py /build/requirements.lock --only setuptools > /build/tools.lock \
+    && /build/tools/bin/python -m pip install --require-hashes --no-deps --only-binary :all: -r /build/tools.lock \
     && /build/tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheels /build/app \
     && pip install --no-deps --no-index /build/wheels/*.whl \
     && python -m compileall -q /opt/venv
 
 FROM base AS tests-packages
-# Packages without a wheel for this Python are compiled here.
-RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*
-COPY requirements.lock /build/
-RUN python -m venv /opt/venv && pip install --require-hashes -r /build/requirements.lock
+COPY requirements.lock ops/environment.py ops/lock_part.py /build/
+RUN python /build/environment.py /opt/venv --lock /build/requirements.lock
 
 FROM base AS tests
 COPY --from=tests-packages /opt/venv /opt/venv

