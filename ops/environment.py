@@ -17,6 +17,7 @@ import argparse
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,15 +63,14 @@ def make(home: Path, lock: str, *, project: bool, allowed: set[str]) -> None:
         if complete.exists() and complete.read_text() == digest:
             complete.touch()
             return
-        usable = _works(python, "-m", "pip", "--version")
-        if unfinished.exists() or not usable:
+        if unfinished.exists() or not _works(python, "-c", ""):
             shutil.rmtree(home, ignore_errors=True)
         complete.unlink(missing_ok=True)
         home.mkdir(parents=True, exist_ok=True)
         unfinished.touch()
         if not python.exists():
             _say(f"Making {home} ...")
-            venv.create(home, symlinks=True, with_pip=True)
+            venv.create(home, symlinks=True)
         _install(python, lock, project=project, allowed=allowed)
         complete.write_text(digest)
         unfinished.unlink()
@@ -102,7 +102,7 @@ def _uv(python: Path, lock: str) -> list[str]:
     found = shutil.which("uv")
     if found is None or not _works(Path(found), "--version"):
         listed = _named(lock, {"uv"})
-        if not listed:
+        if not listed.strip():
             raise InstallError("there is none on PATH, and this lock does not list it")
         _say("Fetching uv ...")
         _run_with_file([*_pip(python, lock), *EXACTLY, "--requirement"], listed, _nothing)
@@ -111,7 +111,11 @@ def _uv(python: Path, lock: str) -> list[str]:
 
 
 def _pip(python: Path, _: str) -> list[str]:
-    return [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    """Pip's command in the environment, which gets the pip of its Python only when it is needed: that takes seconds."""
+    if not _works(python, "-m", "pip", "--version"):
+        _run([str(python), "-m", "ensurepip", "--default-pip"], _nothing)
+    # To compile takes half of pip's time. uv does not do it either; Python does when it first reads a module.
+    return [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
 
 
 def _nothing(lines: Iterable[str]) -> Iterator[str]:
@@ -141,7 +145,7 @@ def _named(lock: str, names: set[str]) -> str:
 
 
 def _run_with_file(command: list[str], text: str, says: Says) -> None:
-    """Runs a command whose last argument is a file with this text; does nothing where the text is blank."""
+    """Runs a command that ends with the name of a file with this text; does nothing where the text is blank."""
     if not text.strip():
         return
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -203,7 +207,7 @@ def main() -> int:
     parser.add_argument("--project", action="store_true", help="install this project too, editable")
     parser.add_argument("--installer", choices=["uv", "pip"], help="this one alone; default: uv, or pip without one")
     args = parser.parse_args()
-    lock = args.lock.read_text()
+    lock, again = args.lock.read_text(), shlex.join([sys.executable, *sys.argv])
     allowed = {args.installer} if args.installer else {"uv", "pip"}
     try:
         make(
@@ -214,10 +218,10 @@ def main() -> int:
         )
     except InstallError as error:
         _say(f"error: {args.lock.name} could not be installed into {args.home}.\n{error}")
-        _say("What was fetched is kept in the installer's cache. The same command begins anew: make setup")
+        _say(f"What was fetched is kept in the installer's cache. This tries again: {again}")
         return 1
     except KeyboardInterrupt:
-        _say(f"Stopped; {args.home} is not complete. The same command begins anew: make setup")
+        _say(f"Stopped; {args.home} is not complete. This makes it anew: {again}")
         return 130
     return 0
 
