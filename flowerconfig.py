@@ -8,12 +8,12 @@ import sys
 
 from worker.app import app
 from worker.errors import ConfigurationError
-from worker.settings import get_settings
+from worker.settings import FlowerSettings, load
 from worker.telemetry.flower import flower_options, shield
 from worker.telemetry.log import configure_logging
 
 try:
-    settings = get_settings()
+    settings = load(FlowerSettings)
     configure_logging(settings)
     for name, value in flower_options(settings).items():
         globals()[name] = value

@@ -70,6 +70,9 @@ def make(directory: Path) -> Secrets:
     verify = "sslmode=verify-full&sslrootcert=/run/secrets/tls_ca"
     store.kept("migrate_database_url", lambda: f"postgresql://dashtam:{owner}@postgres/dashtam?{verify}")
     store.kept("database_url", lambda: f"postgresql://dashtam_app:{roles['app']}@postgres/dashtam?{verify}")
+    store.kept(
+        "readonly_database_url", lambda: f"postgresql://dashtam_readonly:{roles['readonly']}@postgres/dashtam?{verify}"
+    )
     trust = "ssl_cert_reqs=required&ssl_ca_certs=/run/secrets/tls_ca"
     store.kept("redis_url", lambda: f"rediss://dashtam:{redis}@redis:6379/0?{trust}")
     store.kept("redis_acl", lambda: _redis_acl(redis))

@@ -23,7 +23,8 @@ from schedules import beat_schedule
 from worker.errors import ConfigurationError, Unavailable
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
-from worker.settings import Settings, get_settings
+from worker.settings import QueueSettings, get_settings, load
+from worker.settings.parts import QueuePart
 from worker.telemetry import metric_files, metrics, tracing
 from worker.telemetry.log import configure_logging
 
@@ -41,7 +42,7 @@ if billiard.common.REMAP_SIGTERM is None:
     celery.worker.request.TERM_SIGNAME = billiard.common.TERM_SIGNAME
 
 
-def celery_settings(settings: Settings) -> dict[str, Any]:
+def celery_settings(settings: QueuePart) -> dict[str, Any]:
     """Celery's configuration out of ours."""
     broker_url = (settings.broker_url or settings.redis_url).get_secret_value()
     tls = {"rediss": {"ssl_cert_reqs": ssl.CERT_REQUIRED}, "amqps": {"cert_reqs": ssl.CERT_REQUIRED}}
@@ -106,12 +107,13 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 app = Celery("dashtam")
-app.add_defaults(lambda: celery_settings(get_settings()))
+# Beat and Flower have neither keys nor a database; workers read the rest when they start.
+app.add_defaults(lambda: celery_settings(load(QueueSettings)))
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _setup_logging(**_: Any) -> None:
-    configure_logging(get_settings())
+    configure_logging(load(QueueSettings))
 
 
 @signals.import_modules.connect  # type: ignore[untyped-decorator, unused-ignore]
@@ -125,34 +127,35 @@ def _guard_flower(**_: Any) -> None:
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _share_counts(**_: Any) -> None:
-    metric_files.share_with_exporter(get_settings().home)
+    metric_files.share_with_exporter(load(QueueSettings).home)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _require_keys(**_: Any) -> None:
     """No worker starts that cannot read the stored tokens; while Postgres is away, nobody can say."""
-    with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
-        try:
+    try:
+        with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
             runtime.run(keys.require_configured(runtime))
-        except ConfigurationError as error:
-            # Celery logs and forgets other exceptions of its signals' receivers.
-            sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(error.exit_code) from None
-        except Unavailable as error:
-            log.warning("keys_unchecked", error=str(error), next="a token whose key is missing waits, and is logged")
+    except ConfigurationError as error:
+        # Celery logs and forgets other exceptions of its signals' receivers.
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_code) from None
+    except Unavailable as error:
+        log.warning("keys_unchecked", error=str(error), next="a token whose key is missing waits, and is logged")
 
 
 @signals.beat_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _count_ticks(**_: Any) -> None:
     _share_counts()
-    signals.after_task_publish.connect(_count_tick)
+    sign_of_life = load(QueueSettings).home / "beat.tick"
 
+    def count_tick(sender: str, **_: Any) -> None:
+        metrics.observe_beat(sender)
+        # The container's health check looks at its age.
+        with suppress(OSError):
+            sign_of_life.touch()
 
-def _count_tick(sender: str, **_: Any) -> None:
-    metrics.observe_beat(sender)
-    # The container's health check looks at its age.
-    with suppress(OSError):
-        (get_settings().home / "beat.tick").touch()
+    signals.after_task_publish.connect(count_tick, weak=False)
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator, unused-ignore]

@@ -182,6 +182,7 @@ def server_environment(servers: Urls, database_url: str, sandbox_process: Sandbo
     """Variables that make a process work on the session's servers and the sandbox."""
     return {
         "DATABASE_URL": database_url,
+        "READONLY_DATABASE_URL": database_url,
         "REDIS_URL": redis_database(servers, NO_WORKER),
         "SCHWAB_BASE_URL": sandbox_process.schwab_url,
         "SCHWAB_APP_KEY": "sandbox-app",

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from worker.app import QUEUES, app
-from worker.settings import Settings
+from worker.settings import DatabaseSettings, Settings
+from worker.settings.only import PROGRAMS, variables_of
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -64,6 +65,31 @@ def test_no_secret_is_inline() -> None:
             if secret.search(variable) and variable != "SCHWAB_REDIRECT_URI":
                 assert str(value).startswith("/run/secrets/"), f"{name}: {variable}"
                 assert str(value).removeprefix("/run/secrets/") in service["secrets"], f"{name}: {variable}"
+
+
+OWN = {**PROGRAMS, "migrate": DatabaseSettings, **{f"worker-{queue}": Settings for queue in QUEUES}}
+OF_INTEGRATIONS = re.compile(r"(SCHWAB|PLAID)_")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_process_is_given_its_own_variables_and_no_others(name: str) -> None:
+    given = {variable for variable in SERVICES[name]["environment"] if not OF_INTEGRATIONS.match(variable)}
+
+    assert given <= variables_of(OWN[name])
+    assert given < SERVICES[name]["environment"].keys() or not name.startswith("worker-")
+
+
+@pytest.mark.parametrize("name", OWN.keys() - {f"worker-{queue}" for queue in QUEUES})
+def test_what_is_no_worker_has_neither_keys_nor_credentials_nor_a_role_that_writes(name: str) -> None:
+    forbidden = {"encryption_keys", "database_url", "schwab_app_key", "schwab_app_secret", "plaid_secret"}
+
+    assert not forbidden & set(SERVICES[name]["secrets"])
+    assert not [variable for variable in SERVICES[name]["environment"] if OF_INTEGRATIONS.match(variable)]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_procfile_starts_it_with_its_own_variables_alone(name: str) -> None:
+    assert PROCFILE[name].startswith(f"python -m worker.settings.only {name} ")
 
 
 def test_every_secret_that_is_used_is_a_file_that_is_declared() -> None:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -21,12 +21,19 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from worker.errors import ConfigurationError
 from worker.mail_addresses import for_header, normalised
-from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
+from worker.settings.addresses import is_loopback
 from worker.settings.keys import parse_keys
+from worker.settings.parts import (
+    ExporterPart,
+    FlowerPart,
+    IntegrationsPart,
+    QueuePart,
+    RedisPart,
+    Seconds,
+    postgres_address,
+    require_tls,
+)
 from worker.telemetry.redaction import remember
-
-Environment = Literal["development", "test", "production"]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SecretFileSource(PydanticBaseSettingsSource):
@@ -42,7 +49,7 @@ class SecretFileSource(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """See pydantic-settings."""
-        if not _is_secret(field):
+        if not is_secret(field):
             return None, field_name, False
         variable = f"{self.config.get('env_prefix') or ''}{field_name}_FILE".upper()
         path = self._variables.get(variable)
@@ -54,7 +61,8 @@ class SecretFileSource(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
-def _is_secret(field: FieldInfo) -> bool:
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting is a secret: never shown, and readable from a file."""
     return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 
 
@@ -136,37 +144,42 @@ class DatabaseSettings(EnvironmentSettings):
     @field_validator("database_url", "migrate_database_url", mode="after")
     @classmethod
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = value.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)
-        if not url.startswith("postgresql+psycopg://"):
-            raise ValueError("must begin with postgresql://")
-        if not is_readable(url):
-            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
-        return SecretStr(url)
+        return None if value is None else postgres_address(value)
 
 
-class Settings(DatabaseSettings):
+class QueueSettings(EnvironmentSettings, QueuePart):
+    """Beat's settings, and those of Celery's own commands: no key, no database, no credential of a provider."""
+
+
+class FlowerSettings(EnvironmentSettings, QueuePart, FlowerPart):
+    """Flower's settings."""
+
+
+class ExporterSettings(EnvironmentSettings, RedisPart, IntegrationsPart, ExporterPart):
+    """The exporter's settings."""
+
+    readonly_database_url: SecretStr
+    """Role that only looks, and sees no token: `dashtam database roles` makes one."""
+
+    @field_validator("readonly_database_url", mode="after")
+    @classmethod
+    def _readonly(cls, value: SecretStr) -> SecretStr:
+        return postgres_address(value)
+
+    @model_validator(mode="after")
+    def _postgres_is_safe_in_production(self) -> Self:
+        require_tls("READONLY_DATABASE_URL", self.readonly_database_url, self.environment)
+        return self
+
+
+class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, ExporterPart):
     """The worker's settings. Durations are in seconds unless the name says otherwise."""
 
-    environment: Environment = Field(default="development", validation_alias="DASHTAM_ENV")
-    home: Path = Field(default=Path(".dashtam"), validation_alias="DASHTAM_HOME")
-
-    redis_url: SecretStr
-    """Quotas, the journal and, unless `broker_url` says otherwise, the queues."""
-    broker_url: SecretStr | None = None
-    """Another broker for the queues: amqp:// or amqps://."""
+    readonly_database_url: SecretStr | None = None
+    """The exporter's role; workers do not use it."""
     encryption_keys: SecretStr
     """`id:key` pairs, comma-separated, the one to write with first; keys as `dashtam keys generate` prints them."""
 
-    log_format: Literal["json", "console"] = "console"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    integrations: str = "schwab,plaid"
-    """Which integrations are enabled, comma-separated."""
-
-    tick_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
-    """Multiplies every interval of `schedules`; below 1 for demonstrations and tests."""
     claim_limit: PositiveInt = 1000
     """Logins that one tick claims per integration for a sync."""
     refresh_claim_limit: PositiveInt = 5000
@@ -194,11 +207,6 @@ class Settings(DatabaseSettings):
     sync_window_days: PositiveInt = 90
     mass_deletion_share: float = Field(default=0.5, gt=0, le=1)
     """A listing or window that would withdraw more than this share of rows is not believed."""
-
-    visibility_timeout: PositiveInt = 600
-    task_time_limit: PositiveInt = 540
-    task_soft_time_limit: PositiveInt = 480
-    soft_shutdown_seconds: Seconds = 30
 
     link_state_seconds: PositiveInt = 900
 
@@ -242,16 +250,6 @@ class Settings(DatabaseSettings):
     retain_failures_days: PositiveInt = 90
     """Dead letters that were resolved."""
 
-    flower_user: str = "operator"
-    flower_password: SecretStr | None = None
-    flower_address: str = "127.0.0.1"
-    flower_port: int = Field(default=5555, ge=0, le=65535)
-    flower_allow_triggers: bool = False
-    """Whether tasks may be sent and workers steered from Flower."""
-
-    exporter_address: str = "127.0.0.1"
-    exporter_port: int = Field(default=9540, ge=0, le=65535)
-    """Where `/metrics` listens."""
     otel_exporter_otlp_endpoint: str = ""
     """Where traces are sent to, over HTTP; nowhere when empty."""
 
@@ -260,26 +258,6 @@ class Settings(DatabaseSettings):
 
     failpoints: str = ""
     """For tests alone: places where a worker stops on purpose. Refused in production."""
-
-    @field_validator("redis_url", mode="after")
-    @classmethod
-    def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
-        if not is_readable(value.get_secret_value()):
-            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
-        return value
-
-    @field_validator("broker_url", mode="after")
-    @classmethod
-    def _broker(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        if not value.get_secret_value().startswith(("amqp://", "amqps://")):
-            raise ValueError("must begin with amqp:// or amqps://; a Redis is REDIS_URL's")
-        if not is_readable(value.get_secret_value()):
-            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
-        return value
 
     @field_validator("encryption_keys", mode="after")
     @classmethod
@@ -300,28 +278,15 @@ class Settings(DatabaseSettings):
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:
-        if not self.task_soft_time_limit < self.task_time_limit < self.visibility_timeout:
-            raise ValueError(
-                "TASK_SOFT_TIME_LIMIT < TASK_TIME_LIMIT < VISIBILITY_TIMEOUT must hold, or a task runs twice"
-            )
         if not self.http_total_seconds < self.lease_seconds:
             raise ValueError("HTTP_TOTAL_SECONDS must be below LEASE_SECONDS, or two workers refresh one token")
         return self
 
     @model_validator(mode="after")
     def _safe_in_production(self) -> Self:
-        if self.environment != "production":
-            return self
-        if self.failpoints:
+        if self.environment == "production" and self.failpoints:
             raise ValueError("FAILPOINTS: not in production")
-        database, redis = self.database_url.get_secret_value(), self.redis_url.get_secret_value()
-        if not is_loopback(database) and not postgres_has_tls(database):
-            raise ValueError("DATABASE_URL: without TLS off loopback; add sslmode=verify-full")
-        if not is_loopback(redis) and not redis_has_tls(redis):
-            raise ValueError("REDIS_URL: without verified TLS off loopback; use rediss:// and leave ssl_cert_reqs out")
-        broker = self.broker_url.get_secret_value() if self.broker_url else ""
-        if broker.startswith("amqp://") and not is_loopback(broker):
-            raise ValueError("BROKER_URL: without TLS off loopback; use amqps://")
+        require_tls("DATABASE_URL", self.database_url, self.environment)
         return self
 
     @model_validator(mode="after")
@@ -345,11 +310,6 @@ class Settings(DatabaseSettings):
     def enabled_channels(self) -> tuple[str, ...]:
         """Channels that notices go to."""
         return tuple(channel.strip() for channel in self.notice_channels.split(",") if channel.strip())
-
-    @property
-    def enabled_integrations(self) -> tuple[str, ...]:
-        """Keys of the integrations that this process serves."""
-        return tuple(key.strip() for key in self.integrations.split(",") if key.strip())
 
 
 @cache

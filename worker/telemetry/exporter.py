@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker.crud.database import make_engine, transaction
 from worker.errors import ConfigurationError, Unavailable
-from worker.settings import Settings, get_settings
+from worker.settings import ExporterSettings, load
 from worker.telemetry import metric_files
 from worker.telemetry.gauges import DatabaseGauges, Kept, RedisGauges
 from worker.telemetry.log import configure_logging
@@ -35,9 +35,9 @@ class Exporter:
         settings: where Postgres, Redis and the files are.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ExporterSettings) -> None:
         self._files = metric_files.directory(settings.home)
-        self._engine = make_engine(settings.database_url.get_secret_value(), connections=1)
+        self._engine = make_engine(settings.readonly_database_url.get_secret_value(), connections=1)
         self._redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2
         )
@@ -99,7 +99,7 @@ def serve(exporter: Exporter, address: str, port: int) -> ThreadingHTTPServer:
 def main() -> None:
     """Runs until SIGTERM or SIGINT."""
     try:
-        settings = get_settings()
+        settings = load(ExporterSettings)
     except ConfigurationError as error:
         sys.exit(f"error: {error}")
     configure_logging(settings)

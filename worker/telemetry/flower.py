@@ -16,7 +16,7 @@ from tornado.options import options as running_options
 from tornado.web import authenticated
 
 from worker.errors import ConfigurationError
-from worker.settings import Settings
+from worker.settings import FlowerSettings, Settings
 from worker.telemetry.redaction import redact
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -25,7 +25,7 @@ _MAX_TEXT = 2000
 _SAVE_EVERY_MS = 60_000
 
 
-def flower_options(settings: Settings) -> dict[str, Any]:
+def flower_options(settings: FlowerSettings | Settings) -> dict[str, Any]:
     """Options by Flower's own names.
 
     Raises:

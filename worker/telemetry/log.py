@@ -16,7 +16,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from worker.plain_text import visible
-from worker.settings import Settings
+from worker.settings.parts import ProcessPart
 from worker.telemetry.redaction import redact_value
 
 # What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
@@ -25,7 +25,7 @@ _AS_THEY_ARE = {"timestamp", "level", "logger"}
 _MANY_LINES = {"event", "exception", "stack"}
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(settings: ProcessPart) -> None:
     """Routes structlog, the standard library's loggers, warnings and uncaught errors to standard error."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -61,7 +61,7 @@ def configure_logging(settings: Settings) -> None:
     sys.excepthook = log_uncaught
 
 
-def _renderers(settings: Settings) -> tuple[Processor, ...]:
+def _renderers(settings: ProcessPart) -> tuple[Processor, ...]:
     if settings.log_format == "json":
         return (structlog.processors.JSONRenderer(),)
     colours = sys.stderr.isatty()

@@ -19,7 +19,7 @@ from tests.support.celery_fixtures import StartWorker
 from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
 from worker.services.encryption import EncryptionService
-from worker.settings import Settings, load
+from worker.settings import ExporterSettings, Settings, load
 from worker.telemetry.exporter import Exporter
 
 CALLS = ("dashtam_http_calls_total", "dashtam_http_call_seconds_count", "dashtam_quota_calls_total")
@@ -27,7 +27,7 @@ CALLS = ("dashtam_http_calls_total", "dashtam_http_call_seconds_count", "dashtam
 
 @pytest.fixture
 def scrape(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Callable[[], Scraped]]:
-    exporter = Exporter(load(Settings, DASHTAM_HOME=tmp_path))
+    exporter = Exporter(load(ExporterSettings, DASHTAM_HOME=tmp_path))
     yield lambda: Scraped(exporter.answer())
     exporter.close()
 

@@ -25,17 +25,17 @@ from worker.crud.fleet import gauges
 from worker.devstack.tether import Tether
 from worker.models import TaskFailure
 from worker.services.encryption import EncryptionService
-from worker.settings import Settings, load
+from worker.settings import ExporterSettings, Settings, load
 from worker.telemetry.exporter import Exporter
 
 
 @pytest.fixture
-def own_settings(settings: Settings, tmp_path: Path) -> Settings:
-    return load(Settings, DASHTAM_HOME=tmp_path)
+def own_settings(settings: Settings, tmp_path: Path) -> ExporterSettings:
+    return load(ExporterSettings, DASHTAM_HOME=tmp_path)
 
 
 @pytest.fixture
-def exporter(own_settings: Settings, engine: Engine, redis: redis_client.Redis) -> Iterator[Exporter]:
+def exporter(own_settings: ExporterSettings, engine: Engine, redis: redis_client.Redis) -> Iterator[Exporter]:
     made = Exporter(own_settings)
     yield made
     made.close()
@@ -142,7 +142,7 @@ def test_no_label_names_a_provider(exporter: Exporter, engine: Engine) -> None:
 
 
 def test_servers_that_are_away_are_said_to_be_and_the_rest_is_answered(tmp_path: Path) -> None:
-    settings = load(Settings, DASHTAM_HOME=tmp_path)  # .env.test names a port where nobody listens
+    settings = load(ExporterSettings, DASHTAM_HOME=tmp_path)  # .env.test names a port where nobody listens
     exporter = Exporter(settings)
 
     seen = Scraped(exporter.answer())

@@ -11,6 +11,7 @@ from worker.cli.run.environment import Demonstration
 from worker.devstack import ProcessSpec
 
 SANDBOX = "sandbox"
+_ONLY = (sys.executable, "-m", "worker.settings.only")
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 # The pools are as small as a demonstration needs; production sizes are in the Procfile and the compose file.
 _POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
@@ -57,11 +58,13 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
     return [
         ProcessSpec(SANDBOX, sandbox, ready=linked),
         *workers,
-        ProcessSpec("beat", (*_CELERY, "beat", "--loglevel", "INFO"), after=(SANDBOX,), grace_s=_GRACE_SECONDS),
+        ProcessSpec(
+            "beat", (*_ONLY, "beat", *_CELERY, "beat", "--loglevel", "INFO"), after=(SANDBOX,), grace_s=_GRACE_SECONDS
+        ),
         # Flower ends only once its questions to workers have been answered or given up.
         ProcessSpec(
             "flower",
-            (*_CELERY, "flower", f"--conf={_FLOWER_CONFIG}", "--inspect_timeout=1000"),
+            (*_ONLY, "flower", *_CELERY, "flower", f"--conf={_FLOWER_CONFIG}", "--inspect_timeout=1000"),
             after=(SANDBOX,),
             grace_s=_GRACE_SECONDS,
         ),

@@ -1,0 +1,60 @@
+"""`python -m worker.settings.only PROGRAM COMMAND…`: starts a command with the variables that its program reads.
+
+PROGRAM is `beat`, `flower` or `exporter`. The environment and the `.env` file of a host usually hold everything, keys
+and credentials too; the command gets what is its own, and what every process of a machine has, such as PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from worker.settings import EnvironmentSettings, ExporterSettings, FlowerSettings, QueueSettings, is_secret
+
+PROGRAMS: Mapping[str, type[EnvironmentSettings]] = {
+    "beat": QueueSettings,
+    "flower": FlowerSettings,
+    "exporter": ExporterSettings,
+}
+_EVERYBODY_S = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "TERM", "NO_COLOR", "VIRTUAL_ENV"}
+_EVERYBODY_S_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
+
+
+def variables_of(settings: type[EnvironmentSettings]) -> set[str]:
+    """Every variable that these settings are read from."""
+    found = set()
+    for name, field in settings.model_fields.items():
+        variable = str(field.validation_alias or name).upper()
+        found |= {variable, f"{variable}_FILE"} if is_secret(field) else {variable}
+    return found
+
+
+def environment_of(program: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a program is started with, out of all that this process sees, its `.env` file included."""
+    own = variables_of(PROGRAMS[program])
+    file = Path(environment.get("DASHTAM_ENV_FILE", ".env"))
+    written = {name: value for name, value in dotenv_values(file).items() if value is not None and name in own}
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name in own | _EVERYBODY_S or name.startswith(_EVERYBODY_S_PREFIXES)
+    }
+    # A secret's file in the environment comes before the secret itself in `.env`.
+    written = {name: value for name, value in written.items() if f"{name}_FILE" not in kept}
+    return {**written, **kept, "DASHTAM_ENV_FILE": os.devnull}
+
+
+def main() -> None:
+    """Becomes the command."""
+    if len(sys.argv) < 3 or sys.argv[1] not in PROGRAMS:
+        sys.exit(f"usage: python -m worker.settings.only {'|'.join(PROGRAMS)} COMMAND [ARGUMENT…]")
+    program, *command = sys.argv[1:]
+    os.execvpe(command[0], command, environment_of(program, os.environ))  # noqa: S606 - what the caller asked for
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Parts that the settings of several programs are made of, so that each reads what it needs and no secret of another's.
+
+| program | reads |
+|---|---|
+| beat | `QueuePart` |
+| Flower | `QueuePart`, `FlowerPart` |
+| exporter | `RedisPart`, `IntegrationsPart`, `ExporterPart`, the address of a role that only looks |
+| workers, `dashtam` | everything |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, PositiveInt, SecretStr, field_validator, model_validator
+
+from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
+
+Environment = Literal["development", "test", "production"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ProcessPart(BaseModel):
+    """What every process reads."""
+
+    environment: Environment = Field(default="development", validation_alias="DASHTAM_ENV")
+    home: Path = Field(default=Path(".dashtam"), validation_alias="DASHTAM_HOME")
+
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class RedisPart(ProcessPart):
+    """Where Redis is."""
+
+    redis_url: SecretStr
+    """Quotas, the journal and, unless `broker_url` says otherwise, the queues."""
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        if not is_readable(value.get_secret_value()):
+            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        return value
+
+    @model_validator(mode="after")
+    def _redis_is_safe_in_production(self) -> Self:
+        redis = self.redis_url.get_secret_value()
+        if self.environment == "production" and not is_loopback(redis) and not redis_has_tls(redis):
+            raise ValueError("REDIS_URL: without verified TLS off loopback; use rediss:// and leave ssl_cert_reqs out")
+        return self
+
+
+class QueuePart(RedisPart):
+    """What sends and takes tasks reads."""
+
+    broker_url: SecretStr | None = None
+    """Another broker for the queues: amqp:// or amqps://."""
+    tick_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
+    """Multiplies every interval of `schedules`; below 1 for demonstrations and tests."""
+
+    visibility_timeout: PositiveInt = 600
+    task_time_limit: PositiveInt = 540
+    task_soft_time_limit: PositiveInt = 480
+    soft_shutdown_seconds: Seconds = 30
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        if not value.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("must begin with amqp:// or amqps://; a Redis is REDIS_URL's")
+        if not is_readable(value.get_secret_value()):
+            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        return value
+
+    @model_validator(mode="after")
+    def _task_limits_fit(self) -> Self:
+        if not self.task_soft_time_limit < self.task_time_limit < self.visibility_timeout:
+            raise ValueError(
+                "TASK_SOFT_TIME_LIMIT < TASK_TIME_LIMIT < VISIBILITY_TIMEOUT must hold, or a task runs twice"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _broker_is_safe_in_production(self) -> Self:
+        broker = self.broker_url.get_secret_value() if self.broker_url else ""
+        if self.environment == "production" and broker.startswith("amqp://") and not is_loopback(broker):
+            raise ValueError("BROKER_URL: without TLS off loopback; use amqps://")
+        return self
+
+
+class IntegrationsPart(BaseModel):
+    """Which integrations there are."""
+
+    integrations: str = "schwab,plaid"
+    """Which integrations are enabled, comma-separated."""
+
+    @property
+    def enabled_integrations(self) -> tuple[str, ...]:
+        """Keys of the integrations that this process serves."""
+        return tuple(key.strip() for key in self.integrations.split(",") if key.strip())
+
+
+class FlowerPart(BaseModel):
+    """What Flower alone needs."""
+
+    flower_user: str = "operator"
+    flower_password: SecretStr | None = None
+    flower_address: str = "127.0.0.1"
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+    flower_allow_triggers: bool = False
+    """Whether tasks may be sent and workers steered from Flower."""
+
+
+class ExporterPart(BaseModel):
+    """What the exporter alone needs."""
+
+    exporter_address: str = "127.0.0.1"
+    exporter_port: int = Field(default=9540, ge=0, le=65535)
+    """Where `/metrics` listens."""
+
+
+def postgres_address(value: SecretStr) -> SecretStr:
+    """An address of Postgres for SQLAlchemy.
+
+    Raises:
+        ValueError: it is none.
+    """
+    url = value.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)
+    if not url.startswith("postgresql+psycopg://"):
+        raise ValueError("must begin with postgresql://")
+    if not is_readable(url):
+        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+    return SecretStr(url)
+
+
+def require_tls(variable: str, address: SecretStr | None, environment: Environment) -> None:
+    """Raises `ValueError` for a Postgres off this machine that production would reach in plain text."""
+    url = address.get_secret_value() if address else ""
+    if environment == "production" and url and not is_loopback(url) and not postgres_has_tls(url):
+        raise ValueError(f"{variable}: without TLS off loopback; add sslmode=verify-full")
