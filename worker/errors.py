@@ -12,6 +12,7 @@ DashtamError
 └── ProviderError               what a provider's answer means, with its scope
     ├── AccessExpired           the access token is refused: refresh once and go on
     ├── ReauthRequired          the grant is dead: only the user can mend it
+    ├── Forbidden               a call is refused, and nothing says whether the login or our application is the reason
     ├── AppMisconfigured        our client credentials or product are refused: only the operator can mend it
     ├── RateLimited             try again after `retry_after`
     ├── InstitutionDown         the bank behind the provider is out
@@ -88,6 +89,11 @@ class BadRecord(DashtamError):  # noqa: N818
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
 
+    @classmethod
+    def of(cls, error: Exception) -> BadRecord:
+        """`error` as the fault of the one record whose reading raised it; of a stranger, only the name is kept."""
+        return error if isinstance(error, cls) else cls(f"mapping_failed:{type(error).__name__}")
+
 
 class Undelivered(DashtamError):  # noqa: N818
     """A notice did not leave.
@@ -140,6 +146,16 @@ class ReauthRequired(ProviderError):  # noqa: N818
     """The grant is dead, revoked or expired."""
 
     kind = "reauth_required"
+
+
+class Forbidden(ProviderError):  # noqa: N818
+    """A call is refused without a word on whose account.
+
+    It may be this login or account alone, or a page of a firewall; so it counts against the login. Only when several
+    logins meet it within a while is it taken for trouble of the whole application.
+    """
+
+    kind = "forbidden"
 
 
 class AppMisconfigured(ProviderError):  # noqa: N818

@@ -104,7 +104,7 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         posted_date: the provider's booking date (the day of occurrence while pending).
-        occurred_at: the moment, when the provider knows it.
+        occurred_at: when it was initiated; where the provider knows only when it was posted, that; else None.
         pending_key: `transaction_key` of the pending row that this one replaces.
         fees: what of `amount` was fees; positive.
         flags: repairs made while reading, for example `nul_stripped`.

@@ -277,3 +277,16 @@ def test_header_with_a_line_break_is_never_sent(value: str) -> None:
     asyncio.run(send())
 
     assert not any(b"x-evil" in head for head in heads)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"x-long: " + b"a" * 100_000, b"\r\n".join(b"x-%d: b" % place for place in range(500))],
+    ids=["a header of 100,000 bytes", "500 headers"],
+)
+def test_answer_is_read_whatever_headers_a_proxy_has_added(headers: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hear(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\ncontent-length: 2\r\n\r\n{}")
+
+    assert with_server(talk) == [b"{}"]

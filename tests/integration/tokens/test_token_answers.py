@@ -74,6 +74,7 @@ def _tokens(**fields: Any) -> str:
         (1e18, 1440, "expires_in_clamped"),
         (None, 30, "expires_in_missing"),
         ("soon", 30, "expires_in_unreadable"),
+        (10**400, 1440, "expires_in_clamped"),
     ],
 )
 def test_absurd_lifetime_is_mended_and_flagged(
@@ -92,11 +93,28 @@ def test_missing_refresh_token_keeps_the_old_one(linked: Linked) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "flag"),
+    [
+        (_tokens()[:-20], "answer_cut"),
+        (_tokens() + "<!-- 1 ms -->", "text_after_answer"),
+        (_tokens(scope="api")[:-1] + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}", "answer_mended"),
+    ],
+    ids=["truncated", "text after it", "depth without end"],
+)
+def test_token_that_came_in_full_is_stored_and_what_was_wrong_around_it_is_in_the_audit_log(
+    linked: Linked, body: str, flag: str
+) -> None:
+    assert linked.answered(body) == "refreshed"
+    assert linked.stored() == "new-refresh"
+    assert flag in linked.row("provider_audit_logs", "provider_id")["detail"]["flags"]
+
+
+@pytest.mark.parametrize(
     "body",
     [
         _tokens(access_token=""),
         "<html><body>Maintenance</body></html>",
-        _tokens()[:-20],
+        _tokens()[:60],
         "[]",
         "null",
         "",

@@ -172,7 +172,7 @@ def test_repair_of_one_record_leaves_the_bytes_of_the_others_alone() -> None:
         lambda body: body.replace(b"CORNER", b"COR\xff\xfeNER"),
         lambda body: body[:-20],
         lambda body: b"<html>" + body,
-        lambda body: body.replace(b'"added": [', b'"added": [' + b"[" * 100_000 + b"]" * 100_000 + b","),
+        lambda body: body.replace(b'"added": [', b'"added": [' + b"[" * 100_000),
         lambda body: b"[]",
         lambda body: b"null",
         lambda body: b"",

@@ -59,8 +59,8 @@ def read(page: Page, raw: RawRecord) -> TransactionRecord | BadRecord:
         raise TypeError("a page with transactions must say how they are read")
     try:
         return page.map_transaction(raw)
-    except BadRecord as error:
-        return error
+    except Exception as error:  # also a fault of the reader's own must not cost more than this record
+        return BadRecord.of(error)
 
 
 def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepared]]:

@@ -44,10 +44,9 @@ def masked(raw: bytes) -> dict[str, Any]:
     is not even JSON is only measured: `{"bytes": 512}`.
     """
     try:
-        value = json.loads(raw, parse_float=_number, parse_int=_number, parse_constant=_number)
+        kept = _mask("", json.loads(raw, parse_float=_number, parse_int=_number, parse_constant=_number), 0)
     except (ValueError, RecursionError):
         return {"bytes": len(raw)}
-    kept = _mask("", value, 0)
     return kept if isinstance(kept, dict) else {"value": kept}
 
 

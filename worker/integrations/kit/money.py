@@ -1,11 +1,13 @@
-"""Exact arithmetic on provider numbers.
+"""Exact arithmetic on provider numbers, and their currencies.
 
 The default decimal context rounds to 28 digits, even in a unary minus; nothing here does.
 """
 
 from __future__ import annotations
 
+import re
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from functools import lru_cache
 
 from worker.errors import BadRecord
 
@@ -16,6 +18,9 @@ _USUAL_LENGTH = 24  # written out, so short a number is within all limits
 EXACT = Context(prec=200, traps=[Inexact, InvalidOperation, Overflow])
 
 ZERO = Decimal(0)
+
+_ISO_CODE = re.compile(r"[A-Z]{3}")
+_UNOFFICIAL_CODE = re.compile(r"[A-Za-z0-9]{3,12}")  # `BTC`, `USDT`: no list of them is complete
 
 
 def checked(value: Decimal, field: str) -> Decimal:
@@ -60,3 +65,20 @@ def total(values: list[Decimal]) -> Decimal:
     for value in values:
         result = EXACT.add(result, value)
     return result
+
+
+@lru_cache(maxsize=256)
+def currency(iso: str | None, unofficial: str | None = None) -> str | None:
+    """The currency's code; None where neither is stated.
+
+    Args:
+        iso: three capital letters (ISO 4217).
+        unofficial: three to twelve letters and digits, for what has no ISO code.
+
+    Raises:
+        BadRecord: `currency_malformed`.
+    """
+    code, pattern = (iso, _ISO_CODE) if iso else (unofficial, _UNOFFICIAL_CODE)
+    if code and not pattern.fullmatch(code):
+        raise BadRecord("currency_malformed")
+    return code or None

@@ -8,7 +8,6 @@ that a grant is dead.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -27,6 +26,7 @@ from worker.errors import (
     Refused,
     Transient,
 )
+from worker.integrations.kit import json_text
 from worker.integrations.kit.base import Caller, RefreshPolicy, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.taxonomy import Rule, classify
@@ -47,6 +47,9 @@ STANDARD_RULES = (
 
 # Visible ASCII: it goes into a header. The longest tokens known (JWTs with many claims) stay far below 16 KiB.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+_MAX_SCOPE = 4000
+_TOKENS = ("access_token", "refresh_token")
+_WORDS = ("token_type", "expires_in", "scope")
 
 
 class Callback(NamedTuple):
@@ -112,8 +115,8 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
         BadPayload: a token that we will not use.
         ProviderError: what the rules say.
     """
-    fields = _fields(answer.body)
     success = 200 <= answer.status < 300
+    fields, flags = token_fields(answer.body, _TOKENS, _WORDS if success else None)
     if fields is None:
         # Unreadable errors come from proxies and maintenance pages: never the user's fault.
         if success:
@@ -134,26 +137,79 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
         raise OutcomeUnknown("no_access_token")
     if str(fields.get("token_type") or "bearer").lower() != "bearer":
         raise BadPayload("token_type")
-    lifetime, flags = read_lifetime(fields.get("expires_in"), policy)
+    lifetime, lifetime_flags = read_lifetime(fields.get("expires_in"), policy)
     scope = fields.get("scope")
     return TokenAnswer(
         access_token=checked_token(fields["access_token"], "access_token"),
         refresh_token=checked_token(fields["refresh_token"], "refresh_token") if fields.get("refresh_token") else None,
         lifetime=lifetime,
-        scope=scope if isinstance(scope, str) else None,
-        flags=flags,
+        scope=_storable(scope) if isinstance(scope, str) else None,
+        flags=(*flags, *lifetime_flags),
     )
 
 
-def _fields(body: bytes) -> dict[str, Any] | None:
+def token_fields(
+    body: bytes, tokens: Sequence[str], words: Sequence[str] | None = ()
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The fields of an answer, and flags about what had to be done to read them.
+
+    A strict provider has forgotten the old token when it answers. So a token that is there in full is kept, whatever
+    is wrong around it: bytes that are no UTF-8, text after the object, a field of absurd depth or length.
+
+    Args:
+        body: the answer.
+        tokens: fields that the answer is for, the first of which it must have if it is not in order. Of an answer that
+            was cut off it must have all, for what is missing may have been cut off.
+        words: other fields that are looked for then; None for an answer that must be in order.
+
+    Returns:
+        None where they cannot be read. A token that cannot be read is there, as what no token is.
+    """
+    fields = _decoded(body)
+    if isinstance(fields, dict):
+        return fields, ()
+    return (None, ()) if words is None else _salvaged(body, tokens, words)
+
+
+def _decoded(text: bytes) -> Any:
+    """What the text says; None if that cannot be read."""
     try:
-        fields = msgspec.json.decode(body)
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
-            fields = json.loads(body)  # more forgiving (NaN, lone surrogates): a rotated token must not be lost
+            return json.loads(text)  # more forgiving (NaN, lone surrogates): a rotated token must not be lost
         except (ValueError, RecursionError):
             return None
-    return fields if isinstance(fields, dict) else None
+
+
+def _salvaged(
+    body: bytes, tokens: Sequence[str], words: Sequence[str]
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    found = json_text.members(body)
+    if found is None or found.values.get("error", b"null") != b"null":
+        return None, ()
+    if not found.values.keys() >= set(tokens[:1] if found.ended else tokens):
+        return None, ()
+    fields: dict[str, Any] = {}
+    for name in found.values.keys() & {*tokens, *words}:
+        text = found.values[name].decode(errors="replace")
+        value = _decoded(text.encode())
+        if value is None and text != "null":
+            value = text if name in words else [text]
+        fields[name] = value
+    flags = []
+    if not found.ended:
+        flags.append("answer_cut")
+    if found.rest:
+        flags.append("text_after_answer")
+    if b"\xef\xbf\xbd" in body.decode(errors="replace").encode():
+        flags.append("text_replaced")
+    return fields, tuple(flags) or ("answer_mended",)
+
+
+def _storable(text: str) -> str:
+    """A text of the provider's as Postgres can keep it."""
+    return text.replace("\x00", "").encode(errors="replace").decode()[:_MAX_SCOPE]
 
 
 def checked_token(value: object, field: str) -> str:
@@ -182,7 +238,7 @@ def read_lifetime(value: object, policy: RefreshPolicy) -> tuple[timedelta, tupl
         except ValueError:
             return policy.default_lifetime, ("expires_in_unreadable",)
         flags = ("expires_in_coerced",)
-    if math.isnan(value) or value <= 0:
+    if not value > 0:  # or not a number
         return policy.default_lifetime, (*flags, "expires_in_not_positive")
     longest = policy.max_lifetime.total_seconds()
     if value > longest:

@@ -1,7 +1,8 @@
 """Reading pages of records so that one bad record never costs the page.
 
 A page is decoded twice, both times in C: once into the raw text of each record, once into its ids. Records are read
-in full only when somebody asks for one (`map_transaction`), because an unchanged record is never read.
+in full only when somebody asks for one (`map_transaction`), because an unchanged record is never read. Only a page that
+the decoder refuses is looked through token by token (`json_text`).
 
 Repairs are made on the JSON text itself, so that records without a fault keep their exact bytes and therefore their
 hash: literals that JSON does not know (`NaN`) become strings, which no amount accepts; lone surrogates become U+FFFD.
@@ -20,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from worker.errors import BadPayload, BadRecord
+from worker.integrations.kit import json_text
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import masked
 from worker.models.records import HoldingRecord, Reject
@@ -58,7 +60,10 @@ class Reader(Generic[T]):
         except UnicodeDecodeError:
             raise BadPayload("not_utf8") from None
         except RecursionError:
-            raise BadPayload("nested_too_deep") from None
+            shallow = json_text.shallow(body)
+            if shallow == body:
+                raise BadPayload("nested_too_deep") from None
+            return self.page(shallow)
         except msgspec.ValidationError as error:
             raise BadPayload(f"unexpected_shape:{_field(error) or 'page'}") from None
         except msgspec.DecodeError:
@@ -71,16 +76,20 @@ class Reader(Generic[T]):
         """One record.
 
         Raises:
-            BadRecord: `<field>_missing`, `<field>_unreadable` or `unreadable`.
+            BadRecord: `<field>_missing`, `<field>_unreadable`, `nested_too_deep` or `unreadable`.
         """
         try:
             return self.decode(raw)
         except msgspec.ValidationError as error:
+            if json_text.TOO_DEEP in bytes(raw):
+                raise BadRecord("nested_too_deep") from None
             field = _field(error)
             if not field:
                 raise BadRecord("not_an_object") from None
             raise BadRecord(f"{field}_{'missing' if 'missing' in str(error) else 'unreadable'}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except RecursionError:
+            raise BadRecord("nested_too_deep") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise BadRecord("unreadable") from None
 
 
@@ -107,12 +116,23 @@ def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:
 
 
 def cleaned(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The same as `repaired`, of a record that was read to its depth.
+
+    Raises:
+        BadRecord: it was not.
+    """
+    if b"\\" not in raw:
+        return raw, ()
+    if json_text.TOO_DEEP in raw:
+        raise BadRecord("nested_too_deep")
+    return repaired(raw)
+
+
+def repaired(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The record without NUL characters, which Postgres cannot store, and what was repaired in it.
 
     `text_replaced` is also set where the provider itself sent an escaped U+FFFD: something was lost either way.
     """
-    if b"\\" not in raw:
-        return raw, ()
     flags: list[str] = []
     if b"\\u0000" in raw:
         stripped = _ESCAPE.sub(lambda match: b"" if match[0] == b"\\u0000" else match[0], raw)
@@ -152,8 +172,8 @@ def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str
     for raw in raws:
         try:
             key, account_key = key_of(raw)
-        except BadRecord as error:
-            rejects.append(reject("transaction", error, bytes(raw)))
+        except Exception as error:
+            rejects.append(reject("transaction", BadRecord.of(error), bytes(raw)))
         else:
             rows.append(RawRecord(without_nul(key), without_nul(account_key), bytes(raw)))
     return Split(rows, rejects)
@@ -205,17 +225,32 @@ def read_all(
     Args:
         raws: the records' JSON texts.
         kind: word for `Reject.kind`.
-        read: reads one cleaned record; raises `BadRecord`.
+        read: reads one cleaned record; whatever it raises is that record's.
         account_key: whose records they are, if known.
+    """
+
+    def checked(raw: bytes) -> Any:
+        text, _ = cleaned(raw)
+        json_text.check_all_keys_once(text)
+        return read(text)
+
+    return read_each(raws, kind, checked, account_key)
+
+
+def read_each(
+    raws: Sequence[msgspec.Raw], kind: str, read: Callable[[bytes], Any], account_key: str | None = None
+) -> tuple[list[Any], list[Reject]]:
+    """The same for records that have records of their own: what is wrong with one of those must not cost the whole.
+
+    `read` gets the text as it came.
     """
     good: list[Any] = []
     rejects: list[Reject] = []
-    for raw in raws:
-        text, _ = cleaned(bytes(raw))
+    for raw in map(bytes, raws):
         try:
-            good.append(read(text))
-        except BadRecord as error:
-            rejects.append(reject(kind, error, text, account_key=account_key))
+            good.append(read(raw))
+        except Exception as error:
+            rejects.append(reject(kind, BadRecord.of(error), raw, account_key=account_key))
     return good, rejects
 
 

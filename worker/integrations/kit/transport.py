@@ -27,6 +27,11 @@ _CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 512
 _DNS_SECONDS = 60
 _CHUNK_BYTES = 64 * 1024
+# A token answer that is refused for its headers is a lost token, so the limits are far above what any proxy adds. (The
+# client's own are 8,190 bytes and 128 headers.)
+_MAX_HEADER_BYTES = 128 * 1024
+_MAX_HEADERS = 1000
+_GZIP_MAGIC = b"\x1f\x8b"
 _PLAIN = ("", "identity")
 _PACKED = ("gzip", "x-gzip", "deflate")
 
@@ -98,7 +103,13 @@ class AiohttpWire:
             limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS, ssl=self._tls
         )
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADERS,
         )
         return self._session
 
@@ -140,18 +151,62 @@ async def _read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[b
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in _PLAIN and encoding not in _PACKED:
         raise BadPayload("content_encoding")
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in _PACKED else None
+    unpack = _Unpacked(limit) if encoding in _PACKED else None
     parts: list[bytes] = []
-    size = 0
+    received = size = 0
     async for chunk in chunks:
-        data = chunk if inflate is None else inflate.decompress(chunk, limit - size + 1)
+        received += len(chunk)
+        data = chunk if unpack is None else unpack.more(chunk)
         size += len(data)
-        if size > limit:
+        if max(size, received) > limit:  # members that are empty count by what they take on the wire
             raise BadPayload("body_too_large")
         parts.append(data)
-    if inflate is not None and not inflate.eof and size:
+    if unpack is not None and received and not unpack.complete:
         raise OutcomeUnknown("body_cut")
     return b"".join(parts)
+
+
+class _Unpacked:
+    """A compressed body. Gzip allows several members one after the other; what follows the last one is ignored.
+
+    Args:
+        limit: about how many bytes are unpacked at the most; who asks for more gets one byte above it and must stop.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit + 1
+        self._member = _member()
+        self._between = b""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body ends with a whole member."""
+        return self._member.eof
+
+    def more(self, packed: bytes) -> bytes:
+        """What the next bytes of the body unpack to.
+
+        Raises:
+            zlib.error: they are not compressed.
+        """
+        parts: list[bytes] = []
+        while packed and self._left > 0:
+            if self._member.eof:
+                packed, self._between = self._between + packed, b""
+                if len(packed) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(packed):
+                    self._between = packed
+                    break
+                if not packed.startswith(_GZIP_MAGIC):
+                    break
+                self._member = _member()
+            parts.append(data := self._member.decompress(packed, self._left))
+            self._left -= len(data)
+            packed = self._member.unused_data if self._member.eof else b""
+        return b"".join(parts)
+
+
+def _member() -> zlib._Decompress:
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it is
 
 
 def translate(error: BaseException) -> Transient:

@@ -28,7 +28,7 @@ from worker.errors import (
 from worker.integrations.kit import windows
 from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
-from worker.integrations.kit.oauth2 import checked_token
+from worker.integrations.kit.oauth2 import checked_token, token_fields
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import pages as answers
@@ -82,7 +82,7 @@ class Plaid:
         Quota("provider", 15, 60, endpoint="/item/get"),
         Quota("app", 5_000, 60, endpoint="/item/get"),
     )
-    mapping_version: ClassVar[int] = 1
+    mapping_version: ClassVar[int] = 2
     error_rules: ClassVar[tuple[Rule, ...]] = RULES
 
     def __init__(self, settings: PlaidSettings, api: Api) -> None:
@@ -133,20 +133,23 @@ class Plaid:
         The end of the consent is asked for in a second call; should that fail, the token is kept all the same.
         """
         answer = await self._write(caller, "/item/public_token/exchange", public_token=code)
-        try:
-            given = answers.exchanged.page(answer.body)
-        except BadPayload:
-            raise OutcomeUnknown("unreadable_token_answer") from None
-        if not given.access_token:
+        given, flags = token_fields(answer.body, ("access_token", "item_id"))
+        if given is None:
+            raise OutcomeUnknown("unreadable_token_answer")
+        if not given.get("access_token"):
             raise OutcomeUnknown("no_access_token")
-        token = checked_token(given.access_token, "access_token")
+        token, item = checked_token(given["access_token"], "access_token"), given.get("item_id")
         expires: datetime | None = None
-        flags: tuple[str, ...] = ()
         try:
             expires = answers.consent_expires(await self._read(caller, "/item/get", {"access_token": token}))
         except ProviderError:
-            flags = ("consent_expiry_unknown",)
-        return TokenAnswer(access_token=token, grant_expires_at=expires, external_id=given.item_id, flags=flags)
+            flags = (*flags, "consent_expiry_unknown")
+        return TokenAnswer(
+            access_token=token,
+            grant_expires_at=expires,
+            external_id=item if isinstance(item, str) else None,
+            flags=flags,
+        )
 
     async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
         """Plaid's tokens do not expire."""

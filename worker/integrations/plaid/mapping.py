@@ -1,21 +1,22 @@
 """Plaid's records and ours. Knows no HTTP.
 
 Plaid's amounts are positive for money out: all are negated. What is owed on cards and loans is positive: negated too.
-A time without an offset is taken as UTC. Plaid counts options in shares (contracts times 100), which it says of
-positions; of investment transactions it says nothing, so their quantity stays as sent.
+A time without an offset is taken as UTC. A transaction occurs when it is initiated (`authorized_datetime`); only where
+Plaid does not know that, the time of its posting (`datetime`) stands for it. Plaid counts options in shares (contracts
+times 100), which it says of positions; of investment transactions it says nothing, so their quantity stays as sent.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 import msgspec
 
 from worker.errors import BadRecord
-from worker.integrations.kit import money, reading
+from worker.integrations.kit import json_text, moments, money, reading
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.plaid.vocabulary import (
     ACCOUNT_TYPES,
@@ -39,6 +40,9 @@ from worker.models.vocabulary import AccountType, SecurityType, TransactionStatu
 _SHARES_PER_CONTRACT = Decimal(100)
 _OWED = (AccountType.CREDIT, AccountType.LOAN)
 _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
+# A row that says one of these twice is not believed; few, since each takes a first load two per cent.
+_ONCE = ((b'"amount"', 1), (b'"date"', 1))
+_INVESTMENT_ONCE = (*_ONCE, (b'"quantity"', 1), (b'"account_id"', 1), (b'"iso_currency_code"', 1))
 
 
 class _Currency(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +123,7 @@ class _InvestmentTransaction(msgspec.Struct, gc=False):
     fees: Decimal | None = None
     iso_currency_code: str | None = None
     unofficial_currency_code: str | None = None
+    transaction_datetime: datetime | None = None
 
 
 _account = reading.Reader(_Account)
@@ -158,7 +163,7 @@ def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | Reject]:
 
 def _currency_of(balances: msgspec.Raw) -> str:
     given = _currency.record(balances)
-    return given.iso_currency_code or given.unofficial_currency_code or "USD"
+    return money.currency(given.iso_currency_code, given.unofficial_currency_code) or "USD"
 
 
 def _balance(raw: msgspec.Raw, account: AccountRecord) -> BalanceRecord:
@@ -174,7 +179,7 @@ def _balance(raw: msgspec.Raw, account: AccountRecord) -> BalanceRecord:
         available=money.checked_or_none(given.available, "available"),
         credit_limit=money.checked_or_none(given.limit, "limit"),
         currency=account.currency,
-        as_of=None if as_of is None else _aware(as_of),
+        as_of=None if as_of is None else moments.in_utc(as_of, "last_updated_datetime"),
     )
 
 
@@ -193,12 +198,16 @@ def transaction(row: RawRecord) -> TransactionRecord:
     """
     raw, flags = reading.cleaned(row.raw)
     given = _transaction.record(raw)
+    json_text.check_keys_once(raw, *_ONCE)
     amount = money.negated(money.checked(given.amount, "amount"))
     category = given.personal_finance_category
     kind, subtype_ = _kind(given.transaction_code, category, amount)
-    moment = given.moment or given.authorized_datetime
-    if moment is not None and moment.tzinfo is None:
-        moment, flags = moment.replace(tzinfo=UTC), (*flags, "time_without_zone")
+    occurred_at = None
+    if given.moment is not None or given.authorized_datetime is not None:
+        # Both are looked at, whichever is kept: a row with an impossible time is not believed.
+        posted_at, flags = _moment(given.moment, "datetime", flags)
+        initiated_at, flags = _moment(given.authorized_datetime, "authorized_datetime", flags)
+        occurred_at = initiated_at or posted_at
     return TransactionRecord(
         account_key=row.account_key,
         transaction_key=row.key,
@@ -206,9 +215,9 @@ def transaction(row: RawRecord) -> TransactionRecord:
         subtype=subtype_,
         status=TransactionStatus.PENDING if given.pending else TransactionStatus.POSTED,
         amount=amount,
-        currency=given.iso_currency_code or given.unofficial_currency_code or "USD",
-        posted_date=given.day,
-        occurred_at=moment,
+        currency=money.currency(given.iso_currency_code, given.unofficial_currency_code) or "USD",
+        posted_date=moments.day(given.day, "date"),
+        occurred_at=occurred_at,
         description=given.name,
         counterparty=given.merchant_name,
         category=category.detailed or category.primary if category is not None else None,
@@ -248,7 +257,7 @@ def security(raw: bytes) -> tuple[str, SecurityRecord]:
         name=given.name,
         cusip=given.cusip,
         isin=given.isin,
-        currency=given.iso_currency_code or given.unofficial_currency_code,
+        currency=money.currency(given.iso_currency_code, given.unofficial_currency_code),
         multiplier=_SHARES_PER_CONTRACT if option else Decimal(1),
     )
 
@@ -266,6 +275,7 @@ def holding(raw: bytes, securities: Securities) -> HoldingRecord:
     quantity = money.checked(given.quantity, "quantity")
     if held.type is SecurityType.OPTION:
         quantity = quantity.scaleb(-2, money.EXACT)
+    as_of = given.institution_price_as_of
     return HoldingRecord(
         account_key=given.account_id,
         holding_key=f"{held.key}:{'long' if quantity >= 0 else 'short'}",
@@ -274,8 +284,8 @@ def holding(raw: bytes, securities: Securities) -> HoldingRecord:
         market_value=money.checked_or_none(given.institution_value, "institution_value"),
         price=money.checked_or_none(given.institution_price, "institution_price"),
         cost_basis=money.checked_or_none(given.cost_basis, "cost_basis"),
-        currency=given.iso_currency_code or given.unofficial_currency_code or "USD",
-        as_of=given.institution_price_as_of,
+        currency=money.currency(given.iso_currency_code, given.unofficial_currency_code) or "USD",
+        as_of=None if as_of is None else moments.day(as_of, "institution_price_as_of"),
     )
 
 
@@ -291,6 +301,8 @@ def investment_mapper(securities: Securities) -> Callable[[RawRecord], Transacti
 def _investment_transaction(row: RawRecord, securities: Securities) -> TransactionRecord:
     raw, flags = reading.cleaned(row.raw)
     given = _investment.record(raw)
+    json_text.check_keys_once(raw, *_INVESTMENT_ONCE)
+    initiated_at, flags = _moment(given.transaction_datetime, "transaction_datetime", flags)
     amount = money.negated(money.checked(given.amount, "amount"))
     quantity = money.checked_or_none(given.quantity, "quantity")
     traded = securities.get(given.security_id) if given.security_id else None
@@ -305,8 +317,9 @@ def _investment_transaction(row: RawRecord, securities: Securities) -> Transacti
         subtype=subtype_,
         status=TransactionStatus.POSTED,
         amount=amount,
-        currency=given.iso_currency_code or given.unofficial_currency_code or "USD",
-        posted_date=given.day,
+        currency=money.currency(given.iso_currency_code, given.unofficial_currency_code) or "USD",
+        posted_date=moments.day(given.day, "date"),
+        occurred_at=initiated_at,
         description=given.name,
         security=traded,
         quantity=quantity,
@@ -328,5 +341,10 @@ def _investment_kind(given: _InvestmentTransaction, quantity: Decimal | None) ->
     return kind
 
 
-def _aware(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def _moment(value: datetime | None, field: str, flags: tuple[str, ...]) -> tuple[datetime | None, tuple[str, ...]]:
+    """A time in UTC, and the flags with a word about one that had no offset."""
+    if value is None:
+        return None, flags
+    if value.tzinfo is None and "time_without_zone" not in flags:
+        flags = (*flags, "time_without_zone")
+    return moments.in_utc(value, field), flags

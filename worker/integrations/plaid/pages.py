@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 
 import msgspec
 
 from worker.errors import BadPayload, BadRecord, ProviderError
-from worker.integrations.kit import reading
+from worker.integrations.kit import moments, reading
 from worker.integrations.kit.base import Page, Removal
 from worker.integrations.kit.taxonomy import classify
 from worker.integrations.plaid import mapping
@@ -22,13 +22,6 @@ class _Error(msgspec.Struct, gc=False):
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-
-
-class Exchanged(msgspec.Struct, gc=False):
-    """Answer of the exchange; the token is checked later, whatever it is."""
-
-    access_token: object = None
-    item_id: str | None = None
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -75,7 +68,7 @@ class _Id(msgspec.Struct, gc=False):
 
 
 class _Holdings(msgspec.Struct, gc=False):
-    accounts: list[_Id]
+    accounts: list[msgspec.Raw]
     holdings: list[msgspec.Raw]
     securities: list[msgspec.Raw]
 
@@ -95,7 +88,6 @@ class _InvestmentHead(msgspec.Struct, gc=False):
 
 _TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account_id")
 
-exchanged = reading.Reader(Exchanged)
 sync = reading.Reader(Sync)
 investments = reading.Reader(Investments)
 _error = reading.Reader(_Error)
@@ -105,6 +97,7 @@ _sync_heads = reading.Reader(_SyncHeads)
 _head = reading.Reader(_Head)
 _gone = reading.Reader(_Gone)
 _holdings = reading.Reader(_Holdings)
+_id = reading.Reader(_Id)
 _investment_head = reading.Reader(_InvestmentHead)
 
 
@@ -121,9 +114,16 @@ def error_of(status: int, body: bytes, retry_after: timedelta | None) -> Provide
 
 
 def consent_expires(body: bytes) -> datetime | None:
-    """When the institution ends the consent, if it does."""
+    """When the institution ends the consent, if it does.
+
+    Raises:
+        BadPayload: it does not say so in a way that can be read.
+    """
     moment = _item.page(body).item.consent_expiration_time
-    return moment.replace(tzinfo=moment.tzinfo or UTC) if moment is not None else None
+    try:
+        return None if moment is None else moments.in_utc(moment, "consent_expiration_time")
+    except BadRecord as error:
+        raise BadPayload(error.reason) from None
 
 
 def accounts_page(body: bytes) -> Page:
@@ -179,7 +179,8 @@ def holdings_page(body: bytes) -> Page:
     securities, rejects = _securities(answer.securities)
     held, bad = reading.read_all(answer.holdings, "holding", lambda raw: mapping.holding(raw, securities))
     # Whose position an unreadable record was cannot be relied on: then no position of anyone counts as vanished.
-    complete = frozenset() if bad else frozenset(account.account_id for account in answer.accounts)
+    accounts, _ = reading.read_each(answer.accounts, "account", _id.record)  # those that are bad are met in the listing
+    complete = frozenset() if bad else frozenset(account.account_id for account in accounts)
     return Page(holdings=reading.distinct(held), holdings_complete_for=complete, rejects=[*rejects, *bad])
 
 

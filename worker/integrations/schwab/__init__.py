@@ -78,7 +78,7 @@ class Schwab:
     link_kind: ClassVar[str] = "oauth"
     refresh_policy: ClassVar[RefreshPolicy | None] = _REFRESH_POLICY
     quotas: ClassVar[tuple[Quota, ...]] = (Quota("app", 120, 60, endpoint="trader"),)
-    mapping_version: ClassVar[int] = 1
+    mapping_version: ClassVar[int] = 2
     error_rules: ClassVar[tuple[Rule, ...]] = (*TOKEN_RULES, *ACCOUNT_RULES)
 
     def __init__(self, settings: SchwabSettings, api: Api) -> None:

@@ -7,13 +7,13 @@ an offset are taken as UTC, and the posting date is the UTC day of `tradeDate` (
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
 from worker.errors import BadRecord
-from worker.integrations.kit import money, reading
+from worker.integrations.kit import json_text, moments, money, reading
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import last_four
 from worker.integrations.schwab.vocabulary import INCOME_WORDS, OPTION_WORDS, SECURITY_TYPES, STATUSES, TYPES
@@ -28,6 +28,8 @@ from worker.models.records import (
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
 _OPTION_MULTIPLIER = Decimal(100)
+# A row that says one of these twice is not believed.
+_ONCE = ((b'"netAmount"', 1), (b'"tradeDate"', 1))
 
 
 class AccountNumber(msgspec.Struct, gc=False, rename="camel"):
@@ -43,6 +45,9 @@ class _Instrument(msgspec.Struct, gc=False, rename="camel"):
     cusip: str | None = None
     description: str | None = None
     type: str | None = None
+    # An option's units of the underlying: the one in positions (`AccountOption`), the other in transactions
+    # (`TransactionOption`).
+    option_multiplier: Decimal | None = None
     option_premium_multiplier: Decimal | None = None
 
 
@@ -108,7 +113,7 @@ class _Transaction(msgspec.Struct, gc=False, rename="camel"):
     transfer_items: list[_TransferItem] = []
 
 
-account_numbers = reading.Reader(list[AccountNumber])
+account_number = reading.Reader(AccountNumber)
 account_list = reading.Reader(list[msgspec.Raw])
 listed_account = reading.Reader(ListedAccount)
 _balances = reading.Reader(_Balances)
@@ -140,6 +145,7 @@ def balance(listed: ListedAccount, account_key: str) -> BalanceRecord:
         BadRecord: a figure is not a sum of money.
     """
     given = listed.securities_account
+    json_text.check_all_keys_once(balances_text(listed))
     current, initial = _balances.record(given.current_balances), _balances.record(given.initial_balances)
     aggregated = _aggregated.record(listed.aggregated_balance)
     stated = (
@@ -216,8 +222,10 @@ def _security(instrument: _Instrument) -> SecurityRecord:
         raise BadRecord("instrument_without_identity")
     multiplier = Decimal(1)
     if kind is SecurityType.OPTION:
-        given = instrument.option_premium_multiplier
-        multiplier = money.checked(given, "optionPremiumMultiplier") if given else _OPTION_MULTIPLIER
+        given = instrument.option_multiplier or instrument.option_premium_multiplier
+        multiplier = money.checked(given, "optionMultiplier") if given else _OPTION_MULTIPLIER
+        if multiplier < 0:
+            raise BadRecord("optionMultiplier_negative")
     return SecurityRecord(
         key=f"cusip:{instrument.cusip}" if instrument.cusip else f"schwab:{asset_type.lower()}:{instrument.symbol}",
         type=kind,
@@ -237,6 +245,7 @@ def transaction(row: RawRecord) -> TransactionRecord:
     """
     raw, flags = reading.cleaned(row.raw)
     given = _transaction.record(raw)
+    json_text.check_keys_once(raw, *_ONCE, (b'"amount"', len(given.transfer_items)))
     amount = money.checked(given.net_amount, "netAmount")
     things, fees = _things_and_fees(given.transfer_items)
     thing = things[0] if len(things) == 1 else None
@@ -254,6 +263,7 @@ def transaction(row: RawRecord) -> TransactionRecord:
         raise BadRecord("time_missing")
     if moment.tzinfo is None:
         flags = (*flags, "time_without_zone")
+    settled = given.settlement_date
     return TransactionRecord(
         account_key=row.account_key,
         transaction_key=row.key,
@@ -261,9 +271,9 @@ def transaction(row: RawRecord) -> TransactionRecord:
         subtype=subtype,
         status=status,
         amount=amount,
-        posted_date=_day(booked),
-        occurred_at=_aware(moment),
-        settlement_date=None if given.settlement_date is None else _day(given.settlement_date),
+        posted_date=moments.in_utc(booked, "tradeDate").date(),
+        occurred_at=moments.in_utc(moment, "time"),
+        settlement_date=None if settled is None else moments.in_utc(settled, "settlementDate").date(),
         description=given.description,
         security=_security(thing.instrument) if thing is not None and thing.instrument is not None else None,
         quantity=None if thing is None else money.checked_or_none(thing.amount, "amount"),
@@ -272,14 +282,6 @@ def transaction(row: RawRecord) -> TransactionRecord:
         provider_type=given.type,
         flags=flags,
     )
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _day(moment: datetime) -> date:
-    return (moment if moment.tzinfo is None or moment.tzinfo is UTC else moment.astimezone(UTC)).date()
 
 
 def _things_and_fees(items: list[_TransferItem]) -> tuple[list[_TransferItem], Decimal | None]:

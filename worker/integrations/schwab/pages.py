@@ -129,9 +129,11 @@ class Listing(NamedTuple):
 
 def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing:
     """Joins the two listings of accounts by account number."""
-    hashes = {entry.account_number: entry.hash_value for entry in mapping.account_numbers.page(numbers)}
+    pairs, unpaired = reading.read_all(mapping.account_list.page(numbers), "account", mapping.account_number.record)
+    hashes = {pair.account_number: pair.hash_value for pair in pairs}
     keys, known = assign_keys(hashes, cursor)
-    listed, rejects = reading.read_all(mapping.account_list.page(accounts), "account", mapping.listed_account.record)
+    listed, rejects = reading.read_each(mapping.account_list.page(accounts), "account", _listed_account)
+    rejects += unpaired
     page = Page(feed=ACCOUNTS_FEED, cursor=known)
     found: list[AccountRecord] = []
     balances: list[BalanceRecord] = []
@@ -146,8 +148,9 @@ def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing
         found.append(mapping.account(account, key, hashes[number]))
         try:
             balances.append(mapping.balance(account, key))
-        except BadRecord as error:
-            rejects.append(reading.reject("balance", error, mapping.balances_text(account), account_key=key))
+        except Exception as error:
+            text = mapping.balances_text(account)
+            rejects.append(reading.reject("balance", BadRecord.of(error), text, account_key=key))
         positions, bad = mapping.holdings(account, key)
         holdings += reading.distinct(positions)
         rejects += bad
@@ -156,8 +159,13 @@ def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing
     page.accounts, page.balances, page.holdings, page.rejects = found, balances, holdings, rejects
     page.holdings_complete_for = frozenset(complete)
     # An empty list is not believed to mean that every account has vanished.
-    page.accounts_complete = bool(found) and len(found) == len(hashes)
+    page.accounts_complete = bool(found) and len(found) == len(hashes) and not unpaired
     return Listing(page, {key: number for number, key in keys.items()})
+
+
+def _listed_account(raw: bytes) -> mapping.ListedAccount:
+    text, _ = reading.repaired(raw)
+    return mapping.listed_account.record(text)
 
 
 def assign_keys(hashes: dict[str, str], cursor: str | None) -> tuple[dict[str, str], str]:

@@ -120,6 +120,37 @@ def test_gzip_answer_is_unpacked() -> None:
     assert send(subject).body == b'{"a":1}'
 
 
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("after", [b"", b"\x1f", b"\x00\x00", b"trailing"])
+def test_gzip_answer_of_several_members_is_unpacked_whole(size: int, after: bytes) -> None:
+    packed = b"".join(map(gzip.compress, (b'{"a":', b"", b"1}"))) + after
+    subject = api(
+        lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(packed, size))
+    )
+
+    assert send(subject).body == b'{"a":1}'
+
+
+@pytest.mark.parametrize("member", [b"0" * 500, b""])
+def test_gzip_members_without_end_are_refused_at_the_limit(member: bytes) -> None:
+    packed = gzip.compress(member) * 400
+    subject = api(
+        lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(packed, 100)),
+        max_bytes=4000,
+    )
+
+    with pytest.raises(BadPayload, match="body_too_large"):
+        send(subject)
+
+
+def test_gzip_answer_whose_last_member_ends_early_is_an_unknown_outcome() -> None:
+    packed = gzip.compress(b'{"a":') + gzip.compress(b"1}")[:-9]
+    subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(packed)))
+
+    with pytest.raises(OutcomeUnknown, match="body_cut"):
+        send(subject)
+
+
 def test_gzip_bomb_is_refused_before_it_unfolds() -> None:
     bomb = gzip.compress(b"0" * 5_000_000)
     subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(bomb)))
@@ -305,12 +336,12 @@ def test_answer_does_not_show_its_body() -> None:
     assert repr(Answer(200, {}, b"SECRET")) == "Answer(status=200, bytes=6)"
 
 
-def chunks(body: bytes) -> httpx.AsyncByteStream:
+def chunks(body: bytes, size: int = 16_384) -> httpx.AsyncByteStream:
     """A body as it comes from the network, not yet unpacked."""
 
     class Stream(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            for start in range(0, len(body), 16_384):
-                yield body[start : start + 16_384]
+            for start in range(0, len(body), size):
+                yield body[start : start + size]
 
     return Stream()

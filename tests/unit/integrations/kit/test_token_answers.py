@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.integrations.scripts import ACCESS_TOKEN, NOW, REFRESH_TOKEN, form_of, provider, schwab_tokens
 from worker.errors import (
@@ -89,6 +91,9 @@ def test_answer_without_refresh_token_leaves_the_old_one(value: object) -> None:
         (1e18, timedelta(days=1), ("expires_in_clamped",)),
         (10**18, timedelta(days=1), ("expires_in_clamped",)),
         ("1e400", timedelta(days=1), ("expires_in_coerced", "expires_in_clamped")),
+        (10**400, timedelta(days=1), ("expires_in_clamped",)),
+        (-(10**400), timedelta(minutes=30), ("expires_in_not_positive",)),
+        ("9" * 400, timedelta(days=1), ("expires_in_coerced", "expires_in_clamped")),
         ("soon", timedelta(minutes=30), ("expires_in_unreadable",)),
         (True, timedelta(minutes=30), ("expires_in_unreadable",)),
         ([1800], timedelta(minutes=30), ("expires_in_unreadable",)),
@@ -111,6 +116,86 @@ def test_lifetime_that_is_not_even_json_costs_no_token() -> None:
 
     assert answer.access_token == "abc"
     assert answer.flags == ("expires_in_not_positive",)
+
+
+GOOD = b'{"access_token":"abc","refresh_token":"def","token_type":"Bearer","expires_in":60,"scope":"api"}'
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("body", "flags"),
+    [
+        (GOOD.replace(b'"api"', b'"a\xffpi"'), ("text_replaced",)),
+        (GOOD + b"<!-- served by cache 7 -->", ("text_after_answer",)),
+        (GOOD + GOOD, ("text_after_answer",)),
+        (b"\xef\xbb\xbf" + GOOD + b"\xff", ("text_after_answer", "text_replaced")),
+        (GOOD[:-1] + b',"extra":' + DEEP + b"}", ("answer_mended",)),
+        (b'{"extra":' + DEEP + b"," + GOOD[1:], ("answer_mended",)),
+        (GOOD[:-1] + b',"id_token":"abc', ("answer_cut",)),
+        (GOOD[:-1] + b',"extra":' + DEEP[:-1], ("answer_cut",)),
+        (GOOD[:-1] + b',"iat":' + b"9" * 5000 + b"}", ("answer_mended",)),
+    ],
+)
+def test_token_that_is_there_in_full_is_kept_whatever_is_wrong_around_it(body: bytes, flags: tuple[str, ...]) -> None:
+    answer = refresh(httpx.Response(200, content=body))
+
+    assert (answer.access_token, answer.refresh_token) == ("abc", "def")
+    assert answer.lifetime == timedelta(seconds=60)
+    assert answer.flags == flags
+
+
+def test_lifetime_of_five_thousand_digits_costs_no_token() -> None:
+    answer = refresh(httpx.Response(200, content=GOOD.replace(b":60", b":" + b"9" * 5000)))
+
+    assert (answer.access_token, answer.lifetime) == ("abc", timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"access_token":"abc","token_type":"Bearer","expires_in":60,"refresh_',  # it may have had a new one
+        GOOD[:30] + b"\xff",
+        b'{"error":"invalid_grant","access_token":"abc","refresh_token":"def"} x',
+        b'{"token_type":"Bearer"} {"access_token":"abc"}',
+        b'{"extra":' + DEEP + b"}",
+    ],
+)
+def test_token_that_may_not_be_the_whole_answer_is_an_unknown_outcome(body: bytes) -> None:
+    assert type(refresh_error(httpx.Response(200, content=body))) is OutcomeUnknown
+
+
+@pytest.mark.parametrize("value", [b'"d\xffef"', b"[1]", DEEP, b"12", b'"d\\u0000ef"'])
+def test_refresh_token_that_cannot_be_read_is_never_taken_for_none(value: bytes) -> None:
+    error = refresh_error(httpx.Response(200, content=GOOD.replace(b'"def"', value) + b" and more"))
+
+    assert (type(error), error.reason) == (BadPayload, "refresh_token_malformed")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_error_that_is_no_json_as_a_whole_ends_no_grant(status: int) -> None:
+    error = refresh_error(httpx.Response(status, content=b'{"error":"invalid_grant"} <html>'))
+
+    assert type(error) is Transient
+
+
+def test_scope_that_no_column_could_hold_is_kept_as_far_as_it_can_be() -> None:
+    answer = refresh(schwab_tokens(scope="a\x00pi" + "i" * 100_000))
+
+    assert answer.scope is not None
+    assert answer.scope.startswith("apii")
+    assert len(answer.scope) <= 4000
+    assert refresh(httpx.Response(200, content=GOOD.replace(b"api", b"a\\ud800"))).scope == "a?"
+
+
+@given(st.binary(max_size=40), st.integers(0, len(GOOD)), st.integers(0, len(GOOD)))
+def test_no_answer_whatever_its_bytes_raises_what_is_no_outcome(noise: bytes, start: int, end: int) -> None:
+    body = GOOD[:start] + noise + GOOD[end:]
+
+    try:
+        answer = refresh(httpx.Response(200, content=body))
+    except ProviderError:
+        return
+    assert answer.access_token.isascii()
 
 
 @pytest.mark.parametrize(

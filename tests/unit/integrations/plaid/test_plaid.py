@@ -417,6 +417,58 @@ def test_security_types(kind: str | None, expected: SecurityType) -> None:
     assert mapping.security(json.dumps({"security_id": "s", "type": kind}).encode())[1].type is expected
 
 
+POSTED, INITIATED = "2025-03-05T11:01:01Z", "2025-03-03T10:34:50+01:00"
+
+
+@pytest.mark.parametrize(
+    ("posted", "initiated", "expected"),
+    [
+        (POSTED, INITIATED, "2025-03-03T09:34:50+00:00"),
+        (None, INITIATED, "2025-03-03T09:34:50+00:00"),
+        (POSTED, None, "2025-03-05T11:01:01+00:00"),
+    ],
+)
+@pytest.mark.parametrize("pending", [False, True])
+def test_transaction_occurs_when_it_is_initiated(
+    pending: bool, posted: str | None, initiated: str | None, expected: str
+) -> None:
+    record = mapped(datetime=posted, authorized_datetime=initiated, pending=pending)
+
+    assert record.occurred_at is not None
+    assert record.occurred_at.isoformat() == expected
+    assert record.posted_date == date(2025, 3, 5)
+
+
+def test_transaction_without_any_time_has_none() -> None:
+    assert mapped().occurred_at is None
+    assert investment().occurred_at is None
+
+
+def test_investment_transaction_occurs_at_its_transaction_datetime() -> None:
+    record = investment(transaction_datetime="2025-03-04T09:30:00-05:00")
+    without_zone = investment(transaction_datetime="2025-03-04T09:30:00")
+
+    assert record.occurred_at is not None
+    assert record.occurred_at.isoformat() == "2025-03-04T14:30:00+00:00"
+    assert (record.posted_date, record.flags) == (date(2025, 3, 5), ())
+    assert without_zone.flags == ("time_without_zone",)
+
+
+@pytest.mark.parametrize(
+    "after", [b"", b" and more", b"\xff"], ids=["in order", "text after it", "bytes that are no UTF-8 after it"]
+)
+def test_permanent_token_that_is_there_in_full_is_kept_whatever_is_wrong_around_it(after: bytes) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/item/public_token/exchange":
+            return httpx.Response(200, content=b'{"access_token":"abc","item_id":"item","x":[[]]}' + after)
+        return plaid_healthy(request)
+
+    answer = asyncio.run(provider("plaid", handler).integration.exchange(Caller(), "public", now=NOW))
+
+    assert (answer.access_token, answer.external_id) == ("abc", "item")
+    assert bool(answer.flags) == bool(after)
+
+
 def investment(**changes: Any) -> TransactionRecord:
     securities = dict(mapping.security(json.dumps(given).encode()) for given in PLAID_SECURITIES)
     row = plaid_investment("i", "2025-03-05", **changes)

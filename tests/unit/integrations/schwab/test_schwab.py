@@ -353,10 +353,34 @@ def test_cost_of_an_option_counts_its_multiplier() -> None:
     assert (holding.quantity, holding.cost_basis) == (Decimal(2), Decimal("300.0"))
 
 
-def test_multiplier_that_schwab_states_is_used() -> None:
-    holding = position(instrument={"assetType": "OPTION", "symbol": "ACME7", "optionPremiumMultiplier": 10})
+# Positions have the one (`AccountOption`), transactions the other (`TransactionOption`).
+@pytest.mark.parametrize("field", ["optionMultiplier", "optionPremiumMultiplier"])
+def test_multiplier_that_schwab_states_is_used(field: str) -> None:
+    option = {"assetType": "OPTION", "symbol": "ACME7", field: 10}
 
-    assert (holding.security.multiplier, holding.cost_basis) == (Decimal(10), Decimal("30.0"))
+    holding = position(instrument=option, averagePrice=3.00)
+    traded = mapped(transferItems=[item(2, "OPTION", instrument=option)])
+
+    assert (holding.quantity, holding.security.multiplier, holding.cost_basis) == (2, Decimal(10), Decimal(60))
+    assert traded.security == holding.security
+
+
+@pytest.mark.parametrize("value", [0, None])
+def test_multiplier_that_schwab_leaves_open_is_the_usual_hundred(value: object) -> None:
+    holding = position(instrument={"assetType": "OPTION", "symbol": "ACME7", "optionMultiplier": value})
+
+    assert holding.security.multiplier == 100
+
+
+def test_multiplier_below_zero_is_quarantined() -> None:
+    account = schwab_account(FIRST)
+    option = {"assetType": "OPTION", "symbol": "ACME7", "optionMultiplier": -10}
+    account["securitiesAccount"]["positions"][0]["instrument"] = option
+
+    page = listing(account)
+
+    assert page.holdings == []
+    assert [reject.reason for reject in page.rejects] == ["optionMultiplier_negative"]
 
 
 def test_etf_is_a_collective_investment_that_says_so() -> None:

@@ -1,0 +1,35 @@
+"""Days and times of providers that Postgres keeps and gives back in any time zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from worker.errors import BadRecord
+
+_FIRST_YEAR, _LAST_YEAR = 2, 9998
+"""Python knows the years 1 to 9999. Near the edges another time zone leads into 1 BC or the year 10000, which Postgres
+stores and psycopg cannot read."""
+
+
+def day(value: date, field: str) -> date:
+    """`value`, if it is no day at the edge of the calendar.
+
+    Raises:
+        BadRecord: `<field>_out_of_range`.
+    """
+    if _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        return value
+    raise BadRecord(f"{field}_out_of_range")
+
+
+def in_utc(moment: datetime, field: str) -> datetime:
+    """The same moment in UTC; one without an offset is taken as UTC.
+
+    Raises:
+        BadRecord: `<field>_out_of_range`.
+    """
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise BadRecord(f"{field}_out_of_range")
+    if moment.tzinfo is UTC:
+        return moment
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
