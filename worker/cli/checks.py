@@ -81,6 +81,21 @@ def _privileges(runtime: Runtime) -> Finding:
     )
 
 
+def _standbys(runtime: Runtime) -> Finding:
+    with runtime.transaction() as session:
+        found = health.replication(session)
+    if not found.standbys:
+        return Finding("standbys", True, "none, so that no failover can lose what was committed")
+    if found.synchronous:
+        return Finding("standbys", True, f"{found.standbys}; each commit waits for one of them")
+    what = f"{found.standbys}, and no commit waits for any: a failover would lose tokens that were just rotated"
+    if runtime.settings.environment != "production":
+        return Finding("standbys", True, f"{what}; fine outside production")
+    return Finding(
+        "standbys", False, what, "as superuser: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)', then reload"
+    )
+
+
 def _clock(runtime: Runtime) -> Finding:
     before = datetime.now(UTC)
     with runtime.transaction() as session:
@@ -151,6 +166,7 @@ _CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("postgres", _postgres),
     ("schema", _schema),
     ("database role", _privileges),
+    ("standbys", _standbys),
     ("clock", _clock),
     ("redis", _redis),
     ("encryption keys", _keys),
@@ -164,6 +180,7 @@ _MENDS = {
     "integrations": "set the variables it names; see docs/operations.md",
     "postgres": "start Postgres, or correct DATABASE_URL",
     "schema": "run: dashtam migrate",
+    "standbys": "start Postgres, or correct DATABASE_URL",
     "clock": "start Postgres, or correct DATABASE_URL",
     "redis": "start Redis, or correct REDIS_URL",
     "encryption keys": "put the missing key back into ENCRYPTION_KEYS",

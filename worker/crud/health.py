@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
@@ -33,3 +34,32 @@ def role(session: Session) -> tuple[str, bool, bool]:
         )
     ).one()
     return row[0], row[1], row[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What would be left of the last commits after a failover.
+
+    Attributes:
+        standbys: how many are connected, or known by their slot.
+        synchronous: whether a commit waits until a standby has it.
+    """
+
+    standbys: int
+    synchronous: bool
+
+
+def replication(session: Session) -> Replication:
+    """Asks only for what any role may see: that there are standbys, and the settings; not the state of each."""
+    row = session.execute(
+        text(
+            """
+            SELECT greatest(
+                (SELECT count(*) FROM pg_stat_replication),
+                (SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical')
+            ), current_setting('synchronous_standby_names') <> ''
+                AND current_setting('synchronous_commit') IN ('on', 'remote_apply')
+            """
+        )
+    ).one()
+    return Replication(row[0], row[1])

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider
 from tests.support.databases import Databases, migrate
 from tests.support.environment import new_keys
-from worker.crud import audit, heartbeats, notices, providers, quotas, upkeep
+from worker.crud import audit, health, heartbeats, notices, providers, quotas, upkeep
 from worker.crud.roles import Roles, create_roles
 from worker.errors import ConfigurationError, Refused
 from worker.services.encryption import EncryptionService
@@ -105,6 +105,7 @@ def test_app_does_the_work_of_the_worker(connect: Connect, roles: Roles, keys: s
         assert quotas.take(session, provider_key="schwab", bucket="app", day=now.date(), amount=1, limit=1)
         for table in upkeep.RETAINED:
             upkeep.remove_old(session, table=table, before=now, limit=1)
+        assert health.replication(session) == health.Replication(standbys=0, synchronous=False)
         assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         assert audit.verify_chains(session, provider_id=provider.id).problems == []
 

@@ -81,6 +81,33 @@ def test_a_role_that_may_alter_the_audit_log_is_found_in_production(found: Found
     assert "dashtam database roles" in finding.mend
 
 
+@pytest.mark.parametrize(
+    ("standbys", "synchronous", "environment", "ok"),
+    [
+        (0, False, "production", True),
+        (2, True, "production", True),
+        (1, False, "development", True),
+        (1, False, "production", False),
+    ],
+)
+def test_standbys_that_no_commit_waits_for_are_found_in_production(
+    found: Found,
+    make_runtime: MakeRuntime,
+    monkeypatch: pytest.MonkeyPatch,
+    standbys: int,
+    synchronous: bool,
+    environment: str,
+    ok: bool,
+) -> None:
+    monkeypatch.setattr(checks.health, "replication", lambda _: checks.health.Replication(standbys, synchronous))
+
+    with use_runtime(make_runtime(DASHTAM_ENV=environment)):
+        finding = found()["standbys"]
+
+    assert finding.ok is ok
+    assert ("synchronous_standby_names" in finding.mend) is not ok
+
+
 def test_a_clock_that_is_off_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.health, "clock", lambda _: datetime.now(UTC) + timedelta(minutes=5))
 
