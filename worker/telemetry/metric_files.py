@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ log = structlog.get_logger()
 _File: Any = mmap_dict.MmapedDict
 _value_class: Any = values.MultiProcessValue
 
+# After the name of a process: the file that it holds a lock on as long as it lives.
+_ALIVE = ".alive"
+# In place of a process's name: the sums of all that have ended.
+_ENDED = "ended"
+
 
 def directory(home: Path) -> Path:
     """Where processes count; private, as everything under the home."""
@@ -29,21 +35,51 @@ def directory(home: Path) -> Path:
     return path
 
 
+class _Identity:
+    """Names the processes that count, and shows that they live: each holds a lock on a file of its name.
+
+    The system ends the lock with the process, also where the process ran in a container that is gone. A process number
+    says nothing about another container.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pid = 0
+        self._held = False
+        self.name = ""
+
+    def __call__(self) -> str:
+        """This process's own name, another after a fork; the library asks at each count."""
+        if self._pid != os.getpid():
+            self._pid, self._held = os.getpid(), False
+            # Without an underscore, where the library ends the kind of a file. Never one of an earlier process.
+            host = socket.gethostname().replace("_", "-").replace("/", "-")
+            self.name = f"{host}-{self._pid}-{secrets.token_hex(4)}"
+        if not self._held:
+            with suppress(OSError):  # a full disk; the next count tries again
+                self._hold()
+        return self.name
+
+    def _hold(self) -> None:
+        with held(self._path):
+            # It stays open. A lock of this kind is not inherited by a fork.
+            descriptor = os.open(self._path / f"{self.name}{_ALIVE}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held = True
+
+
+_identity: _Identity | None = None
+
+
 def share_with_exporter(home: Path) -> None:
     """From now on this process and those that it forks count in files; call it before anything was counted."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory(home).resolve())
+    global _identity
+    path = directory(home).resolve()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path)
+    _identity = _Identity(path)
     # The library settles this when it is imported, and Flower's command imports it before our settings are read.
     values.ValueClass = _value_class(_identity)
     metrics.reset()
-
-
-def _identity() -> str:
-    """Names a process among several hosts or containers that share the directory; no underscore, as files end in it."""
-    return f"{_host()}-{os.getpid()}"
-
-
-def _host() -> str:
-    return socket.gethostname().replace("_", "-").replace("/", "-")
 
 
 @contextmanager
@@ -55,7 +91,9 @@ def held(path: Path, *, alone: bool = False) -> Iterator[None]:
 
 
 def fold_dead(path: Path) -> int:
-    """Adds the files of this host's ended processes to one file, so that their number stays bounded.
+    """Adds the files of ended processes to one file a kind, so that their number stays bounded.
+
+    Processes of other hosts and containers are among them, if they share the directory.
 
     Returns:
         How many files there were.
@@ -70,25 +108,32 @@ def fold_dead(path: Path) -> int:
 def _fold(path: Path) -> int:
     folded = 0
     with held(path, alone=True):
-        for file in sorted(path.glob(f"*_{_host()}-*.db")):
-            kind, _, identity = file.stem.rpartition("_")
-            pid = int(identity.rpartition("-")[2])
-            if pid == 0 or _lives(pid):
+        marks = {mark.stem: mark for mark in path.glob(f"*{_ALIVE}")}
+        living = {name for name, mark in marks.items() if _is_held(name, mark)}
+        for file in sorted(path.glob("*.db")):
+            kind, _, name = file.stem.rpartition("_")
+            if name == _ENDED or name in living:
                 continue
-            total = _File(str(path / f"{kind}_{_host()}-0.db"))
+            total = _File(str(path / f"{kind}_{_ENDED}.db"))
             for key, value, _, _ in _File.read_all_values_from_file(str(file)):
                 total.write_value(key, total.read_value(key)[0] + value, 0.0)
             total.close()
             file.unlink()
             folded += 1
+        for name in marks.keys() - living:
+            marks[name].unlink()
     return folded
 
 
-def _lives(pid: int) -> bool:
+def _is_held(name: str, mark: Path) -> bool:
+    if _identity is not None and name == _identity.name:
+        return True  # to open and close it would end this process's own lock
+    descriptor = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, and alive
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # either, by the system
         return True
-    return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
