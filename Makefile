@@ -9,8 +9,6 @@ STAMP  := $(VENV)/.complete
 PYTEST := $(BIN)/python -m pytest
 # Each process has servers of its own.
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadgroup
-# What two jobs print does not mix, where make can keep it apart.
-TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # What must be covered almost wholly.
 CORE   := worker/services/encryption.py,$(subst %,worker/services/refresh/,%protocol.py,%lease.py,%recovery.py,%results.py,%token_states.py),worker/services/linking/connect.py
 TEST_HOME := .dashtam/test
@@ -50,16 +48,7 @@ run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS
 
 .PHONY: test
 test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; about half a minute
-	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs=2 $(TOGETHER) .half-one .half-other
-	@$(BIN)/python -m tests.support.floors $(CORE)
-
-# Two sessions side by side, of about the same length.
-HALF_one   := tests/unit tests/smoke --ignore=tests/unit/sandbox
-HALF_other := tests/integration tests/unit/sandbox
-
-.half-%: $(STAMP)
-	COVERAGE_FILE=.coverage.$* $(PYTEST) $(HALF_$*) -m "not deep" --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	@$(BIN)/python -m tests.support.suite $(CORE) $(ARGS)
 
 ##@ Tests
 

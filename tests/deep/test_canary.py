@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
@@ -225,7 +225,8 @@ def command_lines() -> bytes:
 
 def redis_dump(client: redis_client.Redis) -> Iterator[tuple[str, bytes]]:
     """Every key with all that it holds."""
-    readers = {
+    readers: dict[str, Callable[[str], object]] = {
+        "none": lambda key: "it has expired since it was listed",
         "string": client.get,
         "list": lambda key: client.lrange(key, 0, -1),
         "hash": client.hgetall,
