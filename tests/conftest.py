@@ -29,8 +29,9 @@ hypothesis_settings.load_profile("tests")
 _KINDS = ("unit", "integration", "smoke", "deep", "faults")
 
 
+@pytest.hookimpl(trylast=True)  # after the order was made random
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test with the directory that it is in, and those that share the session's worker as one group."""
+    """Marks tests with their directory, groups those that share the session's worker, and puts the long ones first."""
     root = Path(__file__).parent
     for item in items:
         kind = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
@@ -38,6 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(kind)
         if "session_worker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("session worker"))  # which takes seconds to start
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_collection_finish() -> None:
