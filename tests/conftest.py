@@ -6,6 +6,7 @@ import atexit
 import gc
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ hypothesis_settings.load_profile("tests")
 _KINDS = ("unit", "integration", "smoke", "deep", "faults")
 
 
-@pytest.hookimpl(trylast=True)  # after the order was made random
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Marks tests with their directory, groups those that share the session's worker, and puts the long ones first."""
     root = Path(__file__).parent
     for item in items:
@@ -39,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(kind)
         if "session_worker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("session worker"))  # which takes seconds to start
+    yield  # tests are selected by their marks, and the order is made random
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
