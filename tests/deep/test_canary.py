@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID
@@ -173,19 +173,19 @@ def test_no_secret_is_found_anywhere_after_a_cycle_with_failures(
     plant_tokens(runtime, secrets)
 
     task_ids = list(json.loads(flower.ask("/api/tasks")[1]))
-    exporter = Exporter(load(Settings, DASHTAM_HOME=home))
+    with closing(Exporter(load(Settings, DASHTAM_HOME=home))) as exporter:
+        scraped = exporter.answer()
     haystacks = {
         "the worker's log": worker.logs().encode(),
         "beat's log": beat.logs().encode(),
         "flower's log": flower.process.logs().encode(),
-        "/metrics": exporter.answer(),
+        "/metrics": scraped,
         "the process list": command_lines(),
         **{f"redis: {key}": value for key, value in redis_dump(redis)},
         **{f"postgres: {table}": rows for table, rows in postgres_dump(engine)},
         **{f"flower: {path}": flower.ask(path)[1].encode() for path in flower_paths(task_ids)},
         **{f"home: {path.name}": path.read_bytes() for path in home.rglob("*") if path.is_file()},
     }
-    exporter.close()
 
     assert len(secrets) > 20
     assert b"gAAAAA" in haystacks["postgres: provider_tokens"], "the hunt must reach where tokens are kept"

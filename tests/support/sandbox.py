@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -17,6 +18,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+
+from worker.sandbox.app import SandboxApp
 
 _START_SECONDS = 20.0
 
@@ -105,6 +108,24 @@ class SandboxProcess:
         self.stop()
 
 
+class InProcess(httpx.BaseTransport):
+    """Asks a sandbox in this process, one request at a time and without a socket."""
+
+    def __init__(self, app: SandboxApp) -> None:
+        self._app = httpx.ASGITransport(app)
+        self._runner = asyncio.Runner()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._runner.run(self._ask(request))
+
+    async def _ask(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._app.handle_async_request(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+    def close(self) -> None:
+        self._runner.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Minted:
     """Credentials made for a login without anyone clicking; Plaid has neither refresh token nor expiry."""
@@ -147,9 +168,11 @@ class RaisedBarrier:
 class SandboxAdmin:
     """The admin side of a running sandbox."""
 
-    def __init__(self, base_url: str, admin_token: str) -> None:
+    def __init__(self, base_url: str, admin_token: str, transport: httpx.BaseTransport | None = None) -> None:
         headers = {"x-sandbox-admin": admin_token}
-        self._http = httpx.Client(base_url=f"{base_url}/admin/", headers=headers, timeout=30.0, trust_env=False)
+        self._http = httpx.Client(
+            base_url=f"{base_url}/admin/", headers=headers, timeout=30.0, trust_env=False, transport=transport
+        )
 
     def close(self) -> None:
         self._http.close()

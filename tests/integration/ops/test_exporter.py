@@ -6,6 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -143,10 +144,9 @@ def test_no_label_names_a_provider(exporter: Exporter, engine: Engine) -> None:
 
 def test_servers_that_are_away_are_said_to_be_and_the_rest_is_answered(tmp_path: Path) -> None:
     settings = load(ExporterSettings, DASHTAM_HOME=tmp_path)  # .env.test names a port where nobody listens
-    exporter = Exporter(settings)
 
-    seen = Scraped(exporter.answer())
-    exporter.close()
+    with closing(Exporter(settings)) as exporter:
+        seen = Scraped(exporter.answer())
 
     assert seen("dashtam_up", service="postgres") == 0
     assert seen("dashtam_up", service="redis") == 0
