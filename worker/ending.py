@@ -17,6 +17,7 @@ from typing import Any
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
 
 _unfinished = 0
+_hurried = False
 _asked: signal.Signals | None = None
 _before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
@@ -40,8 +41,19 @@ def unfinished() -> Iterator[None]:
 
 
 def is_near() -> bool:
-    """Whether the end was asked for: nothing new should begin."""
-    return _asked is not None
+    """Whether the end was asked for, or time is up: nothing new should begin."""
+    return _hurried or _asked is not None
+
+
+def is_held_up() -> bool:
+    """Whether something is under way that must not be interrupted."""
+    return _unfinished > 0
+
+
+def hurry() -> None:
+    """Time is up: what is under way may end, and should begin nothing new."""
+    global _hurried
+    _hurried = _unfinished > 0
 
 
 def _take_over() -> None:
@@ -51,7 +63,8 @@ def _take_over() -> None:
 
 
 def _hand_back() -> None:
-    global _asked
+    global _asked, _hurried
+    _hurried = False
     for number, handler in _before.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
     asked, _asked = _asked, None

@@ -1,7 +1,7 @@
 """Places where a worker stops on purpose, for crash tests alone; the settings refuse them in production.
 
 `FAILPOINTS="after_answer=kill,before_commit=stop"`: the process ends as with `kill -9`, or is suspended, whenever it
-gets there.
+gets there. `hang` lets that thread alone stand still for ever.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ def reach(failpoints: str, place: Place) -> None:
         return
     for entry in failpoints.split(","):
         name, _, action = entry.strip().partition("=")
-        if name == place:
+        if name != place:
+            continue
+        if action == "hang":
+            threading.Event().wait()
+        else:
             # To this very thread, which then goes no further: a signal to the process may find another one first.
             signal.pthread_kill(threading.get_ident(), _SIGNALS[action])

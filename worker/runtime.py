@@ -8,10 +8,10 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
@@ -19,11 +19,13 @@ import redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from worker.crud.database import make_engine, transaction
+from worker.crud.database import give_up_at, make_engine, transaction
 from worker.crud.database import now as database_now
 from worker.errors import Unavailable
 from worker.integrations.kit.base import Integration
 from worker.integrations.registry import build_integrations
+from worker.loop import Loop
+from worker.redis_client import connect
 from worker.services.availability.quotas import QuotaGate
 from worker.services.encryption import EncryptionService
 from worker.settings import Settings, get_settings
@@ -31,6 +33,9 @@ from worker.settings import Settings, get_settings
 T = TypeVar("T")
 P = ParamSpec("P")
 
+_THREAD_GRACE_S = 5.0
+"""A thread whose step has hung up is back at once; one that takes longer stands somewhere else, and for good."""
+_TASK_GRACE_SHARE = 0.75
 _CLOCK_SECONDS = 60.0
 _CLOCK_DOUBT_SECONDS = 0.02
 _CLOCK_READINGS = 5
@@ -64,12 +69,14 @@ class Runtime:
         self.engine = engine or make_engine(
             settings.database_url.get_secret_value(),
             connections=settings.database_threads + 1,
+            limits=settings,
             idle_seconds=settings.lease_seconds,
         )
         if integrations is not None:
             self.integrations = integrations
         self._threads = ThreadPoolExecutor(settings.database_threads, thread_name_prefix="db")
-        self._runner = asyncio.Runner()
+        self._abandoned: list[tuple[Future[Any], float]] = []
+        self._loop = Loop(grace_s=(settings.task_time_limit - settings.task_soft_time_limit) * _TASK_GRACE_SHARE)
         self._gates: dict[str, QuotaGate] = {}
         self._clock: tuple[datetime, float] | None = None
 
@@ -88,12 +95,7 @@ class Runtime:
     @cached_property
     def redis(self) -> redis.Redis:
         """For the journal and quotas; the broker's own connections belong to Celery."""
-        return redis.Redis.from_url(
-            self.settings.redis_url.get_secret_value(),
-            socket_timeout=5,
-            socket_connect_timeout=5,
-            health_check_interval=10,
-        )
+        return connect(self.settings.redis_url.get_secret_value(), seconds=5)
 
     def transaction(self) -> AbstractContextManager[Session]:
         """One database transaction. Raises `Unavailable` when Postgres is out of reach."""
@@ -115,27 +117,58 @@ class Runtime:
         return read[0] + timedelta(seconds=time.monotonic() - read[1])
 
     async def db(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs one `crud` function in a transaction of its own, off the event loop."""
-        loop = asyncio.get_running_loop()
-        work = partial(self._in_transaction, step, *args, **kwargs)
-        # What it logs and audits is this task's.
-        return await loop.run_in_executor(self._threads, contextvars.copy_context().run, work)
+        """Runs one `crud` function in a transaction of its own, off the event loop.
 
-    def _in_transaction(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        Raises:
+            Unavailable: Postgres is out of reach, or did not answer within `DATABASE_STEP_SECONDS`, waiting for a
+                thread included; what was asked of it may have been done.
+        """
+        return await self.db_within(self.settings.database_step_seconds, lambda session: step(session, *args, **kwargs))
+
+    async def db_within(self, seconds: float, step: Callable[[Session], T]) -> T:
+        """As `db`, for at most so many seconds."""
+        until = time.monotonic() + seconds
+        # What it logs and audits is this task's.
+        future = self._threads.submit(contextvars.copy_context().run, self._in_transaction, until, step)
+        try:
+            async with asyncio.timeout(seconds + _THREAD_GRACE_S) as limit:
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        finally:
+            if not future.done():
+                self._abandoned.append((future, until))
+        if future.cancelled():
+            raise Unavailable("Postgres: all database threads of this process are busy")
+        raise Unavailable("Postgres: a database thread did not come back; this process is replaced if it never does")
+
+    def _in_transaction(self, until: float, step: Callable[[Session], T]) -> T:
+        if time.monotonic() > until:
+            raise Unavailable("Postgres: all database threads of this process were busy")
+        give_up_at(until)
         with self.transaction() as session:
-            return step(session, *args, **kwargs)
+            return step(session)
+
+    @property
+    def is_wedged(self) -> bool:
+        """Whether threads or tasks of this process stand still for good, so that another must take its place."""
+        self._abandoned = [left for left in self._abandoned if not left[0].done()]
+        overdue = time.monotonic() - _THREAD_GRACE_S
+        return self._loop.is_clogged or any(until < overdue for _, until in self._abandoned)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` on the process's one event loop; clients and their connections stay open between calls."""
-        # The runner would otherwise keep the context of its first use, and with it that task's id.
-        return self._runner.run(work, context=contextvars.copy_context())
+        return self._loop.run(work)
 
     def close(self) -> None:
-        """Closes clients, threads and connections."""
+        """Closes clients, threads and connections; does nothing in a process that could not be waited for."""
+        if self.is_wedged:
+            return
         if "integrations" in self.__dict__:
             for integration in self.integrations.values():
                 self.run(integration.aclose())
-        self._runner.close()
+        self._loop.close()
         for gate in self._gates.values():
             gate.close()
         self._threads.shutdown()
@@ -190,6 +223,11 @@ def forget_runtime() -> None:
     """Drops an inherited runtime after a fork without closing what still belongs to the parent."""
     global _current
     _current = None
+
+
+def is_wedged() -> bool:
+    """Whether the process must be replaced: see `Runtime.is_wedged`."""
+    return _current is not None and _current.is_wedged
 
 
 def close_runtime() -> None:

@@ -225,14 +225,18 @@ MakeRuntime = Callable[..., Any]
 def make_runtime(settings: Settings, engine: Engine, redis: redis_client.Redis) -> Iterator[MakeRuntime]:
     """Makes runtimes: `make_runtime(integrations={...}, lease_seconds=2)`; they are closed after the test.
 
-    Without `integrations` it talks to the sandbox.
+    Without `integrations` it talks to the sandbox. Leases may last milliseconds: whether `durations` fit the settings'
+    others is not asked.
     """
+    durations = {"lease_seconds", "http_total_seconds", "run_dead_seconds"}
     from worker.runtime import Runtime
 
     with ExitStack() as closing:
 
         def make(*, integrations: dict[str, Integration] | None = None, **overrides: Any) -> Runtime:
-            of_test = load(Settings, **overrides) if overrides else settings
+            values = {name: value for name, value in overrides.items() if name not in durations}
+            of_test = load(Settings, **values) if values else settings
+            of_test = of_test.model_copy(update={name: overrides[name] for name in durations & overrides.keys()})
             lent = engine if of_test.database_url == settings.database_url else None
             made = Runtime(of_test, engine=lent, integrations=integrations)
             closing.callback(made.close)

@@ -6,6 +6,7 @@ Exit codes are in `worker.cli.exits`.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
@@ -32,6 +33,7 @@ from worker.cli import (
 )
 from worker.cli.exits import CommandGroup
 from worker.cli.home import adopt_environment
+from worker.runtime import is_wedged
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -80,4 +82,11 @@ def prepare(ctx: typer.Context) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if is_wedged():  # the interpreter would wait for a thread that never comes back
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise

@@ -8,12 +8,11 @@ from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from worker.app import app
 from worker.errors import Unavailable
+from worker.redis_client import connect
 from worker.settings import get_settings
 
 _SECONDS = 3.0
@@ -26,12 +25,7 @@ def impatient_redis() -> Iterator[redis.Redis]:
     Raises:
         Unavailable: Redis is out of reach, now or within the block.
     """
-    client = redis.Redis.from_url(
-        get_settings().redis_url.get_secret_value(),
-        socket_timeout=_SECONDS,
-        socket_connect_timeout=_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = connect(get_settings().redis_url.get_secret_value(), seconds=_SECONDS, retries=0)
     try:
         with client:
             client.ping()

@@ -117,12 +117,15 @@ def verify_chains(
     *,
     provider_id: UUID | None = None,
     expected: Mapping[UUID, str] | None = None,
+    seconds: float = 3600.0,
     limit: int = 1000,
 ) -> Verification:
     """Walks one provider's chain, or all, in the database; at most `limit` problems are listed.
 
-    `expected` has heads of an earlier verification: an entry that has since gone or changed is a problem.
+    `expected` has heads of an earlier verification: an entry that has since gone or changed is a problem. Postgres may
+    work for `seconds` on each question.
     """
+    session.execute(text(f"SET LOCAL statement_timeout = {round(seconds * 1000)}"))
     problems = [ChainProblem(*row) for row in session.execute(_CHAINS, {"provider_id": provider_id, "limit": limit})]
     entries = select(func.count()).select_from(ProviderAuditLog)
     if provider_id is not None:

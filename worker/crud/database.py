@@ -1,37 +1,168 @@
-"""Connections and transactions; where Postgres's own errors become ours."""
+"""Connections and transactions; where Postgres's own errors become ours, and where every wait for it ends."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
+from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine, func, select
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
 from worker.errors import Unavailable
+from worker.settings.database import DatabaseLimits
+
+_INTERVAL_S = 0.1
+_KEEPALIVES = 3
+
+_give_up_at: ContextVar[float | None] = ContextVar("give_up_at", default=None)
 
 
-def make_engine(database_url: str, *, connections: int, idle_seconds: float = 60) -> Engine:
+def make_engine(
+    database_url: str, *, connections: int, limits: DatabaseLimits | None = None, idle_seconds: float = 60
+) -> Engine:
     """An engine whose pool holds at most `connections`; broken ones are replaced before use.
 
     Postgres ends a transaction in which nothing is asked for `idle_seconds`: a process that stands still would keep its
-    locks for ever, and nobody could take over.
+    locks for ever, and nobody could take over. It ends statements by `limits`, and by the same limits a Postgres that
+    says nothing is hung up on.
     """
-    options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={round(idle_seconds * 1000)}"
-    return create_engine(
+    limits = limits or DatabaseLimits()
+    for_session = _session_settings(limits, idle_seconds)
+    arguments: dict[str, Any] = {"application_name": "dashtam", **_network_limits(limits)}
+    if limits.database_pooler:
+        arguments["prepare_threshold"] = None
+    else:
+        arguments["options"] = " ".join(f"-c {name}={value}" for name, value in for_session.items())
+    engine = create_engine(
         database_url,
         pool_size=connections,
         max_overflow=0,
         pool_pre_ping=True,
-        pool_timeout=30,
-        connect_args={"connect_timeout": 5, "application_name": "dashtam", "options": options},
+        pool_timeout=limits.database_step_seconds,
+        connect_args=arguments,
+        # What could not be stored is nobody's business but its owner's.
+        hide_parameters=True,
+    )
+    _hang_up_in_time(engine, limits)
+    if limits.database_pooler:
+        _set_in_each_transaction(engine, for_session)
+    return engine
+
+
+def _session_settings(limits: DatabaseLimits, idle_seconds: float) -> dict[str, str]:
+    """Postgres's own limits, by its names for them."""
+    return {
+        "timezone": "UTC",
+        "statement_timeout": _milliseconds(limits.database_statement_seconds),
+        "lock_timeout": _milliseconds(limits.database_lock_seconds),
+        "idle_in_transaction_session_timeout": _milliseconds(idle_seconds),
+        # A backend that cannot get rid of its answer keeps its locks, and no statement_timeout reaches it.
+        "tcp_user_timeout": _milliseconds(limits.database_step_seconds),
+    }
+
+
+def _network_limits(limits: DatabaseLimits) -> dict[str, Any]:
+    """Those of libpq. A host that has vanished is noticed by the kernel too, also on connections that nobody uses."""
+    return {
+        "connect_timeout": math.ceil(limits.database_connect_seconds),
+        "keepalives": 1,
+        "keepalives_idle": math.ceil(limits.database_connect_seconds),
+        "keepalives_interval": math.ceil(limits.database_connect_seconds),
+        "keepalives_count": _KEEPALIVES,
+        "tcp_user_timeout": int(limits.database_step_seconds * 1000),
+    }
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))
+
+
+def _set_in_each_transaction(engine: Engine, for_session: dict[str, str]) -> None:
+    """For a pooler that lends a server connection for one transaction: what a session sets there is another's next."""
+    columns = ", ".join(
+        f"set_config('{name}', '{value}', true)" for name, value in for_session.items() if name != "tcp_user_timeout"
     )
 
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql(f"SELECT {columns}")
 
-_GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
+
+class Silent(psycopg.OperationalError):
+    """Postgres said nothing for so long that the connection was closed; what was asked of it may have been done."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Waits for an answer until its step's end at most, and hangs up then: no thread stands still for ever.
+
+    Attributes:
+        limits: of its engine.
+        is_lent: it has shown that it is alive and is in use; before, it is only asked for a sign of life.
+    """
+
+    limits = DatabaseLimits()
+    is_lent = False
+
+    def wait(self, gen: Any, interval: float = _INTERVAL_S, timeout: float | None = None) -> Any:
+        """As psycopg's own; all that a connection and its cursors wait for is waited for here.
+
+        Raises:
+            Silent: no answer came in time; the connection is closed.
+        """
+        seconds = self._seconds_left(timeout)
+        try:
+            return super().wait(gen, interval, seconds)
+        except errors._WaitTimeout:  # noqa: SLF001 - a test would see it go
+            self.close()
+            raise Silent(f"no answer within {seconds:.3g} s") from None
+        except psycopg.Error:
+            raise
+        except BaseException:
+            # A time limit or a signal, raised in the middle of an answer that nobody will read.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
+
+    def _seconds_left(self, timeout: float | None) -> float:
+        until = _give_up_at.get()
+        seconds = self.limits.database_step_seconds if until is None else until - time.monotonic()
+        if not self.is_lent:
+            seconds = min(seconds, self.limits.database_connect_seconds)
+        if timeout is not None:
+            seconds = min(seconds, timeout)
+        return max(0.0, seconds)
+
+
+def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Connection:
+        connection = _Connection.connect(*arguments, **named)
+        connection.limits = limits
+        return connection
+
+    @event.listens_for(engine, "checkout")
+    def lend(connection: _Connection, *_: Any) -> None:
+        connection.is_lent = True
+
+    @event.listens_for(engine, "checkin")
+    def take_back(connection: _Connection | None, *_: Any) -> None:
+        if connection is not None:
+            connection.is_lent = False
+
+
+def give_up_at(moment: float) -> None:
+    """Until when (`time.monotonic`) this context waits for Postgres, all that it asks taken together."""
+    _give_up_at.set(moment)
 
 
 @contextmanager
@@ -39,19 +170,49 @@ def transaction(engine: Engine) -> Iterator[Session]:
     """One transaction: committed at the end, rolled back on any error.
 
     Raises:
-        Unavailable: Postgres could not be reached or went away; nothing of this transaction is known to be kept.
+        Unavailable: Postgres could not be reached, said nothing in time or went away; nothing of this transaction is
+            known to be kept.
     """
+    first: BaseException | None = None
     try:
         with Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
-    except _GONE as error:  # out of COPY and the like
-        raise Unavailable(f"Postgres: {type(error).__name__}") from error
-    except (OperationalError, InterfaceError) as error:
-        raise Unavailable(f"Postgres: {type(error.orig).__name__}") from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise Unavailable("Postgres closed the connection") from error
-        raise
+            try:
+                yield session
+            except BaseException as error:  # after it, a connection that is closed already cannot be rolled back either
+                first = error
+                raise
+    except BaseException as error:
+        cause = first or error
+        told = _unavailable(cause)
+        if told is None:
+            if cause is error:
+                raise
+            raise cause  # noqa: B904 - it came first
+        raise Unavailable(told) from cause
+
+
+def _unavailable(error: BaseException) -> str | None:
+    """What to say when Postgres is out of reach; None for any other error."""
+    if isinstance(error, NoConnectionFree):
+        return "Postgres: all connections of this process are in use"
+    if isinstance(error, DBAPIError):
+        if not isinstance(error, OperationalError | InterfaceError):
+            return "Postgres closed the connection" if error.connection_invalidated else None
+        return _unavailable(error.orig) if error.orig is not None else f"Postgres: {type(error).__name__}"
+    if isinstance(error, Silent):
+        return f"Postgres did not answer: {error}"
+    if isinstance(error, errors.ConnectionTimeout):
+        return "Postgres did not answer: no connection within DATABASE_CONNECT_SECONDS"
+    if isinstance(error, errors.LockNotAvailable):
+        return "Postgres: another transaction kept a lock for longer than DATABASE_LOCK_SECONDS"
+    if isinstance(error, errors.QueryCanceled):
+        return "Postgres ended a statement, most likely after DATABASE_STATEMENT_SECONDS"
+    if isinstance(error, _GONE):  # out of COPY and the like, too
+        return f"Postgres: {type(error).__name__}"
+    return None
+
+
+_GONE = (psycopg.OperationalError, psycopg.InterfaceError, errors.IdleInTransactionSessionTimeout)
 
 
 def now(session: Session) -> datetime:

@@ -52,7 +52,7 @@ def create_roles(*, passwords: Mapping[str, str] | None, prefix: str) -> Roles:
     """
     settings = load(DatabaseSettings)
     url = (settings.migrate_database_url or settings.database_url).get_secret_value()
-    engine = make_engine(url, connections=1)
+    engine = make_engine(url, connections=1, limits=settings)
     try:
         with transaction(engine) as session:
             return roles.create_roles(session, passwords=passwords, prefix=prefix)

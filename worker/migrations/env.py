@@ -7,14 +7,16 @@ table's lock a few seconds only: who queues for a lock holds up all that come af
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, text
 
+from worker.crud.database import make_engine
 from worker.models import Base
 from worker.settings import DatabaseSettings, load
 
 # Two containers that start at once must not migrate at once.
 _ADVISORY_LOCK = 0x64617368
 _LOCK_TIMEOUT = "5s"
+_SECONDS = 6 * 3600.0
 
 
 def run() -> None:
@@ -25,9 +27,17 @@ def run() -> None:
         return
     settings = load(DatabaseSettings)
     url = (settings.migrate_database_url or settings.database_url).get_secret_value()
-    engine = create_engine(url, poolclass=pool.NullPool)
-    with engine.connect() as own:
-        _migrate(own)
+    # A large table takes its time, and so may another migration that is under way.
+    limits = settings.model_copy(update={"database_step_seconds": _SECONDS, "database_pooler": False})
+    engine = make_engine(url, connections=1, limits=limits)
+    try:
+        with engine.connect() as own:
+            own.execute(
+                text("SELECT set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)")
+            )
+            _migrate(own)
+    finally:
+        engine.dispose()
 
 
 def _migrate(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_VERIFY_SECONDS = 3600.0
+"""It reads every entry that was ever made."""
+
 
 async def verify(
     runtime: Runtime, provider_id: UUID | None = None, *, expected: Mapping[UUID, str] | None = None
 ) -> Verification:
     """Walks one provider's chain, or all; `expected` has the heads of an earlier verification."""
-    found = await runtime.db(audit.verify_chains, provider_id=provider_id, expected=expected)
+    found = await runtime.db_within(
+        _VERIFY_SECONDS,
+        partial(audit.verify_chains, provider_id=provider_id, expected=expected, seconds=_VERIFY_SECONDS),
+    )
     if found.problems:
         log.critical(
             "audit_log_altered",

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from worker.errors import ConfigurationError
 from worker.mail_addresses import for_header, normalised
 from worker.settings.addresses import is_loopback
+from worker.settings.database import DatabaseLimits
 from worker.settings.keys import parse_keys
 from worker.settings.parts import (
     ExporterPart,
@@ -134,7 +135,7 @@ def _explain(prefix: str, item: dict[str, Any]) -> str:
     return f"{variable}: {message}" if variable else message
 
 
-class DatabaseSettings(EnvironmentSettings):
+class DatabaseSettings(EnvironmentSettings, DatabaseLimits):
     """All that a migration needs."""
 
     database_url: SecretStr
@@ -280,6 +281,11 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     def _limits_fit(self) -> Self:
         if not self.http_total_seconds < self.lease_seconds:
             raise ValueError("HTTP_TOTAL_SECONDS must be below LEASE_SECONDS, or two workers refresh one token")
+        if not self.database_step_seconds < min(self.lease_seconds, self.run_dead_seconds):
+            raise ValueError(
+                "DATABASE_STEP_SECONDS must be below LEASE_SECONDS and RUN_DEAD_SECONDS, or a worker that waits for"
+                " Postgres is taken for dead"
+            )
         return self
 
     @model_validator(mode="after")

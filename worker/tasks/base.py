@@ -15,7 +15,7 @@ from celery import Task
 
 from worker.crud import failures
 from worker.errors import DashtamError, Unavailable
-from worker.runtime import get_runtime
+from worker.runtime import get_runtime, is_wedged
 
 log = structlog.get_logger()
 
@@ -48,6 +48,8 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
             except DashtamError as error:
                 log.error("task_failed", error=str(error), kind=type(error).__name__)
                 raise
+            finally:
+                _leave_if_wedged()
             return result
 
     def _may_run_again(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -70,6 +72,17 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
     def _forget_deliveries(self) -> None:
         with get_runtime().transaction() as session:
             failures.forget_delivery(session, task_id=self.request.id)
+
+
+def _leave_if_wedged() -> None:
+    """Ends a pool process whose threads stand still: its successor begins with free ones.
+
+    Raises:
+        SystemExit: the pool takes it as this task's end, and starts another process.
+    """
+    if is_wedged():
+        log.critical("process_wedged", kept="what was due stays due", next="the pool starts another process")
+        raise SystemExit("threads of this process stand still")
 
 
 def parse_ids(values: Iterable[object]) -> list[UUID]:

@@ -20,12 +20,19 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker.crud.database import make_engine, transaction
 from worker.errors import ConfigurationError, Unavailable
+from worker.redis_client import connect
 from worker.settings import ExporterSettings, load
+from worker.settings.database import DatabaseLimits
 from worker.telemetry import metric_files
 from worker.telemetry.gauges import DatabaseGauges, Kept, RedisGauges
 from worker.telemetry.log import configure_logging
 
 log = structlog.get_logger()
+
+_LIMITS = DatabaseLimits(
+    database_connect_seconds=2, database_lock_seconds=1, database_statement_seconds=6, database_step_seconds=8
+)
+"""Below the ten seconds that Prometheus waits: that a server is away must reach it."""
 
 
 class Exporter:
@@ -37,10 +44,9 @@ class Exporter:
 
     def __init__(self, settings: ExporterSettings) -> None:
         self._files = metric_files.directory(settings.home)
-        self._engine = make_engine(settings.readonly_database_url.get_secret_value(), connections=1)
-        self._redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2
-        )
+        url = settings.readonly_database_url.get_secret_value()
+        self._engine = make_engine(url, connections=1, limits=_LIMITS)
+        self._redis = connect(settings.redis_url.get_secret_value(), seconds=2, retries=0)
         self._gauges = CollectorRegistry()
         self._gauges.register(Kept("postgres", DatabaseGauges(self._engine, settings.enabled_integrations)))
         self._gauges.register(Kept("redis", RedisGauges(self._redis)))

@@ -25,6 +25,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.kit.base import Caller, Quota
+from worker.redis_client import connect
 from worker.services.availability import breaker
 from worker.telemetry import metrics
 
@@ -337,9 +338,7 @@ class QuotaGate:
         with self._opening:
             if self._windows is None:
                 url = self._runtime.settings.redis_url.get_secret_value()
-                self._client = redis.Redis.from_url(
-                    url, socket_timeout=1, socket_connect_timeout=1, health_check_interval=10
-                )
+                self._client = connect(url, seconds=1)
                 pool = self._client.connection_pool
                 self._windows = RedisStorage(url, connection_pool=pool, key_prefix="dashtam:quota")
             return self._windows

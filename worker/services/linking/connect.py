@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -154,9 +155,8 @@ async def _link(runtime: Runtime, integration: Integration, provider_in: Provide
         raise Transient("deadline") from None
     grant = _Grant(integration, provider_in, answer, target)
     try:
-        async with asyncio.timeout(journal.STORE_SECONDS):
-            provider_id = await runtime.db(_store, runtime=runtime, grant=grant)
-    except (Unavailable, TimeoutError) as error:
+        provider_id = await journal.store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
+    except Unavailable as error:
         await journal.keep(runtime, [_sealed(runtime, grant, target)])
         raise Unavailable("Postgres is away; the login is in the journal until it can be stored") from error
     except Exception:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 STORE_SECONDS = 10.0
 """No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
 
@@ -38,6 +40,15 @@ REDIS_KEY = "dashtam:journal"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(NewToken).decode
+
+
+async def store_in_time(runtime: Runtime, step: Callable[[Session], T]) -> T:
+    """Runs the step that stores answers, and gives up in time to keep them here.
+
+    Raises:
+        Unavailable: Postgres is away or says nothing; the answers may have been stored.
+    """
+    return await runtime.db_within(min(STORE_SECONDS, runtime.settings.database_step_seconds), step)
 
 
 async def keep(runtime: Runtime, tokens: Sequence[NewToken]) -> None:

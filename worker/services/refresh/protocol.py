@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -262,13 +263,12 @@ class _Batch:
             if isinstance(item.outcome, ProviderError)
         }
         try:
-            async with asyncio.timeout(journal.STORE_SECONDS):
-                kept = await self._runtime.db(
-                    self._lease.record, answers=answers, settlements=list(settlements.values())
-                )
+            kept = await journal.store_in_time(
+                self._runtime, partial(self._lease.record, answers=answers, settlements=list(settlements.values()))
+            )
             failpoints.reach(self._settings.failpoints, "after_commit")
         except Exception as error:
-            if len(ended) > 1 and not isinstance(error, Unavailable | TimeoutError):
+            if len(ended) > 1 and not isinstance(error, Unavailable):
                 log.error("store_group_failed", rows=len(ended), error=type(error).__name__, next="row by row")
                 for item in ended:
                     await self._keep([item])
