@@ -66,6 +66,7 @@ class Loop:
         """Ends what is left, so that it can neither go on inside the next task nor raise there."""
         loop = self._runner.get_loop()
         if not (left := asyncio.all_tasks(loop)):
+            self.is_clogged = False
             return
         log.info("tasks_left", count=len(left), next="they are cancelled")
         self.is_clogged = not loop.run_until_complete(_end(left, self._grace_s))

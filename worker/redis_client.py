@@ -1,22 +1,23 @@
-"""Clients of Redis: how long they wait, and how often they ask again."""
+"""Clients of Redis: how long they wait, and when they ask again."""
 
 from __future__ import annotations
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 
 
 def connect(url: str, *, seconds: float, retries: int = 1) -> redis.Redis:
-    """A client that waits at most `seconds` for each answer, and asks `retries` times more.
+    """A client that waits at most `seconds` for an answer.
 
-    One more is for a connection that was opened before and has ended since. By itself redis-py asks four times, with
-    pauses, so that a Redis that says nothing would be waited for half a minute.
+    A connection that was lost is replaced, and the question asked again, `retries` times. A Redis that says nothing is
+    asked once: by itself redis-py would ask again and again, with pauses, for half a minute.
     """
     return redis.Redis.from_url(
         url,
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
         health_check_interval=10,
-        retry=Retry(NoBackoff(), retries),
+        retry=Retry(NoBackoff(), retries, supported_errors=(ConnectionLost,)),
     )

@@ -126,6 +126,26 @@ def test_time_limits_stay_below_the_visibility_timeout(
     assert "TASK_SOFT_TIME_LIMIT < TASK_TIME_LIMIT < VISIBILITY_TIMEOUT" in refusal()
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"DATABASE_LOCK_SECONDS": "30"}, "DATABASE_LOCK_SECONDS < DATABASE_STATEMENT_SECONDS"),
+        ({"DATABASE_STATEMENT_SECONDS": "40"}, "DATABASE_STATEMENT_SECONDS < DATABASE_STEP_SECONDS"),
+        ({"DATABASE_STATEMENT_SECONDS": "50", "DATABASE_STEP_SECONDS": "60"}, "below LEASE_SECONDS"),
+        ({"LEASE_SECONDS": "40"}, "DATABASE_STEP_SECONDS must be below LEASE_SECONDS"),
+        ({"RUN_DEAD_SECONDS": "40"}, "DATABASE_STEP_SECONDS must be below LEASE_SECONDS and RUN_DEAD_SECONDS"),
+        ({"DATABASE_CONNECT_SECONDS": "20"}, "DATABASE_CONNECT_SECONDS must be below half"),
+    ],
+)
+def test_limits_of_the_database_fit_each_other_and_the_lease(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], said: str
+) -> None:
+    for variable, value in values.items():
+        monkeypatch.setenv(variable, value)
+
+    assert said in refusal()
+
+
 def test_http_deadline_stays_below_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_TOTAL_SECONDS", "45")
 

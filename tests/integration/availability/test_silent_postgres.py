@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
-from worker.crud.apply import driver
 
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 from worker.crud.database import make_engine, transaction
+from worker.crud.sync.apply import driver
 from worker.errors import Unavailable
 from worker.runtime import Runtime
 from worker.settings.database import DatabaseLimits

@@ -57,6 +57,20 @@ def test_own_error_is_logged_with_its_kind_and_fails_the_task(run_task: RunTask)
     assert [(line["event"], line["kind"]) for line in logs] == [("task_failed", "NotFound")]
 
 
+def test_process_whose_threads_stand_still_leaves_after_its_task(
+    run_task: RunTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.tasks.base.is_wedged", lambda: True)
+
+    def body() -> None:
+        return
+
+    with capture_logs() as logs, pytest.raises(SystemExit):
+        run_task(body)
+
+    assert [line["event"] for line in logs] == ["process_wedged"]
+
+
 def test_unknown_error_fails_the_task(run_task: RunTask) -> None:
     def body() -> None:
         raise ZeroDivisionError
