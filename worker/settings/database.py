@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from worker.settings.parts import Seconds
 
 
 class DatabaseLimits(BaseModel):
