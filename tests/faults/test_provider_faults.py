@@ -63,6 +63,28 @@ def test_provider_that_never_finishes_an_answer_delays_nobody_else(world: World,
     world.assert_nothing_was_lost()
 
 
+@pytest.mark.parametrize(
+    "body", ['{"message": "Access is denied", "errors": []}', "<html>blocked</html>"], ids=["403", "block page"]
+)
+def test_one_account_answers_403_or_a_block_page_for_ever(world: World, body: str) -> None:
+    world.sandbox.inject("answer", status=403, body=body, login="schwab-1", kind="data", times=None)
+    others = [login for login in world.ids if login != "schwab-1"]
+    for _ in range(3):
+        world.moves_on()
+        world.wait_until_settled(others)
+        before = len(world.sandbox.log(login="schwab-1", kind="data"))
+        world.hurry_until(
+            lambda n=before: len(world.sandbox.log(login="schwab-1", kind="data")) > n, what="another refused sync"
+        )
+
+    assert {world.status(login)[0] for login in world.ids} == {"active"}
+    assert world.query("SELECT paused_at FROM integration_states WHERE paused_at IS NOT NULL") == []
+    world.sandbox.clear_faults()
+    world.settle()
+
+    world.assert_nothing_was_lost()
+
+
 def test_dripping_pages_end_at_the_deadline_and_are_read_later(world: World) -> None:
     world.sandbox.inject("drip", login="plaid-1", kind="data", bytes_per_second=1.0)
     world.moves_on()

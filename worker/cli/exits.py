@@ -16,6 +16,7 @@ from worker.errors import (
     AppMisconfigured,
     ConfigurationError,
     DashtamError,
+    Forbidden,
     InstitutionDown,
     NotFound,
     RateLimited,
@@ -53,7 +54,7 @@ class Interrupted(DashtamError):  # noqa: N818
 
 _CODES: tuple[tuple[tuple[type[DashtamError], ...], ExitCode], ...] = (
     ((UsageProblem, NotFound), ExitCode.USAGE),
-    ((Refused, ReauthRequired, Unsupported, AppMisconfigured), ExitCode.REFUSED),
+    ((Refused, ReauthRequired, Unsupported, AppMisconfigured, Forbidden), ExitCode.REFUSED),
     ((Unavailable, RateLimited, InstitutionDown, Transient), ExitCode.UNAVAILABLE),
     ((Interrupted,), ExitCode.INTERRUPTED),
     ((ConfigurationError, DevstackError), ExitCode.CONFIGURATION),

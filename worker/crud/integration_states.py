@@ -99,6 +99,29 @@ def pause(session: Session, *, provider_key: str, reason: str, actor: str, now: 
     return True
 
 
+def count_refused(
+    session: Session, *, provider_key: str, call: str, logins: Sequence[str], now: datetime, within: timedelta
+) -> int:
+    """Adds logins that were refused, and forgets all if the first of them was so longer than `within` ago.
+
+    Returns how many different logins have been refused such a call.
+    """
+    state = _lock(session, provider_key)
+    known = list(state.refused)
+    if state.refused_since is None or now - state.refused_since > within:
+        known, state.refused_since = [], now
+    state.refused = list(dict.fromkeys([*known, *(f"{call}:{login}" for login in logins)]))
+    return sum(entry.startswith(f"{call}:") for entry in state.refused)
+
+
+def forget_refused(session: Session, *, provider_key: str, call: str) -> None:
+    """The provider has served such a call: whoever it refuses, it does not refuse our application."""
+    state = _lock(session, provider_key)
+    state.refused = [entry for entry in state.refused if not entry.startswith(f"{call}:")]
+    if not state.refused:
+        state.refused_since = None
+
+
 def raise_alarm(session: Session, *, provider_key: str, reason: str, now: datetime, channels: Sequence[str]) -> bool:
     """Pauses an integration whose client credentials are refused, and tells the operator once.
 
@@ -126,6 +149,7 @@ def resume(session: Session, *, provider_key: str) -> bool:
     was_paused = state.paused_at is not None
     state.paused_at = state.paused_reason = state.paused_by = None
     state.alarm = state.alarm_at = None
+    state.refused, state.refused_since = [], None
     state.breaker, state.failures, state.failing = "closed", 0, []
     state.opened_at = state.probe_at = None
     return was_paused

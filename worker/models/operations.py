@@ -76,6 +76,8 @@ class IntegrationState(Base):
         failing: the first few logins that these failures came from; one login alone opens no breaker.
         alarm: why only the operator can mend it; cleared by a resume.
         probe_at: when an open breaker lets one probe through.
+        refused: logins that were refused without a word on whose account, as `<kind of call>:<login>`.
+        refused_since: when the first of them was.
     """
 
     __tablename__ = "integration_states"
@@ -91,6 +93,8 @@ class IntegrationState(Base):
     probe_at: Mapped[datetime | None]
     alarm: Mapped[str | None]
     alarm_at: Mapped[datetime | None]
+    refused: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
+    refused_since: Mapped[datetime | None]
 
 
 class QuotaDay(Base):

@@ -224,6 +224,8 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     breaker_seconds: Seconds = 15
     """Until the first probe; doubles with every probe that fails, up to `breaker_max_seconds`."""
     breaker_max_seconds: Seconds = 300
+    refused_providers: PositiveInt = 5
+    """How many logins must be refused without a word on whose account, and none served meanwhile, to pause all."""
 
     notice_channels: str = "log"
     """Which of `log`, `email`, `webhook` notices go to, comma-separated."""

@@ -12,7 +12,16 @@ from sqlalchemy.orm import Session
 from tests.integration.availability.conftest import MakeQuiet
 from tests.support.waiting import wait_for
 from worker.crud import integration_states
-from worker.errors import AppMisconfigured, InstitutionDown, NotFound, RateLimited, ReauthRequired, Scope, Transient
+from worker.errors import (
+    AppMisconfigured,
+    Forbidden,
+    InstitutionDown,
+    NotFound,
+    RateLimited,
+    ReauthRequired,
+    Scope,
+    Transient,
+)
 from worker.integrations.kit.base import Caller, Quota
 from worker.models import IntegrationState, Notice
 from worker.runtime import Runtime
@@ -247,6 +256,73 @@ def test_refused_credentials_pause_the_integration_and_tell_the_operator_once(ma
     assert [(notice.stage, notice.provider_key, notice.channel) for notice in told] == [
         ("app_misconfigured", "schwab", "log")
     ]
+
+
+def refuse(runtime: Runtime, *logins: UUID, call: str = "sync", now: datetime = NOW) -> None:
+    """Each login's call is refused without a word on whose account."""
+    for login in logins:
+        outcomes = [Forbidden("http_403")]
+        runtime.run(breaker.report(runtime, "schwab", outcomes, provider_ids=[login], call=call, now=now))
+
+
+def paused(runtime: Runtime) -> bool:
+    return state_of(runtime).paused_at is not None
+
+
+def test_one_login_that_is_refused_for_ever_pauses_nobody_else(quiet: Runtime, new_ids: list[UUID]) -> None:
+    for minutes in range(50):
+        refuse(quiet, new_ids[0], now=NOW + timedelta(minutes=minutes))
+
+    assert not paused(quiet)
+    assert claimable(quiet, NOW) == 500
+
+
+def test_many_logins_that_are_refused_while_none_is_served_pause_the_integration(
+    make_quiet: MakeQuiet, new_ids: list[UUID]
+) -> None:
+    one, other = make_quiet(), make_quiet()
+    refuse(one, *new_ids[:4])
+    assert not paused(one)
+
+    refuse(other, new_ids[4])
+
+    state = state_of(one)
+    assert state.paused_reason == "app_misconfigured: 5 logins were refused (http_403) and none was served"
+    with Session(one.engine) as session:
+        assert session.scalars(select(Notice.stage)).all() == ["app_misconfigured"]
+
+
+def test_login_that_is_served_says_that_the_application_is_not_meant(quiet: Runtime, new_ids: list[UUID]) -> None:
+    for place, login in enumerate(new_ids * 3):
+        refuse(quiet, login)
+        if place % 4 == 3:
+            quiet.run(breaker.report(quiet, "schwab", [None], call="sync", now=NOW))
+
+    assert not paused(quiet)
+
+
+def test_refresh_that_is_served_says_nothing_about_syncs(quiet: Runtime, new_ids: list[UUID]) -> None:
+    for login in new_ids:
+        refuse(quiet, login)
+        quiet.run(breaker.report(quiet, "schwab", [None], call="refresh", now=NOW))
+
+    assert paused(quiet)
+
+
+def test_refusals_of_different_hours_do_not_add_up(quiet: Runtime, new_ids: list[UUID]) -> None:
+    for hours, login in enumerate(new_ids):
+        refuse(quiet, login, now=NOW + timedelta(hours=1.1 * hours))
+
+    assert not paused(quiet)
+
+
+def test_resume_forgets_who_was_refused(quiet: Runtime, new_ids: list[UUID]) -> None:
+    refuse(quiet, *new_ids)
+    quiet.run(breaker.resume(quiet, "schwab", actor="operator:ann"))
+
+    refuse(quiet, new_ids[0])
+
+    assert not paused(quiet)
 
 
 def test_alarm_after_resume_tells_the_operator_anew(quiet: Runtime) -> None:

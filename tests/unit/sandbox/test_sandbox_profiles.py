@@ -274,3 +274,66 @@ def test_schwab_answers_anything(sandbox: Sandbox, path: str, query: str, body: 
 def test_plaid_body_that_is_no_object_has_no_credentials(sandbox: Sandbox, body: bytes) -> None:
     answer = ask(sandbox.profiles["plaid"], Request("POST", "/accounts/get", "", {}, body))
     assert parsed(answer)["error_code"] == "INVALID_API_KEYS"
+
+
+PUBLISHED_BALANCES = {
+    "CASH": {
+        "cashAvailableForTrading",
+        "cashAvailableForWithdrawal",
+        "cashCall",
+        "longNonMarginableMarketValue",
+        "totalCash",
+        "cashDebitCallValue",
+        "unsettledCash",
+    },
+    "MARGIN": {
+        "availableFunds",
+        "availableFundsNonMarginableTrade",
+        "buyingPower",
+        "buyingPowerNonMarginableTrade",
+        "dayTradingBuyingPower",
+        "dayTradingBuyingPowerCall",
+        "equity",
+        "equityPercentage",
+        "longMarginValue",
+        "maintenanceCall",
+        "maintenanceRequirement",
+        "marginBalance",
+        "regTCall",
+        "shortBalance",
+        "shortMarginValue",
+        "sma",
+        "isInCall",
+        "stockBuyingPower",
+        "optionBuyingPower",
+    },
+}
+SEEN_IN_LIVE_ANSWERS = {
+    "cashBalance",
+    "liquidationValue",
+    "longMarketValue",
+    "shortMarketValue",
+    "savings",
+    "pendingDeposits",
+}
+
+
+def test_schwab_balances_have_the_published_keys_of_their_type_and_those_that_were_seen(sandbox: Sandbox) -> None:
+    accounts = parsed(get(sandbox, "/accounts", access(sandbox)))
+
+    assert {account["securitiesAccount"]["type"] for account in accounts} == set(PUBLISHED_BALANCES)
+    for account in accounts:
+        assert set(account) == {"securitiesAccount", "aggregatedBalance"}
+        published = PUBLISHED_BALANCES[account["securitiesAccount"]["type"]]
+        assert set(account["securitiesAccount"]["currentBalances"]) - published == SEEN_IN_LIVE_ANSWERS
+        assert set(account["securitiesAccount"]["projectedBalances"]) <= published
+
+
+def test_schwab_option_has_one_multiplier_in_positions_and_another_in_transactions(sandbox: Sandbox) -> None:
+    token = access(sandbox)
+    accounts = parsed(get(sandbox, "/accounts", token, fields="positions"))
+    held = [position["instrument"] for account in accounts for position in account["securitiesAccount"]["positions"]]
+    options = [instrument for instrument in held if instrument["assetType"] == "OPTION"]
+
+    assert options
+    assert {(option["optionMultiplier"], "optionPremiumMultiplier" in option) for option in options} == {(100, False)}

@@ -154,6 +154,7 @@ class Integration(Protocol):
         Raises:
             ReauthRequired: the grant is dead.
             AppMisconfigured: our own credential is refused.
+            Forbidden: refused without a word on whose account.
             OutcomeUnknown: sent, and no readable answer came: the token may have been used up.
             RateLimited, Transient, …: not acted upon; the token is unharmed.
         """

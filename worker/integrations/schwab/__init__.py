@@ -26,6 +26,7 @@ from worker.errors import (
     BadPayload,
     BadRequest,
     ConfigurationError,
+    Forbidden,
     ProviderError,
     Scope,
     Transient,
@@ -47,7 +48,7 @@ _LONGEST_WINDOW = timedelta(days=365)
 _ONE_DAY = timedelta(days=1)
 _ALL_TYPES = ",".join(TYPES)
 _REFRESH_POLICY = RefreshPolicy(default_lifetime=timedelta(minutes=30))
-_ACCOUNT_TROUBLE = (Transient, BadRequest, BadPayload, AccountGone)
+_ACCOUNT_TROUBLE = (Transient, BadRequest, BadPayload, AccountGone, Forbidden)
 
 
 class SchwabSettings(EnvironmentSettings):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from worker.errors import BadPayload, BadRecord, ProviderError
+from worker.errors import BadPayload, BadRecord, ProviderError, Transient
 from worker.integrations.kit import reading
 from worker.integrations.kit.base import Page
 from worker.integrations.kit.masking import last_four
@@ -47,18 +47,21 @@ _known = reading.Reader(dict[str, _Known])
 
 def error_of(rules: Sequence[Rule], status: int, body: bytes, retry_after: timedelta | None) -> ProviderError:
     """What an answer other than 200 means."""
-    title, text = error_words(body)
+    words = error_words(body)
+    if words is None and status == 403:  # a firewall's page, which may let the next call through
+        return Transient("http_403_unreadable", retry_after=retry_after)
+    title, text = words or (None, "")
     return classify(rules, status=status, code=title, text=text, retry_after=retry_after)
 
 
-def error_words(body: bytes) -> tuple[str | None, str]:
+def error_words(body: bytes) -> tuple[str | None, str] | None:
     """The short word and the text of an error; Schwab's services, gateway and edge each have a shape of their own."""
     try:
         given = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, ""
+        return None
     if not isinstance(given, dict):
-        return None, ""
+        return None
     errors = given.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     if isinstance(first, dict):

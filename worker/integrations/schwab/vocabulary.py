@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.errors import AccessExpired, AccountGone, AppMisconfigured, BadRequest, RateLimited, ReauthRequired
+from worker.errors import AccessExpired, AccountGone, BadRequest, Forbidden, RateLimited, ReauthRequired
 from worker.integrations.kit.taxonomy import Rule
 from worker.models.vocabulary import SecurityType, TransactionStatus, TransactionType
 
@@ -15,7 +15,8 @@ TOKEN_RULES = (
 
 DATA_RULES = (
     Rule(AccessExpired, status=401),
-    Rule(AppMisconfigured, status=403),
+    # Our application's product may be missing, or this login or account be locked: Schwab says neither.
+    Rule(Forbidden, status=403),
     Rule(BadRequest, status=400),
     Rule(RateLimited, status=429),
 )

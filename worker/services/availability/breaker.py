@@ -3,7 +3,8 @@
 An outage of a whole integration opens its breaker: ticks claim nothing of it, and calls of what was claimed already
 are deferred, so that no login's own failure count suffers. Once `probe_at` has come, one login per tick goes through;
 an answer closes the breaker, a failure opens it for longer. Refused client credentials pause the integration instead,
-and only an operator ends that.
+and only an operator ends that. So do refusals that do not say whether one login or the application is meant, once they
+have met several logins while no other was served: a single account that is locked must not stop all others.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from worker.crud.integration_states import BreakerPolicy
 from worker.errors import (
     AppMisconfigured,
     BadPayload,
+    Forbidden,
     InstitutionDown,
     NotFound,
     ProviderError,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CACHE_SECONDS = 2.0
+REFUSED_WITHIN = timedelta(hours=1)
+"""Refusals count together for so long. A login that is refused for good comes again after a minute at first, later once
+per sync interval; were the span longer, the few such accounts that any fleet has would add up on a quiet night."""
 TICK_SECONDS = 15
 """The refresh tick's interval: one tick claims what the quota lets through until the next."""
 
@@ -132,22 +137,25 @@ async def report(
     outcomes: Sequence[ProviderError | None],
     *,
     provider_ids: Sequence[UUID] | None = None,
+    call: str = "refresh",
     now: datetime | None = None,
 ) -> None:
     """Tells the breaker and the alarm how calls went; costs no query while all is well.
 
     `outcomes` has what each login's calls came to, in the order in which they ended, None being a success;
-    `provider_ids` says whose each is, without which every outcome counts as another login's. The sooner it is called
-    after a call has ended, the fewer calls run into the same wall.
+    `provider_ids` says whose each is, without which every outcome counts as another login's. `call` is what was done,
+    `refresh` or `sync`: that one is served says nothing about the other. The sooner it is called after a call has
+    ended, the fewer calls run into the same wall.
     """
     now = now or await runtime.now()
     for outcome in outcomes:
         if isinstance(outcome, AppMisconfigured):
-            await _alarm(runtime, provider_key, outcome, now)
+            await _alarm(runtime, provider_key, outcome.reason, now)
             return
         if isinstance(outcome, RateLimited):
             await runtime.gate(provider_key).hold(outcome)
     names = [str(id_) for id_ in provider_ids] if provider_ids else [f"#{place}" for place in range(len(outcomes))]
+    await _watch_refusals(runtime, provider_key, outcomes, names, call=call, now=now)
     failing: list[str] = []
     answered = False
     for outcome, name in zip(outcomes, names, strict=True):
@@ -177,7 +185,40 @@ def _is_outage(outcome: ProviderError | None) -> bool:
 
 def _is_answer(outcome: ProviderError | None) -> bool:
     """Whether the provider's own code answered; a quota of ours or a page of HTML says nothing."""
-    return not isinstance(outcome, RateLimited | BadPayload | Transient | InstitutionDown)
+    return not isinstance(outcome, RateLimited | BadPayload | Forbidden | Transient | InstitutionDown)
+
+
+async def _watch_refusals(
+    runtime: Runtime,
+    provider_key: str,
+    outcomes: Sequence[ProviderError | None],
+    names: Sequence[str],
+    *,
+    call: str,
+    now: datetime,
+) -> None:
+    """Raises the alarm when several logins are refused and none is served."""
+    if None in outcomes:
+        state = (await states(runtime)).get(provider_key)
+        if state is not None and any(entry.startswith(f"{call}:") for entry in state.refused):
+            await runtime.db(integration_states.forget_refused, provider_key=provider_key, call=call)
+            _forget(runtime)
+        return
+    refused = {name: outcome for outcome, name in zip(outcomes, names, strict=True) if isinstance(outcome, Forbidden)}
+    if not refused:
+        return
+    count = await runtime.db(
+        integration_states.count_refused,
+        provider_key=provider_key,
+        call=call,
+        logins=list(refused),
+        now=now,
+        within=REFUSED_WITHIN,
+    )
+    _forget(runtime)
+    if count >= runtime.settings.refused_providers:
+        reason = next(iter(refused.values())).reason
+        await _alarm(runtime, provider_key, f"{count} logins were refused ({reason}) and none was served", now)
 
 
 async def _count_failures(
@@ -209,11 +250,11 @@ async def _count_failures(
     _forget(runtime)
 
 
-async def _alarm(runtime: Runtime, provider_key: str, error: AppMisconfigured, now: datetime) -> None:
+async def _alarm(runtime: Runtime, provider_key: str, reason: str, now: datetime) -> None:
     raised = await runtime.db(
         integration_states.raise_alarm,
         provider_key=provider_key,
-        reason=error.reason,
+        reason=reason,
         now=now,
         channels=runtime.settings.enabled_channels,
     )
@@ -221,10 +262,10 @@ async def _alarm(runtime: Runtime, provider_key: str, error: AppMisconfigured, n
         log.critical(
             "integration_paused",
             provider_key=provider_key,
-            reason=str(error),
+            reason=f"app_misconfigured: {reason}",
             actor="system",
             kept="users' links are unharmed",
-            next=f"mend the client credentials, then: dashtam integrations resume {provider_key}",
+            next=f"mend the application's credentials or products, then: dashtam integrations resume {provider_key}",
         )
         _forget(runtime)
 

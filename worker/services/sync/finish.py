@@ -12,7 +12,7 @@ from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import OUTCOMES, Tally
-from worker.errors import BadPayload, DashtamError, ProviderError, ReauthRequired, Unavailable
+from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services.availability import breaker
@@ -149,6 +149,8 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
         **rows,
     )
     metrics.observe_sync(key.provider_key, verdict.status, seconds=seconds, rows=rows)
+    if error is None and verdict.status == RunStatus.FAILED:
+        error = next((problem for problem in found.all_problems if isinstance(problem, Forbidden)), None)
     await _report(runtime, begun, error)
 
 
@@ -204,10 +206,11 @@ async def _stop_for_reauth(runtime: Runtime, begun: RunBegun, found: Found, erro
 
 
 async def _report(runtime: Runtime, begun: RunBegun, error: Exception | None) -> None:
+    """`error` is what stopped the run, or what met all of its accounts; None says that the provider served it."""
     if error is not None and not isinstance(error, ProviderError):
         return
     key = begun.key
     try:
-        await breaker.report(runtime, key.provider_key, [error], provider_ids=[key.provider_id])
+        await breaker.report(runtime, key.provider_key, [error], provider_ids=[key.provider_id], call="sync")
     except Unavailable:
         log.warning("availability_unreported", provider_key=key.provider_key)

@@ -17,6 +17,7 @@ from worker.errors import (
     AppMisconfigured,
     BadPayload,
     BadRequest,
+    Forbidden,
     OutcomeUnknown,
     ProviderError,
     RateLimited,
@@ -270,6 +271,14 @@ def test_invalid_client_that_does_not_speak_of_a_refresh_token_is_the_operators(
 
     assert type(error) is AppMisconfigured
     assert error.scope is Scope.APP
+
+
+@pytest.mark.parametrize("code", ["invalid_scope", "unsupported_grant_type"])
+def test_refusal_that_does_not_speak_of_the_client_accuses_neither_login_nor_application(code: str) -> None:
+    error = refresh_error(error_answer(400, code))
+
+    assert type(error) is Forbidden
+    assert error.scope is Scope.PROVIDER
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from tests.unit.integrations.scripts import (
 from worker.errors import (
     AccessExpired,
     AccountGone,
-    AppMisconfigured,
     BadPayload,
     BadRequest,
+    Forbidden,
     ProviderError,
     RateLimited,
     Scope,
@@ -653,7 +653,6 @@ def test_trouble_with_one_account_is_a_problem_and_the_others_go_on(
             "Unauthorized",
         ),
         (httpx.Response(401, text=""), AccessExpired, "http_401"),
-        (httpx.Response(403, json={"message": "no product"}), AppMisconfigured, "http_403"),
         (httpx.Response(429, json={"message": "slow down"}, headers={"retry-after": "5"}), RateLimited, "http_429"),
     ],
 )
@@ -664,6 +663,31 @@ def test_trouble_with_the_login_or_the_application_stops_the_sync(
         sync(transactions_answer(answer))
 
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "reason"),
+    [
+        (httpx.Response(403, json={"message": "Access is denied"}), Forbidden, "http_403"),
+        (httpx.Response(403, text="<html>blocked</html>"), Transient, "http_403_unreadable"),
+    ],
+)
+def test_refusal_of_one_account_is_that_accounts_and_of_the_listing_this_logins(
+    answer: httpx.Response, kind: type[ProviderError], reason: str
+) -> None:
+    pages = sync(transactions_answer(answer))
+    with pytest.raises(kind) as caught:
+        sync(lambda request: answer)
+
+    ((problem,),) = [page.problems for page in pages if page.problems]
+    assert (type(problem), problem.reason, problem.scope, problem.account_key) == (
+        kind,
+        reason,
+        Scope.ACCOUNT,
+        FIRST_HASH,
+    )
+    assert any(page.transactions for page in pages if page.feed == f"account:{SCHWAB_NUMBERS['87654321']}")
+    assert (caught.value.reason, caught.value.scope is Scope.APP) == (reason, False)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"errors":[]}', b'{"errors":"x"}', b'{"fault":"x"}', b'{"fault":{}}'])

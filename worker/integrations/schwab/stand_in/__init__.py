@@ -331,6 +331,7 @@ def _service_error(status: int, message: str, *errors: str) -> Answer:
 
 
 def _gateway_unauthorized() -> Answer:
+    """The gateway's refusal. The published `ServiceError` has texts in `errors`; reports of this 401 show objects."""
     error = {
         "id": "00000000-0000-4000-8000-000000000401",
         "status": 401,

@@ -37,7 +37,12 @@ def instrument(security: Security) -> dict[str, Any]:
     elif security.kind == "fixed_income" and security.cusip:
         value["symbol"] = security.cusip
     elif security.kind == "option" and security.right:
-        value |= {"putCall": security.right.upper(), "underlyingSymbol": security.underlying, "type": "VANILLA"}
+        value |= {
+            "putCall": security.right.upper(),
+            "underlyingSymbol": security.underlying,
+            "optionMultiplier": security.multiplier,
+            "type": "VANILLA",
+        }
     return value
 
 
@@ -69,7 +74,14 @@ def position(account: Account, holding: Holding) -> dict[str, Any]:
 
 
 def account(account: Account, *, with_positions: bool) -> bytes:
-    """One element of the accounts answer; the sum of cash and positions is the stated liquidation value."""
+    """One element of the accounts answer; the sum of cash and positions is the stated liquidation value.
+
+    Two things are not in the published schema. They are here all the same, because answers that users of several client
+    libraries have shown have them, and the integration reads them: `aggregatedBalance`, and the six keys that
+    `currentBalances` of cash and margin accounts share (`CashBalance` and `MarginBalance` have only those of their
+    own). `isInCall` is published as a number and was seen as a boolean. All other keys are those that are published for
+    the type.
+    """
     cash, total = account.cash, account.current
     long = sum((h.market_value for h in account.holdings.values() if h.quantity > 0), Decimal("0.00"))
     short = sum((h.market_value for h in account.holdings.values() if h.quantity < 0), Decimal("0.00"))
@@ -82,9 +94,16 @@ def account(account: Account, *, with_positions: bool) -> bytes:
         "pendingDeposits": max(account.pending_sum, Decimal("0.00")),
     }
     if account.provider_type == "MARGIN":
-        current |= {"buyingPower": cash * 2, "availableFunds": cash, "equity": total, "sma": cash}
+        current |= {"buyingPower": cash * 2, "availableFunds": cash, "equity": total, "sma": cash, "isInCall": False}
+        projected = {"availableFunds": cash, "buyingPower": cash * 2, "isInCall": False}
     else:
-        current |= {"cashAvailableForTrading": cash, "cashAvailableForWithdrawal": cash, "totalCash": cash}
+        projected = {"cashAvailableForTrading": cash, "cashAvailableForWithdrawal": cash}
+        current |= projected | {
+            "totalCash": cash,
+            "cashCall": _ZERO,
+            "cashDebitCallValue": _ZERO,
+            "unsettledCash": _ZERO,
+        }
     body: dict[str, Any] = {
         "type": account.provider_type,
         "accountNumber": account.number,
@@ -97,7 +116,7 @@ def account(account: Account, *, with_positions: bool) -> bytes:
         body["positions"] = [position(account, holding) for holding in account.holdings.values()]
     body["initialBalances"] = {"cashBalance": account.opening, "accountValue": total, "isInCall": False}
     body["currentBalances"] = current
-    body["projectedBalances"] = {"availableFunds": cash, "isInCall": False}
+    body["projectedBalances"] = projected
     rendered = encode(
         {
             "securitiesAccount": body,
