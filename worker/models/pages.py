@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
 
@@ -52,6 +52,8 @@ class Page:
         holdings_complete_for: accounts whose whole set of positions is in `holdings`.
         transactions: as listed; where an id repeats, the last one counts, flagged if they differ.
         map_transaction: reads one of `transactions`; raises `BadRecord`.
+        beside: by account and key of a transaction, what reading it takes from elsewhere in the answer, such as the
+            instrument that it names. A record whose text is as it was is read anew when this changes.
         windows: what `transactions` lists completely: pending rows in there that are not listed are withdrawn.
         rejects: records that could not be read; they go to quarantine.
         problems: trouble with a part of the login; the rest goes on. `NotReady` schedules, all others make the run
@@ -68,6 +70,7 @@ class Page:
     holdings_complete_for: frozenset[str] = frozenset()
     transactions: Sequence[RawRecord] = ()
     map_transaction: Callable[[RawRecord], TransactionRecord] | None = None
+    beside: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     removals: Sequence[Removal] = ()
     windows: Sequence[Window] = ()
     rejects: Sequence[Reject] = ()

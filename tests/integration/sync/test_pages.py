@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.integration.sync.conftest import Linked
@@ -96,6 +97,24 @@ def kept(linked: Linked) -> list[tuple[Any, ...]]:
 
 
 # Pages and cursors
+
+
+def test_unchanged_record_is_read_anew_when_what_it_is_read_with_changes(apply: Applying) -> None:
+    movement = Movement("t1", "A", "1.00")
+
+    def listed(security: str) -> Page:
+        def read(raw: RawRecord) -> TransactionRecord:
+            named = SecurityRecord(key=security, type=SecurityType.EQUITY)
+            return msgspec.structs.replace(read_movement(raw), security=named)
+
+        return replace(of([movement]), map_transaction=read, beside={("A", "t1"): security.encode()})
+
+    done = [apply(listed(security)).tally for security in ("plaid:s", "cusip:037833100", "cusip:037833100")]
+
+    assert [tally["transactions", "changed"] for tally in done] == [0, 1, 0]
+    assert apply.linked.rows("SELECT s.key FROM transactions t JOIN securities s ON s.id = t.security_id") == [
+        ("cusip:037833100",)
+    ]
 
 
 def test_replaying_a_page_changes_and_writes_nothing(apply: Applying) -> None:

@@ -42,11 +42,14 @@ def prepare(page: Page, rules: Rules) -> Prepared:
     if len(last) < len(rows):
         conflicting = frozenset(place for raw in rows if last[place := (raw.account_key, raw.key)].raw != raw.raw)
         rows = list(last.values())
+    texts = [raw.raw for raw in rows]
+    if page.beside:
+        texts = [raw.raw + page.beside.get((raw.account_key, raw.key), b"") for raw in rows]
     return Prepared(
         rows,
         [raw.account_key for raw in rows],
         [raw.key for raw in rows],
-        rules.content_hashes([raw.raw for raw in rows]),
+        rules.content_hashes(texts),
         last.keys(),
         conflicting,
         [read(page, raw) for raw in rows] if rules.expect_new else None,

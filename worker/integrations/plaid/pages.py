@@ -84,6 +84,7 @@ class Investments(msgspec.Struct, gc=False):
 class _InvestmentHead(msgspec.Struct, gc=False):
     investment_transaction_id: str
     account_id: str
+    security_id: str | None = None
 
 
 _TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account_id")
@@ -185,27 +186,36 @@ def holdings_page(body: bytes) -> Page:
 
 
 def investments_page(rows: Sequence[msgspec.Raw], securities: Sequence[msgspec.Raw]) -> Page:
-    """Investment transactions, unread, with what reads them."""
+    """Investment transactions, unread, with what reads them.
+
+    A transaction's row names its instrument by the key that the answer's securities give it, which is another one once
+    Plaid comes to know its CUSIP; the transaction's own text is the same before and after.
+    """
     known, rejects = _securities(securities)
-    found = reading.split(rows, _investment_key_of)
+    beside: dict[tuple[str, str], bytes] = {}
+
+    def key_of(raw: msgspec.Raw) -> tuple[str, str]:
+        head = _investment_head.record(raw)
+        key, account_key = reading.without_nul(head.investment_transaction_id), reading.without_nul(head.account_id)
+        if head.security_id is not None and head.security_id in known:
+            beside[account_key, key] = known[head.security_id].key.encode()
+        return key, account_key
+
+    found = reading.split(rows, key_of)
     return Page(
         transactions=found.rows,
         rejects=[*rejects, *found.rejects],
         map_transaction=mapping.investment_mapper(known),
+        beside=beside,
     )
 
 
 def place_of(raw: msgspec.Raw) -> str:
     """What an investment transaction is recognised by, even one that cannot be read."""
     try:
-        return _investment_key_of(raw)[0]
+        return _investment_head.record(raw).investment_transaction_id
     except BadRecord:
         return hashlib.blake2b(bytes(raw), digest_size=16).hexdigest()
-
-
-def _investment_key_of(raw: msgspec.Raw) -> tuple[str, str]:
-    head = _investment_head.record(raw)
-    return head.investment_transaction_id, head.account_id
 
 
 def _securities(raws: Sequence[msgspec.Raw]) -> tuple[dict[str, SecurityRecord], list[Reject]]:

@@ -32,6 +32,9 @@ from tests.unit.integrations.scripts import (
     provider,
     sync_request,
 )
+from worker.crud.sync.nouns import raw_hasher
+from worker.crud.sync.prepared import prepare
+from worker.crud.sync.work import Rules
 from worker.errors import (
     AppMisconfigured,
     BadPayload,
@@ -473,6 +476,20 @@ def investment(**changes: Any) -> TransactionRecord:
     securities = dict(mapping.security(json.dumps(given).encode()) for given in PLAID_SECURITIES)
     row = plaid_investment("i", "2025-03-05", **changes)
     return mapping.investment_mapper(securities)(RawRecord("i", "acc_brokerage", json.dumps(row).encode()))
+
+
+def test_instrument_that_comes_to_have_a_cusip_changes_what_its_unchanged_transactions_are_hashed_with() -> None:
+    rows = [msgspec.Raw(json.dumps(plaid_investment("i", "2025-03-05", security_id="s")).encode())]
+
+    def hashes(security: dict[str, Any]) -> list[bytes]:
+        page = plaid_pages.investments_page(rows, [msgspec.Raw(json.dumps(security).encode())])
+        rules = Rules(content_hashes=raw_hasher("plaid", 1), mask=lambda raw: {}, mass_deletion_share=0.5)
+        return list(prepare(page, rules).hashes)
+
+    without, known = {"security_id": "s"}, {"security_id": "s", "cusip": "037833100"}
+
+    assert hashes(without) == hashes(without | {"name": "a name is none of the transaction's"})
+    assert hashes(without) != hashes(known)
 
 
 def test_investment_transaction_is_credit_positive_with_units_as_sent() -> None:
