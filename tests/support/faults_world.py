@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider, make_user
 from tests.support import databases
+from tests.support.environment import ROOT
 from tests.support.faults_presented import REFUSED, Attempt, reckon
 from tests.support.faults_servers import Servers
 from tests.support.faults_tables import Tables, book_differences, differences, live, read_tables, without
@@ -133,9 +134,11 @@ class World:
 
     # Processes
 
-    def start_worker(self, *, wait: bool = True, program: tuple[str, ...] = ("celery",), **env: str) -> WorkerNode:
+    def start_worker(
+        self, *, wait: bool = True, program: tuple[str, ...] = ("celery",), tree: Path = ROOT, **env: str
+    ) -> WorkerNode:
         """One more worker, for this test alone: `start_worker(FAILPOINTS="after_answer=kill")`."""
-        worker = self._worker(f"own{self._number()}", env)
+        worker = self._worker(f"own{self._number()}", env, tree)
         if program != ("celery",):
             worker.process._argv[2:3] = program
         self._spare.append(worker)
@@ -190,7 +193,7 @@ class World:
         process.start()
         return process
 
-    def _worker(self, name: str, env: dict[str, str]) -> WorkerNode:
+    def _worker(self, name: str, env: dict[str, str], tree: Path = ROOT) -> WorkerNode:
         return WorkerNode(
             name,
             queues=QUEUES,
@@ -199,6 +202,7 @@ class World:
             tether=self._tether,
             processes=2,
             options=("--without-heartbeat",),
+            tree=tree,
         )
 
     def _beat(self, name: str, env: dict[str, str], argv: tuple[str, ...]) -> LocalProcess:

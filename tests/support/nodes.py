@@ -18,6 +18,7 @@ import celery
 import redis
 from pytest_celery import CeleryTestBroker, CeleryTestContainer, CeleryTestSetup, CeleryTestWorker
 
+from tests.support.environment import ROOT
 from tests.support.processes import LocalProcess
 from worker.devstack.tether import Tether
 
@@ -133,6 +134,7 @@ class WorkerNode(LocalContainer):
         tether: Tether | None = None,
         processes: int = 1,
         options: tuple[str, ...] = (),
+        tree: Path = ROOT,
     ) -> None:
         self._queues = queues
         argv = [
@@ -140,7 +142,7 @@ class WorkerNode(LocalContainer):
             *("--queues", queues, "--concurrency", str(processes), "--hostname", f"{name}@tests"),
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", *options),
         ]
-        super().__init__(LocalProcess(name, argv, log=log, env=env, prompt=" ready.", tether=tether))
+        super().__init__(LocalProcess(name, argv, log=log, env=env, prompt=" ready.", tether=tether, tree=tree))
 
     @staticmethod
     def version() -> str:

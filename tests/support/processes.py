@@ -24,6 +24,7 @@ class LocalProcess:
         env: variables on top of ours.
         prompt: text in its output that says that it is ready.
         tether: ends it when the test session dies without cleaning up.
+        tree: source tree that it runs in; this one by default.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LocalProcess:
         env: Mapping[str, str] | None = None,
         prompt: str | None = None,
         tether: Tether | None = None,
+        tree: Path = ROOT,
     ) -> None:
         self.name = name
         self._argv = list(argv)
@@ -42,6 +44,7 @@ class LocalProcess:
         self._env = dict(env or {})
         self._prompt = prompt
         self._tether = tether
+        self._tree = tree
         self._process: subprocess.Popen[bytes] | None = None
         self._read_from = 0
 
@@ -66,7 +69,7 @@ class LocalProcess:
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 self._argv,
-                cwd=ROOT,
+                cwd=self._tree,
                 env=_inherited() | {"PYTHONUNBUFFERED": "1"} | self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -14,17 +14,20 @@ async def read_ahead(
 ) -> AsyncGenerator[list[T], None]:
     """Goes on reading while its caller is busy, and yields all that has come since, at least one item.
 
-    Reading pauses when the sizes of what has come add up to `most`. Whatever ends `items` is raised after the items
-    that came before it. `items` are closed at the end.
+    Reading pauses when the sizes of what has come add up to `most`; each item's is asked for once. Whatever ends
+    `items` is raised after the items that came before it. `items` are closed at the end.
     """
     come: list[T] = []
+    sizes: list[int] = []
     news, room = asyncio.Event(), asyncio.Event()
 
     async def read() -> None:
         async for item in items:
             come.append(item)
+            sizes.append(size(item))
+            del item  # while waiting for the next one, it is its user's alone
             news.set()
-            while sum(map(size, come)) >= most:
+            while sum(sizes) >= most:
                 room.clear()
                 await room.wait()
 
@@ -35,6 +38,7 @@ async def read_ahead(
             if come:
                 taken = come.copy()
                 come.clear()
+                sizes.clear()
                 room.set()
                 yield taken
             elif reading.done():

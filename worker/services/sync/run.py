@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 ROWS_AHEAD = 8000
 """About how many rows are read while others are stored, and so how many are stored together: sixteen usual pages."""
+_BYTES_A_ROW = 2048
+"""A row that is longer counts for several: what is read ahead is bounded in bytes, too (16 MiB and a page)."""
 
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
@@ -276,8 +278,11 @@ class RunUnderWay:
 
 
 def weight(found: tuple[Page, Prepared]) -> int:
-    """What a page counts for in `ROWS_AHEAD`; an empty one is not free."""
-    return max(len(found[0].transactions), ROWS_AHEAD // 16)
+    """What a page counts for in `ROWS_AHEAD`: as its rows, or as its bytes; an empty one is not free."""
+    page = found[0]
+    rows = len(page.transactions) + len(page.holdings) + len(page.accounts)
+    size = sum([len(raw.raw) for raw in page.transactions])
+    return max(rows, size // _BYTES_A_ROW, ROWS_AHEAD // 16)
 
 
 def _digest(feed: str, cursor: str) -> bytes:

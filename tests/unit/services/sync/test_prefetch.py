@@ -6,7 +6,10 @@ from contextlib import aclosing
 
 import pytest
 
+from worker.crud.sync.prepared import Prepared
+from worker.models.pages import Page, RawRecord
 from worker.services.sync.prefetch import read_ahead
+from worker.services.sync.run import ROWS_AHEAD, weight
 
 
 class Source:
@@ -93,3 +96,15 @@ def test_nothing_to_read_yields_nothing() -> None:
         return [group async for group in read_ahead(Source(0).items(), most=2, size=each)]
 
     assert asyncio.run(use()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "expected"),
+    [(0, 0, 500), (500, 600, 500), (900, 600, 900), (1, 32 * 2**20, 16384)],
+    ids=["empty", "usual", "many_rows", "large"],
+)
+def test_page_counts_for_its_rows_or_for_its_bytes(rows: int, size: int, expected: int) -> None:
+    page = Page(transactions=[RawRecord(str(number), "A", b"x" * size) for number in range(rows)])
+
+    assert weight((page, Prepared((), (), (), (), set()))) == expected
+    assert (expected >= ROWS_AHEAD) == (size > 16 * 2**20)

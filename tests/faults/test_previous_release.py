@@ -1,0 +1,46 @@
+"""Workers of the release before and of this one share the new schema while an upgrade is under way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.support.faults_world import World, kill
+from tests.support.releases import previous_release
+
+TOGETHER_S = 60.0
+
+
+def test_workers_of_the_release_before_go_on_beside_this_one_s_on_the_new_schema(world: World, tmp_path: Path) -> None:
+    release = previous_release(tmp_path / "before")
+    imported = [sys.executable, "-c", "import worker; print(worker.__file__)"]
+    found = subprocess.run(imported, cwd=release.tree, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()).is_relative_to(release.tree), f"{found} is not the worker of {release.version}"
+    old = world.start_worker(tree=release.tree)
+    new = world.workers[0]
+    kill(world.workers[1])
+
+    until = time.monotonic() + TOGETHER_S
+    rounds = 0
+    while time.monotonic() < until:
+        rounds += 1
+        if rounds <= 2:
+            world.moves_on()
+        else:
+            world.hours_pass(*world.ids)
+        world.settle()
+        world.send("worker.tasks.accounts.sync_providers", [[str(id_) for id_ in world.ids.values()], "manual", "full"])
+        world.wait_until(
+            "SELECT 1 FROM sync_runs WHERE mode = 'full' HAVING count(*) FILTER (WHERE status <> 'running') >= :full",
+            full=rounds * len(world.ids),
+        )
+
+    for worker, version in ((old, release.version), (new, "this one")):
+        told = worker.logs()
+        assert "sync_ended" in told, f"the worker of {version} synced nothing"
+        assert "refresh_batch" in told, f"the worker of {version} refreshed nothing"
+    assert world.query("SELECT mode, status, error, error_reason FROM sync_runs WHERE status <> 'completed'") == []
+    assert world.query("SELECT status, error, reason FROM token_refreshes WHERE status <> 'done'") == []
+    world.assert_nothing_was_lost()
