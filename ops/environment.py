@@ -90,7 +90,7 @@ def _install(python: Path, lock: str, *, project: bool, allowed: set[str]) -> No
             if project:
                 _run([*installer, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], _nothing)
         except InstallError as error:
-            _say(f"{name} could not install them.")
+            _say(f"Not with {name}: {str(error).splitlines()[-1]}")
             errors.append(f"{name}: {error}")
         else:
             return
