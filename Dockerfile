@@ -36,7 +36,7 @@ RUN python /build/environment.py /opt/venv --lock /build/requirements.lock
 FROM base AS tests
 COPY --from=tests-packages /opt/venv /opt/venv
 COPY . /app
-RUN python -m pip install --no-deps --no-build-isolation --editable . && install -d -o dashtam -g dashtam /app/.dashtam
+RUN uv pip install --python /opt/venv/bin/python --no-deps --no-build-isolation --editable . && install -d -o dashtam -g dashtam /app/.dashtam
 ENV COVERAGE_FILE=/tmp/.coverage \
     HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis
 USER 10001:10001

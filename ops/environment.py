@@ -111,11 +111,19 @@ def _uv(python: Path, lock: str) -> list[str]:
 
 
 def _pip(python: Path, _: str) -> list[str]:
-    """Pip's command in the environment, which gets the pip of its Python only when it is needed: that takes seconds."""
-    if not _works(python, "-m", "pip", "--version"):
+    """The command of the environment's own pip, of the pip of the Python that runs this, or of one that it now gets.
+
+    The last takes seconds.
+    """
+    if _works(python, "-c", "import pip"):
+        pip = [str(python), "-m", "pip"]
+    elif _works(Path(sys.executable), "-m", "pip", "--python", str(python), "--version"):
+        pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    else:
         _run([str(python), "-m", "ensurepip", "--default-pip"], _nothing)
+        pip = [str(python), "-m", "pip"]
     # To compile takes half of pip's time. uv does not do it either; Python does when it first reads a module.
-    return [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
+    return [*pip, "install", "--disable-pip-version-check", "--no-compile"]
 
 
 def _nothing(lines: Iterable[str]) -> Iterator[str]:
