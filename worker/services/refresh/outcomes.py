@@ -45,7 +45,9 @@ def settle_failure(
         attempt_id: the attempt that was written, if any.
         task_id: for the audit log.
     """
-    failures = leased.refresh_failures
+    again_at = due.retry_at(
+        now, provider_id=leased.provider_id, failures=leased.refresh_failures + 1, after=error.retry_after
+    )
     status, attempt_status = None, AttemptStatus.FAILED
     reason, due_at, failed = error.reason, None, False
     if isinstance(error, ReauthRequired):
@@ -61,11 +63,11 @@ def settle_failure(
         attempt_status = AttemptStatus.DEFERRED
         # Without a time of the provider's own the waits must grow, and only a count makes them.
         failed = error.retry_after is None
-        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, after=error.retry_after)
+        due_at = again_at
     else:
         # Trouble that all logins share says nothing about this one.
         failed = error.scope not in _SHARED_SCOPES and not isinstance(error, AppMisconfigured)
-        due_at = due.retry_at(now, provider_id=leased.provider_id, failures=failures + 1, after=error.retry_after)
+        due_at = again_at
     return Settlement(
         provider_id=leased.provider_id,
         generation=leased.generation,

@@ -47,6 +47,23 @@ def test_margin_is_the_larger_of_minutes_and_share() -> None:
     assert NOW + timedelta(hours=7) < latest <= NOW + timedelta(hours=8)
 
 
+@pytest.mark.parametrize(
+    ("lifetime", "latest"),
+    [
+        (timedelta(minutes=6), timedelta(minutes=3)),
+        (timedelta(minutes=20), timedelta(minutes=15)),
+        (timedelta(hours=10), timedelta(hours=8)),
+    ],
+    ids=["half", "minutes", "share"],
+)
+def test_due_is_spread_over_the_second_half_of_the_longest_wait(lifetime: timedelta, latest: timedelta) -> None:
+    waits = [_due(lifetime, id_=UUID(int=number)) - NOW for number in range(2000)]  # type: ignore[operator]
+
+    assert max(waits) / latest == pytest.approx(1, rel=0.005)
+    assert min(waits) / latest == pytest.approx(0.5, rel=0.005)
+    assert max(waits) <= latest
+
+
 def test_due_is_the_same_whoever_computes_it_and_moves_with_the_generation() -> None:
     assert _due(HALF_AN_HOUR) == _due(HALF_AN_HOUR)
     assert _due(HALF_AN_HOUR) != _due(HALF_AN_HOUR, generation=2)
@@ -73,6 +90,33 @@ def test_backoff_doubles_up_to_a_quarter_of_an_hour(failures: int, seconds: int)
     assert 0.75 * seconds <= wait <= 1.25 * seconds
 
 
+@pytest.mark.parametrize(("failures", "seconds"), [(0, 30), (1, 30), (2, 60), (5, 480), (6, 900), (1000, 900)])
+def test_backoff_is_spread_by_a_quarter_either_way(failures: int, seconds: int) -> None:
+    waits = [
+        (due.retry_at(NOW, provider_id=UUID(int=number), failures=failures) - NOW).total_seconds()
+        for number in range(2000)
+    ]
+
+    assert min(waits) == pytest.approx(0.75 * seconds, rel=0.005)
+    assert max(waits) == pytest.approx(1.25 * seconds, rel=0.005)
+    assert sum(waits) / len(waits) == pytest.approx(seconds, rel=0.02)
+
+
+def test_retry_after_an_unknown_outcome_waits_half_a_minute() -> None:
+    assert timedelta(seconds=30) == due.RETRY_UNKNOWN_AFTER
+
+
+def test_fraction_is_the_same_in_every_release() -> None:
+    """Workers of two releases run side by side, and due times are compared with those that another one stored."""
+    assert due.fraction(ID, 1) == 0.6151023194852633
+    assert due.fraction(ID, 300) == 0.9350667262648179
+
+
+@given(id_=st.uuids(), number=st.integers(0, 2**63 - 1))
+def test_fraction_is_at_least_nothing_and_less_than_one(id_: UUID, number: int) -> None:
+    assert 0 <= due.fraction(id_, number) < 1
+
+
 def test_backoff_is_never_shorter_than_the_provider_asks() -> None:
     asked = NOW + timedelta(hours=3)
 
@@ -83,9 +127,12 @@ def test_backoff_is_never_shorter_than_the_provider_asks() -> None:
 @pytest.mark.parametrize(
     ("left", "lifetime", "usable"),
     [
-        (timedelta(seconds=61), HALF_AN_HOUR, True),
+        (timedelta(seconds=60, microseconds=1), HALF_AN_HOUR, True),
+        (timedelta(seconds=60), HALF_AN_HOUR, False),
         (timedelta(seconds=59), HALF_AN_HOUR, False),
         (timedelta(seconds=4), timedelta(seconds=30), True),
+        (timedelta(seconds=3, microseconds=1), timedelta(seconds=30), True),
+        (timedelta(seconds=3), timedelta(seconds=30), False),
         (timedelta(seconds=2), timedelta(seconds=30), False),
         (timedelta(seconds=59), None, False),
         (timedelta(seconds=-1), HALF_AN_HOUR, False),

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from worker.crud.refresh.tokens import LeasedToken
+from worker.crud.refresh.tokens import LeasedToken, Settlement
 from worker.errors import (
     AccountGone,
     AppMisconfigured,
@@ -21,7 +21,7 @@ from worker.errors import (
     Transient,
 )
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
-from worker.services.refresh.due import RETRY_UNKNOWN_AFTER
+from worker.services.refresh.due import RETRY_UNKNOWN_AFTER, retry_at
 from worker.services.refresh.outcomes import may_have_rotated, result_of, settle_failure
 from worker.services.refresh.results import Outcome
 
@@ -44,7 +44,7 @@ def _leased(*, unknowns: int = 0, failures: int = 0) -> LeasedToken:
 
 
 TERMINAL = [ReauthRequired("invalid_grant")]
-UNKNOWN = [OutcomeUnknown("timeout"), BadPayload("token_type")]
+UNKNOWN = [OutcomeUnknown("timeout"), BadPayload("not_json"), BadPayload("token_type")]
 PASSING = [
     Transient("http_503"),
     Transient("http_503", scope=Scope.APP),
@@ -76,6 +76,8 @@ def test_first_unknown_outcome_is_tried_once_more_soon(error: ProviderError) -> 
     assert may_have_rotated(error)
     assert settlement.attempt_status == AttemptStatus.UNKNOWN
     assert settlement.refresh_due_at == NOW + RETRY_UNKNOWN_AFTER
+    assert not settlement.failed
+    assert settlement.status is None
     assert result_of(settlement, error).outcome is Outcome.UNKNOWN
 
 
@@ -121,6 +123,59 @@ def test_failures_in_a_row_wait_longer() -> None:
     assert waits[0] is not None
     assert waits[1] is not None
     assert waits[1] - NOW > 2 * (waits[0] - NOW)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 5])
+@pytest.mark.parametrize("error", [Transient("http_503"), RateLimited("http_429")], ids=repr)
+def test_wait_counts_the_failure_that_was_just_seen(error: ProviderError, failures: int) -> None:
+    leased = _leased(failures=failures)
+
+    settlement = settle_failure(leased, error, now=NOW, attempt_id=uuid4())
+
+    assert settlement.refresh_due_at == retry_at(NOW, provider_id=leased.provider_id, failures=failures + 1)
+
+
+def test_settlement_names_what_was_leased_the_attempt_and_the_error() -> None:
+    leased, attempt_id = _leased(), uuid4()
+
+    settlement = settle_failure(leased, Transient("http_503"), now=NOW, attempt_id=attempt_id, task_id="task-1")
+
+    assert (settlement.provider_id, settlement.generation) == (leased.provider_id, 4)
+    assert (settlement.attempt_id, settlement.task_id) == (attempt_id, "task-1")
+    assert (settlement.error, settlement.reason) == (Transient.kind, "http_503")
+    assert settlement.attempt_status == AttemptStatus.FAILED
+    assert settlement.status_reason is None
+    assert not settlement.keep_due
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Transient("http_503"), Outcome.FAILED),
+        (RateLimited("http_429"), Outcome.DEFERRED),
+        (OutcomeUnknown("timeout"), Outcome.UNKNOWN),
+    ],
+    ids=repr,
+)
+def test_result_says_what_became_of_the_attempt(error: ProviderError, outcome: Outcome) -> None:
+    settlement = settle_failure(_leased(), error, now=NOW, attempt_id=uuid4())
+
+    assert result_of(settlement, error).outcome is outcome
+
+
+def test_lost_rotation_is_reported_by_that_name_whatever_the_last_answer_said() -> None:
+    settlement = settle_failure(_leased(unknowns=1), OutcomeUnknown("timeout"), now=NOW, attempt_id=uuid4())
+
+    error = result_of(settlement, OutcomeUnknown("timeout")).error
+
+    assert isinstance(error, ReauthRequired)
+    assert error.reason == "lost_rotation"
+
+
+def test_settlement_without_an_attempt_is_reported_as_a_failure() -> None:
+    settlement = Settlement(provider_id=uuid4(), generation=4)
+
+    assert result_of(settlement, Transient("http_503")).outcome is Outcome.FAILED
 
 
 def test_providers_own_time_is_waited_for() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from tests.support.scripted import ScriptedIntegration, answer
 from worker.crud.refresh.tokens import LeasedToken
 from worker.errors import EncryptionError
 from worker.services.encryption import EncryptionService
+from worker.services.refresh.due import refresh_due_at, retry_at
 from worker.services.refresh.plan import Call, NotSent, plan, seal_answer
 from worker.services.refresh.results import Outcome
 
@@ -111,9 +113,93 @@ def test_ciphertext_that_is_not_its_own_is_not_sent_and_not_given_up(moved: dict
     assert planned.settlement.refresh_due_at is not None
 
 
+def test_failures_counted_so_far_and_this_one_make_the_wait_after_an_unreadable_token() -> None:
+    for failures in (0, 1, 2, 5):
+        planned = _plan(_leased(key_id="withdrawn", refresh_failures=failures))
+
+        assert isinstance(planned, NotSent)
+        assert planned.settlement.refresh_due_at == retry_at(NOW, provider_id=ID, failures=failures + 1)
+        assert planned.result.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    "leased",
+    [{"issued_at": NOW}, {"refresh_token": None}, {"key_id": "withdrawn"}],
+    ids=["fresh", "unsupported", "unreadable"],
+)
+def test_settlement_is_of_the_token_that_was_leased(leased: dict[str, Any]) -> None:
+    planned = _plan(_leased(**leased))
+
+    assert isinstance(planned, NotSent)
+    assert (planned.settlement.provider_id, planned.settlement.generation) == (ID, 4)
+    assert planned.settlement.status is None
+    assert not planned.settlement.keep_due
+
+
+def test_only_an_unreadable_token_counts_as_a_failure() -> None:
+    for values in ({"issued_at": NOW}, {"refresh_token": None}, {"lifetime_s": None}):
+        planned = _plan(_leased(**values))
+
+        assert isinstance(planned, NotSent)
+        assert not planned.settlement.failed
+
+
+def test_token_is_due_from_its_very_moment_on() -> None:
+    issued_at = NOW - timedelta(hours=1)
+    policy = ScriptedIntegration().refresh_policy
+    due_at = refresh_due_at(policy, provider_id=ID, generation=4, issued_at=issued_at, lifetime=timedelta(minutes=30))
+    assert due_at is not None
+
+    assert isinstance(_plan(_leased(issued_at=issued_at, leased_at=due_at)), Call)
+    assert isinstance(_plan(_leased(issued_at=issued_at, leased_at=due_at - timedelta(microseconds=1))), NotSent)
+
+
+@pytest.mark.parametrize("stale", [3, 5, 0])
+def test_only_the_generation_that_was_found_stale_is_presented_early(stale: int) -> None:
+    assert isinstance(_plan(_leased(issued_at=NOW), stale=stale), NotSent)
+
+
+def test_large_generation_found_stale_is_compared_by_value() -> None:
+    sealed = ENCRYPTION.seal("refresh", provider_id=ID, kind="refresh", generation=1000)
+
+    assert isinstance(_plan(_leased(issued_at=NOW, generation=1000, refresh_token=sealed), stale=int("1000")), Call)
+
+
+def test_integration_without_refresh_is_unsupported_and_not_asked_again() -> None:
+    integration = ScriptedIntegration()
+    integration.refresh_policy = None
+
+    planned = _plan(_leased(), force=True, integration=integration)
+
+    assert isinstance(planned, NotSent)
+    assert planned.result.outcome is Outcome.UNSUPPORTED
+    assert not planned.settlement.keep_due
+    assert planned.settlement.refresh_due_at is None
+
+
+def test_call_tells_the_databases_time_and_not_this_machines() -> None:
+    asked_at = time.monotonic() / 3
+    call = _plan(_leased(asked_at=asked_at))
+    assert isinstance(call, Call)
+
+    before = time.monotonic()
+    now = call.now()
+    after = time.monotonic()
+
+    assert NOW + timedelta(seconds=before - asked_at) <= now <= NOW + timedelta(seconds=after - asked_at)
+
+
+def test_each_call_is_an_attempt_of_its_own() -> None:
+    first, second = _plan(_leased()), _plan(_leased())
+
+    assert isinstance(first, Call)
+    assert isinstance(second, Call)
+    assert first.attempt_id != second.attempt_id
+
+
 def _seal(given: Any, **values: Any) -> Any:
     policy = ScriptedIntegration().refresh_policy
-    return seal_answer(ENCRYPTION, policy, given, provider_id=ID, generation=4, issued_at=NOW, **values)
+    return seal_answer(ENCRYPTION, policy, given, **{"provider_id": ID, "generation": 4, "issued_at": NOW} | values)
 
 
 def test_answer_is_bound_to_the_next_generation() -> None:
@@ -123,6 +209,51 @@ def test_answer_is_bound_to_the_next_generation() -> None:
     assert (token.generation, opened) == (4, "refresh-5")
     assert token.access_expires_at == NOW + timedelta(minutes=30)
     assert "gAAAA" not in repr(token)
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2, 7])
+def test_both_tokens_are_bound_to_one_generation_more_than_was_presented(generation: int) -> None:
+    token = _seal(answer(5), generation=generation)
+
+    for kind, ciphertext in (("access", token.access_token), ("refresh", token.refresh_token)):
+        opened = ENCRYPTION.unseal(
+            ciphertext, provider_id=ID, kind=kind, generation=generation + 1, key_id=token.key_id
+        )
+        assert opened == f"{kind}-5"
+    assert token.generation == generation
+    assert token.refresh_due_at == refresh_due_at(
+        ScriptedIntegration().refresh_policy,
+        provider_id=ID,
+        generation=generation + 1,
+        issued_at=NOW,
+        lifetime=timedelta(minutes=30),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "seconds"),
+    [(timedelta(minutes=30), 1800), (timedelta(seconds=2.9), 2), (timedelta(seconds=0.4), 1), (timedelta(0), 1)],
+)
+def test_lifetime_is_stored_in_whole_seconds_and_at_least_one(lifetime: timedelta, seconds: int) -> None:
+    token = _seal(answer(5, lifetime=lifetime))
+
+    assert token.lifetime_s == seconds
+    assert token.access_expires_at == NOW + lifetime
+
+
+def test_refresh_and_new_grant_are_told_apart_in_the_audit_log() -> None:
+    refreshed, linked = _seal(answer(5), task_id="task-1"), _seal(answer(5), new_grant=True)
+
+    assert (refreshed.action, refreshed.actor, refreshed.task_id) == ("token_refreshed", "system", "task-1")
+    assert (linked.action, linked.actor) == ("linked", "user")
+    assert (refreshed.new_grant, linked.new_grant) == (False, True)
+
+
+def test_answer_of_an_integration_without_refresh_is_never_due() -> None:
+    token = seal_answer(ENCRYPTION, None, answer(5), provider_id=ID, generation=4, issued_at=NOW)
+
+    assert token.refresh_due_at is None
+    assert token.refresh_token is not None
 
 
 def test_answer_without_refresh_token_keeps_the_one_presented() -> None:
@@ -157,3 +288,9 @@ def test_text_that_postgres_cannot_hold_is_mended() -> None:
     token = _seal(answer(5, scope="api\x00\ud800"))
 
     assert token.scope == "api?"
+
+
+def test_text_that_goes_with_a_token_is_cut_to_two_thousand_characters() -> None:
+    token = _seal(answer(5, scope="s" * 2001, external_id="i" * 2000), new_grant=True)
+
+    assert (token.scope, token.external_id) == ("s" * 2000, "i" * 2000)
