@@ -17,7 +17,9 @@ DashtamError
     ├── RateLimited             try again after `retry_after`
     ├── InstitutionDown         the bank behind the provider is out
     ├── Transient               worth trying again
+    │   ├── Unsent              the request has never left this machine
     │   └── OutcomeUnknown      the request may have been acted upon, and no answer says so
+    │       └── GatewayError    the same, and a gateway has answered in the provider's place
     ├── NotReady                the provider is still preparing the data
     ├── PagingRestart           start again from the loop's first cursor
     ├── CursorRefused           a stored place means nothing there: all must be read again
@@ -186,10 +188,22 @@ class Transient(ProviderError):  # noqa: N818
     default_scope = Scope.REQUEST
 
 
+class Unsent(Transient):
+    """The request has provably never left this machine."""
+
+    kind = "not_sent"
+
+
 class OutcomeUnknown(Transient):
     """The request was sent and may have been acted upon; no readable answer came."""
 
     kind = "outcome_unknown"
+
+
+class GatewayError(OutcomeUnknown):
+    """A gateway answered in the provider's place: it was given no answer, or none in time, or reached nobody at all."""
+
+    kind = "gateway_error"
 
 
 class NotReady(ProviderError):  # noqa: N818

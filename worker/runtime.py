@@ -19,8 +19,10 @@ import redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from worker.clocks import elapsed
 from worker.crud.database import give_up_at, make_engine, transaction
 from worker.crud.database import now as database_now
+from worker.crud.refresh.tokens import Attempt
 from worker.errors import Unavailable
 from worker.integrations.kit.base import Integration
 from worker.integrations.registry import build_integrations
@@ -51,6 +53,7 @@ class Runtime:
 
     Attributes:
         owner: names this process in leases and runs.
+        unsent: attempts that were perhaps written down and never sent (`worker.services.refresh.unsent`).
         unrecorded_notices: when notices left whose record Postgres has not taken yet, by id.
     """
 
@@ -79,6 +82,7 @@ class Runtime:
         self._loop = Loop(grace_s=(settings.task_time_limit - settings.task_soft_time_limit) * _TASK_GRACE_SHARE)
         self._gates: dict[str, QuotaGate] = {}
         self._clock: tuple[datetime, float] | None = None
+        self.unsent: dict[str, Attempt] = {}
 
     @cached_property
     def integrations(self) -> dict[str, Integration]:
@@ -108,13 +112,13 @@ class Runtime:
             Unavailable: Postgres is away and was never asked before.
         """
         read = self._clock
-        if read is None or time.monotonic() - read[1] > _CLOCK_SECONDS:
+        if read is None or elapsed() - read[1] > _CLOCK_SECONDS:
             try:
                 read = self._clock = await self.db(_read_clock)
             except Unavailable:
                 if read is None:
                     raise
-        return read[0] + timedelta(seconds=time.monotonic() - read[1])
+        return read[0] + timedelta(seconds=elapsed() - read[1])
 
     async def db(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs one `crud` function in a transaction of its own, off the event loop.
@@ -185,9 +189,9 @@ def _read_clock(session: Session) -> tuple[datetime, float]:
     """
     session.connection()  # to wait for one is no part of the reading
     for _ in range(_CLOCK_READINGS):
-        asked_at = time.monotonic()
+        asked_at = elapsed()
         there = database_now(session)
-        if time.monotonic() - asked_at < _CLOCK_DOUBT_SECONDS:
+        if elapsed() - asked_at < _CLOCK_DOUBT_SECONDS:
             break
     return there, asked_at
 

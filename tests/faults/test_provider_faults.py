@@ -25,7 +25,7 @@ def test_rate_limited_refresh_is_deferred_and_never_the_user_s_fault(world: Worl
     world.assert_nothing_was_lost()
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_storm_of_errors_ends_without_reauthorisation(world: World, status: int) -> None:
     world.sandbox.inject("answer", status=status, body="oops", profile="schwab", times=None)
     world.moves_on()
@@ -37,8 +37,9 @@ def test_storm_of_errors_ends_without_reauthorisation(world: World, status: int)
     world.assert_nothing_was_lost()
 
 
-def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: World) -> None:
-    world.sandbox.inject("answer", status=503, body="<html>down</html>", times=None)
+@pytest.mark.parametrize("status", [502, 503])
+def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: World, status: int) -> None:
+    world.sandbox.inject("answer", status=status, body="<html>down</html>", times=None)
     world.moves_on()
     for _ in range(4):
         before = len(world.sandbox.log())

@@ -180,6 +180,41 @@ def test_backend_of_the_lock_holder_terminated_before_it_commits(world: World) -
     world.assert_nothing_was_lost(retries=False)
 
 
+def test_commit_of_the_attempt_is_durable_and_unacknowledged_twice(world: World) -> None:
+    world.sandbox.set_policy("schwab", reuse="strict")
+    with world.servers.postgres_network.losing_commits(b'"trigger":"'):
+        world.hours_pass("schwab-1")
+        wait_for(lambda: len(world.attempts("schwab-1")) > 1, what="two attempts of which the worker knows nothing")
+        shown = len(world.sandbox.refreshes())
+    world.recovers("the commit of an attempt not acknowledged twice")
+
+    assert shown == 0
+    assert world.outcomes("schwab-1") == ["done"]
+    world.assert_nothing_was_lost(retries=False)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_gateway_answers_in_the_provider_s_place_after_the_rotation(world: World, status: int) -> None:
+    world.sandbox.inject("answer", status=status, body="<html>", kind="refresh", login="schwab-1", when="after")
+    world.moves_on()
+    world.settle()
+
+    assert world.attempts("schwab-1")[0] == ("unknown", "gateway_error")
+    assert world.outcomes("schwab-1") == ["unknown", "done"]
+    world.assert_nothing_was_lost()
+
+
+def test_gateway_answers_after_a_strict_provider_s_rotation_and_costs_that_login_alone(world: World) -> None:
+    world.sandbox.set_policy("schwab", reuse="strict")
+    world.sandbox.inject("answer", status=502, body="<html>", kind="refresh", login="schwab-1", when="after")
+    world.moves_on()
+    world.settle(lost=("schwab-1",))
+
+    assert world.status("schwab-1") == ("needs_reauth", "lost_rotation")
+    assert len([status for status in world.outcomes("schwab-1") if status == "unknown"]) == 1
+    world.assert_nothing_was_lost(lost=("schwab-1",))
+
+
 def test_connection_cut_in_mid_answer_after_rotation(world: World) -> None:
     world.sandbox.inject("cut", kind="refresh", login="schwab-1")
     world.moves_on()

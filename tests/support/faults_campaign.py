@@ -114,6 +114,8 @@ FAULTS: dict[str, Callable[[World, Event], None]] = {
     "cut a refresh": _inject("cut", kind="refresh"),
     "slow refreshes": _inject("delay", kind="refresh", latency_ms=700.0, times=3),
     "refuse a refresh": _inject("answer", kind="refresh", status=503, body="down"),
+    "gateway's error before": _inject("answer", kind="refresh", status=502, body="down"),
+    "gateway's error after": _inject("answer", kind="refresh", status=504, body="down", when="after"),
     "limit a refresh": _inject("rate_limit", kind="refresh", retry_after="2"),
     "cut a page": _inject("cut", kind="data", login="*"),
     "hang a page": _inject("hang", kind="data", login="*"),

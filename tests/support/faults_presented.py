@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _TIMED_OUT = frozenset({"timeout", "deadline"})
-REFUSED = frozenset({"failed", "deferred"})
+REFUSED = frozenset({"failed", "deferred", "not_sent"})
+_GATEWAY = "gateway_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Attempt:
     generation: int
     status: str
     reason: str | None
+    error: str | None
     started: float
     finished: float | None
 
@@ -46,7 +48,7 @@ def reckon(
     """Assigns each refresh in the provider's log to the attempt that was under way when it arrived.
 
     One attempt presents its token at most once. A token comes again only after a refusal, which used nothing up, or
-    once after an outcome that nobody knows.
+    once after an outcome that nobody knows; the errors of a gateway do not count against that.
 
     Args:
         requests: the sandbox's log of refreshes, oldest first.
@@ -62,7 +64,9 @@ def reckon(
                 continue
             if attempt.status != "unknown":
                 account.wrong.append(f"{login}: presented again after {attempt}")
-            elif any(earlier.status == "unknown" for earlier in shown[:number]):
+            elif attempt.error == _GATEWAY and retries:
+                continue
+            elif any(earlier.status == "unknown" and earlier.error != _GATEWAY for earlier in shown[:number]):
                 account.wrong.append(f"{login}: presented again after two unknown outcomes: {shown}")
             elif not retries and attempt.outlasted(deadline_s):
                 account.outlasted.append(attempt)
@@ -91,6 +95,8 @@ def _presented(
             account.wrong.append(f"{login}: presented twice in one attempt: {under_way[-1]}")
         else:
             shown.append(under_way[-1])
+            if under_way[-1].status == "not_sent":
+                account.wrong.append(f"{login}: presented, and said not to be: {under_way[-1]}")
             if under_way[-1].status in REFUSED and request.get("status") == 200:
                 account.wrong.append(f"{login}: answered with tokens, and taken for a refusal: {under_way[-1]}")
     return presented

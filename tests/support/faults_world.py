@@ -390,7 +390,7 @@ class World:
         assert self.sandbox.overlapping_refreshes() == []
         rows = self.query(
             """
-            SELECT p.alias, r.generation, r.status, r.reason, extract(epoch FROM r.started_at)::float8,
+            SELECT p.alias, r.generation, r.status, r.reason, r.error, extract(epoch FROM r.started_at)::float8,
                 extract(epoch FROM r.finished_at)::float8
             FROM token_refreshes r JOIN providers p ON p.id = r.provider_id ORDER BY r.started_at
             """
@@ -579,7 +579,7 @@ class World:
             connection.execute(
                 text(
                     """
-                    UPDATE providers p SET
+                    UPDATE providers p SET refresh_not_before = NULL,
                         refresh_due_at = CASE WHEN refresh_due_at > :soon AND (p.refresh_failures > 0 OR EXISTS (
                             SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id)
                             WHERE r.provider_id = p.id AND r.generation = t.generation AND r.status <> 'sent'

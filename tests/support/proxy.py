@@ -13,9 +13,17 @@ _BYTES = 65_536
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """One connection through the proxy. What is sent over a dead one is taken, and goes nowhere."""
+    """One connection through the proxy.
+
+    Attributes:
+        dead: what is sent over it is taken, and goes nowhere.
+        marked: the words that are looked for were sent over it.
+        loses: the next answer is not passed on; the connection is reset instead.
+    """
 
     dead: bool = False
+    marked: bool = False
+    loses: bool = False
 
 
 class Proxy:
@@ -36,6 +44,7 @@ class Proxy:
         self._refusing = False
         self._delay_s = 0.0
         self._vanished = False
+        self._marker: bytes | None = None
         self._links: set[_Link] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
@@ -91,6 +100,15 @@ class Proxy:
             self._vanished = False
 
     @contextmanager
+    def losing_commits(self, marker: bytes) -> Iterator[None]:
+        """Transactions in which `marker` was sent are committed, and the client is reset before it knows."""
+        self._marker = marker
+        try:
+            yield
+        finally:
+            self._marker = None
+
+    @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
         """Every packet takes so much longer, either way."""
         self._delay_s = seconds
@@ -134,7 +152,7 @@ class Proxy:
                 return
             answers, behind = await asyncio.open_connection("127.0.0.1", self._upstream())
             self._writers.add(behind)
-            asks = asyncio.ensure_future(self._pump(reader, behind, link))
+            asks = asyncio.ensure_future(self._pump(reader, behind, link, asks=True))
             is_answered = asyncio.ensure_future(self._pump(answers, writer, link))
             await asyncio.wait([asks, is_answered], return_when=asyncio.FIRST_COMPLETED)
             if link.dead:  # a host that is gone closes nothing
@@ -149,7 +167,9 @@ class Proxy:
                 self._writers.discard(end)
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link, *, asks: bool = False
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(_BYTES):
                 if self._delay_s:
@@ -157,8 +177,18 @@ class Proxy:
                 await self._flowing.wait()
                 if link.dead:
                     continue
+                if asks:
+                    self._look_for_commit(link, data)
+                elif link.loses:
+                    return
                 writer.write(data)
                 await writer.drain()
+
+    def _look_for_commit(self, link: _Link, data: bytes) -> None:
+        if self._marker is None:
+            return
+        link.marked = link.marked or self._marker in data
+        link.loses = link.marked and b"COMMIT" in data
 
 
 async def _swallow(reader: asyncio.StreamReader) -> None:

@@ -9,8 +9,10 @@ import pytest
 from tests.support.faults_presented import Attempt, reckon
 
 
-def attempt(started: float, status: str, reason: str | None = None, *, seconds: float = 1.0) -> Attempt:
-    return Attempt("schwab-1", 1, status, reason, started, started + seconds)
+def attempt(
+    started: float, status: str, reason: str | None = None, *, seconds: float = 1.0, error: str | None = None
+) -> Attempt:
+    return Attempt("schwab-1", 1, status, reason, error, started, started + seconds)
 
 
 def shown(*received: float, token: str = "digest") -> list[dict[str, Any]]:
@@ -28,6 +30,7 @@ def shown(*received: float, token: str = "digest") -> list[dict[str, Any]]:
         pytest.param(
             [attempt(0, "unknown"), attempt(5, "unknown"), attempt(10, "done")], shown(0.1, 5.1, 10.1), id="thrice"
         ),
+        pytest.param([attempt(0, "not_sent")], shown(0.1), id="although it is said not to have left"),
     ],
 )
 def test_presentation_that_no_attempt_allows_is_named(attempts: list[Attempt], requests: list[dict[str, Any]]) -> None:
@@ -39,6 +42,13 @@ def test_token_may_come_again_after_a_refusal_or_an_unknown_outcome(status: str)
     account = reckon(shown(0.1, 5.1), [attempt(0, status), attempt(5, "done")], retries=True, deadline_s=4)
 
     assert account.wrong == []
+
+
+def test_gateway_s_errors_do_not_use_up_the_one_retry() -> None:
+    gateway = [attempt(5 * number, "unknown", error="gateway_error") for number in range(3)]
+    attempts = [*gateway, attempt(20, "unknown"), attempt(30, "done")]
+
+    assert reckon(shown(0.1, 5.1, 10.1, 20.1, 30.1), attempts, retries=True, deadline_s=4).wrong == []
 
 
 @pytest.mark.parametrize("status", ["failed", "deferred"])

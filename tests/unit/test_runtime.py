@@ -105,7 +105,7 @@ class Clocks:
     def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, *readings: float) -> None:
         self.elapsed = 0.0
         self._readings = list(readings)
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100 + self.elapsed))
+        monkeypatch.setattr(module, "elapsed", lambda: 100 + self.elapsed)
         monkeypatch.setattr(module, "database_now", self._read)
         monkeypatch.setattr(runtime, "db", self._db)
 

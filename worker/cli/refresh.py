@@ -16,7 +16,7 @@ from worker.cli.send import send
 from worker.crud import steering
 from worker.crud.fleet import history
 from worker.crud.fleet.history import Attempt
-from worker.errors import RateLimited, ReauthRequired, Refused, Transient, Unavailable
+from worker.errors import RateLimited, ReauthRequired, Refused, Transient, Unavailable, Unsent
 from worker.models.vocabulary import AttemptStatus
 from worker.runtime import Runtime, get_runtime
 
@@ -93,7 +93,7 @@ def _judge(attempt: Attempt, alias: str) -> None:
     )
     if attempt.error == ReauthRequired.kind:
         raise Refused(f"{what}; its user must link it again")
-    if attempt.error in (Transient.kind, RateLimited.kind) or attempt.status == AttemptStatus.DEFERRED:
+    if attempt.error in (Transient.kind, Unsent.kind, RateLimited.kind) or attempt.status == AttemptStatus.DEFERRED:
         raise Unavailable(f"{what}; the schedule will try again")
     raise Failed(f"{what}; `dashtam explain` says what is next")
 

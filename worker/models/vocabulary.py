@@ -23,6 +23,7 @@ class AttemptStatus(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
     DEFERRED = "deferred"
+    NOT_SENT = "not_sent"  # the request has provably never left
 
 
 class RunStatus(StrEnum):

@@ -184,6 +184,8 @@ def _attempt(attempt: Attempt, now: datetime) -> str:
             return f"An attempt was sent {when}, {asked}, and its outcome is not yet known."
         case AttemptStatus.UNKNOWN:
             return f"The last attempt ended without a readable answer {when}; it is retried once with the same token."
+        case AttemptStatus.NOT_SENT:
+            return f"The last attempt did not leave this side {when} ({attempt.reason}); its token was not used."
         case AttemptStatus.DEFERRED:
             return f"The last attempt was put off {when} ({attempt.reason}): a quota was used up."
     return f"The last attempt failed {when}, {asked}: {attempt.error} ({attempt.reason})."

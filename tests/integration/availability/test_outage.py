@@ -74,6 +74,9 @@ def link(runtime: Runtime, count: int) -> list[UUID]:
 
 
 def refresh(runtime: Runtime, ids: list[UUID], **values: Any) -> dict[str, int]:
+    """One batch, after the waits of failures before it."""
+    with runtime.transaction() as session:
+        session.execute(update(Provider).values(refresh_not_before=None))
     return runtime.run(protocol.refresh_providers(runtime, ids, **values)).counts
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.integrations.conftest import Connect
 from tests.support.certificates import self_signed
 from tests.support.sandbox import SandboxAdmin
-from worker.errors import BadPayload, BadRequest, OutcomeUnknown, ProviderError, RateLimited, Transient
+from worker.errors import BadPayload, BadRequest, OutcomeUnknown, ProviderError, RateLimited, Transient, Unsent
 from worker.integrations.kit import transport
 from worker.integrations.kit.base import Caller
 from worker.integrations.kit.http import Api
@@ -133,14 +133,14 @@ async def hear(reader: asyncio.StreamReader) -> bytes:
 def test_server_that_is_not_there_was_sent_nothing() -> None:
     (error,) = asyncio.run(ask(1))
 
-    assert type(error) is Transient
+    assert type(error) is Unsent
     assert error.reason == "connect_failed"
 
 
 def test_name_that_leads_nowhere_was_sent_nothing() -> None:
     (error,) = asyncio.run(ask(443, "https", "nowhere.invalid"))
 
-    assert type(error) is Transient
+    assert type(error) is Unsent
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_certificate_that_will_not_do_is_refused_and_nothing_is_sent(
         trust(certificate)
     (error,) = with_server(talk, context)
 
-    assert type(error) is Transient
+    assert type(error) is Unsent
     assert error.reason == "tls_certificate"
     assert not any(heard)
 

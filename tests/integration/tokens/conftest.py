@@ -32,7 +32,10 @@ class Desk:
             values.setdefault("issued_at", datetime.now(UTC) - HOUR_AGO)
             return make_linked_provider(session, self.runtime.encryption, **values).id
 
-    def refresh(self, *ids: UUID, **options: Any) -> dict[UUID, Outcome]:
+    def refresh(self, *ids: UUID, waits: bool = False, **options: Any) -> dict[UUID, Outcome]:
+        """One batch; unless it `waits`, the waits after failures before it have passed."""
+        if not waits:
+            self.rows("UPDATE providers SET refresh_not_before = NULL")
         summary = self.runtime.run(protocol.refresh_providers(self.runtime, ids, **options))
         return {id_: result.outcome for id_, result in summary.results.items()}
 

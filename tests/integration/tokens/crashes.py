@@ -79,6 +79,8 @@ class Scene:
         """Refreshes until nothing more happens, at most five times."""
         outcomes = []
         for _ in range(5):
+            with self.engine.begin() as connection:  # the waits after failures have passed
+                connection.execute(text("UPDATE providers SET refresh_not_before = NULL"))
             outcomes.append(self.refresh(id_))
             if outcomes[-1] in ("fresh", "inactive"):
                 break

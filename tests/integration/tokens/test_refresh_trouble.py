@@ -227,7 +227,7 @@ def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
 
     assert desk.refresh(id_) == {id_: Outcome.FAILED}
     assert desk.schwab.presented == []
-    assert [row["status"] for row in desk.attempts(id_)] == ["failed"]
+    assert [row["status"] for row in desk.attempts(id_)] == ["not_sent"]
     assert desk.provider(id_)["status"] == "active"
 
 

@@ -34,6 +34,9 @@ class Linked:
         return self.refresh()
 
     def refresh(self) -> str:
+        """The waits after failures before it have passed."""
+        with self._engine.begin() as connection:
+            connection.execute(text("UPDATE providers SET refresh_not_before = NULL"))
         summary = self._runtime.run(protocol.refresh_providers(self._runtime, [self.id]))
         return str(summary.results[self.id].outcome)
 
@@ -169,7 +172,7 @@ def test_refused_client_is_the_operators_alarm_and_not_the_users_fault(linked: L
     [
         (503, "<html>busy</html>"),
         (500, json.dumps({"error": "server_error"})),
-        (502, ""),
+        (501, ""),
         (400, json.dumps({"error": "temporarily_unavailable"})),
     ],
 )

@@ -6,7 +6,6 @@ Time is the database's own, so that workers need not agree about it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker.clocks import elapsed
 from worker.models import new_id
 
 
@@ -26,8 +26,10 @@ class LeasedToken:
     Attributes:
         refresh_token: ciphertext.
         unknowns: how often this generation was already presented without a known outcome.
+        gateway_errors: to how many of these a gateway has answered in the provider's place.
+        not_before: nothing is sent before this time.
         leased_at: by the database's clock.
-        asked_at: a moment before that, by this machine's monotonic clock.
+        asked_at: a moment before that, by this machine's `elapsed`.
     """
 
     provider_id: UUID
@@ -40,7 +42,14 @@ class LeasedToken:
     refresh_failures: int
     unknowns: int
     leased_at: datetime
-    asked_at: float = field(default_factory=time.monotonic)
+    gateway_errors: int = 0
+    not_before: datetime | None = None
+    asked_at: float = field(default_factory=elapsed)
+
+    @property
+    def unanswered(self) -> int:
+        """How often it was presented and nothing at all came back."""
+        return self.unknowns - self.gateway_errors
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -79,12 +88,13 @@ class TokenState:
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A refresh about to be sent."""
+    """A refresh about to be sent under the lease `owner`."""
 
     id: UUID
     provider_id: UUID
     generation: int
     trigger: str
+    owner: UUID
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +145,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
         attempt_status, error, reason: what became of the attempt, if one was written.
         failed: whether it counts as a failure of this provider.
         keep_due: leave `refresh_due_at` as it is; otherwise it becomes this one's.
+        waits: nothing is sent before `refresh_due_at`, whoever asks.
         status, status_reason: the provider's new status, if it changes.
     """
 
@@ -146,6 +157,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     failed: bool = False
     keep_due: bool = False
+    waits: bool = False
     refresh_due_at: datetime | None = None
     status: str | None = None
     status_reason: str | None = None
@@ -153,7 +165,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     audit_id: UUID = msgspec.field(default_factory=new_id)
 
 
-# SKIP LOCKED: a row that someone is just storing is as good as leased.
+# SKIP LOCKED: a row that someone is just storing is as good as leased. What is decided by is read after it, by a
+# statement of its own: this one sees all but the locked row as it was when it began, and it may have stood still since.
 _LEASE = text(
     """
     WITH free AS MATERIALIZED (
@@ -167,23 +180,61 @@ _LEASE = text(
     )
     UPDATE provider_tokens t
     SET lease_owner = :owner, lease_until = clock_timestamp() + make_interval(secs => :seconds)
-    FROM free JOIN providers p ON p.id = free.provider_id
-    WHERE t.provider_id = free.provider_id
-    RETURNING t.provider_id, p.provider_key, t.generation, t.refresh_token, t.key_id, t.lifetime_s, t.issued_at,
-        p.refresh_failures, (
-            SELECT count(*) FROM token_refreshes r
-            WHERE r.provider_id = t.provider_id AND r.generation = t.generation AND r.status IN ('sent', 'unknown')
-        ) AS unknowns, clock_timestamp() AS leased_at
+    FROM free WHERE t.provider_id = free.provider_id
+    RETURNING t.provider_id
+    """
+)
+
+_READ_LEASED = text(
+    """
+    SELECT t.provider_id, p.provider_key, t.generation, t.refresh_token, t.key_id, t.lifetime_s, t.issued_at,
+        p.refresh_failures, p.refresh_not_before AS not_before, shown.unknowns, shown.gateway_errors,
+        t.lease_until - make_interval(secs => :seconds) AS leased_at
+    FROM provider_tokens t JOIN providers p ON p.id = t.provider_id CROSS JOIN LATERAL (
+        SELECT count(*) AS unknowns, count(*) FILTER (WHERE r.error = 'gateway_error') AS gateway_errors
+        FROM token_refreshes r
+        WHERE r.provider_id = t.provider_id AND r.generation = t.generation AND r.status IN ('sent', 'unknown')
+    ) AS shown
+    WHERE t.provider_id = ANY (CAST(string_to_array(:ids, ',') AS uuid[])) AND t.lease_owner = :owner
+        AND (p.status = 'active' OR NOT :active_only)
+    """
+)
+
+_RELEASE = text(
+    """
+    UPDATE provider_tokens SET lease_owner = NULL, lease_until = NULL
+    WHERE provider_id = ANY (CAST(string_to_array(:ids, ',') AS uuid[])) AND lease_owner = :owner
     """
 )
 
 _BEGIN = text(
     """
     INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, started_at)
-    SELECT id, provider_id, generation, 'sent', trigger, :owner, clock_timestamp()
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, provider_id uuid, generation int, trigger text)
+    SELECT id, provider_id, generation, 'sent', trigger, owner, clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        id uuid, provider_id uuid, generation int, trigger text, owner uuid
+    )
     """
 )
+
+# The row itself is written where there is none: a transaction that was given up and is still under way cannot write it
+# afterwards.
+_NOT_SENT = text(
+    """
+    INSERT INTO token_refreshes AS t (
+        id, provider_id, generation, status, reason, trigger, lease_owner, started_at, finished_at
+    )
+    SELECT r.id, r.provider_id, r.generation, 'not_sent', 'unacknowledged', r.trigger, r.owner, clock_timestamp(),
+        clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        id uuid, provider_id uuid, generation int, trigger text, owner uuid
+    ) JOIN providers p ON p.id = r.provider_id
+    ON CONFLICT (id) DO UPDATE
+    SET status = 'not_sent', reason = 'unacknowledged', finished_at = excluded.finished_at
+    WHERE t.status IN ('sent', 'unknown')
+    """
+)
+_WAIT_BRIEFLY = text("SET LOCAL lock_timeout = '3s'")
 
 _MARK_UNKNOWN = text(
     """
@@ -215,6 +266,7 @@ _STORE = text(
             access_expires_at = s.access_expires_at,
             refresh_due_at = s.refresh_due_at,
             refresh_failures = 0,
+            refresh_not_before = NULL,
             refreshed_at = CASE WHEN s.new_grant THEN p.refreshed_at ELSE s.issued_at END,
             grant_expires_at = CASE WHEN s.new_grant THEN s.grant_expires_at ELSE p.grant_expires_at END,
             external_id = coalesce(s.external_id, p.external_id),
@@ -249,8 +301,8 @@ _SETTLE = text(
     WITH outcome AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
             provider_id uuid, generation int, attempt_id uuid, attempt_status text, error text, reason text,
-            failed bool, keep_due bool, refresh_due_at timestamptz, status text, status_reason text, task_id text,
-            audit_id uuid
+            failed bool, keep_due bool, waits bool, refresh_due_at timestamptz, status text, status_reason text,
+            task_id text, audit_id uuid
         )
     ), released AS (
         UPDATE provider_tokens t SET lease_owner = NULL, lease_until = NULL
@@ -261,6 +313,7 @@ _SETTLE = text(
         UPDATE providers p SET
             refresh_failures = p.refresh_failures + r.failed::int,
             refresh_due_at = CASE WHEN r.keep_due THEN p.refresh_due_at ELSE r.refresh_due_at END,
+            refresh_not_before = CASE WHEN r.waits THEN r.refresh_due_at ELSE p.refresh_not_before END,
             status = coalesce(r.status, p.status),
             status_reason = CASE WHEN r.status IS NULL THEN p.status_reason ELSE r.status_reason END
         FROM released r
@@ -313,14 +366,38 @@ def lease(
         "active_only": active_only,
         "held_by": held_by,
     }
-    asked_at = time.monotonic()
-    return [LeasedToken(**row, asked_at=asked_at) for row in session.execute(_LEASE, parameters).mappings()]
+    asked_at = elapsed()
+    taken = set(session.execute(_LEASE, parameters).scalars())
+    if not taken:
+        return []
+    found = read_leased(session, ids=taken, owner=owner, seconds=seconds, active_only=active_only, asked_at=asked_at)
+    if ended_meanwhile := taken - {leased.provider_id for leased in found}:
+        session.execute(_RELEASE, {"ids": _joined(ended_meanwhile), "owner": owner})
+    return found
 
 
-def begin_attempts(session: Session, *, attempts: Sequence[Attempt], owner: UUID) -> None:
-    """Writes down what is about to be sent under the lease `owner`."""
+def read_leased(
+    session: Session, *, ids: Iterable[UUID], owner: UUID, seconds: float, active_only: bool = True, asked_at: float
+) -> list[LeasedToken]:
+    """Those of these tokens that `owner` holds, as they are now; `asked_at` is a moment before they were leased."""
+    parameters = {"ids": _joined(ids), "owner": owner, "seconds": seconds, "active_only": active_only}
+    return [LeasedToken(**row, asked_at=asked_at) for row in session.execute(_READ_LEASED, parameters).mappings()]
+
+
+def begin_attempts(session: Session, *, attempts: Sequence[Attempt]) -> None:
+    """Writes down what is about to be sent."""
     if attempts:
-        session.execute(_BEGIN, {"rows": _json(attempts), "owner": owner})
+        session.execute(_BEGIN, {"rows": _json(attempts)})
+
+
+def mark_not_sent(session: Session, *, attempts: Sequence[Attempt]) -> None:
+    """Says of attempts that nothing was sent, whether or not they were written down.
+
+    Lock: waits three seconds at most for a transaction that is still writing one of them.
+    """
+    if attempts:
+        session.execute(_WAIT_BRIEFLY)
+        session.execute(_NOT_SENT, {"rows": _json(attempts)})
 
 
 def mark_unknown(session: Session, *, provider_id: UUID, generation: int) -> None:

@@ -13,10 +13,13 @@ from datetime import date, datetime, timedelta
 from typing import ClassVar, Protocol
 from uuid import UUID
 
+from worker.clocks import elapsed
+from worker.errors import Scope, Unsent
 from worker.models.pages import Page, RawRecord, Removal, Window
 
 __all__ = [
     "Caller",
+    "Departure",
     "Integration",
     "Page",
     "Quota",
@@ -29,6 +32,35 @@ __all__ = [
 ]
 
 
+@dataclass(slots=True)
+class Departure:
+    """Follows one request as far as the wire, for a caller who must know whether it can have been sent.
+
+    Attributes:
+        leaves_by: it does not leave later than this, by `elapsed`.
+        ends_at: it is given up then.
+        held: it is known to be still on this side. False says nothing.
+    """
+
+    leaves_by: float
+    ends_at: float
+    held: bool = False
+
+    def seconds_left(self) -> float:
+        """Until it is given up."""
+        return max(0.0, self.ends_at - elapsed())
+
+    def leave(self) -> None:
+        """To be called just before the request is written.
+
+        Raises:
+            Unsent: it is too late; the request stays here.
+        """
+        if elapsed() > self.leaves_by:
+            raise Unsent("lease_nearly_over", scope=Scope.PROVIDER)
+        self.held = False
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """On whose behalf a call is made: for quotas and logs, never sent.
@@ -36,10 +68,12 @@ class Caller:
     Attributes:
         provider_id: None for calls of the application itself.
         manual: a person waits; may use the share of the quota that is kept back.
+        departure: given when it matters whether the request was sent.
     """
 
     provider_id: UUID | None = None
     manual: bool = False
+    departure: Departure | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +190,8 @@ class Integration(Protocol):
             AppMisconfigured: our own credential is refused.
             Forbidden: refused without a word on whose account.
             OutcomeUnknown: sent, and no readable answer came: the token may have been used up.
+            GatewayError: sent, and a gateway answered in the provider's place: the same.
+            Unsent: it never left.
             RateLimited, Transient, …: not acted upon; the token is unharmed.
         """
         ...

@@ -152,14 +152,15 @@ class Api:
     ) -> Answer:
         """One call, once: for token endpoints and everything else that must not be repeated.
 
+        Its deadline begins when the request leaves: the wait for the budget is no part of it.
+
         Raises:
-            Transient: nothing was sent.
+            Unsent: nothing was sent.
             OutcomeUnknown: sent, and no complete answer came.
             BadPayload: a redirect, or a body over the limit.
             RateLimited: our own budget is used up; nothing was sent.
         """
-        deadline = asyncio.get_running_loop().time() + self._total_seconds
-        return await self._send(endpoint, caller, headers, content, None, None, deadline)
+        return await self._send(endpoint, caller, headers, content, None, None, None)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -173,15 +174,20 @@ class Api:
         content: bytes | None,
         params: Mapping[str, str] | None,
         account_key: str | None,
-        deadline: float,
+        deadline: float | None,
     ) -> Answer:
+        departure = caller.departure
+        if departure is not None:
+            departure.held = True
         if self._gate is not None:
             await self._gate.admit(caller, endpoint=endpoint.name, account_key=account_key)
+        if departure is not None:
+            departure.leave()
         url = f"{endpoint.url}?{urlencode(params)}" if params else endpoint.url
         begun = asyncio.get_running_loop().time()
         came: int | str = "cancelled"
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(begun + self._total_seconds if deadline is None else deadline):
                 answer = await self._wire.ask(
                     endpoint.method, url, _STANDARD_HEADERS | headers, content, self._max_bytes
                 )

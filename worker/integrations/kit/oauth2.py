@@ -21,6 +21,7 @@ from worker.errors import (
     BadPayload,
     BadRequest,
     Forbidden,
+    GatewayError,
     OutcomeUnknown,
     RateLimited,
     ReauthRequired,
@@ -46,6 +47,12 @@ STANDARD_RULES = (
     Rule(Transient, code="server_error"),
 )
 """RFC 6749 §5.2; integrations put their own rules before these."""
+
+_GATEWAY_STATUSES = frozenset({502, 504, 520, 524})
+"""A gateway's words for: what is behind me gave no answer, or none in time. It may have done its work all the same.
+
+504 and 502 are RFC 9110's; 520 and 524 are Cloudflare's. 503 says that the request was not handled.
+"""
 
 # Visible ASCII: it goes into a header. The longest tokens known (JWTs with many claims) stay far below 16 KiB.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
@@ -114,6 +121,7 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
 
     Raises:
         OutcomeUnknown: a success that cannot be read, or without an access token.
+        GatewayError: a gateway answered in the provider's place.
         BadPayload: a token that we will not use.
         ProviderError: what the rules say.
     """
@@ -125,16 +133,21 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
             raise OutcomeUnknown("unreadable_token_answer")
         if answer.status == 429:
             raise RateLimited("http_429", retry_after=read_retry_after(answer.headers))
+        if answer.status in _GATEWAY_STATUSES:
+            raise _gateway_error(answer)
         raise Transient(f"http_{answer.status}_unreadable")
     if not success or fields.get("error"):
         code, text = fields.get("error"), fields.get("error_description")
-        raise classify(
+        error = classify(
             (*rules, *STANDARD_RULES),
             status=answer.status,
             code=code if isinstance(code, str) else None,
             text=text if isinstance(text, str) else "",
             retry_after=read_retry_after(answer.headers),
         )
+        if isinstance(error, Transient) and answer.status in _GATEWAY_STATUSES:
+            raise _gateway_error(answer)
+        raise error
     if not fields.get("access_token"):
         raise OutcomeUnknown("no_access_token")
     if str(fields.get("token_type") or "bearer").lower() != "bearer":
@@ -148,6 +161,10 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
         scope=_storable(scope) if isinstance(scope, str) else None,
         flags=(*flags, *lifetime_flags),
     )
+
+
+def _gateway_error(answer: Answer) -> GatewayError:
+    return GatewayError(f"http_{answer.status}", retry_after=read_retry_after(answer.headers))
 
 
 def token_fields(

@@ -18,7 +18,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from worker.errors import BadPayload, OutcomeUnknown, Transient
+from worker.errors import BadPayload, OutcomeUnknown, Transient, Unsent
 
 # Providers close idle connections after 5 s or more. Letting go first avoids the race in which a request is written to
 # a connection that is just being closed, which for a token refresh would be an unknown outcome.
@@ -210,13 +210,13 @@ def _member() -> zlib._Decompress:
 
 
 def translate(error: BaseException) -> Transient:
-    """What a failed exchange means: `Transient` if nothing was sent, `OutcomeUnknown` if something may have been."""
+    """What a failed exchange means: `Unsent` if nothing was sent, `OutcomeUnknown` if something may have been."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return Transient("tls_certificate")
+        return Unsent("tls_certificate")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return Transient("tls_handshake")
+        return Unsent("tls_handshake")
     if isinstance(error, _NOT_SENT):
-        return Transient("connect_failed")
+        return Unsent("connect_failed")
     return OutcomeUnknown("timeout" if isinstance(error, TimeoutError | httpx.TimeoutException) else "connection_lost")
 
 

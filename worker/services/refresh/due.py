@@ -15,6 +15,9 @@ from worker.integrations.kit.base import RefreshPolicy
 RETRY_UNKNOWN_AFTER = timedelta(seconds=30)
 """Wait before the one retry after an unknown outcome: short, since providers that forgive it do so for minutes only."""
 
+RETRY_AGAIN_AFTER = timedelta(minutes=15)
+"""Wait before every further one, which only a gateway's error gives."""
+
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(minutes=15)
 _LEEWAY = timedelta(seconds=60)
@@ -51,6 +54,16 @@ def retry_at(now: datetime, *, provider_id: UUID, failures: int, after: timedelt
     wait = min(_FIRST_WAIT * (1 << min(max(failures - 1, 0), 16)), _LONGEST_WAIT)
     at = now + wait * (0.75 + fraction(provider_id, failures) / 2)
     return at if after is None else max(at, now + after)
+
+
+def show_again_at(now: datetime, *, provider_id: UUID, shown: int, after: timedelta | None = None) -> datetime:
+    """When a token that was shown `shown` times without a known outcome may be shown again.
+
+    Once soon; then a quarter of an hour apart, or up to a quarter more, and never sooner than `after`, which is what
+    the answer asked for.
+    """
+    wait = RETRY_UNKNOWN_AFTER if shown < 2 else RETRY_AGAIN_AFTER * (1 + fraction(provider_id, shown) / 4)
+    return now + (wait if after is None else max(wait, after))
 
 
 def is_usable(now: datetime, *, expires_at: datetime | None, lifetime: timedelta | None) -> bool:

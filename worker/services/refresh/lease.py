@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
 from worker import failpoints
+from worker.clocks import elapsed
 from worker.crud import notices
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import Attempt, LeasedToken, NewToken, Settlement
-from worker.errors import EncryptionError
+from worker.errors import EncryptionError, Unavailable
+from worker.integrations.kit.base import Departure
 from worker.models.vocabulary import ProviderStatus
+from worker.services.refresh import unsent
 from worker.services.refresh.plan import Call, NotSent, plan
 from worker.services.refresh.results import RefreshResult
 from worker.services.refresh.token_states import why_not_leased
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from worker.runtime import Runtime
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(slots=True)
@@ -43,18 +48,31 @@ class Begun:
     results: dict[UUID, RefreshResult] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Writing:
+    """The attempts that one step writes.
+
+    Attributes:
+        given_up: nobody waits for the step any more, so that nothing of it will be sent.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    given_up: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class BatchLease:
     """Owner of the leases of one batch: a second batch of this very process is fenced off like any other.
 
     Attributes:
-        trigger, force, stale_generation: as `refresh_providers` has them.
+        trigger, force, stale_generation, manual: as `refresh_providers` has them.
     """
 
     runtime: Runtime
     trigger: str
     force: bool
     stale_generation: int | None
+    manual: bool = False
     owner: UUID = field(default_factory=uuid4)
 
     @property
@@ -66,11 +84,34 @@ class BatchLease:
         settings = self.runtime.settings
         return (settings.http_total_seconds + settings.lease_seconds) / 2
 
+    def departure(self, leased: LeasedToken) -> Departure:
+        """When a call must leave, and must have ended, so as not to outlast its lease."""
+        ends_at = leased.asked_at + self.deadline_s
+        return Departure(leaves_by=ends_at - self.runtime.settings.http_total_seconds, ends_at=ends_at)
+
     def is_too_late(self, leased: LeasedToken) -> bool:
         """Whether a call that begins now might outlast its lease: this process was stopped, or waited too long."""
-        return time.monotonic() > leased.asked_at + self.deadline_s - self.runtime.settings.http_total_seconds
+        return elapsed() > self.departure(leased).leaves_by
 
-    def begin(self, session: Session, *, ids: Sequence[UUID]) -> Begun:
+    async def write(self, step: Callable[Concatenate[Session, Writing, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a step that writes attempts.
+
+        When its end stays unknown they may be in the table, and nothing was sent for them: that is noted.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        writing = Writing()
+        try:
+            return await self.runtime.db(step, writing, *args, **kwargs)
+        except BaseException as error:
+            writing.given_up = True
+            # Other errors have rolled back what was written.
+            if isinstance(error, Unavailable) or not isinstance(error, Exception):
+                await unsent.note(self.runtime, writing.attempts)
+            raise
+
+    def begin(self, session: Session, writing: Writing, *, ids: Sequence[UUID]) -> Begun:
         """Leases, re-reads under the lease and writes the attempts of what is to be presented."""
         begun = Begun()
         settlements: list[Settlement] = []
@@ -87,7 +128,7 @@ class BatchLease:
             else:
                 settlements.append(planned.settlement)
                 begun.results[leased.provider_id] = planned.result
-        self.write_attempts(session, begun.calls)
+        self.write_attempts(session, writing, begun.calls)
         tokens.settle(session, settlements=settlements, owner=self.owner)
         if missed := set(ids) - leased_ids:
             states = tokens.read(session, ids=missed)
@@ -102,12 +143,24 @@ class BatchLease:
             encryption=self.runtime.encryption,
             force=self.force,
             stale_generation=self.stale_generation,
+            manual=self.manual,
         )
         if isinstance(planned, NotSent) and isinstance(planned.result.error, EncryptionError):
             log.error("token_unreadable", provider_id=str(leased.provider_id), error=str(planned.result.error))
         return planned
 
-    def write_attempts(self, session: Session, calls: Sequence[Call]) -> None:
+    def read_again(self, session: Session, leased: LeasedToken) -> LeasedToken | None:
+        """The token as it is now; None when the lease is another's."""
+        found = tokens.read_leased(
+            session,
+            ids=[leased.provider_id],
+            owner=self.owner,
+            seconds=self.runtime.settings.lease_seconds,
+            asked_at=leased.asked_at,
+        )
+        return found[0] if found else None
+
+    def write_attempts(self, session: Session, writing: Writing, calls: Sequence[Call]) -> None:
         """Before they are sent, and in the transaction that decided so."""
         attempts = [
             Attempt(
@@ -115,10 +168,14 @@ class BatchLease:
                 provider_id=call.leased.provider_id,
                 generation=call.leased.generation,
                 trigger=self.trigger,
+                owner=self.owner,
             )
             for call in calls
         ]
-        tokens.begin_attempts(session, attempts=attempts, owner=self.owner)
+        writing.attempts += attempts
+        if writing.given_up:
+            raise Unavailable("Postgres answered too late: nobody waits for these attempts any more")
+        tokens.begin_attempts(session, attempts=attempts)
 
     def record(self, session: Session, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]) -> set[UUID]:
         """Stores answers, ends the other leases, tells users. Returns whom the fences let through."""

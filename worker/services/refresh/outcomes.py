@@ -9,11 +9,13 @@ from worker.crud.refresh.tokens import LeasedToken, Settlement
 from worker.errors import (
     AppMisconfigured,
     BadPayload,
+    GatewayError,
     OutcomeUnknown,
     ProviderError,
     RateLimited,
     ReauthRequired,
     Scope,
+    Unsent,
 )
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
 from worker.services.refresh import due
@@ -55,16 +57,19 @@ def settle_failure(
         status, reason = ProviderStatus.NEEDS_REAUTH, LOST_ROTATION if leased.unknowns else error.reason
     elif may_have_rotated(error):
         attempt_status = AttemptStatus.UNKNOWN
-        if leased.unknowns:
+        if leased.unanswered and not isinstance(error, GatewayError):
             status, reason = ProviderStatus.NEEDS_REAUTH, LOST_ROTATION
         else:
-            due_at = now + due.RETRY_UNKNOWN_AFTER
+            shown = leased.unknowns + 1
+            due_at = due.show_again_at(now, provider_id=leased.provider_id, shown=shown, after=error.retry_after)
     elif isinstance(error, RateLimited):
         attempt_status = AttemptStatus.DEFERRED
         # Without a time of the provider's own the waits must grow, and only a count makes them.
         failed = error.retry_after is None
         due_at = again_at
     else:
+        if isinstance(error, Unsent):
+            attempt_status = AttemptStatus.NOT_SENT
         # Trouble that all logins share says nothing about this one.
         failed = error.scope not in _SHARED_SCOPES and not isinstance(error, AppMisconfigured)
         due_at = again_at
@@ -77,6 +82,7 @@ def settle_failure(
         reason=error.reason,
         failed=failed,
         refresh_due_at=due_at,
+        waits=due_at is not None,
         status=status,
         status_reason=reason if status else None,
         task_id=task_id,
@@ -87,6 +93,7 @@ _OUTCOMES = {
     AttemptStatus.FAILED: Outcome.FAILED,
     AttemptStatus.UNKNOWN: Outcome.UNKNOWN,
     AttemptStatus.DEFERRED: Outcome.DEFERRED,
+    AttemptStatus.NOT_SENT: Outcome.FAILED,
 }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from worker.clocks import elapsed
 from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
-from worker.errors import EncryptionError, ProviderError, Unsupported
+from worker.errors import EncryptionError, ProviderError, RateLimited, Scope, Unsupported
 from worker.integrations.kit.base import Integration, RefreshPolicy, TokenAnswer
 from worker.models import new_id
 from worker.services.encryption import EncryptionService
@@ -28,7 +28,7 @@ class Call:
 
     def now(self) -> datetime:
         """By the database's clock, whatever this machine's says."""
-        return self.leased.leased_at + timedelta(seconds=time.monotonic() - self.leased.asked_at)
+        return self.leased.leased_at + timedelta(seconds=elapsed() - self.leased.asked_at)
 
 
 @dataclass(slots=True)
@@ -54,8 +54,13 @@ def plan(
     encryption: EncryptionService,
     force: bool,
     stale_generation: int | None,
+    manual: bool = False,
 ) -> Call | NotSent:
-    """Whether the token is presented: it must be due, or wanted anew, and its ciphertext must be its own."""
+    """Whether the token is presented: it must be due, or wanted anew, and its ciphertext must be its own.
+
+    After a failure nothing is sent until its wait is over, whoever asks and however often. A person who waits
+    (`manual`) need not, unless the token was presented without a known outcome; an operator may insist (`force`).
+    """
     integration = integrations.get(leased.provider_key)
     policy = integration.refresh_policy if integration else None
     if policy is None or leased.refresh_token is None:
@@ -71,6 +76,10 @@ def plan(
     wanted = force or leased.unknowns > 0 or leased.generation == stale_generation
     if not wanted and (due_at is None or due_at > leased.leased_at):
         return NotSent(_settled(leased, refresh_due_at=due_at), RefreshResult(Outcome.FRESH))
+    not_before = leased.not_before or leased.leased_at
+    if not_before > leased.leased_at and not force and (leased.unknowns or not manual):
+        waits = RateLimited("refresh_waits", scope=Scope.PROVIDER, retry_after=not_before - leased.leased_at)
+        return NotSent(_settled(leased, refresh_due_at=not_before), RefreshResult(Outcome.DEFERRED, waits))
     try:
         value = encryption.unseal(
             leased.refresh_token,

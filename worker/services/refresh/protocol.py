@@ -28,11 +28,19 @@ from msgspec import structs
 from worker import ending, failpoints
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken
-from worker.errors import OutcomeUnknown, ProviderError, ReauthRequired, Scope, Transient, Unavailable
-from worker.integrations.kit.base import Caller
+from worker.errors import (
+    OutcomeUnknown,
+    ProviderError,
+    ReauthRequired,
+    Scope,
+    Transient,
+    Unavailable,
+    Unsent,
+)
+from worker.integrations.kit.base import Caller, Departure
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services.refresh import journal, report
+from worker.services.refresh import journal, report, unsent
 from worker.services.refresh.claims import claim_refresh_due
 from worker.services.refresh.lease import BatchLease, Begun, task_id
 from worker.services.refresh.outcomes import result_of, settle_failure
@@ -136,17 +144,16 @@ async def refresh_providers(
     Raises:
         Unavailable: Postgres is away. What was in flight by then is kept in the journal; the rest stays due.
     """
-    lease = BatchLease(runtime, trigger=trigger, force=force, stale_generation=stale_generation)
+    lease = BatchLease(runtime, trigger=trigger, force=force, stale_generation=stale_generation, manual=manual)
     with ending.unfinished():
-        return await _Batch(lease, manual=manual).run(ids)
+        return await _Batch(lease).run(ids)
 
 
 class _Batch:
-    def __init__(self, lease: BatchLease, *, manual: bool) -> None:
+    def __init__(self, lease: BatchLease) -> None:
         self._lease = lease
         self._runtime = lease.runtime
         self._settings = lease.runtime.settings
-        self._manual = manual
         self._recovery = Recovery(lease)
         self._arrivals: asyncio.Queue[Ended | None] = asyncio.Queue()
         self._results: dict[UUID, RefreshResult] = {}
@@ -156,6 +163,7 @@ class _Batch:
         waiting = deque(dict.fromkeys(ids))
         in_flight = 0
         trouble: Exception | None = None
+        await unsent.try_to_tell(self._runtime)
         async with asyncio.TaskGroup() as calls:
             while waiting or in_flight:
                 if ending.is_near():
@@ -180,13 +188,14 @@ class _Batch:
         summary = RefreshSummary(self._results)
         log.info("refresh_batch", trigger=self._lease.trigger, **summary.counts)
         if trouble is not None:
+            await unsent.try_to_tell(self._runtime)
             raise trouble
         return summary
 
     # Steps 1 and 2: lease, re-read, write the attempts
 
     async def _begin(self, ids: Sequence[UUID]) -> Begun:
-        begun = await self._runtime.db(self._lease.begin, ids=ids)
+        begun = await self._lease.write(self._lease.begin, ids=ids)
         self._results.update(begun.results)
         return begun
 
@@ -209,12 +218,13 @@ class _Batch:
         )
         failpoints.reach(self._settings.failpoints, "before_send")
         outcome: NewToken | ProviderError
+        departure = self._lease.departure(call.leased)
         try:
-            if self._lease.is_too_late(call.leased):
-                raise Transient("lease_nearly_over", scope=Scope.PROVIDER)
-            async with asyncio.timeout_at(call.leased.asked_at + self._lease.deadline_s):
+            departure.leave()
+            async with asyncio.timeout(departure.seconds_left()):
                 answer = await self._runtime.integrations[call.leased.provider_key].refresh(
-                    Caller(provider_id=call.leased.provider_id, manual=self._manual), call.refresh_token
+                    Caller(provider_id=call.leased.provider_id, manual=self._lease.manual, departure=departure),
+                    call.refresh_token,
                 )
             failpoints.reach(self._settings.failpoints, "after_answer")
             outcome = seal_answer(
@@ -231,11 +241,15 @@ class _Batch:
         except ProviderError as error:
             outcome = error
         except TimeoutError:
-            outcome = OutcomeUnknown("deadline")
+            outcome = self._unended(departure, "deadline")
         except Exception as error:  # a fault of ours leaves us as ignorant as a lost connection
             log.error("refresh_unexpected", provider_key=call.leased.provider_key, error=type(error).__name__)
-            outcome = OutcomeUnknown("unexpected_error")
+            outcome = self._unended(departure, "unexpected_error")
         self._arrivals.put_nowait(Ended(call, outcome))
+
+    @staticmethod
+    def _unended(departure: Departure, reason: str) -> Transient:
+        return Unsent(reason, scope=Scope.PROVIDER) if departure.held else OutcomeUnknown(reason)
 
     # Steps 4 to 6: store, journal, settle
 

@@ -13,9 +13,9 @@ import structlog
 
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
-from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable
-from worker.services.refresh import due, journal
-from worker.services.refresh.lease import BatchLease, task_id
+from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable, Unsent
+from worker.services.refresh import due, journal, unsent
+from worker.services.refresh.lease import BatchLease, Writing, task_id
 from worker.services.refresh.outcomes import LOST_ROTATION, result_of, settle_failure
 from worker.services.refresh.plan import Call, NotSent, unreadable
 from worker.services.refresh.results import Outcome, RefreshResult
@@ -64,6 +64,7 @@ class Recovery:
             if kept is not None:
                 await journal.apply(self._runtime, kept, owner=self._lease.owner)
                 return RefreshResult(Outcome.REFRESHED)
+            await unsent.tell(self._runtime)
         except Unavailable as error:
             wait_until = leased.leased_at + due.RETRY_UNKNOWN_AFTER
             return await self._leave(NotSent(_untouched(leased, wait_until), RefreshResult(Outcome.DEFERRED, error)))
@@ -71,26 +72,30 @@ class Recovery:
             return await self._leave(unreadable(leased, error))
         except Fenced:
             return RefreshResult(Outcome.BUSY)
-        return await self._runtime.db(self._retry_or_end, leased=leased)
+        return await self._lease.write(self._retry_or_end, leased=leased)
 
     async def _leave(self, not_sent: NotSent) -> RefreshResult:
         await self._runtime.db(tokens.settle, settlements=[not_sent.settlement], owner=self._lease.owner)
         return not_sent.result
 
-    def _retry_or_end(self, session: Session, *, leased: LeasedToken) -> Call | RefreshResult:
+    def _retry_or_end(self, session: Session, writing: Writing, *, leased: LeasedToken) -> Call | RefreshResult:
+        now = self._lease.read_again(session, leased)
+        if now is None:
+            return RefreshResult(Outcome.BUSY)
+        leased = now
         if self._lease.is_too_late(leased):
             wait_until = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=1)
             tokens.settle(session, settlements=[_untouched(leased, wait_until)], owner=self._lease.owner)
-            return RefreshResult(Outcome.DEFERRED, Transient("lease_nearly_over", scope=Scope.PROVIDER))
+            return RefreshResult(Outcome.DEFERRED, Unsent("lease_nearly_over", scope=Scope.PROVIDER))
         tokens.mark_unknown(session, provider_id=leased.provider_id, generation=leased.generation)
-        if leased.unknowns > 1:
+        if leased.unanswered > 1:
             lost = OutcomeUnknown(LOST_ROTATION)
             end = settle_failure(leased, lost, now=leased.leased_at, attempt_id=None, task_id=task_id())
             self._lease.record(session, answers=[], settlements=[end])
             return result_of(end, lost)
         planned = self._lease.plan(leased)
         if isinstance(planned, Call):
-            self._lease.write_attempts(session, [planned])
+            self._lease.write_attempts(session, writing, [planned])
             return planned
         tokens.settle(session, settlements=[planned.settlement], owner=self._lease.owner)
         return planned.result

@@ -15,8 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.integrations.scripts import no_sleep
-from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, Transient
-from worker.integrations.kit.base import Caller
+from worker.clocks import elapsed
+from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, RateLimited, Transient, Unsent
+from worker.integrations.kit.base import Caller, Departure
 from worker.integrations.kit.http import Api, check_base_url, read_retry_after
 from worker.integrations.kit.transport import Answer, translate
 
@@ -271,13 +272,13 @@ def test_failure_is_logged_with_the_providers_own_id_and_without_the_url() -> No
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
-        (aiohttp.ClientConnectorError(None, OSError(111, "refused")), Transient, "connect_failed"),  # type: ignore[arg-type]
-        (aiohttp.ConnectionTimeoutError(), Transient, "connect_failed"),
-        (httpx.ConnectError("refused"), Transient, "connect_failed"),
-        (httpx.PoolTimeout("full"), Transient, "connect_failed"),
-        (ssl.SSLCertVerificationError("self-signed"), Transient, "tls_certificate"),
-        (aiohttp.ClientConnectorCertificateError(None, ssl.CertificateError()), Transient, "tls_certificate"),
-        (ssl.SSLError("handshake"), Transient, "tls_handshake"),
+        (aiohttp.ClientConnectorError(None, OSError(111, "refused")), Unsent, "connect_failed"),  # type: ignore[arg-type]
+        (aiohttp.ConnectionTimeoutError(), Unsent, "connect_failed"),
+        (httpx.ConnectError("refused"), Unsent, "connect_failed"),
+        (httpx.PoolTimeout("full"), Unsent, "connect_failed"),
+        (ssl.SSLCertVerificationError("self-signed"), Unsent, "tls_certificate"),
+        (aiohttp.ClientConnectorCertificateError(None, ssl.CertificateError()), Unsent, "tls_certificate"),
+        (ssl.SSLError("handshake"), Unsent, "tls_handshake"),
         (aiohttp.ServerDisconnectedError(), OutcomeUnknown, "connection_lost"),
         (aiohttp.ClientOSError(104, "reset"), OutcomeUnknown, "connection_lost"),
         (aiohttp.ClientPayloadError("cut"), OutcomeUnknown, "connection_lost"),
@@ -330,6 +331,72 @@ def test_date_counts_from_this_machine_s_clock_when_the_provider_names_no_time_o
 def test_retry_after_that_names_no_time_ahead_is_none(value: str) -> None:
     assert read_retry_after({"retry-after": value}) is None
     assert read_retry_after({}) is None
+
+
+class WaitingGate:
+    """Lets nobody through before `opened`; `refuses` raises then."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.opened = asyncio.Event()
+        self._refuses = refuses
+
+    async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
+        await self.opened.wait()
+        if self._refuses:
+            raise RateLimited("over_budget")
+
+
+def departure(*, leaves_in: float = 60.0) -> Departure:
+    return Departure(leaves_by=elapsed() + leaves_in, ends_at=elapsed() + 60)
+
+
+async def send_through(gate: WaitingGate, follows: Departure, sent: list[bool], *, seconds: float = 30.0) -> Answer:
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(follows.held)
+        return httpx.Response(200)
+
+    subject = api(answer, gate=gate, total_seconds=seconds)
+    return await subject.send(subject.endpoint("token", "POST", "/t"), Caller(departure=follows), headers={})
+
+
+def test_deadline_of_a_call_begins_when_the_request_leaves() -> None:
+    async def wait_longer_than_the_deadline() -> Answer:
+        gate, loop = WaitingGate(), asyncio.get_running_loop()
+        loop.call_later(0.2, gate.opened.set)
+        return await send_through(gate, departure(), [], seconds=0.1)
+
+    assert asyncio.run(wait_longer_than_the_deadline()).status == 200
+
+
+def test_request_that_waits_for_the_budget_is_known_not_to_have_left() -> None:
+    async def give_up() -> Departure:
+        gate, follows = WaitingGate(), departure()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await send_through(gate, follows, [])
+        return follows
+
+    assert asyncio.run(give_up()).held
+
+
+def test_request_that_has_left_is_not_said_to_be_held() -> None:
+    gate, follows, sent = WaitingGate(), departure(), list[bool]()
+    gate.opened.set()
+
+    asyncio.run(send_through(gate, follows, sent))
+
+    assert sent == [False]
+    assert not follows.held
+
+
+def test_request_does_not_leave_when_the_wait_for_the_budget_took_too_long() -> None:
+    gate, follows, sent = WaitingGate(), departure(leaves_in=-1), list[bool]()
+    gate.opened.set()
+
+    with pytest.raises(Unsent, match="lease_nearly_over"):
+        asyncio.run(send_through(gate, follows, sent))
+
+    assert (sent, follows.held) == ([], True)
 
 
 def test_answer_does_not_show_its_body() -> None:

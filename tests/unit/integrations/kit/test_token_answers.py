@@ -18,6 +18,7 @@ from worker.errors import (
     BadPayload,
     BadRequest,
     Forbidden,
+    GatewayError,
     OutcomeUnknown,
     ProviderError,
     RateLimited,
@@ -285,7 +286,7 @@ def test_refusal_that_does_not_speak_of_the_client_accuses_neither_login_nor_app
     ("answer", "kind"),
     [
         (httpx.Response(500, text="<html>oops</html>"), Transient),
-        (httpx.Response(502, text=""), Transient),
+        (httpx.Response(501, text=""), Transient),
         (httpx.Response(503, json={"message": "temporary problem"}), Transient),
         (httpx.Response(400, text="<html>Bad Request</html>"), Transient),
         (httpx.Response(401, text="<html>Unauthorized</html>"), Transient),
@@ -301,6 +302,18 @@ def test_trouble_that_is_not_the_grants_never_asks_for_a_new_login(
     answer: httpx.Response, kind: type[ProviderError]
 ) -> None:
     assert type(refresh_error(answer)) is kind
+
+
+@pytest.mark.parametrize("status", [502, 504, 520, 524])
+@pytest.mark.parametrize("body", ["", "<html>Bad Gateway</html>", '{"message": "x"}', '{"error": "server_error"}'])
+def test_answer_of_a_gateway_says_nothing_about_what_the_provider_did(status: int, body: str) -> None:
+    error = refresh_error(httpx.Response(status, text=body, headers={"retry-after": "60"}))
+
+    assert (type(error), error.reason, error.retry_after) == (GatewayError, f"http_{status}", timedelta(seconds=60))
+
+
+def test_provider_s_own_word_counts_whatever_the_status() -> None:
+    assert type(refresh_error(error_answer(502, "invalid_grant"))) is ReauthRequired
 
 
 def test_over_the_limit_says_when_to_ask_again() -> None:

@@ -11,6 +11,7 @@ from worker.errors import (
     AppMisconfigured,
     BadPayload,
     BadRequest,
+    GatewayError,
     InstitutionDown,
     NotReady,
     OutcomeUnknown,
@@ -19,6 +20,7 @@ from worker.errors import (
     ReauthRequired,
     Scope,
     Transient,
+    Unsent,
 )
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
 from worker.services.refresh.due import RETRY_UNKNOWN_AFTER, retry_at
@@ -28,7 +30,7 @@ from worker.services.refresh.results import Outcome
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 
 
-def _leased(*, unknowns: int = 0, failures: int = 0) -> LeasedToken:
+def _leased(*, unknowns: int = 0, failures: int = 0, gateway_errors: int = 0) -> LeasedToken:
     return LeasedToken(
         provider_id=uuid4(),
         provider_key="schwab",
@@ -39,6 +41,7 @@ def _leased(*, unknowns: int = 0, failures: int = 0) -> LeasedToken:
         issued_at=NOW,
         refresh_failures=failures,
         unknowns=unknowns,
+        gateway_errors=gateway_errors,
         leased_at=NOW,
     )
 
@@ -90,6 +93,37 @@ def test_second_unknown_outcome_and_refused_retry_are_a_lost_rotation(error: Pro
     result = result_of(settlement, error)
     assert result.outcome is Outcome.NEEDS_REAUTH
     assert isinstance(result.error, ReauthRequired)
+
+
+@pytest.mark.parametrize("unknowns", [0, 1, 2, 7])
+def test_gateways_errors_never_ask_the_user_and_are_tried_again_ever_more_rarely(unknowns: int) -> None:
+    leased = _leased(unknowns=unknowns, gateway_errors=unknowns)
+    settlement = settle_failure(leased, GatewayError("http_502"), now=NOW, attempt_id=uuid4())
+
+    assert (settlement.status, settlement.attempt_status) == (None, AttemptStatus.UNKNOWN)
+    assert settlement.waits
+    assert settlement.refresh_due_at is not None
+    wait = settlement.refresh_due_at - NOW
+    assert wait == RETRY_UNKNOWN_AFTER if unknowns == 0 else timedelta(minutes=15) <= wait <= timedelta(minutes=19)
+
+
+def test_refusal_after_gateways_errors_is_a_lost_rotation() -> None:
+    settlement = settle_failure(_leased(unknowns=3, gateway_errors=3), TERMINAL[0], now=NOW, attempt_id=uuid4())
+
+    assert (settlement.status, settlement.status_reason) == (ProviderStatus.NEEDS_REAUTH, "lost_rotation")
+
+
+def test_second_outcome_without_any_answer_ends_it_whatever_gateways_said_between() -> None:
+    first = settle_failure(_leased(unknowns=2, gateway_errors=2), UNKNOWN[0], now=NOW, attempt_id=uuid4())
+    second = settle_failure(_leased(unknowns=3, gateway_errors=2), UNKNOWN[0], now=NOW, attempt_id=uuid4())
+
+    assert (first.status, second.status) == (None, ProviderStatus.NEEDS_REAUTH)
+
+
+def test_request_that_never_left_is_recorded_as_not_sent() -> None:
+    settlement = settle_failure(_leased(), Unsent("connect_failed"), now=NOW, attempt_id=uuid4())
+
+    assert settlement.attempt_status == AttemptStatus.NOT_SENT
 
 
 def test_dead_grant_keeps_the_providers_own_reason() -> None:

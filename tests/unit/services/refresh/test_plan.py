@@ -10,7 +10,7 @@ import pytest
 from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
 from worker.crud.refresh.tokens import LeasedToken
-from worker.errors import EncryptionError
+from worker.errors import EncryptionError, RateLimited
 from worker.services.encryption import EncryptionService
 from worker.services.refresh.due import refresh_due_at, retry_at
 from worker.services.refresh.plan import Call, NotSent, plan, seal_answer
@@ -38,10 +38,15 @@ def _leased(**values: Any) -> LeasedToken:
 
 
 def _plan(
-    leased: LeasedToken, *, force: bool = False, stale: int | None = None, integration: object = ...
+    leased: LeasedToken,
+    *,
+    force: bool = False,
+    stale: int | None = None,
+    integration: object = ...,
+    manual: bool = False,
 ) -> Call | NotSent:
     known: Any = {"schwab": ScriptedIntegration() if integration is ... else integration} if integration else {}
-    return plan(leased, integrations=known, encryption=ENCRYPTION, force=force, stale_generation=stale)
+    return plan(leased, integrations=known, encryption=ENCRYPTION, force=force, stale_generation=stale, manual=manual)
 
 
 def test_due_token_is_presented() -> None:
@@ -55,6 +60,31 @@ def test_due_token_is_presented() -> None:
 @pytest.mark.parametrize("wanted", [{"force": True}, {"stale": 4}], ids=["forced", "stale"])
 def test_fresh_token_is_presented_when_wanted_anew(wanted: dict[str, Any]) -> None:
     assert isinstance(_plan(_leased(issued_at=NOW), **wanted), Call)
+
+
+@pytest.mark.parametrize(
+    ("who", "unknowns", "sent"),
+    [({}, 0, False), ({"stale": 4}, 0, False), ({"manual": True}, 0, True), ({"manual": True}, 1, False)]
+    + [({"force": True}, unknowns, True) for unknowns in (0, 1)],
+    ids=["schedule", "refused", "person", "person in doubt", "operator", "operator in doubt"],
+)
+def test_wait_after_a_failure_binds_all_but_people_and_those_in_doubt_too(
+    who: dict[str, Any], unknowns: int, sent: bool
+) -> None:
+    wait = timedelta(minutes=2)
+
+    planned = _plan(_leased(not_before=NOW + wait, unknowns=unknowns), **who)
+
+    assert isinstance(planned, Call) is sent
+    if isinstance(planned, NotSent):
+        assert planned.settlement.refresh_due_at == NOW + wait
+        assert planned.result.outcome is Outcome.DEFERRED
+        assert isinstance(planned.result.error, RateLimited)
+        assert planned.result.error.retry_after == wait
+
+
+def test_wait_that_is_over_binds_nobody() -> None:
+    assert isinstance(_plan(_leased(not_before=NOW)), Call)
 
 
 def test_fresh_token_with_an_open_attempt_is_presented() -> None:

@@ -1,0 +1,88 @@
+"""Attempts that were perhaps written down and certainly never sent.
+
+Attempts are committed before they are sent. When Postgres goes away during that commit, nobody knows whether they are
+in the table. Nothing is sent for them, so they must not count as presentations of their tokens: two such commits would
+otherwise look like a rotation that was lost twice. They are noted in memory and in Redis, where every worker finds
+them, until Postgres has taken the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import structlog
+from redis.exceptions import RedisError
+
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import Attempt
+from worker.errors import Unavailable
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+REDIS_KEY = "dashtam:unsent"
+_SECONDS = 10.0
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Attempt).decode
+
+
+async def note(runtime: Runtime, attempts: Sequence[Attempt]) -> None:
+    """Keeps these attempts until `tell` has told of them. Never raises."""
+    if not attempts:
+        return
+    runtime.unsent.update({str(attempt.id): attempt for attempt in attempts})
+    entries = {str(attempt.id): _encode(attempt) for attempt in attempts}
+    try:
+        await asyncio.to_thread(runtime.redis.hset, REDIS_KEY, mapping=cast("Any", entries))
+        place = "redis"
+    except RedisError:
+        place = "memory"
+    log.warning("attempts_not_sent", attempts=len(attempts), place=place, next="written down when Postgres answers")
+
+
+async def tell(runtime: Runtime) -> None:
+    """Writes down what this process or any other has noted.
+
+    Raises:
+        Unavailable: Postgres or Redis is away; everything stays noted.
+    """
+    noted = dict(runtime.unsent) | await asyncio.to_thread(_read, runtime)
+    if not noted:
+        return
+    await runtime.db(tokens.mark_not_sent, attempts=list(noted.values()))
+    for name in noted:
+        runtime.unsent.pop(name, None)
+    await asyncio.to_thread(_forget, runtime, list(noted))
+    log.info("attempts_marked_not_sent", attempts=len(noted))
+
+
+async def try_to_tell(runtime: Runtime) -> None:
+    """The same if this process has something to tell, and without raising."""
+    if not runtime.unsent:
+        return
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await tell(runtime)
+    except (Unavailable, TimeoutError):
+        log.warning("attempts_still_noted", attempts=len(runtime.unsent))
+
+
+def _read(runtime: Runtime) -> dict[str, Attempt]:
+    try:
+        found = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
+    except RedisError:
+        raise Unavailable("Redis is away, so that nobody knows which attempts were never sent") from None
+    return {name.decode(): _decode(raw) for name, raw in found.items()}
+
+
+def _forget(runtime: Runtime, names: Sequence[str]) -> None:
+    try:
+        runtime.redis.hdel(REDIS_KEY, *names)
+    except RedisError:  # telling it twice changes nothing
+        log.warning("notes_left", attempts=len(names), next="removed the next time they are told")
