@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tests.support.faults_world import World
+from tests.support.faults_world import PACE, PATIENCE_S, World
 from tests.support.waiting import wait_for
+
+SOFT_TIME_LIMIT = int(PACE["TASK_SOFT_TIME_LIMIT"])
+SHORT = {"TASK_SOFT_TIME_LIMIT": "1", "TASK_TIME_LIMIT": "11"}
 
 
 def test_all_connections_taken_between_rotation_and_commit(world: World) -> None:
@@ -68,3 +71,98 @@ def test_connections_to_postgres_stall_while_pages_are_written(world: World) -> 
     world.recovers("connections to Postgres stalled", hurry=True)
 
     world.assert_nothing_was_lost()
+
+
+def test_postgres_says_nothing_for_longer_than_every_limit(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        with world.servers.postgres_network.stalled():
+            barrier.release()
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal", seconds=60)
+            world.let_pass(SOFT_TIME_LIMIT + 3)
+    world.recovers("Postgres silent, all that was sent arrives late", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_host_of_postgres_vanishes_without_a_word(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        with world.servers.postgres_network.vanished():
+            barrier.release()
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal", seconds=60)
+            world.let_pass(SOFT_TIME_LIMIT + 3)
+    world.recovers("Postgres's host vanished and came back", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_host_of_postgres_vanishes_while_pages_are_written(world: World) -> None:
+    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
+    world.moves_on()
+    page.wait_for_arrivals()
+    with world.servers.postgres_network.vanished():
+        page.release()
+        world.let_pass(SOFT_TIME_LIMIT + 3)
+    world.recovers("Postgres's host vanished while pages were written", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_thread_that_never_comes_back_costs_its_process_and_nothing_else(world: World) -> None:
+    world.only_worker(FAILPOINTS="before_commit=hang", TASK_SOFT_TIME_LIMIT="2")
+    world.moves_on()
+    wait_until_told(world, "process_wedged")
+    world.workers_of_the_session()
+    world.recovers("threads that stand still", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_time_limit_in_the_middle_of_a_refresh_loses_no_answer(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.only_worker(**SHORT)
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        world.let_pass(1.5)
+        barrier.release()
+        wait_until_told(world, "Soft time limit")
+    world.workers_of_the_session()
+    world.recovers("time limit within a refresh", hurry=True)
+
+    world.assert_nothing_was_lost(retries=False)
+
+
+def test_time_limit_in_the_middle_of_a_page(world: World) -> None:
+    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
+    world.only_worker(**SHORT)
+    world.moves_on()
+    page.wait_for_arrivals()
+    wait_until_told(world, "Soft time limit")
+    page.release()
+    world.workers_of_the_session()
+    world.recovers("time limit within a page", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def test_time_limit_in_the_middle_of_a_store(world: World) -> None:
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.only_worker(**SHORT)
+        world.moves_on()
+        barrier.wait_for_arrivals()
+        with world.servers.postgres_network.stalled():
+            barrier.release()
+            wait_until_told(world, "Soft time limit")
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal", seconds=60)
+    world.workers_of_the_session()
+    world.recovers("time limit within a store", hurry=True)
+
+    world.assert_nothing_was_lost()
+
+
+def wait_until_told(world: World, words: str) -> None:
+    """Waits until a worker of this test alone has logged these words."""
+    wait_for(lambda: words in world.logs(), what=words, seconds=PATIENCE_S)
