@@ -91,6 +91,19 @@ def claim_sync_due(
     return _claim(session, "sync_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
 
 
+def hand_back_sync(session: Session, *, ids: Sequence[UUID]) -> None:
+    """Makes providers due now whose claimed sync has not begun."""
+    session.execute(
+        text(
+            """
+            UPDATE providers SET sync_due_at = clock_timestamp()
+            WHERE id = ANY (:ids) AND status = 'active' AND sync_due_at > clock_timestamp()
+            """
+        ),
+        {"ids": list(ids)},
+    )
+
+
 _NOT_IN_DOUBT = """
     AND NOT EXISTS (
         SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)

@@ -39,6 +39,7 @@ def sync_providers(
             mode=mode,
             since=None if since is None else date.fromisoformat(since),
             force=force,
+            hand_back=trigger == Trigger.SCHEDULE,
         )
     )
     return {"synced": len(summary.runs), "refused": len(summary.refused)}

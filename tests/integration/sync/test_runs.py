@@ -469,3 +469,23 @@ def test_runs_are_listed_newest_first(linked: Linked) -> None:
         listed = [run.id for run in runs.list_runs(session, provider_id=linked.provider_id)]
 
     assert listed == ids[::-1]
+
+
+def test_claimed_sync_that_found_no_postgres_is_due_again_as_soon_as_it_answers(
+    linked: Linked, monkeypatch: Any
+) -> None:
+    db, away = linked.runtime.db, iter([True, True, True])
+    linked.execute("UPDATE providers SET sync_due_at = now() + interval '9 minutes' WHERE id = :id")
+    monkeypatch.setattr(batch, "_HAND_BACK_PAUSE_S", 0.01)
+
+    async def failing(step: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(away, False):
+            raise Unavailable("Postgres is away")
+        return await db(step, *args, **kwargs)
+
+    monkeypatch.setattr(linked.runtime, "db", failing)
+
+    with pytest.raises(Unavailable):
+        linked.runtime.run(batch.sync_providers(linked.runtime, [linked.provider_id], hand_back=True))
+
+    assert linked.rows("SELECT sync_due_at <= now() FROM providers WHERE id = :id") == [(True,)]

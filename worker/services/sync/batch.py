@@ -13,7 +13,7 @@ A worker may die between any two of these lines: the next run goes on from the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -29,6 +29,11 @@ from worker.services.availability import breaker
 from worker.services.sync.run import RunUnderWay
 
 log = structlog.get_logger()
+
+_WAITING_SHARE = 0.9
+"""Of a task's time: when it is over, the claim, which lasts for `TASK_TIME_LIMIT` at least, soon is as well."""
+_HAND_BACK_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 8.0
 
 
 @dataclass(slots=True)
@@ -84,23 +89,28 @@ async def sync_providers(
     mode: str = "incremental",
     since: date | None = None,
     force: bool = False,
+    hand_back: bool = False,
 ) -> SyncSummary:
     """Syncs several providers, a few at a time; one's trouble is no other's.
 
-    Those that have not begun when half of the task's time is over are left due.
+    Those that have not begun when half of the task's time is over are left due. With `hand_back`, which is for what a
+    tick has claimed, they are due at once instead of at the claim's end: a Postgres that is away is waited for to say so.
 
     Raises:
         Unavailable: Postgres is away; what has not been synced stays due.
     """
+    begun_at = asyncio.get_running_loop().time()
     summary = SyncSummary()
     places = asyncio.Semaphore(runtime.settings.sync_concurrency)
-    begin_before = asyncio.get_running_loop().time() + runtime.settings.task_soft_time_limit / 2
+    begin_before = begun_at + runtime.settings.task_soft_time_limit / 2
     unavailable: list[Unavailable] = []
+    left: list[UUID] = []
 
     async def sync(provider_id: UUID) -> None:
         async with places:
             if asyncio.get_running_loop().time() > begin_before:
                 summary.refused[provider_id] = "no time left in this batch; stays due"
+                left.append(provider_id)
                 return
             try:
                 summary.runs[provider_id] = await sync_provider(
@@ -108,6 +118,7 @@ async def sync_providers(
                 )
             except Unavailable as error:
                 unavailable.append(error)
+                left.append(provider_id)
                 summary.refused[provider_id] = str(error)
             except DashtamError as error:
                 log.warning("sync_refused", provider_id=str(provider_id), error=str(error))
@@ -117,9 +128,31 @@ async def sync_providers(
                 summary.refused[provider_id] = type(error).__name__
 
     await asyncio.gather(*(sync(provider_id) for provider_id in dict.fromkeys(ids)))
+    if hand_back and left:
+        await _hand_back(runtime, left, until=begun_at + runtime.settings.task_soft_time_limit * _WAITING_SHARE)
     if unavailable and not summary.runs:
         raise unavailable[0]
     return summary
+
+
+async def _hand_back(runtime: Runtime, ids: Sequence[UUID], *, until: float) -> None:
+    """Makes due what a tick has claimed for nothing: its claim alone would keep it waiting for minutes.
+
+    Raises:
+        Unavailable: Postgres was silent until then.
+    """
+    pause = _HAND_BACK_PAUSE_S
+    while True:
+        try:
+            await runtime.db(providers.hand_back_sync, ids=ids)
+        except Unavailable:
+            if asyncio.get_running_loop().time() + pause > until:
+                raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        else:
+            log.info("syncs_handed_back", count=len(ids))
+            return
 
 
 async def sync_provider(

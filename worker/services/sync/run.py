@@ -45,12 +45,13 @@ _BYTES_A_ROW = 2048
 """A row that is longer counts for several: what is read ahead is bounded in bytes, too (16 MiB and a page)."""
 
 _MAX_RESTARTS = 5
-_MAX_RESUMES = 3
 _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
 _MAX_RETURNS = 5
 """A feed by offset that is read again because its rows shifted may come by the same place, three times at most."""
+_MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0
+_LONGEST_RESUME_PAUSE = 8.0
 
 
 class RunUnderWay:
@@ -121,17 +122,22 @@ class RunUnderWay:
         return None
 
     async def _read_all(self) -> None:
-        resumes = 0
+        """Goes on when Postgres answers again, unless it was silent for so long that the run counts as dead."""
+        loop, resumes = asyncio.get_running_loop(), 0
+        pause, silent_since = _RESUME_PAUSE, None
         while True:
             try:
-                if resumes:
+                if silent_since is not None:
                     await self._resume()
+                    pause, silent_since = _RESUME_PAUSE, None
                 return await self._read_to_the_end()
             except Unavailable:
-                resumes += 1
-                if resumes > _MAX_RESUMES:
+                if silent_since is None:
+                    silent_since, resumes = loop.time(), resumes + 1
+                if resumes > _MAX_RESUMES or loop.time() - silent_since > self._runtime.settings.run_dead_seconds:
                     raise
-                await asyncio.sleep(_RESUME_PAUSE * 2**resumes)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RESUME_PAUSE)
 
     async def _read_to_the_end(self) -> None:
         restarts, anew = 0, False
