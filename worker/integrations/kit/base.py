@@ -101,12 +101,13 @@ class RefreshPolicy:
         default_lifetime: used when the answer names no `expires_in`.
         max_lifetime: longer answers are clamped to it.
         margin, margin_share: a refresh is due at the latest the larger of `margin` and this share of the lifetime
-            before expiry, or at half of a lifetime that is too short for that.
+            before expiry, or at half of a lifetime that is too short for that. By default a token outlives ten minutes
+            in which nothing can be stored, and the two that it takes until all goes on.
     """
 
     default_lifetime: timedelta
     max_lifetime: timedelta = timedelta(days=1)
-    margin: timedelta = timedelta(minutes=5)
+    margin: timedelta = timedelta(minutes=12)
     margin_share: float = 0.2
 
 

@@ -94,7 +94,7 @@ async def sync_providers(
     """Syncs several providers, a few at a time; one's trouble is no other's.
 
     Those that have not begun when half of the task's time is over are left due. With `hand_back`, which is for what a
-    tick has claimed, they are due at once instead of at the claim's end: a Postgres that is away is waited for to say so.
+    tick has claimed, they are due at once instead of at the claim's end; a Postgres that is away is waited for.
 
     Raises:
         Unavailable: Postgres is away; what has not been synced stays due.

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schedules import ENTRIES
 from worker.integrations.kit.base import RefreshPolicy
 from worker.services.refresh import due
+from worker.settings import Settings
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -37,6 +39,18 @@ def test_due_lies_before_the_margin_and_never_in_the_first_quarter(lifetime: tim
     assert at is not None
     assert NOW + lifetime / 4 <= at
     assert at <= NOW + max(lifetime - margin, lifetime / 2)
+
+
+@given(generation=st.integers(1, 100_000))
+def test_half_hour_token_outlives_ten_minutes_in_which_postgres_is_silent(generation: int) -> None:
+    settings = Settings.model_fields
+    silence = timedelta(minutes=10)
+    until_all_goes_on = timedelta(seconds=settings["lease_seconds"].default + 60 + ENTRIES["refresh-due"][1])
+
+    at = _due(HALF_AN_HOUR, generation=generation)
+
+    assert at is not None
+    assert at + silence + until_all_goes_on <= NOW + HALF_AN_HOUR
 
 
 def test_margin_is_the_larger_of_minutes_and_share() -> None:

@@ -98,7 +98,7 @@ def test_fresh_token_is_not_sent_and_due_at_its_time(stale: int | None) -> None:
     assert isinstance(planned, NotSent)
     assert planned.result.outcome is Outcome.FRESH
     assert planned.settlement.refresh_due_at is not None
-    assert planned.settlement.refresh_due_at >= NOW + timedelta(minutes=12)
+    assert planned.settlement.refresh_due_at >= NOW + timedelta(minutes=9)
 
 
 def test_token_that_never_expires_is_not_sent() -> None:
