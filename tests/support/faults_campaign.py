@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from tests.support.faults_world import RIGHTLY, SCHWAB, World, go_on, kill, kill_children, stop
+from tests.support.faults_world import LOGINS, RIGHTLY, SCHWAB, World, go_on, kill, kill_children, stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,16 @@ def _race(world: World, event: Event) -> None:
         time.sleep(event.seconds / 3)
 
 
+def _relink(world: World, event: Event) -> None:
+    world.relink(LOGINS[int(event.choice * len(LOGINS))])
+
+
+def _silence_postgres(world: World, event: Event) -> None:
+    """Longer than a lease at most: nobody can then tell the network from a server that has died."""
+    with world.servers.postgres_network.stalled():
+        time.sleep(4 * event.seconds)
+
+
 def _inject(do: str, **fault: object) -> Callable[[World, Event], None]:
     def strike(world: World, event: Event) -> None:
         world.sandbox.inject(do, **{"login": _login(event)} | fault)
@@ -119,12 +129,29 @@ FAULTS: dict[str, Callable[[World, Event], None]] = {
     "limit a refresh": _inject("rate_limit", kind="refresh", retry_after="2"),
     "cut a page": _inject("cut", kind="data", login="*"),
     "hang a page": _inject("hang", kind="data", login="*"),
+    "refuse pages of an account": _inject(
+        "answer",
+        kind="data",
+        path="*/accounts/[0-9A-F]*",  # of one account; the list of accounts has another name
+        status=403,
+        headers={"content-type": "text/html"},
+        body="<html><title>Access denied</title></html>",
+        times=3,
+    ),
+    "link another login": _relink,
+    "silence Postgres": _silence_postgres,
     "refuse pages": _inject("answer", kind="data", login="*", status=500, body="oops", times=3),
 }
 
+_HELD_BACK = frozenset({"refuse pages of an account"})
+"""Faults that no script has yet: one such page still pauses its whole integration until its operator acts."""
+
+_SPARE_LOGINS = 3
+"""Of each provider, for as many new links."""
+
 _LASTING = {
     *("stop a worker", "race", "kill Redis", "empty Redis", "stop Redis", "fill Redis", "cut off Redis"),
-    *("kill Postgres", "cut off Postgres"),
+    *("kill Postgres", "cut off Postgres", "silence Postgres"),
 }
 """Faults that take their seconds; the others strike and are over, or lie in wait."""
 
@@ -132,10 +159,11 @@ _LASTING = {
 def make_script(seed: int, seconds: float) -> list[Event]:
     """Events for about so many seconds; the same for the same seed."""
     chance = random.Random(seed)
+    struck = [what for what in FAULTS if what not in _HELD_BACK]
     script = [Event(0.0, "moves_on", 0.0, 0.0)]
     passed = 0.0
     while passed < seconds:
-        what = "moves_on" if chance.random() < 0.25 else chance.choice(list(FAULTS))
+        what = "moves_on" if chance.random() < 0.25 else chance.choice(struck)
         event = Event(round(chance.uniform(0.0, 1.5), 2), what, chance.random(), round(chance.uniform(0.1, 2.0), 2))
         script.append(event)
         passed += event.wait_s + (event.seconds if what in _LASTING else 0.0)
@@ -148,7 +176,7 @@ def tell(world: World, script: Sequence[Event]) -> str | None:
     Returns:
         What was broken; None when all promises held.
     """
-    world.begin()
+    world.begin(spare=_SPARE_LOGINS)
     try:
         for event in script:
             time.sleep(event.wait_s)

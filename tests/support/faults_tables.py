@@ -78,9 +78,20 @@ def differences(expected: Tables, found: Tables) -> list[str]:
     return lines
 
 
-def book_differences(engine: Engine, books: dict[str, Any]) -> list[str]:
-    """How the live rows of one login differ from what its provider holds."""
-    tables, login = live(read_tables(engine)), books["login"]
+def book_differences(engine: Engine, books: dict[str, Any], *, alias: str, alone: bool = True) -> list[str]:
+    """How the live rows of the login with this alias differ from what its provider holds.
+
+    Unless it was `alone` under its alias, rows of other accounts are those of the login before it, and are kept; but
+    none of these accounts may be active.
+    """
+    tables, login = live(read_tables(engine)), alias
+    own = {row["provider_account_id"] for row in books["accounts"]}
+    if not alone:
+        left = [row[1] for row in tables["accounts"] if row[0] == login and row[1] not in own and row[11] == "active"]
+        if left:
+            return [f"{login}: accounts of the login before are active: {left}"]
+        for name in ("transactions", "balances"):
+            tables[name] = Counter({row: n for row, n in tables[name].items() if row[1] in own})
     closed = {row[1] for row in tables["accounts"] if row[0] == login and row[11] != "active"}
     stored = {
         "transactions": Counter((row[1], row[2], row[6], row[5]) for row in tables["transactions"] if row[0] == login),
