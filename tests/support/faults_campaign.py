@@ -140,18 +140,16 @@ FAULTS: dict[str, Callable[[World, Event], None]] = {
     ),
     "link another login": _relink,
     "silence Postgres": _silence_postgres,
+    "vanish Postgres": _lasting(lambda world, event: world.servers.postgres_network.vanished()),
     "refuse pages": _inject("answer", kind="data", login="*", status=500, body="oops", times=3),
 }
-
-_HELD_BACK = frozenset({"refuse pages of an account"})
-"""Faults that no script has yet: one such page still pauses its whole integration until its operator acts."""
 
 _SPARE_LOGINS = 3
 """Of each provider, for as many new links."""
 
 _LASTING = {
     *("stop a worker", "race", "kill Redis", "empty Redis", "stop Redis", "fill Redis", "cut off Redis"),
-    *("kill Postgres", "cut off Postgres", "silence Postgres"),
+    *("kill Postgres", "cut off Postgres", "silence Postgres", "vanish Postgres"),
 }
 """Faults that take their seconds; the others strike and are over, or lie in wait."""
 
@@ -159,11 +157,10 @@ _LASTING = {
 def make_script(seed: int, seconds: float) -> list[Event]:
     """Events for about so many seconds; the same for the same seed."""
     chance = random.Random(seed)
-    struck = [what for what in FAULTS if what not in _HELD_BACK]
     script = [Event(0.0, "moves_on", 0.0, 0.0)]
     passed = 0.0
     while passed < seconds:
-        what = "moves_on" if chance.random() < 0.25 else chance.choice(struck)
+        what = "moves_on" if chance.random() < 0.25 else chance.choice(list(FAULTS))
         event = Event(round(chance.uniform(0.0, 1.5), 2), what, chance.random(), round(chance.uniform(0.1, 2.0), 2))
         script.append(event)
         passed += event.wait_s + (event.seconds if what in _LASTING else 0.0)
