@@ -25,6 +25,7 @@ pytest_plugins = ("tests.support.fixtures", "tests.support.celery_fixtures")
 
 # Random order and machine speed must not decide a test's result.
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
+hypothesis_settings.register_profile("quick", hypothesis_settings.get_profile("tests"), max_examples=15)  # make test
 hypothesis_settings.load_profile("tests")
 
 _KINDS = ("unit", "integration", "smoke", "deep", "faults")

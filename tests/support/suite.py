@@ -31,8 +31,12 @@ HALVES: Mapping[str, Sequence[str]] = {
     "unit, smoke": ("tests/unit", "tests/smoke", "--ignore=tests/unit/sandbox"),
     "integration": ("tests/integration", "tests/unit/sandbox"),
 }
-# tests.support.progress watches for tests that hang.
-_OPTIONS = ("-m", "not deep", "--cov", "--cov-report=", "--cov-fail-under=0", "-o", "faulthandler_timeout=0")
+# tests.support.progress watches for tests that hang; `make test-deep` tries more examples.
+_OPTIONS = (
+    *("-m", "not deep", "--hypothesis-profile=quick"),
+    *("--cov", "--cov-report=", "--cov-fail-under=0"),
+    *("-o", "faulthandler_timeout=0"),
+)
 _PYTEST_RAN = (0, 1, 5)  # all passed, some failed, nothing was selected
 _SECONDS_TO_TIDY_UP = 30
 _EVERY_SECOND = 1.0

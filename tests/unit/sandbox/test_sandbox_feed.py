@@ -70,7 +70,7 @@ def test_loop_gives_the_books_whatever_the_page_size(sandbox: Sandbox, count: in
     assert follower.held() == follower.truth()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     script=st.lists(
         st.tuples(st.sampled_from(["advance", "page", "loop", "remove", "post"]), st.integers(1, 9)), max_size=12

@@ -238,7 +238,7 @@ PLAID_FIELDS = (
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(PLAID_PATHS),
     body=st.dictionaries(st.sampled_from(PLAID_FIELDS), JSON, max_size=4),
@@ -254,7 +254,7 @@ def test_plaid_answers_any_json_with_data_or_a_published_error(
     assert answer.status == 200 or parsed(answer)["error_code"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(
         ["/v1/oauth/authorize", "/v1/oauth/token", "/trader/v1/accounts", "/trader/v1/accounts/x/transactions"]
