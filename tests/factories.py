@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from tests.support.tracing import untraced
 from worker.models import Account, Provider, ProviderToken, Transaction, User
 from worker.models.vocabulary import AccountStatus, AccountType, ProviderStatus, TransactionStatus, TransactionType
 from worker.services.encryption import EncryptionService
@@ -125,6 +126,7 @@ def make_transaction(session: Session, *, account: Account | None = None, **valu
     return _add(session, Transaction(**defaults | values))
 
 
+@untraced()
 def _add(session: Session, row: Row) -> Row:
     session.add(row)
     session.flush()

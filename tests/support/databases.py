@@ -12,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
 
 from tests.support.environment import ROOT
+from tests.support.tracing import untraced
 from worker.models import Base
 
 # Rows of this table cannot be deleted, not even by its owner, while its triggers are on.
@@ -114,6 +115,7 @@ def migrating(database_url: str) -> Iterator[Config]:
         yield config
 
 
+@untraced()
 def empty(engine: Engine) -> None:
     """Removes all rows of all tables.
 

@@ -20,6 +20,7 @@ from tests.support import databases as dbs
 from tests.support.databases import Databases
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.servers import session_servers
+from tests.support.tracing import untraced
 from worker.crud.database import make_engine
 from worker.devstack import Urls
 from worker.integrations.kit.base import Integration
@@ -143,6 +144,7 @@ def redis(_redis_clients: dict[str, redis_client.Redis], redis_url: str) -> Iter
     _empty_redis(client)
 
 
+@untraced()
 def _empty_redis(client: redis_client.Redis) -> None:
     # Running workers make their mailboxes for remote control once, at their start.
     keys = [key for key in client.scan_iter(count=1000) if not str(key).startswith("_kombu.binding.")]
@@ -169,9 +171,11 @@ def _sandbox_admin(sandbox_process: SandboxProcess) -> Iterator[SandboxAdmin]:
 @pytest.fixture
 def sandbox(_sandbox_admin: SandboxAdmin) -> Iterator[SandboxAdmin]:
     """The sandbox's switches, as at its start."""
-    _sandbox_admin.reset()
+    with untraced():
+        _sandbox_admin.reset()
     yield _sandbox_admin
-    _sandbox_admin.reset()
+    with untraced():
+        _sandbox_admin.reset()
 
 
 # Runtime -------------------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ import pkgutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import schedules
 import worker
+from tests.support.tracing import traced_by
 
 VARIABLE = "PROGRESS_PIPE"
 _PIPE = int(os.environ.pop(VARIABLE))
@@ -79,46 +79,36 @@ def pytest_collection() -> Iterator[None]:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("__main__", "migrations.env")) and ".versions." not in module.name:
                 importlib.import_module(module.name)
-    with _traced(None):
+    with traced_by(None):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop() -> Iterator[None]:
     """pytest's own code, traced, would be a tenth of the time."""
-    with _traced(None):
+    with traced_by(None):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_pyfunc_call() -> Iterator[None]:
     """Traces what a test does."""
-    with _traced(_tracer):
+    with traced_by(_tracer):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_fixture_setup() -> Iterator[None]:
     """Traces what a fixture does for it."""
-    with _traced(_tracer):
+    with traced_by(_tracer):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown() -> Iterator[None]:
     """Traces what fixtures do after it."""
-    with _traced(_tracer):
+    with traced_by(_tracer):
         return (yield)
-
-
-@contextmanager
-def _traced(tracer: Any) -> Iterator[None]:
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
