@@ -65,7 +65,7 @@ def test_margin_is_the_larger_of_minutes_and_share() -> None:
     ("lifetime", "latest"),
     [
         (timedelta(minutes=6), timedelta(minutes=3)),
-        (timedelta(minutes=20), timedelta(minutes=15)),
+        (timedelta(minutes=40), timedelta(minutes=28)),
         (timedelta(hours=10), timedelta(hours=8)),
     ],
     ids=["half", "minutes", "share"],
