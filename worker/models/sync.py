@@ -24,6 +24,8 @@ class SyncRun(Base):
         cancel_requested: asks the run to stop after its page.
         generation: of a full sync: names the rows that it has seen; a run that goes on with it has the same one.
         renews: somebody asked for that full sync.
+        reading_since: when the first run began of those that read the login together, since its time was not enough;
+            the next one goes on with the feeds that none of them has read to its end. None after a run that read all.
     """
 
     __tablename__ = "sync_runs"
@@ -52,6 +54,7 @@ class SyncRun(Base):
     counts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     generation: Mapped[UUID | None]
     renews: Mapped[bool] = mapped_column(default=False, server_default="false")
+    reading_since: Mapped[datetime | None]
     cursor_before: Mapped[dict[str, Any] | None]
     cursor_after: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]

@@ -223,6 +223,47 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
     assert linked.sync().counts["transactions"] == {"added": 6}
 
 
+class ManyAccounts(ModelIntegration):
+    """A feed for each account, read in one page."""
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        yield self._listing()
+        for account in ("A", "B", "C"):
+            feed = f"account:{account}"
+            if feed not in request.done:
+                rows = [Movement(f"t{account}", account, "1.00").raw()]
+                yield self._serve(Page(feed=feed, cursor="c", transactions=rows, map_transaction=self._read))
+
+
+def test_accounts_that_one_runs_time_is_not_enough_for_are_read_by_the_next_ones(
+    link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = link_model(ManyAccounts())
+    monkeypatch.setattr(sync_run, "ROWS_AHEAD", 1)  # a page at a time
+    with monkeypatch.context() as late:
+        late.setattr(sync_run.RunUnderWay, "_late", lambda _: 1.0)
+        runs_ = []
+        for expected in ("A", "B", "C"):
+            runs_.append(linked.sync())
+            assert runs_[-1].counts.get("transactions") == {"added": 1}, expected
+
+    assert [run.status for run in runs_] == [RunStatus.PARTIAL, RunStatus.PARTIAL, RunStatus.COMPLETED]
+    assert set(linked.live()) == {"tA", "tB", "tC"}
+    assert linked.sync().counts["transactions"] == {"unchanged": 3}  # which begins with the first account again
+
+
+def test_run_that_gets_no_feed_further_ends_when_twice_its_time_is_up(
+    link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = link_model(FailingIntegration(problems=(Transient("timeout", account_key="A"),)))
+    monkeypatch.setattr(sync_run.RunUnderWay, "_late", lambda _: 201.0)
+
+    run = linked.sync()
+
+    assert (run.status, run.error, run.error_reason) == (RunStatus.FAILED, "transient", "time_is_up")
+    assert due_in(linked) > timedelta(0)
+
+
 def _always_out_of_time(self: Any, page: Page) -> bool:
     self._found.goes_on = page.more
     return bool(page.more)

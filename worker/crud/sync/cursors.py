@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete, select
@@ -15,6 +16,14 @@ def read_cursors(session: Session, *, provider_id: UUID) -> dict[str, str]:
     """Committed cursor of each feed."""
     rows = session.execute(select(SyncCursor.feed, SyncCursor.cursor).where(SyncCursor.provider_id == provider_id))
     return {feed: cursor for feed, cursor in rows if cursor}
+
+
+def feeds_read_since(session: Session, *, provider_id: UUID, since: datetime) -> frozenset[str]:
+    """Feeds that were read to their end after `since`."""
+    found = select(SyncCursor.feed).where(
+        SyncCursor.provider_id == provider_id, SyncCursor.updated_at >= since, SyncCursor.loop_id.is_(None)
+    )
+    return frozenset(session.scalars(found))
 
 
 def forget_cursors(session: Session, *, provider_id: UUID, keep: frozenset[str]) -> None:

@@ -33,6 +33,8 @@ class RunBegun:
 
     Attributes:
         renews: somebody asked for the full sync, so that the books begin anew, too.
+        reading_since: when the reading began, maybe by an earlier run whose time was not enough.
+        done: feeds that those runs have read to their end.
         problems: of earlier runs of the full sync that this one goes on with.
     """
 
@@ -42,6 +44,8 @@ class RunBegun:
     is_first: bool
     sync_failures: int
     renews: bool
+    reading_since: datetime
+    done: frozenset[str] = frozenset()
     problems: Problems = field(default_factory=dict)
 
 
@@ -112,6 +116,7 @@ def begin_run(
         session.execute(delete(sync_seen).where(sync_seen.c.generation == last.generation))
     committed = cursors.read_cursors(session, provider_id=provider_id)
     session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=committed))
+    unread_since = None if asked_for or last is None else last.reading_since
     return RunBegun(
         key=RunKey(run_id, owner, provider_id, provider.provider_key, generation),
         cursors=committed,
@@ -119,6 +124,10 @@ def begin_run(
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
         renews=renews,
+        reading_since=unread_since or now,
+        done=cursors.feeds_read_since(session, provider_id=provider_id, since=unread_since)
+        if unread_since
+        else frozenset(),
         problems=_problems_of(session, generation),
     )
 
@@ -223,6 +232,7 @@ def finish_run(
     problems: Problems,
     due_at: datetime | None,
     sync_failures: int,
+    reading_since: datetime | None = None,
 ) -> None:
     """Ends the run and says when the provider is next due, in one transaction.
 
@@ -241,6 +251,7 @@ def finish_run(
             error_scope=provider_error.scope if provider_error else None,
             error_reason=provider_error.reason if provider_error else None if error is None else str(error)[:300],
             problems={"problems": found} if (found := as_kept(problems)) else None,
+            reading_since=reading_since,
             cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),
             **tally_columns(tally),
         )

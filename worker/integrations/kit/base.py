@@ -143,6 +143,7 @@ class SyncRequest:
     Attributes:
         cursors: committed cursor of each feed; a feed that is missing starts from its beginning.
         since: for feeds by date, go back to this day whatever the cursor says.
+        done: feeds that an earlier run has read to their end, whose time was up then: they need not be read again.
         backfill: how far a first sync goes back.
         overlap: how far an increment by date re-reads.
         window: longest span that one request by date asks for.
@@ -153,6 +154,7 @@ class SyncRequest:
     cursors: Mapping[str, str]
     now: datetime
     since: date | None = None
+    done: frozenset[str] = frozenset()
     backfill: timedelta = timedelta(days=730)
     overlap: timedelta = timedelta(days=10)
     window: timedelta = timedelta(days=90)

@@ -162,6 +162,8 @@ class Schwab:
         listing = await self._list(request)
         yield listing.page
         for account in listing.page.accounts:
+            if _feed_of(account) in request.done:
+                continue
             try:
                 async for page in self._history(request, account, listing.numbers[account.account_key]):
                     yield page
@@ -203,7 +205,7 @@ class Schwab:
         return answers.read_listing(numbers, accounts, request.cursors.get(answers.ACCOUNTS_FEED))
 
     async def _history(self, request: SyncRequest, account: AccountRecord, number: str) -> AsyncIterator[Page]:
-        feed = f"account:{account.account_key}"
+        feed = _feed_of(account)
         today = request.now.date()
         first = windows.first_day(windows.DateCursor.parse(request.cursors.get(feed)), request)
         widest = span = max(min(request.window, _LONGEST_WINDOW), _ONE_DAY)
@@ -247,6 +249,10 @@ class Schwab:
 def _check(answer: Answer, rules: Sequence[Rule]) -> None:
     if answer.status != 200:
         raise answers.error_of(rules, answer.status, answer.body, read_retry_after(answer.headers))
+
+
+def _feed_of(account: AccountRecord) -> str:
+    return f"account:{account.account_key}"
 
 
 def _of_account(error: ProviderError, account_key: str) -> ProviderError:

@@ -105,6 +105,7 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
         Unavailable: Postgres is away.
     """
     key, now = begun.key, await runtime.now()
+    reading_since = begun.reading_since if found.goes_on else None
     if await _knows_a_refused_account(runtime, begun, found):
         found.problems.setdefault("", []).append(BadPayload("account_known_now"))
         found.goes_on = True
@@ -136,6 +137,7 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
         problems=found.problems,
         due_at=due_at,
         sync_failures=verdict.failures,
+        reading_since=reading_since,
     )
     rows = {outcome: found.tally.total(outcome) for outcome in OUTCOMES}
     log.info(
@@ -164,11 +166,13 @@ async def _compare(runtime: Runtime, begun: RunBegun, found: Found, now: datetim
             only=found.listed if found.an_account_was_unreadable else None,
             troubled=found.failed,
         )
+    # An account that an earlier run has read is not compared with the balance that this one has listed.
+    read_before = {feed.removeprefix("account:") for feed in begun.done}
     return await runtime.db(
         books.check_books,
         run=begun.key,
         now=now,
-        accounts=found.listed - found.failed,
+        accounts=found.listed - found.failed - read_before,
         unstated=found.without_balance,
         quiet=found.untroubled if found.brought_nothing else frozenset(),
         renew=begun.renews,

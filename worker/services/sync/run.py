@@ -26,6 +26,7 @@ from worker.errors import (
     DashtamError,
     Fenced,
     PagingRestart,
+    Transient,
     Unavailable,
 )
 from worker.integrations.kit.base import Caller, Integration, SyncRequest
@@ -76,6 +77,7 @@ class RunUnderWay:
         self._found = Found(problems={feed: list(problems) for feed, problems in begun.problems.items()})
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
+        self._moved = False
         self._began = asyncio.get_running_loop().time()
         self._stop_at = self._began + settings.sync_budget_seconds
 
@@ -175,6 +177,7 @@ class RunUnderWay:
             backfill=timedelta(days=settings.sync_backfill_days),
             overlap=timedelta(days=settings.sync_overlap_days),
             window=timedelta(days=settings.sync_window_days),
+            done=self._begun.done if self._since is None else frozenset(),
         )
         for feed in ("", *runs.MEMORY_FEEDS):  # what is read by every run: what it met is met again, or is over
             self._found.problems.pop(feed, None)
@@ -182,6 +185,8 @@ class RunUnderWay:
         self._found.without_balance.clear()
         async with aclosing(read_ahead(self._prepared(request), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
+                if self._is_cut_short():  # what has come is asked for again by the next run
+                    return
                 for _, together in groupby(come, key=lambda found: found[0].feed):
                     found = list(together)
                     await self._apply(found)
@@ -212,8 +217,25 @@ class RunUnderWay:
                 yield page, prepare(page, self._rules)
 
     def _out_of_time(self, page: Page) -> bool:
-        self._found.goes_on = page.more and asyncio.get_running_loop().time() > self._stop_at
+        self._moved |= page.cursor is not None and page.feed not in runs.MEMORY_FEEDS
+        self._found.goes_on = page.more and self._late() > 0
         return self._found.goes_on
+
+    def _is_cut_short(self) -> bool:
+        """Whether the time is up while there is more to read; a run that has got no feed further has twice the time.
+
+        Raises:
+            Transient: that is up, too: the next run waits its turn.
+        """
+        late = self._late()
+        self._found.goes_on = self._moved and late > 0
+        if late > self._runtime.settings.sync_budget_seconds and not self._moved:
+            raise Transient("time_is_up")
+        return self._found.goes_on
+
+    def _late(self) -> float:
+        """Seconds since the run's time was up; negative before."""
+        return asyncio.get_running_loop().time() - self._stop_at
 
     async def _apply(self, found: Sequence[tuple[Page, Prepared]]) -> None:
         """Stores pages of one feed."""
@@ -261,7 +283,7 @@ class RunUnderWay:
         """From the beginning of every feed, as a full sync: a cursor that the provider refuses is as good as none."""
         generation = await self._runtime.db(pages.read_anew, run=self._key, feed=error.feed)
         self._key = replace(self._key, generation=generation)
-        self._begun = replace(self._begun, key=self._key)
+        self._begun = replace(self._begun, key=self._key, done=frozenset())
         self._loop_tallies.clear()
         self._found.problems = {error.feed: [BadPayload(pages.CURSOR_REFUSED)]}
         log.warning("cursor_refused", feed=error.feed, reason=error.reason, next="a full sync reads all again")
