@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -275,7 +274,6 @@ class World:
                     user=user,
                     provider_key=minted.login.partition("-")[0],
                     alias=minted.login,
-                    external_id=minted.item_id,
                     access_token=minted.access_token,
                     refresh_token=minted.refresh_token,
                     external_id=minted.item_id,
@@ -312,24 +310,6 @@ class World:
     def relinked(self) -> set[str]:
         """Aliases that have come to stand for another login."""
         return {alias for alias, logins in self._linked.items() if len(logins) > 1}
-
-    def link_another(self, login: str) -> str:
-        """Links another login of Plaid's under the alias of this one, as its user does; the new login's name."""
-        (other,) = self.sandbox.create_logins("plaid", 1, **_BOOKS)
-        (user,) = self.query("SELECT user_id FROM providers WHERE id = :id", id=self.ids[login])
-        subprocess.run(
-            [
-                *(sys.executable, "-c", "from worker.cli import main; main()"),
-                *("link", "plaid", "--user", str(user[0]), "--alias", login),
-            ],
-            cwd=ROOT,
-            env=os.environ | self.environment,
-            input=self.sandbox.plaid_public_token(other),
-            text=True,
-            capture_output=True,
-            check=True,
-        )
-        return other
 
     def moves_on(self) -> None:
         """The books move one step and hours pass: every token expires, refreshes and syncs fall due."""

@@ -612,6 +612,14 @@ def transactions_answer(answer: httpx.Response) -> Any:
     return handler
 
 
+def test_account_that_an_earlier_run_of_this_reading_has_read_is_listed_and_asked_no_more() -> None:
+    pages = sync(transactions_answer(httpx.Response(503)), done=frozenset({f"account:{FIRST_HASH}"}))
+
+    assert FIRST_HASH in {account.account_key for account in pages[0].accounts}
+    assert [problem for page in pages for problem in page.problems] == []
+    assert any(page.transactions for page in pages)
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
