@@ -16,6 +16,7 @@ from worker.errors import (
     AppMisconfigured,
     BadPayload,
     Fenced,
+    Forbidden,
     NotReady,
     ProviderError,
     RateLimited,
@@ -300,6 +301,32 @@ def test_error_ends_the_run_and_schedules_the_next(
         assert abs(due_in(linked) - SOON) < timedelta(seconds=30)
     else:
         assert timedelta(0) < due_in(linked) < timedelta(minutes=2)
+
+
+def test_what_a_strangers_exception_says_is_not_kept(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(FailingIntegration(ValueError("account 123456789012 of Ann, token SECRETWORD")))  # type: ignore[arg-type]
+
+    run = linked.sync()
+
+    assert (run.status, run.error, run.error_reason) == (RunStatus.FAILED, "ValueError", runs.UNEXPECTED)
+
+
+def test_run_whose_accounts_are_all_refused_counts_as_a_refusal_of_the_login(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(FailingIntegration(problems=tuple(Forbidden("http_403", account_key=key) for key in "ABWC")))
+
+    assert linked.sync().status == RunStatus.FAILED
+
+    assert linked.rows("SELECT refused, paused_at FROM integration_states WHERE CAST(:id AS uuid) IS NOT NULL") == [
+        ([f"sync:{linked.provider_id}"], None)
+    ]
+
+
+def test_run_with_one_refused_account_among_others_accuses_nobody(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(FailingIntegration(problems=(Forbidden("http_403", account_key="A"),)))
+
+    assert linked.sync().status == RunStatus.PARTIAL
+
+    assert linked.rows("SELECT refused FROM integration_states WHERE CAST(:id AS uuid) IS NOT NULL") in ([], [([],)])
 
 
 def test_dead_grant_met_by_a_data_call_stops_the_provider_with_audit_and_notice(

@@ -15,10 +15,12 @@ from sqlalchemy.orm import Session
 from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.sync import accounts, cursors, quarantine
 from worker.crud.sync.work import RunKey, Tally
-from worker.errors import BadPayload, Fenced, NotFound, ProviderError, Refused, Scope
+from worker.errors import BadPayload, DashtamError, Fenced, NotFound, ProviderError, Refused, Scope
 from worker.models import Provider, SyncRun, new_id, sync_seen
 from worker.models.vocabulary import ProviderStatus, RunStatus, Trigger
 
+UNEXPECTED = "unexpected: the worker's log has where it happened"
+"""Reason of a run that ended by an exception of none of our kinds."""
 MEMORY_FEEDS = frozenset({"accounts"})
 """Feeds whose cursor is a memory of the integration rather than a place: a full sync keeps it."""
 
@@ -240,6 +242,10 @@ def finish_run(
         Fenced: another worker took over.
     """
     provider_error = error if isinstance(error, ProviderError) else None
+    reason = provider_error.reason if provider_error else None
+    if error is not None and provider_error is None:
+        # What a stranger's exception says may quote the record that it fell over.
+        reason = str(error)[:300] if isinstance(error, DashtamError) else UNEXPECTED
     ended = session.execute(
         update(SyncRun)
         .where(*_mine(run))
@@ -249,7 +255,7 @@ def finish_run(
             heartbeat_at=func.clock_timestamp(),
             error=None if error is None else provider_error.kind if provider_error else type(error).__name__,
             error_scope=provider_error.scope if provider_error else None,
-            error_reason=provider_error.reason if provider_error else None if error is None else str(error)[:300],
+            error_reason=reason,
             problems={"problems": found} if (found := as_kept(problems)) else None,
             reading_since=reading_since,
             cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),

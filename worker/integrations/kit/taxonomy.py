@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from worker.errors import BadRequest, CursorRefused, PagingRestart, ProviderError, RateLimited, Scope, Transient
 
-_SAFE_REASON = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+# Words and small numbers, as in `ITEM_LOGIN_REQUIRED` and `protocol.http.TooBigBody`; no token or account number.
+_SAFE_REASON = re.compile(r"(?=.{1,64}$)(?:[A-Za-z]{1,40}\d{0,4}|\d{1,4})(?:[_.:-](?:[A-Za-z]{1,40}\d{0,4}|\d{1,4}))*")
 
 
 class Rule(NamedTuple):

@@ -102,6 +102,7 @@ def test_answer_without_refresh_token_leaves_the_old_one(value: object) -> None:
         (..., timedelta(minutes=30), ("expires_in_missing",)),
         (None, timedelta(minutes=30), ("expires_in_missing",)),
     ],
+    ids=lambda value: str(value)[:24],
 )
 def test_absurd_lifetime_is_coerced_or_clamped_and_flagged(
     value: object, lifetime: timedelta, flags: tuple[str, ...]
@@ -272,6 +273,27 @@ def test_invalid_client_that_does_not_speak_of_a_refresh_token_is_the_operators(
 
     assert type(error) is AppMisconfigured
     assert error.scope is Scope.APP
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        "rT0k3nAbC9dEf",
+        "access-sandbox-0f1e2d3c-aaaa",
+        "123456789012",
+        "9F3C1B7A0E5D",
+        "a b",
+        "a" * 65,
+        "",
+    ],
+)
+def test_code_that_may_be_a_token_or_a_number_is_not_kept_as_the_reason(echoed: str) -> None:
+    assert refresh_error(error_answer(400, echoed)).reason == "http_400"
+
+
+@pytest.mark.parametrize("code", ["protocol.http.TooBigBody", "ITEM_LOGIN_REQUIRED", "AADSTS700", "error-42", "1403"])
+def test_code_that_is_made_of_words_is_kept_as_the_reason(code: str) -> None:
+    assert refresh_error(error_answer(400, code)).reason == code
 
 
 @pytest.mark.parametrize("code", ["invalid_scope", "unsupported_grant_type"])
