@@ -22,8 +22,6 @@ from typing import Any
 
 import pytest
 
-import schedules
-import worker
 from tests.support.tracing import traced_by
 
 VARIABLE = "PROGRESS_PIPE"
@@ -32,6 +30,7 @@ os.set_inheritable(_PIPE, False)  # the pipe ends with this process, not with a 
 _STDERR = os.dup(2)  # before pytest captures it
 
 _HANGING_SECONDS = 120
+_TRACED = ("worker", "schedules")
 _watched_since = 0.0
 _tracer: Any = None
 _exit_status: int | None = None
@@ -75,7 +74,8 @@ def pytest_collection() -> Iterator[None]:
     """Traces what modules of ours do when they are imported, and nothing else until a test runs."""
     global _tracer
     _tracer = sys.gettrace()
-    for package in (worker, schedules) if _tracer else ():
+    for name in _TRACED if _tracer else ():
+        package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("__main__", "migrations.env")) and ".versions." not in module.name:
                 importlib.import_module(module.name)

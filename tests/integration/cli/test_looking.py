@@ -47,7 +47,6 @@ def _run(provider: Provider, **values: object) -> SyncRun:
     return SyncRun(**defaults | values)
 
 
-@pytest.mark.deep
 def test_status_counts_what_is_due_and_who_is_not_well(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     make_linked_provider(rows, runtime.encryption, refresh_due_at=datetime.now(UTC) - timedelta(hours=1))
     make_linked_provider(
@@ -69,7 +68,6 @@ def test_status_counts_what_is_due_and_who_is_not_well(dashtam: Dashtam, rows: S
     assert data["redis"]["workers"] == []
 
 
-@pytest.mark.deep
 def test_status_for_people_says_that_nobody_works(dashtam: Dashtam, provider: Provider) -> None:
     result = dashtam("status", "--seconds", "0.1")
 
@@ -176,7 +174,6 @@ def test_an_alias_of_two_providers_is_refused_with_both_ids(dashtam: Dashtam, ro
     assert all(str(one.id) in result.stderr for one in both)
 
 
-@pytest.mark.deep
 def test_runs_are_listed_and_shown(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     failed = _run(provider, status="failed", error="transient", error_scope="request", error_reason="http_503")
     failed.cursor_before, failed.cursor_after = {"transactions": "c1"}, {"transactions": "c2" + "x" * 100}
@@ -217,7 +214,6 @@ def test_explain_reads_the_facts_of_the_provider(dashtam: Dashtam, provider: Pro
     assert "Start beat" in dashtam("explain", "Home").output
 
 
-@pytest.mark.deep
 def test_quarantine_is_listed_shown_and_dismissed(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     entry = Quarantine(
         provider_id=provider.id,
@@ -253,7 +249,6 @@ def test_replaying_a_quarantined_record_fetches_its_provider_from_scratch(
     assert dashtam("quarantine", "replay", str(entry.id)).exit_code == 3
 
 
-@pytest.mark.deep
 def test_failures_are_listed_shown_and_sent_again_once(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     failure = TaskFailure(
         task_id="t-1",
@@ -276,7 +271,6 @@ def test_failures_are_listed_shown_and_sent_again_once(dashtam: Dashtam, rows: S
     assert runtime.redis.llen("sync") == 1
 
 
-@pytest.mark.deep
 def test_integrations_are_paused_and_resumed(dashtam: Dashtam) -> None:
     assert dashtam("integrations", "pause", "schwab", "--reason", "maintenance").exit_code == 0
 

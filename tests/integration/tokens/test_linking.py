@@ -391,7 +391,6 @@ def test_link_whose_pending_provider_turned_out_to_be_another_makes_it_anew(desk
     assert desk.provider(id_)["status"] == "active"
 
 
-@pytest.mark.deep
 def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     user = _user(desk.runtime)
     begun = _begin(desk, user)
@@ -569,7 +568,6 @@ def test_unlink_of_a_provider_that_never_had_a_token(desk: Desk) -> None:
     assert desk.schwab.revoked == []
 
 
-@pytest.mark.deep
 def test_unlink_waits_for_nobody_for_ever(make_desk: Any) -> None:
     desk = make_desk(http_total_seconds=0.02, lease_seconds=0.05)
     lease = {"lease_owner": uuid4(), "lease_until": datetime.now(UTC) + timedelta(minutes=1)}

@@ -212,7 +212,6 @@ def test_journal_that_does_not_answer_keeps_no_answer_and_no_call_waiting(
     assert sent_after[0] < 0.4
 
 
-@pytest.mark.deep
 def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
