@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import EnvironmentSettings, Settings, is_secret, load
+from worker.settings import EnvironmentSettings, Settings, load
 from worker.settings.only import PROGRAMS, environment_of, main, variables_of
+from worker.settings.secret_files import is_secret
 
 SECRETS = {name.upper() for name, field in Settings.model_fields.items() if is_secret(field)}
 EVERYTHING = {

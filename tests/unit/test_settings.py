@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.environment import new_keys
 from worker.errors import ConfigurationError
+from worker.integrations.schwab import SchwabSettings
 from worker.settings import DatabaseSettings, Settings, load
 
 TLS_DATABASE = "postgresql://app:pw@db.example.com/dashtam?sslmode=verify-full"
@@ -269,6 +270,84 @@ def test_unsafe_or_unusable_secret_file_is_refused(
     assert message.startswith("REDIS_URL_FILE: ")
     assert says in message
     assert "hush" not in message
+
+
+def test_secret_file_that_is_a_directory_or_no_text_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path))
+
+    assert refusal() == "REDIS_URL_FILE: it names a directory; name the file in it"
+
+    path = _secret(tmp_path, "")
+    path.write_bytes(b"hush \xff\xfe")
+    monkeypatch.setenv("REDIS_URL_FILE", str(path))
+
+    assert refusal() == "REDIS_URL_FILE: the file is not UTF-8 text; write it anew"
+
+
+def test_mark_that_an_editor_put_in_front_of_a_secret_file_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = new_keys("filed")
+    monkeypatch.delenv("ENCRYPTION_KEYS")
+    monkeypatch.setenv("ENCRYPTION_KEYS_FILE", str(_secret(tmp_path, f"\ufeff{keys}\r\n")))
+
+    assert load(Settings).encryption_keys.get_secret_value() == keys
+
+
+def test_secret_set_in_both_ways_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REDIS_URL_FILE", str(_secret(tmp_path, "redis://127.0.0.1/1")))
+
+    assert refusal() == "REDIS_URL: the environment sets REDIS_URL_FILE, too; take out one of them"
+
+
+def test_env_file_may_name_secret_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"REDIS_URL_FILE={_secret(tmp_path, 'redis://127.0.0.1/7')}\n")
+    monkeypatch.setenv("DASHTAM_ENV_FILE", str(env_file))
+    monkeypatch.delenv("REDIS_URL")
+
+    assert load(Settings).redis_url.get_secret_value() == "redis://127.0.0.1/7"
+
+    env_file.write_text(f"{env_file.read_text()}REDIS_URL=redis://127.0.0.1/8\n")
+
+    assert refusal() == "REDIS_URL: the .env file sets REDIS_URL_FILE, too; take out one of them"
+
+
+def test_environment_counts_before_the_env_file_whichever_way_a_secret_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env_file = tmp_path / ".env"
+    monkeypatch.setenv("DASHTAM_ENV_FILE", str(env_file))
+    env_file.write_text(f"REDIS_URL_FILE={tmp_path / 'none'}\n")
+
+    assert load(Settings).redis_url.get_secret_value() == "redis://127.0.0.1/0"
+
+    env_file.write_text("REDIS_URL=redis://127.0.0.1/8\n")
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("REDIS_URL_FILE", str(_secret(tmp_path, "redis://127.0.0.1/1")))
+
+    assert load(Settings).redis_url.get_secret_value() == "redis://127.0.0.1/1"
+
+
+def test_blanks_around_a_secret_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = new_keys("k1")
+    monkeypatch.setenv("ENCRYPTION_KEYS", f" {keys}\n")
+    monkeypatch.setenv("SCHWAB_APP_KEY", "key\n")
+    monkeypatch.setenv("SCHWAB_APP_SECRET", "\tsecret ")
+    monkeypatch.setenv("SCHWAB_REDIRECT_URI", "https://127.0.0.1")
+
+    assert load(Settings).encryption_keys.get_secret_value() == keys
+    assert load(SchwabSettings).app_key.get_secret_value() == "key"
+    assert load(SchwabSettings).app_secret.get_secret_value() == "secret"
+
+
+def test_secret_of_blanks_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHWAB_APP_KEY", " \n")
+    monkeypatch.setenv("SCHWAB_APP_SECRET", "secret")
+    monkeypatch.setenv("SCHWAB_REDIRECT_URI", "https://127.0.0.1")
+
+    assert refusal(SchwabSettings) == "SCHWAB_APP_KEY: is required"
 
 
 def test_values_of_secrets_are_not_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Rotation of encryption keys while work goes on.
 
-Put the new key first in `ENCRYPTION_KEYS` and restart the workers; `reencrypt`; take the old key out once `status`
-shows that nothing is left of it. A worker that misses a key which is still in use refuses to start.
+Put the new key behind the others in `ENCRYPTION_KEYS` and restart all processes, so that all can read it; then in
+front, and restart again; `reencrypt`; take the old key out once `status` shows that nothing is left of it.
+A worker that misses a key which is still in use refuses to start.
 """
 
 from __future__ import annotations

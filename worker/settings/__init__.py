@@ -8,16 +8,14 @@ names the variable and never its value.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import ConfigurationError
 from worker.mail_addresses import for_header, normalised
@@ -34,53 +32,12 @@ from worker.settings.parts import (
     postgres_address,
     require_tls,
 )
+from worker.settings.secret_files import SecretFileSource, is_secret
 from worker.telemetry.redaction import remember
 
 
-class SecretFileSource(PydanticBaseSettingsSource):
-    """Reads secret `X` from the file that the variable `X_FILE` names.
-
-    Raises:
-        ConfigurationError: the file is missing, empty, or readable by everyone.
-    """
-
-    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
-        super().__init__(settings_cls)
-        self._variables = variables
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """See pydantic-settings."""
-        if not is_secret(field):
-            return None, field_name, False
-        variable = f"{self.config.get('env_prefix') or ''}{field_name}_FILE".upper()
-        path = self._variables.get(variable)
-        return (_read_secret(variable, Path(path)) if path else None), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Every secret that is given by file."""
-        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in found.items() if value is not None}
-
-
-def is_secret(field: FieldInfo) -> bool:
-    """Whether a setting is a secret: never shown, and readable from a file."""
-    return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
-
-
-def _read_secret(variable: str, path: Path) -> str:
-    try:
-        if path.stat().st_mode & stat.S_IROTH:
-            raise ConfigurationError(f"{variable}: the file is readable by everyone; run chmod o-r on it")
-        value = path.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{variable}: the file cannot be read ({error.strerror})") from None
-    if not value:
-        raise ConfigurationError(f"{variable}: the file is empty")
-    return value
-
-
 class EnvironmentSettings(BaseSettings):
-    """Base of all settings classes: environment, then secret files, then the `.env` file."""
+    """Base of all settings classes: environment, its secret files, the `.env` file's secret files, that file."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
 
@@ -93,8 +50,28 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Adds `X_FILE` for every secret `X`."""
-        return init_settings, env_settings, SecretFileSource(settings_cls, os.environ), dotenv_settings
+        """Adds `X_FILE` for every secret `X`, in both places."""
+        in_env_file = dotenv_settings.env_vars if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
+        return (
+            init_settings,
+            env_settings,
+            SecretFileSource(settings_cls, os.environ, "the environment"),
+            SecretFileSource(
+                settings_cls, {name.upper(): value for name, value in in_env_file.items()}, "the .env file"
+            ),
+            dotenv_settings,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks_around_secrets(cls, values: Any) -> Any:
+        """A line feed at the end of a secret belongs to the way it was set; a secret of blanks is as good as none."""
+        secrets = {name for name, field in cls.model_fields.items() if is_secret(field)}
+        stripped = {
+            name: value.strip() if name in secrets and isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in stripped.items() if name not in secrets or value != ""}
 
 
 SettingsT = TypeVar("SettingsT", bound=EnvironmentSettings)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from worker.settings import EnvironmentSettings, ExporterSettings, FlowerSettings, QueueSettings, is_secret
+from worker.settings import EnvironmentSettings, ExporterSettings, FlowerSettings, QueueSettings
+from worker.settings.secret_files import is_secret
 
 PROGRAMS: Mapping[str, type[EnvironmentSettings]] = {
     "beat": QueueSettings,

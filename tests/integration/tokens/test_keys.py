@@ -106,6 +106,31 @@ def test_refresh_under_way_may_store_after_its_row_was_written_anew(desk_with: D
     assert desk.plain(id_, "refresh") == "refresh-2"
 
 
+@pytest.mark.parametrize(
+    ("not_restarted", "restarted"),
+    [(OLD, f"{OLD},{NEW}"), (f"{OLD},{NEW}", f"{NEW},{OLD}")],
+    ids=["new_key_behind", "new_key_in_front"],
+)
+def test_in_both_steps_of_a_rotation_each_process_refreshes_what_the_other_wrote(
+    desk_with: Desks, not_restarted: str, restarted: str
+) -> None:
+    before, after = desk_with(not_restarted), desk_with(restarted)
+    id_ = before.link()
+
+    outcomes = [desk.refresh(id_, force=True)[id_] for desk in (after, before, after)]
+
+    assert outcomes == [Outcome.REFRESHED] * 3
+
+
+def test_new_key_put_in_front_at_once_is_unreadable_to_processes_that_have_not_restarted(desk_with: Desks) -> None:
+    before, after = desk_with(OLD), desk_with(f"{NEW},{OLD}")
+    id_ = before.link()
+
+    assert after.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
+    assert before.refresh(id_, force=True) == {id_: Outcome.FAILED}
+    assert after.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
+
+
 def test_token_that_no_key_opens_is_named_and_left(desk_with: Desks) -> None:
     id_ = desk_with(new_keys("k0")).link()
     desk = desk_with(f"{NEW},{OLD}")

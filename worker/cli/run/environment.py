@@ -81,6 +81,9 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         **_pace(access_seconds, once=once),
     }
     write_environment(home, variables)
+    for name in variables:  # a secret may be set in one way only
+        os.environ.pop(f"{name}_FILE", None)
+        os.environ.pop(name.removesuffix("_FILE"), None)
     os.environ.update(variables)
     get_settings.cache_clear()
     return Demonstration(
