@@ -112,7 +112,9 @@ def test_host_of_postgres_vanishes_while_pages_are_written(world: World) -> None
 
 
 def test_thread_that_never_comes_back_costs_its_process_and_nothing_else(world: World) -> None:
-    world.only_worker(FAILPOINTS="before_commit=hang", TASK_SOFT_TIME_LIMIT="2")
+    # Time enough to miss the thread, and to keep its answers in the journal.
+    limits = {"TASK_SOFT_TIME_LIMIT": "30", "TASK_TIME_LIMIT": "40", "VISIBILITY_TIMEOUT": "50"}
+    world.only_worker(FAILPOINTS="before_commit=hang", **limits)
     world.moves_on()
     wait_until_told(world, "process_wedged")
     world.workers_of_the_session()
