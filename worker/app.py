@@ -23,6 +23,7 @@ from schedules import beat_schedule
 from worker.errors import ConfigurationError, Unavailable
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
+from worker.services.refresh import spool
 from worker.settings import QueueSettings, get_settings, load
 from worker.settings.parts import QueuePart
 from worker.telemetry import metric_files, metrics, tracing
@@ -136,6 +137,7 @@ def _require_keys(**_: Any) -> None:
     try:
         with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
             runtime.run(keys.require_configured(runtime))
+            runtime.run(spool.settle(runtime))
     except ConfigurationError as error:
         # Celery logs and forgets other exceptions of its signals' receivers.
         sys.stderr.write(f"error: {error}\n")

@@ -54,6 +54,8 @@ class Runtime:
     Attributes:
         owner: names this process in leases and runs.
         unsent: attempts that were perhaps written down and never sent (`worker.services.refresh.unsent`).
+        spool_id: names this host's spool, once it is known.
+        spool_told_at: when this process has last told what waits there, by `elapsed`.
         unrecorded_notices: when notices left whose record Postgres has not taken yet, by id.
     """
 
@@ -83,6 +85,8 @@ class Runtime:
         self._gates: dict[str, QuotaGate] = {}
         self._clock: tuple[datetime, float] | None = None
         self.unsent: dict[str, Attempt] = {}
+        self.spool_id: UUID | None = None
+        self.spool_told_at = float("-inf")
 
     @cached_property
     def integrations(self) -> dict[str, Integration]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.faults_world import (
@@ -154,6 +156,24 @@ def test_postgres_and_redis_down_between_rotation_and_commit(world: World) -> No
     world.recovers("Postgres and Redis down between rotation and commit")
 
     assert world.spooled() == []
+    world.assert_nothing_was_lost(retries=False)
+
+
+def test_answer_on_one_host_s_disk_is_waited_for_by_another(world: World, tmp_path: Path) -> None:
+    holder = world.only_worker()
+    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        world.hours_pass("schwab-1")
+        barrier.wait_for_arrivals()
+        with world.servers.postgres_down(), world.servers.redis_down():
+            barrier.release()
+            wait_for(world.spooled, what="the answer on the disk")
+            stop(holder)
+    world.start_worker(DASHTAM_HOME=str(tmp_path))
+    world.wait_until("SELECT 1 FROM spools WHERE asked_at > seen_at")
+    go_on(holder)
+    world.recovers("an answer on the disk of a host that stood still")
+
+    assert world.outcomes("schwab-1") == ["done"]
     world.assert_nothing_was_lost(retries=False)
 
 

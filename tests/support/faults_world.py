@@ -473,7 +473,7 @@ class World:
     def _forget_all(self) -> None:
         self._forget_messages()
         wait_for(self._emptied, seconds=PATIENCE_S, what="the emptying of all tables")
-        for path in (Path(self.environment["DASHTAM_HOME"]) / "spool").glob("*"):
+        for path in self.spooled():
             path.unlink()
         self.ids, self._linked = {}, {}
 

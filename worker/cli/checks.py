@@ -14,6 +14,7 @@ from worker.errors import ConfigurationError, DashtamError
 from worker.runtime import Runtime, get_runtime
 from worker.services import keys
 from worker.services.explain import BEAT_LATE
+from worker.services.refresh import journal
 from worker.settings import get_settings
 
 _SKEW_MAX = timedelta(seconds=2)
@@ -161,6 +162,15 @@ def _disk(runtime: Runtime) -> Finding:
     return Finding("disk", False, f"{free / 1e9:.1f} GB free under the home", "make room: the token spool needs it")
 
 
+def _spool(runtime: Runtime) -> Finding:
+    waiting = list(journal.spool_directory(runtime).glob(f"*{journal.UNREADABLE}"))
+    if not waiting:
+        return Finding("spool", True, "every file can be read")
+    file = waiting[0]
+    mend = f"make it readable for the worker, then: mv {file} {file.with_suffix('.json')}"
+    return Finding("spool", False, f"{len(waiting)} files with token answers cannot be read, {file.name} first", mend)
+
+
 _CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("integrations", _integrations),
     ("postgres", _postgres),
@@ -174,6 +184,7 @@ _CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("workers", _workers),
     ("beat", _beat),
     ("disk", _disk),
+    ("spool", _spool),
 )
 
 _MENDS = {

@@ -13,7 +13,7 @@ from worker.models.operations import (
 )
 from worker.models.provider import Provider, ProviderCreate
 from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, sync_seen
-from worker.models.token import LinkState, ProviderToken, Revocation, TokenRefresh
+from worker.models.token import LinkState, ProviderToken, Revocation, Spool, SpooledAnswer, TokenRefresh
 from worker.models.transaction import Transaction
 from worker.models.user import User
 
@@ -36,6 +36,8 @@ __all__ = [
     "QuotaDay",
     "Revocation",
     "Security",
+    "Spool",
+    "SpooledAnswer",
     "SyncCursor",
     "SyncRun",
     "SyncUndo",

@@ -50,6 +50,7 @@ class TokenRefresh(Base):
         generation: the one whose refresh token was presented.
         error: kind of error (`worker.errors`), with `reason` its detail.
         lease_owner: the lease under which it was sent.
+        spool_id: where its answer waits if neither Postgres nor Redis takes it.
     """
 
     __tablename__ = "token_refreshes"
@@ -73,6 +74,7 @@ class TokenRefresh(Base):
     error: Mapped[str | None]
     reason: Mapped[str | None]
     lease_owner: Mapped[UUID]
+    spool_id: Mapped[UUID | None]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 
@@ -104,6 +106,39 @@ class Revocation(Base):
     error: Mapped[str | None]
     due_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
     created_at: Mapped[CreatedAt]
+
+
+class Spool(Base):
+    """A directory of one host in which answers may wait that no other host can see.
+
+    Attributes:
+        seen_at: when a worker there last told what waits in it.
+        asked_at: since when another host waits to be told.
+    """
+
+    __tablename__ = "spools"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]
+    asked_at: Mapped[datetime | None]
+
+
+class SpooledAnswer(Base):
+    """An answer that waits in a spool: nobody else presents the token that it answers.
+
+    Attributes:
+        generation: the one that was presented.
+        key_id: which encryption key wrote it.
+    """
+
+    __tablename__ = "spooled_answers"
+    __table_args__ = (Index("ix_spooled_answers_provider", "provider_id", "generation"),)
+
+    spool_id: Mapped[UUID] = mapped_column(ForeignKey("spools.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    provider_id: Mapped[UUID]
+    generation: Mapped[int]
+    key_id: Mapped[str]
 
 
 class LinkState(Base):

@@ -16,9 +16,10 @@ import structlog
 
 from worker.crud import keys
 from worker.crud.keys import Ciphertexts
+from worker.crud.refresh import spools
 from worker.errors import ConfigurationError, EncryptionError, Refused
 from worker.runtime import Runtime
-from worker.services.refresh import journal
+from worker.services.refresh import journal, spool
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ class KeyUse:
         configured: it is in `ENCRYPTION_KEYS`.
         writing: it is the first there.
         tokens: stored tokens that it wrote.
-        journal: journal entries that it wrote.
+        journal: journal entries that it wrote, those on other hosts' disks included as far as they have told.
     """
 
     key_id: str
@@ -69,6 +70,7 @@ async def status(runtime: Runtime) -> list[KeyUse]:
     """
     stored = await runtime.db(keys.count_by_key)
     waiting = Counter(token.key_id for token in await journal.entries(runtime))
+    waiting.update(await runtime.db(spools.count_by_key, but=spool.identity(runtime)))
     configured = runtime.encryption.key_ids
     return [
         KeyUse(

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tests.support.environment import new_keys
 from worker.crud import keys as key_rows
 from worker.crud.keys import Ciphertexts
+from worker.crud.refresh import spools
 from worker.crud.refresh.tokens import NewToken
 from worker.errors import ConfigurationError, Refused
 from worker.models import ProviderToken
@@ -40,12 +41,14 @@ class _Stored:
         entries = [_entry(number, key_id) for number, key_id in enumerate(waiting)]
         self.redis = SimpleNamespace(hgetall=lambda name: dict(enumerate(entries)))
         self.settings = SimpleNamespace(home=home)
+        self.spool_id = UUID(int=1)
 
     async def db(self, step: Callable[..., Any], **values: Any) -> Any:
         steps: dict[Callable[..., Any], Callable[..., Any]] = {
             key_rows.count_by_key: self._count,
             key_rows.read_written_by_others: self._read,
             key_rows.replace_ciphertexts: self._replace,
+            spools.count_by_key: lambda but: {},
         }
         return steps[step](**values)
 

@@ -88,13 +88,14 @@ class TokenState:
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A refresh about to be sent under the lease `owner`."""
+    """A refresh about to be sent under the lease `owner`, from the host of the spool `spool_id`."""
 
     id: UUID
     provider_id: UUID
     generation: int
     trigger: str
     owner: UUID
+    spool_id: UUID | None = None
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,10 +210,10 @@ _RELEASE = text(
 
 _BEGIN = text(
     """
-    INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, started_at)
-    SELECT id, provider_id, generation, 'sent', trigger, owner, clock_timestamp()
+    INSERT INTO token_refreshes (id, provider_id, generation, status, trigger, lease_owner, spool_id, started_at)
+    SELECT id, provider_id, generation, 'sent', trigger, owner, spool_id, clock_timestamp()
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        id uuid, provider_id uuid, generation int, trigger text, owner uuid
+        id uuid, provider_id uuid, generation int, trigger text, owner uuid, spool_id uuid
     )
     """
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID, uuid4
@@ -37,6 +38,17 @@ STORE_SECONDS = 10.0
 """No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
 
 REDIS_KEY = "dashtam:journal"
+UNREADABLE = ".unreadable"
+"""How files of the spool end that could not be read; `dashtam doctor` tells of them."""
+
+_KEEP = """
+for i = 1, #ARGV, 3 do
+    local there, is_readable, kept = redis.call('HGET', KEYS[1], ARGV[i]), false, nil
+    if there then is_readable, kept = pcall(cjson.decode, there) end
+    if not (is_readable and kept.issued_at > ARGV[i + 2]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+"""
+"""The answer to a first call may come later than that of its retry, whose token is the provider's latest: it stays."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(NewToken).decode
@@ -58,12 +70,13 @@ async def keep(runtime: Runtime, tokens: Sequence[NewToken]) -> None:
         Unavailable: neither Redis nor the disk took all of them.
     """
     entries = {_name(token): _encode(token) for token in tokens}
+    arguments = [part for token in tokens for part in (_name(token), _encode(token), _issued(token))]
     try:
-        await asyncio.to_thread(runtime.redis.hset, REDIS_KEY, mapping=cast("Any", entries))
+        await asyncio.to_thread(cast("Any", runtime.redis.eval), _KEEP, 1, REDIS_KEY, *arguments)
         place = "redis"
     except RedisError:
         try:
-            await asyncio.to_thread(_spool, _spool_directory(runtime), entries)
+            await asyncio.to_thread(_spool, spool_directory(runtime), entries)
         except OSError as error:
             raise Unavailable(f"journal: Redis is away and the spool directory fails ({error.strerror})") from None
         place = "spool"
@@ -119,8 +132,30 @@ async def drain(runtime: Runtime) -> int:
     Raises:
         Unavailable: Redis or Postgres is away; the entries stay.
     """
+    return await _drain_all(runtime, await entries(runtime))
+
+
+async def drain_spool(runtime: Runtime) -> None:
+    """The same for what waits on this machine's disk alone, for which Redis is not needed.
+
+    Raises:
+        Unavailable: Postgres is away; the entries stay.
+    """
+    await _drain_all(runtime, await asyncio.to_thread(spooled, runtime))
+
+
+def spooled(runtime: Runtime) -> list[NewToken]:
+    """What waits on this machine's disk."""
+    directory = spool_directory(runtime)
+    if not directory.is_dir():
+        return []
+    found = [_read_spooled(path) for path in directory.glob("*.json")]
+    return [token for token in found if token is not None]
+
+
+async def _drain_all(runtime: Runtime, waiting: Sequence[NewToken]) -> int:
     stored = 0
-    for token in await entries(runtime):
+    for token in waiting:
         try:
             stored += await _drain(runtime, token)
         except Unavailable:
@@ -217,7 +252,7 @@ def _check(runtime: Runtime, token: NewToken) -> dict[str, str]:
 def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
     # The user's new consent outweighs an answer to the old one.
     names = [_field(provider_id, generation, new_grant=new_grant) for new_grant in (True, False)]
-    directory = _spool_directory(runtime)
+    directory = spool_directory(runtime)
     for name in names:
         spooled = _read_spooled(directory / f"{name}.json")
         if spooled is not None:
@@ -231,8 +266,7 @@ def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | No
 
 
 def _entries(runtime: Runtime) -> list[NewToken]:
-    directory = _spool_directory(runtime)
-    found = [_read_spooled(path) for path in directory.glob("*.json")] if directory.is_dir() else []
+    found: list[NewToken | None] = [*spooled(runtime)]
     try:
         kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
     except RedisError:
@@ -242,7 +276,7 @@ def _entries(runtime: Runtime) -> list[NewToken]:
 
 
 def _remove(runtime: Runtime, token: NewToken) -> None:
-    (_spool_directory(runtime) / f"{_name(token)}.json").unlink(missing_ok=True)
+    (spool_directory(runtime) / f"{_name(token)}.json").unlink(missing_ok=True)
     try:
         runtime.redis.hdel(REDIS_KEY, _name(token))
     except RedisError:
@@ -257,6 +291,10 @@ def _read(raw: bytes, place: str) -> NewToken | None:
         return None
 
 
+def _issued(token: NewToken) -> str:
+    return str(msgspec.to_builtins(token.issued_at))
+
+
 def _name(token: NewToken) -> str:
     return _field(token.provider_id, token.generation, new_grant=token.new_grant)
 
@@ -265,14 +303,28 @@ def _field(provider_id: UUID, generation: int, *, new_grant: bool) -> str:
     return f"{provider_id}.{generation}" + (".grant" if new_grant else "")
 
 
-def _spool_directory(runtime: Runtime) -> Path:
+def spool_directory(runtime: Runtime) -> Path:
+    """Where this machine's files are; it need not exist."""
     return runtime.settings.home / "spool"
 
 
 def _read_spooled(path: Path) -> NewToken | None:
+    """The entry in a file. One that cannot be read is set aside, so that it holds up none of the others."""
     try:
-        return _read(path.read_bytes(), path.name)
+        return _decode(path.read_bytes())
     except FileNotFoundError:  # there is none, or it was drained just now
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        aside = path.with_suffix(UNREADABLE)
+        with suppress(OSError):
+            path.rename(aside)
+        log.critical(
+            "journal_entry_unreadable",
+            file=str(path),
+            error=type(error).__name__,
+            kept=str(aside),
+            next=f"make it readable for the worker, then: mv {aside} {path}",
+        )
         return None
 
 
@@ -287,7 +339,11 @@ def _spool(directory: Path, entries: Mapping[str, bytes]) -> None:
                 file.write(entry)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.rename(directory / f"{name}.json")
+            there = _read_spooled(directory / f"{name}.json")
+            if there is not None and there.issued_at > _decode(entry).issued_at:
+                draft.unlink()  # as in Redis
+            else:
+                draft.rename(directory / f"{name}.json")
         except OSError:
             draft.unlink(missing_ok=True)
             raise

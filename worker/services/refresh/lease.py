@@ -169,6 +169,7 @@ class BatchLease:
                 generation=call.leased.generation,
                 trigger=self.trigger,
                 owner=self.owner,
+                spool_id=self.runtime.spool_id,
             )
             for call in calls
         ]

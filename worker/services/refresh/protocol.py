@@ -40,7 +40,7 @@ from worker.errors import (
 from worker.integrations.kit.base import Caller, Departure
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
-from worker.services.refresh import journal, report, unsent
+from worker.services.refresh import journal, report, spool, unsent
 from worker.services.refresh.claims import claim_refresh_due
 from worker.services.refresh.lease import BatchLease, Begun, task_id
 from worker.services.refresh.outcomes import result_of, settle_failure
@@ -163,6 +163,7 @@ class _Batch:
         waiting = deque(dict.fromkeys(ids))
         in_flight = 0
         trouble: Exception | None = None
+        await spool.settle(self._runtime)
         await unsent.try_to_tell(self._runtime)
         async with asyncio.TaskGroup() as calls:
             while waiting or in_flight:

@@ -6,12 +6,12 @@ is lost.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.crud.refresh import tokens
+from worker.crud.refresh import spools, tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable, Unsent
 from worker.services.refresh import due, journal, unsent
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
+
+_ASK_AGAIN = timedelta(seconds=10)
+"""Before it is looked again whether the host has told that may hold the answer."""
 
 
 class Recovery:
@@ -83,6 +86,16 @@ class Recovery:
         if now is None:
             return RefreshResult(Outcome.BUSY)
         leased = now
+        if spools.must_wait(
+            session,
+            provider_id=leased.provider_id,
+            generation=leased.generation,
+            own=self._runtime.spool_id,
+            lease=timedelta(seconds=self._runtime.settings.lease_seconds),
+        ):
+            wait_until = leased.leased_at + _ASK_AGAIN
+            tokens.settle(session, settlements=[_untouched(leased, wait_until)], owner=self._lease.owner)
+            return RefreshResult(Outcome.DEFERRED, Transient("answer_may_wait_on_another_host", scope=Scope.PROVIDER))
         if self._lease.is_too_late(leased):
             wait_until = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=1)
             tokens.settle(session, settlements=[_untouched(leased, wait_until)], owner=self._lease.owner)
