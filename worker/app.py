@@ -21,6 +21,7 @@ from celery import Celery, Task, signals
 
 from schedules import beat_schedule
 from worker.errors import ConfigurationError, Unavailable
+from worker.integrations import registry
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
 from worker.services.refresh import spool
@@ -133,8 +134,12 @@ def _share_counts(**_: Any) -> None:
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _require_keys(**_: Any) -> None:
-    """No worker starts that cannot read the stored tokens; while Postgres is away, nobody can say."""
+    """No worker starts without an integration that it should serve, or that cannot read the stored tokens.
+
+    While Postgres is away, nobody can say of the tokens.
+    """
     try:
+        registry.require(get_settings().enabled_integrations)
         with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
             runtime.run(keys.require_configured(runtime))
             runtime.run(spool.settle(runtime))

@@ -24,7 +24,7 @@ from worker.crud.database import give_up_at, make_engine, transaction
 from worker.crud.database import now as database_now
 from worker.crud.refresh.tokens import Attempt
 from worker.errors import Unavailable
-from worker.integrations.kit.base import Integration
+from worker.integrations.kit.integration import Integration
 from worker.integrations.registry import build_integrations
 from worker.loop import Loop
 from worker.redis_client import connect

@@ -95,7 +95,9 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
         secrets.plant(f"code {number}", parse_qs(urlsplit(callback).query)["code"][0])
     for number, login in enumerate(sandbox.create_logins("plaid", LINKS)):
         public_token = sandbox.plaid_public_token(login)
-        made.append(runtime.run(connect.link_public_token(runtime, "plaid", user, f"P{number}", public_token)))
+        made.append(
+            runtime.run(connect.link_with_form(runtime, "plaid", user, f"P{number}", {"public_token": public_token}))
+        )
         secrets.plant(f"public token {number}", public_token)
     plant_tokens(runtime, secrets)
     for provider_id in made[:LINKS]:

@@ -44,7 +44,9 @@ def plaid(runtime: Runtime, sandbox: SandboxAdmin) -> tuple[UUID, str]:
     with runtime.transaction() as session:
         user_id = make_user(session).id
     public_token = sandbox.plaid_public_token(login)
-    return runtime.run(connect.link_public_token(runtime, "plaid", user_id, "Cards", public_token)), login
+    return runtime.run(
+        connect.link_with_form(runtime, "plaid", user_id, "Cards", {"public_token": public_token})
+    ), login
 
 
 def test_login_is_linked_refreshed_synced_and_after_revocation_needs_a_new_consent(

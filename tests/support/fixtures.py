@@ -23,7 +23,7 @@ from tests.support.servers import session_servers
 from tests.support.tracing import untraced
 from worker.crud.database import make_engine
 from worker.devstack import Urls
-from worker.integrations.kit.base import Integration
+from worker.integrations.kit.integration import Integration
 from worker.models import User
 from worker.settings import Settings, get_settings, load
 

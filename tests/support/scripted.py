@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from worker.errors import Unsupported
-from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, Page, RefreshPolicy, SyncRequest, TokenAnswer
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.link_kinds import OAUTH, LinkKind
 
 Step = TokenAnswer | BaseException | Callable[[str], TokenAnswer | Awaitable[TokenAnswer]]
 
@@ -23,21 +25,20 @@ def answer(number: int = 2, **values: Any) -> TokenAnswer:
     return TokenAnswer(**defaults | values)
 
 
-class ScriptedIntegration:
+class ScriptedIntegration(Integration):
     """Takes one step of `script` for each call; rotates by itself once that is used up.
 
     Attributes:
         presented: refresh tokens in the order in which they came.
         exchanged, revoked: codes and access tokens likewise.
+        forms, challenges: all that exchanges and consents were given.
         most_in_flight: calls at the same time.
     """
 
     key: ClassVar[str] = "schwab"
     name: ClassVar[str] = "Scripted"
-    link_kind: str = "oauth"  # type: ignore[misc]
+    link_kind: LinkKind = OAUTH  # type: ignore[misc]
     refresh_policy: RefreshPolicy | None = RefreshPolicy(default_lifetime=timedelta(minutes=30))  # type: ignore[misc]
-    quotas: ClassVar[tuple[Quota, ...]] = ()
-    mapping_version: ClassVar[int] = 1
     redirect_uri = "https://127.0.0.1"
 
     def __init__(self, *script: Step) -> None:
@@ -45,13 +46,18 @@ class ScriptedIntegration:
         self.presented: list[str] = []
         self.callers: list[Caller] = []
         self.exchanged: list[str] = []
+        self.forms: list[dict[str, str]] = []
+        self.challenges: list[str | None] = []
         self.revoked: list[tuple[str, str | None]] = []
         self.in_flight = self.most_in_flight = 0
 
-    def authorize_url(self, state: str) -> str:
+    def authorize_url(self, state: str, challenge: str | None = None) -> str:
+        self.challenges.append(challenge)
         return f"https://consent.example/?state={state}"
 
-    async def exchange(self, caller: Caller, code: str, *, now: datetime) -> TokenAnswer:
+    async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
+        self.forms.append(dict(form))
+        code = next(iter(form.values()))
         self.exchanged.append(code)
         return await self._next(code)
 

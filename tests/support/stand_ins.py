@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from worker.integrations.kit.base import Integration, Quota
+from worker.integrations.kit.base import Quota
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.link_kinds import OAUTH
 
 
 async def _aclose() -> None:
@@ -17,10 +19,11 @@ def stand_in(key: str = "schwab", *, quotas: tuple[Quota, ...] = (), name: str =
     attributes: dict[str, Any] = {
         "key": key,
         "name": name,
-        "link_kind": "oauth",
+        "link_kind": OAUTH,
         "refresh_policy": None,
         "quotas": quotas,
         "mapping_version": 1,
+        "memory_feeds": frozenset(),
         "aclose": _aclose,
     }
     return cast("Integration", SimpleNamespace(**attributes))

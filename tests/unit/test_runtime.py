@@ -13,7 +13,7 @@ import pytest
 
 from worker import runtime as module
 from worker.errors import ConfigurationError, Unavailable
-from worker.integrations.kit.base import Integration
+from worker.integrations.kit.integration import Integration
 from worker.runtime import Runtime, close_runtime, forget_runtime, get_runtime, spare_collector, use_runtime
 from worker.settings import Settings, get_settings, load
 

@@ -59,10 +59,9 @@ def effective() -> dict[str, Any]:
     """
     settings = get_settings()
     found = _variables(settings)
-    prefixes = {f"{key.upper()}_" for key in settings.enabled_integrations if key in REGISTRY}
-    for settings_class in EnvironmentSettings.__subclasses__():
-        if settings_class.model_config.get("env_prefix") in prefixes:
-            found |= _variables(load(settings_class))
+    for key in settings.enabled_integrations:
+        if key in REGISTRY:
+            found |= _variables(load(REGISTRY[key].settings_class))
     return found
 
 

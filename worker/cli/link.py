@@ -13,12 +13,14 @@ from worker import crud
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, SafeConsole, plain, print_json, say
 from worker.crud.fleet import overview
+from worker.integrations.kit.link_kinds import FormField, LinkKind
 from worker.integrations.registry import REGISTRY
 from worker.models import User
 from worker.runtime import Runtime, get_runtime
 from worker.services.linking import connect
 
 _LINE_MAX = 8192
+_FILE_MAX = 64 * 1024
 _notes = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -30,9 +32,9 @@ def link(
 ) -> None:
     """Link a login, or renew the consent of one that was linked before under the same alias.
 
-    For schwab: prints the address where the user consents, and takes the address on which the browser lands afterwards.
-    For plaid: takes the public token that Plaid's own front end hands over. Both are read from standard input and never
-    taken as arguments, which everybody on the machine could see.
+    Where the provider has an address for consent, it is printed, and the address on which the browser lands afterwards
+    is asked for. Elsewhere what the provider gave the user is asked for: a token, or a key and its secret. All of it is
+    read from standard input, line by line, and never taken as an argument, which everybody on the machine could see.
 
     [bold]Examples[/]
 
@@ -44,15 +46,16 @@ def link(
         raise UsageProblem(f"no integration is named {integration!r}; there are {', '.join(sorted(REGISTRY))}")
     runtime = get_runtime()
     user_id = _user(runtime, user)
-    if REGISTRY[integration].link_kind == "oauth":
+    kind = REGISTRY[integration].link_kind
+    if kind.redirects:
         begun = runtime.run(connect.begin_link(runtime, integration, user_id, alias))
         _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
         _notes.print(begun.url, markup=False)
-        callback_url = _secret_line("address: ")
+        (callback_url,) = _filled_in(kind).values()
         provider_id = runtime.run(connect.complete_link(runtime, callback_url, holder=begun.holder))
     else:
-        token = _secret_line("public token: ")
-        provider_id = runtime.run(connect.link_public_token(runtime, integration, user_id, alias, token))
+        form = _filled_in(kind)
+        provider_id = runtime.run(connect.link_with_form(runtime, integration, user_id, alias, form))
     with runtime.transaction() as session:
         (row,) = overview.list_providers(session, limit=1, ids=[provider_id])
     if as_json:
@@ -74,9 +77,21 @@ def _user(runtime: Runtime, given: str) -> UUID:
         return found.id
 
 
-def _secret_line(prompt: str) -> str:
-    """One line of standard input; not echoed when a person types it."""
-    line = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline(_LINE_MAX)
-    if not line.strip():
+def _filled_in(kind: LinkKind) -> dict[str, str]:
+    """What standard input says to each field of the form, in its order: a line, or all the rest for several lines."""
+    return {field.name: _asked(field) for field in kind.fields}
+
+
+def _asked(field: FormField) -> str:
+    """A secret is not echoed when a person types it."""
+    if field.lines:
+        if sys.stdin.isatty():
+            _notes.print(f"{field.label}, then Ctrl-D on a line of its own:")
+        given = sys.stdin.read(_FILE_MAX)
+    elif not sys.stdin.isatty():
+        given = sys.stdin.readline(_LINE_MAX)
+    else:
+        given = (getpass.getpass if field.secret else input)(f"{field.label}: ")
+    if not given.strip():
         raise UsageProblem("nothing was given on standard input; nothing was linked")
-    return line.strip()
+    return given.strip()

@@ -28,6 +28,14 @@ from worker.models.vocabulary import AttemptStatus, ProviderStatus
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What a user had begun. `code_verifier` is its ciphertext, where there is one."""
+
+    provider_in: ProviderCreate
+    code_verifier: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LinkTarget:
     """The provider that a grant is for.
 
@@ -42,7 +50,13 @@ class LinkTarget:
 
 
 def save_state(
-    session: Session, *, state_hash: bytes, holder_hash: bytes, provider_in: ProviderCreate, seconds: float
+    session: Session,
+    *,
+    state_hash: bytes,
+    holder_hash: bytes,
+    provider_in: ProviderCreate,
+    seconds: float,
+    code_verifier: str | None = None,
 ) -> None:
     """Remembers an authorisation that a user has begun, for `seconds`, and drops those that have expired.
 
@@ -55,13 +69,14 @@ def save_state(
         LinkState(
             state_hash=state_hash,
             holder_hash=holder_hash,
+            code_verifier=code_verifier,
             **provider_in.model_dump(),
             expires_at=_now(session) + timedelta(seconds=seconds),
         )
     )
 
 
-def consume_state(session: Session, *, state_hash: bytes, holder_hash: bytes) -> ProviderCreate | None:
+def consume_state(session: Session, *, state_hash: bytes, holder_hash: bytes) -> Begun | None:
     """What the user had begun; None when there is no such state, it has expired, or it was used before.
 
     None also for who did not begin it; then it stays good for who did.
@@ -73,10 +88,14 @@ def consume_state(session: Session, *, state_hash: bytes, holder_hash: bytes) ->
             LinkState.holder_hash == holder_hash,
             LinkState.expires_at > func.clock_timestamp(),
         )
-        .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias)
+        .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias, LinkState.code_verifier)
     )
     row = session.execute(statement).one_or_none()
-    return None if row is None else ProviderCreate.model_validate(row._asdict())
+    if row is None:
+        return None
+    named = row._asdict()
+    code_verifier = named.pop("code_verifier")
+    return Begun(ProviderCreate.model_validate(named), code_verifier)
 
 
 def find_or_create(session: Session, *, provider_in: ProviderCreate) -> Provider:

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.errors import ConfigurationError, Refused
-from worker.models import Base, ProviderToken, Revocation
+from worker.models import Base, LinkState, ProviderToken, Revocation
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_WITH_SECRETS = {ProviderToken.__tablename__, Revocation.__tablename__}
-_SECRET_COLUMNS = {"access_token", "refresh_token"}
+_WITH_SECRETS = {ProviderToken.__tablename__, Revocation.__tablename__, LinkState.__tablename__}
+_SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier"}
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
 _ROLES = ("migrate", "app", "readonly")

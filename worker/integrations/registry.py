@@ -1,22 +1,165 @@
-"""Every integration, one line each."""
+"""Which integrations there are: our own by their folders, others by the entry-point group `dashtam.integrations`.
+
+Nothing is imported before somebody asks. One that cannot be used stays out, and why is kept in `faults()`: a package
+that does not import must not stop the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 
 import httpx
 
+from worker import integrations as _here
 from worker.errors import ConfigurationError
-from worker.integrations.kit.base import Integration
 from worker.integrations.kit.http import Gate
-from worker.integrations.plaid import Plaid
-from worker.integrations.schwab import Schwab
+from worker.integrations.kit.integration import Integration, missing_of
+from worker.integrations.kit.link_kinds import LinkKind
 from worker.settings import Settings
+from worker.telemetry.redaction import redact
 
-REGISTRY: dict[str, type[Schwab | Plaid]] = {
-    "plaid": Plaid,
-    "schwab": Schwab,
-}
+GROUP = "dashtam.integrations"
+OURS = "dashtam-worker"
+_NO_INTEGRATIONS = frozenset({"kit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An integration that is installed and cannot be used.
+
+    Attributes:
+        key: what it calls itself.
+        package: the distribution that it came with.
+        reason: why it cannot be used, without secrets.
+    """
+
+    key: str
+    package: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    integrations: dict[str, type[Integration]] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+
+class _Unusable(Exception):  # noqa: N818 - never leaves this module
+    """Says why."""
+
+
+class _Registry(Mapping[str, type[Integration]]):
+    """Every usable integration by key, found when first looked at."""
+
+    def __getitem__(self, key: str) -> type[Integration]:
+        return _found().integrations[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_found().integrations)
+
+    def __len__(self) -> int:
+        return len(_found().integrations)
+
+
+REGISTRY: Mapping[str, type[Integration]] = _Registry()
+
+
+def faults() -> tuple[Fault, ...]:
+    """What is installed and cannot be used."""
+    return tuple(_found().faults)
+
+
+def package_of(key: str) -> str:
+    """The distribution that a usable integration came with."""
+    return _found().packages[key]
+
+
+def forget_found() -> None:
+    """Looks again when next asked (a package was installed; tests)."""
+    _found.cache_clear()
+
+
+@cache
+def _found() -> _Found:
+    found = _Found()
+    for key in sorted(module.name for module in pkgutil.iter_modules(_here.__path__) if module.ispkg):
+        if key not in _NO_INTEGRATIONS:
+            _take(found, key, OURS, partial(_load_ours, key))
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):
+        _take(found, point.name, _package(point), point.load)
+    return found
+
+
+def _take(found: _Found, key: str, package: str, load: Callable[[], object]) -> None:
+    try:
+        if key in found.integrations:
+            raise _Unusable(f"the key {key} is taken by {found.packages[key]}")
+        found.integrations[key] = _usable(key, _loaded(load))
+        found.packages[key] = package
+    except _Unusable as error:
+        found.faults.append(Fault(key, package, str(error)))
+
+
+def _loaded(load: Callable[[], object]) -> object:
+    try:
+        return load()
+    except _Unusable:
+        raise
+    except (Exception, SystemExit) as error:  # whatever somebody else's code does while it is imported
+        first_line = redact(str(error)).partition("\n")[0]
+        raise _Unusable(f"it does not import: {type(error).__name__}: {first_line}") from None
+
+
+def _usable(key: str, given: object) -> type[Integration]:
+    if not (inspect.isclass(given) and issubclass(given, Integration)):
+        raise _Unusable(f"it names no class derived from {Integration.__module__}.{Integration.__name__}")
+    if lacks := missing_of(given):
+        raise _Unusable(f"{given.__name__} lacks {', '.join(lacks)}")
+    if given.key != key:
+        raise _Unusable(f"{given.__name__} has the key {given.key!r} and is registered as {key!r}")
+    if not isinstance(given.link_kind, LinkKind):
+        raise _Unusable(f"the link_kind of {given.__name__} is none of worker.integrations.kit.link_kinds")
+    return given
+
+
+def _load_ours(key: str) -> type[Integration]:
+    """The integration that a folder of ours holds."""
+    module = importlib.import_module(f"{_here.__name__}.{key}")
+    for value in vars(module).values():
+        if inspect.isclass(value) and issubclass(value, Integration) and value.__module__ == module.__name__:
+            return value
+    raise _Unusable(f"{module.__name__} defines no class derived from Integration")
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value.partition(":")[0]
+
+
+def require(keys: Iterable[str]) -> dict[str, type[Integration]]:
+    """The named integrations, in this order.
+
+    Raises:
+        ConfigurationError: an unknown key, or one of a package that cannot be used; says which package and why.
+    """
+    wanted = tuple(keys)
+    broken = {fault.key: fault for fault in faults()}
+    for key in wanted:
+        if key not in REGISTRY and key in broken:
+            raise ConfigurationError(
+                f"INTEGRATIONS: {key} cannot be used: {broken[key].package}: {broken[key].reason}. "
+                f"Mend or update that package, or take {key} out of INTEGRATIONS"
+            )
+    unknown = sorted(set(wanted) - REGISTRY.keys())
+    if unknown:
+        raise ConfigurationError(f"INTEGRATIONS: unknown {', '.join(unknown)}; known are {', '.join(REGISTRY)}")
+    return {key: REGISTRY[key] for key in wanted}
 
 
 def build_integrations(
@@ -34,18 +177,14 @@ def build_integrations(
         transport: for tests.
 
     Raises:
-        ConfigurationError: an unknown key, or a setting of an integration.
+        ConfigurationError: an unknown key, one of a package that cannot be used, or a setting of an integration.
     """
-    wanted = tuple(keys)
-    unknown = sorted(set(wanted) - REGISTRY.keys())
-    if unknown:
-        raise ConfigurationError(f"INTEGRATIONS: unknown {', '.join(unknown)}; known are {', '.join(REGISTRY)}")
     return {
-        key: REGISTRY[key].build(
+        key: integration.build(
             total_seconds=settings.http_total_seconds,
             max_bytes=settings.http_max_bytes,
             gate=gate,
             transport=transport,
         )
-        for key in wanted
+        for key, integration in require(keys).items()
     }

@@ -147,6 +147,7 @@ class LinkState(Base):
     Attributes:
         state_hash: SHA-256 of the OAuth `state`; the state itself is never stored.
         holder_hash: the same of a secret that only who began it has; None where an older release began it.
+        code_verifier: ciphertext of the secret that ties the consent to the exchange (RFC 7636); None without one.
     """
 
     __tablename__ = "link_states"
@@ -156,4 +157,5 @@ class LinkState(Base):
     provider_key: Mapped[str]
     alias: Mapped[str]
     holder_hash: Mapped[bytes | None]
+    code_verifier: Mapped[str | None]
     expires_at: Mapped[datetime] = mapped_column(index=True)

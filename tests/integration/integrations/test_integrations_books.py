@@ -106,12 +106,12 @@ def test_schwab_login_is_linked_refreshed_and_read(provider: SandboxAdmin, conne
     async def link(integration: Any) -> Kept:
         callback = parse_callback(url, integration.redirect_uri)
         assert callback.state == "state-1"
-        first = await integration.exchange(Caller(), callback.code, now=now)
+        first = await integration.exchange(Caller(), {"code": callback.code}, now=now)
         assert first.grant_expires_at == now + timedelta(days=7)
         second = await integration.refresh(Caller(), first.refresh_token)
         assert second.refresh_token not in (None, first.refresh_token)
         with pytest.raises(ReauthRequired):
-            await integration.exchange(Caller(), callback.code, now=now)
+            await integration.exchange(Caller(), {"code": callback.code}, now=now)
         return await Kept().sync(integration, second.access_token)
 
     assert run(connect, "schwab", link).differences(provider.books(login)) == []
@@ -122,7 +122,9 @@ def test_plaid_item_is_linked_read_and_removed(provider: SandboxAdmin, connect: 
     login = provider.logins("plaid")[0]
 
     async def link(integration: Any) -> Kept:
-        answer = await integration.exchange(Caller(), provider.plaid_public_token(login), now=datetime.now(UTC))
+        answer = await integration.exchange(
+            Caller(), {"public_token": provider.plaid_public_token(login)}, now=datetime.now(UTC)
+        )
         assert answer.external_id
         kept = await Kept().sync(integration, answer.access_token)
         assert await integration.revoke(Caller(), access_token=answer.access_token, refresh_token=None)

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
 from worker.errors import AccessExpired, PagingRestart
 from worker.integrations.kit.base import Page, RawRecord, RefreshPolicy, Removal, SyncRequest, TokenAnswer, Window
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.link_kinds import PUBLIC_TOKEN, LinkKind
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
@@ -120,15 +122,13 @@ class Killed(BaseException):
     """The worker's process ended here."""
 
 
-class ModelIntegration:
-    """`worker.integrations.kit.base.Integration` over `Books`."""
+class ModelIntegration(Integration):
+    """An integration over `Books`."""
 
     key: ClassVar[str] = "model"
     name: ClassVar[str] = "Model"
-    link_kind: ClassVar[str] = "token"
+    link_kind: ClassVar[LinkKind] = PUBLIC_TOKEN
     refresh_policy: ClassVar[RefreshPolicy | None] = RefreshPolicy(default_lifetime=timedelta(hours=1))
-    quotas: ClassVar[tuple[Any, ...]] = ()
-    mapping_version = 1
 
     def __init__(self, books: Books | None = None) -> None:
         self.books = books or Books()

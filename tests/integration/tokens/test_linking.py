@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,8 +23,9 @@ from worker.crud import links
 from worker.crud.refresh import reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.integrations.kit.link_kinds import KEY_AND_SECRET, OAUTH_PKCE, PUBLIC_TOKEN
 from worker.runtime import Runtime
-from worker.services.linking import connect
+from worker.services.linking import connect, pkce
 from worker.services.refresh import journal, protocol
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
@@ -75,7 +78,9 @@ def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime,
     login = sandbox.create_logins("plaid", 1)[0]
     public_token = sandbox.plaid_public_token(login)
 
-    provider_id = runtime.run(connect.link_public_token(runtime, "plaid", _user(runtime), "Bank", f"{public_token}\n"))
+    provider_id = runtime.run(
+        connect.link_with_form(runtime, "plaid", _user(runtime), "Bank", {"public_token": f"{public_token}\n"})
+    )
 
     token = runtime.run(protocol.access_token(runtime, provider_id, caller=Caller()))
     summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
@@ -475,10 +480,75 @@ def test_unknown_user_and_integration_are_named(desk: Desk) -> None:
 def test_each_kind_of_link_refuses_the_others_way(desk: Desk) -> None:
     user = _user(desk.runtime)
     with pytest.raises(Refused, match="authorise URL"):
-        desk.runtime.run(connect.link_public_token(desk.runtime, "schwab", user, "Main", "public-1"))
-    desk.schwab.link_kind = "token"
+        desk.runtime.run(connect.link_with_form(desk.runtime, "schwab", user, "Main", {"public_token": "public-1"}))
+    desk.schwab.link_kind = PUBLIC_TOKEN
     with pytest.raises(Refused, match="public token"):
         desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({}, "nothing was given as API key, API secret"),
+        ({"key": "k-1", "secret": " \n"}, "nothing was given as API secret"),
+        ({"key": "k-1", "secret": "s-1", "pin": "1"}, "the form has no field pin; it has key, secret"),
+    ],
+)
+def test_form_that_is_not_filled_in_links_nothing(desk: Desk, form: dict[str, str], says: str) -> None:
+    desk.schwab.link_kind = KEY_AND_SECRET
+
+    with pytest.raises(Refused, match=says):
+        desk.runtime.run(connect.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
+
+    assert desk.schwab.forms == []
+    assert desk.rows("SELECT 1 FROM providers") == []
+
+
+def test_filled_in_form_reaches_the_integration_by_its_fields(desk: Desk) -> None:
+    desk.schwab.link_kind = KEY_AND_SECRET
+    form = {"key": " k-1 ", "secret": "s-1\n"}
+
+    id_ = desk.runtime.run(connect.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
+
+    assert desk.schwab.forms == [{"key": "k-1", "secret": "s-1"}]
+    assert desk.provider(id_)["status"] == "active"
+
+
+def test_code_verifier_ties_the_consent_to_the_exchange_and_is_kept_encrypted(desk: Desk) -> None:
+    desk.schwab.link_kind = OAUTH_PKCE
+    begun = _begin(desk, _user(desk.runtime))
+    (kept,) = desk.rows("SELECT code_verifier FROM link_states")
+
+    desk.runtime.run(begun.complete(desk))
+
+    ((challenge,), (form,)) = (desk.schwab.challenges, desk.schwab.forms)
+    verifier = form["code_verifier"]
+    digest = hashlib.sha256(verifier.encode()).digest()
+    assert challenge == base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    assert 43 <= len(verifier) <= 128
+    assert verifier not in kept["code_verifier"]
+    assert kept["code_verifier"].startswith("gAAAAA")
+    assert desk.rows("SELECT 1 FROM link_states") == []
+
+
+def test_code_verifier_of_another_user_or_key_completes_nothing(desk: Desk) -> None:
+    desk.schwab.link_kind = OAUTH_PKCE
+    begun = _begin(desk, _user(desk.runtime))
+    sealed = pkce.seal_verifier(desk.runtime.encryption, "v" * 43, user_id=uuid4())
+    with desk.runtime.transaction() as session:
+        session.execute(text("UPDATE link_states SET code_verifier = :sealed"), {"sealed": sealed})
+
+    with pytest.raises(Refused, match="start linking again"):
+        desk.runtime.run(begun.complete(desk))
+
+    assert desk.schwab.forms == []
+
+
+def test_consent_without_pkce_has_no_verifier(desk: Desk) -> None:
+    _link(desk, _user(desk.runtime))
+
+    assert desk.schwab.challenges == [None]
+    assert desk.schwab.forms == [{"code": "C0.abc+d@"}]
 
 
 @pytest.mark.parametrize("alias", ["", "x" * 101])

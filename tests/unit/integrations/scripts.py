@@ -15,8 +15,9 @@ from urllib.parse import parse_qs
 
 import httpx
 
-from worker.integrations.kit.base import Caller, Integration, Page, SyncRequest
+from worker.integrations.kit.base import Caller, Page, SyncRequest
 from worker.integrations.kit.http import Api, Gate
+from worker.integrations.kit.integration import Integration
 from worker.integrations.plaid import Plaid, PlaidSettings
 from worker.integrations.registry import REGISTRY
 from worker.integrations.schwab import Schwab, SchwabSettings

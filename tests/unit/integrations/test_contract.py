@@ -36,6 +36,7 @@ from worker.errors import (
     Unsupported,
 )
 from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy
+from worker.integrations.kit.link_kinds import LinkKind
 from worker.integrations.registry import REGISTRY
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import (
@@ -46,6 +47,7 @@ from worker.models.vocabulary import (
     TransactionType,
 )
 
+FORM = {"code": "code@", "public_token": "public-1"}
 EVERY = pytest.mark.parametrize("key", sorted(SCRIPTS))
 
 
@@ -92,7 +94,7 @@ def test_integration_says_what_it_is(key: str) -> None:
 
     assert integration.key == key, "`key` must equal its name in REGISTRY"
     assert integration.name, "`name` is shown to people"
-    assert integration.link_kind in ("oauth", "token")
+    assert isinstance(integration.link_kind, LinkKind)
     assert integration.refresh_policy is None or isinstance(integration.refresh_policy, RefreshPolicy)
     assert all(
         isinstance(quota, Quota) and quota.scope in ("app", "provider", "account") for quota in integration.quotas
@@ -259,7 +261,7 @@ def test_no_full_account_number_leaves_the_integration(key: str) -> None:
 
 @EVERY
 def test_exchange_gives_a_token_that_its_repr_does_not_show(key: str) -> None:
-    answer = asyncio.run(provider(key).integration.exchange(Caller(), "code@", now=NOW))
+    answer = asyncio.run(provider(key).integration.exchange(Caller(), FORM, now=NOW))
 
     assert answer.access_token == "new-" + ACCESS_TOKEN
     assert SECRET_WORD not in repr(answer)
@@ -290,7 +292,7 @@ def test_token_call_is_never_repeated(key: str, failure: str) -> None:
     subject = provider(key, FAILURES[failure][0])
 
     with pytest.raises(Transient):
-        asyncio.run(subject.integration.exchange(Caller(), "code@", now=NOW))
+        asyncio.run(subject.integration.exchange(Caller(), FORM, now=NOW))
 
     assert len(subject.requests) == 1
 
@@ -299,7 +301,7 @@ def test_token_call_is_never_repeated(key: str, failure: str) -> None:
 def test_authorize_url_is_there_exactly_for_oauth(key: str) -> None:
     integration = provider(key).integration
 
-    if integration.link_kind == "oauth":
+    if integration.link_kind.redirects:
         url = httpx.URL(integration.authorize_url("state-1"))
         assert url.params["state"] == "state-1"
         assert SECRET_WORD not in str(url)

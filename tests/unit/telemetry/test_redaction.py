@@ -7,7 +7,10 @@ import base64
 import pytest
 from cryptography.fernet import Fernet
 
-from worker.telemetry.redaction import redact, redact_value, remember
+from worker.integrations.registry import REGISTRY
+from worker.telemetry.redaction import MASK, redact, redact_value, remember, remember_shapes
+
+assert REGISTRY.keys()  # the shapes of a provider's tokens come with its integration
 
 # The same in every process: parametrised test ids must be.
 FERNET_KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
@@ -20,6 +23,7 @@ CIPHERTEXT = Fernet(FERNET_KEY)._encrypt_from_parts(b"secret", 1_700_000_000, by
         ("Authorization: Bearer abc.def-123", "abc.def-123"),
         ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "dXNlcjpwYXNz"),
         ("[('authorization', 'Bearer I0.b2F1dGgy@')]", "b2F1dGgy"),
+        ("the token I0.b2F1dGgy@ was given", "b2F1dGgy"),
         ("sent Bearer a1b2c3d4e5 to them", "a1b2c3d4e5"),
         ("redis://:hunter2@127.0.0.1:6379/0", "hunter2"),
         ("postgresql://app:p%40ss@db/dashtam", "p%40ss"),
@@ -129,3 +133,11 @@ def test_object_is_written_as_its_redacted_text() -> None:
             return "access_token=abc"
 
     assert redact_value(Answer()) == "access_token=***"
+
+
+def test_shape_that_a_provider_s_integration_states_is_masked() -> None:
+    assert redact("token frob.a-1") == "token frob.a-1"
+
+    remember_shapes([r"\bfrob\.[\w-]+"])
+
+    assert redact("token frob.a-1") == f"token {MASK}"

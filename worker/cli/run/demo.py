@@ -115,7 +115,9 @@ class Demo:
         runtime = self._runtime
         if login.provider_key == "plaid":
             token = self._sandbox.public_token(login.name)
-            return runtime.run(connect.link_public_token(runtime, login.provider_key, user_id, login.alias, token))
+            return runtime.run(
+                connect.link_with_form(runtime, login.provider_key, user_id, login.alias, {"public_token": token})
+            )
         begun = runtime.run(connect.begin_link(runtime, login.provider_key, user_id, login.alias))
         callback_url = self._sandbox.consent(begun.url, login.name)
         return runtime.run(connect.complete_link(runtime, callback_url, holder=begun.holder))

@@ -223,7 +223,7 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
     return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
 
 
-def read_anew(session: Session, *, run: RunKey, feed: str) -> UUID:
+def read_anew(session: Session, *, run: RunKey, feed: str, memory_feeds: frozenset[str]) -> UUID:
     """Makes the run a full sync from here on, since the provider refuses the cursor of one of its feeds.
 
     What was removed there behind a lost cursor is told by no feed any more: only a full sync finds it. The problem is
@@ -237,7 +237,7 @@ def read_anew(session: Session, *, run: RunKey, feed: str) -> UUID:
     """
     runs.hold(session, run=run)
     generation = new_id()
-    cursors.forget_cursors(session, provider_id=run.provider_id, keep=runs.MEMORY_FEEDS)
+    cursors.forget_cursors(session, provider_id=run.provider_id, keep=memory_feeds)
     session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
     session.execute(update(SyncRun).where(SyncRun.id == run.id).values(mode="full", generation=generation))
     kept = msgspec.json.encode(runs.as_kept({feed: [BadPayload(CURSOR_REFUSED)]})).decode()

@@ -21,9 +21,6 @@ from worker.models.vocabulary import ProviderStatus, RunStatus, Trigger
 
 UNEXPECTED = "unexpected: the worker's log has where it happened"
 """Reason of a run that ended by an exception of none of our kinds."""
-MEMORY_FEEDS = frozenset({"accounts"})
-"""Feeds whose cursor is a memory of the integration rather than a place: a full sync keeps it."""
-
 
 Problems = dict[str, list[ProviderError]]
 """By feed; "" has those of pages that every reading of a login begins with, and so meets again."""
@@ -61,13 +58,14 @@ def begin_run(
     now: datetime,
     dead_after: timedelta,
     min_interval: timedelta | None,
-    integrations: frozenset[str],
+    memory_feeds: Mapping[str, frozenset[str]],
 ) -> RunBegun:
     """Begins a run, taking over from one whose heartbeat has stopped.
 
     A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn. A run
     is a full sync, too, if transactions were refused for an account that was not known then and is known now.
-    `min_interval` is the least time since the last run began, None for no such limit; `integrations` are enabled.
+    `min_interval` is the least time since the last run began, None for no such limit; `memory_feeds` has those of
+    each integration that is enabled.
 
     Raises:
         NotFound: no such provider.
@@ -76,7 +74,7 @@ def begin_run(
     take_turns_in_linking(session, provider_id)
     provider = get_provider(session, provider_id)
     _check_active(provider)
-    if provider.provider_key not in integrations:
+    if provider.provider_key not in memory_feeds:
         raise Refused(f"provider {provider_id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")
     _end_dead_run(session, provider_id, dead_after)
     last = session.scalars(
@@ -113,7 +111,7 @@ def begin_run(
     if run_id is None:
         raise Refused(f"provider {provider_id} is being synced already; wait for it or cancel it")
     if generation is not None and generation != unfinished:
-        cursors.forget_cursors(session, provider_id=provider_id, keep=MEMORY_FEEDS)
+        cursors.forget_cursors(session, provider_id=provider_id, keep=memory_feeds[provider.provider_key])
     if last is not None and last.generation not in (None, generation):  # cancelled, or begun anew
         session.execute(delete(sync_seen).where(sync_seen.c.generation == last.generation))
     committed = cursors.read_cursors(session, provider_id=provider_id)

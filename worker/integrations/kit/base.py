@@ -1,16 +1,10 @@
-"""What an integration is: one provider API behind one interface.
-
-Refresh is a capability, not a duty; a sync is a stream of pages; cursors belong to feeds (one per login, one per
-account, or none). An integration never touches the database and holds no state between calls: whatever must survive is
-in the page's cursor, and a sync that broke off anywhere goes on from the committed cursors alone.
-"""
+"""The plain values that calls to a provider take and give: callers, quotas, token answers, requests of a sync."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import ClassVar, Protocol
 from uuid import UUID
 
 from worker.clocks import elapsed
@@ -20,7 +14,6 @@ from worker.models.pages import Page, RawRecord, Removal, Window
 __all__ = [
     "Caller",
     "Departure",
-    "Integration",
     "Page",
     "Quota",
     "RawRecord",
@@ -158,60 +151,3 @@ class SyncRequest:
     backfill: timedelta = timedelta(days=730)
     overlap: timedelta = timedelta(days=10)
     window: timedelta = timedelta(days=90)
-
-
-class Integration(Protocol):
-    """One provider API.
-
-    Attributes:
-        key: `provider_key` of the logins that it serves.
-        link_kind: `oauth` (authorise URL and callback) or `token` (a token from the provider's own front end).
-        refresh_policy: None when its tokens are not refreshed.
-        mapping_version: raised whenever mapping changes, so that stored rows are read anew.
-    """
-
-    key: ClassVar[str]
-    name: ClassVar[str]
-    link_kind: ClassVar[str]
-    refresh_policy: ClassVar[RefreshPolicy | None]
-    quotas: ClassVar[tuple[Quota, ...]]
-    mapping_version: ClassVar[int]
-
-    def authorize_url(self, state: str) -> str:
-        """Where the user consents (`link_kind` oauth). Raises `Unsupported` otherwise."""
-        ...
-
-    async def exchange(self, caller: Caller, code: str, *, now: datetime) -> TokenAnswer:
-        """Turns an authorisation code or public token into a credential. Raises `ProviderError`."""
-        ...
-
-    async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
-        """Presents the refresh token once.
-
-        Raises:
-            ReauthRequired: the grant is dead.
-            AppMisconfigured: our own credential is refused.
-            Forbidden: refused without a word on whose account.
-            OutcomeUnknown: sent, and no readable answer came: the token may have been used up.
-            GatewayError: sent, and a gateway answered in the provider's place: the same.
-            Unsent: it never left.
-            RateLimited, Transient, …: not acted upon; the token is unharmed.
-        """
-        ...
-
-    async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
-        """Ends the grant at the provider. False when the provider has no way to do so."""
-        ...
-
-    def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
-        """Everything new since the cursors, page by page.
-
-        A page is asked for while the one before is stored; a page that could not be stored is asked for again, from
-        the committed cursors. Raises `AccessExpired`, `PagingRestart` and all others of
-        `ProviderError` that stop the whole sync.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Closes the client."""
-        ...

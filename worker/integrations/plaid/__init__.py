@@ -6,34 +6,25 @@ ever in the place where the other is kept, and headers can be made once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime, timedelta
-from typing import Any, ClassVar, Self
+from typing import Any
 
-import httpx
 import msgspec
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import (
-    BadPayload,
-    BadRequest,
-    ConfigurationError,
-    NotReady,
-    OutcomeUnknown,
-    ProviderError,
-    Transient,
-    Unsupported,
-)
+from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
-from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
+from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
+from worker.integrations.kit.http import Api, Endpoint, read_retry_after
+from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.link_kinds import PUBLIC_TOKEN
 from worker.integrations.kit.oauth2 import checked_token, token_fields
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import pages as answers
 from worker.integrations.plaid.vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
-from worker.settings import EnvironmentSettings, load
 
 _INVESTMENTS_FEED = "investments"
 _COUNT = 500
@@ -44,7 +35,7 @@ _ONE_DAY = timedelta(days=1)
 _READY_AGAIN = timedelta(minutes=2)
 
 
-class PlaidSettings(EnvironmentSettings):
+class PlaidSettings(IntegrationSettings):
     """How this application is known to Plaid."""
 
     model_config = SettingsConfigDict(env_prefix="PLAID_")
@@ -53,24 +44,15 @@ class PlaidSettings(EnvironmentSettings):
     secret: SecretStr
     base_url: str = "https://production.plaid.com"
 
-    @field_validator("base_url")
-    @classmethod
-    def _https(cls, value: str) -> str:
-        try:
-            check_base_url(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return value
 
+class Plaid(Integration):
+    """See `worker.integrations.kit.integration.Integration`. Its tokens do not expire."""
 
-class Plaid:
-    """See `worker.integrations.kit.base.Integration`."""
-
-    key: ClassVar[str] = "plaid"
-    name: ClassVar[str] = "Plaid"
-    link_kind: ClassVar[str] = "token"
-    refresh_policy: ClassVar[RefreshPolicy | None] = None
-    quotas: ClassVar[tuple[Quota, ...]] = (
+    key = "plaid"
+    name = "Plaid"
+    link_kind = PUBLIC_TOKEN
+    settings_class = PlaidSettings
+    quotas = (
         Quota("provider", 15, 60, endpoint="/accounts/get"),
         Quota("app", 15_000, 60, endpoint="/accounts/get"),
         Quota("provider", 50, 60, endpoint="/transactions/sync"),
@@ -82,11 +64,13 @@ class Plaid:
         Quota("provider", 15, 60, endpoint="/item/get"),
         Quota("app", 5_000, 60, endpoint="/item/get"),
     )
-    mapping_version: ClassVar[int] = 2
-    error_rules: ClassVar[tuple[Rule, ...]] = RULES
+    mapping_version = 2
+    error_rules = RULES
+    secret_shapes = (r"\b(?:access|public|link|processor)-(?:sandbox|development|production)-[\w-]{8,}",)
+    harmless = QUIETLY_UNSUPPORTED
 
     def __init__(self, settings: PlaidSettings, api: Api) -> None:
-        self._api = api
+        super().__init__(settings, api)
         self._headers = {
             "content-type": "application/json",
             "plaid-client-id": settings.client_id.get_secret_value(),
@@ -94,45 +78,12 @@ class Plaid:
             "plaid-version": "2020-09-14",
         }
 
-    @classmethod
-    def build(
-        cls,
-        *,
-        total_seconds: float,
-        max_bytes: int,
-        gate: Gate | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> Self:
-        """From the environment.
-
-        Raises:
-            ConfigurationError: names the variables.
-        """
-        settings = load(PlaidSettings)
-        api = Api(
-            settings.base_url,
-            name=cls.key,
-            total_seconds=total_seconds,
-            max_bytes=max_bytes,
-            gate=gate,
-            transport=transport,
-        )
-        return cls(settings, api)
-
-    async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._api.aclose()
-
-    def authorize_url(self, state: str) -> str:
-        """Plaid's consent runs in its own front end, which ends in a public token."""
-        raise Unsupported("consent_by_link")
-
-    async def exchange(self, caller: Caller, code: str, *, now: datetime) -> TokenAnswer:
+    async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Turns a public token into a permanent access token.
 
         The end of the consent is asked for in a second call; should that fail, the token is kept all the same.
         """
-        answer = await self._write(caller, "/item/public_token/exchange", public_token=code)
+        answer = await self._write(caller, "/item/public_token/exchange", public_token=form["public_token"])
         given, flags = token_fields(answer.body, ("access_token", "item_id"))
         if given is None:
             raise OutcomeUnknown("unreadable_token_answer")
@@ -151,10 +102,6 @@ class Plaid:
             flags=flags,
         )
 
-    async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
-        """Plaid's tokens do not expire."""
-        raise Unsupported("tokens_do_not_expire")
-
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Removes the Item. Its token then opens nothing any more."""
         await self._write(caller, "/item/remove", access_token=access_token)
@@ -168,31 +115,26 @@ class Plaid:
         asked = {"access_token": request.access_token}
         yield answers.accounts_page(await self._read(request.caller, "/accounts/get", asked))
         for part in (self._transactions, self._positions, self._investment_transactions):
-            try:
-                async for page in part(request):
-                    yield page
-            except NotReady as error:
-                error.retry_after = error.retry_after or _READY_AGAIN
-                yield Page(problems=(error,))
-            except Unsupported as error:
-                if error.reason not in QUIETLY_UNSUPPORTED:
-                    yield Page(problems=(error,))
-            except (Transient, BadRequest, BadPayload) as error:
-                yield Page(problems=(error,))
+            async for page in self.part(part(request), ready_again=_READY_AGAIN):
+                yield page
+
+    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
+        """What an answer other than 200 means: Plaid's own words say it."""
+        return answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))
 
     def _endpoint(self, path: str) -> Endpoint:
-        return self._api.endpoint(path, "POST", path)
+        return self.api.endpoint(path, "POST", path)
 
     async def _write(self, caller: Caller, path: str, **body: Any) -> Answer:
-        answer = await self._api.send(
+        answer = await self.api.send(
             self._endpoint(path), caller, headers=self._headers, content=msgspec.json.encode(body)
         )
-        _check(answer)
+        self.check(answer)
         return answer
 
     async def _read(self, caller: Caller, path: str, body: dict[str, Any]) -> bytes:
-        answer = await self._api.read(
-            self._endpoint(path), caller, check=_check, headers=self._headers, content=msgspec.json.encode(body)
+        answer = await self.api.read(
+            self._endpoint(path), caller, check=self.check, headers=self._headers, content=msgspec.json.encode(body)
         )
         return answer.body
 
@@ -272,8 +214,3 @@ class Plaid:
         page.feed, page.cursor = _INVESTMENTS_FEED, str(after)
         page.more = after.window is not None or window[1] < request.now.date()
         return page, after
-
-
-def _check(answer: Answer) -> None:
-    if answer.status != 200:
-        raise answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))

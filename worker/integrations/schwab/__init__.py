@@ -9,49 +9,33 @@ beside it, and ten thousand guesses find the rest.)
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import ClassVar, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-import httpx
 import msgspec
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import (
-    AccountGone,
-    BadPayload,
-    BadRequest,
-    ConfigurationError,
-    Forbidden,
-    ProviderError,
-    Scope,
-    Transient,
-)
+from worker.errors import BadPayload, ProviderError, Scope
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer, Window
-from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
-from worker.integrations.kit.oauth2 import ask_token
+from worker.integrations.kit.base import Page, Quota, SyncRequest, Window
+from worker.integrations.kit.http import Api, read_retry_after
+from worker.integrations.kit.integration import IntegrationSettings
+from worker.integrations.kit.oauth2_integration import OAuth2Integration
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.schwab import pages as answers
 from worker.integrations.schwab.vocabulary import ACCOUNT_RULES, DATA_RULES, TOKEN_RULES, TYPES
 from worker.models.records import AccountRecord
-from worker.settings import EnvironmentSettings, load
 
-_GRANT_LIFETIME = timedelta(days=7)
 _MAX_ROWS = 3000
 _LONGEST_WINDOW = timedelta(days=365)
 _ONE_DAY = timedelta(days=1)
 _ALL_TYPES = ",".join(TYPES)
-_REFRESH_POLICY = RefreshPolicy(default_lifetime=timedelta(minutes=30))
-_ACCOUNT_TROUBLE = (Transient, BadRequest, BadPayload, AccountGone, Forbidden)
 
 
-class SchwabSettings(EnvironmentSettings):
+class SchwabSettings(IntegrationSettings):
     """How this application is known to Schwab."""
 
     model_config = SettingsConfigDict(env_prefix="SCHWAB_")
@@ -61,98 +45,36 @@ class SchwabSettings(EnvironmentSettings):
     redirect_uri: str
     base_url: str = "https://api.schwabapi.com"
 
-    @field_validator("base_url")
-    @classmethod
-    def _https(cls, value: str) -> str:
-        try:
-            check_base_url(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return value
+    @property
+    def client(self) -> tuple[str, str]:
+        """Key and secret of this application."""
+        return self.app_key.get_secret_value(), self.app_secret.get_secret_value()
 
 
-class Schwab:
-    """See `worker.integrations.kit.base.Integration`."""
+class Schwab(OAuth2Integration):
+    """See `worker.integrations.kit.integration.Integration`.
 
-    key: ClassVar[str] = "schwab"
-    name: ClassVar[str] = "Charles Schwab"
-    link_kind: ClassVar[str] = "oauth"
-    refresh_policy: ClassVar[RefreshPolicy | None] = _REFRESH_POLICY
-    quotas: ClassVar[tuple[Quota, ...]] = (Quota("app", 120, 60, endpoint="trader"),)
-    mapping_version: ClassVar[int] = 2
-    error_rules: ClassVar[tuple[Rule, ...]] = (*TOKEN_RULES, *ACCOUNT_RULES)
+    A code ends in `@`. A refresh never extends the seven days of a grant, and only the user can end one.
+    """
+
+    key = "schwab"
+    name = "Charles Schwab"
+    settings_class = SchwabSettings
+    authorize_path = "/v1/oauth/authorize"
+    token_path = "/v1/oauth/token"  # noqa: S105 - a path
+    token_rules = TOKEN_RULES
+    grant_lifetime = timedelta(days=7)
+    quotas = (Quota("app", 120, 60, endpoint="trader"),)
+    mapping_version = 2
+    error_rules = (*TOKEN_RULES, *ACCOUNT_RULES)
+    secret_shapes = (r"\bI0\.[\w.=@/+-]{8,}",)
+    memory_feeds = frozenset({answers.ACCOUNTS_FEED})
+    correlation_header = "schwab-client-correlid"
 
     def __init__(self, settings: SchwabSettings, api: Api) -> None:
-        self._settings = settings
-        self._api = api
-        app = f"{settings.app_key.get_secret_value()}:{settings.app_secret.get_secret_value()}"
-        self._token_headers = {
-            "authorization": "Basic " + base64.b64encode(app.encode()).decode(),
-            "content-type": "application/x-www-form-urlencoded",
-        }
-        self._token = api.endpoint("token", "POST", "/v1/oauth/token")
+        super().__init__(settings, api)
         self._account_numbers = api.endpoint("trader", "GET", "/trader/v1/accounts/accountNumbers")
         self._accounts = api.endpoint("trader", "GET", "/trader/v1/accounts")
-
-    @classmethod
-    def build(
-        cls,
-        *,
-        total_seconds: float,
-        max_bytes: int,
-        gate: Gate | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> Self:
-        """From the environment.
-
-        Raises:
-            ConfigurationError: names the variables.
-        """
-        settings = load(SchwabSettings)
-        api = Api(
-            settings.base_url,
-            name=cls.key,
-            total_seconds=total_seconds,
-            max_bytes=max_bytes,
-            gate=gate,
-            transport=transport,
-            correlation_header="schwab-client-correlid",
-        )
-        return cls(settings, api)
-
-    @property
-    def redirect_uri(self) -> str:
-        """Where Schwab sends the user back to, as registered."""
-        return self._settings.redirect_uri
-
-    async def aclose(self) -> None:
-        """Closes the connections."""
-        await self._api.aclose()
-
-    def authorize_url(self, state: str) -> str:
-        """Where the user consents."""
-        query = urlencode(
-            {
-                "client_id": self._settings.app_key.get_secret_value(),
-                "redirect_uri": self._settings.redirect_uri,
-                "response_type": "code",
-                "state": state,
-            }
-        )
-        return f"{self._settings.base_url.rstrip('/')}/v1/oauth/authorize?{query}"
-
-    async def exchange(self, caller: Caller, code: str, *, now: datetime) -> TokenAnswer:
-        """Turns the code, decoded once (it ends in `@`), into tokens. The seven days of the grant begin now."""
-        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._settings.redirect_uri}
-        return replace(await self._ask_token(caller, form), grant_expires_at=now + _GRANT_LIFETIME)
-
-    async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
-        """Presents the refresh token once. The answer may rotate it; the seven days run on."""
-        return await self._ask_token(caller, {"grant_type": "refresh_token", "refresh_token": refresh_token})
-
-    async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
-        """False: with Schwab, only the user can end the grant."""
-        return False
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances and positions first, then each account's transactions, oldest window first.
@@ -164,44 +86,17 @@ class Schwab:
         for account in listing.page.accounts:
             if _feed_of(account) in request.done:
                 continue
-            try:
-                async for page in self._history(request, account, listing.numbers[account.account_key]):
-                    yield page
-            except _ACCOUNT_TROUBLE as error:
-                yield Page(problems=(_of_account(error, account.account_key),))
+            history = self._history(request, account, listing.numbers[account.account_key])
+            async for page in self.part(history, account_key=account.account_key):
+                yield page
 
-    async def _ask_token(self, caller: Caller, form: dict[str, str]) -> TokenAnswer:
-        return await ask_token(
-            self._api,
-            self._token,
-            caller,
-            headers=self._token_headers,
-            form=form,
-            rules=TOKEN_RULES,
-            policy=_REFRESH_POLICY,
-        )
-
-    async def _get(
-        self,
-        request: SyncRequest,
-        endpoint: Endpoint,
-        rules: Sequence[Rule],
-        params: dict[str, str] | None = None,
-        account_key: str | None = None,
-    ) -> bytes:
-        answer = await self._api.read(
-            endpoint,
-            request.caller,
-            check=lambda answer: _check(answer, rules),
-            headers={"authorization": f"Bearer {request.access_token}"},
-            params=params,
-            account_key=account_key,
-        )
-        return answer.body
+    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
+        """What an answer other than 200 means; Schwab's services, gateway and edge have a shape each."""
+        return answers.error_of(rules, answer.status, answer.body, read_retry_after(answer.headers))
 
     async def _list(self, request: SyncRequest) -> answers.Listing:
-        numbers = await self._get(request, self._account_numbers, DATA_RULES)
-        accounts = await self._get(request, self._accounts, DATA_RULES, {"fields": "positions"})
+        numbers = await self.get(request, self._account_numbers, rules=DATA_RULES)
+        accounts = await self.get(request, self._accounts, {"fields": "positions"}, rules=DATA_RULES)
         return answers.read_listing(numbers, accounts, request.cursors.get(answers.ACCOUNTS_FEED))
 
     async def _history(self, request: SyncRequest, account: AccountRecord, number: str) -> AsyncIterator[Page]:
@@ -233,7 +128,7 @@ class Schwab:
         self, request: SyncRequest, account: AccountRecord, first: date, last: date
     ) -> tuple[bytes, Sequence[msgspec.Raw]]:
         """The answer for some days, as a whole and row by row."""
-        endpoint = self._api.endpoint(
+        endpoint = self.api.endpoint(
             "trader", "GET", f"/trader/v1/accounts/{quote(account.provider_ref or '', safe='')}/transactions"
         )
         end = min(datetime.combine(last, time.max, tzinfo=UTC), request.now)
@@ -242,22 +137,12 @@ class Schwab:
             "endDate": end.strftime("%Y-%m-%dT%H:%M:%S.") + f"{end.microsecond // 1000:03d}Z",
             "types": _ALL_TYPES,
         }
-        body = await self._get(request, endpoint, ACCOUNT_RULES, params, account.account_key)
+        body = await self.get(request, endpoint, params, account_key=account.account_key, rules=ACCOUNT_RULES)
         return body, answers.rows.page(body)
-
-
-def _check(answer: Answer, rules: Sequence[Rule]) -> None:
-    if answer.status != 200:
-        raise answers.error_of(rules, answer.status, answer.body, read_retry_after(answer.headers))
 
 
 def _feed_of(account: AccountRecord) -> str:
     return f"account:{account.account_key}"
-
-
-def _of_account(error: ProviderError, account_key: str) -> ProviderError:
-    error.scope, error.account_key = Scope.ACCOUNT, account_key
-    return error
 
 
 def _listed_completely(account_key: str, first: date, last: date, today: date) -> tuple[Window, ...]:

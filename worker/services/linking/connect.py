@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
@@ -21,11 +22,13 @@ from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import NewToken, TokenState
 from worker.crud.revocations import Waiting
 from worker.errors import EncryptionError, NotFound, ProviderError, Refused, Transient, Unavailable
-from worker.integrations.kit.base import Caller, Integration, TokenAnswer
+from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER, LinkKind
 from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
 from worker.runtime import Runtime
-from worker.services.linking import revocation
+from worker.services.linking import pkce, revocation
 from worker.services.refresh import journal
 from worker.services.refresh.plan import seal_answer
 
@@ -48,12 +51,6 @@ class LinkBegun:
     holder: str = field(repr=False)
 
 
-class _Redirecting(Protocol):
-    """An integration of `link_kind` oauth."""
-
-    redirect_uri: str
-
-
 async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
     """Where the user is to consent. The state in it is random, good for one use, and expires; only its hash is kept.
 
@@ -65,18 +62,21 @@ async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: 
         Refused: this integration is not linked by an authorise URL, or the alias cannot be used.
     """
     integration = _integration(runtime, provider_key)
-    if integration.link_kind != "oauth":
-        raise Refused(f"{provider_key} is linked with a public token from its own front end")
+    kind = integration.link_kind
+    if not kind.redirects:
+        raise Refused(f"{provider_key} has no address for consent: {_how(kind)}")
     provider_in = _checked(user_id, provider_key, alias)
     state, holder = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    verifier = pkce.new_verifier() if kind.pkce else None
     await runtime.db(
         links.save_state,
         state_hash=_hash(state),
         holder_hash=_hash(holder),
         provider_in=provider_in,
         seconds=runtime.settings.link_state_seconds,
+        code_verifier=verifier and pkce.seal_verifier(runtime.encryption, verifier, user_id=user_id),
     )
-    return LinkBegun(integration.authorize_url(state), holder)
+    return LinkBegun(integration.authorize_url(state, verifier and pkce.challenge_of(verifier)), holder)
 
 
 async def complete_link(runtime: Runtime, callback_url: str, *, holder: str) -> UUID:
@@ -98,20 +98,31 @@ async def complete_link(runtime: Runtime, callback_url: str, *, holder: str) -> 
         Unavailable: Postgres is away; when the token was already given, it is in the journal.
     """
     state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
-    provider_in = await runtime.db(links.consume_state, state_hash=_hash(state), holder_hash=_hash(holder))
-    if provider_in is None:
+    begun = await runtime.db(links.consume_state, state_hash=_hash(state), holder_hash=_hash(holder))
+    if begun is None:
         raise Refused("this link was used before, has expired, or was not begun here: start linking again")
-    integration = _integration(runtime, provider_in.provider_key)
-    callback = parse_callback(callback_url, cast("_Redirecting", integration).redirect_uri)
-    return await _link(runtime, integration, provider_in, callback.code)
+    integration = _integration(runtime, begun.provider_in.provider_key)
+    form = {CODE: parse_callback(callback_url, integration.redirect_uri).code}
+    if begun.code_verifier is not None:
+        form[CODE_VERIFIER] = pkce.unseal_verifier(
+            runtime.encryption, begun.code_verifier, user_id=begun.provider_in.user_id
+        )
+    return await _link(runtime, integration, begun.provider_in, form)
 
 
-async def link_public_token(runtime: Runtime, provider_key: str, user_id: UUID, alias: str, public_token: str) -> UUID:
-    """Turns the public token of a provider's own front end into a linked provider; otherwise as `complete_link`."""
+async def link_with_form(
+    runtime: Runtime, provider_key: str, user_id: UUID, alias: str, form: Mapping[str, str]
+) -> UUID:
+    """Turns what the user filled in (`link_kind.fields`) into a linked provider; otherwise as `complete_link`.
+
+    Raises:
+        Refused: this integration is linked by an address, or the form is not filled in.
+    """
     integration = _integration(runtime, provider_key)
-    if integration.link_kind != "token":
-        raise Refused(f"{provider_key} is linked by its authorise URL")
-    return await _link(runtime, integration, _checked(user_id, provider_key, alias), public_token.strip())
+    kind = integration.link_kind
+    if kind.redirects:
+        raise Refused(f"{provider_key} is linked by consent at its authorise URL: start there")
+    return await _link(runtime, integration, _checked(user_id, provider_key, alias), kind.checked(form))
 
 
 async def unlink(runtime: Runtime, provider_id: UUID, *, actor: str = "user") -> bool:
@@ -144,13 +155,15 @@ class _Grant:
     target: LinkTarget
 
 
-async def _link(runtime: Runtime, integration: Integration, provider_in: ProviderCreate, code: str) -> UUID:
+async def _link(
+    runtime: Runtime, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
+) -> UUID:
     # The provider exists before its token, so that a token that cannot be stored has a place in the journal.
     target = await runtime.db(links.target, provider_in=provider_in)
     caller = Caller(provider_id=target.provider_id, manual=True)
     try:
         async with asyncio.timeout(runtime.settings.lease_seconds):
-            answer = await integration.exchange(caller, code, now=target.now)
+            answer = await integration.exchange(caller, form, now=target.now)
     except TimeoutError:
         raise Transient("deadline") from None
     grant = _Grant(integration, provider_in, answer, target)
@@ -280,6 +293,11 @@ def _checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
             "the alias must have 1 to 100 characters that can be seen, on one line; nothing was linked. "
             "Choose another --alias"
         ) from None
+
+
+def _how(kind: LinkKind) -> str:
+    asked = ", ".join(field.label for field in kind.fields)
+    return f"it is linked with its {asked}" if asked else "its data comes in files"
 
 
 def _hash(state: str) -> bytes:

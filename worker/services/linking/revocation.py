@@ -10,7 +10,8 @@ import structlog
 from worker.crud import revocations
 from worker.crud.revocations import Waiting
 from worker.errors import EncryptionError, ProviderError, ReauthRequired, Refused, Unavailable
-from worker.integrations.kit.base import Caller, Integration
+from worker.integrations.kit.base import Caller
+from worker.integrations.kit.integration import Integration
 from worker.runtime import Runtime
 
 log = structlog.get_logger()

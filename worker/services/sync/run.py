@@ -29,7 +29,8 @@ from worker.errors import (
     Transient,
     Unavailable,
 )
-from worker.integrations.kit.base import Caller, Integration, SyncRequest
+from worker.integrations.kit.base import Caller, SyncRequest
+from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
@@ -179,7 +180,10 @@ class RunUnderWay:
             window=timedelta(days=settings.sync_window_days),
             done=self._begun.done if self._since is None else frozenset(),
         )
-        for feed in ("", *runs.MEMORY_FEEDS):  # what is read by every run: what it met is met again, or is over
+        for feed in (
+            "",
+            *self._integration.memory_feeds,
+        ):  # what is read by every run: what it met is met again, or is over
             self._found.problems.pop(feed, None)
         self._found.listed.clear()
         self._found.without_balance.clear()
@@ -217,7 +221,7 @@ class RunUnderWay:
                 yield page, prepare(page, self._rules)
 
     def _out_of_time(self, page: Page) -> bool:
-        self._moved |= page.cursor is not None and page.feed not in runs.MEMORY_FEEDS
+        self._moved |= page.cursor is not None and page.feed not in self._integration.memory_feeds
         self._found.goes_on = page.more and self._late() > 0
         return self._found.goes_on
 
@@ -281,7 +285,9 @@ class RunUnderWay:
 
     async def _read_anew(self, error: CursorRefused) -> None:
         """From the beginning of every feed, as a full sync: a cursor that the provider refuses is as good as none."""
-        generation = await self._runtime.db(pages.read_anew, run=self._key, feed=error.feed)
+        generation = await self._runtime.db(
+            pages.read_anew, run=self._key, feed=error.feed, memory_feeds=self._integration.memory_feeds
+        )
         self._key = replace(self._key, generation=generation)
         self._begun = replace(self._begun, key=self._key, done=frozenset())
         self._loop_tallies.clear()

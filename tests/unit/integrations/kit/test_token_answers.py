@@ -60,7 +60,7 @@ def test_refresh_presents_the_token_once_with_the_application_in_the_header() ->
 def test_exchange_sends_the_code_and_begins_the_seven_days() -> None:
     subject = provider("schwab")
 
-    answer = asyncio.run(subject.integration.exchange(Caller(), "C0.abc@", now=NOW))
+    answer = asyncio.run(subject.integration.exchange(Caller(), {"code": "C0.abc@"}, now=NOW))
 
     sent = subject.requests[0]
     assert form_of(sent)["code"] == "C0.abc@"
@@ -404,7 +404,7 @@ def exchange_plaid(answer: httpx.Response, item: httpx.Response | None = None) -
             else item or httpx.Response(200, json={"item": {}})
         )
 
-    return asyncio.run(provider("plaid", handler).integration.exchange(Caller(), "public-1", now=NOW))
+    return asyncio.run(provider("plaid", handler).integration.exchange(Caller(), {"public_token": "public-1"}, now=NOW))
 
 
 def test_plaid_exchange_keeps_the_token_when_the_consent_cannot_be_asked_for() -> None:

@@ -466,7 +466,7 @@ def test_permanent_token_that_is_there_in_full_is_kept_whatever_is_wrong_around_
             return httpx.Response(200, content=b'{"access_token":"abc","item_id":"item","x":[[]]}' + after)
         return plaid_healthy(request)
 
-    answer = asyncio.run(provider("plaid", handler).integration.exchange(Caller(), "public", now=NOW))
+    answer = asyncio.run(provider("plaid", handler).integration.exchange(Caller(), {"public_token": "public"}, now=NOW))
 
     assert (answer.access_token, answer.external_id) == ("abc", "item")
     assert bool(answer.flags) == bool(after)

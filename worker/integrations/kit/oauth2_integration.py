@@ -1,0 +1,104 @@
+"""The base class of integrations with OAuth 2: consent at an address, an exchange, refreshes. `pages` is left to do."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from pydantic import SecretStr
+
+from worker.integrations.kit.base import Caller, RefreshPolicy, TokenAnswer
+from worker.integrations.kit.http import Api
+from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER, OAUTH, LinkKind
+from worker.integrations.kit.oauth2 import ask_token
+from worker.integrations.kit.taxonomy import Rule
+
+
+class OAuth2Settings(IntegrationSettings):
+    """How this application is registered at a provider with OAuth 2."""
+
+    client_id: SecretStr
+    client_secret: SecretStr
+    redirect_uri: str
+    """Where the provider sends the user back to, as registered."""
+
+    @property
+    def client(self) -> tuple[str, str]:
+        """Id and secret of this application."""
+        return self.client_id.get_secret_value(), self.client_secret.get_secret_value()
+
+
+class OAuth2Integration(Integration):
+    """One provider API with OAuth 2, whose token endpoint takes the application's credential as `Authorization: Basic`.
+
+    Attributes:
+        authorize_path, token_path: below the base URL.
+        token_rules: what errors of the token endpoint mean, before the standard's own.
+        grant_lifetime: after how long a consent ends, whatever is refreshed meanwhile; None where nobody knows.
+        scope: what consent is asked for; "" leaves it to the provider.
+    """
+
+    link_kind: ClassVar[LinkKind] = OAUTH
+    refresh_policy: ClassVar[RefreshPolicy | None] = RefreshPolicy(default_lifetime=timedelta(minutes=30))
+    authorize_path: ClassVar[str] = "/oauth/authorize"
+    token_path: ClassVar[str] = "/oauth/token"  # noqa: S105 - a path
+    token_rules: ClassVar[tuple[Rule, ...]] = ()
+    grant_lifetime: ClassVar[timedelta | None] = None
+    scope: ClassVar[str] = ""
+
+    def __init__(self, settings: Any, api: Api) -> None:
+        super().__init__(settings, api)
+        self._client_id, secret = settings.client
+        self._token = api.endpoint("token", "POST", self.token_path)
+        self._token_headers = {
+            "authorization": "Basic " + base64.b64encode(f"{self._client_id}:{secret}".encode()).decode(),
+            "content-type": "application/x-www-form-urlencoded",
+        }
+
+    @property
+    def redirect_uri(self) -> str:
+        """Where the provider sends the user back to, as registered."""
+        return str(self.settings.redirect_uri)
+
+    def authorize_url(self, state: str, challenge: str | None = None) -> str:
+        """Where the user consents."""
+        query = {
+            "client_id": self._client_id,
+            "redirect_uri": self.redirect_uri,
+            "response_type": "code",
+            "state": state,
+        }
+        if self.scope:
+            query["scope"] = self.scope
+        if challenge is not None:
+            query |= {"code_challenge": challenge, "code_challenge_method": "S256"}
+        return f"{self.settings.base_url.rstrip('/')}{self.authorize_path}?{urlencode(query)}"
+
+    async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
+        """Turns the code, decoded once, into tokens. The time of a grant that ends begins now."""
+        asked = {"grant_type": "authorization_code", CODE: form[CODE], "redirect_uri": self.redirect_uri}
+        if CODE_VERIFIER in form:
+            asked[CODE_VERIFIER] = form[CODE_VERIFIER]
+        answer = await self._ask_token(caller, asked)
+        return answer if self.grant_lifetime is None else replace(answer, grant_expires_at=now + self.grant_lifetime)
+
+    async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
+        """Presents the refresh token once. The answer may rotate it; the end of the grant stays."""
+        return await self._ask_token(caller, {"grant_type": "refresh_token", "refresh_token": refresh_token})
+
+    async def _ask_token(self, caller: Caller, form: dict[str, str]) -> TokenAnswer:
+        policy = self.refresh_policy or RefreshPolicy(default_lifetime=timedelta(days=1))
+        return await ask_token(
+            self.api,
+            self._token,
+            caller,
+            headers=self._token_headers,
+            form=form,
+            rules=self.token_rules,
+            policy=policy,
+        )

@@ -1,0 +1,40 @@
+"""The secret that ties a consent to its exchange (RFC 7636): made, shown as a challenge, kept encrypted meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from uuid import UUID
+
+from worker.errors import EncryptionError, Refused
+from worker.services.encryption import EncryptionService
+
+_KIND = "verifier"
+
+
+def new_verifier() -> str:
+    """86 characters of chance; RFC 7636 allows 43 to 128."""
+    return secrets.token_urlsafe(64)
+
+
+def challenge_of(verifier: str) -> str:
+    """S256: what the provider is shown at the consent."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def seal_verifier(encryption: EncryptionService, verifier: str, *, user_id: UUID) -> str:
+    """Its ciphertext, bound to the user: there is no provider yet."""
+    return encryption.seal(verifier, provider_id=user_id, kind=_KIND, generation=0)
+
+
+def unseal_verifier(encryption: EncryptionService, ciphertext: str, *, user_id: UUID) -> str:
+    """What `seal_verifier` was given.
+
+    Raises:
+        Refused: the key that wrote it is gone, or it belongs to another user.
+    """
+    try:
+        return encryption.unseal(ciphertext, provider_id=user_id, kind=_KIND, generation=0)
+    except EncryptionError:
+        raise Refused("what ties this consent to you can no longer be read: start linking again") from None
