@@ -62,6 +62,8 @@ class DoubtfulIntegration(ModelIntegration):
 
     doubtful = False
 
+    memory_feeds = frozenset({"accounts"})
+
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         async for page in super().pages(request):
             if page.accounts:
