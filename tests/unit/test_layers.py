@@ -1,8 +1,29 @@
-"""A rule that no linter knows; the others are ruff's and import-linter's (`make lint`)."""
+"""What holds for the tree as a whole: no import circle, few modules at the root. More rules: `make lint`."""
 
 from __future__ import annotations
 
+import graphlib
+
+import grimp
+import pytest
+
 from tests.support.environment import ROOT
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = grimp.build_graph("worker", "schedules", exclude_type_checking_imports=False)
+    needs = {module: imports.find_modules_directly_imported_by(module) for module in imports.modules}
+
+    graphlib.TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle
+
+
+def test_circle_of_imports_is_noticed() -> None:
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def test_root_of_the_worker_holds_little() -> None:
+    assert len(list((ROOT / "worker").glob("*.py"))) <= 8
 
 
 def test_unit_tests_do_not_sleep() -> None:

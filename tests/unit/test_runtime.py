@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from worker import runtime as module
+from worker.crud import database
 from worker.errors import ConfigurationError, Unavailable
 from worker.integrations.kit.integration import Integration
 from worker.runtime import Runtime, close_runtime, forget_runtime, get_runtime, spare_collector, use_runtime
@@ -105,9 +106,9 @@ class Clocks:
     def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, *readings: float) -> None:
         self.elapsed = 0.0
         self._readings = list(readings)
-        monkeypatch.setattr(module, "elapsed", lambda: 100 + self.elapsed)
-        monkeypatch.setattr(module, "database_now", self._read)
-        monkeypatch.setattr(runtime, "db", self._db)
+        monkeypatch.setattr(database, "elapsed", lambda: 100 + self.elapsed)
+        monkeypatch.setattr(database, "now", self._read)
+        monkeypatch.setattr(runtime.database, "step", self._step)
 
     def there(self) -> datetime:
         return datetime(2025, 3, 14, 15, 0, tzinfo=UTC) + timedelta(seconds=self.elapsed)
@@ -116,7 +117,7 @@ class Clocks:
         self.elapsed += self._readings.pop(0)
         return self.there()
 
-    async def _db(self, step: Callable[[Any], Any]) -> Any:
+    async def _step(self, step: Callable[[Any], Any]) -> Any:
         self.elapsed += 7  # until a connection is free
         read = step(SimpleNamespace(connection=lambda: None))
         self.elapsed += 3  # until the event loop has time

@@ -13,7 +13,7 @@ from worker.crud.fleet import overview
 from worker.crud.fleet.overview import ProviderRow
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from worker.crud.database import OpenTransaction
 
 ProviderArgument = Annotated[
     str, typer.Argument(metavar="PROVIDER", help="Id, unique beginning of one, or unique alias.", show_default=False)
@@ -24,7 +24,7 @@ _HEX = re.compile(r"[0-9a-fA-F-]{4,36}")
 _SUSPICIOUS = re.compile(r"[;\x00-\x1f\x7f]|--")
 
 
-def resolve(session: Session, given: str) -> ProviderRow:
+def resolve(session: OpenTransaction, given: str) -> ProviderRow:
     """The one provider that is meant.
 
     Raises:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 
-from worker.plain_text import HARMFUL, visible
+from worker.text.plain_text import HARMFUL, visible
 
 T = TypeVar("T")
 

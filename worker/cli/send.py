@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from worker.app import app
 from worker.errors import Unavailable
-from worker.redis_client import connect
+from worker.process.redis_client import connect
 from worker.settings import get_settings
 
 _SECONDS = 3.0

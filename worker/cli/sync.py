@@ -23,7 +23,7 @@ from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime, get_runtime
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from worker.crud.database import OpenTransaction
 
 TASK = "worker.tasks.accounts.sync_providers"
 
@@ -100,7 +100,7 @@ def _make_due(runtime: Runtime, provider: str | None, now: datetime, *, force: b
         return [row.id]
 
 
-def refuse_beside_another(session: Session, provider_id: UUID, *, dead_after: timedelta) -> None:
+def refuse_beside_another(session: OpenTransaction, provider_id: UUID, *, dead_after: timedelta) -> None:
     """What was asked for besides the usual would be lost: a run under way is not changed, and there is one at a time.
 
     Raises:
@@ -110,7 +110,7 @@ def refuse_beside_another(session: Session, provider_id: UUID, *, dead_after: ti
         raise Refused(f"provider {provider_id} is being synced; wait for that run, or stop it: dashtam sync --cancel")
 
 
-def _refuse_haste(session: Session, row: ProviderRow, now: datetime, *, least: timedelta) -> None:
+def _refuse_haste(session: OpenTransaction, row: ProviderRow, now: datetime, *, least: timedelta) -> None:
     """What the worker would refuse too, said while somebody listens."""
     last = history.runs(session, provider_ids=[row.id], limit=1)
     if last and last[0].status != RunStatus.RUNNING and now - last[0].started_at < least:

@@ -1,14 +1,20 @@
-"""Connections and transactions; where Postgres's own errors become ours, and where every wait for it ends."""
+"""Postgres: its connections, transactions, clock, and the threads that wait for it.
+
+Here Postgres's own errors become ours, and here every wait for it ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -19,12 +25,115 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
 from worker.errors import Unavailable
+from worker.process.clocks import elapsed
 from worker.settings.database import DatabaseLimits
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+OpenTransaction: TypeAlias = Session
+"""What every function of `worker.crud` is handed first. Services pass it on, and do nothing else with it."""
 
 _INTERVAL_S = 0.1
 _KEEPALIVES = 3
+_THREAD_GRACE_S = 5.0
+"""A thread whose step has hung up is back at once; one that takes longer stands somewhere else, and for good."""
+_CLOCK_SECONDS = 60.0
+_CLOCK_DOUBT_SECONDS = 0.02
+_CLOCK_READINGS = 5
 
 _give_up_at: ContextVar[float | None] = ContextVar("give_up_at", default=None)
+
+
+class Database:
+    """Postgres as one process uses it: each step is one transaction in a thread, with a deadline.
+
+    Args:
+        engine: where the connections come from.
+        threads: how many steps may run at once.
+        step_seconds: how long one step may take, waiting for a thread included.
+    """
+
+    def __init__(self, engine: Engine, *, threads: int, step_seconds: float) -> None:
+        self.engine = engine
+        self._step_seconds = step_seconds
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="db")
+        self._abandoned: list[tuple[Future[Any], float]] = []
+        self._clock: tuple[datetime, float] | None = None
+
+    async def now(self) -> datetime:
+        """The database's time, read once a minute: a worker whose own clock is wrong does what is due all the same.
+
+        Raises:
+            Unavailable: Postgres is away and was never asked before.
+        """
+        read = self._clock
+        if read is None or elapsed() - read[1] > _CLOCK_SECONDS:
+            try:
+                read = self._clock = await self.step(_read_clock)
+            except Unavailable:
+                if read is None:
+                    raise
+        return read[0] + timedelta(seconds=elapsed() - read[1])
+
+    async def step(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs one `crud` function in a transaction of its own, off the event loop.
+
+        Raises:
+            Unavailable: Postgres is out of reach, or did not answer within `DATABASE_STEP_SECONDS`, waiting for a
+                thread included; what was asked of it may have been done.
+        """
+        return await self.step_within(self._step_seconds, lambda session: step(session, *args, **kwargs))
+
+    async def step_within(self, seconds: float, step: Callable[[Session], T]) -> T:
+        """As `step`, for at most so many seconds."""
+        until = time.monotonic() + seconds
+        # What it logs and audits is this task's.
+        future = self._threads.submit(contextvars.copy_context().run, self._in_transaction, until, step)
+        try:
+            async with asyncio.timeout(seconds + _THREAD_GRACE_S) as limit:
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        finally:
+            if not future.done():
+                self._abandoned.append((future, until))
+        if future.cancelled():
+            raise Unavailable("Postgres: all database threads of this process are busy")
+        raise Unavailable("Postgres: a database thread did not come back; this process is replaced if it never does")
+
+    def _in_transaction(self, until: float, step: Callable[[Session], T]) -> T:
+        if time.monotonic() > until:
+            raise Unavailable("Postgres: all database threads of this process were busy")
+        give_up_at(until)
+        with transaction(self.engine) as session:
+            return step(session)
+
+    @property
+    def has_stuck_threads(self) -> bool:
+        """Whether threads stand still for good, so that another process must take this one's place."""
+        self._abandoned = [left for left in self._abandoned if not left[0].done()]
+        overdue = time.monotonic() - _THREAD_GRACE_S
+        return any(until < overdue for _, until in self._abandoned)
+
+    def close(self) -> None:
+        """Waits for the threads. The engine is its owner's to close."""
+        self._threads.shutdown()
+
+
+def _read_clock(session: Session) -> tuple[datetime, float]:
+    """The database's time, and this process's own just before: never behind, so that what is due there is due here.
+
+    A reading during which this process was held up is taken anew; it would be ahead by as much.
+    """
+    session.connection()  # to wait for one is no part of the reading
+    for _ in range(_CLOCK_READINGS):
+        asked_at = elapsed()
+        there = now(session)
+        if elapsed() - asked_at < _CLOCK_DOUBT_SECONDS:
+            break
+    return there, asked_at
 
 
 def make_engine(

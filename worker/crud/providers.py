@@ -10,8 +10,8 @@ from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
 from worker.errors import NotFound, Refused
-from worker.mail_addresses import normalised
 from worker.models import Provider, ProviderCreate, User
+from worker.text.mail_addresses import normalised
 
 
 def create_user(session: Session, *, email: str | None = None) -> User:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
 from worker.models.vocabulary import ProviderStatus
-from worker.plain_text import visible
+from worker.text.plain_text import visible
 
 
 class Provider(Base):

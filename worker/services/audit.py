@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
@@ -13,9 +12,7 @@ import structlog
 from worker.crud import audit
 from worker.crud.audit import Verification
 from worker.models import ProviderAuditLog
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
+from worker.services.context import Context
 
 log = structlog.get_logger()
 
@@ -24,7 +21,7 @@ _VERIFY_SECONDS = 3600.0
 
 
 async def verify(
-    runtime: Runtime, provider_id: UUID | None = None, *, expected: Mapping[UUID, str] | None = None
+    runtime: Context, provider_id: UUID | None = None, *, expected: Mapping[UUID, str] | None = None
 ) -> Verification:
     """Walks one provider's chain, or all; `expected` has the heads of an earlier verification."""
     found = await runtime.db_within(
@@ -42,7 +39,7 @@ async def verify(
 
 
 async def list_entries(
-    runtime: Runtime,
+    runtime: Context,
     provider_id: UUID | None = None,
     *,
     action: str | None = None,

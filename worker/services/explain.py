@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from worker.crud import heartbeats, integration_states
+from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history, overview
 from worker.crud.fleet.history import Attempt, Run
 from worker.crud.fleet.overview import ProviderRow, TokenFacts
 from worker.models import IntegrationState
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 BEAT_LATE = timedelta(seconds=90)
 
@@ -67,7 +64,12 @@ class Explanation:
 
 
 def gather(
-    session: Session, provider: ProviderRow, *, refreshable: bool | None, now: datetime, run_dead_after: timedelta
+    session: OpenTransaction,
+    provider: ProviderRow,
+    *,
+    refreshable: bool | None,
+    now: datetime,
+    run_dead_after: timedelta,
 ) -> Facts:
     """Reads the facts of one provider."""
     return Facts(

@@ -18,7 +18,7 @@ from worker.crud import keys
 from worker.crud.keys import Ciphertexts
 from worker.crud.refresh import spools
 from worker.errors import ConfigurationError, EncryptionError, Refused
-from worker.runtime import Runtime
+from worker.services.context import Context
 from worker.services.refresh import journal, spool
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class Reencrypted:
     left: int
 
 
-async def status(runtime: Runtime) -> list[KeyUse]:
+async def status(runtime: Context) -> list[KeyUse]:
     """All keys that are configured or in use, the writing one first.
 
     Raises:
@@ -84,7 +84,7 @@ async def status(runtime: Runtime) -> list[KeyUse]:
     ]
 
 
-async def reencrypt(runtime: Runtime, *, batch_size: int = 500) -> Reencrypted:
+async def reencrypt(runtime: Context, *, batch_size: int = 500) -> Reencrypted:
     """Writes all tokens with the first key, batch by batch; may be broken off and begun again at any time.
 
     Refreshes go on meanwhile: what one of them stores is never overwritten.
@@ -106,7 +106,7 @@ async def reencrypt(runtime: Runtime, *, batch_size: int = 500) -> Reencrypted:
     return Reencrypted(done, unreadable, left)
 
 
-async def require_retirable(runtime: Runtime, key_id: str) -> None:
+async def require_retirable(runtime: Context, key_id: str) -> None:
     """Checks that a key may be taken out of `ENCRYPTION_KEYS`.
 
     Raises:
@@ -119,7 +119,7 @@ async def require_retirable(runtime: Runtime, key_id: str) -> None:
             raise Refused(f"key {key_id} cannot be retired: {why}; run: dashtam keys rotate")
 
 
-async def require_configured(runtime: Runtime) -> None:
+async def require_configured(runtime: Context) -> None:
     """Checks at startup that every key in use is there.
 
     Raises:
@@ -133,7 +133,7 @@ async def require_configured(runtime: Runtime) -> None:
         )
 
 
-def _renew(runtime: Runtime, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts], list[UUID]]:
+def _renew(runtime: Context, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts], list[UUID]]:
     renewed, unreadable = [], []
     for row in rows:
         try:
@@ -153,7 +153,7 @@ def _renew(runtime: Runtime, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts]
     return renewed, unreadable
 
 
-def _again(runtime: Runtime, row: Ciphertexts, kind: str, ciphertext: str) -> str:
+def _again(runtime: Context, row: Ciphertexts, kind: str, ciphertext: str) -> str:
     encryption, id_, generation = runtime.encryption, row.provider_id, row.generation
     value = encryption.unseal(ciphertext, provider_id=id_, kind=kind, generation=generation, key_id=row.key_id)
     return encryption.seal(value, provider_id=id_, kind=kind, generation=generation)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import structlog
 
 from worker.crud import heartbeats, upkeep
+from worker.services.context import Context
 from worker.services.linking import revocation
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -24,17 +21,17 @@ _DELIVERIES_KEPT = timedelta(days=1)
 _QUOTA_DAYS_KEPT = 7
 
 
-async def beat(runtime: Runtime, name: str, at: datetime | None = None) -> None:
+async def beat(runtime: Context, name: str, at: datetime | None = None) -> None:
     """Records that the tick `name` (its entry in `schedules`) has run to its end."""
     await runtime.db(heartbeats.beat, name=name, at=at or await runtime.now())
 
 
-async def last_beat(runtime: Runtime, name: str) -> datetime | None:
+async def last_beat(runtime: Context, name: str) -> datetime | None:
     """When the tick `name` last ran to its end."""
     return (await runtime.db(heartbeats.read_heartbeats)).get(name)
 
 
-async def reap(runtime: Runtime, now: datetime) -> dict[str, int]:
+async def reap(runtime: Context, now: datetime) -> dict[str, int]:
     """Puts back in motion what dead workers left, and removes what has run out. Returns counts by kind."""
     settings = runtime.settings
     counts = {
@@ -62,7 +59,7 @@ async def reap(runtime: Runtime, now: datetime) -> dict[str, int]:
 
 
 async def retain(
-    runtime: Runtime,
+    runtime: Context,
     now: datetime,
     *,
     batch: int = _RETAIN_BATCH,
@@ -86,7 +83,7 @@ async def retain(
     return removed
 
 
-def retention_days(runtime: Runtime) -> dict[str, int]:
+def retention_days(runtime: Context) -> dict[str, int]:
     """How many days each table's rows are kept."""
     settings = runtime.settings
     return {

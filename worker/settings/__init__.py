@@ -18,7 +18,6 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationI
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import ConfigurationError
-from worker.mail_addresses import for_header, normalised
 from worker.settings.addresses import is_loopback
 from worker.settings.database import DatabaseLimits
 from worker.settings.keys import parse_keys
@@ -34,6 +33,7 @@ from worker.settings.parts import (
 )
 from worker.settings.secret_files import SecretFileSource, is_secret
 from worker.telemetry.redaction import remember
+from worker.text.mail_addresses import for_header, normalised
 
 
 class EnvironmentSettings(BaseSettings):

@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker.crud.database import make_engine, transaction
 from worker.errors import ConfigurationError, Unavailable
-from worker.redis_client import connect
+from worker.process.redis_client import connect
 from worker.settings import ExporterSettings, load
 from worker.settings.database import DatabaseLimits
 from worker.telemetry import metric_files

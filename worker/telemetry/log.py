@@ -15,9 +15,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from worker.plain_text import visible
 from worker.settings.parts import ProcessPart
 from worker.telemetry.redaction import redact_value
+from worker.text.plain_text import visible
 
 # What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "tornado.access", "opentelemetry", "sqlalchemy", "kombu", "amqp")

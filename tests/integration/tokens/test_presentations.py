@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.waiting import wait_for
-from worker import clocks
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.process import clocks
 from worker.services.refresh import protocol, unsent
 from worker.services.refresh.results import Outcome
 

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
-from worker import failpoints
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import (
     AppMisconfigured,
@@ -28,6 +27,7 @@ from worker.errors import (
     Transient,
 )
 from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.process import failpoints
 from worker.services.refresh import protocol
 from worker.services.refresh.results import Outcome
 

@@ -15,10 +15,10 @@ from sqlalchemy import text
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
-from worker import failpoints
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.process import failpoints
 from worker.services.availability import breaker
 from worker.services.refresh import journal, protocol
 from worker.services.refresh.results import Outcome

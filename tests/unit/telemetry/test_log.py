@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from worker.plain_text import HARMFUL
 from worker.settings import Settings, get_settings
 from worker.telemetry.log import configure_logging, log_uncaught
+from worker.text.plain_text import HARMFUL
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from worker.clocks import elapsed
 from worker.models import new_id
+from worker.process.clocks import elapsed
 
 
 @dataclass(frozen=True, slots=True)

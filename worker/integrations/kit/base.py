@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from worker.clocks import elapsed
 from worker.errors import Scope, Unsent
 from worker.models.pages import Page, RawRecord, Removal, Window
+from worker.process.clocks import elapsed
 
 __all__ = [
     "Caller",

@@ -13,7 +13,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -35,9 +34,7 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import Quota
 from worker.models import IntegrationState
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
+from worker.services.context import Context
 
 log = structlog.get_logger()
 
@@ -56,10 +53,10 @@ class _Cache:
         self.reading = asyncio.Lock()
 
 
-_caches: WeakKeyDictionary[Runtime, _Cache] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[Context, _Cache] = WeakKeyDictionary()
 
 
-async def states(runtime: Runtime) -> dict[str, IntegrationState]:
+async def states(runtime: Context) -> dict[str, IntegrationState]:
     """States by `provider_key`, at most two seconds old; an integration without one is closed and not paused."""
     cache = _caches.get(runtime) or _caches.setdefault(runtime, _Cache())
     if cache.states is not None and time.monotonic() < cache.until:
@@ -77,11 +74,11 @@ async def states(runtime: Runtime) -> dict[str, IntegrationState]:
         return cache.states
 
 
-def _forget(runtime: Runtime) -> None:
+def _forget(runtime: Context) -> None:
     _caches.pop(runtime, None)
 
 
-async def claimable(runtime: Runtime, now: datetime, *, endpoint: str | None, at_most: int) -> dict[str, int]:
+async def claimable(runtime: Context, now: datetime, *, endpoint: str | None, at_most: int) -> dict[str, int]:
     """How many providers of each integration a tick may claim now.
 
     0 while paused or open, 1 while half-open, else what the application's quotas let through until the next tick, and
@@ -95,13 +92,13 @@ async def claimable(runtime: Runtime, now: datetime, *, endpoint: str | None, at
     return allowed
 
 
-async def probing(runtime: Runtime) -> set[str]:
+async def probing(runtime: Context) -> set[str]:
     """Integrations whose breaker is half-open: what is claimed of them finds out whether the outage is over."""
     return {key for key, state in (await states(runtime)).items() if state.breaker == "half_open"}
 
 
 async def _claimable(
-    runtime: Runtime, key: str, quotas: Sequence[Quota], state: IntegrationState | None, now: datetime, at_most: int
+    runtime: Context, key: str, quotas: Sequence[Quota], state: IntegrationState | None, now: datetime, at_most: int
 ) -> int:
     if state is not None and state.paused_at is not None:
         return 0
@@ -132,7 +129,7 @@ def per_tick(quotas: Sequence[Quota], *, seconds: float, share: float, at_most: 
 
 
 async def report(
-    runtime: Runtime,
+    runtime: Context,
     provider_key: str,
     outcomes: Sequence[ProviderError | None],
     *,
@@ -189,7 +186,7 @@ def _is_answer(outcome: ProviderError | None) -> bool:
 
 
 async def _watch_refusals(
-    runtime: Runtime,
+    runtime: Context,
     provider_key: str,
     outcomes: Sequence[ProviderError | None],
     names: Sequence[str],
@@ -222,7 +219,7 @@ async def _watch_refusals(
 
 
 async def _count_failures(
-    runtime: Runtime, provider_key: str, failing: Sequence[str], *, consecutive: bool, now: datetime
+    runtime: Context, provider_key: str, failing: Sequence[str], *, consecutive: bool, now: datetime
 ) -> None:
     settings = runtime.settings
     state, opened = await runtime.db(
@@ -250,7 +247,7 @@ async def _count_failures(
     _forget(runtime)
 
 
-async def _alarm(runtime: Runtime, provider_key: str, reason: str, now: datetime) -> None:
+async def _alarm(runtime: Context, provider_key: str, reason: str, now: datetime) -> None:
     raised = await runtime.db(
         integration_states.raise_alarm,
         provider_key=provider_key,
@@ -270,7 +267,7 @@ async def _alarm(runtime: Runtime, provider_key: str, reason: str, now: datetime
         _forget(runtime)
 
 
-async def pause(runtime: Runtime, provider_key: str, *, reason: str, actor: str) -> bool:
+async def pause(runtime: Context, provider_key: str, *, reason: str, actor: str) -> bool:
     """Stops all calls of an integration; `actor` is `operator:<name>`. Returns False when it was paused already.
 
     Raises:
@@ -286,7 +283,7 @@ async def pause(runtime: Runtime, provider_key: str, *, reason: str, actor: str)
     return paused
 
 
-async def resume(runtime: Runtime, provider_key: str, *, actor: str, reason: str | None = None) -> bool:
+async def resume(runtime: Context, provider_key: str, *, actor: str, reason: str | None = None) -> bool:
     """Lets an integration's calls go on and closes its breaker. Returns False when it was not paused.
 
     Raises:
@@ -299,6 +296,6 @@ async def resume(runtime: Runtime, provider_key: str, *, actor: str, reason: str
     return resumed
 
 
-def _require(runtime: Runtime, provider_key: str) -> None:
+def _require(runtime: Context, provider_key: str) -> None:
     if provider_key not in runtime.integrations:
         raise NotFound(f"no integration {provider_key} is enabled; INTEGRATIONS has: {', '.join(runtime.integrations)}")

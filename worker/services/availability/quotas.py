@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
 
 import redis
 import structlog
@@ -25,12 +24,10 @@ from limits.storage import MemoryStorage, RedisStorage
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.kit.base import Caller, Quota
-from worker.redis_client import connect
+from worker.process.redis_client import connect
 from worker.services.availability import breaker
+from worker.services.context import Context, QuotaUse
 from worker.telemetry import metrics
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -60,16 +57,6 @@ class _Bucket:
     taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class QuotaUse(NamedTuple):
-    """How much of one of the application's quotas is used just now."""
-
-    scope: str
-    endpoint: str | None
-    limit: int
-    per_seconds: int
-    used: int
-
-
 class QuotaGate:
     """What one integration's calls must pass (`worker.integrations.kit.http.Gate`).
 
@@ -82,7 +69,7 @@ class QuotaGate:
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: Context,
         provider_key: str,
         *,
         quotas: tuple[Quota, ...] | None = None,
@@ -363,7 +350,7 @@ UNCOUNTED = "quota_uncounted"
 _OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET, UNCOUNTED}
 
 
-def granted(runtime: Runtime, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
+def granted(runtime: Context, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
     """Published quotas times `QUOTA_SCALE`."""
     scale = runtime.settings.quota_scale
     return tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in quotas)

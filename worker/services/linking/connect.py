@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
@@ -17,6 +16,7 @@ import structlog
 from pydantic import ValidationError
 
 from worker.crud import links, revocations
+from worker.crud.database import OpenTransaction
 from worker.crud.links import LinkTarget
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import NewToken, TokenState
@@ -27,13 +27,10 @@ from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER, LinkKind
 from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
-from worker.runtime import Runtime
+from worker.services.context import Context
 from worker.services.linking import pkce, revocation
 from worker.services.refresh import journal
 from worker.services.refresh.plan import seal_answer
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
 
@@ -51,7 +48,7 @@ class LinkBegun:
     holder: str = field(repr=False)
 
 
-async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
+async def begin_link(runtime: Context, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
     """Where the user is to consent. The state in it is random, good for one use, and expires; only its hash is kept.
 
     A state alone completes nothing: whoever got somebody to follow a callback with it would link their own login to
@@ -79,7 +76,7 @@ async def begin_link(runtime: Runtime, provider_key: str, user_id: UUID, alias: 
     return LinkBegun(integration.authorize_url(state, verifier and pkce.challenge_of(verifier)), holder)
 
 
-async def complete_link(runtime: Runtime, callback_url: str, *, holder: str) -> UUID:
+async def complete_link(runtime: Context, callback_url: str, *, holder: str) -> UUID:
     """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
 
     The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
@@ -111,7 +108,7 @@ async def complete_link(runtime: Runtime, callback_url: str, *, holder: str) -> 
 
 
 async def link_with_form(
-    runtime: Runtime, provider_key: str, user_id: UUID, alias: str, form: Mapping[str, str]
+    runtime: Context, provider_key: str, user_id: UUID, alias: str, form: Mapping[str, str]
 ) -> UUID:
     """Turns what the user filled in (`link_kind.fields`) into a linked provider; otherwise as `complete_link`.
 
@@ -125,7 +122,7 @@ async def link_with_form(
     return await _link(runtime, integration, _checked(user_id, provider_key, alias), kind.checked(form))
 
 
-async def unlink(runtime: Runtime, provider_id: UUID, *, actor: str = "user") -> bool:
+async def unlink(runtime: Context, provider_id: UUID, *, actor: str = "user") -> bool:
     """Ends a link: revoked at the provider where it has a way, its token forgotten here, its rows kept.
 
     A grant that the provider could not be asked to end just now is kept until it was (`services.revocation`).
@@ -156,7 +153,7 @@ class _Grant:
 
 
 async def _link(
-    runtime: Runtime, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
+    runtime: Context, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
 ) -> UUID:
     # The provider exists before its token, so that a token that cannot be stored has a place in the journal.
     target = await runtime.db(links.target, provider_in=provider_in)
@@ -180,7 +177,7 @@ async def _link(
     return provider_id
 
 
-def _store(session: Session, *, runtime: Runtime, grant: _Grant) -> UUID:
+def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID:
     # During the exchange a refresh may have ended, another link may have been stored or have taken the provider away:
     # what the grant follows is read now.
     ours = links.find_or_create(session, provider_in=grant.provider_in)
@@ -189,7 +186,7 @@ def _store(session: Session, *, runtime: Runtime, grant: _Grant) -> UUID:
     return target.provider_id
 
 
-async def _abandon(runtime: Runtime, grant: _Grant) -> None:
+async def _abandon(runtime: Context, grant: _Grant) -> None:
     """Leaves nothing of a grant that was not stored, neither here nor, where it can be ended, at the provider.
 
     Never raises. The grant of a login that is stored stays: it may be the very one that is in use there.
@@ -219,7 +216,7 @@ async def _abandon(runtime: Runtime, grant: _Grant) -> None:
     log.warning("link_abandoned", provider_id=str(provider_id))
 
 
-def _sealed(runtime: Runtime, grant: _Grant, target: LinkTarget) -> NewToken:
+def _sealed(runtime: Context, grant: _Grant, target: LinkTarget) -> NewToken:
     return seal_answer(
         runtime.encryption,
         grant.integration.refresh_policy,
@@ -231,7 +228,7 @@ def _sealed(runtime: Runtime, grant: _Grant, target: LinkTarget) -> NewToken:
     )
 
 
-async def _lease(runtime: Runtime, provider_id: UUID, owner: UUID) -> TokenState:
+async def _lease(runtime: Context, provider_id: UUID, owner: UUID) -> TokenState:
     """Waits until nobody else uses the token."""
     give_up_at = asyncio.get_running_loop().time() + runtime.settings.lease_seconds
     while True:
@@ -248,7 +245,7 @@ async def _lease(runtime: Runtime, provider_id: UUID, owner: UUID) -> TokenState
         await asyncio.sleep(0.1)
 
 
-async def _revoke(runtime: Runtime, state: TokenState) -> bool | None:
+async def _revoke(runtime: Context, state: TokenState) -> bool | None:
     """Whether the provider has ended the grant; None when it could not be asked."""
     integration = runtime.integrations.get(state.provider_key)
     if state.generation is None or not state.access_token:
@@ -278,7 +275,7 @@ async def _revoke(runtime: Runtime, state: TokenState) -> bool | None:
         return None
 
 
-def _integration(runtime: Runtime, provider_key: str) -> Integration:
+def _integration(runtime: Context, provider_key: str) -> Integration:
     integration = runtime.integrations.get(provider_key)
     if integration is None:
         raise NotFound(f"no integration {provider_key} is enabled; INTEGRATIONS has: {', '.join(runtime.integrations)}")

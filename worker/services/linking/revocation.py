@@ -12,14 +12,14 @@ from worker.crud.revocations import Waiting
 from worker.errors import EncryptionError, ProviderError, ReauthRequired, Refused, Unavailable
 from worker.integrations.kit.base import Caller
 from worker.integrations.kit.integration import Integration
-from worker.runtime import Runtime
+from worker.services.context import Context
 
 log = structlog.get_logger()
 
 _BATCH = 50
 
 
-async def revoke_waiting(runtime: Runtime, *, provider_id: UUID | None = None) -> int:
+async def revoke_waiting(runtime: Context, *, provider_id: UUID | None = None) -> int:
     """Tries to end the grants whose time has come, one after the other; of one provider, if it is given.
 
     Returns:
@@ -35,7 +35,7 @@ async def revoke_waiting(runtime: Runtime, *, provider_id: UUID | None = None) -
 
 
 async def end_grant(
-    runtime: Runtime, integration: Integration, provider_id: UUID, *, access_token: str, refresh_token: str | None
+    runtime: Context, integration: Integration, provider_id: UUID, *, access_token: str, refresh_token: str | None
 ) -> bool:
     """Ends a grant at its provider; True also when it was ended there before, False when there is no way to end it.
 
@@ -51,7 +51,7 @@ async def end_grant(
         return True
 
 
-async def _try(runtime: Runtime, grant: Waiting) -> bool:
+async def _try(runtime: Context, grant: Waiting) -> bool:
     integration = runtime.integrations.get(grant.provider_key)
     try:
         if integration is None:
@@ -80,13 +80,13 @@ async def _try(runtime: Runtime, grant: Waiting) -> bool:
     return True
 
 
-def _plain(runtime: Runtime, grant: Waiting, kind: str, ciphertext: str) -> str:
+def _plain(runtime: Context, grant: Waiting, kind: str, ciphertext: str) -> str:
     return runtime.encryption.unseal(
         ciphertext, provider_id=grant.provider_id, kind=kind, generation=grant.generation, key_id=grant.key_id
     )
 
 
-async def revoke_soon(runtime: Runtime, provider_id: UUID) -> None:
+async def revoke_soon(runtime: Context, provider_id: UUID) -> None:
     """The same at once for one provider; whatever goes wrong is left to the upkeep worker."""
     try:
         await revoke_waiting(runtime, provider_id=provider_id)

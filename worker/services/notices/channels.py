@@ -19,8 +19,8 @@ import structlog
 
 from worker.errors import Undelivered
 from worker.integrations.webhook import Webhook
-from worker.mail_addresses import for_header
 from worker.settings import Settings
+from worker.text.mail_addresses import for_header
 
 log = structlog.get_logger()
 

@@ -16,7 +16,6 @@ import re
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
@@ -26,11 +25,9 @@ from worker.crud.notices import DueNotice
 from worker.errors import Undelivered
 from worker.models import Provider
 from worker.models.vocabulary import ProviderStatus
-from worker.plain_text import HARMFUL
+from worker.services.context import Context
 from worker.services.notices.channels import Channel, Message, build_channels
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
+from worker.text.plain_text import HARMFUL
 
 log = structlog.get_logger()
 
@@ -54,7 +51,7 @@ _NO_ID = UUID(int=0)
 _LONG_NUMBER = re.compile(r"\d[\d -]{3,}\d")
 
 
-async def warn_of_expiring_grants(runtime: Runtime, now: datetime, *, since: datetime | None = None) -> None:
+async def warn_of_expiring_grants(runtime: Context, now: datetime, *, since: datetime | None = None) -> None:
     """Queues the warnings whose time has come.
 
     `since` is when this last ran to its end: only grants that have come nearer than a stage's time since then are
@@ -79,7 +76,7 @@ async def warn_of_expiring_grants(runtime: Runtime, now: datetime, *, since: dat
         nearest = until
 
 
-async def expire_grants(runtime: Runtime, now: datetime) -> int:
+async def expire_grants(runtime: Context, now: datetime) -> int:
     """Ends logins whose grant has ended: they need their user, and calls for them stop. Returns how many."""
     ended = 0
     while True:
@@ -94,7 +91,7 @@ async def expire_grants(runtime: Runtime, now: datetime) -> int:
     return ended
 
 
-async def send_notices(runtime: Runtime, *, channels: Mapping[str, Channel] | None = None, seconds: float = 20) -> int:
+async def send_notices(runtime: Context, *, channels: Mapping[str, Channel] | None = None, seconds: float = 20) -> int:
     """Sends what is due until nothing is, or `seconds` have passed. Returns how many left.
 
     Raises:
@@ -120,13 +117,13 @@ async def send_notices(runtime: Runtime, *, channels: Mapping[str, Channel] | No
     return sent
 
 
-async def _record_sent(runtime: Runtime) -> None:
+async def _record_sent(runtime: Context) -> None:
     for notice_id, at in list(runtime.unrecorded_notices.items()):
         await runtime.db(notices.mark_sent, notice_id=notice_id, at=at)
         del runtime.unrecorded_notices[notice_id]
 
 
-async def _send_batch(runtime: Runtime, channels: Mapping[str, Channel], due: list[DueNotice]) -> int:
+async def _send_batch(runtime: Context, channels: Mapping[str, Channel], due: list[DueNotice]) -> int:
     room = asyncio.Semaphore(_SEND_AT_ONCE)
 
     async def one(item: DueNotice) -> bool:
@@ -141,7 +138,7 @@ async def _send_batch(runtime: Runtime, channels: Mapping[str, Channel], due: li
     return outcomes.count(True)
 
 
-async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotice) -> bool:
+async def _send(runtime: Context, channels: Mapping[str, Channel], due: DueNotice) -> bool:
     notice = due.notice
     attempts = notice.attempts + 1
     now = await runtime.now()
@@ -171,7 +168,7 @@ async def _send(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotic
     return True
 
 
-async def _hand_over(runtime: Runtime, channels: Mapping[str, Channel], due: DueNotice) -> None:
+async def _hand_over(runtime: Context, channels: Mapping[str, Channel], due: DueNotice) -> None:
     """Raises `Undelivered`, and nothing else: what is wrong with one notice is no reason to hold up another."""
     notice = due.notice
     if (channel := channels.get(notice.channel)) is None:
@@ -210,7 +207,7 @@ def still_true(due: DueNotice) -> bool:
     return provider.status == ProviderStatus.NEEDS_REAUTH
 
 
-def compose(runtime: Runtime, due: DueNotice) -> Message:
+def compose(runtime: Context, due: DueNotice) -> Message:
     """The words of a notice: what happened, what was kept, what to do next."""
     notice, provider = due.notice, due.provider
     if provider is None:
@@ -250,7 +247,7 @@ def _words(stage: str, login: str, provider: Provider) -> tuple[str, str]:
     )
 
 
-def _to_operator(runtime: Runtime, provider_key: str, due: DueNotice) -> Message:
+def _to_operator(runtime: Context, provider_key: str, due: DueNotice) -> Message:
     integration = _name(runtime, provider_key)
     return Message(
         id=str(due.notice.id),
@@ -266,7 +263,7 @@ def _to_operator(runtime: Runtime, provider_key: str, due: DueNotice) -> Message
     )
 
 
-def _name(runtime: Runtime, provider_key: str) -> str:
+def _name(runtime: Context, provider_key: str) -> str:
     integration = runtime.integrations.get(provider_key)
     return integration.name if integration is not None else provider_key
 

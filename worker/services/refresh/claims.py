@@ -8,14 +8,14 @@ from math import ceil
 from uuid import UUID
 
 from worker.crud import providers
-from worker.runtime import Runtime
 from worker.services.availability import breaker
+from worker.services.context import Context
 from worker.services.refresh.results import DueBatch
 
 _LEAST_PER_MESSAGE = 10
 
 
-async def claim_refresh_due(runtime: Runtime, now: datetime, *, tick_s: float) -> list[DueBatch]:
+async def claim_refresh_due(runtime: Context, now: datetime, *, tick_s: float) -> list[DueBatch]:
     """Claims what falls due before the next tick, per integration and earliest first, spread over the tick.
 
     Spreading keeps a large fleet's calls even and a quota unstrained; few providers go at once.

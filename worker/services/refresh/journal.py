@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -21,14 +21,11 @@ from msgspec import structs
 from redis.exceptions import RedisError
 
 from worker.crud import links
+from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import NewToken, Settlement
 from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from worker.runtime import Runtime
+from worker.services.context import Context
 
 log = structlog.get_logger()
 
@@ -54,7 +51,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(NewToken).decode
 
 
-async def store_in_time(runtime: Runtime, step: Callable[[Session], T]) -> T:
+async def store_in_time(runtime: Context, step: Callable[[OpenTransaction], T]) -> T:
     """Runs the step that stores answers, and gives up in time to keep them here.
 
     Raises:
@@ -63,7 +60,7 @@ async def store_in_time(runtime: Runtime, step: Callable[[Session], T]) -> T:
     return await runtime.db_within(min(STORE_SECONDS, runtime.settings.database_step_seconds), step)
 
 
-async def keep(runtime: Runtime, tokens: Sequence[NewToken]) -> None:
+async def keep(runtime: Context, tokens: Sequence[NewToken]) -> None:
     """Keeps answers until they can be stored; together, since a Redis that hangs is waited for each time.
 
     Raises:
@@ -90,7 +87,7 @@ async def keep(runtime: Runtime, tokens: Sequence[NewToken]) -> None:
         )
 
 
-async def find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
+async def find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | None:
     """The answer that was kept for a presentation of this generation.
 
     Raises:
@@ -99,7 +96,7 @@ async def find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken
     return await asyncio.to_thread(_find, runtime, provider_id, generation)
 
 
-async def entries(runtime: Runtime) -> list[NewToken]:
+async def entries(runtime: Context) -> list[NewToken]:
     """All entries that this machine can see; unreadable ones are logged and stay where they are.
 
     Raises:
@@ -108,7 +105,7 @@ async def entries(runtime: Runtime) -> list[NewToken]:
     return await asyncio.to_thread(_entries, runtime)
 
 
-async def apply(runtime: Runtime, token: NewToken, *, owner: UUID) -> None:
+async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
     """Stores an entry under a lease that the caller holds, then forgets it.
 
     Raises:
@@ -123,7 +120,7 @@ async def apply(runtime: Runtime, token: NewToken, *, owner: UUID) -> None:
     log.info("journal_entry_stored", provider_id=str(token.provider_id), generation=token.generation + 1)
 
 
-async def drain(runtime: Runtime) -> int:
+async def drain(runtime: Context) -> int:
     """Stores what waits here; what is out of date goes, what is in another's hands just now stays.
 
     Returns:
@@ -135,7 +132,7 @@ async def drain(runtime: Runtime) -> int:
     return await _drain_all(runtime, await entries(runtime))
 
 
-async def drain_spool(runtime: Runtime) -> None:
+async def drain_spool(runtime: Context) -> None:
     """The same for what waits on this machine's disk alone, for which Redis is not needed.
 
     Raises:
@@ -144,7 +141,7 @@ async def drain_spool(runtime: Runtime) -> None:
     await _drain_all(runtime, await asyncio.to_thread(spooled, runtime))
 
 
-def spooled(runtime: Runtime) -> list[NewToken]:
+def spooled(runtime: Context) -> list[NewToken]:
     """What waits on this machine's disk."""
     directory = spool_directory(runtime)
     if not directory.is_dir():
@@ -153,7 +150,7 @@ def spooled(runtime: Runtime) -> list[NewToken]:
     return [token for token in found if token is not None]
 
 
-async def _drain_all(runtime: Runtime, waiting: Sequence[NewToken]) -> int:
+async def _drain_all(runtime: Context, waiting: Sequence[NewToken]) -> int:
     stored = 0
     for token in waiting:
         try:
@@ -167,7 +164,7 @@ async def _drain_all(runtime: Runtime, waiting: Sequence[NewToken]) -> int:
     return stored
 
 
-async def _drain(runtime: Runtime, token: NewToken) -> bool:
+async def _drain(runtime: Context, token: NewToken) -> bool:
     owner, ids = uuid4(), [token.provider_id]
     if token.new_grant:
         return await _drain_grant(runtime, token, owner)
@@ -196,7 +193,7 @@ async def _drain(runtime: Runtime, token: NewToken) -> bool:
     return False
 
 
-async def _drain_grant(runtime: Runtime, token: NewToken, owner: UUID) -> bool:
+async def _drain_grant(runtime: Context, token: NewToken, owner: UUID) -> bool:
     try:
         stored = await runtime.db(_store_grant, runtime=runtime, token=token, owner=owner)
     except (NotFound, Refused) as error:
@@ -206,7 +203,7 @@ async def _drain_grant(runtime: Runtime, token: NewToken, owner: UUID) -> bool:
     return stored
 
 
-def _store_grant(session: Session, *, runtime: Runtime, token: NewToken, owner: UUID) -> bool:
+def _store_grant(session: OpenTransaction, *, runtime: Context, token: NewToken, owner: UUID) -> bool:
     """Stores a grant behind whatever refreshes of the old one came meanwhile, unless the user has decided anew."""
     if links.was_overtaken(session, provider_id=token.provider_id, since=token.issued_at):
         return False
@@ -229,12 +226,12 @@ def _store_grant(session: Session, *, runtime: Runtime, token: NewToken, owner: 
     return True
 
 
-async def _release(runtime: Runtime, provider_id: UUID, generation: int, owner: UUID) -> None:
+async def _release(runtime: Context, provider_id: UUID, generation: int, owner: UUID) -> None:
     settlement = Settlement(provider_id=provider_id, generation=generation, keep_due=True)
     await runtime.db(tokens.settle, settlements=[settlement], owner=owner)
 
 
-def _check(runtime: Runtime, token: NewToken) -> dict[str, str]:
+def _check(runtime: Context, token: NewToken) -> dict[str, str]:
     """The plain tokens by kind, which are this entry's own."""
     return {
         kind: runtime.encryption.unseal(
@@ -249,7 +246,7 @@ def _check(runtime: Runtime, token: NewToken) -> dict[str, str]:
     }
 
 
-def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | None:
+def _find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | None:
     # The user's new consent outweighs an answer to the old one.
     names = [_field(provider_id, generation, new_grant=new_grant) for new_grant in (True, False)]
     directory = spool_directory(runtime)
@@ -265,7 +262,7 @@ def _find(runtime: Runtime, provider_id: UUID, generation: int) -> NewToken | No
     return next((token for token in kept if token is not None), None)
 
 
-def _entries(runtime: Runtime) -> list[NewToken]:
+def _entries(runtime: Context) -> list[NewToken]:
     found: list[NewToken | None] = [*spooled(runtime)]
     try:
         kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
@@ -275,7 +272,7 @@ def _entries(runtime: Runtime) -> list[NewToken]:
     return [token for token in found if token is not None]
 
 
-def _remove(runtime: Runtime, token: NewToken) -> None:
+def _remove(runtime: Context, token: NewToken) -> None:
     (spool_directory(runtime) / f"{_name(token)}.json").unlink(missing_ok=True)
     try:
         runtime.redis.hdel(REDIS_KEY, _name(token))
@@ -303,7 +300,7 @@ def _field(provider_id: UUID, generation: int, *, new_grant: bool) -> str:
     return f"{provider_id}.{generation}" + (".grant" if new_grant else "")
 
 
-def spool_directory(runtime: Runtime) -> Path:
+def spool_directory(runtime: Context) -> Path:
     """Where this machine's files are; it need not exist."""
     return runtime.settings.home / "spool"
 

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
-from worker import failpoints
-from worker.clocks import elapsed
 from worker.crud import notices
+from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import Attempt, LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Unavailable
 from worker.integrations.kit.base import Departure
 from worker.models.vocabulary import ProviderStatus
+from worker.process import failpoints
+from worker.process.clocks import elapsed
+from worker.services.context import Context
 from worker.services.refresh import unsent
 from worker.services.refresh.plan import Call, NotSent, plan
 from worker.services.refresh.results import RefreshResult
 from worker.services.refresh.token_states import why_not_leased
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -68,7 +65,7 @@ class BatchLease:
         trigger, force, stale_generation, manual: as `refresh_providers` has them.
     """
 
-    runtime: Runtime
+    runtime: Context
     trigger: str
     force: bool
     stale_generation: int | None
@@ -93,7 +90,9 @@ class BatchLease:
         """Whether a call that begins now might outlast its lease: this process was stopped, or waited too long."""
         return elapsed() > self.departure(leased).leaves_by
 
-    async def write(self, step: Callable[Concatenate[Session, Writing, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write(
+        self, step: Callable[Concatenate[OpenTransaction, Writing, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Runs a step that writes attempts.
 
         When its end stays unknown they may be in the table, and nothing was sent for them: that is noted.
@@ -111,7 +110,7 @@ class BatchLease:
                 await unsent.note(self.runtime, writing.attempts)
             raise
 
-    def begin(self, session: Session, writing: Writing, *, ids: Sequence[UUID]) -> Begun:
+    def begin(self, session: OpenTransaction, writing: Writing, *, ids: Sequence[UUID]) -> Begun:
         """Leases, re-reads under the lease and writes the attempts of what is to be presented."""
         begun = Begun()
         settlements: list[Settlement] = []
@@ -149,7 +148,7 @@ class BatchLease:
             log.error("token_unreadable", provider_id=str(leased.provider_id), error=str(planned.result.error))
         return planned
 
-    def read_again(self, session: Session, leased: LeasedToken) -> LeasedToken | None:
+    def read_again(self, session: OpenTransaction, leased: LeasedToken) -> LeasedToken | None:
         """The token as it is now; None when the lease is another's."""
         found = tokens.read_leased(
             session,
@@ -160,7 +159,7 @@ class BatchLease:
         )
         return found[0] if found else None
 
-    def write_attempts(self, session: Session, writing: Writing, calls: Sequence[Call]) -> None:
+    def write_attempts(self, session: OpenTransaction, writing: Writing, calls: Sequence[Call]) -> None:
         """Before they are sent, and in the transaction that decided so."""
         attempts = [
             Attempt(
@@ -178,7 +177,9 @@ class BatchLease:
             raise Unavailable("Postgres answered too late: nobody waits for these attempts any more")
         tokens.begin_attempts(session, attempts=attempts)
 
-    def record(self, session: Session, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]) -> set[UUID]:
+    def record(
+        self, session: OpenTransaction, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]
+    ) -> set[UUID]:
         """Stores answers, ends the other leases, tells users. Returns whom the fences let through."""
         kept = tokens.store(session, tokens=answers, owner=self.owner)
         kept |= tokens.settle(session, settlements=settlements, owner=self.owner)

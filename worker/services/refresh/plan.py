@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from worker.clocks import elapsed
 from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, ProviderError, RateLimited, Scope, Unsupported
 from worker.integrations.kit.base import RefreshPolicy, TokenAnswer
 from worker.integrations.kit.integration import Integration
 from worker.models import new_id
+from worker.process.clocks import elapsed
 from worker.services.encryption import EncryptionService
 from worker.services.refresh import due
 from worker.services.refresh.results import Outcome, RefreshResult

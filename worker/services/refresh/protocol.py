@@ -25,7 +25,6 @@ from uuid import UUID
 import structlog
 from msgspec import structs
 
-from worker import ending, failpoints
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken
 from worker.errors import (
@@ -39,7 +38,8 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import Caller, Departure
 from worker.models.vocabulary import Trigger
-from worker.runtime import Runtime
+from worker.process import ending, failpoints
+from worker.services.context import Context
 from worker.services.refresh import journal, report, spool, unsent
 from worker.services.refresh.claims import claim_refresh_due
 from worker.services.refresh.lease import BatchLease, Begun, task_id
@@ -67,7 +67,7 @@ _REFRESHES_IN_A_ROW = 3
 
 
 async def access_token(
-    runtime: Runtime, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
+    runtime: Context, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
 ) -> AccessToken:
     """A token to call the provider with; refreshed first when it has run out or was refused.
 
@@ -123,7 +123,7 @@ async def access_token(
 
 
 async def refresh_providers(
-    runtime: Runtime,
+    runtime: Context,
     ids: Iterable[UUID],
     *,
     trigger: str = Trigger.SCHEDULE,

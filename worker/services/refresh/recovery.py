@@ -7,10 +7,10 @@ is lost.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.crud.database import OpenTransaction
 from worker.crud.refresh import spools, tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable, Unsent
@@ -19,9 +19,6 @@ from worker.services.refresh.lease import BatchLease, Writing, task_id
 from worker.services.refresh.outcomes import LOST_ROTATION, result_of, settle_failure
 from worker.services.refresh.plan import Call, NotSent, unreadable
 from worker.services.refresh.results import Outcome, RefreshResult
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
 
@@ -81,7 +78,7 @@ class Recovery:
         await self._runtime.db(tokens.settle, settlements=[not_sent.settlement], owner=self._lease.owner)
         return not_sent.result
 
-    def _retry_or_end(self, session: Session, writing: Writing, *, leased: LeasedToken) -> Call | RefreshResult:
+    def _retry_or_end(self, session: OpenTransaction, writing: Writing, *, leased: LeasedToken) -> Call | RefreshResult:
         now = self._lease.read_again(session, leased)
         if now is None:
             return RefreshResult(Outcome.BUSY)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 
 from worker.errors import ProviderError, Unavailable
 from worker.services.availability import breaker
+from worker.services.context import Context
 from worker.services.refresh import due
 from worker.services.refresh.plan import Call, Ended
 from worker.services.refresh.results import Outcome, RefreshResult
 from worker.telemetry import metrics
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
 _SECONDS = 10.0
 
 
-async def report(runtime: Runtime, ended: Sequence[Ended], results: Mapping[UUID, RefreshResult]) -> None:
+async def report(runtime: Context, ended: Sequence[Ended], results: Mapping[UUID, RefreshResult]) -> None:
     """Tells how calls have ended. Never raises: what cannot be told is logged."""
     by_key: dict[str, list[Ended]] = {}
     for item in ended:

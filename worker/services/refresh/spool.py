@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
 
-from worker.clocks import elapsed
 from worker.crud.refresh import spools
 from worker.errors import Unavailable
+from worker.process.clocks import elapsed
+from worker.services.context import Context
 from worker.services.refresh import journal
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -29,7 +26,7 @@ _EVERY_SECONDS = 5.0
 _AT_MOST_SECONDS = 10.0
 
 
-async def settle(runtime: Runtime) -> None:
+async def settle(runtime: Context) -> None:
     """Tells what waits on this host's disk, and stores it. Never raises; does nothing when it was done just now."""
     if elapsed() - runtime.spool_told_at < _EVERY_SECONDS:
         return
@@ -41,7 +38,7 @@ async def settle(runtime: Runtime) -> None:
         log.warning("spool_untold", next="told and drained when Postgres answers")
 
 
-async def _settle(runtime: Runtime) -> None:
+async def _settle(runtime: Context) -> None:
     spool_id = await asyncio.to_thread(identity, runtime)
     if spool_id is None:
         return
@@ -53,7 +50,7 @@ async def _settle(runtime: Runtime) -> None:
         await runtime.db(spools.report, spool_id=spool_id, answers=left)
 
 
-def identity(runtime: Runtime) -> UUID | None:
+def identity(runtime: Context) -> UUID | None:
     """Names the directory; all processes that share it agree. None where no file can be written."""
     if runtime.spool_id is None:
         directory = journal.spool_directory(runtime)

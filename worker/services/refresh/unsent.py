@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -19,9 +19,7 @@ from redis.exceptions import RedisError
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import Attempt
 from worker.errors import Unavailable
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
+from worker.services.context import Context
 
 log = structlog.get_logger()
 
@@ -32,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Attempt).decode
 
 
-async def note(runtime: Runtime, attempts: Sequence[Attempt]) -> None:
+async def note(runtime: Context, attempts: Sequence[Attempt]) -> None:
     """Keeps these attempts until `tell` has told of them. Never raises."""
     if not attempts:
         return
@@ -46,7 +44,7 @@ async def note(runtime: Runtime, attempts: Sequence[Attempt]) -> None:
     log.warning("attempts_not_sent", attempts=len(attempts), place=place, next="written down when Postgres answers")
 
 
-async def tell(runtime: Runtime) -> None:
+async def tell(runtime: Context) -> None:
     """Writes down what this process or any other has noted.
 
     Raises:
@@ -62,7 +60,7 @@ async def tell(runtime: Runtime) -> None:
     log.info("attempts_marked_not_sent", attempts=len(noted))
 
 
-async def try_to_tell(runtime: Runtime) -> None:
+async def try_to_tell(runtime: Context) -> None:
     """The same if this process has something to tell, and without raising."""
     if not runtime.unsent:
         return
@@ -73,7 +71,7 @@ async def try_to_tell(runtime: Runtime) -> None:
         log.warning("attempts_still_noted", attempts=len(runtime.unsent))
 
 
-def _read(runtime: Runtime) -> dict[str, Attempt]:
+def _read(runtime: Context) -> dict[str, Attempt]:
     try:
         found = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
     except RedisError:
@@ -81,7 +79,7 @@ def _read(runtime: Runtime) -> dict[str, Attempt]:
     return {name.decode(): _decode(raw) for name, raw in found.items()}
 
 
-def _forget(runtime: Runtime, names: Sequence[str]) -> None:
+def _forget(runtime: Context, names: Sequence[str]) -> None:
     try:
         runtime.redis.hdel(REDIS_KEY, *names)
     except RedisError:  # telling it twice changes nothing

@@ -24,8 +24,8 @@ from worker.crud import providers
 from worker.crud.sync import runs
 from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
-from worker.runtime import Runtime
 from worker.services.availability import breaker
+from worker.services.context import Context
 from worker.services.sync.run import RunUnderWay
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class SyncSummary:
     refused: dict[UUID, str] = field(default_factory=dict)
 
 
-async def claim_sync_due(runtime: Runtime, now: datetime) -> list[list[UUID]]:
+async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
     """Claims what is due per integration, earliest first, and cuts it into batches.
 
     Raises:
@@ -76,13 +76,13 @@ async def claim_sync_due(runtime: Runtime, now: datetime) -> list[list[UUID]]:
     return batches
 
 
-async def request_cancel(runtime: Runtime, provider_id: UUID) -> UUID | None:
+async def request_cancel(runtime: Context, provider_id: UUID) -> UUID | None:
     """Asks the provider's running sync to stop after its page; returns the run, None when none runs."""
     return await runtime.db(runs.request_cancel, provider_id=provider_id)
 
 
 async def sync_providers(
-    runtime: Runtime,
+    runtime: Context,
     ids: Iterable[UUID],
     *,
     trigger: str = Trigger.SCHEDULE,
@@ -135,7 +135,7 @@ async def sync_providers(
     return summary
 
 
-async def _hand_back(runtime: Runtime, ids: Sequence[UUID], *, until: float) -> None:
+async def _hand_back(runtime: Context, ids: Sequence[UUID], *, until: float) -> None:
     """Makes due what a tick has claimed for nothing: its claim alone would keep it waiting for minutes.
 
     Raises:
@@ -156,7 +156,7 @@ async def _hand_back(runtime: Runtime, ids: Sequence[UUID], *, until: float) -> 
 
 
 async def sync_provider(
-    runtime: Runtime,
+    runtime: Context,
     provider_id: UUID,
     *,
     trigger: str,

@@ -14,8 +14,8 @@ from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import OUTCOMES, Tally
 from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
 from worker.models.vocabulary import RunStatus
-from worker.runtime import Runtime
 from worker.services.availability import breaker
+from worker.services.context import Context
 from worker.services.sync.next_due import judge
 from worker.telemetry import metrics
 
@@ -90,7 +90,7 @@ class Found:
         return not any(self.tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
 
 
-async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Exception | None, *, seconds: float) -> None:
+async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Exception | None, *, seconds: float) -> None:
     """Ends the run in the tables, and tells of it.
 
     Args:
@@ -156,7 +156,7 @@ async def end_run(runtime: Runtime, begun: RunBegun, found: Found, error: Except
     await _report(runtime, begun, error)
 
 
-async def _compare(runtime: Runtime, begun: RunBegun, found: Found, now: datetime) -> int:
+async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetime) -> int:
     """Quarantine and books against a whole reading; what concerns an account in trouble stays as it was."""
     if begun.open_quarantine:
         await runtime.db(
@@ -179,7 +179,7 @@ async def _compare(runtime: Runtime, begun: RunBegun, found: Found, now: datetim
     )
 
 
-async def _every_account_failed(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
+async def _every_account_failed(runtime: Context, begun: RunBegun, found: Found) -> bool:
     if found.no_account_was_read:
         return True
     if not found.failed:
@@ -187,14 +187,14 @@ async def _every_account_failed(runtime: Runtime, begun: RunBegun, found: Found)
     return await runtime.db(active_account_keys, provider_id=begun.key.provider_id) <= found.failed
 
 
-async def _knows_a_refused_account(runtime: Runtime, begun: RunBegun, found: Found) -> bool:
+async def _knows_a_refused_account(runtime: Context, begun: RunBegun, found: Found) -> bool:
     """Whether the next run must read all again, since an account is known now whose transactions were refused."""
     if not found.tally["accounts", "added"]:
         return False
     return await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
 
 
-async def _stop_for_reauth(runtime: Runtime, begun: RunBegun, found: Found, error: ReauthRequired) -> bool:
+async def _stop_for_reauth(runtime: Context, begun: RunBegun, found: Found, error: ReauthRequired) -> bool:
     """False when the login has another token by now, so that it is tried again."""
     if found.token_generation is None:  # the token engine itself found the grant dead, and has recorded it
         return True
@@ -209,7 +209,7 @@ async def _stop_for_reauth(runtime: Runtime, begun: RunBegun, found: Found, erro
     )
 
 
-async def _report(runtime: Runtime, begun: RunBegun, error: Exception | None) -> None:
+async def _report(runtime: Context, begun: RunBegun, error: Exception | None) -> None:
     """`error` is what stopped the run, or what met all of its accounts; None says that the provider served it."""
     if error is not None and not isinstance(error, ProviderError):
         return

@@ -34,7 +34,7 @@ from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
-from worker.runtime import Runtime
+from worker.services.context import Context
 from worker.services.refresh import protocol
 from worker.services.sync.finish import Found, end_run
 from worker.services.sync.prefetch import read_ahead
@@ -59,7 +59,7 @@ _LONGEST_RESUME_PAUSE = 8.0
 class RunUnderWay:
     """One run under way."""
 
-    def __init__(self, runtime: Runtime, begun: RunBegun, *, trigger: str, since: date | None) -> None:
+    def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str, since: date | None) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._begun = begun

@@ -15,11 +15,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.integrations.scripts import no_sleep
-from worker.clocks import elapsed
 from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, RateLimited, Transient, Unsent
 from worker.integrations.kit.base import Caller, Departure
 from worker.integrations.kit.http import Api, check_base_url, read_retry_after
 from worker.integrations.kit.transport import Answer, translate
+from worker.process.clocks import elapsed
 
 BASE = "https://provider.test/base"
 Handler = Callable[[httpx.Request], Any]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker import ending
-from worker.loop import Loop
+from worker.process import ending
+from worker.process.loop import Loop
 
 
 class TimeIsUpError(Exception):
@@ -158,7 +158,7 @@ def test_nothing_is_left_after_an_error_that_leaves_the_loop(loop: Loop, error: 
 
 
 def test_task_that_does_not_end_is_known(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.loop._PUT_AWAY_S", 0.05)
+    monkeypatch.setattr("worker.process.loop._PUT_AWAY_S", 0.05)
     may_end = asyncio.Event()
 
     async def refuse() -> None:

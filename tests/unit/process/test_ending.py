@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker import ending
+from worker.process import ending
 
 numbers = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from redis.exceptions import RedisError
 
-from worker.redis_client import connect
+from worker.process.redis_client import connect
 
 
 @pytest.fixture

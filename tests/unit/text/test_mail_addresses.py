@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker.cli.run.demo import USER
-from worker.mail_addresses import for_header, normalised
+from worker.text.mail_addresses import for_header, normalised
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from worker.cli.exits import complain
 from worker.cli.output import SafeConsole
 from worker.errors import Refused
 from worker.models import ProviderCreate, new_id
-from worker.plain_text import HARMFUL, visible
 from worker.services.linking.connect import _checked
+from worker.text.plain_text import HARMFUL, visible
 
 HARM = "\x1b[2J\x1b]0;title\x07 \x9b31m \u202eevil\u202c \u2066x\u2069 \u200b \r\x00 \U000e0041"
 

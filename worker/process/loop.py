@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from worker import ending
+from worker.process import ending
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class Loop:
     """One event loop for the life of a process.
 
     Args:
-        grace_s: how long what must not be interrupted (`worker.ending`) may go on after a time limit.
+        grace_s: how long what must not be interrupted (`worker.process.ending`) may go on after a time limit.
 
     Attributes:
         is_clogged: a task of it does not end, however often it is cancelled; the process must be replaced.

@@ -1,0 +1,96 @@
+"""What services are handed: settings, keys, Postgres, Redis, and the integrations with their budgets of calls.
+
+`worker.runtime` makes one for each process. Services know this type only, so that the runtime can be made of services.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import cached_property
+from typing import NamedTuple, Protocol
+from uuid import UUID, uuid4
+
+import redis
+
+from worker.crud.database import Database, OpenTransaction, transaction
+from worker.crud.refresh.tokens import Attempt
+from worker.errors import RateLimited
+from worker.integrations.kit.http import Gate
+from worker.integrations.kit.integration import Integration
+from worker.process.redis_client import connect
+from worker.services.encryption import EncryptionService
+from worker.settings import Settings
+
+
+class QuotaUse(NamedTuple):
+    """How much of one of the application's quotas is used just now."""
+
+    scope: str
+    endpoint: str | None
+    limit: int
+    per_seconds: int
+    used: int
+
+
+class Budget(Gate, Protocol):
+    """What the calls of one integration must pass; see `worker.services.availability.quotas`."""
+
+    async def hold(self, error: RateLimited) -> None:
+        """Keeps everybody from calling until the time that the provider named."""
+        ...
+
+    async def usage(self) -> list[QuotaUse]:
+        """How much of each of the application's quotas is used; empty while Redis is out of reach."""
+        ...
+
+
+class Context(ABC):
+    """What services work with.
+
+    Args:
+        settings: the process's settings.
+        database: Postgres, as this process uses it.
+
+    Attributes:
+        owner: names this process in leases and runs.
+        now: the database's time: `Database.now`.
+        db: runs one `crud` function in a transaction of its own: `Database.step`.
+        db_within: the same, for at most so many seconds: `Database.step_within`.
+        unsent: attempts that were perhaps written down and never sent (`worker.services.refresh.unsent`).
+        spool_id: names this host's spool, once it is known.
+        spool_told_at: when this process has last told what waits there, by `elapsed`.
+        unrecorded_notices: when notices left whose record Postgres has not taken yet, by id.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.owner: UUID = uuid4()
+        self.encryption = EncryptionService(settings.encryption_keys.get_secret_value())
+        self.database = database
+        self.now = database.now
+        self.db = database.step
+        self.db_within = database.step_within
+        self.unsent: dict[str, Attempt] = {}
+        self.spool_id: UUID | None = None
+        self.spool_told_at = float("-inf")
+        self.unrecorded_notices: dict[UUID, datetime] = {}
+
+    @cached_property
+    @abstractmethod
+    def integrations(self) -> dict[str, Integration]:
+        """Enabled integrations by `provider_key`, each with one client for the life of the process."""
+
+    @abstractmethod
+    def gate(self, provider_key: str) -> Budget:
+        """What the calls of one integration must pass."""
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """For the journal; the broker's own connections belong to Celery, and those of quotas to their gates."""
+        return connect(self.settings.redis_url.get_secret_value(), seconds=5)
+
+    def transaction(self) -> AbstractContextManager[OpenTransaction]:
+        """One database transaction. Raises `Unavailable` when Postgres is out of reach."""
+        return transaction(self.database.engine)
