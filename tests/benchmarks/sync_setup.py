@@ -71,16 +71,10 @@ def bench() -> Iterator[Bench]:
             DATABASE_URL=database_url,
             REDIS_URL=urls.redis_url,
             ENCRYPTION_KEYS=f"bench:{Fernet.generate_key().decode()}",
-            SCHWAB_BASE_URL=f"{feed_url}/schwab",
-            SCHWAB_APP_KEY="sandbox-app",
-            SCHWAB_APP_SECRET="sandbox-secret",
-            SCHWAB_REDIRECT_URI="https://127.0.0.1",
-            PLAID_BASE_URL=f"{feed_url}/plaid",
-            PLAID_CLIENT_ID="sandbox-client",
-            PLAID_SECRET="sandbox-secret",
             HTTP_TOTAL_SECONDS="40",
             SYNC_BUDGET_SECONDS="3600",
             SYNC_MIN_INTERVAL="0",
+            **sandbox.variables(feed_url),
         )
         with sandbox.admin() as admin:
             yield Bench(database_url, admin, sandbox.base_url, feed_url, sandbox.admin_token, home)

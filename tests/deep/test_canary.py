@@ -89,12 +89,12 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
     for number, login in enumerate(sandbox.create_logins("schwab", LINKS)):
         begun = runtime.run(connect.begin_link(runtime, "schwab", user, f"S{number}"))
         state = parse_qs(urlsplit(begun.url).query)["state"][0]
-        callback = sandbox.schwab_callback_url(login, state)
+        callback = sandbox.link(login, state=state)["callback_url"]
         made.append(runtime.run(connect.complete_link(runtime, callback, holder=begun.holder)))
         secrets.plant(f"state {number}", state)
         secrets.plant(f"code {number}", parse_qs(urlsplit(callback).query)["code"][0])
     for number, login in enumerate(sandbox.create_logins("plaid", LINKS)):
-        public_token = sandbox.plaid_public_token(login)
+        public_token = sandbox.link(login)["public_token"]
         made.append(
             runtime.run(connect.link_with_form(runtime, "plaid", user, f"P{number}", {"public_token": public_token}))
         )
@@ -103,7 +103,7 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
     for provider_id in made[:LINKS]:
         token = runtime.run(protocol.access_token(runtime, provider_id, caller=Caller())).value
         answer = httpx.get(
-            f"{sandbox_process.schwab_url}/trader/v1/accounts/accountNumbers",
+            f"{sandbox_process.url('schwab')}/trader/v1/accounts/accountNumbers",
             headers={"Authorization": f"Bearer {token}"},
             trust_env=False,
         )

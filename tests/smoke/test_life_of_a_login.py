@@ -33,7 +33,7 @@ def schwab(runtime: Runtime, sandbox: SandboxAdmin) -> tuple[UUID, str]:
         user_id = make_user(session).id
     begun = runtime.run(connect.begin_link(runtime, "schwab", user_id, "Savings"))
     state = parse_qs(urlsplit(begun.url).query)["state"][0]
-    callback = sandbox.schwab_callback_url(login, state)
+    callback = sandbox.link(login, state=state)["callback_url"]
     return runtime.run(connect.complete_link(runtime, callback, holder=begun.holder)), login
 
 
@@ -43,7 +43,7 @@ def plaid(runtime: Runtime, sandbox: SandboxAdmin) -> tuple[UUID, str]:
     login = sandbox.logins("plaid")[0]
     with runtime.transaction() as session:
         user_id = make_user(session).id
-    public_token = sandbox.plaid_public_token(login)
+    public_token = sandbox.link(login)["public_token"]
     return runtime.run(
         connect.link_with_form(runtime, "plaid", user_id, "Cards", {"public_token": public_token})
     ), login

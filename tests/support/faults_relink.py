@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
 from tests.support.sandbox import SandboxAdmin
@@ -33,11 +33,10 @@ def relink(
         text=True,
     )
     assert process.stderr is not None
-    if provider_key == "plaid":
-        answer = sandbox.plaid_public_token(login)
-    else:
+    form = sandbox.link(login)
+    if "callback_url" in form:  # the command says first where the user is to consent
         told = next((line for line in process.stderr if "state=" in line), "")
-        states = parse_qs(urlsplit(told.strip()).query).get("state", [])
-        answer = sandbox.schwab_callback_url(login, states[0]) if states else ""
+        form = sandbox.link(login, **dict(parse_qsl(urlsplit(told.strip()).query)))
+    answer = "\n".join(form.values())
     _, complaints = process.communicate(f"{answer}\n", timeout=_SECONDS)
     return complaints if process.returncode else ""

@@ -114,18 +114,12 @@ class World:
             running = Servers(servers or home / "servers")
             stack.enter_context(running.session())
             databases.migrate(running.engine.url.render_as_string(hide_password=False))
-            process = stack.enter_context(SandboxProcess("--schwab", "0", "--plaid", "0"))
+            process = stack.enter_context(SandboxProcess("--logins", "0"))
             environment = {
                 **running.addresses(),
                 **PACE,
                 "DASHTAM_HOME": str(home / "dashtam"),
-                "SCHWAB_BASE_URL": process.schwab_url,
-                "SCHWAB_APP_KEY": "sandbox-app",
-                "SCHWAB_APP_SECRET": "sandbox-secret",
-                "SCHWAB_REDIRECT_URI": "https://127.0.0.1",
-                "PLAID_BASE_URL": process.plaid_url,
-                "PLAID_CLIENT_ID": "sandbox-client",
-                "PLAID_SECRET": "sandbox-secret",
+                **process.variables(),
             }
             world = cls(running, stack.enter_context(process.admin()), environment, home)
             stack.callback(world.close)

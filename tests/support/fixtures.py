@@ -188,13 +188,7 @@ def server_environment(servers: Urls, database_url: str, sandbox_process: Sandbo
         "DATABASE_URL": database_url,
         "READONLY_DATABASE_URL": database_url,
         "REDIS_URL": redis_database(servers, NO_WORKER),
-        "SCHWAB_BASE_URL": sandbox_process.schwab_url,
-        "SCHWAB_APP_KEY": "sandbox-app",
-        "SCHWAB_APP_SECRET": "sandbox-secret",
-        "SCHWAB_REDIRECT_URI": "https://127.0.0.1",
-        "PLAID_BASE_URL": sandbox_process.plaid_url,
-        "PLAID_CLIENT_ID": "sandbox-client",
-        "PLAID_SECRET": "sandbox-secret",
+        **sandbox_process.variables(),
     }
 
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from worker.sandbox.app import SandboxApp
+from worker.sandbox.stand_ins import stand_ins, variables
 
 _START_SECONDS = 20.0
 
@@ -47,13 +48,16 @@ class SandboxProcess:
     def port(self) -> int:
         return urlsplit(self.base_url).port or 0
 
-    @property
-    def schwab_url(self) -> str:
-        return f"{self.base_url}/schwab"
+    def url(self, provider_key: str) -> str:
+        """Where one provider's API is."""
+        return f"{self.base_url}/{provider_key}"
 
-    @property
-    def plaid_url(self) -> str:
-        return f"{self.base_url}/plaid"
+    def variables(self, url: str = "") -> dict[str, str]:
+        """What makes every integration use its stand-in; `url` is another place from which the sandbox is reached."""
+        usable, problems = stand_ins()
+        assert not problems, problems
+        of_each = [variables(profile, url or self.base_url) for profile in usable.values()]
+        return {name: value for of_one in of_each for name, value in of_one.items()}
 
     def start(self) -> Self:
         """Start and wait until it listens.
@@ -243,13 +247,14 @@ class SandboxAdmin:
     def expire_access_tokens(self, *logins: str) -> None:
         self.post("expire-access", {"logins": list(logins)})
 
-    def schwab_callback_url(self, login: str, state: str | None = None, redirect_uri: str = "https://127.0.0.1") -> str:
-        """Where the browser would land after the login's owner agreed."""
-        body = {"login": login, "state": state, "redirect_uri": redirect_uri}
-        return str(self.post("schwab/callback", body)["callback_url"])
+    def link(self, login: str, **asked: str) -> dict[str, str]:
+        """What the login's owner hands over, by the names of the link form's fields.
 
-    def plaid_public_token(self, login: str) -> str:
-        return str(self.post("plaid/public-token", {"logins": [login]})[0]["public_token"])
+        Args:
+            login: whose.
+            asked: what the application asked for, for example `state` and `redirect_uri`.
+        """
+        return dict(self.post(f"link/{login}", asked))
 
     def set_policy(self, profile: str, **policy: Any) -> None:
         """Members of `worker.sandbox.grants.Policy`."""

@@ -1,5 +1,5 @@
 """Stand-in provider APIs: a server on loopback that speaks the providers' published wire formats.
 
-It shares no code with `worker.integrations`, so that it is a check on them. The core (`core`, `ledger`, `grants`,
-`faults`, `barriers`, `quotas`, `request_log`, `admin`) knows no provider; everything that does is a file in `profiles`.
+It shares no code with the integrations, so that it is a check on them. What is here knows no provider; a stand-in's
+books and wire format are in the folder of its integration, in the package `stand_in`, and `stand_ins` finds them.
 """

@@ -9,12 +9,13 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import uvicorn
 
 from worker.sandbox.admin import is_loopback
-from worker.sandbox.app import SandboxApp, create_app
+from worker.sandbox.app import LOGINS_AT_START, SandboxApp, create_app
+from worker.sandbox.stand_ins import stand_ins
 
 ADMIN_TOKEN_VARIABLE = "DASHTAM_SANDBOX_ADMIN_TOKEN"  # noqa: S105 - a variable's name
 
@@ -24,9 +25,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="0 picks a free one")
     parser.add_argument("--seed", type=int, default=1, help="decides every name, amount and token")
-    parser.add_argument("--schwab", type=int, default=2, help="Schwab logins at start")
-    parser.add_argument("--plaid", type=int, default=2, help="Plaid Items at start")
-    parser.add_argument("--access-seconds", type=int, default=1800, help="life of Schwab access tokens")
+    parser.add_argument(
+        "--logins",
+        metavar="[PROVIDER=]NUMBER",
+        action="append",
+        default=[],
+        help=f"logins at start, of each provider or of one; may be repeated (default: {LOGINS_AT_START} of each)",
+    )
+    parser.add_argument("--access-seconds", type=int, default=1800, help="life of access tokens that expire")
     parser.add_argument("--live", action="store_true", help="let the books move by themselves")
     parser.add_argument("--live-seconds", type=float, default=5.0, help="seconds between two moves with --live")
     parser.add_argument("--admin-token", help=f"better given as {ADMIN_TOKEN_VARIABLE}; made up and printed if neither")
@@ -35,7 +41,36 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if not is_loopback(given.host):
         parser.error(f"--host {given.host}: the sandbox listens on loopback only, for example 127.0.0.1")
+    usable, problems = stand_ins()
+    for problem in problems:
+        sys.stderr.write(f"left out: {problem}\n")
+    try:
+        given.population = _population(given.logins, usable)
+    except ValueError as error:
+        parser.error(str(error))
     return given
+
+
+def _population(logins: list[str], providers: Iterable[str]) -> dict[str, int]:
+    """Logins by provider; what is said of one provider counts more than what is said of all.
+
+    Raises:
+        ValueError: a number is none, or a provider has no stand-in.
+    """
+    of_all, of_one = LOGINS_AT_START, {}
+    for text in logins:
+        key, _, number = text.rpartition("=")
+        if not number.isdecimal():
+            raise ValueError(f"--logins {text}: say a number, or a provider and a number, for example 3")
+        if key:
+            of_one[key] = int(number)
+        else:
+            of_all = int(number)
+    known = list(providers)
+    unknown = sorted(set(of_one) - set(known))
+    if unknown:
+        raise ValueError(f"--logins: no stand-in of {', '.join(unknown)}; there are {', '.join(known)}")
+    return dict.fromkeys(known, of_all) | of_one
 
 
 class _AnnouncingServer(uvicorn.Server):
@@ -106,8 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     if not token:
         token = secrets.token_urlsafe(16)
         _say(f"admin token {token}")
-    population = {"schwab": given.schwab, "plaid": given.plaid}
-    app = create_app(given.seed, token, population, {"access_seconds": given.access_seconds})
+    app = create_app(given.seed, token, given.population, {"access_seconds": given.access_seconds})
     asyncio.run(_serve(app, given))
     return 0
 

@@ -9,8 +9,7 @@ Every call carries the header `X-Sandbox-Admin`; bodies and answers are JSON.
     GET    /admin/logins                        who exists; POST `core.LoginSpec` makes more
     POST   /admin/logins/{login} {broken, not_ready_calls, forced_restarts}
     POST   /admin/mint, revoke, expire-access   {logins} or {profile}
-    POST   /admin/schwab/callback {login, redirect_uri, state}   where the browser would land
-    POST   /admin/plaid/public-token {logins}   what Link would hand over
+    POST   /admin/link/{login} {what the application asked}   what the login's owner would hand over
     POST   /admin/policy/{profile}              members of `grants.Policy`
     POST   /admin/faults `faults.Fault`         GET shows hits, DELETE disarms, DELETE /admin/faults/{n} one
     POST   /admin/quotas [`quotas.Quota`]       replaces all
@@ -74,14 +73,6 @@ class Chosen(msgspec.Struct, forbid_unknown_fields=True):
     profile: str = ""
 
 
-class Callback(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /admin/schwab/callback`."""
-
-    login: str
-    redirect_uri: str = "https://127.0.0.1"
-    state: str | None = None
-
-
 class LoginState(msgspec.Struct, forbid_unknown_fields=True):
     """What to change of how a login's feeds behave; what is left out stays."""
 
@@ -105,8 +96,7 @@ class _Admin:
             Route("/admin/mint", self.mint, methods=["POST"]),
             Route("/admin/revoke", self.revoke, methods=["POST"]),
             Route("/admin/expire-access", self.expire_access, methods=["POST"]),
-            Route("/admin/schwab/callback", self.callback, methods=["POST"]),
-            Route("/admin/plaid/public-token", self.public_token, methods=["POST"]),
+            Route("/admin/link/{login}", self.link, methods=["POST"]),
             Route("/admin/policy/{profile}", self.policy, methods=["GET", "POST"]),
             Route("/admin/faults", self.faults, methods=["GET", "POST", "DELETE"]),
             Route("/admin/faults/{number:int}", self.fault, methods=["DELETE"]),
@@ -176,18 +166,13 @@ class _Admin:
             login.profile.expire_access(login)
         return _json({"expired": [login.name for login in chosen]})
 
-    async def callback(self, request: Request) -> Response:
-        given = await _body(request, Callback)
-        (login,) = self._named([given.login], "schwab")
-        url = login.profile.callback_url(login.name, given.redirect_uri, given.state)  # type: ignore[attr-defined]
-        return _json({"callback_url": url})
-
-    async def public_token(self, request: Request) -> Response:
-        chosen = await self._chosen(request)
-        names = [login.name for login in chosen]
-        pairs = zip(names, self._named(names, "plaid"), strict=True)
-        tokens = [{"login": n, "public_token": login.profile.public_token(login)} for n, login in pairs]  # type: ignore[attr-defined]
-        return _json(tokens)
+    async def link(self, request: Request) -> Response:
+        (login,) = self._named([request.path_params["login"]])
+        asked = await _body(request, dict[str, str])
+        try:
+            return _json(login.profile.consent(login, asked))
+        except ValueError as error:
+            raise HTTPException(422, f"the provider would refuse this: {error}") from error
 
     async def policy(self, request: Request) -> Response:
         profile = self._sandbox.profiles.get(request.path_params["profile"])

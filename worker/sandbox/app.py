@@ -27,11 +27,12 @@ from worker.sandbox.delivery import (
     unless_gone,
 )
 from worker.sandbox.faults import Fault, literal_answer, reshape
-from worker.sandbox.profiles import PROFILES
 from worker.sandbox.request_log import Entry
+from worker.sandbox.stand_ins import stand_ins
 from worker.sandbox.wire import Answer, Request
 
-DEFAULT_POPULATION = {"schwab": 2, "plaid": 2}
+LOGINS_AT_START = 2
+"""Of each provider, unless said otherwise."""
 
 # Shorter delays are slept through without watching for a hang-up, which costs two tasks a request.
 _WATCHED_DELAY = 0.25
@@ -193,8 +194,12 @@ def create_app(
     Args:
         seed: Decides every name, amount and token.
         admin_token: What requests under `/admin` must send as `X-Sandbox-Admin`.
-        population: Logins per profile at start and after a reset.
+        population: Logins by provider at start and after a reset; two of each provider when left out.
         policy: Members of `grants.Policy` that differ from the defaults, now and after a reset.
+
+    Raises:
+        KeyError: `population` names a provider that has no usable stand-in.
     """
-    people = DEFAULT_POPULATION if population is None else population
-    return SandboxApp(Sandbox(seed, PROFILES, people, policy or {}), admin_token)
+    profiles, _ = stand_ins()
+    logins = dict.fromkeys(profiles, LOGINS_AT_START) if population is None else population
+    return SandboxApp(Sandbox(seed, profiles.values(), logins, policy or {}), admin_token)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 
 from worker.sandbox.barriers import Barriers
 from worker.sandbox.clock import Clock
 from worker.sandbox.faults import Faults
+from worker.sandbox.grants import Policy
 from worker.sandbox.ledger import Account, Ledger, Transaction
+from worker.sandbox.people import securities
 from worker.sandbox.quotas import Quotas
 from worker.sandbox.request_log import RequestLog
-from worker.sandbox.wire import Answer, Request
+from worker.sandbox.wire import Answer, Request, json_answer
+
+_PRICE_MOVE = Decimal("0.05")
 
 
 class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +54,13 @@ class Served:
     holdings: set[tuple[str, str]] = field(default_factory=set)
     rows: int = 0
     requests: int = 0
+
+    def window(self, rows: Iterable[Transaction], gone: Iterable[Transaction]) -> None:
+        """Note that a window of the books was listed: these rows are in it, those are not any more."""
+        self.transactions.difference_update(row.id for row in gone)
+        for row in rows:
+            self.transactions.add(row.id)
+            self.rows += 1
 
 
 class Login:
@@ -99,55 +111,114 @@ class Caller:
     token: str | None = None
 
 
-class Profile(Protocol):
-    """One provider API. Adding one is one file in `profiles` with this shape, and one line in its registry."""
+class Profile:
+    """The stand-in of one provider API: its books and its wire format. Everything else comes with the sandbox.
 
-    key: str
-    # Whether an account's cash is listed among its positions.
-    cash_is_a_holding: bool
+    Attributes:
+        key: Its integration's key; the first part of every path and of every login's name.
+        credentials: Values of the integration's settings that the stand-in accepts, by the settings' names without
+            prefix.
+        cash_is_a_holding: Whether an account's cash is listed among its positions.
+        policy: Switches that tests change; a stand-in heeds those that mean something to its provider.
+        market: Securities by symbol, shared by all its logins.
+    """
+
+    key: ClassVar[str]
+    credentials: ClassVar[Mapping[str, str]] = {}
+    cash_is_a_holding: ClassVar[bool] = False
+    _moving: ClassVar[tuple[str, ...]] = ("ACME", "CRNE", "WIDE")
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.policy = Policy()
+        self.market = securities(sandbox.seed, sandbox.clock.today())
+
+    # What every stand-in says for itself
 
     def caller(self, request: Request) -> Caller:
         """Who is calling; cheap, changes nothing."""
+        raise NotImplementedError
 
     def answer(self, request: Request, caller: Caller) -> Answer:
         """The provider's answer; never raises for anything a client sends."""
+        raise NotImplementedError
 
     def error(self, name: str) -> Answer:
         """The provider's published error of that name. Raises KeyError for a name that it does not know."""
+        raise NotImplementedError
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
         """The provider's 429."""
+        headers = [(b"retry-after", retry_after.encode("latin-1"))] if retry_after else []
+        return json_answer(429, {"message": "Too many requests"}, headers)
 
     def furnish(self, login: Login) -> Ledger:
         """Books for a new login, the same for the same seed, login and day."""
+        raise NotImplementedError
 
-    def warm(self, login: Login) -> None:
-        """Make the login's books and render every row of them."""
-
-    def step(self, login: Login, moment: datetime) -> None:
-        """Move one login's books on by one step: new rows, pending ones posted, prices moved."""
+    def move(self, login: Login, moment: datetime) -> None:
+        """Change one login's books: new rows, pending ones posted."""
+        raise NotImplementedError
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
         """A plausible posted transaction, not yet in the books."""
+        raise NotImplementedError
+
+    def render(self, row: Transaction) -> bytes:
+        """One transaction as the provider writes it."""
+        raise NotImplementedError
 
     def mint(self, login: Login) -> dict[str, Any]:
         """Credentials for a login without its owner clicking anything."""
+        raise NotImplementedError
+
+    def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
+        """What the login's owner would hand over, by the names of the fields of the integration's link form.
+
+        Args:
+            login: Whose.
+            asked: What the application asked the owner for: the parameters of its authorise address, if it has one.
+
+        Raises:
+            ValueError: The provider would refuse what was asked.
+        """
+        raise NotImplementedError
 
     def revoke(self, login: Login) -> None:
         """End every credential of the login, as its owner would at the provider's site."""
+        raise NotImplementedError
 
     def expire_access(self, login: Login) -> None:
-        """Let the access tokens of the login run out now."""
+        """Let the access tokens of the login run out now; nothing where they never do."""
+
+    # What they have in common
+
+    def warm(self, login: Login) -> None:
+        """Make the login's books and render every row of them."""
+        for row in login.ledger.transactions.values():
+            self.render(row)
+
+    def step(self, login: Login, moment: datetime) -> None:
+        """Move a price, and one login's books on by one step."""
+        self.market[login.random.choice(self._moving)].price += login.random.choice((-1, 1)) * _PRICE_MOVE
+        self.move(login, moment)
 
     def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
-        """Change the given switches of the profile's policy; answers all of them."""
+        """Change the given switches of the policy; answers all of them. Raises ValidationError for a wrong one."""
+        self.policy = msgspec.convert(msgspec.to_builtins(self.policy) | policy, Policy)
+        return dict(msgspec.to_builtins(self.policy))
+
+    def next_login(self, linked: Callable[[str], bool]) -> str | None:
+        """The first login of this provider that is not linked, else the first; None when there is none."""
+        mine = [name for name, login in self.sandbox.logins.items() if login.profile is self]
+        return next((name for name in mine if not linked(name)), mine[0] if mine else None)
 
 
 class Sandbox:
     """Everything between two resets."""
 
     def __init__(
-        self, seed: int, profiles: Iterable[type[Any]], population: dict[str, int], policy: dict[str, Any]
+        self, seed: int, profiles: Iterable[type[Profile]], population: dict[str, int], policy: dict[str, Any]
     ) -> None:
         self.log = RequestLog()
         self.barriers = Barriers()

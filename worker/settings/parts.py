@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, field_validator, model_validator
 
 from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
+from worker.settings.built_in import built_in_integrations
 
 Environment = Literal["development", "test", "production"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -97,13 +98,13 @@ class QueuePart(RedisPart):
 class IntegrationsPart(BaseModel):
     """Which integrations there are."""
 
-    integrations: str = "schwab,plaid"
-    """Which integrations are enabled, comma-separated."""
+    integrations: str = ""
+    """Which integrations are enabled, comma-separated; all that are built in when empty."""
 
     @property
     def enabled_integrations(self) -> tuple[str, ...]:
         """Keys of the integrations that this process serves."""
-        return tuple(key.strip() for key in self.integrations.split(",") if key.strip())
+        return tuple(key.strip() for key in self.integrations.split(",") if key.strip()) or built_in_integrations()
 
 
 class FlowerPart(BaseModel):

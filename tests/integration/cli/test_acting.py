@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
 import pytest
@@ -253,7 +253,7 @@ def test_link_schwab_takes_the_callback_address_from_standard_input(
     # Whoever pastes the address has opened the one that was printed: here the prompt does both.
     printed: list[str] = []
     monkeypatch.setattr(link._notes, "print", lambda text, **_: printed.append(str(text)))
-    monkeypatch.setattr(link, "_secret_line", lambda _: control.consent(printed[-1], "schwab-1"))
+    monkeypatch.setattr(link, "_secret_line", lambda _: _consent(control, printed[-1]))
 
     linked = json_of(dashtam("link", "schwab", "--user", "ada@example.org", "--alias", "My Schwab", "--json"))
 
@@ -263,7 +263,7 @@ def test_link_schwab_takes_the_callback_address_from_standard_input(
 
 
 def test_link_plaid_takes_the_public_token_from_standard_input(dashtam: Dashtam, control: SandboxControl) -> None:
-    token = control.public_token("plaid-1")
+    token = control.link("plaid-1", {})["public_token"]
 
     result = dashtam("link", "plaid", "--user", "ada@example.org", "--alias", "My bank", "--json", stdin=f"{token}\n")
 
@@ -291,13 +291,13 @@ def test_link_finds_the_user_however_the_domain_is_written(
     dashtam: Dashtam, control: SandboxControl, rows: Session
 ) -> None:
     for name, address in (("plaid-1", "ada@example.org"), ("plaid-2", "ada@Example.ORG")):
-        dashtam("link", "plaid", "--user", address, "--alias", name, stdin=control.public_token(name))
+        dashtam("link", "plaid", "--user", address, "--alias", name, stdin=control.link(name, {})["public_token"])
 
     assert rows.scalars(select(User.email)).all() == ["ada@example.org"]
 
 
 def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: SandboxControl) -> None:
-    token = control.public_token("plaid-1")
+    token = control.link("plaid-1", {})["public_token"]
     arguments = ("link", "plaid", "--user", "ada@example.org", "--alias", "My bank")
     dashtam(*arguments, stdin=token)
 
@@ -310,7 +310,9 @@ def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: Sandb
 
 
 def test_unlink_revokes_and_keeps_the_rows(dashtam: Dashtam, control: SandboxControl, rows: Session) -> None:
-    dashtam("link", "plaid", "--user", "a@example.org", "--alias", "Home", stdin=control.public_token("plaid-1"))
+    dashtam(
+        "link", "plaid", "--user", "a@example.org", "--alias", "Home", stdin=control.link("plaid-1", {})["public_token"]
+    )
 
     ended = json_of(dashtam("providers", "unlink", "Home", "--yes", "--json"))
 
@@ -342,6 +344,10 @@ def worker_at_once(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
 
     monkeypatch.setattr(refresh, "send", do_refresh)
     monkeypatch.setattr(sync, "send", do_sync)
+
+
+def _consent(control: SandboxControl, address: str) -> str:
+    return control.link("schwab-1", dict(parse_qsl(urlsplit(address).query)))["callback_url"]
 
 
 @pytest.fixture

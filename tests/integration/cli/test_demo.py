@@ -12,8 +12,9 @@ from rich.console import Console
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.cli.exits import Interrupted
 from worker.cli.run.cycle import Cycle
-from worker.cli.run.demo import LOGINS, Demo
+from worker.cli.run.demo import Demo
 from worker.cli.run.environment import Demonstration
+from worker.cli.run.logins import LOGINS
 from worker.cli.run.processes import SANDBOX
 from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
@@ -186,7 +187,9 @@ def test_a_sandbox_that_refuses_is_told_apart_from_one_that_is_away(
 ) -> None:
     assert control.is_up()
     assert not SandboxControl(sandbox_process.base_url, "wrong").is_up()
-    with pytest.raises(SandboxTrouble, match="answered 400"):
-        control.consent(f"{sandbox_process.base_url}/schwab/v1/oauth/authorize?client_id=nobody", "schwab-1")
-    with pytest.raises(SandboxTrouble, match="does not answer"):
-        control.consent("http://127.0.0.1:1/authorize", "schwab-1")
+    with pytest.raises(SandboxTrouble, match="422: the provider would refuse this: client_id"):
+        control.link(LOGINS[0].name, {"client_id": "nobody"})
+    with pytest.raises(SandboxTrouble, match="404: no login"):
+        control.link("nobody-1", {})
+    with pytest.raises(SandboxTrouble, match="did not answer"):
+        SandboxControl("http://127.0.0.1:1", "none").link(LOGINS[0].name, {})

@@ -23,14 +23,14 @@ class Connect:
         self._process = process
 
     def schwab(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> Schwab:
-        url = self._process.schwab_url
+        url = self._process.url("schwab")
         settings = SchwabSettings(
             app_key="sandbox-app", app_secret="sandbox-secret", redirect_uri="https://127.0.0.1", base_url=url
         )
         return Schwab(settings, Api(url, name="schwab", total_seconds=total_seconds, max_bytes=max_bytes))
 
     def plaid(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> Plaid:
-        url = self._process.plaid_url
+        url = self._process.url("plaid")
         settings = PlaidSettings(client_id="sandbox-client", secret="sandbox-secret", base_url=url)
         return Plaid(settings, Api(url, name="plaid", total_seconds=total_seconds, max_bytes=max_bytes))
 

@@ -100,7 +100,7 @@ def _request(token: str, cursors: dict[str, str]) -> SyncRequest:
 
 def test_schwab_login_is_linked_refreshed_and_read(provider: SandboxAdmin, connect: Connect) -> None:
     login = provider.logins("schwab")[0]
-    url = provider.schwab_callback_url(login, state="state-1")
+    url = provider.link(login, state="state-1")["callback_url"]
     now = datetime.now(UTC)
 
     async def link(integration: Any) -> Kept:
@@ -123,7 +123,7 @@ def test_plaid_item_is_linked_read_and_removed(provider: SandboxAdmin, connect: 
 
     async def link(integration: Any) -> Kept:
         answer = await integration.exchange(
-            Caller(), {"public_token": provider.plaid_public_token(login)}, now=datetime.now(UTC)
+            Caller(), provider.link(login), now=datetime.now(UTC)
         )
         assert answer.external_id
         kept = await Kept().sync(integration, answer.access_token)

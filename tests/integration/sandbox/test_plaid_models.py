@@ -37,7 +37,7 @@ pytestmark = pytest.mark.deep
 @pytest.fixture
 def client(sandbox_process: SandboxProcess, sandbox: SandboxAdmin) -> Iterator[PlaidApi]:
     keys = {"clientId": "sandbox-client", "secret": "sandbox-secret"}
-    with plaid.ApiClient(plaid.Configuration(host=sandbox_process.plaid_url, api_key=keys)) as api_client:
+    with plaid.ApiClient(plaid.Configuration(host=sandbox_process.url("plaid"), api_key=keys)) as api_client:
         yield PlaidApi(api_client)
         api_client.rest_client.pool_manager.clear()
 

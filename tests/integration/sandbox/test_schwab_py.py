@@ -44,10 +44,10 @@ def shop() -> Shop:
 @pytest.fixture
 def connect(sandbox_process: SandboxProcess, monkeypatch: pytest.MonkeyPatch, shop: Shop) -> Iterator[Connect]:
     monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
-    monkeypatch.setattr(auth, "TOKEN_ENDPOINT", f"{sandbox_process.schwab_url}/v1/oauth/token")
+    monkeypatch.setattr(auth, "TOKEN_ENDPOINT", f"{sandbox_process.url('schwab')}/v1/oauth/token")
 
     def get_from_sandbox(client: Client, path: str, params: dict[str, Any]) -> httpx.Response:
-        return client.session.get(sandbox_process.schwab_url + path, params=params)
+        return client.session.get(sandbox_process.url("schwab") + path, params=params)
 
     monkeypatch.setattr(Client, "_get_request", get_from_sandbox)
 

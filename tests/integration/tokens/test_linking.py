@@ -65,7 +65,7 @@ def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: Sandbox
     login = sandbox.create_logins("schwab", 1)[0]
     begun = runtime.run(connect.begin_link(runtime, "schwab", _user(runtime), "Main"))
 
-    callback = sandbox.schwab_callback_url(login, _state(begun.url))
+    callback = sandbox.link(login, state=_state(begun.url))["callback_url"]
     provider_id = runtime.run(connect.complete_link(runtime, callback, holder=begun.holder))
     summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
 
@@ -76,7 +76,7 @@ def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: Sandbox
 
 def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
     login = sandbox.create_logins("plaid", 1)[0]
-    public_token = sandbox.plaid_public_token(login)
+    public_token = sandbox.link(login)["public_token"]
 
     provider_id = runtime.run(
         connect.link_with_form(runtime, "plaid", _user(runtime), "Bank", {"public_token": f"{public_token}\n"})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from worker.sandbox.core import Profile
+from worker.sandbox.stand_ins import stand_in
 from worker.sandbox.wire import Answer, Request, encode
 
+PROFILES = (stand_in("schwab"), stand_in("plaid"))
 BASIC = "Basic c2FuZGJveC1hcHA6c2FuZGJveC1zZWNyZXQ="
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import time_machine
 
+from tests.unit.sandbox.asking import PROFILES
 from worker.sandbox.core import Sandbox
-from worker.sandbox.profiles import PROFILES
 
 
 @pytest.fixture

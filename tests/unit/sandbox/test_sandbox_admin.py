@@ -39,12 +39,12 @@ def plaid(client: httpx.Client, path: str, token: str, **body: Any) -> dict[str,
 
 
 def test_callback_url_and_public_token_lead_to_credentials(client: httpx.Client, sandbox: SandboxAdmin) -> None:
-    callback = urlsplit(sandbox.schwab_callback_url("schwab-2", state="s", redirect_uri="https://127.0.0.1:8182"))
+    callback = urlsplit(sandbox.link("schwab-2", state="s", redirect_uri="https://127.0.0.1:8182")["callback_url"])
     query = parse_qs(callback.query)
     form = {"grant_type": "authorization_code", "code": query["code"][0], "redirect_uri": "https://127.0.0.1:8182"}
     token = client.post("/schwab/v1/oauth/token", auth=("sandbox-app", "sandbox-secret"), data=form).json()
     assert (query["state"], token["expires_in"]) == (["s"], 1800)
-    public = sandbox.plaid_public_token("plaid-2")
+    public = sandbox.link("plaid-2")["public_token"]
     item = plaid(client, "/item/public_token/exchange", "", public_token=public)
     assert plaid(client, "/item/get", item["access_token"])["item"]["institution_id"] == "ins_2"
     assert [entry["kind"] for entry in sandbox.log() if entry["status"] == 200][:2] == ["exchange", "exchange"]

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.sandbox.asking import ask, plaid_request
+from tests.unit.sandbox.asking import PROFILES, ask, plaid_request
 from worker.sandbox.books import login_books, mutate
 from worker.sandbox.core import LoginSpec, Sandbox
-from worker.sandbox.profiles import PROFILES
 from worker.sandbox.wire import encode
 
 pytestmark = pytest.mark.unit

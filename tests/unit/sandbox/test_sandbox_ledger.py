@@ -10,9 +10,9 @@ import msgspec
 import pytest
 import time_machine
 
+from tests.unit.sandbox.asking import PROFILES
 from worker.sandbox.books import login_books, mutate
 from worker.sandbox.core import LoginSpec, Sandbox
-from worker.sandbox.profiles import PROFILES
 from worker.sandbox.wire import cents, encode
 
 pytestmark = pytest.mark.unit

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
 from worker import crud
+from worker.cli.run.logins import LOGINS, Login
 from worker.cli.run.sandbox import Progress, SandboxControl
 from worker.crud import steering
 from worker.crud.fleet import history, overview
@@ -20,23 +22,6 @@ USER = "demo@dashtam.localhost"
 
 
 NONE = Stored()
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A login of the sandbox and the alias under which the demo user links it."""
-
-    name: str
-    provider_key: str
-    alias: str
-
-
-LOGINS = (
-    Login("schwab-1", "schwab", "Schwab one"),
-    Login("schwab-2", "schwab", "Schwab two"),
-    Login("plaid-1", "plaid", "Plaid one"),
-    Login("plaid-2", "plaid", "Plaid two"),
-)
 
 
 @dataclass(slots=True)
@@ -77,7 +62,7 @@ class Story:
 
 
 class Demo:
-    """The demo user's four providers.
+    """The demo user's providers.
 
     Args:
         runtime: this process's own.
@@ -112,15 +97,13 @@ class Demo:
         self.keep_progress()
 
     def _link(self, login: Login, user_id: UUID) -> UUID:
-        runtime = self._runtime
-        if login.provider_key == "plaid":
-            token = self._sandbox.public_token(login.name)
-            return runtime.run(
-                connect.link_with_form(runtime, login.provider_key, user_id, login.alias, {"public_token": token})
-            )
-        begun = runtime.run(connect.begin_link(runtime, login.provider_key, user_id, login.alias))
-        callback_url = self._sandbox.consent(begun.url, login.name)
-        return runtime.run(connect.complete_link(runtime, callback_url, holder=begun.holder))
+        runtime, key = self._runtime, login.provider_key
+        if not runtime.integrations[key].link_kind.redirects:
+            form = self._sandbox.link(login.name, {})
+            return runtime.run(connect.link_with_form(runtime, key, user_id, login.alias, form))
+        begun = runtime.run(connect.begin_link(runtime, key, user_id, login.alias))
+        form = self._sandbox.link(login.name, dict(parse_qsl(urlsplit(begun.url).query)))
+        return runtime.run(connect.complete_link(runtime, form["callback_url"], holder=begun.holder))
 
     def keep_progress(self) -> None:
         """Notes how far the books have moved."""

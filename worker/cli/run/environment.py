@@ -13,22 +13,16 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from worker.cli.home import ENV_FILE, write_environment, write_private
+from worker.cli.run.logins import PROVIDER_KEYS
 from worker.devstack import Urls
 from worker.devstack.processes import free_port, port_is_free
 from worker.errors import Refused
+from worker.sandbox.stand_ins import stand_in, variables
 from worker.settings import get_settings
 
 _KEYS_FILE = "encryption.keys"
 _FLOWER_FILE = "flower.password"
 _FLOWER_PORT = 5555
-# The stand-in accepts these and opens nothing else.
-_SANDBOX_CREDENTIALS = {
-    "SCHWAB_APP_KEY": "sandbox-app",
-    "SCHWAB_APP_SECRET": "sandbox-secret",
-    "SCHWAB_REDIRECT_URI": "https://127.0.0.1",
-    "PLAID_CLIENT_ID": "sandbox-client",
-    "PLAID_SECRET": "sandbox-secret",
-}
 
 
 @dataclass(frozen=True)
@@ -70,10 +64,8 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "DATABASE_URL": urls.database_url,
         "REDIS_URL": urls.redis_url,
         **({} if _has_keys() else {"ENCRYPTION_KEYS_FILE": str(keys_file(home))}),
-        "INTEGRATIONS": "schwab,plaid",
-        **_SANDBOX_CREDENTIALS,
-        "SCHWAB_BASE_URL": f"{sandbox_url}/schwab",
-        "PLAID_BASE_URL": f"{sandbox_url}/plaid",
+        "INTEGRATIONS": ",".join(PROVIDER_KEYS),
+        **_credentials(sandbox_url),
         "DASHTAM_SANDBOX_ADMIN_TOKEN": sandbox_token,
         "FLOWER_PASSWORD_FILE": str(flower_password),
         "FLOWER_PORT": str(flower_port),
@@ -101,6 +93,12 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
 def keys_file(home: Path) -> Path:
     """The home's own encryption keys, made once."""
     return _kept(home / _KEYS_FILE, lambda: f"k1:{Fernet.generate_key().decode()}")
+
+
+def _credentials(sandbox_url: str) -> dict[str, str]:
+    """What makes the integrations use their stand-ins; opens nothing else."""
+    of_each = [variables(stand_in(key), sandbox_url) for key in PROVIDER_KEYS]
+    return {name: value for of_one in of_each for name, value in of_one.items()}
 
 
 def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import worker
 from worker.cli.run.environment import Demonstration
+from worker.cli.run.logins import LOGINS, PROVIDER_KEYS
 from worker.devstack import ProcessSpec
 
 SANDBOX = "sandbox"
@@ -31,6 +32,9 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
     """
     port = demo.sandbox_url.rpartition(":")[2]
     sandbox = [sys.executable, "-m", "worker.sandbox", "--port", port, "--access-seconds", str(access_seconds)]
+    sandbox += ["--logins", "0"]
+    for key in PROVIDER_KEYS:
+        sandbox += ["--logins", f"{key}={max(login.number for login in LOGINS if login.provider_key == key)}"]
     if live:
         sandbox += ["--live", "--live-seconds", "5"]
     workers = [

@@ -1,11 +1,11 @@
-"""The sandbox as `dashtam run` uses it: its switches, and a browser of three lines for its consent page."""
+"""The sandbox as `dashtam run` uses it: its switches, and how far its books have moved."""
 
 from __future__ import annotations
 
 import time
 import urllib.error
 import urllib.request
-from email.message import Message
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,15 @@ class SandboxControl:
         if steps:
             self._call("/admin/advance", {"steps": steps})
 
-    def public_token(self, login: str) -> str:
-        """What Plaid's own front end would hand over."""
-        return str(self._call("/admin/plaid/public-token", {"logins": [login]})[0]["public_token"])
+    def link(self, login: str, asked: Mapping[str, str]) -> dict[str, str]:
+        """What a login's owner hands over to be linked, by the names of the fields of the link form.
+
+        Args:
+            login: whose.
+            asked: the parameters of the address where the owner consents; empty when there is none.
+        """
+        form: dict[str, str] = self._call(f"/admin/link/{login}", dict(asked))
+        return form
 
     def served(self) -> dict[str, dict[str, int]]:
         """By login: how many distinct things its client was told of."""
@@ -63,34 +69,23 @@ class SandboxControl:
         books = self._call(f"/admin/books/{login}")
         return {noun: len(books[noun]) for noun in ("accounts", "transactions", "holdings")}
 
-    def consent(self, authorize_url: str, login: str) -> str:
-        """Where the browser lands after the login's owner agreed: the callback URL."""
-        separator = "&" if "?" in authorize_url else "?"
-        opener = urllib.request.build_opener(_NoRedirect)
-        try:
-            opener.open(f"{authorize_url}{separator}login={login}", timeout=_SECONDS)
-        except urllib.error.HTTPError as answer:
-            location = answer.headers.get("location")
-            if answer.code == 302 and location:
-                return location
-            raise SandboxTrouble(f"the sandbox's consent page answered {answer.code}") from None
-        except OSError as error:
-            raise SandboxTrouble(f"the sandbox does not answer ({type(error).__name__})") from None
-        raise SandboxTrouble("the sandbox's consent page did not redirect")
-
     def _call(self, path: str, body: object = None) -> Any:
         data = None if body is None else msgspec.json.encode(body)
         request = urllib.request.Request(self._url + path, data=data, headers=self._headers)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
                 return msgspec.json.decode(answer.read())
+        except urllib.error.HTTPError as refused:
+            raise SandboxTrouble(f"the sandbox answered {path} with {refused.code}: {_reason(refused)}") from None
         except (OSError, msgspec.DecodeError) as error:
             raise SandboxTrouble(f"the sandbox did not answer {path} ({type(error).__name__})") from None
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Message, newurl: str) -> None:
-        """The callback URL is for us; nothing listens there."""
+def _reason(refused: urllib.error.HTTPError) -> str:
+    try:
+        return str(msgspec.json.decode(refused.read())["error"])
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        return str(refused.reason)
 
 
 class Progress:

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from worker.cli.output import plain, relative, status, table
 from worker.cli.run.demo import Story
 from worker.cli.run.environment import Demonstration
+from worker.cli.run.logins import LOGINS
 from worker.devstack import ProcessState, ProcessStatus
 
 _STATES = {
@@ -70,5 +71,5 @@ def _where(demo: Demonstration) -> str:
         f"Flower    {demo.flower_url}  user [bold]{escape(demo.flower_user)}[/]  "
         f"password [bold]{escape(demo.flower_password)}[/]\n"
         f"Logs      {escape(str(demo.home / 'log'))}\n"
-        "Commands  in another terminal here: dashtam status, dashtam providers, dashtam explain 'Schwab one'"
+        f"Commands  in another terminal here: dashtam status, dashtam providers, dashtam explain '{LOGINS[0].alias}'"
     )

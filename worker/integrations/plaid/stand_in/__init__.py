@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import Any, ClassVar
 
 from worker.integrations.plaid.stand_in import books, wire
 from worker.integrations.plaid.stand_in.arguments import options_of, text_of
 from worker.integrations.plaid.stand_in.data import Data
 from worker.integrations.plaid.stand_in.errors import LIMITS, PlaidError
 from worker.integrations.plaid.stand_in.items import PRODUCTS, Item, Items
-from worker.sandbox import people
-from worker.sandbox.core import Caller
-from worker.sandbox.grants import Policy, token_digest
+from worker.sandbox.core import Caller, Login, Profile, Sandbox
+from worker.sandbox.grants import token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
 from worker.sandbox.wire import Answer, Request, identifier, json_answer
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login, Sandbox
 
 CLIENT_ID = "sandbox-client"
 SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
 
-_PRICE_MOVE = Decimal("0.05")
 
-
-class PlaidProfile:
+class PlaidProfile(Profile):
     """Items, their feeds and their books."""
 
     key = "plaid"
+    credentials: ClassVar = {"client_id": CLIENT_ID, "secret": SECRET}
     cash_is_a_holding = True
 
     def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self._market = people.securities(sandbox.seed, sandbox.clock.today())
+        super().__init__(sandbox)
         self._items = Items(sandbox)
-        data = self._data = Data(sandbox, self._items, self._market)
+        data = Data(self, self._items)
         self._open: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "/link/token/create": self._link_token,
             "/sandbox/public_token/create": self._public_token,
@@ -114,18 +105,18 @@ class PlaidProfile:
         for name in ("client_name", "language", "country_codes", "user"):
             if name not in body:
                 raise PlaidError("MISSING_FIELDS", name)
-        expires = (self._sandbox.clock.now() + timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        expires = (self.sandbox.clock.now() + timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
         number = self._items.request_id()
         token = f"link-sandbox-{identifier('link', number, length=32)}"
         return json_answer(200, {"link_token": token, "expiration": expires, "request_id": number})
 
     def _public_token(self, body: dict[str, Any]) -> Answer:
         wanted = text_of(options_of(body), "override_username")
-        mine = [name for name, login in self._sandbox.logins.items() if login.profile is self]
-        name = wanted or next((n for n in mine if not self._items.is_linked(n)), mine[0] if mine else "")
-        if name not in mine:
+        name = wanted or self.next_login(self._items.is_linked)
+        login = self.sandbox.logins.get(name or "")
+        if login is None or login.profile is not self:
             raise PlaidError("INVALID_INSTITUTION")
-        token = self._items.new_public_token(name)
+        token = self._items.new_public_token(login.name)
         return json_answer(200, {"public_token": token, "request_id": self._items.request_id()})
 
     def _exchange(self, body: dict[str, Any]) -> Answer:
@@ -171,39 +162,32 @@ class PlaidProfile:
 
     def furnish(self, login: Login) -> Ledger:
         """Books for a new login."""
-        return books.furnish(login, self._market)
+        return books.furnish(login, self.market)
 
-    def warm(self, login: Login) -> None:
-        """Make and render the books."""
-        for row in login.ledger.transactions.values():
-            (wire.investment if row.account.type == "investment" else wire.transaction)(row)
+    def move(self, login: Login, moment: datetime) -> None:
+        """Change a login's books."""
+        books.step(login, self.market, moment)
 
-    def step(self, login: Login, moment: datetime) -> None:
-        """Move a login's books on by one step."""
-        self._market[login.random.choice(("ACME", "CRNE", "WIDE"))].price += login.random.choice((-1, 1)) * _PRICE_MOVE
-        books.step(login, self._market, moment)
+    def render(self, row: Transaction) -> bytes:
+        """One transaction, of the feed or of an investment account."""
+        return (wire.investment if row.account.type == "investment" else wire.transaction)(row)
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
         """A plausible posted row, not yet in the books."""
-        return books.transaction(login, login.ledger, self._market, account, moment)
+        return books.transaction(login, login.ledger, self.market, account, moment)
 
     def mint(self, login: Login) -> dict[str, Any]:
         """Credentials without a browser."""
         item = self._items.create(login)
         return {"access_token": item.access_token, "item_id": item.id}
 
-    def public_token(self, login: Login) -> str:
+    def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
         """A public token as Link would hand it to the application."""
-        return self._items.new_public_token(login.name)
+        return {"public_token": self._items.new_public_token(login.name)}
 
     def revoke(self, login: Login) -> None:
         """End the login's consent, as its owner would."""
         login.broken = "ITEM_LOGIN_REQUIRED/OAUTH_USER_REVOKED"
 
-    def expire_access(self, login: Login) -> None:
-        """Nothing: these access tokens never expire."""
 
-    def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
-        """Change members of the policy; all of them afterwards."""
-        self._data.policy = msgspec.convert(msgspec.to_builtins(self._data.policy) | policy, Policy)
-        return dict(msgspec.to_builtins(self._data.policy))
+STAND_IN = PlaidProfile

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worker.integrations.plaid.stand_in.errors import PlaidError
+from worker.sandbox.core import Login
 from worker.sandbox.ledger import Account
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login
 
 
 def text_of(body: dict[str, Any], name: str) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
+from worker.sandbox.core import Login
 from worker.sandbox.ledger import ZERO, Account, Ledger, Security, Transaction
 from worker.sandbox.people import SHOPS
 from worker.sandbox.wire import cents, identifier
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worker.integrations.plaid.stand_in import books, feed, wire
 from worker.integrations.plaid.stand_in.arguments import chosen_accounts, day_of, options_of, text_of, whole_of
 from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.integrations.plaid.stand_in.items import Item, Items
-from worker.sandbox.grants import Policy
-from worker.sandbox.ledger import Account, Security, Transaction
+from worker.sandbox.core import Login, Profile
+from worker.sandbox.ledger import Account, Transaction
 from worker.sandbox.wire import JSON_HEADER, Answer
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login, Sandbox
 
 _MAX_INVESTMENT_DAYS = 731
 
@@ -22,11 +19,10 @@ _MAX_INVESTMENT_DAYS = 731
 class Data:
     """Answers for an Item whose credentials were found good. Every method raises PlaidError for a bad request."""
 
-    def __init__(self, sandbox: Sandbox, items: Items, market: dict[str, Security]) -> None:
-        self.policy = Policy()
-        self._sandbox = sandbox
+    def __init__(self, profile: Profile, items: Items) -> None:
+        self._profile = profile
+        self._sandbox = profile.sandbox
         self._items = items
-        self._market = market
         self._windows: dict[str, tuple[object, list[Transaction]]] = {}
 
     def accounts(self, item: Item, body: dict[str, Any]) -> Answer:
@@ -59,7 +55,7 @@ class Data:
         if text and text != "now" and login.forced_restarts:
             login.forced_restarts -= 1
             raise PlaidError("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION")
-        stops = self.policy.mutation == "error"
+        stops = self._profile.policy.mutation == "error"
         try:
             cursor = feed.start(text, login, item.id, stream, mutation_stops=stops)
         except feed.BadCursorError as error:
@@ -87,7 +83,7 @@ class Data:
     def holdings(self, item: Item, body: dict[str, Any]) -> Answer:
         """`/investments/holdings/get`."""
         accounts = self._investing(item.login, body)
-        day, cash = self._sandbox.clock.today().isoformat(), self._market["CUR:USD"]
+        day, cash = self._sandbox.clock.today().isoformat(), self._profile.market["CUR:USD"]
         rows = [row for account in accounts for row in wire.holdings(account, cash, day)]
         held = {id_: h.security for account in accounts for id_, h in account.holdings.items()} | {cash.id: cash}
         served = item.login.served
@@ -116,10 +112,7 @@ class Data:
         page = rows[offset : offset + count]
         named = {row.security.id: row.security for row in page if row.security}
         day = self._sandbox.clock.today().isoformat()
-        gone = (row.id for a in accounts for row in a.removed if first <= row.date <= last)
-        login.served.transactions.difference_update(gone)
-        login.served.transactions.update(row.id for row in page)
-        login.served.rows += len(page)
+        login.served.window(page, (row for a in accounts for row in a.removed if first <= row.date <= last))
         verbatim = [record for account in accounts for record in account.verbatim]
         return self._data(
             accounts=self._listed(login, accounts),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from worker.integrations.plaid.stand_in import wire
 from worker.integrations.plaid.stand_in.books import in_feed
+from worker.sandbox.core import Login
+from worker.sandbox.ledger import Change
 from worker.sandbox.wire import digest
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login
-    from worker.sandbox.ledger import Change
 
 
 class BadCursorError(Exception):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from worker.integrations.plaid.stand_in.errors import PlaidError
+from worker.sandbox.core import Login, Sandbox
 from worker.sandbox.wire import identifier
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login, Sandbox
 
 PRODUCTS = ["transactions", "investments"]
 _PUBLIC_TOKEN_SECONDS = 1800

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from worker.integrations.schwab.stand_in import books, wire
-from worker.sandbox import people
-from worker.sandbox.core import Caller
-from worker.sandbox.grants import DeadGrantError, Grants, Policy, TokenPair, token_digest
+from worker.sandbox.core import Caller, Login, Profile, Sandbox
+from worker.sandbox.grants import DeadGrantError, Grants, TokenPair, token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
 from worker.sandbox.wire import JSON_HEADER, Answer, Request, basic_credentials, json_answer
 
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login, Sandbox
-
 APP_KEY = "sandbox-app"
 APP_SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
+REDIRECT_URI = "https://127.0.0.1"
 
 _TOKEN_PATH = "/v1/oauth/token"  # noqa: S105 - a path
 _DATA = "/trader/v1"
-_PRICE_MOVE = Decimal("0.05")
 _MAX_ROWS = 3000
 _MAX_RANGE = timedelta(days=366)
 # The milliseconds are in the specification; a well-used client leaves them out and is served.
@@ -46,16 +42,16 @@ class _RefusedError(Exception):
         self.answer = answer
 
 
-class SchwabProfile:
+class SchwabProfile(Profile):
     """Grants, accounts and windows of transactions."""
 
     key = "schwab"
-    cash_is_a_holding = False
+    credentials: ClassVar = {"app_key": APP_KEY, "app_secret": APP_SECRET, "redirect_uri": REDIRECT_URI}
+    _moving = ("ACME", "BOLT", "CRNE", "WIDE")
 
     def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+        super().__init__(sandbox)
         self._grants = Grants(self.key, sandbox.seed, sandbox.clock)
-        self._market = people.securities(sandbox.seed, sandbox.clock.today())
         self._codes: dict[str, tuple[str, str, float]] = {}
         self._answers = 0
 
@@ -132,7 +128,7 @@ class SchwabProfile:
         except DeadGrantError:
             shape: str = self._grants.policy.dead_grant
             if shape == "vary":
-                ordinal = self._sandbox.logins[found[0].login].ordinal if found else 0
+                ordinal = self.sandbox.logins[found[0].login].ordinal if found else 0
                 shape = _DEAD_SHAPES[ordinal % len(_DEAD_SHAPES)]
             return _dead_grant(shape, token_digest(token))
         return _token_answer(pair, rotated=True)
@@ -140,7 +136,7 @@ class SchwabProfile:
     def _exchange(self, form: dict[str, str]) -> Answer:
         # Single use: a code is gone after the first attempt, good or bad.
         login, redirect_uri, expires = self._codes.pop(form.get("code", ""), ("", "", 0.0))
-        if not login or self._sandbox.clock.seconds() >= expires or form.get("redirect_uri") != redirect_uri:
+        if not login or self.sandbox.clock.seconds() >= expires or form.get("redirect_uri") != redirect_uri:
             return json_answer(400, {"error": "invalid_grant", "error_description": "AuthorizationCode is invalid"})
         _, pair = self._grants.issue(login)
         return _token_answer(pair, rotated=False)
@@ -152,20 +148,16 @@ class SchwabProfile:
         redirect_uri = given.get("redirect_uri", "")
         if not redirect_uri.startswith(("https://", "http://127.0.0.1")):
             raise _RefusedError(json_answer(400, {"error": "invalid_request", "error_description": "redirect_uri"}))
-        name = given.get("login") or self._next_login()
-        if name is None or name not in self._sandbox.logins:
+        name = given.get("login") or self.next_login(lambda name: self._grants.of_login(name) is not None)
+        if name is None or name not in self.sandbox.logins:
             raise _RefusedError(_service_error(404, "No such login"))
         location = self.callback_url(name, redirect_uri, given.get("state"))
         return Answer(302, b"", [(b"location", location.encode())])
 
-    def _next_login(self) -> str | None:
-        mine = [name for name, login in self._sandbox.logins.items() if login.profile is self]
-        return next((name for name in mine if self._grants.of_login(name) is None), mine[0] if mine else None)
-
     def callback_url(self, login: str, redirect_uri: str, state: str | None) -> str:
         """Where the browser lands after the login's owner agreed: the code ends in `@`, URL-encoded once."""
         code = f"C0.{secrets.token_urlsafe(24)}@"
-        expires = self._sandbox.clock.seconds() + self._grants.policy.code_seconds
+        expires = self.sandbox.clock.seconds() + self._grants.policy.code_seconds
         self._codes[code] = (login, redirect_uri, expires)
         query = f"code={quote(code, safe='')}&session={secrets.token_hex(16)}"
         if state is not None:
@@ -197,7 +189,7 @@ class SchwabProfile:
         grant = self._grants.bearer(token)
         if scheme != "Bearer" or grant is None or not self._grants.admits(token):
             raise _RefusedError(_gateway_unauthorized())
-        return self._sandbox.logins[grant.login]
+        return self.sandbox.logins[grant.login]
 
     def _account(self, login: Login, hash_value: str) -> Account:
         account = login.ledger.accounts.get(hash_value)
@@ -246,10 +238,7 @@ class SchwabProfile:
             for row in reversed(account.between(start, end))
             if row.kind in kinds and (symbol is None or (row.security is not None and row.security.symbol == symbol))
         ][:_MAX_ROWS]
-        served = login.served
-        served.transactions.difference_update(row.id for row in account.removed if start <= row.moment <= end)
-        served.transactions.update(row.id for row in rows)
-        served.rows += len(rows)
+        login.served.window(rows, (row for row in account.removed if start <= row.moment <= end))
         records = [wire.transaction(row) for row in rows] + account.verbatim
         return Answer(200, b"[" + b",".join(records) + b"]", [JSON_HEADER])
 
@@ -257,22 +246,19 @@ class SchwabProfile:
 
     def furnish(self, login: Login) -> Ledger:
         """Books for a new login."""
-        return books.furnish(login, self._market)
+        return books.furnish(login, self.market)
 
-    def warm(self, login: Login) -> None:
-        """Make and render the books."""
-        for row in login.ledger.transactions.values():
-            wire.transaction(row)
+    def move(self, login: Login, moment: datetime) -> None:
+        """Change a login's books."""
+        books.step(login, self.market, moment)
 
-    def step(self, login: Login, moment: datetime) -> None:
-        """Move a login's books on by one step."""
-        security = self._market[login.random.choice(("ACME", "BOLT", "CRNE", "WIDE"))]
-        security.price += login.random.choice((-1, 1)) * _PRICE_MOVE
-        books.step(login, self._market, moment)
+    def render(self, row: Transaction) -> bytes:
+        """One transaction."""
+        return wire.transaction(row)
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
         """A plausible posted row, not yet in the books."""
-        return books.transaction(login, login.ledger, self._market, account, moment, kind="ACH_RECEIPT")
+        return books.transaction(login, login.ledger, self.market, account, moment, kind="ACH_RECEIPT")
 
     def mint(self, login: Login) -> dict[str, Any]:
         """Credentials without a browser."""
@@ -297,11 +283,19 @@ class SchwabProfile:
         if grant is not None:
             self._grants.expire_access(grant)
 
+    def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
+        """The address on which the browser lands. Raises ValueError for another application."""
+        if asked.get("client_id", APP_KEY) != APP_KEY:
+            raise ValueError("client_id is not the application's")
+        return {
+            "callback_url": self.callback_url(login.name, asked.get("redirect_uri", REDIRECT_URI), asked.get("state"))
+        }
+
     def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
         """Change members of the policy; all of them afterwards."""
-        changed = msgspec.to_builtins(self._grants.policy) | policy
-        self._grants.policy = msgspec.convert(changed, Policy)
-        return dict(msgspec.to_builtins(self._grants.policy))
+        changed = super().configure(policy)
+        self._grants.policy = self.policy
+        return changed
 
 
 def _token_answer(pair: TokenPair, *, rotated: bool) -> Answer:
@@ -348,3 +342,6 @@ def _parse_date(text: str) -> datetime:
         except ValueError:
             pass
     raise _RefusedError(_service_error(400, "Bad request", "Dates must be yyyy-MM-dd'T'HH:mm:ss.SSSZ"))
+
+
+STAND_IN = SchwabProfile

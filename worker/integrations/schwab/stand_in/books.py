@@ -5,13 +5,10 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
+from worker.sandbox.core import Login
 from worker.sandbox.ledger import ZERO, Account, Ledger, Security, Transaction
 from worker.sandbox.wire import cents, digest
-
-if TYPE_CHECKING:
-    from worker.sandbox.core import Login
 
 TRANSACTION_TYPES = (
     "TRADE",

@@ -1,0 +1,73 @@
+"""Finds the stand-ins: the module `stand_in` beside each integration, with the class under the name `STAND_IN`.
+
+Built-in ones are folders of `worker/integrations`; those of other packages come with their entry points. A stand-in is
+imported when it is asked for and never before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+from worker.sandbox.core import Profile
+from worker.settings.built_in import built_in_integrations
+
+GROUP = "dashtam.integrations"
+
+
+class StandInError(Exception):
+    """A stand-in cannot be used; says which one and why."""
+
+
+def find() -> dict[str, str]:
+    """The module of each integration's stand-in by the integration's key, whether it exists or not."""
+    found = {key: f"worker.integrations.{key}.stand_in" for key in built_in_integrations()}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, f"{point.module}.stand_in")
+    return found
+
+
+def stand_in(key: str) -> type[Profile]:
+    """The stand-in of one integration.
+
+    Raises:
+        KeyError: there is no such integration, or it has no stand-in.
+        StandInError: its module does not import, or does not define `STAND_IN`.
+    """
+    module = find()[key]
+    try:
+        if find_spec(module) is None:
+            raise KeyError(key)
+        found: type[Profile] = import_module(module).STAND_IN
+    except KeyError:
+        raise
+    except Exception as error:  # somebody else's module may raise anything
+        raise StandInError(f"{module} cannot be used: {error}") from error
+    return found
+
+
+def stand_ins() -> tuple[dict[str, type[Profile]], list[str]]:
+    """All stand-ins by key, and one sentence for each that cannot be used."""
+    usable: dict[str, type[Profile]] = {}
+    problems: list[str] = []
+    for key in find():
+        try:
+            usable[key] = stand_in(key)
+        except KeyError:
+            continue
+        except StandInError as error:
+            problems.append(str(error))
+    return usable, problems
+
+
+def variables(profile: type[Profile], url: str) -> dict[str, str]:
+    """The environment variables that make an integration use its stand-in.
+
+    Args:
+        profile: the stand-in.
+        url: where the sandbox listens.
+    """
+    prefix = profile.key.upper()
+    given = {f"{prefix}_{name.upper()}": value for name, value in profile.credentials.items()}
+    return given | {f"{prefix}_BASE_URL": f"{url}/{profile.key}"}

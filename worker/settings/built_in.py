@@ -1,0 +1,18 @@
+"""Which integrations are built in: the folders of `worker/integrations`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import worker
+
+_SHARED = "kit"
+
+
+@cache
+def built_in_integrations() -> tuple[str, ...]:
+    """Keys of the built-in integrations, in alphabetical order. A key is the name of the integration's folder."""
+    folders = (Path(worker.__file__).parent / "integrations").iterdir()
+    found = (folder.name for folder in folders if (folder / "__init__.py").is_file())
+    return tuple(sorted(name for name in found if name != _SHARED and not name.startswith("_")))
