@@ -22,7 +22,7 @@ import httpx
 from worker.sandbox.app import SandboxApp
 from worker.sandbox.stand_ins import stand_ins, variables
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 
 
 class SandboxProcess:

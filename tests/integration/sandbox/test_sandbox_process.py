@@ -18,7 +18,7 @@ pytestmark = pytest.mark.deep  # each test starts a sandbox of its own
 
 def test_address_off_loopback_is_refused() -> None:
     command = [sys.executable, "-m", "worker.sandbox", "--host", "0.0.0.0", "--port", "0"]  # noqa: S104 - must be refused
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert "loopback" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -27,7 +27,7 @@ def test_address_off_loopback_is_refused() -> None:
 def test_taken_port_ends_the_process_with_a_reason() -> None:
     with SandboxProcess() as first:
         command = [sys.executable, "-m", "worker.sandbox", "--port", str(first.port), "--admin-token", "t"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode != 0
     assert "address already in use" in ended.stderr
 
