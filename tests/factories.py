@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from tests.support.providers import REFRESHED_KEY
 from tests.support.tracing import untraced
 from worker.models import Account, Provider, ProviderToken, Transaction, User
 from worker.models.vocabulary import AccountStatus, AccountType, ProviderStatus, TransactionStatus, TransactionType
@@ -34,7 +35,7 @@ def make_user(session: Session, **values: Any) -> User:
 def make_provider(session: Session, *, user: User | None = None, **values: Any) -> Provider:
     """A login that is not linked yet."""
     user = user or make_user(session)
-    defaults = {"user_id": user.id, "provider_key": "schwab", "alias": f"Login {next(_numbers)}"}
+    defaults = {"user_id": user.id, "provider_key": REFRESHED_KEY, "alias": f"Login {next(_numbers)}"}
     return _add(session, Provider(**defaults | values))
 
 

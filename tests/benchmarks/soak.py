@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.environment import ROOT, isolate, new_keys
-from tests.support.faults_world import World, kill
+from tests.support.faults_processes import kill
+from tests.support.faults_world import World
 
 _RESTART_EVERY = 20
 _WARM_SHARE = 0.25

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults_world import SECONDS_PER_TICK, World, kill
+from tests.support.faults_pace import SECONDS_PER_TICK
+from tests.support.faults_processes import kill
+from tests.support.faults_world import World
 
 _BEAT = ("-A", "worker.app", "beat", "--loglevel", "INFO")
 

@@ -20,7 +20,7 @@ def test_worker_started_again_after_broken_items_refreshes_what_is_due(
     celery_application: Celery,
     redis: Redis,
     runtime: Runtime,
-    schwab_login: LinkedProvider,
+    refreshed_login: LinkedProvider,
     send_probe: SendProbe,
 ) -> None:
     worker = start_worker().process
@@ -34,7 +34,7 @@ def test_worker_started_again_after_broken_items_refreshes_what_is_due(
 
     celery_application.send_task("worker.tasks.tokens.refresh_due")
 
-    wait_for(lambda: _generation(runtime, schwab_login[0]) == 2, what="the refresh")
+    wait_for(lambda: _generation(runtime, refreshed_login[0]) == 2, what="the refresh")
 
 
 def _generation(runtime: Runtime, provider_id: UUID) -> int:

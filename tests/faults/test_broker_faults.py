@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 import pytest
 from celery import Celery
 
+from tests.support.faults_processes import go_on, stop
 from tests.support.faults_servers import Servers
-from tests.support.faults_world import World, go_on, stop
+from tests.support.faults_world import World
 from tests.support.waiting import wait_for
 
 LOSSES: dict[str, Callable[[Servers], AbstractContextManager[None]]] = {

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.support.environment import new_keys
-from tests.support.faults_world import World, kill
+from tests.support.faults_processes import kill
+from tests.support.faults_world import World
 from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
 

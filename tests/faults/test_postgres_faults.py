@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.faults_world import PACE, PATIENCE_S, World
+from tests.support.faults_pace import PACE, PATIENCE_S
+from tests.support.faults_world import World
 from tests.support.waiting import wait_for
 
 SOFT_TIME_LIMIT = int(PACE["TASK_SOFT_TIME_LIMIT"])

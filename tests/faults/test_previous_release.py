@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.faults_world import World, kill
+from tests.support.faults_processes import kill
+from tests.support.faults_world import World
 from tests.support.releases import previous_release
 
 TOGETHER_S = 60.0

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.faults_world import SCHWAB, World
+from tests.support.faults_world import REFRESHED, World
 from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
 
@@ -30,7 +30,7 @@ def test_storm_of_errors_ends_without_reauthorisation(world: World, status: int)
     world.sandbox.inject("answer", status=status, body="oops", profile="schwab", times=None)
     world.moves_on()
     world.hurry_until(lambda: len(world.attempts("schwab-1")) > 1, what="a second attempt")
-    assert [world.status(login)[0] for login in SCHWAB] == ["active"] * 3
+    assert [world.status(login)[0] for login in REFRESHED] == ["active"] * 3
     world.sandbox.clear_faults()
     world.settle()
 

@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults_world import (
-    LEASE_SECONDS,
-    World,
-    go_on,
-    kill,
-    kill_all,
-    kill_children,
-    stop,
-    wait_until_stopped,
-)
+from tests.support.faults_pace import LEASE_SECONDS
+from tests.support.faults_processes import go_on, kill, kill_all, kill_children, stop, wait_until_stopped
+from tests.support.faults_world import World
 from tests.support.waiting import wait_for
 
 

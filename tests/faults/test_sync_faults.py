@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.support.faults_world import World, kill_all
+from tests.support.faults_processes import kill_all
+from tests.support.faults_world import World
 from tests.support.sandbox import RaisedBarrier
 
 # What a sync of either integration reads in the middle of its pages.

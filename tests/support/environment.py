@@ -8,10 +8,11 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from worker.settings import EnvironmentSettings, Settings
+from worker.settings.built_in import built_in_integrations
 
 ROOT = Path(__file__).parents[2]
 ENV_FILE = ROOT / ".env.test"
-_FOREIGN_PREFIXES = ("SCHWAB_", "PLAID_", "DASHTAM_", "FLOWER_", "OTEL_")
+_FOREIGN_PREFIXES = ("DASHTAM_", "FLOWER_", "OTEL_", *(f"{key.upper()}_" for key in built_in_integrations()))
 
 
 def isolate(home: Path) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from tests.support.faults_world import LOGINS, RIGHTLY, SCHWAB, World, go_on, kill, kill_children, stop
+from tests.support.faults_processes import go_on, kill, kill_children, stop
+from tests.support.faults_rows import RIGHTLY
+from tests.support.faults_world import LOGINS, REFRESHED, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def _lasting(block: Callable[[World, Event], AbstractContextManager[object]]) ->
 
 
 def _login(event: Event) -> str:
-    return SCHWAB[int(event.choice * len(SCHWAB))]
+    return REFRESHED[int(event.choice * len(REFRESHED))]
 
 
 def _kill_worker(world: World, event: Event) -> None:
@@ -82,7 +84,7 @@ def _send_again(world: World, event: Event) -> None:
 
 def _race(world: World, event: Event) -> None:
     """Refreshes take their time, and while they do, every message comes again, and again."""
-    world.sandbox.inject("delay", kind="refresh", latency_ms=1000 * event.seconds, times=len(SCHWAB))
+    world.sandbox.inject("delay", kind="refresh", latency_ms=1000 * event.seconds, times=len(REFRESHED))
     world.hours_pass(*world.ids)
     for _ in range(3):
         _send_again(world, event)

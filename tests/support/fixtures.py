@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider
 from tests.support import databases as dbs
 from tests.support.databases import Databases
+from tests.support.providers import REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.servers import session_servers
 from tests.support.tracing import untraced
@@ -257,15 +258,15 @@ LinkedProvider = tuple[UUID, str]
 
 
 @pytest.fixture
-def schwab_login(runtime: Any, sandbox: SandboxAdmin) -> LinkedProvider:
-    """A Schwab login of the sandbox, linked, with its refresh and its sync due: its provider's id, and its own name."""
-    login = sandbox.logins("schwab")[0]
+def refreshed_login(runtime: Any, sandbox: SandboxAdmin) -> LinkedProvider:
+    """A login whose tokens rotate, linked, with its refresh and its sync due: its provider's id, and its own name."""
+    login = sandbox.logins(REFRESHED_KEY)[0]
     minted = sandbox.mint(login)[0]
     with runtime.transaction() as session:
         provider = make_linked_provider(
             session,
             runtime.encryption,
-            provider_key="schwab",
+            provider_key=REFRESHED_KEY,
             alias=login,
             access_token=minted.access_token,
             refresh_token=minted.refresh_token,

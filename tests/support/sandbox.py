@@ -132,7 +132,7 @@ class InProcess(httpx.BaseTransport):
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """Credentials made for a login without anyone clicking; Plaid has neither refresh token nor expiry."""
+    """Credentials made for a login without anyone clicking; some providers have neither refresh token nor expiry."""
 
     login: str
     access_token: str
@@ -261,7 +261,7 @@ class SandboxAdmin:
         self.post(f"policy/{profile}", policy)
 
     def break_login(self, login: str, error_code: str = "ITEM_LOGIN_REQUIRED") -> None:
-        """Let a Plaid login answer with this error code until it is mended."""
+        """Let a login answer with this error code until it is mended."""
         self.post(f"logins/{login}", {"broken": error_code})
 
     def mend_login(self, login: str) -> None:

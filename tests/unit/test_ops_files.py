@@ -12,12 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import values
 from prometheus_client.metrics_core import Metric
 
-from tests.support.promql import Expression, PromQLError
 from worker.crud.fleet.gauges import Backlogs, FleetGauges
 from worker.settings.keys import parse_keys
 from worker.telemetry import gauges, metrics
@@ -90,15 +90,38 @@ def _suffixes(metric: Metric) -> list[tuple[str, set[str]]]:
     return [(f"{metric.name}_bucket", {"le"}), (f"{metric.name}_count", set()), (f"{metric.name}_sum", set())]
 
 
+def _selections(text: str) -> tuple[list[tuple[str, set[str]]], set[str]]:
+    """The series that an expression selects, each with the labels that it matches; and the labels it groups by.
+
+    Raises:
+        ValueError: The expression is not well-formed.
+    """
+    # Grafana puts a duration in place of its own variables.
+    expression = promql_parser.parse(re.sub(r"\$__\w+", "5m", text))
+    selections: list[tuple[str, set[str]]] = []
+    labels: set[str] = set()
+
+    def look(node: promql_parser.Expr) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            selections.append((node.name or "", {matcher.name for matcher in node.matchers.matchers}))
+        elif isinstance(node, promql_parser.AggregateExpr) and node.modifier:
+            labels.update(node.modifier.labels)
+        elif isinstance(node, promql_parser.BinaryExpr) and node.modifier:
+            labels.update(node.modifier.group_labels or (), *([m.labels] if (m := node.modifier.matching) else []))
+
+    promql_parser.walk(expression, look)
+    return selections, labels
+
+
 @pytest.mark.parametrize(("name", "text"), EXPRESSIONS)
 def test_expression_is_well_formed_and_what_it_names_exists(name: str, text: str, series: dict[str, set[str]]) -> None:
-    parsed = Expression(text)
+    selections, labels = _selections(text)
 
-    assert parsed.selections
-    for selection in parsed.selections:
-        assert selection.metric in series, selection.metric
-        assert selection.matchers.keys() <= series[selection.metric], selection
-    assert parsed.grouped_by <= set().union(*(series[selection.metric] for selection in parsed.selections))
+    assert selections
+    for metric, matched in selections:
+        assert metric in series, metric
+        assert matched <= series[metric], metric
+    assert labels <= set().union(*(series[metric] for metric, _ in selections))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -118,9 +141,8 @@ def test_every_alert_has_a_section_and_every_section_an_alert() -> None:
 
 
 def test_every_metric_is_on_the_dashboard_or_in_a_rule(series: dict[str, set[str]]) -> None:
-    shown = {
-        re.sub(r"_(bucket|count|sum)$", "", s.metric) for _, text in EXPRESSIONS for s in Expression(text).selections
-    }
+    named = {metric for _, text in EXPRESSIONS for metric, _ in _selections(text)[0]}
+    shown = {re.sub(r"_(bucket|count|sum)$", "", metric) for metric in named}
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in series}
 
     assert families - shown <= {
@@ -130,15 +152,6 @@ def test_every_metric_is_on_the_dashboard_or_in_a_rule(series: dict[str, set[str
         "dashtam_sync_age_seconds",
         "dashtam_task_seconds",
     }
-
-
-@pytest.mark.parametrize(
-    "broken",
-    ["sum by (a (x)", "rate(x)", "x{a=b}", "x[5m", "nosuch(x)", "x >", "sum(x))", "x y", "abs(x[5m])", "x{a='b'}"],
-)
-def test_broken_expression_is_found(broken: str) -> None:
-    with pytest.raises(PromQLError):
-        Expression(broken)
 
 
 def test_rules_and_dashboard_are_loaded_by_compose() -> None:
