@@ -122,9 +122,7 @@ def test_plaid_item_is_linked_read_and_removed(provider: SandboxAdmin, connect: 
     login = provider.logins("plaid")[0]
 
     async def link(integration: Any) -> Kept:
-        answer = await integration.exchange(
-            Caller(), provider.link(login), now=datetime.now(UTC)
-        )
+        answer = await integration.exchange(Caller(), provider.link(login), now=datetime.now(UTC))
         assert answer.external_id
         kept = await Kept().sync(integration, answer.access_token)
         assert await integration.revoke(Caller(), access_token=answer.access_token, refresh_token=None)
