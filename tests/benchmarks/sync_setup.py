@@ -26,7 +26,7 @@ from worker.integrations.kit.base import Caller, Page, SyncRequest
 from worker.integrations.registry import build_integrations
 from worker.models import new_id
 from worker.runtime import Runtime
-from worker.services.refresh import protocol
+from worker.services.refresh.access_token import access_token
 from worker.settings import Settings, load
 
 PAGE = 500
@@ -100,7 +100,7 @@ async def read_feeds(runtime: Runtime, provider_id: UUID) -> AsyncIterator[Page]
     """All pages of a login, fetched and read but not stored."""
     integration = runtime.integrations[await runtime.db(_provider_key, provider_id=provider_id)]
     caller = Caller(provider_id)
-    token = await protocol.access_token(runtime, provider_id, caller=caller)
+    token = await access_token(runtime, provider_id, caller=caller)
     request = SyncRequest(caller=caller, access_token=token.value, cursors={}, now=await runtime.now())
     async for page in integration.pages(request):
         yield page

@@ -28,7 +28,7 @@ from worker.devstack.tether import Tether
 from worker.integrations.kit.base import Caller
 from worker.runtime import Runtime
 from worker.services.linking import connect
-from worker.services.refresh import protocol
+from worker.services.refresh.access_token import access_token
 from worker.settings import Settings, load
 from worker.telemetry.exporter import Exporter
 
@@ -101,7 +101,7 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
         secrets.plant(f"public token {number}", public_token)
     plant_tokens(runtime, secrets)
     for provider_id in made[:LINKS]:
-        token = runtime.run(protocol.access_token(runtime, provider_id, caller=Caller())).value
+        token = runtime.run(access_token(runtime, provider_id, caller=Caller())).value
         answer = httpx.get(
             f"{sandbox_process.url('schwab')}/trader/v1/accounts/accountNumbers",
             headers={"Authorization": f"Bearer {token}"},

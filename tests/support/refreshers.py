@@ -16,6 +16,7 @@ from uuid import UUID
 _PRELOAD = [
     "tests.support.refreshers",
     "worker.runtime",
+    "worker.services.refresh.access_token",
     "worker.services.refresh.protocol",
     "worker.integrations.registry",
 ]
@@ -85,14 +86,14 @@ def _refresh(environment: Mapping[str, str], provider_id: str, options: dict[str
 def _race(environment: Mapping[str, str], provider_id: str, rounds: int, line: Barrier, results: Any) -> None:
     from worker.errors import DashtamError
     from worker.integrations.kit.base import Caller
-    from worker.services.refresh import protocol as tokens
+    from worker.services.refresh.access_token import access_token
 
     runtime = _runtime(environment)
     id_, generation = UUID(provider_id), 1
     for number in range(rounds):
         line.wait(60)
         try:
-            token = runtime.run(tokens.access_token(runtime, id_, caller=Caller(), stale_generation=generation))
+            token = runtime.run(access_token(runtime, id_, caller=Caller(), stale_generation=generation))
             generation = token.generation
             results.put((number, generation, ""))
         except DashtamError as error:

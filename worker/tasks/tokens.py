@@ -7,7 +7,7 @@ from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import get_runtime
 from worker.services import upkeep
-from worker.services.refresh import journal, protocol
+from worker.services.refresh import claims, journal, protocol
 from worker.tasks.base import WorkerTask, parse_ids
 
 
@@ -16,7 +16,7 @@ def refresh_due() -> None:
     """The tick: claims what falls due until the next one and sends it in batches, once the claim is committed."""
     runtime = get_runtime()
     tick_s = schedule.ENTRIES["refresh-due"][1] * runtime.settings.tick_scale
-    for batch in runtime.run(protocol.claim_refresh_due(runtime, runtime.run(runtime.now()), tick_s=tick_s)):
+    for batch in runtime.run(claims.claim_refresh_due(runtime, runtime.run(runtime.now()), tick_s=tick_s)):
         refresh_providers.apply_async(
             args=[[str(id_) for id_ in batch.ids]], countdown=batch.after_s if batch.after_s > 0 else None
         )

@@ -18,7 +18,7 @@ from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateL
 from worker.integrations.kit.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
 from worker.runtime import Runtime
-from worker.services.refresh import protocol
+from worker.services.refresh import claims, protocol
 from worker.services.sync import batch as accounts
 
 pytestmark = pytest.mark.deep
@@ -81,7 +81,7 @@ def refresh(runtime: Runtime, ids: list[UUID], **values: Any) -> dict[str, int]:
 
 
 def claim(runtime: Runtime, now: datetime | None = None) -> list[UUID]:
-    batches = runtime.run(protocol.claim_refresh_due(runtime, now or datetime.now(UTC), tick_s=0))
+    batches = runtime.run(claims.claim_refresh_due(runtime, now or datetime.now(UTC), tick_s=0))
     return [id_ for batch in batches for id_ in batch.ids]
 
 

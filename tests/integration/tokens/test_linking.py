@@ -26,7 +26,8 @@ from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.integrations.kit.link_kinds import KEY_AND_SECRET, OAUTH_PKCE, PUBLIC_TOKEN
 from worker.runtime import Runtime
 from worker.services.linking import connect, pkce
-from worker.services.refresh import journal, protocol
+from worker.services.refresh import journal, lease, protocol
+from worker.services.refresh.access_token import access_token
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
 
@@ -82,7 +83,7 @@ def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime,
         connect.link_with_form(runtime, "plaid", _user(runtime), "Bank", {"public_token": f"{public_token}\n"})
     )
 
-    token = runtime.run(protocol.access_token(runtime, provider_id, caller=Caller()))
+    token = runtime.run(access_token(runtime, provider_id, caller=Caller()))
     summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
     assert token.expires_at is None
     assert summary.counts == {"unsupported": 1}
@@ -406,7 +407,7 @@ def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypat
         def lock(_: str) -> TokenAnswer:
             other.execute(text("SET idle_in_transaction_session_timeout = '5s'"))  # it does not hang for ever
             other.execute(text("LOCK TABLE provider_tokens"))
-            monkeypatch.setattr(journal, "STORE_SECONDS", 0.05)
+            monkeypatch.setattr(lease, "STORE_SECONDS", 0.05)
             return answer(1)
 
         desk.schwab.script = [lock]
@@ -661,7 +662,7 @@ def test_no_token_reaches_a_log(desk: Desk, caplog: pytest.LogCaptureFixture, ca
     with caplog.at_level(logging.DEBUG):
         id_ = _link(desk, _user(desk.runtime))
         desk.refresh(id_, force=True)
-        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(access_token(desk.runtime, id_, caller=Caller()))
 
     captured = capsys.readouterr()
     assert secret not in caplog.text + captured.out + captured.err

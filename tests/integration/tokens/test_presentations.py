@@ -19,7 +19,8 @@ from worker.crud.refresh import tokens as token_rows
 from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.process import clocks
-from worker.services.refresh import protocol, unsent
+from worker.services.refresh import unsent
+from worker.services.refresh.access_token import access_token
 from worker.services.refresh.results import Outcome
 
 
@@ -170,7 +171,7 @@ def test_sync_that_needs_the_token_keeps_to_the_wait_and_learns_how_long_it_is(d
     desk.refresh(id_)
 
     with pytest.raises(RateLimited, match="refresh_waits") as waits:
-        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(access_token(desk.runtime, id_, caller=Caller()))
 
     assert waits.value.retry_after is not None
     assert timedelta(hours=1) < waits.value.retry_after <= timedelta(hours=2)

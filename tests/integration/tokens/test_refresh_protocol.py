@@ -28,7 +28,8 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.process import failpoints
-from worker.services.refresh import protocol
+from worker.services.refresh import claims
+from worker.services.refresh.access_token import AccessToken, access_token
 from worker.services.refresh.results import Outcome
 
 
@@ -47,7 +48,7 @@ def test_rotated_token_is_stored_as_the_next_generation_with_clocks_attempt_and_
     assert desk.audit(id_) == ["token_refreshed"]
     assert provider["refresh_failures"] == 0
     assert timedelta(minutes=29) < provider["access_expires_at"] - datetime.now(UTC) <= timedelta(minutes=30)
-    assert timedelta(minutes=11) < provider["refresh_due_at"] - datetime.now(UTC) <= timedelta(minutes=24)
+    assert timedelta(minutes=8) < provider["refresh_due_at"] - datetime.now(UTC) <= timedelta(minutes=18)
 
 
 def test_refresh_keeps_old_token_when_answer_omits_it(desk: Desk) -> None:
@@ -384,7 +385,7 @@ def test_siblings_newer_generation_stands_whatever_the_stale_worker_brings(
 
     assert desk.provider(id_)["status"] == "active"
     assert desk.plain(id_, "refresh") == "sibling-refresh"
-    token = desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
+    token = desk.runtime.run(access_token(desk.runtime, id_, caller=Caller()))
     assert (token.value, token.generation) == ("sibling-access", 2)
 
 
@@ -530,7 +531,7 @@ def test_trouble_with_the_lease_still_keeps_what_is_in_flight(
 def test_usable_access_token_is_read_without_a_call(desk: Desk) -> None:
     id_ = desk.link(issued_at=datetime.now(UTC))
 
-    token = desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
+    token = desk.runtime.run(access_token(desk.runtime, id_, caller=Caller()))
 
     assert (token.value, token.generation) == ("access-1", 1)
     assert desk.schwab.presented == []
@@ -544,7 +545,7 @@ def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: st
     else:
         id_, stale = desk.link(issued_at=datetime.now(UTC)), 1
 
-    token = desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
+    token = desk.runtime.run(access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
 
     assert (token.value, token.generation) == ("access-2", 2)
     assert desk.attempts(id_)[0]["trigger"] == "sync"
@@ -554,8 +555,8 @@ def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: st
 def test_many_who_need_the_token_at_once_wait_for_one_refresh(desk: Desk) -> None:
     id_ = desk.link()
 
-    async def all_at_once() -> list[protocol.AccessToken]:
-        wanted = (protocol.access_token(desk.runtime, id_, caller=Caller()) for _ in range(12))
+    async def all_at_once() -> list[AccessToken]:
+        wanted = (access_token(desk.runtime, id_, caller=Caller()) for _ in range(12))
         return await asyncio.gather(*wanted)
 
     async def slowly(token: str) -> TokenAnswer:
@@ -577,7 +578,7 @@ def test_access_token_gives_up_on_a_lease_that_does_not_end(make_desk: MakeDesk)
     id_ = desk.link(token=lease)
 
     with pytest.raises(Transient, match="refresh_in_progress"):
-        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(access_token(desk.runtime, id_, caller=Caller()))
 
 
 def _no_provider(desk: Desk) -> UUID:
@@ -603,7 +604,7 @@ def test_access_token_says_why_there_is_none(
     id_ = make(desk)
 
     with pytest.raises(error):
-        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
+        desk.runtime.run(access_token(desk.runtime, id_, caller=Caller(), stale_generation=stale))
 
 
 # Claims
@@ -613,8 +614,8 @@ def test_claim_takes_what_is_due_before_the_next_tick_earliest_first(desk: Desk)
     now = datetime.now(UTC)
     later, soon, over = (desk.link(refresh_due_at=now + timedelta(seconds=s)) for s in (60, 10, -60))
 
-    batches = desk.runtime.run(protocol.claim_refresh_due(desk.runtime, now, tick_s=15))
-    again = desk.runtime.run(protocol.claim_refresh_due(desk.runtime, now, tick_s=15))
+    batches = desk.runtime.run(claims.claim_refresh_due(desk.runtime, now, tick_s=15))
+    again = desk.runtime.run(claims.claim_refresh_due(desk.runtime, now, tick_s=15))
 
     assert [batch.ids for batch in batches] == [[over, soon]]
     assert again == []
@@ -625,4 +626,4 @@ def test_claim_leaves_a_paused_integration_alone(desk: Desk) -> None:
     desk.link(refresh_due_at=datetime.now(UTC))
     desk.rows("INSERT INTO integration_states (provider_key, paused_at) VALUES ('schwab', now())")
 
-    assert desk.runtime.run(protocol.claim_refresh_due(desk.runtime, datetime.now(UTC), tick_s=15)) == []
+    assert desk.runtime.run(claims.claim_refresh_due(desk.runtime, datetime.now(UTC), tick_s=15)) == []

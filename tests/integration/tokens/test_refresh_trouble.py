@@ -20,7 +20,8 @@ from worker.errors import Fenced, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.process import failpoints
 from worker.services.availability import breaker
-from worker.services.refresh import journal, protocol
+from worker.services.refresh import journal, lease
+from worker.services.refresh.access_token import access_token
 from worker.services.refresh.results import Outcome
 
 
@@ -149,7 +150,7 @@ def test_cancelled_wait_for_a_token_still_stores_the_answer(desk: Desk) -> None:
             return answer()
 
         desk.schwab.script = [slowly]
-        wanted = asyncio.create_task(protocol.access_token(desk.runtime, id_, caller=Caller()))
+        wanted = asyncio.create_task(access_token(desk.runtime, id_, caller=Caller()))
         await called.wait()
         wanted.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -232,7 +233,7 @@ def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
 
 @pytest.mark.deep
 def test_answer_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "STORE_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "STORE_SECONDS", 0.2)
     id_ = desk.link()
     with desk.engine.connect() as other:
 
@@ -264,7 +265,7 @@ def test_token_that_never_lives_long_enough_is_not_refreshed_for_ever(desk: Desk
     desk.schwab.script = [too_late] * 50
 
     with pytest.raises(Transient):
-        desk.runtime.run(protocol.access_token(desk.runtime, id_, caller=Caller()))
+        desk.runtime.run(access_token(desk.runtime, id_, caller=Caller()))
 
     assert len(desk.schwab.presented) <= 3
 

@@ -30,6 +30,7 @@ from worker.models import ProviderCreate, new_id
 from worker.services.context import Context
 from worker.services.linking import pkce, revocation
 from worker.services.refresh import journal
+from worker.services.refresh.lease import store_in_time
 from worker.services.refresh.plan import seal_answer
 
 log = structlog.get_logger()
@@ -165,7 +166,7 @@ async def _link(
         raise Transient("deadline") from None
     grant = _Grant(integration, provider_in, answer, target)
     try:
-        provider_id = await journal.store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
+        provider_id = await store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
     except Unavailable as error:
         await journal.keep(runtime, [_sealed(runtime, grant, target)])
         raise Unavailable("Postgres is away; the login is in the journal until it can be stored") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID
@@ -10,9 +11,20 @@ from uuid import UUID
 from worker.crud import providers
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.refresh.results import DueBatch
 
 _LEAST_PER_MESSAGE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DueBatch:
+    """Claimed providers, and when to begin with them.
+
+    Attributes:
+        after_s: seconds from the claim.
+    """
+
+    after_s: float
+    ids: list[UUID]
 
 
 async def claim_refresh_due(runtime: Context, now: datetime, *, tick_s: float) -> list[DueBatch]:

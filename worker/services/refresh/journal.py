@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -31,9 +31,6 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-STORE_SECONDS = 10.0
-"""No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
-
 REDIS_KEY = "dashtam:journal"
 UNREADABLE = ".unreadable"
 """How files of the spool end that could not be read; `dashtam doctor` tells of them."""
@@ -49,15 +46,6 @@ end
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(NewToken).decode
-
-
-async def store_in_time(runtime: Context, step: Callable[[OpenTransaction], T]) -> T:
-    """Runs the step that stores answers, and gives up in time to keep them here.
-
-    Raises:
-        Unavailable: Postgres is away or says nothing; the answers may have been stored.
-    """
-    return await runtime.db_within(min(STORE_SECONDS, runtime.settings.database_step_seconds), step)
 
 
 async def keep(runtime: Context, tokens: Sequence[NewToken]) -> None:

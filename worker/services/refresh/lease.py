@@ -12,8 +12,8 @@ import structlog
 from worker.crud import notices
 from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import Attempt, LeasedToken, NewToken, Settlement
-from worker.errors import EncryptionError, Unavailable
+from worker.crud.refresh.tokens import Attempt, LeasedToken, NewToken, Settlement, TokenState
+from worker.errors import EncryptionError, NotFound, ReauthRequired, Refused, Unavailable
 from worker.integrations.kit.base import Departure
 from worker.models.vocabulary import ProviderStatus
 from worker.process import failpoints
@@ -21,13 +21,15 @@ from worker.process.clocks import elapsed
 from worker.services.context import Context
 from worker.services.refresh import unsent
 from worker.services.refresh.plan import Call, NotSent, plan
-from worker.services.refresh.results import RefreshResult
-from worker.services.refresh.token_states import why_not_leased
+from worker.services.refresh.results import Outcome, RefreshResult
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+STORE_SECONDS = 10.0
+"""No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
 
 
 @dataclass(slots=True)
@@ -200,3 +202,24 @@ def task_id() -> str | None:
     """The task that this is part of, for the audit log."""
     found = structlog.contextvars.get_contextvars().get("task_id")
     return None if found is None else str(found)
+
+
+async def store_in_time(runtime: Context, step: Callable[[OpenTransaction], T]) -> T:
+    """Runs the step that stores answers, and gives up in time to keep them here.
+
+    Raises:
+        Unavailable: Postgres is away or says nothing; the answers may have been stored.
+    """
+    return await runtime.db_within(min(STORE_SECONDS, runtime.settings.database_step_seconds), step)
+
+
+def why_not_leased(state: TokenState | None) -> RefreshResult:
+    """Why a lease that was asked for was not given."""
+    if state is None or state.generation is None:
+        return RefreshResult(Outcome.MISSING, NotFound("no such provider, or it has no token"))
+    if state.status == ProviderStatus.NEEDS_REAUTH:
+        return RefreshResult(Outcome.INACTIVE, ReauthRequired(state.status_reason or "needs_reauth"))
+    if state.status != ProviderStatus.ACTIVE:
+        refused = Refused(f"provider {state.provider_id} is {state.status}: nothing is sent for it")
+        return RefreshResult(Outcome.INACTIVE, refused)
+    return RefreshResult(Outcome.BUSY)

@@ -2,13 +2,14 @@
 
 1. Lease the tokens and re-read them under the lease; who finds one leased leaves it, or waits (`access_token`).
    What a dead worker left behind comes first: its answer may be in the journal, else its outcome is unknown
-   (`token_recovery`).
-2. In the same transaction, write down the attempts that are about to be sent (`refresh_lease`).
+   (`recovery`).
+2. In the same transaction, write down the attempts that are about to be sent (`lease`).
 3. Present each refresh token once, within a deadline shorter than the lease.
 4. First act after an answer: one transaction stores the token (generation + 1), the provider's clocks, the attempt as
    done and the audit row, fenced by lease and generation. Answers that have arrived together are stored together.
 5. An answer that cannot be stored, whatever the reason, goes to the journal.
-6. All else is settled by the table in `refresh_outcomes`; an unknown outcome is tried exactly once more.
+6. All else is settled by the table in `outcomes`; an unknown outcome is tried exactly once more.
+7. Tell the circuit breaker and the metrics how the calls have ended.
 
 No transaction is open across a call, and a worker may die between any two of these lines: docs/refresh.md goes through
 them one by one.
@@ -17,15 +18,15 @@ them one by one.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from uuid import UUID
 
 import structlog
 from msgspec import structs
 
-from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import LeasedToken, NewToken
 from worker.errors import (
     OutcomeUnknown,
@@ -39,87 +40,31 @@ from worker.errors import (
 from worker.integrations.kit.base import Caller, Departure
 from worker.models.vocabulary import Trigger
 from worker.process import ending, failpoints
+from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.refresh import journal, report, spool, unsent
-from worker.services.refresh.claims import claim_refresh_due
-from worker.services.refresh.lease import BatchLease, Begun, task_id
+from worker.services.refresh import due, journal, spool, unsent
+from worker.services.refresh.lease import BatchLease, Begun, store_in_time, task_id
 from worker.services.refresh.outcomes import result_of, settle_failure
 from worker.services.refresh.plan import Call, Ended, seal_answer
 from worker.services.refresh.recovery import Recovery
-from worker.services.refresh.results import AccessToken, Outcome, RefreshResult, RefreshSummary
-from worker.services.refresh.token_states import usable
-
-__all__ = [
-    "AccessToken",
-    "Outcome",
-    "RefreshResult",
-    "RefreshSummary",
-    "access_token",
-    "claim_refresh_due",
-    "refresh_providers",
-]
-
+from worker.services.refresh.results import Outcome, RefreshResult
+from worker.telemetry import metrics
 
 log = structlog.get_logger()
 
-_REFRESHES_IN_A_ROW = 3
-"""One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
+_TELL_SECONDS = 10.0
 
 
-async def access_token(
-    runtime: Context, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
-) -> AccessToken:
-    """A token to call the provider with; refreshed first when it has run out or was refused.
+@dataclass(slots=True)
+class RefreshSummary:
+    """Results of one batch by provider id."""
 
-    Whoever finds another worker refreshing it waits and reads again.
+    results: dict[UUID, RefreshResult] = field(default_factory=dict)
 
-    Args:
-        runtime: the process's.
-        provider_id: whose.
-        caller: `manual` may use the share of the quota that is kept back.
-        stale_generation: of a token that the provider has just refused.
-
-    Raises:
-        NotFound: no such provider.
-        Refused: it is not linked, or paused.
-        ReauthRequired: only the user can mend it.
-        EncryptionError: the stored token cannot be read.
-        ProviderError: the refresh failed for now.
-        Unavailable: Postgres is away.
-    """
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + 2 * runtime.settings.lease_seconds
-    pause = 0.02
-    refreshed = 0
-    while True:
-        state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
-        token = usable(state, provider_id=provider_id, stale_generation=stale_generation, encryption=runtime.encryption)
-        if isinstance(token, AccessToken):
-            return token
-        # What was just read will not do; if someone stores another meanwhile, nothing is sent.
-        refresh = asyncio.ensure_future(
-            refresh_providers(
-                runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=token
-            )
-        )
-        try:
-            summary = await asyncio.shield(refresh)
-        except asyncio.CancelledError:
-            # A sync that is fenced off must not take the answer with it; the call has its deadline.
-            await asyncio.gather(refresh, return_exceptions=True)
-            raise
-        result = summary.results[provider_id]
-        if result.outcome is Outcome.BUSY:
-            if loop.time() >= give_up_at:
-                raise Transient("refresh_in_progress")
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
-        elif result.error is not None:
-            raise result.error
-        elif result.outcome is Outcome.REFRESHED:
-            refreshed += 1
-            if refreshed == _REFRESHES_IN_A_ROW:
-                raise Transient("token_expires_at_once", scope=Scope.PROVIDER)
+    @property
+    def counts(self) -> dict[str, int]:
+        """Providers per outcome."""
+        return dict(Counter(str(result.outcome) for result in self.results.values()))
 
 
 async def refresh_providers(
@@ -154,9 +99,12 @@ class _Batch:
         self._lease = lease
         self._runtime = lease.runtime
         self._settings = lease.runtime.settings
-        self._recovery = Recovery(lease)
         self._arrivals: asyncio.Queue[Ended | None] = asyncio.Queue()
         self._results: dict[UUID, RefreshResult] = {}
+
+    @cached_property
+    def _recovery(self) -> Recovery:
+        return Recovery(self._lease)
 
     async def run(self, ids: Iterable[UUID]) -> RefreshSummary:
         """Keeps up to `refresh_concurrency` calls in flight and stores what has arrived meanwhile."""
@@ -164,7 +112,8 @@ class _Batch:
         in_flight = 0
         trouble: Exception | None = None
         await spool.settle(self._runtime)
-        await unsent.try_to_tell(self._runtime)
+        if self._runtime.unsent:
+            await unsent.try_to_tell(self._runtime)
         async with asyncio.TaskGroup() as calls:
             while waiting or in_flight:
                 if ending.is_near():
@@ -278,7 +227,7 @@ class _Batch:
             if isinstance(item.outcome, ProviderError)
         }
         try:
-            kept = await journal.store_in_time(
+            kept = await store_in_time(
                 self._runtime, partial(self._lease.record, answers=answers, settlements=list(settlements.values()))
             )
             failpoints.reach(self._settings.failpoints, "after_commit")
@@ -299,7 +248,7 @@ class _Batch:
         if unstored := [answer for answer in answers if answer.provider_id not in kept]:
             journaled = await self._journal(unstored)
             self._results.update({answer.provider_id: journaled for answer in unstored})
-        await report.report(self._runtime, ended, self._results)
+        await self._tell(ended)
 
     async def _look_in_journal(self, item: Ended) -> None:
         """A refused retry may only mean that the first call's answer has reached the journal by now."""
@@ -321,3 +270,44 @@ class _Batch:
                 log.critical("answer_lost", provider_id=str(answer.provider_id), error=str(error), next="one retry")
             return RefreshResult(Outcome.UNKNOWN, error)
         return RefreshResult(Outcome.JOURNALED, Unavailable("the new token is in the journal until it can be stored"))
+
+    # Step 7: tell
+
+    async def _tell(self, ended: Sequence[Ended]) -> None:
+        """Tells the breaker, the alarm and the metrics how calls have ended. Never raises."""
+        by_key: dict[str, list[Ended]] = {}
+        for item in ended:
+            by_key.setdefault(item.call.leased.provider_key, []).append(item)
+            _observe(item.call, self._results[item.call.leased.provider_id].outcome)
+        for provider_key, items in by_key.items():
+            try:
+                async with asyncio.timeout(_TELL_SECONDS):
+                    await breaker.report(
+                        self._runtime,
+                        provider_key,
+                        [item.outcome if isinstance(item.outcome, ProviderError) else None for item in items],
+                        provider_ids=[item.call.leased.provider_id for item in items],
+                    )
+            except (Unavailable, TimeoutError):
+                log.warning("availability_unreported", provider_key=provider_key)
+
+
+def _observe(call: Call, outcome: Outcome) -> None:
+    leased = call.leased
+    due_at = due.refresh_due_at(
+        call.policy,
+        provider_id=leased.provider_id,
+        generation=leased.generation,
+        issued_at=leased.issued_at,
+        lifetime=leased.lifetime,
+    )
+    if outcome is not Outcome.REFRESHED or due_at is None or leased.lifetime is None:
+        metrics.observe_refresh(leased.provider_key, outcome)
+        return
+    now = call.now()
+    metrics.observe_refresh(
+        leased.provider_key,
+        outcome,
+        lag_s=(now - due_at).total_seconds(),
+        in_time=now < leased.issued_at + leased.lifetime,
+    )

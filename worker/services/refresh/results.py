@@ -1,12 +1,9 @@
-"""What the token services answer with."""
+"""How the refresh of one provider ended."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from enum import StrEnum
-from uuid import UUID
 
 from worker.errors import DashtamError
 
@@ -33,41 +30,3 @@ class RefreshResult:
 
     outcome: Outcome
     error: DashtamError | None = None
-
-
-@dataclass(slots=True)
-class RefreshSummary:
-    """Results of one batch by provider id."""
-
-    results: dict[UUID, RefreshResult] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Providers per outcome."""
-        return dict(Counter(str(result.outcome) for result in self.results.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """A token to call the provider with.
-
-    Attributes:
-        generation: to be handed back as `stale_generation` should the provider refuse the token.
-        expires_at: None when it does not expire.
-    """
-
-    value: str = field(repr=False)
-    generation: int
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class DueBatch:
-    """Claimed providers, and when to begin with them.
-
-    Attributes:
-        after_s: seconds from the claim.
-    """
-
-    after_s: float
-    ids: list[UUID]

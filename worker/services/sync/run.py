@@ -35,7 +35,7 @@ from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
 from worker.services.context import Context
-from worker.services.refresh import protocol
+from worker.services.refresh.access_token import access_token
 from worker.services.sync.finish import Found, end_run
 from worker.services.sync.prefetch import read_ahead
 
@@ -167,7 +167,7 @@ class RunUnderWay:
 
     async def _read_from_cursors(self) -> None:
         settings = self._runtime.settings
-        token = await protocol.access_token(self._runtime, self._key.provider_id, caller=self._caller)
+        token = await access_token(self._runtime, self._key.provider_id, caller=self._caller)
         self._found.token_generation = token.generation
         request = SyncRequest(
             caller=self._caller,
@@ -272,7 +272,7 @@ class RunUnderWay:
 
     async def _renew(self) -> None:
         log.info("access_token_refused", next="refresh once and go on")
-        await protocol.access_token(
+        await access_token(
             self._runtime, self._key.provider_id, caller=self._caller, stale_generation=self._found.token_generation
         )
 

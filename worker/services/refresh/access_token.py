@@ -1,0 +1,121 @@
+"""An access token to call a provider with; refreshed first when it has run out or was refused."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from worker.crud.refresh import tokens
+from worker.crud.refresh.tokens import TokenState
+from worker.errors import NotFound, ReauthRequired, Refused, Scope, Transient
+from worker.integrations.kit.base import Caller
+from worker.models.vocabulary import ProviderStatus, Trigger
+from worker.services.context import Context
+from worker.services.encryption import EncryptionService
+from worker.services.refresh import due
+from worker.services.refresh.protocol import refresh_providers
+from worker.services.refresh.results import Outcome
+
+_REFRESHES_IN_A_ROW = 3
+"""One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token to call the provider with.
+
+    Attributes:
+        generation: to be handed back as `stale_generation` should the provider refuse the token.
+        expires_at: None when it does not expire.
+    """
+
+    value: str = field(repr=False)
+    generation: int
+    expires_at: datetime | None
+
+
+async def access_token(
+    runtime: Context, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
+) -> AccessToken:
+    """A token to call the provider with; refreshed first when it has run out or was refused.
+
+    Whoever finds another worker refreshing it waits and reads again.
+
+    Args:
+        runtime: the process's.
+        provider_id: whose.
+        caller: `manual` may use the share of the quota that is kept back.
+        stale_generation: of a token that the provider has just refused.
+
+    Raises:
+        NotFound: no such provider.
+        Refused: it is not linked, or paused.
+        ReauthRequired: only the user can mend it.
+        EncryptionError: the stored token cannot be read.
+        ProviderError: the refresh failed for now.
+        Unavailable: Postgres is away.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + 2 * runtime.settings.lease_seconds
+    pause = 0.02
+    refreshed = 0
+    while True:
+        state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
+        token = usable(state, provider_id=provider_id, stale_generation=stale_generation, encryption=runtime.encryption)
+        if isinstance(token, AccessToken):
+            return token
+        # What was just read will not do; if someone stores another meanwhile, nothing is sent.
+        refresh = asyncio.ensure_future(
+            refresh_providers(
+                runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=token
+            )
+        )
+        try:
+            summary = await asyncio.shield(refresh)
+        except asyncio.CancelledError:
+            # A sync that is fenced off must not take the answer with it; the call has its deadline.
+            await asyncio.gather(refresh, return_exceptions=True)
+            raise
+        result = summary.results[provider_id]
+        if result.outcome is Outcome.BUSY:
+            if loop.time() >= give_up_at:
+                raise Transient("refresh_in_progress")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+        elif result.error is not None:
+            raise result.error
+        elif result.outcome is Outcome.REFRESHED:
+            refreshed += 1
+            if refreshed == _REFRESHES_IN_A_ROW:
+                raise Transient("token_expires_at_once", scope=Scope.PROVIDER)
+
+
+def usable(
+    state: TokenState | None, *, provider_id: UUID, stale_generation: int | None, encryption: EncryptionService
+) -> AccessToken | int:
+    """The access token, or the generation of the one that will not do.
+
+    Raises:
+        NotFound: no such provider.
+        Refused: it is not linked, or paused.
+        ReauthRequired: only the user can mend it.
+        EncryptionError: the stored token cannot be read.
+    """
+    if state is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    if state.status == ProviderStatus.NEEDS_REAUTH:
+        raise ReauthRequired(state.status_reason or "needs_reauth")
+    if state.status != ProviderStatus.ACTIVE or state.access_token is None or state.generation is None:
+        raise Refused(f"provider {provider_id} is {state.status}: nothing is sent for it until it is linked or resumed")
+    if state.generation == stale_generation:
+        if state.refresh_token is None:
+            raise ReauthRequired("access_refused")
+        return state.generation
+    if not due.is_usable(state.now, expires_at=state.access_expires_at, lifetime=state.lifetime):
+        return state.generation
+    value = encryption.unseal(
+        state.access_token, provider_id=provider_id, kind="access", generation=state.generation, key_id=state.key_id
+    )
+    return AccessToken(value, state.generation, state.access_expires_at)
