@@ -20,9 +20,18 @@ from worker.sandbox.ledger import Account, Ledger, Transaction
 from worker.sandbox.people import securities
 from worker.sandbox.quotas import Quotas
 from worker.sandbox.request_log import RequestLog
-from worker.sandbox.wire import Answer, Request, json_answer
+from worker.sandbox.wire import Answer, Request, encode, json_answer
 
 _PRICE_MOVE = Decimal("0.05")
+_STATUSES = {
+    "bad_request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "internal": 500,
+    "unavailable": 503,
+}
 
 
 class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -145,7 +154,7 @@ class Profile:
 
     def error(self, name: str) -> Answer:
         """The provider's published error of that name. Raises KeyError for a name that it does not know."""
-        raise NotImplementedError
+        return json_answer(_STATUSES[name], {"error": name})
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
         """The provider's 429."""
@@ -164,8 +173,8 @@ class Profile:
         """A plausible posted transaction, not yet in the books."""
         raise NotImplementedError
 
-    def render(self, row: Transaction) -> bytes:
-        """One transaction as the provider writes it."""
+    def written(self, row: Transaction) -> dict[str, Any]:
+        """One transaction as the provider writes it; a Decimal becomes a number with exactly its digits."""
         raise NotImplementedError
 
     def mint(self, login: Login) -> dict[str, Any]:
@@ -192,6 +201,12 @@ class Profile:
         """Let the access tokens of the login run out now; nothing where they never do."""
 
     # What they have in common
+
+    def render(self, row: Transaction) -> bytes:
+        """One transaction as JSON, kept until it changes."""
+        if row.rendered is None:
+            row.rendered = encode(self.written(row))
+        return row.rendered
 
     def warm(self, login: Login) -> None:
         """Make the login's books and render every row of them."""

@@ -80,8 +80,11 @@ class TokenPair:
 class Grants:
     """Every grant of one profile."""
 
-    def __init__(self, profile: str, seed: int, clock: Clock) -> None:
+    def __init__(
+        self, profile: str, seed: int, clock: Clock, *, access_format: str = "{}", refresh_format: str = "{}"
+    ) -> None:
         self.profile = profile
+        self._formats = {"access": access_format, "refresh": refresh_format}
         self.policy = Policy()
         self._seed = seed
         self._clock = clock
@@ -179,14 +182,14 @@ class Grants:
     def _next_pair(self, grant: Grant, *, rotate: bool) -> TokenPair:
         now = self._clock.seconds()
         number = grant.generation + 1
-        grant.access_token = "I0." + self._token("access", grant.id, number)
+        grant.access_token = self._token("access", grant.id, number)
         live = {token: until for token, until in grant.access.items() if until > now}
         live[grant.access_token] = now + self.policy.access_seconds
         grant.access = live
         self._by_access[grant.access_token] = grant
         grant.generation = number
         if rotate:
-            grant.refresh_token = self._token("refresh", grant.id, number) + "@"
+            grant.refresh_token = self._token("refresh", grant.id, number)
             grant.successor_used = number == 1
             grant.rotated_at = now
             self._by_refresh[grant.refresh_token] = (grant, number)
@@ -194,7 +197,8 @@ class Grants:
         return TokenPair(grant.access_token, None if omitted else grant.refresh_token, self.policy.access_seconds)
 
     def _token(self, kind: str, grant: str, number: int) -> str:
-        return base64.urlsafe_b64encode(digest(self._seed, kind, grant, number, size=42)).decode()
+        made_up = base64.urlsafe_b64encode(digest(self._seed, kind, grant, number, size=42)).decode()
+        return self._formats[kind].format(made_up)
 
 
 def token_digest(token: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -41,7 +42,7 @@ def identifier(*parts: object, length: int = 37) -> str:
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request, below its profile's prefix (`/schwab/v1/oauth/token` has the path `/v1/oauth/token`)."""
+    """One HTTP request, below its provider's prefix (`/KEY/v1/oauth/token` has the path `/v1/oauth/token`)."""
 
     method: str
     path: str
@@ -90,6 +91,27 @@ class Answer:
 def json_answer(status: int, value: Any, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
     """An answer with `value` as its JSON body."""
     return Answer(status, encode(value), [JSON_HEADER, *(headers or [])])
+
+
+class RefusedError(Exception):
+    """Ends a request early with the answer that it carries."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def array(records: Iterable[bytes]) -> bytes:
+    """A JSON array of rendered records."""
+    return b"[" + b",".join(records) + b"]"
+
+
+def document(**members: Any) -> bytes:
+    """A JSON object of members that are either rendered bytes or plain values."""
+    pieces = [
+        encode(name) + b":" + (value if isinstance(value, bytes) else encode(value)) for name, value in members.items()
+    ]
+    return b"{" + b",".join(pieces) + b"}"
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:

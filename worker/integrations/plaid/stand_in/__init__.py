@@ -12,21 +12,24 @@ from worker.integrations.plaid.stand_in.arguments import options_of, text_of
 from worker.integrations.plaid.stand_in.data import Data
 from worker.integrations.plaid.stand_in.errors import LIMITS, PlaidError
 from worker.integrations.plaid.stand_in.items import PRODUCTS, Item, Items
-from worker.sandbox.core import Caller, Login, Profile, Sandbox
+from worker.sandbox.core import Caller, Login, Sandbox
 from worker.sandbox.grants import token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
+from worker.sandbox.plain_books import PlainBooks
 from worker.sandbox.wire import Answer, Request, identifier, json_answer
 
 CLIENT_ID = "sandbox-client"
 SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
 
 
-class PlaidProfile(Profile):
+class PlaidProfile(PlainBooks):
     """Items, their feeds and their books."""
 
     key = "plaid"
     credentials: ClassVar = {"client_id": CLIENT_ID, "secret": SECRET}
     cash_is_a_holding = True
+    kinds = books.KINDS
+    usual = books.USUAL
 
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(sandbox)
@@ -160,21 +163,27 @@ class PlaidProfile(Profile):
 
     # What the core asks for
 
-    def furnish(self, login: Login) -> Ledger:
-        """Books for a new login."""
-        return books.furnish(login, self.market)
+    def moves(self, account: Account) -> bool:
+        """Loans other than students' are listed and do not move."""
+        return books.in_feed(account) or account.type == "investment"
 
-    def move(self, login: Login, moment: datetime) -> None:
-        """Change a login's books."""
-        books.step(login, self.market, moment)
+    def fill(self, login: Login, ledger: Ledger, account: Account) -> None:
+        """Positions of investment accounts."""
+        if account.type == "investment":
+            books.fill(account, login, ledger, self.market)
 
-    def render(self, row: Transaction) -> bytes:
+    def row(
+        self, login: Login, ledger: Ledger, account: Account, moment: datetime, *, past: bool = False
+    ) -> Transaction:
+        """A made-up row, of an investment account in Plaid's words."""
+        row = super().row(login, ledger, account, moment, past=past)
+        if account.type == "investment":
+            books.investment(row, login, ledger, self.market, past=past)
+        return row
+
+    def written(self, row: Transaction) -> dict[str, Any]:
         """One transaction, of the feed or of an investment account."""
         return (wire.investment if row.account.type == "investment" else wire.transaction)(row)
-
-    def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
-        """A plausible posted row, not yet in the books."""
-        return books.transaction(login, login.ledger, self.market, account, moment)
 
     def mint(self, login: Login) -> dict[str, Any]:
         """Credentials without a browser."""

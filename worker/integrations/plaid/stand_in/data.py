@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from worker.integrations.plaid.stand_in import books, feed, wire
+from worker.integrations.plaid.stand_in import books, wire
 from worker.integrations.plaid.stand_in.arguments import chosen_accounts, day_of, options_of, text_of, whole_of
 from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.integrations.plaid.stand_in.items import Item, Items
+from worker.sandbox import change_feed
 from worker.sandbox.core import Login, Profile
 from worker.sandbox.ledger import Account, Transaction
-from worker.sandbox.wire import JSON_HEADER, Answer
+from worker.sandbox.wire import Answer, array, document
 
 _MAX_INVESTMENT_DAYS = 731
 
@@ -32,10 +33,10 @@ class Data:
 
     def _listed(self, login: Login, accounts: list[Account]) -> bytes:
         login.served.accounts.update(account.id for account in accounts)
-        return wire.array([wire.account(account) for account in accounts] + login.ledger.verbatim_accounts)
+        return array([wire.account(account) for account in accounts] + login.ledger.verbatim_accounts)
 
     def _data(self, **members: Any) -> Answer:
-        return Answer(200, wire.document(**members, request_id=self._items.request_id()), [JSON_HEADER])
+        return Answer(200, document(**members, request_id=self._items.request_id()))
 
     def sync(self, item: Item, body: dict[str, Any]) -> Answer:
         """`/transactions/sync`."""
@@ -47,7 +48,7 @@ class Data:
             raise PlaidError("INVALID_ACCOUNT_ID")
         if login.not_ready_left:
             login.not_ready_left -= 1
-            empty = feed.Page()
+            empty = change_feed.Page()
             return self._sync_answer(login, accounts, empty, "", "NOT_READY")
         if login.visible_from is None:
             days = whole_of(options, "days_requested", 90, 1, 730)
@@ -57,24 +58,25 @@ class Data:
             raise PlaidError("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION")
         stops = self._profile.policy.mutation == "error"
         try:
-            cursor = feed.start(text, login, item.id, stream, mutation_stops=stops)
-        except feed.BadCursorError as error:
+            cursor = change_feed.start(text, login, item.id, stream, mutation_stops=stops)
+        except change_feed.BadCursorError as error:
             raise PlaidError("INVALID_FIELD", "cursor not associated with access_token") from error
-        except feed.MutatedError as error:
+        except change_feed.MutatedError as error:
             raise PlaidError("TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION") from error
-        page = feed.page(login, cursor, count)
+        listed = {a.id for a in login.ledger.accounts.values() if books.in_feed(a) and stream in ("", a.id)}
+        page = change_feed.page(login, cursor, count, accounts=listed, removal=wire.removal)
         next_cursor = page.cursor.write(item.id)
         return self._sync_answer(login, accounts, page, next_cursor, "HISTORICAL_UPDATE_COMPLETE")
 
     def _sync_answer(
-        self, login: Login, accounts: list[Account], page: feed.Page, next_cursor: str, status: str
+        self, login: Login, accounts: list[Account], page: change_feed.Page, next_cursor: str, status: str
     ) -> Answer:
         login.served.rows += len(page.added) + len(page.modified)
         return self._data(
             accounts=self._listed(login, accounts),
-            added=wire.array(page.added),
-            modified=wire.array(page.modified),
-            removed=wire.array(page.removed),
+            added=array(page.added),
+            modified=array(page.modified),
+            removed=array(page.removed),
             next_cursor=next_cursor,
             has_more=page.more,
             transactions_update_status=status,
@@ -90,8 +92,8 @@ class Data:
         served.holdings = {(a.id, id_) for a in accounts for id_ in (*a.holdings, cash.id)}
         return self._data(
             accounts=self._listed(item.login, accounts),
-            holdings=wire.array(rows),
-            securities=wire.array(wire.security(security, day) for security in held.values()),
+            holdings=array(rows),
+            securities=array(wire.security(security, day) for security in held.values()),
             item=self._items.describe(item),
             is_investments_fallback_item=False,
         )
@@ -116,8 +118,8 @@ class Data:
         verbatim = [record for account in accounts for record in account.verbatim]
         return self._data(
             accounts=self._listed(login, accounts),
-            securities=wire.array(wire.security(security, day) for security in named.values()),
-            investment_transactions=wire.array([wire.investment(row) for row in page] + verbatim),
+            securities=array(wire.security(security, day) for security in named.values()),
+            investment_transactions=array([self._profile.render(row) for row in page] + verbatim),
             total_investment_transactions=len(rows) + len(verbatim),
             item=self._items.describe(item),
             is_investments_fallback_item=False,

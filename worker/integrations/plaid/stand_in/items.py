@@ -9,6 +9,7 @@ import msgspec
 
 from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.sandbox.core import Login, Sandbox
+from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.wire import identifier
 
 PRODUCTS = ["transactions", "investments"]
@@ -32,7 +33,7 @@ class Items:
         self._sandbox = sandbox
         self._by_token: dict[str, Item] = {}
         self._of_login: dict[str, Item] = {}
-        self._public: dict[str, tuple[str, float]] = {}
+        self._public = OneTimeTokens(sandbox.clock)
         self._serial = 0
 
     def request_id(self) -> str:
@@ -50,21 +51,19 @@ class Items:
 
     def login_of_public(self, public_token: str) -> str | None:
         """The login that a public token not yet exchanged stands for."""
-        found = self._public.get(public_token)
-        return found[0] if found else None
+        return self._public.login(public_token)
 
     def new_public_token(self, login: str) -> str:
         """A token as Link hands it to the application, good for one exchange within half an hour."""
         token = f"public-sandbox-{identifier(self._sandbox.seed, 'public', login, self.request_id(), length=36)}"
-        self._public[token] = (login, self._sandbox.clock.seconds() + _PUBLIC_TOKEN_SECONDS)
-        return token
+        return self._public.hand_out(token, login, _PUBLIC_TOKEN_SECONDS)
 
     def exchange(self, public_token: str) -> Item:
         """A new Item. Raises PlaidError when the token is unknown, used or too old."""
-        login, expires = self._public.pop(public_token, ("", 0.0))
-        if not login or self._sandbox.clock.seconds() >= expires:
+        handed = self._public.take(public_token)
+        if handed is None:
             raise PlaidError("INVALID_PUBLIC_TOKEN")
-        return self.create(self._sandbox.logins[login])
+        return self.create(self._sandbox.logins[handed.login])
 
     def create(self, login: Login) -> Item:
         """A new Item in place of the login's earlier one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -55,14 +54,8 @@ def account(account: Account) -> bytes:
     )
 
 
-def transaction(row: Transaction) -> bytes:
-    """One row of the transactions feed, kept until it changes."""
-    if row.rendered is None:
-        row.rendered = encode(_transaction(row))
-    return row.rendered
-
-
-def _transaction(row: Transaction) -> dict[str, Any]:
+def transaction(row: Transaction) -> dict[str, Any]:
+    """One row of the transactions feed."""
     shop = SHOP_BY_NAME.get(row.merchant or "", _OTHER)
     day = row.date.isoformat()
     return {
@@ -184,43 +177,26 @@ def _holding(account: Account, held: Holding, day: str) -> bytes:
     )
 
 
-def investment(row: Transaction) -> bytes:
-    """One investment transaction, kept until it changes."""
-    if row.rendered is None:
-        row.rendered = encode(
-            {
-                "investment_transaction_id": row.id,
-                "account_id": row.account.id,
-                "security_id": row.security.id if row.security else None,
-                "date": row.date.isoformat(),
-                "transaction_datetime": None,
-                "name": row.description,
-                "quantity": _quantity(row.quantity * (row.security.multiplier if row.security else 1)),
-                "amount": -row.amount,
-                "price": row.price,
-                "fees": row.fees,
-                "type": row.kind,
-                "subtype": row.subtype,
-                "cancel_transaction_id": None,
-                **_USD,
-            }
-        )
-    return row.rendered
+def investment(row: Transaction) -> dict[str, Any]:
+    """One investment transaction."""
+    return {
+        "investment_transaction_id": row.id,
+        "account_id": row.account.id,
+        "security_id": row.security.id if row.security else None,
+        "date": row.date.isoformat(),
+        "transaction_datetime": None,
+        "name": row.description,
+        "quantity": _quantity(row.quantity * (row.security.multiplier if row.security else 1)),
+        "amount": -row.amount,
+        "price": row.price,
+        "fees": row.fees,
+        "type": row.kind,
+        "subtype": row.subtype,
+        "cancel_transaction_id": None,
+        **_USD,
+    }
 
 
 def _quantity(value: Decimal) -> Decimal:
     # At least one decimal, as the provider writes quantities.
     return value if value.as_tuple().exponent != 0 else value + ZERO.quantize(Decimal("0.1"))
-
-
-def array(records: Iterable[bytes]) -> bytes:
-    """A JSON array of rendered records."""
-    return b"[" + b",".join(records) + b"]"
-
-
-def document(**members: Any) -> bytes:
-    """A JSON object of members that are either rendered bytes or plain values."""
-    pieces = [
-        encode(name) + b":" + (value if isinstance(value, bytes) else encode(value)) for name, value in members.items()
-    ]
-    return b"{" + b",".join(pieces) + b"}"

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
-from urllib.parse import quote, urlencode
 
 import msgspec
 
 from worker.integrations.schwab.stand_in import books, wire
-from worker.sandbox.core import Caller, Login, Profile, Sandbox
-from worker.sandbox.grants import DeadGrantError, Grants, TokenPair, token_digest
+from worker.sandbox.core import Caller, Login, Sandbox
+from worker.sandbox.grants import token_digest
 from worker.sandbox.ledger import Account, Ledger, Transaction
-from worker.sandbox.wire import JSON_HEADER, Answer, Request, basic_credentials, json_answer
+from worker.sandbox.oauth import OAuthProfile
+from worker.sandbox.wire import Answer, RefusedError, Request, array, json_answer
 
 APP_KEY = "sandbox-app"
 APP_SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
 REDIRECT_URI = "https://127.0.0.1"
 
-_TOKEN_PATH = "/v1/oauth/token"  # noqa: S105 - a path
 _DATA = "/trader/v1"
 _MAX_ROWS = 3000
 _MAX_RANGE = timedelta(days=366)
@@ -34,57 +32,32 @@ _DIGEST_NOTE = (
 _DEAD_SHAPES = ("unsupported_token_type", "invalid_grant", "invalid_client")
 
 
-class _RefusedError(Exception):
-    """Carries the answer that ends a request early."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-class SchwabProfile(Profile):
+class SchwabProfile(OAuthProfile):
     """Grants, accounts and windows of transactions."""
 
     key = "schwab"
     credentials: ClassVar = {"app_key": APP_KEY, "app_secret": APP_SECRET, "redirect_uri": REDIRECT_URI}
     _moving = ("ACME", "BOLT", "CRNE", "WIDE")
 
+    client = (APP_KEY, APP_SECRET)
+    redirect_uri = REDIRECT_URI
+    authorize_path = "/v1/oauth/authorize"
+    token_path = "/v1/oauth/token"  # noqa: S105 - a path
+    access_format = "I0.{}"
+    refresh_format = "{}@"
+
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(sandbox)
-        self._grants = Grants(self.key, sandbox.seed, sandbox.clock)
-        self._codes: dict[str, tuple[str, str, float]] = {}
         self._answers = 0
-
-    # Who is calling
-
-    def caller(self, request: Request) -> Caller:
-        """Who is calling: see `core.Profile`."""
-        if request.path == _TOKEN_PATH:
-            form = request.form()
-            if form.get("grant_type") != "refresh_token":
-                code = self._codes.get(form.get("code", ""))
-                return Caller("exchange", login=code[0] if code else None)
-            token = form.get("refresh_token", "")
-            found = self._grants.lookup(token)
-            if found is None:
-                return Caller("refresh", token=token_digest(token))
-            grant, generation = found
-            return Caller("refresh", grant.login, grant.id, generation, token_digest(token))
-        held = self._grants.bearer(request.header("authorization").removeprefix("Bearer "))
-        return Caller() if held is None else Caller("data", held.login, held.id, held.generation)
 
     # Answers
 
     def answer(self, request: Request, caller: Caller) -> Answer:
-        """The published answer to one request."""
-        try:
-            if request.path == _TOKEN_PATH:
-                return self._token(request)
-            answer = self._authorize(request) if request.path == "/v1/oauth/authorize" else self._data(request)
-        except _RefusedError as refused:
-            answer = refused.answer
-        self._answers += 1
-        answer.headers.append((b"schwab-client-correlid", f"sandbox-{self._answers:012d}".encode()))
+        """The published answer to one request; all but tokens carry a number."""
+        answer = super().answer(request, caller)
+        if request.path != self.token_path:
+            self._answers += 1
+            answer.headers.append((b"schwab-client-correlid", f"sandbox-{self._answers:012d}".encode()))
         return answer
 
     def error(self, name: str) -> Answer:
@@ -92,11 +65,12 @@ class SchwabProfile(Profile):
         if name in _DEAD_SHAPES:
             return _dead_grant(name, "00000000")
         if name == "bad_app_secret":
-            return json_answer(401, {"error": "invalid_client", "error_description": "Unauthorized"})
+            return self.wrong_client()
         status, message = {
             "unauthorized": (401, ""),
             "forbidden": (403, "Access is denied"),
             "not_found": (404, "Account not found"),
+            "method_not_allowed": (405, "Method not allowed"),
             "internal": (500, "Unexpected server error"),
             "unavailable": (503, "Service has a temporary problem"),
         }[name]
@@ -107,67 +81,26 @@ class SchwabProfile(Profile):
         headers = [(b"retry-after", retry_after.encode("latin-1"))] if retry_after else []
         return json_answer(429, {"message": "Too many requests", "errors": []}, headers)
 
-    def _token(self, request: Request) -> Answer:
-        if request.method != "POST":
-            return _service_error(405, "Method not allowed")
-        if basic_credentials(request.header("authorization")) != (APP_KEY, APP_SECRET):
-            return self.error("bad_app_secret")
-        form = request.form()
-        match form.get("grant_type"):
-            case "refresh_token":
-                return self._refresh(form.get("refresh_token", ""))
-            case "authorization_code":
-                return self._exchange(form)
-            case _:
-                return json_answer(400, {"error": "unsupported_grant_type", "error_description": "grant_type"})
+    def dead_grant(self, token: str, login: Login | None) -> Answer:
+        """One of the three published bodies."""
+        shape: str = self.policy.dead_grant
+        if shape == "vary":
+            shape = _DEAD_SHAPES[(login.ordinal if login else 0) % len(_DEAD_SHAPES)]
+        return _dead_grant(shape, token_digest(token))
 
-    def _refresh(self, token: str) -> Answer:
-        found = self._grants.lookup(token)
-        try:
-            _, pair = self._grants.refresh(token)
-        except DeadGrantError:
-            shape: str = self._grants.policy.dead_grant
-            if shape == "vary":
-                ordinal = self.sandbox.logins[found[0].login].ordinal if found else 0
-                shape = _DEAD_SHAPES[ordinal % len(_DEAD_SHAPES)]
-            return _dead_grant(shape, token_digest(token))
-        return _token_answer(pair, rotated=True)
+    def new_code(self) -> str:
+        """A code ends in `@`, which is URL-encoded once."""
+        return f"C0.{super().new_code()}@"
 
-    def _exchange(self, form: dict[str, str]) -> Answer:
-        # Single use: a code is gone after the first attempt, good or bad.
-        login, redirect_uri, expires = self._codes.pop(form.get("code", ""), ("", "", 0.0))
-        if not login or self.sandbox.clock.seconds() >= expires or form.get("redirect_uri") != redirect_uri:
-            return json_answer(400, {"error": "invalid_grant", "error_description": "AuthorizationCode is invalid"})
-        _, pair = self._grants.issue(login)
-        return _token_answer(pair, rotated=False)
+    def callback_parameters(self) -> dict[str, str]:
+        """The browser brings a session back, too."""
+        return {"session": secrets.token_hex(16)}
 
-    def _authorize(self, request: Request) -> Answer:
-        given = request.parameters()
-        if given.get("client_id") != APP_KEY or given.get("response_type", "code") != "code":
-            raise _RefusedError(json_answer(400, {"error": "invalid_client", "error_description": "Unknown client"}))
-        redirect_uri = given.get("redirect_uri", "")
-        if not redirect_uri.startswith(("https://", "http://127.0.0.1")):
-            raise _RefusedError(json_answer(400, {"error": "invalid_request", "error_description": "redirect_uri"}))
-        name = given.get("login") or self.next_login(lambda name: self._grants.of_login(name) is not None)
-        if name is None or name not in self.sandbox.logins:
-            raise _RefusedError(_service_error(404, "No such login"))
-        location = self.callback_url(name, redirect_uri, given.get("state"))
-        return Answer(302, b"", [(b"location", location.encode())])
-
-    def callback_url(self, login: str, redirect_uri: str, state: str | None) -> str:
-        """Where the browser lands after the login's owner agreed: the code ends in `@`, URL-encoded once."""
-        code = f"C0.{secrets.token_urlsafe(24)}@"
-        expires = self.sandbox.clock.seconds() + self._grants.policy.code_seconds
-        self._codes[code] = (login, redirect_uri, expires)
-        query = f"code={quote(code, safe='')}&session={secrets.token_hex(16)}"
-        if state is not None:
-            query += "&" + urlencode({"state": state})
-        return f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}{query}"
-
-    def _data(self, request: Request) -> Answer:
+    def data(self, request: Request) -> Answer:
+        """Accounts, preferences and transactions."""
         if request.method != "GET" or not request.path.startswith(_DATA):
-            raise _RefusedError(_service_error(404, "Not found"))
-        login = self._authorised(request)
+            raise RefusedError(_service_error(404, "Not found"))
+        login = self.authorised(request)
         path = request.path.removeprefix(_DATA)
         ledger = login.ledger
         login.served.requests += 1
@@ -178,29 +111,22 @@ class SchwabProfile(Profile):
             return self._preferences(login)
         if path == "/accounts":
             accounts = ledger.open_accounts()
-            return Answer(200, b"[" + b",".join(self._accounts(login, accounts, request)) + b"]", [JSON_HEADER])
+            return Answer(200, array(self._accounts(login, accounts, request)))
         if match := _TRANSACTIONS.fullmatch(path):
             return self._transactions(login, self._account(login, match[1]), match[2], request)
         account = self._account(login, path.removeprefix("/accounts/"))
-        return Answer(200, self._accounts(login, [account], request)[0], [JSON_HEADER])
-
-    def _authorised(self, request: Request) -> Login:
-        scheme, _, token = request.header("authorization").partition(" ")
-        grant = self._grants.bearer(token)
-        if scheme != "Bearer" or grant is None or not self._grants.admits(token):
-            raise _RefusedError(_gateway_unauthorized())
-        return self.sandbox.logins[grant.login]
+        return Answer(200, self._accounts(login, [account], request)[0])
 
     def _account(self, login: Login, hash_value: str) -> Account:
         account = login.ledger.accounts.get(hash_value)
         if account is None or account.closed:
-            raise _RefusedError(_service_error(404, "Account not found"))
+            raise RefusedError(_service_error(404, "Account not found"))
         return account
 
     def _accounts(self, login: Login, accounts: list[Account], request: Request) -> list[bytes]:
         fields = request.parameters().get("fields", "")
         if fields not in ("", "positions"):
-            raise _RefusedError(_service_error(400, "Invalid fields", "fields: only positions is allowed"))
+            raise RefusedError(_service_error(400, "Invalid fields", "fields: only positions is allowed"))
         login.served.accounts.update(account.id for account in accounts)
         if fields:
             for account in accounts:
@@ -220,18 +146,18 @@ class SchwabProfile(Profile):
         if one is not None:
             row = login.ledger.transactions.get(one)
             if row is None or row.account is not account:
-                raise _RefusedError(_service_error(404, "Transaction not found"))
-            return Answer(200, wire.transaction(row))
+                raise RefusedError(_service_error(404, "Transaction not found"))
+            return Answer(200, self.render(row))
         given = request.parameters()
         missing = [name for name in ("startDate", "endDate", "types") if not given.get(name)]
         if missing:
-            raise _RefusedError(_service_error(400, "Bad request", *(f"{name} is required" for name in missing)))
+            raise RefusedError(_service_error(400, "Bad request", *(f"{name} is required" for name in missing)))
         start, end = _parse_date(given["startDate"]), _parse_date(given["endDate"])
         if end < start or end - start > _MAX_RANGE:
-            raise _RefusedError(_service_error(400, "Bad request", "The date range must be between 0 and 1 year"))
+            raise RefusedError(_service_error(400, "Bad request", "The date range must be between 0 and 1 year"))
         kinds = set(given["types"].split(","))
         if not kinds <= set(books.TRANSACTION_TYPES):
-            raise _RefusedError(_service_error(400, "Bad request", "types has an unknown value"))
+            raise RefusedError(_service_error(400, "Bad request", "types has an unknown value"))
         symbol = given.get("symbol")
         rows = [
             row
@@ -239,8 +165,8 @@ class SchwabProfile(Profile):
             if row.kind in kinds and (symbol is None or (row.security is not None and row.security.symbol == symbol))
         ][:_MAX_ROWS]
         login.served.window(rows, (row for row in account.removed if start <= row.moment <= end))
-        records = [wire.transaction(row) for row in rows] + account.verbatim
-        return Answer(200, b"[" + b",".join(records) + b"]", [JSON_HEADER])
+        records = [self.render(row) for row in rows] + account.verbatim
+        return Answer(200, array(records))
 
     # What the core asks for
 
@@ -252,60 +178,13 @@ class SchwabProfile(Profile):
         """Change a login's books."""
         books.step(login, self.market, moment)
 
-    def render(self, row: Transaction) -> bytes:
-        """One transaction."""
+    def written(self, row: Transaction) -> dict[str, Any]:
+        """One element of the transactions answer."""
         return wire.transaction(row)
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
         """A plausible posted row, not yet in the books."""
         return books.transaction(login, login.ledger, self.market, account, moment, kind="ACH_RECEIPT")
-
-    def mint(self, login: Login) -> dict[str, Any]:
-        """Credentials without a browser."""
-        grant, pair = self._grants.issue(login.name)
-        return {
-            "access_token": pair.access_token,
-            "refresh_token": pair.refresh_token,
-            "expires_in": pair.expires_in,
-            "grant": grant.id,
-            "grant_expires_in": self._grants.policy.grant_seconds,
-        }
-
-    def revoke(self, login: Login) -> None:
-        """End the login's consent, as its owner would."""
-        grant = self._grants.of_login(login.name)
-        if grant is not None:
-            self._grants.kill(grant, "revoked")
-
-    def expire_access(self, login: Login) -> None:
-        """Let the login's access tokens run out now."""
-        grant = self._grants.of_login(login.name)
-        if grant is not None:
-            self._grants.expire_access(grant)
-
-    def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
-        """The address on which the browser lands. Raises ValueError for another application."""
-        if asked.get("client_id", APP_KEY) != APP_KEY:
-            raise ValueError("client_id is not the application's")
-        return {
-            "callback_url": self.callback_url(login.name, asked.get("redirect_uri", REDIRECT_URI), asked.get("state"))
-        }
-
-    def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
-        """Change members of the policy; all of them afterwards."""
-        changed = super().configure(policy)
-        self._grants.policy = self.policy
-        return changed
-
-
-def _token_answer(pair: TokenPair, *, rotated: bool) -> Answer:
-    body: dict[str, Any] = {"expires_in": pair.expires_in, "token_type": "Bearer", "scope": "api"}
-    if pair.refresh_token is not None:
-        body["refresh_token"] = pair.refresh_token
-    body["access_token"] = pair.access_token
-    answer = json_answer(200, body, [(b"cache-control", b"no-store")])
-    answer.rotated = rotated
-    return answer
 
 
 def _dead_grant(shape: str, digest: str) -> Answer:
@@ -341,7 +220,7 @@ def _parse_date(text: str) -> datetime:
             return datetime.fromisoformat(text).astimezone(UTC)
         except ValueError:
             pass
-    raise _RefusedError(_service_error(400, "Bad request", "Dates must be yyyy-MM-dd'T'HH:mm:ss.SSSZ"))
+    raise RefusedError(_service_error(400, "Bad request", "Dates must be yyyy-MM-dd'T'HH:mm:ss.SSSZ"))
 
 
 STAND_IN = SchwabProfile

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 from worker.sandbox.core import Login
 from worker.sandbox.ledger import ZERO, Account, Ledger, Security, Transaction
+from worker.sandbox.plain_books import hold_some, load_history
 from worker.sandbox.wire import cents, digest
 
 TRANSACTION_TYPES = (
@@ -83,30 +85,30 @@ def furnish(login: Login, market: dict[str, Security]) -> Ledger:
         accounts.append(account)
     ledger = Ledger(accounts)
     for account in accounts:
-        for security in market.values():
-            if security.kind in _POSITIONS and chance.random() < 0.8:
-                quantity = Decimal(chance.randint(1, 8 if security.kind == "option" else 60))
-                if security.kind == "option" and account.provider_type == "MARGIN":
-                    quantity = -quantity
-                if security.kind == "mutual_fund":
-                    quantity += Decimal(chance.randint(1, 9999)).scaleb(-4)
-                ledger.trade(account, security, quantity, cents(security.price * chance.randint(80, 115) / 100))
+        hold_some(login, ledger, account, market, kinds=_POSITIONS, share=0.8, size=partial(_size, account, chance))
     if not accounts or not spec.transactions:
         return ledger
-    now = login.sandbox.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    history = []
-    for index in range(spec.transactions):
-        account = accounts[index % len(accounts)]
-        back = timedelta(seconds=chance.randint(1, spec.history_days * 86_400))
+
+    def past(account: Account, moment: datetime, number: int) -> Transaction:
         # Every type of the published list occurs in any history of some length.
-        kind = TRANSACTION_TYPES[index // len(accounts) % len(TRANSACTION_TYPES)] if index < 60 else None
-        history.append(transaction(login, ledger, market, account, now - back, kind=kind, past=True))
-    ledger.load(history)
+        kind = TRANSACTION_TYPES[number // len(accounts) % len(TRANSACTION_TYPES)] if number < 60 else None
+        return transaction(login, ledger, market, account, moment, kind=kind, past=True)
+
+    now = load_history(login, ledger, accounts, past)
     for account in accounts:
         recent = transaction(login, ledger, market, account, now, kind="ACH_RECEIPT")
         recent.status = "pending"
         ledger.add(recent)
     return ledger
+
+
+def _size(account: Account, chance: random.Random, security: Security) -> Decimal:
+    quantity = Decimal(chance.randint(1, 8 if security.kind == "option" else 60))
+    if security.kind == "option" and account.provider_type == "MARGIN":
+        quantity = -quantity
+    if security.kind == "mutual_fund":
+        quantity += Decimal(chance.randint(1, 9999)).scaleb(-4)
+    return quantity
 
 
 def transaction(

@@ -130,14 +130,8 @@ def account(account: Account, *, with_positions: bool) -> bytes:
     return rendered
 
 
-def transaction(row: Transaction) -> bytes:
-    """One element of the transactions answer, kept until the row changes."""
-    if row.rendered is None:
-        row.rendered = encode(_transaction(row))
-    return row.rendered
-
-
-def _transaction(row: Transaction) -> dict[str, Any]:
+def transaction(row: Transaction) -> dict[str, Any]:
+    """One element of the transactions answer."""
     value: dict[str, Any] = {"activityId": int(row.id), "time": stamp(row.moment)}
     if row.description:
         value["description"] = row.description

@@ -1,20 +1,21 @@
-"""Plaid's transactions feed: opaque cursors over the change log of an Item."""
+"""Feeds of changes: opaque cursors over a login's change log, and pages of what was added, modified and removed."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
-from worker.integrations.plaid.stand_in import wire
-from worker.integrations.plaid.stand_in.books import in_feed
 from worker.sandbox.core import Login
 from worker.sandbox.ledger import Change
 from worker.sandbox.wire import digest
 
+Removal = Callable[[str, str], bytes]
+
 
 class BadCursorError(Exception):
-    """The cursor was not handed out for this Item and stream."""
+    """The cursor was not handed out for this owner and stream."""
 
 
 class MutatedError(Exception):
@@ -37,21 +38,21 @@ class Cursor:
     head: int
     place: int
 
-    def write(self, item: str) -> str:
-        """The cursor as the client sees it, of use for one Item only."""
+    def write(self, owner: str) -> str:
+        """The cursor as the client sees it, of use for one owner only."""
         text = f"{self.stream}|{self.base}|{self.head}|{self.place}"
-        mark = digest("cursor", item, text, size=6).hex()
+        mark = digest("cursor", owner, text, size=6).hex()
         return base64.urlsafe_b64encode(f"{mark}|{text}".encode()).decode().rstrip("=")
 
 
-def read_cursor(text: str, item: str, stream: str) -> Cursor:
-    """Raises BadCursorError for anything that `Cursor.write` did not make for this Item and stream."""
+def read_cursor(text: str, owner: str, stream: str) -> Cursor:
+    """Raises BadCursorError for anything that `Cursor.write` did not make for this owner and stream."""
     try:
         _, *parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("|")
         cursor = Cursor(parts[0], int(parts[1]), int(parts[2]), int(parts[3]))
     except (binascii.Error, ValueError, IndexError) as error:
         raise BadCursorError from error
-    if cursor.write(item) != text.rstrip("=") or cursor.stream != stream:
+    if cursor.write(owner) != text.rstrip("=") or cursor.stream != stream:
         raise BadCursorError
     return cursor
 
@@ -67,7 +68,7 @@ class Page:
     more: bool = False
 
 
-def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bool) -> Cursor:
+def start(text: str, login: Login, owner: str, stream: str, *, mutation_stops: bool) -> Cursor:
     """The place that a request's cursor stands for.
 
     Raises:
@@ -77,7 +78,7 @@ def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bo
     head = login.ledger.head
     if text == "now":
         return Cursor(stream, head, head, head)
-    cursor = read_cursor(text, item, stream) if text else Cursor(stream, 0, 0, 0)
+    cursor = read_cursor(text, owner, stream) if text else Cursor(stream, 0, 0, 0)
     if cursor.place == cursor.base:
         return Cursor(stream, cursor.place, head, cursor.place)
     if mutation_stops and cursor.head != head:
@@ -85,35 +86,40 @@ def start(text: str, login: Login, item: str, stream: str, *, mutation_stops: bo
     return cursor
 
 
-def page(login: Login, cursor: Cursor, count: int) -> Page:
-    """The next `count` updates. A row changed several times since the last page is listed once, in its last state."""
+def page(login: Login, cursor: Cursor, count: int, *, accounts: Container[str], removal: Removal) -> Page:
+    """The next `count` updates. A row changed several times since the last page is listed once, in its last state.
+
+    Args:
+        login: Whose.
+        cursor: Where to begin.
+        count: Most updates of the page.
+        accounts: Ids of the accounts that the feed lists.
+        removal: How the provider writes that a row is gone, from the ids of its account and its own.
+    """
     ledger, result = login.ledger, Page()
     changes, place = ledger.changes, cursor.place
     end, left = len(changes), count
-    listed = {account.id for account in ledger.accounts.values() if in_feed(account)}
-    if cursor.stream:
-        listed &= {cursor.stream}
     while place < end and left:
         change = changes[place]
         place += 1
-        if change.account in listed and _list(change, place, login, cursor, result):
+        if change.account in accounts and _list(change, place, login, cursor, result, removal):
             left -= 1
     result.more = place < end
     result.cursor = Cursor(cursor.stream, cursor.base if result.more else place, cursor.head, place)
     return result
 
 
-def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page) -> bool:
+def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page, removal: Removal) -> bool:
     """Put one change on the page; False where the client need not hear of it."""
     row = change.transaction
     if change.operation == "verbatim":
         result.added.append(change.raw)
     elif row is None:
-        result.removed.append(wire.removal(change.account, change.id))
+        result.removed.append(removal(change.account, change.id))
     elif change.operation == "repeat":
         if row.removed:
             return False
-        result.added.append(wire.transaction(row))
+        result.added.append(login.profile.render(row))
     elif row.changed_at != place or not login.visible(row):
         return False
     elif change.operation == "remove":
@@ -121,9 +127,9 @@ def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page
         if row.added_at > cursor.base and place <= cursor.head:
             return False
         login.served.transactions.discard(row.id)
-        result.removed.append(wire.removal(change.account, row.id))
+        result.removed.append(removal(change.account, row.id))
     else:
         login.served.transactions.add(row.id)
         new = row.added_at > cursor.base
-        (result.added if new else result.modified).append(wire.transaction(row))
+        (result.added if new else result.modified).append(login.profile.render(row))
     return True

@@ -1,0 +1,231 @@
+"""Providers whose users consent at an address of their own and whose tokens rotate: RFC 6749, with PKCE of RFC 7636.
+
+A stand-in derives from `OAuthProfile` and adds what its provider does with an access token (`data`). What its provider
+writes otherwise than the standard is a method to override.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from worker.sandbox.core import Caller, Login, Profile, Sandbox
+from worker.sandbox.grants import DeadGrantError, Grants, TokenPair, token_digest
+from worker.sandbox.one_time import OneTimeTokens
+from worker.sandbox.wire import Answer, RefusedError, Request, basic_credentials, json_answer
+
+
+class OAuthProfile(Profile):
+    """Consent, codes, grants and bearer tokens.
+
+    Attributes:
+        client: The application's id and secret.
+        redirect_uri: The application's, as it is registered.
+        authorize_path, token_path: Where the user consents, and where tokens are given.
+        scope: What every token says that it is good for.
+        access_format, refresh_format: How tokens look, `{}` for the random part.
+    """
+
+    client: ClassVar[tuple[str, str]]
+    redirect_uri: ClassVar[str] = "https://127.0.0.1"
+    authorize_path: ClassVar[str] = "/oauth/authorize"
+    token_path: ClassVar[str] = "/oauth/token"  # noqa: S105 - a path
+    scope: ClassVar[str] = "api"
+    access_format: ClassVar[str] = "{}"
+    refresh_format: ClassVar[str] = "{}"
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
+        self.grants = Grants(
+            self.key,
+            sandbox.seed,
+            sandbox.clock,
+            access_format=self.access_format,
+            refresh_format=self.refresh_format,
+        )
+        self._codes = OneTimeTokens(sandbox.clock)
+
+    # What a provider does in its own way
+
+    def data(self, request: Request) -> Answer:
+        """The answer to whatever is neither consent nor a question for tokens. May raise RefusedError."""
+        raise NotImplementedError
+
+    def dead_grant(self, token: str, login: Login | None) -> Answer:
+        """The answer to a refresh token that opens nothing any more; `login` is whose it was, if anybody's."""
+        return json_answer(400, {"error": "invalid_grant", "error_description": "The refresh token is not valid"})
+
+    def wrong_client(self) -> Answer:
+        """The answer to an application that is unknown, or has another secret."""
+        return json_answer(401, {"error": "invalid_client", "error_description": "Unauthorized"})
+
+    def new_code(self) -> str:
+        """An authorisation code."""
+        return secrets.token_urlsafe(24)
+
+    def callback_parameters(self) -> dict[str, str]:
+        """What the browser brings back besides code and state."""
+        return {}
+
+    # Who is calling
+
+    def caller(self, request: Request) -> Caller:
+        """Who is calling: see `core.Profile`."""
+        if request.path == self.token_path:
+            form = request.form()
+            if form.get("grant_type") != "refresh_token":
+                return Caller("exchange", login=self._codes.login(form.get("code", "")))
+            token = form.get("refresh_token", "")
+            found = self.grants.lookup(token)
+            if found is None:
+                return Caller("refresh", token=token_digest(token))
+            grant, generation = found
+            return Caller("refresh", grant.login, grant.id, generation, token_digest(token))
+        held = self.grants.bearer(request.header("authorization").removeprefix("Bearer "))
+        return Caller() if held is None else Caller("data", held.login, held.id, held.generation)
+
+    def authorised(self, request: Request) -> Login:
+        """The login that the access token opens. Raises RefusedError when it opens none."""
+        scheme, _, token = request.header("authorization").partition(" ")
+        grant = self.grants.bearer(token)
+        if scheme != "Bearer" or grant is None or not self.grants.admits(token):
+            raise RefusedError(self.error("unauthorized"))
+        return self.sandbox.logins[grant.login]
+
+    # Answers
+
+    def answer(self, request: Request, caller: Caller) -> Answer:
+        """The answer to one request."""
+        try:
+            if request.path == self.token_path:
+                return self._token(request)
+            return self._authorize(request) if request.path == self.authorize_path else self.data(request)
+        except RefusedError as refused:
+            return refused.answer
+
+    def _token(self, request: Request) -> Answer:
+        if request.method != "POST":
+            return self.error("method_not_allowed")
+        form = request.form()
+        by_form = (form.get("client_id", ""), form.get("client_secret", ""))
+        if (basic_credentials(request.header("authorization")) or by_form) != self.client:
+            return self.wrong_client()
+        match form.get("grant_type"):
+            case "refresh_token":
+                return self._refresh(form.get("refresh_token", ""))
+            case "authorization_code":
+                return self._exchange(form)
+            case _:
+                return json_answer(400, {"error": "unsupported_grant_type", "error_description": "grant_type"})
+
+    def _refresh(self, token: str) -> Answer:
+        found = self.grants.lookup(token)
+        try:
+            _, pair = self.grants.refresh(token)
+        except DeadGrantError:
+            return self.dead_grant(token, self.sandbox.logins[found[0].login] if found else None)
+        return self._token_answer(pair, rotated=True)
+
+    def _exchange(self, form: dict[str, str]) -> Answer:
+        # Single use: a code is gone after the first attempt, good or bad.
+        handed = self._codes.take(form.get("code", ""))
+        if (
+            handed is None
+            or form.get("redirect_uri") != handed.redirect_uri
+            or not _fits(form.get("code_verifier", ""), handed.challenge)
+        ):
+            return json_answer(400, {"error": "invalid_grant", "error_description": "AuthorizationCode is invalid"})
+        _, pair = self.grants.issue(handed.login)
+        return self._token_answer(pair, rotated=False)
+
+    def _token_answer(self, pair: TokenPair, *, rotated: bool) -> Answer:
+        body: dict[str, Any] = {"expires_in": pair.expires_in, "token_type": "Bearer", "scope": self.scope}
+        if pair.refresh_token is not None:
+            body["refresh_token"] = pair.refresh_token
+        body["access_token"] = pair.access_token
+        answer = json_answer(200, body, [(b"cache-control", b"no-store")])
+        answer.rotated = rotated
+        return answer
+
+    def _authorize(self, request: Request) -> Answer:
+        given = request.parameters()
+        if given.get("client_id") != self.client[0] or given.get("response_type", "code") != "code":
+            raise RefusedError(json_answer(400, {"error": "invalid_client", "error_description": "Unknown client"}))
+        name = given.get("login") or self.next_login(lambda name: self.grants.of_login(name) is not None)
+        if name is None or name not in self.sandbox.logins:
+            raise RefusedError(self.error("not_found"))
+        try:
+            location = self.callback_url(self.sandbox.logins[name], given)
+        except ValueError as error:
+            raise RefusedError(
+                json_answer(400, {"error": "invalid_request", "error_description": str(error)})
+            ) from error
+        return Answer(302, b"", [(b"location", location.encode())])
+
+    def callback_url(self, login: Login, asked: Mapping[str, str]) -> str:
+        """Where the browser lands after the login's owner agreed.
+
+        Raises:
+            ValueError: The redirect URI or the challenge cannot be used.
+        """
+        redirect_uri = asked.get("redirect_uri", "")
+        if not redirect_uri.startswith(("https://", "http://127.0.0.1")):
+            raise ValueError("redirect_uri")
+        challenge = asked.get("code_challenge", "")
+        if challenge and asked.get("code_challenge_method") != "S256":
+            raise ValueError("code_challenge_method")
+        code = self._codes.hand_out(
+            self.new_code(), login.name, self.policy.code_seconds, redirect_uri=redirect_uri, challenge=challenge
+        )
+        state = {"state": asked["state"]} if "state" in asked else {}
+        query = urlencode({"code": code, **self.callback_parameters(), **state})
+        return f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}{query}"
+
+    # What the sandbox asks for
+
+    def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
+        """The address on which the browser lands: see `core.Profile`."""
+        if asked.get("client_id", self.client[0]) != self.client[0]:
+            raise ValueError("client_id is not the application's")
+        return {"callback_url": self.callback_url(login, {"redirect_uri": self.redirect_uri, **asked})}
+
+    def mint(self, login: Login) -> dict[str, Any]:
+        """Tokens without a browser."""
+        grant, pair = self.grants.issue(login.name)
+        return {
+            "access_token": pair.access_token,
+            "refresh_token": pair.refresh_token,
+            "expires_in": pair.expires_in,
+            "grant": grant.id,
+            "grant_expires_in": self.policy.grant_seconds,
+        }
+
+    def revoke(self, login: Login) -> None:
+        """End the login's consent, as its owner would."""
+        grant = self.grants.of_login(login.name)
+        if grant is not None:
+            self.grants.kill(grant, "revoked")
+
+    def expire_access(self, login: Login) -> None:
+        """Let the login's access tokens run out now."""
+        grant = self.grants.of_login(login.name)
+        if grant is not None:
+            self.grants.expire_access(grant)
+
+    def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
+        """Change members of the policy; all of them afterwards."""
+        changed = super().configure(policy)
+        self.grants.policy = self.policy
+        return changed
+
+
+def _fits(verifier: str, challenge: str) -> bool:
+    if not challenge:
+        return True
+    digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    return hmac.compare_digest(digest, challenge)
