@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -16,17 +15,16 @@ from importlib.metadata import EntryPoint, entry_points
 
 import httpx
 
-from worker import integrations as _here
 from worker.errors import ConfigurationError
 from worker.integrations.kit.http import Gate
 from worker.integrations.kit.integration import Integration, missing_of
 from worker.integrations.kit.link_kinds import LinkKind
 from worker.settings import Settings
+from worker.settings.built_in import built_in_integrations
 from worker.telemetry.redaction import redact
 
 GROUP = "dashtam.integrations"
 OURS = "dashtam-worker"
-_NO_INTEGRATIONS = frozenset({"kit"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +87,8 @@ def forget_found() -> None:
 @cache
 def _found() -> _Found:
     found = _Found()
-    for key in sorted(module.name for module in pkgutil.iter_modules(_here.__path__) if module.ispkg):
-        if key not in _NO_INTEGRATIONS:
-            _take(found, key, OURS, partial(_load_ours, key))
+    for key in built_in_integrations():
+        _take(found, key, OURS, partial(_load_ours, key))
     for point in sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name)):
         _take(found, point.name, _package(point), point.load)
     return found
@@ -131,7 +128,7 @@ def _usable(key: str, given: object) -> type[Integration]:
 
 def _load_ours(key: str) -> type[Integration]:
     """The integration that a folder of ours holds."""
-    module = importlib.import_module(f"{_here.__name__}.{key}")
+    module = importlib.import_module(f"worker.integrations.{key}")
     for value in vars(module).values():
         if inspect.isclass(value) and issubclass(value, Integration) and value.__module__ == module.__name__:
             return value
