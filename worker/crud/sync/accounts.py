@@ -56,8 +56,7 @@ def apply_accounts(work: Work, page: Page) -> None:
             work.reject("account", "bad_key")
     outcome = apply(work.connection, nouns.ACCOUNTS, listed, careful=work.careful)
     work.tally.add("accounts", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
-    for row, reason in outcome.refused:
-        work.reject("account", "not_storable", record_key=row[2], detail=reason)
+    work.reject_refused("account", nouns.ACCOUNTS, outcome.refused)
     if outcome.added:
         work.accounts.update(read_account_ids(work))
     if page.accounts_complete:
@@ -92,4 +91,4 @@ def apply_balances(work: Work, page: Page) -> None:
             listed[account_id] = nouns.balance(record, account_id, work.run_id, work.now)
     outcome = apply(work.connection, nouns.BALANCES, list(listed.values()), careful=work.careful)
     work.tally.add("balances", added=outcome.added, unchanged=outcome.unchanged)
-    work.reject_refused("balance", outcome.refused, 2, {})
+    work.reject_refused("balance", nouns.BALANCES, outcome.refused)

@@ -14,17 +14,13 @@ import time
 from collections.abc import Sequence
 from struct import Struct
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 import psycopg
 from psycopg.types.string import BytesBinaryDumper
 
 from worker.crud.sync.arrays import digests, texts, uuids
-from worker.crud.sync.table import Noun
-
-Row = tuple[Any, ...]
-"""A row's values in the order of its noun's columns; uuid and bytea columns as `bytes`."""
+from worker.crud.sync.table import Noun, Row
 
 Connection = psycopg.Connection[Any]
 
@@ -224,8 +220,3 @@ def driver(session: Any) -> Connection:
     """The session's own psycopg connection, in the session's transaction."""
     connection: Connection = session.connection().connection.driver_connection
     return connection
-
-
-def as_id(value: bytes) -> UUID:
-    """A row's id as an object."""
-    return UUID(bytes=value)

@@ -33,8 +33,7 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
         careful=work.careful,
     )
     work.tally.add("securities", added=outcome.added, changed=outcome.changed)
-    for row, reason in outcome.refused:
-        work.reject("security", "not_storable", record_key=row[1], detail=reason)
+    work.reject_refused("security", nouns.SECURITIES, outcome.refused)
     found = work.connection.execute("SELECT key, id FROM securities WHERE key = ANY(%s)", (list(known),))
     return {key: id_.bytes for key, id_ in found}
 
@@ -52,7 +51,7 @@ def apply_holdings(work: Work, page: Page) -> None:
         listed.append(nouns.holding(holding, account_id, security_id, work.run_id))
     outcome = apply(work.connection, nouns.HOLDINGS, listed, careful=work.careful)
     work.tally.add("holdings", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
-    work.reject_refused("holding", outcome.refused, 2, {id_: key for key, id_ in work.accounts.items()})
+    work.reject_refused("holding", nouns.HOLDINGS, outcome.refused)
     _close_vanished(work, page)
     touched = {account_id for account_id, _ in holdings} | {
         work.accounts[key] for key in page.holdings_complete_for if key in work.accounts

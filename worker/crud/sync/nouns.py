@@ -1,4 +1,4 @@
-"""The nouns that a page brings, each as the apply engine sees it, and how a normalised record becomes its row."""
+"""The tables that a page fills, each defined once, and how a normalised record becomes a row of it."""
 
 from __future__ import annotations
 
@@ -9,133 +9,56 @@ from typing import Any
 
 import msgspec
 
-from worker.crud.sync.apply import NO_SCOPE, Entry, Listed, Row
-from worker.crud.sync.table import Noun
+from worker.crud.sync.apply import NO_SCOPE, Entry, Listed
+from worker.crud.sync.table import Row, noun_of
+from worker.models import Account, Balance, Holding, Security, Transaction
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 
-ACCOUNTS = Noun(
-    name="accounts",
+ACCOUNTS = noun_of(
+    Account,
+    AccountRecord,
     scope="provider_id",
     key="provider_account_id",
-    columns={
-        "id": "uuid",
-        "provider_id": "uuid",
-        "provider_account_id": "text",
-        "provider_ref": "text",
-        "name": "text",
-        "official_name": "text",
-        "mask": "text",
-        "type": "text",
-        "subtype": "text",
-        "provider_type": "text",
-        "provider_subtype": "text",
-        "margin": "bool",
-        "currency": "text",
-        "status": "text",
-        "content_hash": "bytea",
-        "run_id": "uuid",
-    },
+    named={"provider_account_id": "account_key"},
+    given=("provider_id", "content_hash", "run_id"),
+    not_of_pages=("opening", "opening_from", "created_at"),
 )
 
-BALANCES = Noun(
-    name="balances",
+BALANCES = noun_of(
+    Balance,
+    BalanceRecord,
     scope="account_id",
     key="source",
+    given=("account_id", "content_hash", "run_id", "taken_at"),
     snapshots=True,
-    columns={
-        "id": "uuid",
-        "account_id": "uuid",
-        "source": "text",
-        "current": "numeric",
-        "available": "numeric",
-        "credit_limit": "numeric",
-        "cash": "numeric",
-        "market_value": "numeric",
-        "currency": "text",
-        "as_of": "timestamptz",
-        "content_hash": "bytea",
-        "run_id": "uuid",
-        "taken_at": "timestamptz",
-    },
 )
 
-SECURITIES = Noun(
-    name="securities",
+SECURITIES = noun_of(
+    Security,
+    SecurityRecord,
     scope=None,
     key="key",
+    given=("source", "content_hash"),
     kept=frozenset({"source"}),
-    columns={
-        "id": "uuid",
-        "key": "text",
-        "type": "text",
-        "symbol": "text",
-        "name": "text",
-        "cusip": "text",
-        "isin": "text",
-        "currency": "text",
-        "multiplier": "numeric",
-        "source": "text",
-        "content_hash": "bytea",
-    },
 )
 
-HOLDINGS = Noun(
-    name="holdings",
+HOLDINGS = noun_of(
+    Holding,
+    HoldingRecord,
     scope="account_id",
     key="holding_key",
-    columns={
-        "id": "uuid",
-        "account_id": "uuid",
-        "holding_key": "text",
-        "security_id": "uuid",
-        "quantity": "numeric",
-        "market_value": "numeric",
-        "price": "numeric",
-        "average_price": "numeric",
-        "cost_basis": "numeric",
-        "currency": "text",
-        "as_of": "date",
-        "closed_at": "timestamptz",
-        "content_hash": "bytea",
-        "run_id": "uuid",
-    },
+    given=("account_id", "security_id", "closed_at", "content_hash", "run_id"),
+    not_of_pages=("opening_quantity",),
 )
 
-TRANSACTIONS = Noun(
-    name="transactions",
+TRANSACTIONS = noun_of(
+    Transaction,
+    TransactionRecord,
     scope="account_id",
     key="provider_transaction_id",
+    given=("account_id", "provider_transaction_id", "security_id", "flags", "content_hash", "loop_id", "run_id"),
     kept=frozenset({"loop_id"}),
-    columns={
-        "id": "uuid",
-        "account_id": "uuid",
-        "provider_transaction_id": "text",
-        "type": "text",
-        "subtype": "text",
-        "status": "text",
-        "amount": "numeric",
-        "currency": "text",
-        "posted_date": "date",
-        "occurred_at": "timestamptz",
-        "settlement_date": "date",
-        "description": "text",
-        "counterparty": "text",
-        "category": "text",
-        "security_id": "uuid",
-        "quantity": "numeric",
-        "price": "numeric",
-        "fees": "numeric",
-        "pending_key": "text",
-        "provider_type": "text",
-        "flags": "text[]",
-        "content_hash": "bytea",
-        "loop_id": "uuid",
-        "run_id": "uuid",
-    },
 )
-
-TOMBSTONE_HASH = b""
-"""Content hash of what the provider has withdrawn: unlike any other, so that a record listed again is read anew."""
 
 
 def record_hash(record: msgspec.Struct, *without: str, salt: str = "") -> bytes:
@@ -164,81 +87,34 @@ def raw_hasher(integration: str, mapping_version: int) -> Callable[[Sequence[byt
 def account(record: AccountRecord, provider_id: bytes, run_id: bytes) -> Listed:
     """An account of a provider."""
     content_hash = record_hash(record)
-    values = (
-        provider_id,
-        record.account_key,
-        record.provider_ref,
-        record.name,
-        record.official_name,
-        record.mask,
-        record.type,
-        record.subtype,
-        record.provider_type,
-        record.provider_subtype,
-        record.margin,
-        record.currency,
-        record.status,
-        content_hash,
-        run_id,
-    )
+    values = ACCOUNTS.values(record, provider_id=provider_id, content_hash=content_hash, run_id=run_id)
     return Listed(Entry(provider_id, record.account_key, content_hash), values)
 
 
 def balance(record: BalanceRecord, account_id: bytes, run_id: bytes, now: datetime) -> Listed:
     """A snapshot; its hash has the day, so that there is one a day even when nothing moves, and no `as_of`."""
     content_hash = record_hash(record, "as_of", salt=now.date().isoformat())
-    values = (
-        account_id,
-        record.source,
-        record.current,
-        record.available,
-        record.credit_limit,
-        record.cash,
-        record.market_value,
-        record.currency,
-        record.as_of,
-        content_hash,
-        run_id,
-        now,
-    )
+    values = BALANCES.values(record, account_id=account_id, content_hash=content_hash, run_id=run_id, taken_at=now)
     return Listed(Entry(account_id, record.source, content_hash), values)
 
 
 def security(record: SecurityRecord, source: str) -> Listed:
     """An instrument in the words of the integration `source`."""
     content_hash = record_hash(record, salt=source)
-    values = (
-        record.key,
-        record.type,
-        record.symbol,
-        record.name,
-        record.cusip,
-        record.isin,
-        record.currency,
-        record.multiplier,
-        source,
-        content_hash,
-    )
+    values = SECURITIES.values(record, source=source, content_hash=content_hash)
     return Listed(Entry(NO_SCOPE, record.key, content_hash), values)
 
 
 def holding(record: HoldingRecord, account_id: bytes, security_id: bytes, run_id: bytes) -> Listed:
     """An open position."""
     content_hash = record_hash(record)
-    values = (
-        account_id,
-        record.holding_key,
-        security_id,
-        record.quantity,
-        record.market_value,
-        record.price,
-        record.average_price,
-        record.cost_basis,
-        record.currency,
-        record.as_of,
-        None,
-        content_hash,
-        run_id,
+    values = HOLDINGS.values(
+        record,
+        account_id=account_id,
+        security_id=security_id,
+        closed_at=None,
+        content_hash=content_hash,
+        run_id=run_id,
     )
     return Listed(Entry(account_id, record.holding_key, content_hash), values)
 
@@ -255,29 +131,14 @@ def transaction(
     run_id: bytes,
 ) -> Row:
     """A transaction's row."""
-    return (
-        row_id,
-        account_id,
-        key,
-        record.type,
-        record.subtype,
-        record.status,
-        record.amount,
-        record.currency,
-        record.posted_date,
-        record.occurred_at,
-        record.settlement_date,
-        record.description,
-        record.counterparty,
-        record.category,
-        security_id,
-        record.quantity,
-        record.price,
-        record.fees,
-        record.pending_key,
-        record.provider_type,
-        list(record.flags) or None,
-        content_hash,
-        loop_id,
-        run_id,
+    values = TRANSACTIONS.values(
+        record,
+        account_id=account_id,
+        provider_transaction_id=key,
+        security_id=security_id,
+        flags=list(record.flags) or None,
+        content_hash=content_hash,
+        loop_id=loop_id,
+        run_id=run_id,
     )
+    return (row_id, *values)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
+from typing import Any
 
+import msgspec
 from psycopg import sql
+from sqlalchemy import Dialect
+from sqlalchemy.dialects import postgresql
+
+from worker.models.base import Base
 
 INDEX_PROBES = ", ".join(
     f"set_config('{name}', 'off', true)" for name in ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
@@ -17,13 +24,21 @@ Its statistics lag behind a first load, and it would rather read a table of midd
 """
 
 
+_POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+Row = tuple[Any, ...]
+"""A row's values in the order of its noun's columns; uuid and bytea columns as `bytes`."""
+
+
 @dataclass(frozen=True)
 class Noun:
-    """A table as the engine sees it.
+    """A table as the engine sees it; `noun_of` makes one from the table's model and the record that fills it.
 
     Attributes:
         name: of the table, and of the noun in a run's counts.
-        columns: Postgres type of each column that rows carry; `id` comes first, then `scope`, then `key`.
+        columns: Postgres type of each column that rows carry, in the order of a row's values: `id`, then what the
+            record does not say, then `fields`.
+        fields: the record's attribute of each column that it fills.
         scope: column of what the key is unique within; None when the key is unique by itself.
         key: column with the provider's own id.
         kept: columns that a change leaves as they are, besides `id`.
@@ -32,10 +47,36 @@ class Noun:
 
     name: str
     columns: dict[str, str]
+    fields: dict[str, str]
     scope: str | None
     key: str
     kept: frozenset[str] = field(default=frozenset())
     snapshots: bool = False
+
+    @cached_property
+    def values(self) -> Callable[..., Row]:
+        """Called with a record and, by the names of columns, what the record does not say: the row without its id.
+
+        Compiled once, as dataclasses are: getters by name cost three times as much, and a first load makes a row of
+        each of hundreds of thousands of records.
+
+        Raises:
+            TypeError: on a call that lacks a column, or names one that is not expected.
+        """
+        given = ", ".join(name for name in self.columns if name != "id" and name not in self.fields)
+        of_record = ", ".join(f"record.{attribute}" for attribute in self.fields.values())
+        made: Callable[..., Row] = eval(f"lambda record, *, {given}: ({given}, {of_record})")  # noqa: S307 - own names
+        return made
+
+    @cached_property
+    def key_of(self) -> Callable[[Row], str]:
+        """The provider's own id in a row."""
+        return itemgetter(list(self.columns).index(self.key))
+
+    @cached_property
+    def scope_of(self) -> Callable[[Row], bytes]:
+        """What a row's key is unique within; only of a noun that has a `scope`."""
+        return itemgetter(list(self.columns).index(self.scope or ""))
 
     @cached_property
     def copy_statement(self) -> bytes:
@@ -109,3 +150,43 @@ def _names(names: Iterable[str]) -> sql.Composed:
 def _changes(names: Iterable[str], *, source: str) -> sql.Composed:
     change = sql.SQL("{name} = " + source + ".{name}")
     return sql.SQL(", ").join(change.format(name=sql.Identifier(name)) for name in names)
+
+
+def noun_of(
+    model: type[Base],
+    record: type[msgspec.Struct],
+    *,
+    scope: str | None,
+    key: str,
+    given: Iterable[str],
+    named: dict[str, str] | None = None,
+    not_of_pages: Iterable[str] = (),
+    **more: Any,
+) -> Noun:
+    """A table whose columns are filled from the record's attributes of the same names.
+
+    Args:
+        model: says the table's name and its columns with their types.
+        record: what integrations hand over.
+        scope: see `Noun`, as are `key` and `more`.
+        key: see `Noun`.
+        given: columns that the record does not say, besides `id`.
+        named: attribute of the record for each column that has another name there.
+        not_of_pages: columns that pages leave alone.
+        more: further attributes of the noun.
+
+    Raises:
+        TypeError: the record lacks a column that is not `given`, or a name is no column.
+    """
+    table, attributes, first = model.__table__, dict(named or {}), ("id", *given)
+    others = [name for name in table.columns.keys() if name not in {*first, *not_of_pages}]  # noqa: SIM118 - no mapping
+    fields = {name: attributes.pop(name, name) for name in others}
+    no_columns = {*attributes, *first, *not_of_pages, scope or "id", key} - set(table.columns.keys())
+    no_attributes = set(fields.values()) - set(record.__struct_fields__)
+    if no_columns or no_attributes:
+        raise TypeError(
+            f"{model.__name__} has no columns {sorted(no_columns)} and"
+            f" {record.__name__} no attributes {sorted(no_attributes)}: mend the names that noun_of is called with"
+        )
+    kinds = {name: table.columns[name].type.compile(dialect=_POSTGRES).lower() for name in (*first, *fields)}
+    return Noun(model.__tablename__, kinds, fields, scope, key, **more)

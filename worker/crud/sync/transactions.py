@@ -15,10 +15,11 @@ from uuid import UUID
 import msgspec
 
 from worker.crud.sync import nouns
-from worker.crud.sync.apply import Differing, Entries, Row, are_safe_keys, diff, is_safe_key, new_ids, write
+from worker.crud.sync.apply import Differing, Entries, are_safe_keys, diff, is_safe_key, new_ids, write
 from worker.crud.sync.arrays import Texts, Uuids, texts, uuids
 from worker.crud.sync.holdings import store_securities
 from worker.crud.sync.prepared import Prepared, read
+from worker.crud.sync.table import Row
 from worker.crud.sync.work import Work
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord, Removal, Window
@@ -295,9 +296,9 @@ def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
     added = len(new) - (len(lost) - (len(changed) - len(kept)))
     revived = sum(not taken.get(id_, True) for id_ in kept)
     work.tally.add(_NOUN.name, added=added + revived, changed=len(kept) - revived)
-    work.reject_refused("transaction", refused, 2, {id_: key for key, id_ in work.accounts.items()})
+    work.reject_refused("transaction", _NOUN, refused)
     if work.rules.open_quarantine:
-        work.stored_keys += [row[2] for row in (*new, *changed) if row[0] not in lost]
+        work.stored_keys += [_NOUN.key_of(row) for row in (*new, *changed) if row[0] not in lost]
 
 
 def _remove(work: Work, removals: Sequence[Removal]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,10 +12,10 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from worker.crud.sync.apply import Connection, Refusal, driver
+from worker.crud.sync.table import Noun
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.models.records import Reject
 
-NOUNS = ("accounts", "balances", "securities", "holdings", "transactions")
 OUTCOMES = ("added", "changed", "unchanged", "removed", "quarantined")
 
 _ALWAYS_BELIEVED = 10
@@ -137,10 +137,15 @@ class Work:
             )
         )
 
-    def reject_refused(self, kind: str, refused: list[Refusal], key_at: int, keys: Mapping[bytes, str]) -> None:
-        """Sends rows that no column takes to quarantine; `keys` has the provider's id of each account."""
+    def reject_refused(self, kind: str, noun: Noun, refused: Sequence[Refusal]) -> None:
+        """Sends rows that no column takes to quarantine."""
+        if not refused:
+            return
+        keys = {id_: key for key, id_ in self.accounts.items()}
         for row, reason in refused:
-            self.reject(kind, "not_storable", record_key=row[key_at], account_key=keys.get(row[1]), detail=reason)
+            account_key = keys.get(noun.scope_of(row)) if noun.scope == "account_id" else None
+            record_key = noun.key_of(row)
+            self.reject(kind, "not_storable", record_key=record_key, account_key=account_key, detail=reason)
 
     def believes(self, going: int, of: int, *, account_key: str | None = None, always: int = _ALWAYS_BELIEVED) -> bool:
         """The mass-deletion brake: whether `going` rows of `of` may be withdrawn because they are not listed.

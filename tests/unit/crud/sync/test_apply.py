@@ -9,8 +9,9 @@ import pytest
 from worker.crud.sync import nouns
 from worker.crud.sync.apply import are_safe_keys, is_safe_key, new_ids
 from worker.crud.sync.prepared import prepare
-from worker.crud.sync.table import Noun
+from worker.crud.sync.table import Noun, noun_of
 from worker.crud.sync.work import Rules, Tally
+from worker.models import Security
 from worker.models.pages import Page, RawRecord
 from worker.models.records import BalanceRecord, SecurityRecord
 from worker.models.vocabulary import SecurityType
@@ -47,11 +48,25 @@ def test_no_keys_are_safe_keys() -> None:
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.name)
-def test_columns_of_a_noun_begin_with_id_scope_and_key(noun: Noun) -> None:
-    expected = ["id", noun.key] if noun.scope is None else ["id", noun.scope, noun.key]
+def test_a_row_begins_with_its_id_and_ends_with_what_the_record_says(noun: Noun) -> None:
+    columns = list(noun.columns)
 
-    assert list(noun.columns)[: len(expected)] == expected
-    assert noun.columns["content_hash"] == "bytea"
+    assert columns[0] == "id"
+    assert columns[-len(noun.fields) :] == list(noun.fields)
+    assert {noun.scope or "id", noun.key, "content_hash"} <= set(columns)
+
+
+def test_key_and_scope_of_a_row_are_found_by_name() -> None:
+    row = tuple(nouns.HOLDINGS.columns)
+
+    assert (nouns.HOLDINGS.scope_of(row), nouns.HOLDINGS.key_of(row)) == ("account_id", "holding_key")
+
+
+def test_a_column_that_neither_record_nor_caller_fills_is_named_at_once() -> None:
+    with pytest.raises(
+        TypeError, match=r"Security has no columns \['colour'\] .* SecurityRecord no attributes \['source'\]"
+    ):
+        noun_of(Security, SecurityRecord, scope=None, key="key", given=("content_hash", "colour"))
 
 
 def test_change_leaves_kept_columns_alone() -> None:
