@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 
 import msgspec
@@ -84,3 +85,20 @@ def window_from(first: date, request: SyncRequest, longest: timedelta) -> tuple[
     """The window that begins on `first`: as long as the request allows, not beyond today."""
     days = max(min(request.window, longest).days, 1)
     return first, min(first + timedelta(days=days - 1), request.now.date())
+
+
+def remaining(feed: str, request: SyncRequest, longest: timedelta) -> Iterator[tuple[date, date]]:
+    """The windows that a feed by date has still to read, oldest first; none if an earlier run has read it to its end.
+
+    Args:
+        feed: its name among the cursors.
+        request: the sync.
+        longest: most days that the provider answers at once.
+    """
+    if feed in request.done:
+        return
+    first = first_day(DateCursor.parse(request.cursors.get(feed)), request)
+    while first <= request.now.date():
+        window = window_from(first, request, longest)
+        yield window
+        first = window[1] + timedelta(days=1)
