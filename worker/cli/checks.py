@@ -11,6 +11,7 @@ from worker.cli.send import impatient_redis, ping_workers
 from worker.cli.status import QUEUES
 from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError
+from worker.integrations.registry import faults
 from worker.runtime import Runtime, get_runtime
 from worker.services import keys
 from worker.services.explain import BEAT_LATE
@@ -54,6 +55,13 @@ def run_checks() -> Iterator[Finding]:
 
 def _integrations(runtime: Runtime) -> Finding:
     return Finding("integrations", True, ", ".join(runtime.integrations) or "none enabled")
+
+
+def _plug_ins(runtime: Runtime) -> Finding:
+    broken = "; ".join(f"{fault.key} of {fault.package}: {fault.reason}" for fault in faults())
+    if not broken:
+        return Finding("plug-ins", True, "every integration that is installed can be used")
+    return Finding("plug-ins", False, broken, "update or uninstall that package; all else goes on without it")
 
 
 def _postgres(runtime: Runtime) -> Finding:
@@ -173,6 +181,7 @@ def _spool(runtime: Runtime) -> Finding:
 
 _CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
     ("integrations", _integrations),
+    ("plug-ins", _plug_ins),
     ("postgres", _postgres),
     ("schema", _schema),
     ("database role", _privileges),

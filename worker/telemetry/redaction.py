@@ -33,7 +33,7 @@ _MEASURE_NAME = re.compile(
 # A value after one of these words and `=` or `:`, quoted or not, as in JSON, forms, reprs and query strings.
 _NAMED = re.compile(
     r"(?i)(?P<name>[\"']?\b[\w-]*(?:token|secret|password|passwd|passphrase|api_?key|app_?key|"
-    r"encryption_?keys?|private_?key|client_?id|credentials?|x-plaid-secret|cookie)[\"']?\s*[=:]\s*)"
+    r"encryption_?keys?|private_?key|client_?id|credentials?|cookie)[\"']?\s*[=:]\s*)"
     r"(?P<quote>[\"'])?(?P<value>(?(quote)(?:(?!(?P=quote)).)+|[^\s,;&\"'}\])]+))"
 )
 _HEADER = re.compile(r"(?i)(authorization[\"']?\s*[=:,]\s*[\"']?)(?:(bearer|basic)\s+)?[^\s,;\"'}\])]+")

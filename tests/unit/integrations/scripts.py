@@ -1,7 +1,7 @@
 """A small well-behaved provider for each integration, played over `httpx.MockTransport`.
 
-A new integration adds one `Script` to `SCRIPTS`; the contract tests then run against it. Bodies are our own, in the
-published shapes; all names and numbers are made up.
+For tests of what a stand-in would not do. Bodies are our own, in the published shapes; all names and numbers are made
+up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from worker.integrations.kit.base import Caller, Page, SyncRequest
 from worker.integrations.kit.http import Api, Gate
 from worker.integrations.kit.integration import Integration
 from worker.integrations.plaid import Plaid, PlaidSettings
-from worker.integrations.registry import REGISTRY
 from worker.integrations.schwab import Schwab, SchwabSettings
 
 NOW = datetime(2025, 3, 10, 12, 0, tzinfo=UTC)
@@ -43,12 +42,10 @@ class Script:
     Attributes:
         connect: the integration over an `Api`.
         healthy: answers as a provider in good order; rows need several pages.
-        token_path: where refreshes go; None if there are none.
     """
 
     connect: Callable[[Api], Integration]
     healthy: Handler
-    token_path: str | None = None
 
 
 @dataclass
@@ -317,12 +314,6 @@ def _connect_plaid(api: Api) -> Plaid:
 
 
 SCRIPTS: dict[str, Script] = {
-    "schwab": Script(_connect_schwab, schwab_healthy, "/v1/oauth/token"),
+    "schwab": Script(_connect_schwab, schwab_healthy),
     "plaid": Script(_connect_plaid, plaid_healthy),
 }
-
-
-def missing_scripts() -> str:
-    """What to do about integrations that have no script, or nothing."""
-    missing = sorted(set(REGISTRY) - set(SCRIPTS))
-    return f"add a Script for {', '.join(missing)} to SCRIPTS in {__name__.replace('.', '/')}.py" if missing else ""

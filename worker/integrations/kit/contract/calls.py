@@ -132,6 +132,8 @@ def access_token_that_has_run_out_is_told_apart(subject: Subject) -> None:
         asyncio.run(read())
     except AccessExpired:
         return
+    except ProviderError as error:
+        raise AssertionError(f"a token that has run out must be AccessExpired, it is {type(error).__name__}") from None
     raise AssertionError("an access token that has run out must raise AccessExpired: see `error_rules`")
 
 

@@ -60,6 +60,8 @@ def _must_be_unsupported(call: Callable[[], object], name: str) -> None:
         call()
     except Unsupported:
         return
+    except ProviderError as error:
+        raise AssertionError(f"`{name}` must raise Unsupported; it raised {type(error).__name__}") from None
     raise AssertionError(f"`{name}` must raise Unsupported: the declarations say that there is no such thing")
 
 
@@ -96,7 +98,10 @@ def refresh_is_there_exactly_when_the_policy_says_so(subject: Subject) -> None:
         require(second.lifetime, "`refresh` must say how long the access token lives")
         require(await every(trial.integration.pages(trial.request(second.access_token))), "the new token must read")
 
-    asyncio.run(refresh_and_read())
+    try:
+        asyncio.run(refresh_and_read())
+    except ProviderError as error:
+        raise AssertionError(f"a new token must refresh and read: {type(error).__name__} ({error.reason})") from None
 
 
 def grant_that_its_owner_has_ended_asks_for_a_new_consent(subject: Subject) -> None:
@@ -113,6 +118,8 @@ def grant_that_its_owner_has_ended_asks_for_a_new_consent(subject: Subject) -> N
         asyncio.run(_ended(work))
     except ReauthRequired:
         return
+    except ProviderError as error:
+        raise AssertionError(f"a grant that was ended must be ReauthRequired, it is {type(error).__name__}") from None
     raise AssertionError("a grant that was ended must be ReauthRequired: see `error_rules` and `token_rules`")
 
 

@@ -98,7 +98,7 @@ def amounts_are_those_of_the_books(subject: Subject) -> None:
     both = read.keys() & books.keys()
     require(both, "transaction keys must be the provider's ids, as the stand-in's books have them")
     wrong = [key for key in both if read[key].amount != books[key].amount]
-    require(not wrong, f"{len(wrong)} of {len(both)} amounts differ from the books: is money into the account positive?")
+    require(not wrong, f"{len(wrong)} of {len(both)} amounts are not those of the books: is money in positive?")
 
 
 def no_full_account_number_leaves_the_integration(subject: Subject) -> None:
