@@ -26,8 +26,9 @@ def it_says_what_it_is(subject: Subject) -> None:
     require(isinstance(integration.link_kind, LinkKind), "`link_kind` must be one of `kit.link_kinds`")
     policy = integration.refresh_policy
     require(policy is None or isinstance(policy, RefreshPolicy), "`refresh_policy` must be a RefreshPolicy or None")
-    for quota in integration.quotas:
-        require(isinstance(quota, Quota) and quota.scope in _SCOPES, f"a quota's scope is one of {', '.join(_SCOPES)}")
+    require(all(isinstance(quota, Quota) for quota in integration.quotas), "`quotas` must be Quotas")
+    scopes = {quota.scope for quota in integration.quotas}
+    require(scopes <= set(_SCOPES), f"the scope of a quota is one of {', '.join(_SCOPES)}")
     require(integration.mapping_version >= 1, "`mapping_version` begins at 1 and grows whenever mapping changes")
     require(integration.error_rules, "`error_rules` must be the provider's table of errors")
     for rule in integration.error_rules:

@@ -61,7 +61,8 @@ def everything_is_mapped_into_the_closed_vocabulary(subject: Subject) -> None:
     for row in rows:
         require(isinstance(row.type, TransactionType), f"{row.type!r} is no TransactionType")
         require(isinstance(row.status, TransactionStatus), f"{row.status!r} is no TransactionStatus")
-        require(isinstance(row.amount, Decimal) and row.amount.is_finite(), "amounts must be finite Decimals")
+        amount: object = row.amount
+        require(isinstance(amount, Decimal) and amount.is_finite(), "amounts must be finite Decimals")
         require(row.occurred_at is None or row.occurred_at.tzinfo is not None, "`occurred_at` must have a time zone")
 
 

@@ -56,7 +56,7 @@ class Subject:
         """The integration over a fresh stand-in, or over `handler` in its place."""
         key = self.integration.key
         sandbox = Sandbox(1, (self.stand_in,), {key: 1}, {})
-        given = dict(self.stand_in.credentials) | {"base_url": BASE_URL}
+        given: dict[str, Any] = {**self.stand_in.credentials, "base_url": BASE_URL}
         settings = self.integration.settings_class(_env_file=None, **given)
         trial = Trial(sandbox, sandbox.profiles[key], sandbox.logins[f"{key}-1"], settings)
 
