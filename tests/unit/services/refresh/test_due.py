@@ -120,6 +120,31 @@ def test_retry_after_an_unknown_outcome_waits_half_a_minute() -> None:
     assert timedelta(seconds=30) == due.RETRY_UNKNOWN_AFTER
 
 
+@pytest.mark.parametrize("shown", [0, 1])
+def test_token_shown_once_may_be_shown_again_after_half_a_minute(shown: int) -> None:
+    assert due.show_again_at(NOW, provider_id=ID, shown=shown) == NOW + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("shown", [2, 3, 50])
+def test_token_shown_more_often_waits_a_quarter_of_an_hour_and_up_to_a_quarter_more(shown: int) -> None:
+    waits = [
+        (due.show_again_at(NOW, provider_id=UUID(int=number), shown=shown) - NOW).total_seconds()
+        for number in range(2000)
+    ]
+
+    assert min(waits) == pytest.approx(900, rel=0.005)
+    assert max(waits) == pytest.approx(1125, rel=0.005)
+    assert sum(waits) / len(waits) == pytest.approx(1012.5, rel=0.01)
+
+
+@pytest.mark.parametrize("shown", [1, 2])
+def test_token_is_not_shown_again_sooner_than_the_answer_asked_for(shown: int) -> None:
+    usual = due.show_again_at(NOW, provider_id=ID, shown=shown)
+
+    assert due.show_again_at(NOW, provider_id=ID, shown=shown, after=timedelta(hours=3)) == NOW + timedelta(hours=3)
+    assert due.show_again_at(NOW, provider_id=ID, shown=shown, after=timedelta(seconds=1)) == usual
+
+
 def test_fraction_is_the_same_in_every_release() -> None:
     """Workers of two releases run side by side, and due times are compared with those that another one stored."""
     assert due.fraction(ID, 1) == 0.6151023194852633

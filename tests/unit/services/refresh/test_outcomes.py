@@ -23,7 +23,7 @@ from worker.errors import (
     Unsent,
 )
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
-from worker.services.refresh.due import RETRY_UNKNOWN_AFTER, retry_at
+from worker.services.refresh.due import RETRY_UNKNOWN_AFTER, retry_at, show_again_at
 from worker.services.refresh.outcomes import may_have_rotated, result_of, settle_failure
 from worker.services.refresh.results import Outcome
 
@@ -105,6 +105,15 @@ def test_gateways_errors_never_ask_the_user_and_are_tried_again_ever_more_rarely
     assert settlement.refresh_due_at is not None
     wait = settlement.refresh_due_at - NOW
     assert wait == RETRY_UNKNOWN_AFTER if unknowns == 0 else timedelta(minutes=15) <= wait <= timedelta(minutes=19)
+
+
+@pytest.mark.parametrize("unknowns", [0, 1, 2, 3])
+def test_wait_for_the_next_showing_counts_the_one_that_just_ended(unknowns: int) -> None:
+    leased = _leased(unknowns=unknowns, gateway_errors=unknowns)
+
+    settlement = settle_failure(leased, GatewayError("http_502"), now=NOW, attempt_id=uuid4())
+
+    assert settlement.refresh_due_at == show_again_at(NOW, provider_id=leased.provider_id, shown=unknowns + 1)
 
 
 def test_refusal_after_gateways_errors_is_a_lost_rotation() -> None:

@@ -85,6 +85,17 @@ def test_wait_after_a_failure_binds_all_but_people_and_those_in_doubt_too(
 
 def test_wait_that_is_over_binds_nobody() -> None:
     assert isinstance(_plan(_leased(not_before=NOW)), Call)
+    assert isinstance(_plan(_leased(not_before=NOW - timedelta(hours=1))), Call)
+
+
+def test_refresh_that_no_person_waits_for_keeps_the_wait_when_the_caller_says_nothing() -> None:
+    leased = _leased(not_before=NOW + timedelta(minutes=1))
+    integrations: Any = {"schwab": ScriptedIntegration()}
+
+    planned = plan(leased, integrations=integrations, encryption=ENCRYPTION, force=False, stale_generation=None)
+
+    assert isinstance(planned, NotSent)
+    assert planned.result.outcome is Outcome.DEFERRED
 
 
 def test_fresh_token_with_an_open_attempt_is_presented() -> None:
