@@ -91,7 +91,7 @@ def worker(name: str, argv: Sequence[str], home: Path) -> Iterator[psutil.Proces
     try:
         from worker.app import app
 
-        wait_for(lambda: app.control.ping(timeout=0.5) or process.poll() is not None, seconds=60, what=f"{name} ready")
+        wait_for(lambda: app.control.ping(timeout=0.5) or process.poll() is not None, what=f"{name} ready")
         assert process.poll() is None, log.read_text()
         yield psutil.Process(process.pid)
     except AssertionError:
@@ -171,7 +171,7 @@ def measure(
         with engine.connect() as connection:
             return bool(connection.execute(count_stored, label).scalar_one() >= len(ids))
 
-    wait_for(stored, seconds=60, every=0.02, what=f"{len(ids)} stored tokens of {alias}")
+    wait_for(stored, every=0.02, what=f"{len(ids)} stored tokens of {alias}")
     seconds = time.perf_counter() - began
     return Measured(len(ids) / seconds, (cpu_seconds(process) - cpu_before) / len(ids) * 1e6)
 

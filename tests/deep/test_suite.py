@@ -53,7 +53,7 @@ class Run:
 
     def end(self) -> tuple[list[str], int]:
         """Its lines and its exit code."""
-        code = self.process.wait(60)
+        code = self.process.wait(120)
         return self.output.read_text().splitlines(), code
 
 

@@ -65,7 +65,7 @@ def test_key_withdrawn_early_stops_workers_and_costs_nothing(world: World, keys:
     world.moves_on()
     before = len(world.sandbox.log())
     hasty = world.start_worker(wait=False, ENCRYPTION_KEYS=keys.partition(",")[0])
-    wait_for(lambda: not hasty.process.running, what="its refusal to start", seconds=60)
+    wait_for(lambda: not hasty.process.running, what="its refusal to start")
 
     assert refused.exit_code == 3
     assert hasty.process.wait() == 5

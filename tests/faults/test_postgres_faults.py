@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.faults_pace import PACE, PATIENCE_S
+from tests.support.faults_pace import PACE
 from tests.support.faults_world import World
 from tests.support.waiting import wait_for
 
@@ -80,7 +80,7 @@ def test_postgres_says_nothing_for_longer_than_every_limit(world: World) -> None
         barrier.wait_for_arrivals()
         with world.servers.postgres_network.stalled():
             barrier.release()
-            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal", seconds=60)
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
             world.let_pass(SOFT_TIME_LIMIT + 3)
     world.recovers("Postgres silent, all that was sent arrives late", hurry=True)
 
@@ -93,7 +93,7 @@ def test_host_of_postgres_vanishes_without_a_word(world: World) -> None:
         barrier.wait_for_arrivals()
         with world.servers.postgres_network.vanished():
             barrier.release()
-            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal", seconds=60)
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
             world.let_pass(SOFT_TIME_LIMIT + 3)
     world.recovers("Postgres's host vanished and came back", hurry=True)
 
@@ -159,7 +159,7 @@ def test_time_limit_in_the_middle_of_a_store(world: World) -> None:
         with world.servers.postgres_network.stalled():
             barrier.release()
             wait_until_told(world, "Soft time limit")
-            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal", seconds=60)
+            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
     world.workers_of_the_session()
     world.recovers("time limit within a store", hurry=True)
 
@@ -168,4 +168,4 @@ def test_time_limit_in_the_middle_of_a_store(world: World) -> None:
 
 def wait_until_told(world: World, words: str) -> None:
     """Waits until a worker of this test alone has logged these words."""
-    wait_for(lambda: words in world.logs(), what=words, seconds=PATIENCE_S)
+    wait_for(lambda: words in world.logs(), what=words)

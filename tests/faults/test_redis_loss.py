@@ -71,7 +71,7 @@ def test_worker_outlives_redis_with_a_task_in_flight_and_the_task_is_not_lost(
     mortal_redis.client.set("held:go", 1)
     send(celery_application, mortal_redis.url, "later")
 
-    wait_for(lambda: ends(mortal_redis.client, "later"), what="the next task", seconds=90)
+    wait_for(lambda: ends(mortal_redis.client, "later"), what="the next task")
     assert worker.running
     if not ends(mortal_redis.client, "held"):
         # A worker looks for messages to restore at its start and then every hundred seconds: another one is sooner.
@@ -90,7 +90,7 @@ def test_worker_outlives_redis_while_idle(
     mortal_redis.start()
     send(celery_application, mortal_redis.url, "later")
 
-    wait_for(lambda: ends(mortal_redis.client, "later"), what="the task", seconds=90)
+    wait_for(lambda: ends(mortal_redis.client, "later"), what="the task")
     assert worker.running
 
 

@@ -109,7 +109,7 @@ def test_worker_stopped_beyond_its_lease_is_fenced_off_when_it_goes_on(world: Wo
     go_on(sleeper)
     # The sync that fell due with it may have been the one that refreshed.
     ended = ("refresh_batch", "sync_refused")
-    wait_for(lambda: any(event in sleeper.process.logs() for event in ended), what="the sleeper's end", seconds=60)
+    wait_for(lambda: any(event in sleeper.process.logs() for event in ended), what="the sleeper's end")
     world.recovers("worker stopped beyond its lease", hurry=True)
 
     assert world.generation("schwab-1") == before + 1

@@ -52,7 +52,7 @@ def test_workers_asked_to_stop_end_within_their_grace_and_lose_nothing(world: Wo
     for worker in world.workers:
         worker.process.signal(signal.SIGTERM)
     for worker in world.workers:
-        worker.process.wait(60)
+        worker.process.wait()
     world.recovers("workers asked to stop", hurry=True)
 
     world.assert_nothing_was_lost()

@@ -53,7 +53,7 @@ def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
     redis.set(f"{key}:go", 1)
     start_worker("upkeep", **SHORT)
 
-    wait_for(lambda: ends(redis, key), what="the task's end", seconds=15)
+    wait_for(lambda: ends(redis, key), what="the task's end")
     assert [redelivered for _, redelivered in starts(redis, key)] == [False, True], "the second delivery says so"
 
 
@@ -66,7 +66,7 @@ def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
     wait_for(lambda: starts(redis, key), what="the task's start")
 
     worker.process.signal(signal.SIGTERM)
-    worker.process.wait(10)
+    worker.process.wait()
 
     assert redis.llen("upkeep") == 1, "the next worker need not wait for the visibility timeout"
     assert redis.hlen("unacked") == 0
@@ -77,14 +77,14 @@ def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
 def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    worker = start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="1.5")
+    worker = start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="4")
     key = send_probe(hold=True)
     wait_for(lambda: starts(redis, key), what="the task's start")
 
     worker.process.signal(signal.SIGTERM)
     worker.process.wait_for_log("Initiating Soft Shutdown")
     redis.set(f"{key}:go", 1)
-    worker.process.wait(20)
+    worker.process.wait()
 
     assert ends(redis, key) == 1
     assert redis.llen("upkeep") == 0
@@ -100,8 +100,8 @@ def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on
     poison = send_probe(die=True)
     healthy = send_probe()
 
-    wait_for(lambda: ends(redis, healthy), what="the healthy task", seconds=20)
-    failure = wait_for(lambda: _failure(engine), what="the record of the poison task", seconds=20)
+    wait_for(lambda: ends(redis, healthy), what="the healthy task")
+    failure = wait_for(lambda: _failure(engine), what="the record of the poison task")
     assert (failure.task_id, failure.deliveries, failure.task_name) == (poison, 3, "worker.tasks.upkeep.probe")
     assert len(starts(redis, poison)) == 2
     assert worker.process.running

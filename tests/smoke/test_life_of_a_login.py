@@ -105,9 +105,9 @@ def test_beat_alone_gets_due_logins_refreshed_and_synced(
 ) -> None:
     make_due(runtime)
 
-    wait_for(lambda: generation(runtime, schwab[0]) == 2, what="the refresh of Schwab", seconds=20)
+    wait_for(lambda: generation(runtime, schwab[0]) == 2, what="the refresh of Schwab")
     for id_, login in (schwab, plaid):
-        wait_for(lambda id_=id_: provider(runtime, id_).synced_at, what=f"the sync of {login}", seconds=20)
+        wait_for(lambda id_=id_: provider(runtime, id_).synced_at, what=f"the sync of {login}")
         assert stored(runtime, id_) == in_the_books(sandbox, login)
     assert run_statuses(runtime) == {"completed"}
 

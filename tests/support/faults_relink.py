@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tests.support.sandbox import SandboxAdmin
 
-_SECONDS = 60
+_SECONDS = 120
 
 
 def relink(

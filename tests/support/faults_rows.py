@@ -11,13 +11,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests.support.faults_pace import PATIENCE_S
 from tests.support.faults_presented import REFUSED
 from tests.support.faults_processes import Processes
 from tests.support.faults_servers import Servers
 from tests.support.faults_tables import book_differences
 from tests.support.sandbox import SandboxAdmin
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_S, wait_for
 
 RIGHTLY = "any login that two unknown outcomes have cost"
 """As a lost login: whichever may be lost."""

@@ -10,9 +10,9 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests.support.faults_pace import PATIENCE_S, QUEUES
+from tests.support.faults_pace import QUEUES
 from tests.support.faults_rows import Rows
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_S, wait_for
 
 _HOPE_S = 20.0
 """An answer in the journal may revive a login that was given up; nothing else does."""

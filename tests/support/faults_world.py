@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider, make_user
 from tests.support import databases
-from tests.support.faults_pace import HTTP_TOTAL_SECONDS, PACE, PATIENCE_S
+from tests.support.faults_pace import HTTP_TOTAL_SECONDS, PACE
 from tests.support.faults_presented import Attempt, reckon
 from tests.support.faults_relink import relink
 from tests.support.faults_servers import Servers
@@ -29,7 +29,7 @@ from tests.support.faults_settling import Settling
 from tests.support.faults_tables import Tables, differences, live, read_tables, without
 from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_S, wait_for
 from worker.services.encryption import EncryptionService
 
 REFRESHED = tuple(f"{REFRESHED_KEY}-{number}" for number in (1, 2, 3))

@@ -20,6 +20,7 @@ from pytest_celery import CeleryTestBroker, CeleryTestContainer, CeleryTestSetup
 
 from tests.support.environment import ROOT
 from tests.support.processes import LocalProcess
+from tests.support.waiting import PATIENCE_S
 from worker.devstack.tether import Tether
 
 
@@ -63,7 +64,7 @@ class LocalContainer(CeleryTestContainer):
     def restart(self, timeout: float = 15) -> None:
         self.process.restart()
 
-    def ready(self, timeout: float = 30) -> bool:
+    def ready(self, timeout: float = PATIENCE_S) -> bool:
         self.process.wait_until_ready(timeout)
         return True
 

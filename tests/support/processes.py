@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support.environment import ROOT
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_S, wait_for
 from worker.devstack.tether import Tether
 
 
@@ -79,7 +79,7 @@ class LocalProcess:
         if self._tether is not None:
             self._tether.hold(self._process.pid)
 
-    def wait_until_ready(self, seconds: float = 60.0) -> None:
+    def wait_until_ready(self, seconds: float = PATIENCE_S) -> None:
         """Waits for the prompt.
 
         Raises:
@@ -98,7 +98,7 @@ class LocalProcess:
             file.seek(self._read_from)
             return file.read().decode(errors="replace")
 
-    def wait_for_log(self, text: str, *, seconds: float = 60.0) -> None:
+    def wait_for_log(self, text: str, *, seconds: float = PATIENCE_S) -> None:
         """Waits until it has written `text`."""
         wait_for(lambda: text in self.logs(), seconds=seconds, what=f"{text!r} in the log of {self.name}")
 
@@ -116,7 +116,7 @@ class LocalProcess:
         self.signal_group(signal.SIGKILL)
         self.wait()
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = PATIENCE_S) -> int:
         """Waits for its end.
 
         Returns:

@@ -29,7 +29,7 @@ _PIPE = int(os.environ.pop(VARIABLE))
 os.set_inheritable(_PIPE, False)  # the pipe ends with this process, not with a server that it leaves behind
 _STDERR = os.dup(2)  # before pytest captures it
 
-_HANGING_SECONDS = 120
+_HANGING_SECONDS = 300
 _TRACED = ("worker", "schedules")
 _watched_since = 0.0
 _tracer: Any = None
@@ -55,7 +55,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_runtest_logstart() -> None:
-    """Ends the session, with every thread's traceback, when no test ends for two minutes."""
+    """Ends the session, with every thread's traceback, when no test ends for five minutes."""
     global _watched_since
     now = time.monotonic()
     if now - _watched_since > 1:

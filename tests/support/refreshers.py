@@ -91,7 +91,7 @@ def _race(environment: Mapping[str, str], provider_id: str, rounds: int, line: B
     runtime = _runtime(environment)
     id_, generation = UUID(provider_id), 1
     for number in range(rounds):
-        line.wait(60)
+        line.wait(120)
         try:
             token = runtime.run(access_token(runtime, id_, caller=Caller(), stale_generation=generation))
             generation = token.generation

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tests.support.waiting import PATIENCE_S
 from worker.sandbox.app import SandboxApp
 from worker.sandbox.stand_ins import stand_ins, variables
-
-_START_SECONDS = 60.0
 
 
 class SandboxProcess:
@@ -74,7 +73,7 @@ class SandboxProcess:
             env=environment,
         )
         assert self._process.stdout is not None
-        heard, deadline = "", time.monotonic() + _START_SECONDS
+        heard, deadline = "", time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self._process.stdout], [], [], deadline - time.monotonic())
             line = self._process.stdout.readline() if ready else ""
@@ -149,7 +148,7 @@ class RaisedBarrier:
         self._admin = admin
         self.number = number
 
-    def wait_for_arrivals(self, count: int = 1, timeout: float = 25.0) -> int:
+    def wait_for_arrivals(self, count: int = 1, timeout: float = PATIENCE_S) -> int:
         """Wait until `count` requests have arrived.
 
         Raises:
@@ -175,7 +174,7 @@ class SandboxAdmin:
     def __init__(self, base_url: str, admin_token: str, transport: httpx.BaseTransport | None = None) -> None:
         headers = {"x-sandbox-admin": admin_token}
         self._http = httpx.Client(
-            base_url=f"{base_url}/admin/", headers=headers, timeout=30.0, trust_env=False, transport=transport
+            base_url=f"{base_url}/admin/", headers=headers, timeout=PATIENCE_S, trust_env=False, transport=transport
         )
 
     def close(self) -> None:
@@ -340,7 +339,7 @@ class SandboxAdmin:
 
     # The wire
 
-    def get(self, path: str, *, params: dict[str, Any] | None = None, timeout: float = 30.0) -> Any:
+    def get(self, path: str, *, params: dict[str, Any] | None = None, timeout: float = PATIENCE_S) -> Any:
         return _answer(
             self._http.get(path, params=params, timeout=timeout) if params else self._http.get(path, timeout=timeout)
         )

@@ -8,8 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE_S = 120.0
+"""How long anything is waited for that must happen. It costs nothing where all is well."""
 
-def wait_for(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "", every: float = 0.02) -> T:
+
+def wait_for(condition: Callable[[], T], *, seconds: float = PATIENCE_S, what: str = "", every: float = 0.02) -> T:
     """Asks until the answer is true.
 
     Returns:

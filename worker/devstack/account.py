@@ -40,7 +40,7 @@ class Account:
         """Arguments for `subprocess` that make a child run as this account."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.switch else {}
 
-    def run(self, argv: Sequence[str], *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a program to its end as this account, with a bare environment and its output captured."""
         return subprocess.run(
             list(argv),
@@ -58,7 +58,7 @@ class Account:
     def can_run(self, argv: Sequence[str]) -> bool:
         """Whether the program runs and ends well as this account: the only honest test of its rights."""
         try:
-            return self.run(argv, timeout=20).returncode == 0
+            return self.run(argv, timeout=60).returncode == 0
         except (OSError, subprocess.SubprocessError):
             return False
 

@@ -138,7 +138,7 @@ def _version_of(program: Path) -> str | None:
     """What `--version` answers, as digits; None when the program is missing or does not run."""
     try:
         out = subprocess.run(
-            [str(program), "--version"], capture_output=True, text=True, timeout=20, check=False, cwd="/"
+            [str(program), "--version"], capture_output=True, text=True, timeout=60, check=False, cwd="/"
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -21,7 +21,7 @@ from worker.devstack.state import ServerState
 ROOT = 0
 ROLE = "dashtam"
 DATABASE = "dashtam"
-READY_SECONDS = 60.0  # recovery after a crash may take a while
+READY_SECONDS = 120.0  # recovery after a crash may take a while
 ORPHAN_SECONDS = 10.0  # backends notice within moments that their server is gone
 # Fast shutdown, then immediate, then none.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))

@@ -88,7 +88,7 @@ def start_detached(argv: Sequence[str], account: Account, log: Path) -> int:
             stdout=subprocess.PIPE,
             stderr=fd,
             start_new_session=True,
-            timeout=20,
+            timeout=60,
             check=True,
             **account.popen_arguments(),
         )

@@ -15,7 +15,7 @@ from worker.devstack.binaries import RedisBinary, find_redis
 from worker.devstack.errors import DevstackError
 from worker.devstack.state import ServerState
 
-READY_SECONDS = 60.0  # a large append-only file takes a while to load
+READY_SECONDS = 120.0  # a large append-only file takes a while to load
 STOP_STEPS = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 10.0))
 READY_LINE = "Ready to accept connections"
 MULTI_PART_AOF_SINCE = 7

@@ -55,7 +55,7 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(120)
         assert process.stderr is not None
         process.stderr.close()
 
@@ -104,7 +104,7 @@ def test_a_worker_killed_in_the_middle_of_a_page_is_started_again_and_the_cycle_
 ) -> None:
     running = start("--once", "--json")
     with _sandbox(home) as sandbox, sandbox.paused_in_mid_body(profile="plaid", path="/transactions/sync") as page:
-        wait_for(page.waiting, seconds=60, what="a sync in the middle of a page")
+        wait_for(page.waiting, what="a sync in the middle of a page")
         _sync_worker(home, running.pid).kill()
     _, errors = running.communicate(timeout=120)
 
@@ -125,7 +125,7 @@ def _sandbox(home: Path) -> SandboxAdmin:
             return SandboxAdmin(url, variables["DASHTAM_SANDBOX_ADMIN_TOKEN"])
         return None
 
-    return wait_for(control, seconds=60, what="the sandbox")
+    return wait_for(control, what="the sandbox")
 
 
 def _sync_worker(home: Path, supervisor: int) -> psutil.Process:
@@ -137,10 +137,10 @@ def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:
     running = start()
     log = home / "log" / "beat.log"
     size = log.stat().st_size if log.exists() else 0
-    wait_for(lambda: log.exists() and log.stat().st_size > size, seconds=60, what="beat")
+    wait_for(lambda: log.exists() and log.stat().st_size > size, what="beat")
 
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=120)
 
     assert running.returncode == 0, errors.decode()
     stopped = [line.split()[0] for line in errors.decode().splitlines() if line.endswith("stopped")]

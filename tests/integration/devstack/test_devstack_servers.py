@@ -411,7 +411,7 @@ def test_two_ups_at_once_give_one_stack(bench: Bench) -> None:
         for _ in range(2)
     ]
 
-    answers = [process.communicate(timeout=60)[0] for process in both]
+    answers = [process.communicate(timeout=120)[0] for process in both]
 
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0] == answers[1]

@@ -180,7 +180,7 @@ def test_process_that_ignores_the_stop_signal_is_killed_with_its_group(tmp_path:
 
     assert before_grace is ProcessState.STOPPING
     assert events[-2:] == ["stubborn is killed", "stubborn stopped"]
-    assert processes.wait_until(lambda: group_is_empty(group), 20)
+    assert processes.wait_until(lambda: group_is_empty(group), 120)
 
 
 def test_processes_get_their_own_stop_signal_and_environment(tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_signal_stops_everything_and_ends_well(tmp_path: Path, number: signal.Si
 
         runner.send_signal(number)
 
-        assert runner.wait(20) == 0
-    assert processes.wait_until(lambda: group_is_empty(group), 20)
+        assert runner.wait(120) == 0
+    assert processes.wait_until(lambda: group_is_empty(group), 120)
 
 
 def test_processes_of_a_killed_supervisor_are_ended(tmp_path: Path) -> None:
@@ -287,4 +287,4 @@ def test_processes_of_a_killed_supervisor_are_ended(tmp_path: Path) -> None:
 
         runner.kill()
 
-    assert processes.wait_until(lambda: group_is_empty(group), 20)
+    assert processes.wait_until(lambda: group_is_empty(group), 120)

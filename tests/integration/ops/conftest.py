@@ -119,4 +119,4 @@ def seen(flower: FlowerProcess, task_id: str, state: str = "SUCCESS") -> str:
         status, body = flower.ask(f"/api/task/info/{task_id}")
         return body if status == 200 and json.loads(body)["state"] == state else ""
 
-    return wait_for(ended, seconds=20, what=f"Flower to see {task_id} as {state}")
+    return wait_for(ended, what=f"Flower to see {task_id} as {state}")

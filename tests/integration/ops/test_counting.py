@@ -58,7 +58,7 @@ def test_refresh_and_sync_are_counted_told_by_the_exporter_and_logged_with_their
         ("worker.tasks.accounts.sync_providers", {"args": [[str(linked)]]}),
     ):
         celery_application.send_task(task, **arguments)
-        wait_for(lambda task=task: ended(scrape(), task), seconds=20, every=0.2, what=f"{task} to be counted")
+        wait_for(lambda task=task: ended(scrape(), task), every=0.2, what=f"{task} to be counted")
 
     seen = scrape()
 

@@ -115,14 +115,14 @@ def test_service_starts_with_its_own_variables_and_stops_when_told(start: Start,
 
     assert ("ENCRYPTION_KEYS_FILE" in environment_of(process)) is (name == "worker-refresh")
     process.signal(15)
-    assert process.wait(40) == 0
+    assert process.wait() == 0
 
 
 def test_migrations_need_the_owner_s_address_alone(start: Start) -> None:
     # Roles belong to the whole server: that they can be made so is tested with a prefix of a test's own.
     process = start("migrate", command=["/bin/sh", "-c", "dashtam migrate && dashtam database roles --help"])
 
-    assert process.wait(60) == 0, process.logs()
+    assert process.wait() == 0, process.logs()
 
 
 def test_exporter_reads_every_gauge_as_a_role_that_only_looks(start: Start) -> None:
@@ -130,7 +130,7 @@ def test_exporter_reads_every_gauge_as_a_role_that_only_looks(start: Start) -> N
     process = start("exporter", EXPORTER_PORT=str(port))
     process.wait_until_ready()
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         seen = Scraped(answer.read())
 
     assert (seen("dashtam_up", service="postgres"), seen("dashtam_up", service="redis")) == (1, 1)
@@ -140,6 +140,6 @@ def test_exporter_reads_every_gauge_as_a_role_that_only_looks(start: Start) -> N
 def test_worker_without_what_it_needs_says_which_variable_and_ends(start: Start) -> None:
     process = start("worker-refresh", ENCRYPTION_KEYS_FILE="")
 
-    assert process.wait(40) == 5
+    assert process.wait() == 5
     assert "error: ENCRYPTION_KEYS: is required" in process.logs()
     assert "Traceback" not in process.logs()

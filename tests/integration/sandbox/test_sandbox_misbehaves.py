@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.deep
 
@@ -49,7 +50,7 @@ def refresh_token(sandbox: SandboxAdmin, login: str = "schwab-1") -> str:
     return sandbox.mint(login)[0].refresh_token or ""
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -155,8 +156,8 @@ def test_oversized_and_truncated_bodies_are_complete_http(sandbox: SandboxAdmin,
 def test_hang_ends_in_the_log_when_the_client_gives_up(sandbox: SandboxAdmin, client: httpx.Client) -> None:
     sandbox.inject("hang")
     with pytest.raises(httpx.ReadTimeout):
-        client.get(ACCOUNTS, timeout=0.2)
-    assert eventually(lambda: sandbox.log()[-1]["gone"])
+        client.get(ACCOUNTS, timeout=httpx.Timeout(60, read=0.2))
+    assert eventually(lambda: [entry["gone"] for entry in sandbox.log()] == [True])
 
 
 def test_drip_sends_byte_by_byte(sandbox: SandboxAdmin, client: httpx.Client) -> None:

@@ -127,7 +127,7 @@ def one_call_per_generation(scene: Scene, *, rounds: int, wait: Callable[..., An
     scene.sandbox.set_policy("schwab", reuse="strict")
     id_, login = scene.link()
 
-    found = refreshers.race(scene.environment, id_, processes=8, rounds=rounds, seconds=60)
+    found = refreshers.race(scene.environment, id_, processes=8, rounds=rounds, seconds=120)
 
     for number, round_ in enumerate(found):
         assert round_ == [(number + 2, "")] * 8
