@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 # Each process has servers of its own. One that ends in the middle of a test ends the session, which says so.
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0
 # What must be covered almost wholly.
-CORE   := worker/services/encryption.py,$(subst %,worker/services/refresh/,%protocol.py,%lease.py,%recovery.py,%results.py,%access_token.py),worker/services/linking/connect.py
+CORE   := worker/services/encryption.py,$(subst %,worker/services/refresh/,%protocol.py,%lease.py,%recovery.py,%results.py,%access_token.py),$(subst %,worker/services/linking/,%begin.py,%complete.py,%end.py)
 TEST_HOME := .dashtam/test
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -27,7 +27,7 @@ from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 from worker.integrations.kit.base import Caller
 from worker.runtime import Runtime
-from worker.services.linking import connect
+from worker.services.linking import begin, complete
 from worker.services.refresh.access_token import access_token
 from worker.settings import Settings, load
 from worker.telemetry.exporter import Exporter
@@ -87,16 +87,16 @@ def linked(runtime: Runtime, sandbox: SandboxAdmin, sandbox_process: SandboxProc
         user = make_user(session).id
     made = []
     for number, login in enumerate(sandbox.create_logins("schwab", LINKS)):
-        begun = runtime.run(connect.begin_link(runtime, "schwab", user, f"S{number}"))
+        begun = runtime.run(begin.begin_link(runtime, "schwab", user, f"S{number}"))
         state = parse_qs(urlsplit(begun.url).query)["state"][0]
         callback = sandbox.link(login, state=state)["callback_url"]
-        made.append(runtime.run(connect.complete_link(runtime, callback, holder=begun.holder)))
+        made.append(runtime.run(complete.complete_link(runtime, callback, holder=begun.holder)))
         secrets.plant(f"state {number}", state)
         secrets.plant(f"code {number}", parse_qs(urlsplit(callback).query)["code"][0])
     for number, login in enumerate(sandbox.create_logins("plaid", LINKS)):
         public_token = sandbox.link(login)["public_token"]
         made.append(
-            runtime.run(connect.link_with_form(runtime, "plaid", user, f"P{number}", {"public_token": public_token}))
+            runtime.run(complete.link_with_form(runtime, "plaid", user, f"P{number}", {"public_token": public_token}))
         )
         secrets.plant(f"public token {number}", public_token)
     plant_tokens(runtime, secrets)

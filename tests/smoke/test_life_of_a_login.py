@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 from worker.models import Account, Provider, ProviderAuditLog, ProviderToken, SyncRun, Transaction
 from worker.runtime import Runtime
-from worker.services.linking import connect
+from worker.services.linking import begin, complete
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def schwab(runtime: Runtime, sandbox: SandboxAdmin) -> tuple[UUID, str]:
     login = sandbox.logins("schwab")[0]
     with runtime.transaction() as session:
         user_id = make_user(session).id
-    begun = runtime.run(connect.begin_link(runtime, "schwab", user_id, "Savings"))
+    begun = runtime.run(begin.begin_link(runtime, "schwab", user_id, "Savings"))
     state = parse_qs(urlsplit(begun.url).query)["state"][0]
     callback = sandbox.link(login, state=state)["callback_url"]
-    return runtime.run(connect.complete_link(runtime, callback, holder=begun.holder)), login
+    return runtime.run(complete.complete_link(runtime, callback, holder=begun.holder)), login
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def plaid(runtime: Runtime, sandbox: SandboxAdmin) -> tuple[UUID, str]:
         user_id = make_user(session).id
     public_token = sandbox.link(login)["public_token"]
     return runtime.run(
-        connect.link_with_form(runtime, "plaid", user_id, "Cards", {"public_token": public_token})
+        complete.link_with_form(runtime, "plaid", user_id, "Cards", {"public_token": public_token})
     ), login
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import inspect
 
 import grimp
 import pytest
@@ -30,3 +31,15 @@ def test_unit_tests_do_not_sleep() -> None:
     call = "time." + "sleep("
 
     assert [path.name for path in (ROOT / "tests" / "unit").rglob("test_*.py") if call in path.read_text()] == []
+
+
+def test_what_the_first_documents_import_is_still_there() -> None:
+    from worker import crud
+    from worker.models import Provider, ProviderCreate
+    from worker.services.encryption import EncryptionService
+
+    assert Provider.__tablename__ == "providers"
+    assert {"user_id", "provider_key", "alias"} <= ProviderCreate.model_fields.keys()
+    assert list(inspect.signature(crud.create_provider).parameters) == ["session", "provider_in"]
+    assert callable(EncryptionService.encrypt)
+    assert callable(EncryptionService.decrypt)

@@ -17,7 +17,7 @@ from worker.integrations.kit.link_kinds import FormField, LinkKind
 from worker.integrations.registry import REGISTRY
 from worker.models import User
 from worker.runtime import Runtime, get_runtime
-from worker.services.linking import connect
+from worker.services.linking import begin, complete
 
 _LINE_MAX = 8192
 _FILE_MAX = 64 * 1024
@@ -48,14 +48,14 @@ def link(
     user_id = _user(runtime, user)
     kind = REGISTRY[integration].link_kind
     if kind.redirects:
-        begun = runtime.run(connect.begin_link(runtime, integration, user_id, alias))
+        begun = runtime.run(begin.begin_link(runtime, integration, user_id, alias))
         _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
         _notes.print(begun.url, markup=False)
         (callback_url,) = _filled_in(kind).values()
-        provider_id = runtime.run(connect.complete_link(runtime, callback_url, holder=begun.holder))
+        provider_id = runtime.run(complete.complete_link(runtime, callback_url, holder=begun.holder))
     else:
         form = _filled_in(kind)
-        provider_id = runtime.run(connect.link_with_form(runtime, integration, user_id, alias, form))
+        provider_id = runtime.run(complete.link_with_form(runtime, integration, user_id, alias, form))
     with runtime.transaction() as session:
         (row,) = overview.list_providers(session, limit=1, ids=[provider_id])
     if as_json:

@@ -16,7 +16,7 @@ from worker.crud.fleet import history, overview
 from worker.crud.fleet.overview import ProviderRow
 from worker.models.vocabulary import ProviderStatus
 from worker.runtime import get_runtime
-from worker.services.linking import connect
+from worker.services.linking import end
 
 app = typer.Typer(
     help="List linked logins; say how often to sync them; pause, resume or unlink them.", invoke_without_command=True
@@ -226,7 +226,7 @@ def unlink(
         typer.confirm(
             f"Unlink {row.alias} ({row.provider_key})? Its user must consent anew to link it again.", abort=True
         )
-    revoked = runtime.run(connect.unlink(runtime, row.id, actor=operator()))
+    revoked = runtime.run(end.unlink(runtime, row.id, actor=operator()))
     if as_json:
         print_json({"id": row.id, "status": "unlinked", "revoked": revoked})
     else:

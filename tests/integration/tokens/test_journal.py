@@ -23,7 +23,7 @@ from worker.devstack import Devstack
 from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.kit.base import TokenAnswer
 from worker.runtime import Runtime
-from worker.services.linking import connect
+from worker.services.linking import begin, complete, end
 from worker.services.refresh import journal
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
@@ -154,12 +154,12 @@ def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
 ) -> None:
     desk = fragile()
     user = desk.rows("INSERT INTO users (id) VALUES (gen_random_uuid()) RETURNING id")[0]["id"]
-    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+    begun = desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, "Main"))
     callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
     _stop_postgres_during_the_call(desk, stack)
 
     with pytest.raises(Unavailable):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
+        desk.runtime.run(complete.complete_link(desk.runtime, callback, holder=begun.holder))
     stack.up()
 
     assert _drain(desk) == 1
@@ -170,7 +170,7 @@ def test_link_made_while_postgres_goes_down_is_stored_by_the_drain(
 
 def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values: Any) -> None:
     """A login that is linked while Postgres goes down."""
-    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias))
+    begun = desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, alias))
 
     def answer_as_postgres_goes(code: str) -> TokenAnswer:
         stack.down()
@@ -179,7 +179,7 @@ def _journal_link(desk: Desk, stack: Devstack, user: UUID, alias: str, **values:
     desk.schwab.script = [answer_as_postgres_goes]
     callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
     with pytest.raises(Unavailable):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
+        desk.runtime.run(complete.complete_link(desk.runtime, callback, holder=begun.holder))
     stack.up()
 
 
@@ -233,7 +233,7 @@ def test_link_that_waits_in_the_journal_gives_way_to_an_unlinking(
     desk = fragile()
     id_ = desk.link(alias="Main")
     _journal_link(desk, stack, desk.provider(id_)["user_id"], "Main")
-    desk.runtime.run(connect.unlink(desk.runtime, id_))
+    desk.runtime.run(end.unlink(desk.runtime, id_))
 
     assert _drain(desk) == 0
     assert _entry(desk) == {}

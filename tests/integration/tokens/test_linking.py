@@ -25,7 +25,7 @@ from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, 
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.integrations.kit.link_kinds import KEY_AND_SECRET, OAUTH_PKCE, PUBLIC_TOKEN
 from worker.runtime import Runtime
-from worker.services.linking import connect, pkce
+from worker.services.linking import begin, complete, end, pkce
 from worker.services.refresh import journal, lease, protocol
 from worker.services.refresh.access_token import access_token
 from worker.services.refresh.plan import seal_answer
@@ -49,11 +49,11 @@ class _Begun:
     holder: str
 
     async def complete(self, desk: Desk) -> UUID:
-        return await connect.complete_link(desk.runtime, self.callback, holder=self.holder)
+        return await complete.complete_link(desk.runtime, self.callback, holder=self.holder)
 
 
 def _begin(desk: Desk, user: UUID, alias: str = "Main") -> _Begun:
-    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, alias))
+    begun = desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, alias))
     callback = f"https://127.0.0.1?code=C0.abc%2Bd%40&session=s-1&state={_state(begun.url)}"
     return _Begun(callback, begun.holder)
 
@@ -64,10 +64,10 @@ def _link(desk: Desk, user: UUID, alias: str = "Main") -> UUID:
 
 def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
     login = sandbox.create_logins("schwab", 1)[0]
-    begun = runtime.run(connect.begin_link(runtime, "schwab", _user(runtime), "Main"))
+    begun = runtime.run(begin.begin_link(runtime, "schwab", _user(runtime), "Main"))
 
     callback = sandbox.link(login, state=_state(begun.url))["callback_url"]
-    provider_id = runtime.run(connect.complete_link(runtime, callback, holder=begun.holder))
+    provider_id = runtime.run(complete.complete_link(runtime, callback, holder=begun.holder))
     summary = runtime.run(protocol.refresh_providers(runtime, [provider_id], force=True))
 
     assert "%40" in callback
@@ -80,7 +80,7 @@ def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime,
     public_token = sandbox.link(login)["public_token"]
 
     provider_id = runtime.run(
-        connect.link_with_form(runtime, "plaid", _user(runtime), "Bank", {"public_token": f"{public_token}\n"})
+        complete.link_with_form(runtime, "plaid", _user(runtime), "Bank", {"public_token": f"{public_token}\n"})
     )
 
     token = runtime.run(access_token(runtime, provider_id, caller=Caller()))
@@ -135,7 +135,7 @@ def test_expired_state_is_refused(desk: Desk) -> None:
 )
 def test_callback_that_was_not_begun_here_is_refused(desk: Desk, callback: str) -> None:
     with pytest.raises(Refused):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder="holder"))
+        desk.runtime.run(complete.complete_link(desk.runtime, callback, holder="holder"))
     assert desk.schwab.exchanged == []
 
 
@@ -473,18 +473,18 @@ def test_grant_is_stored_for_the_provider_and_generation_that_it_was_made_for(
 
 def test_unknown_user_and_integration_are_named(desk: Desk) -> None:
     with pytest.raises(NotFound, match="no user"):
-        desk.runtime.run(connect.begin_link(desk.runtime, "schwab", uuid4(), "Main"))
+        desk.runtime.run(begin.begin_link(desk.runtime, "schwab", uuid4(), "Main"))
     with pytest.raises(NotFound, match="no integration nowhere"):
-        desk.runtime.run(connect.begin_link(desk.runtime, "nowhere", uuid4(), "Main"))
+        desk.runtime.run(begin.begin_link(desk.runtime, "nowhere", uuid4(), "Main"))
 
 
 def test_each_kind_of_link_refuses_the_others_way(desk: Desk) -> None:
     user = _user(desk.runtime)
     with pytest.raises(Refused, match="authorise URL"):
-        desk.runtime.run(connect.link_with_form(desk.runtime, "schwab", user, "Main", {"public_token": "public-1"}))
+        desk.runtime.run(complete.link_with_form(desk.runtime, "schwab", user, "Main", {"public_token": "public-1"}))
     desk.schwab.link_kind = PUBLIC_TOKEN
     with pytest.raises(Refused, match="public token"):
-        desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+        desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, "Main"))
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_form_that_is_not_filled_in_links_nothing(desk: Desk, form: dict[str, st
     desk.schwab.link_kind = KEY_AND_SECRET
 
     with pytest.raises(Refused, match=says):
-        desk.runtime.run(connect.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
+        desk.runtime.run(complete.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
 
     assert desk.schwab.forms == []
     assert desk.rows("SELECT 1 FROM providers") == []
@@ -509,7 +509,7 @@ def test_filled_in_form_reaches_the_integration_by_its_fields(desk: Desk) -> Non
     desk.schwab.link_kind = KEY_AND_SECRET
     form = {"key": " k-1 ", "secret": "s-1\n"}
 
-    id_ = desk.runtime.run(connect.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
+    id_ = desk.runtime.run(complete.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
 
     assert desk.schwab.forms == [{"key": "k-1", "secret": "s-1"}]
     assert desk.provider(id_)["status"] == "active"
@@ -555,13 +555,13 @@ def test_consent_without_pkce_has_no_verifier(desk: Desk) -> None:
 @pytest.mark.parametrize("alias", ["", "x" * 101])
 def test_alias_out_of_bounds_is_refused(desk: Desk, alias: str) -> None:
     with pytest.raises(Refused, match="alias"):
-        desk.runtime.run(connect.begin_link(desk.runtime, "schwab", _user(desk.runtime), alias))
+        desk.runtime.run(begin.begin_link(desk.runtime, "schwab", _user(desk.runtime), alias))
 
 
 def test_unlink_revokes_forgets_the_token_and_stops_everything(desk: Desk) -> None:
     id_ = _link(desk, _user(desk.runtime))
 
-    revoked = desk.runtime.run(connect.unlink(desk.runtime, id_, actor="operator:kim"))
+    revoked = desk.runtime.run(end.unlink(desk.runtime, id_, actor="operator:kim"))
 
     provider = desk.provider(id_)
     assert revoked is True
@@ -579,7 +579,7 @@ def test_link_after_an_unlink_owes_nothing_to_the_old_tokens_unknown_outcomes(de
     desk.schwab.script = [OutcomeUnknown("timeout"), OutcomeUnknown("timeout")]
     desk.refresh(id_, force=True)
     assert desk.refresh(id_, force=True) == {id_: Outcome.NEEDS_REAUTH}
-    desk.runtime.run(connect.unlink(desk.runtime, id_))
+    desk.runtime.run(end.unlink(desk.runtime, id_))
     _link(desk, user)
 
     assert desk.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
@@ -590,7 +590,7 @@ def test_generations_go_on_after_an_unlinking(desk: Desk) -> None:
     id_ = _link(desk, user)
     desk.refresh(id_, force=True)
     used = desk.token(id_)["generation"]
-    desk.runtime.run(connect.unlink(desk.runtime, id_))
+    desk.runtime.run(end.unlink(desk.runtime, id_))
     desk.rows("DELETE FROM token_refreshes")  # as retention does
 
     assert _link(desk, user) == id_
@@ -621,14 +621,14 @@ def test_failed_revocation_still_ends_the_link_here(desk: Desk) -> None:
     id_ = _link(desk, _user(desk.runtime))
     desk.schwab.script = [Transient("http_503")]
 
-    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.runtime.run(end.unlink(desk.runtime, id_)) is False
     assert desk.provider(id_)["status"] == "unlinked"
 
 
 def test_unlink_of_a_token_that_cannot_be_read_ends_the_link_here(desk: Desk) -> None:
     id_ = desk.link(token={"access_token": "gAAAAA"})
 
-    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.runtime.run(end.unlink(desk.runtime, id_)) is False
     assert desk.provider(id_)["status"] == "unlinked"
     assert desk.schwab.revoked == []
 
@@ -637,7 +637,7 @@ def test_unlink_of_a_provider_that_never_had_a_token(desk: Desk) -> None:
     id_ = desk.link()
     desk.rows("DELETE FROM provider_tokens")
 
-    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.runtime.run(end.unlink(desk.runtime, id_)) is False
     assert desk.schwab.revoked == []
 
 
@@ -647,13 +647,13 @@ def test_unlink_waits_for_nobody_for_ever(make_desk: Any) -> None:
     id_ = desk.link(token=lease)
 
     with pytest.raises(Refused, match="refreshed just now"):
-        desk.runtime.run(connect.unlink(desk.runtime, id_))
+        desk.runtime.run(end.unlink(desk.runtime, id_))
     assert desk.provider(id_)["status"] == "active"
 
 
 def test_unlink_of_nobody_is_not_found(desk: Desk) -> None:
     with pytest.raises(NotFound):
-        desk.runtime.run(connect.unlink(desk.runtime, uuid4()))
+        desk.runtime.run(end.unlink(desk.runtime, uuid4()))
 
 
 def test_no_token_reaches_a_log(desk: Desk, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:

@@ -14,7 +14,7 @@ from tests.support.scripted import answer
 from worker.errors import NotFound, ReauthRequired, Refused, Transient
 from worker.integrations.kit.base import TokenAnswer
 from worker.services import keys, upkeep
-from worker.services.linking import connect
+from worker.services.linking import begin, complete, end
 
 WAITING = "SELECT reason, attempts, error, due_at > now() AS later FROM revocations"
 
@@ -25,10 +25,10 @@ def _user(desk: Desk) -> UUID:
 
 
 def _link(desk: Desk, user: UUID, given: TokenAnswer) -> UUID:
-    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+    begun = desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, "Main"))
     callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
     desk.schwab.script.insert(0, given)
-    return desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
+    return desk.runtime.run(complete.complete_link(desk.runtime, callback, holder=begun.holder))
 
 
 def _replace(desk: Desk, *, refused: Exception | None = None) -> tuple[UUID, UUID]:
@@ -111,7 +111,7 @@ def test_same_login_linked_anew_is_not_ended(desk: Desk) -> None:
 def test_unlinking_that_the_provider_does_not_answer_is_made_up_for(desk: Desk) -> None:
     id_ = _link(desk, _user(desk), answer(1))
     desk.schwab.script = [Transient("http_503")]
-    assert desk.runtime.run(connect.unlink(desk.runtime, id_)) is False
+    assert desk.runtime.run(end.unlink(desk.runtime, id_)) is False
     assert [row["reason"] for row in desk.rows(WAITING)] == ["unlinked"]
 
     assert _reap(desk)["revoked_grants"] == 1
@@ -128,11 +128,11 @@ def test_grant_that_was_never_stored_is_ended_too(desk: Desk) -> None:
         desk.schwab.script = [Transient("http_503")]
         return answer(3)
 
-    begun = desk.runtime.run(connect.begin_link(desk.runtime, "schwab", user, "Main"))
+    begun = desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, "Main"))
     desk.schwab.script = [exchange]
     callback = f"https://127.0.0.1?code=c&state={begun.url.partition('state=')[2]}"
     with pytest.raises(NotFound):
-        desk.runtime.run(connect.complete_link(desk.runtime, callback, holder=begun.holder))
+        desk.runtime.run(complete.complete_link(desk.runtime, callback, holder=begun.holder))
     assert [row["reason"] for row in desk.rows(WAITING)] == ["abandoned"]
 
     assert _reap(desk)["revoked_grants"] == 1

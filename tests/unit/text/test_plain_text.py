@@ -13,7 +13,7 @@ from worker.cli.exits import complain
 from worker.cli.output import SafeConsole
 from worker.errors import Refused
 from worker.models import ProviderCreate, new_id
-from worker.services.linking.connect import _checked
+from worker.services.linking.begin import checked
 from worker.text.plain_text import HARMFUL, visible
 
 HARM = "\x1b[2J\x1b]0;title\x07 \x9b31m \u202eevil\u202c \u2066x\u2069 \u200b \r\x00 \U000e0041"
@@ -89,7 +89,7 @@ def test_every_console_of_the_command_line_is_such_a_one() -> None:
 @pytest.mark.parametrize("alias", ["\x1b[31mred", "a\u202eb", "a\nb", "a\tb", "\u200b", "  "])
 def test_alias_with_what_nobody_sees_is_refused(alias: str) -> None:
     with pytest.raises(Refused, match="alias"):
-        _checked(new_id(), "schwab", alias)
+        checked(new_id(), "schwab", alias)
 
 
 def test_alias_in_any_script_is_accepted() -> None:

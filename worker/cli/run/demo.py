@@ -16,7 +16,7 @@ from worker.crud.fleet.history import Run
 from worker.crud.fleet.overview import ProviderRow, Stored
 from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
 from worker.runtime import Runtime
-from worker.services.linking import connect
+from worker.services.linking import begin, complete
 
 USER = "demo@dashtam.localhost"
 
@@ -100,10 +100,10 @@ class Demo:
         runtime, key = self._runtime, login.provider_key
         if not runtime.integrations[key].link_kind.redirects:
             form = self._sandbox.link(login.name, {})
-            return runtime.run(connect.link_with_form(runtime, key, user_id, login.alias, form))
-        begun = runtime.run(connect.begin_link(runtime, key, user_id, login.alias))
+            return runtime.run(complete.link_with_form(runtime, key, user_id, login.alias, form))
+        begun = runtime.run(begin.begin_link(runtime, key, user_id, login.alias))
         form = self._sandbox.link(login.name, dict(parse_qsl(urlsplit(begun.url).query)))
-        return runtime.run(connect.complete_link(runtime, form["callback_url"], holder=begun.holder))
+        return runtime.run(complete.complete_link(runtime, form["callback_url"], holder=begun.holder))
 
     def keep_progress(self) -> None:
         """Notes how far the books have moved."""

@@ -1,0 +1,166 @@
+"""Completing a link, the first one or another of the same login: consent becomes a stored token.
+
+Tokens pass through memory alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID, uuid4
+
+import structlog
+
+from worker.crud import links, revocations
+from worker.crud.database import OpenTransaction
+from worker.crud.links import LinkTarget
+from worker.crud.refresh.tokens import NewToken
+from worker.crud.revocations import Waiting
+from worker.errors import Refused, Transient, Unavailable
+from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER
+from worker.integrations.kit.oauth2 import parse_callback
+from worker.models import ProviderCreate, new_id
+from worker.services.context import Context
+from worker.services.linking import pkce, revocation
+from worker.services.linking.begin import checked, enabled, hashed
+from worker.services.refresh import journal
+from worker.services.refresh.lease import store_in_time
+from worker.services.refresh.plan import seal_answer
+
+log = structlog.get_logger()
+
+
+async def complete_link(runtime: Context, callback_url: str, *, holder: str) -> UUID:
+    """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
+
+    The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
+
+    Args:
+        runtime: the process's.
+        callback_url: all of it.
+        holder: what `begin_link` gave to who began it.
+
+    Returns:
+        The provider's id.
+
+    Raises:
+        Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun by somebody else.
+        ProviderError: the provider did not take the code; begin again.
+        Unavailable: Postgres is away; when the token was already given, it is in the journal.
+    """
+    state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
+    begun = await runtime.db(links.consume_state, state_hash=hashed(state), holder_hash=hashed(holder))
+    if begun is None:
+        raise Refused("this link was used before, has expired, or was not begun here: start linking again")
+    integration = enabled(runtime, begun.provider_in.provider_key)
+    form = {CODE: parse_callback(callback_url, integration.redirect_uri).code}
+    if begun.code_verifier is not None:
+        form[CODE_VERIFIER] = pkce.unseal_verifier(
+            runtime.encryption, begun.code_verifier, user_id=begun.provider_in.user_id
+        )
+    return await _link(runtime, integration, begun.provider_in, form)
+
+
+async def link_with_form(
+    runtime: Context, provider_key: str, user_id: UUID, alias: str, form: Mapping[str, str]
+) -> UUID:
+    """Turns what the user filled in (`link_kind.fields`) into a linked provider; otherwise as `complete_link`.
+
+    Raises:
+        Refused: this integration is linked by an address, or the form is not filled in.
+    """
+    integration = enabled(runtime, provider_key)
+    kind = integration.link_kind
+    if kind.redirects:
+        raise Refused(f"{provider_key} is linked by consent at its authorise URL: start there")
+    return await _link(runtime, integration, checked(user_id, provider_key, alias), kind.checked(form))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    integration: Integration
+    provider_in: ProviderCreate
+    answer: TokenAnswer
+    target: LinkTarget
+
+
+async def _link(
+    runtime: Context, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
+) -> UUID:
+    # The provider exists before its token, so that a token that cannot be stored has a place in the journal.
+    target = await runtime.db(links.target, provider_in=provider_in)
+    caller = Caller(provider_id=target.provider_id, manual=True)
+    try:
+        async with asyncio.timeout(runtime.settings.lease_seconds):
+            answer = await integration.exchange(caller, form, now=target.now)
+    except TimeoutError:
+        raise Transient("deadline") from None
+    grant = _Grant(integration, provider_in, answer, target)
+    try:
+        provider_id = await store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
+    except Unavailable as error:
+        await journal.keep(runtime, [_sealed(runtime, grant, target)])
+        raise Unavailable("Postgres is away; the login is in the journal until it can be stored") from error
+    except Exception:
+        await _abandon(runtime, grant)
+        raise
+    log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
+    await revocation.revoke_soon(runtime, provider_id)  # of a login that this one has replaced
+    return provider_id
+
+
+def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID:
+    # During the exchange a refresh may have ended, another link may have been stored or have taken the provider away:
+    # what the grant follows is read now.
+    ours = links.find_or_create(session, provider_in=grant.provider_in)
+    target = links.target_of_login(session, provider_id=ours.id, external_id=grant.answer.external_id)
+    links.store_grant(session, token=_sealed(runtime, grant, target), owner=uuid4())
+    return target.provider_id
+
+
+async def _abandon(runtime: Context, grant: _Grant) -> None:
+    """Leaves nothing of a grant that was not stored, neither here nor, where it can be ended, at the provider.
+
+    Never raises. The grant of a login that is stored stays: it may be the very one that is in use there.
+    """
+    answer, provider_id = grant.answer, grant.target.provider_id
+    try:
+        in_use = await runtime.db(links.abandon, provider_in=grant.provider_in, external_id=answer.external_id)
+    except Unavailable:
+        log.warning("link_left_behind", provider_id=str(provider_id), next="linking again under the alias mends it")
+        return
+    if in_use:
+        return
+    sealed = _sealed(runtime, grant, grant.target)
+    kept = Waiting(
+        id=new_id(),
+        provider_id=provider_id,
+        provider_key=grant.integration.key,
+        reason="abandoned",
+        generation=sealed.generation + 1,
+        access_token=sealed.access_token,
+        refresh_token=sealed.refresh_token,
+        key_id=sealed.key_id,
+    )
+    with suppress(Unavailable):
+        await runtime.db(revocations.keep, grant=kept, external_id=answer.external_id)
+        await revocation.revoke_soon(runtime, provider_id)
+    log.warning("link_abandoned", provider_id=str(provider_id))
+
+
+def _sealed(runtime: Context, grant: _Grant, target: LinkTarget) -> NewToken:
+    return seal_answer(
+        runtime.encryption,
+        grant.integration.refresh_policy,
+        grant.answer,
+        provider_id=target.provider_id,
+        generation=target.generation,
+        issued_at=grant.target.now,
+        new_grant=True,
+    )
