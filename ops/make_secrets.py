@@ -1,8 +1,9 @@
 """Makes what docker-compose.yml reads from ./secrets: `python ops/make_secrets.py [DIRECTORY]`.
 
 Passwords, an encryption key, Redis's access list, and a private certificate authority with certificates for Postgres
-and Redis. What exists is kept, so it may run again; certificates last ten years and can be deleted and made anew. Files
-of credentials that only a provider can give are made empty: fill them, or leave the integration out of INTEGRATIONS.
+and Redis. What exists is kept, so it may run again; certificates last ten years and can be deleted and made anew. What
+only a provider can give has an empty file in `credentials/`, named like its variable: fill them, or leave the
+integration out of INTEGRATIONS.
 
 Run it as root, or hand the files over afterwards as it says: containers read them through their group.
 """
@@ -25,10 +26,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from worker.integrations.registry import REGISTRY
+
 GROUP = 10001
 """The group that all containers run in."""
 
-EMPTY = ("schwab_app_key", "schwab_app_secret", "plaid_client_id", "plaid_secret")
 TEN_YEARS = timedelta(days=3650)
 
 
@@ -53,7 +55,7 @@ class Secrets:
         """Gives the files to root and the containers' group. Returns whether this process may do that."""
         if os.geteuid() != 0:
             return False
-        for path in (self._directory, *self._directory.iterdir()):
+        for path in (self._directory, *self._directory.rglob("*")):
             os.chown(path, 0, GROUP)
             path.chmod(0o750 if path.is_dir() else 0o440)
         return True
@@ -79,10 +81,22 @@ def make(directory: Path) -> Secrets:
     store.kept("encryption_keys", lambda: f"k1:{Fernet.generate_key().decode()}")
     store.kept("flower_password", _password)
     store.kept("grafana_password", _password)
-    for name in EMPTY:
-        store.kept(name, str)
+    _credentials(directory, store)
     _certificates(store)
     return store
+
+
+def _credentials(directory: Path, store: Secrets) -> None:
+    """A file for each variable that an installed integration cannot do without."""
+    inside = Secrets(directory / "credentials")
+    for integration in REGISTRY.values():
+        settings = integration.settings_class
+        prefix = str(settings.model_config.get("env_prefix") or "").lower()
+        for name, field in settings.model_fields.items():
+            if field.is_required():
+                before = directory / f"{prefix}{name}"  # where it was up to 0.2
+                inside.kept(f"{prefix}{name}", before.read_text if before.exists() else str)
+    store.made += [f"credentials/{name}" for name in inside.made]
 
 
 def _password() -> str:
@@ -168,7 +182,7 @@ def main() -> None:
     store = make(directory)
     sys.stdout.write(f"made {len(store.made)} files in {directory}: {', '.join(store.made) or 'all were there'}\n")
     if not store.hand_over():
-        sys.stdout.write(f"now: sudo chown -R root:{GROUP} {directory} && sudo chmod 0440 {directory}/*\n")
+        sys.stdout.write(f"now: sudo chown -R root:{GROUP} {directory} && sudo chmod -R u=rX,g=rX,o= {directory}\n")
 
 
 if __name__ == "__main__":

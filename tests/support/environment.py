@@ -12,7 +12,13 @@ from worker.settings.built_in import built_in_integrations
 
 ROOT = Path(__file__).parents[2]
 ENV_FILE = ROOT / ".env.test"
-_FOREIGN_PREFIXES = ("DASHTAM_", "FLOWER_", "OTEL_", *(f"{key.upper()}_" for key in built_in_integrations()))
+_FOREIGN_PREFIXES = (
+    "CREDENTIALS_DIR",
+    "DASHTAM_",
+    "FLOWER_",
+    "OTEL_",
+    *(f"{key.upper()}_" for key in built_in_integrations()),
+)
 
 
 def isolate(home: Path) -> None:

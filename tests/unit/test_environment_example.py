@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from worker.integrations.plaid import PlaidSettings
-from worker.integrations.schwab import SchwabSettings
+from worker.integrations.registry import REGISTRY
 from worker.sandbox.__main__ import ADMIN_TOKEN_VARIABLE
 from worker.settings import EnvironmentSettings, Settings
 
 TEXT = (Path(__file__).parents[2] / ".env.example").read_text()
 LISTED = dict(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=(.*)$", TEXT, re.MULTILINE))
-CLASSES = (Settings, SchwabSettings, PlaidSettings)
+CLASSES = (Settings, *(integration.settings_class for integration in REGISTRY.values()))
 ELSEWHERE = {ADMIN_TOKEN_VARIABLE}
 
 

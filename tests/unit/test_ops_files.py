@@ -17,9 +17,14 @@ import pytest
 import yaml
 from prometheus_client import values
 from prometheus_client.metrics_core import Metric
+from pydantic import SecretStr
 
 from worker.crud.fleet.gauges import Backlogs, FleetGauges
+from worker.errors import ConfigurationError
+from worker.integrations.registry import REGISTRY
+from worker.settings import load
 from worker.settings.keys import parse_keys
+from worker.settings.secret_files import CREDENTIALS_DIR
 from worker.telemetry import gauges, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +194,8 @@ def test_secrets_are_what_compose_asks_for_and_fit_each_other(tmp_path: Path) ->
 
     declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["secrets"].keys()
     assert declared <= {path.name for path in directory.iterdir()}
-    assert all(path.stat().st_mode & 0o337 == 0 for path in directory.iterdir())
+    assert all(path.stat().st_mode & 0o337 == 0 for path in directory.rglob("*") if path.is_file())
+    assert (directory / "credentials").stat().st_mode & 0o027 == 0
     assert list(parse_keys(read("encryption_keys"))) == ["k1"]
     password = read("redis_password")
     assert f":{password}@redis" in read("redis_url")
@@ -203,10 +209,46 @@ def test_secrets_are_what_compose_asks_for_and_fit_each_other(tmp_path: Path) ->
 def test_secrets_that_exist_are_kept(tmp_path: Path) -> None:
     make = script("make_secrets").make
     assert make(tmp_path / "s").made
-    before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
 
     assert make(tmp_path / "s").made == []
-    assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("key", sorted(REGISTRY))
+def test_credentials_that_were_filled_in_make_the_integration_s_settings(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script("make_secrets").make(tmp_path)
+    settings = REGISTRY[key].settings_class
+    monkeypatch.setenv(CREDENTIALS_DIR, str(tmp_path / "credentials"))
+    with pytest.raises(ConfigurationError, match="is required"):
+        load(settings)
+
+    for path in (tmp_path / "credentials").glob(f"{settings.model_config.get('env_prefix') or ''}*".lower()):
+        path.chmod(0o640)
+        path.write_text(f"https://{path.name}\n")
+    loaded = load(settings)
+
+    required = [name for name, field in settings.model_fields.items() if field.is_required()]
+    assert required
+    assert all(settings.model_config["env_prefix"].lower() + name in _shown(getattr(loaded, name)) for name in required)
+
+
+def _shown(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def test_credentials_of_an_earlier_release_are_taken_over(tmp_path: Path) -> None:
+    make = script("make_secrets").make
+    make(tmp_path / "new")
+    name = next((tmp_path / "new" / "credentials").iterdir()).name
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / name).write_text("kept")
+
+    make(tmp_path / "old")
+
+    assert (tmp_path / "old" / "credentials" / name).read_text() == "kept"
 
 
 @pytest.mark.parametrize("host", ["postgres", "redis"])

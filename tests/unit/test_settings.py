@@ -402,3 +402,32 @@ def _secret(directory: Path, content: str, mode: int = 0o600) -> Path:
     path.write_text(content)
     path.chmod(mode)
     return path
+
+
+def test_every_variable_can_be_a_file_of_the_credentials_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIR", str(tmp_path))
+    for name, value in {"schwab_app_key": "a-key", "schwab_app_secret": "a-secret", "schwab_redirect_uri": ""}.items():
+        (tmp_path / name).write_text(f"{value}\n" if value else "")
+        (tmp_path / name).chmod(0o640)
+    monkeypatch.setenv("SCHWAB_APP_KEY", "of the environment")
+
+    with pytest.raises(ConfigurationError, match="^SCHWAB_REDIRECT_URI: is required$"):
+        load(SchwabSettings)
+    (tmp_path / "schwab_redirect_uri").write_text("https://127.0.0.1\n")
+    loaded = load(SchwabSettings)
+
+    assert loaded.client == ("of the environment", "a-secret")
+    assert loaded.redirect_uri == "https://127.0.0.1"
+
+
+def test_file_of_the_credentials_directory_that_everyone_can_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIR", str(tmp_path))
+    (tmp_path / "schwab_app_secret").write_text("a-secret")
+    (tmp_path / "schwab_app_secret").chmod(0o644)
+
+    with pytest.raises(ConfigurationError, match="schwab_app_secret: the file is readable by everyone"):
+        load(SchwabSettings)

@@ -1,8 +1,8 @@
 """Configuration: the only reader of the environment.
 
 Every variable can come from the environment or a `.env` file (`DASHTAM_ENV_FILE` names another); every secret `X` also
-from a file named by `X_FILE`. An unsafe or incomplete configuration refuses startup with a `ConfigurationError` that
-names the variable and never its value.
+from a file named by `X_FILE`, and every variable from a file of its name in `CREDENTIALS_DIR`. An unsafe or incomplete
+configuration refuses startup with a `ConfigurationError` that names the variable and never its value.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from worker.settings.parts import (
     postgres_address,
     require_tls,
 )
-from worker.settings.secret_files import SecretFileSource, is_secret
+from worker.settings.secret_files import CredentialsDirectorySource, SecretFileSource, is_secret
 from worker.telemetry.redaction import remember
 from worker.text.mail_addresses import for_header, normalised
 
@@ -50,7 +50,7 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Adds `X_FILE` for every secret `X`, in both places."""
+        """Adds `X_FILE` for every secret `X`, in both places, and the files of `CREDENTIALS_DIR`."""
         in_env_file = dotenv_settings.env_vars if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
         return (
             init_settings,
@@ -59,6 +59,7 @@ class EnvironmentSettings(BaseSettings):
             SecretFileSource(
                 settings_cls, {name.upper(): value for name, value in in_env_file.items()}, "the .env file"
             ),
+            CredentialsDirectorySource(settings_cls, os.environ),
             dotenv_settings,
         )
 

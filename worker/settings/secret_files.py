@@ -1,4 +1,4 @@
-"""Secrets that come from files: `X_FILE` for every secret `X`."""
+"""Settings that come from files: `X_FILE` for every secret `X`, and `CREDENTIALS_DIR` for whatever is in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from worker.errors import ConfigurationError
+
+CREDENTIALS_DIR = "CREDENTIALS_DIR"
 
 
 class SecretFileSource(PydanticBaseSettingsSource):
@@ -44,6 +46,37 @@ class SecretFileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Every secret that is given by file."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class CredentialsDirectorySource(PydanticBaseSettingsSource):
+    """Reads any variable from the file of its name, in lower case, in the directory that `CREDENTIALS_DIR` names.
+
+    A file that is missing or empty says nothing: nobody has filled it in.
+
+    Args:
+        settings_cls: whose variables.
+        environment: of this process.
+
+    Raises:
+        ConfigurationError: a file cannot be read, is no UTF-8 text, or is readable by everyone.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], environment: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._directory = environment.get(CREDENTIALS_DIR)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """See pydantic-settings."""
+        name = str(field.validation_alias or f"{self.config.get('env_prefix') or ''}{field_name}").lower()
+        path = Path(self._directory or "", name)
+        if not self._directory or field_name in self.current_state or not path.is_file() or not path.stat().st_size:
+            return None, field_name, False
+        return _read_secret(f"{CREDENTIALS_DIR}/{name}", path), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Every variable that has a file."""
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
