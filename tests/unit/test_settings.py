@@ -413,7 +413,7 @@ def test_every_variable_can_be_a_file_of_the_credentials_directory(
         (tmp_path / name).chmod(0o640)
     monkeypatch.setenv("SCHWAB_APP_KEY", "of the environment")
 
-    with pytest.raises(ConfigurationError, match="^SCHWAB_REDIRECT_URI: is required$"):
+    with pytest.raises(ConfigurationError, match=r"^SCHWAB_REDIRECT_URI: is required$"):
         load(SchwabSettings)
     (tmp_path / "schwab_redirect_uri").write_text("https://127.0.0.1\n")
     loaded = load(SchwabSettings)
