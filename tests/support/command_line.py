@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import structlog
@@ -13,6 +13,7 @@ import typer.testing
 from click.testing import Result
 
 from worker.cli import app
+from worker.cli.tree import ENTRIES
 
 
 class Dashtam(Protocol):
@@ -23,6 +24,15 @@ class Dashtam(Protocol):
 
 # typer would build the whole tree of commands for each invocation.
 _built = cache(typer.main.get_command)
+
+
+@cache
+def command_tree() -> Any:
+    """Every command, imported."""
+    tree: Any = typer.main.get_command(app)
+    for entry in ENTRIES:
+        tree.load(entry.name)
+    return tree
 
 
 @contextmanager

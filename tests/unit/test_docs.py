@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 
-from worker.cli import app
+from tests.support.command_line import command_tree
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,10 +29,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def groups() -> dict[str, set[str]]:
-    return {
-        name: set(getattr(command, "commands", {}))
-        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
-    }
+    return {name: set(getattr(command, "commands", {})) for name, command in command_tree().commands.items()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

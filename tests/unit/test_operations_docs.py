@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from worker.cli import app as cli
+from tests.support.command_line import command_tree
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/operations.md").read_text()
@@ -27,7 +26,7 @@ KNOWN = {"dashtam", "docker-compose", "python", "cp", "honcho", "pg_dump", "pg_r
 
 @cache
 def our_cli() -> Any:
-    return typer.main.get_command(cli)
+    return command_tree()
 
 
 def dashtam(line: str) -> None:

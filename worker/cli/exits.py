@@ -7,11 +7,8 @@ from enum import IntEnum
 from typing import Any
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
-from worker.cli.output import SafeConsole
-from worker.devstack import DevstackError
 from worker.errors import (
     AppMisconfigured,
     ConfigurationError,
@@ -57,28 +54,53 @@ _CODES: tuple[tuple[tuple[type[DashtamError], ...], ExitCode], ...] = (
     ((Refused, ReauthRequired, Unsupported, AppMisconfigured, Forbidden), ExitCode.REFUSED),
     ((Unavailable, RateLimited, InstitutionDown, Transient), ExitCode.UNAVAILABLE),
     ((Interrupted,), ExitCode.INTERRUPTED),
-    ((ConfigurationError, DevstackError), ExitCode.CONFIGURATION),
+    ((ConfigurationError,), ExitCode.CONFIGURATION),
 )
 
 
 def exit_code(error: DashtamError) -> ExitCode:
     """The exit code that an error stands for."""
+    from worker.devstack import DevstackError
+
+    if isinstance(error, DevstackError):
+        return ExitCode.CONFIGURATION
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.FAILED)
 
 
 def complain(message: str) -> None:
     """Writes one line to standard error."""
+    from rich.markup import escape
+
+    from worker.cli.output import SafeConsole
+
     console = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[red]error:[/] {escape(message)}")
 
 
 class CommandGroup(TyperGroup):
-    """The top of the command tree: turns our errors into exit codes."""
+    """The top of the command tree: turns our errors into exit codes, and wrong usage into one line."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """See typer; flags without the word `<bool>`."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Reads what stands before the name of the command."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except typer.TyperException as error:
+            raise _ended(error) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
         try:
             return super().invoke(ctx)
+        except typer.TyperException as error:
+            raise _ended(error) from None
         except DashtamError as error:
             complain(str(error))
             raise typer.Exit(exit_code(error)) from None
@@ -88,3 +110,14 @@ class CommandGroup(TyperGroup):
             # Whoever read our output has gone, as in `dashtam runs | head`.
             sys.stderr.close()
             raise typer.Exit(ExitCode.OK) from None
+
+
+def _ended(error: typer.TyperException) -> Exception:
+    """What to raise for wrong usage, once it was said in one line; a whole page of help is left to typer."""
+    message = error.format_message()
+    if "\n" in message:
+        return error
+    context = getattr(error, "ctx", None)
+    sentence = message if message.endswith((".", "?")) else f"{message}."
+    complain(f"{sentence} See: {context.command_path} --help" if context is not None else sentence)
+    return typer.Exit(error.exit_code)

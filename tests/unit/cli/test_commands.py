@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
-import typer
 
-from tests.support.command_line import Dashtam
-from worker.cli import app
+from tests.support.command_line import Dashtam, command_tree
+from worker.cli.tree import ENTRIES
 
 _SECRET = re.compile(r"token|secret|password|key$|code")
 
@@ -24,7 +24,18 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, A
         yield from _commands(child, (*path, name))
 
 
-COMMANDS = dict(_commands(typer.main.get_command(app)))
+TREE = command_tree()
+COMMANDS = dict(_commands(TREE))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_list_of_commands_says_what_each_commands_own_help_says(entry: Any) -> None:
+    assert " ".join(TREE.commands[entry.name].help.split("\n\n")[0].split()) == entry.summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_no_type_for_an_option_that_takes_no_value(dashtam: Dashtam, name: str) -> None:
+    assert "<bool>" not in dashtam(*name.split(), "--help").output
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -66,12 +77,38 @@ def test_help_names_the_exit_codes(dashtam: Dashtam) -> None:
     assert "Exit codes" in dashtam("--help").output
 
 
+def test_a_group_alone_prints_its_help(dashtam: Dashtam) -> None:
+    assert "Commands" in dashtam("keys").output
+
+
 def test_completion_can_be_installed(dashtam: Dashtam) -> None:
     assert "--install-completion" in dashtam("--help").output
 
 
-def test_an_unknown_command_is_wrong_usage(dashtam: Dashtam) -> None:
-    assert dashtam("nonsense").exit_code == 2
+def test_the_version_is_that_of_the_package(dashtam: Dashtam) -> None:
+    result = dashtam("--version")
+
+    assert (result.exit_code, result.stdout) == (0, f"dashtam {version('dashtam-worker')}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("nonsense", "error: No such command 'nonsense'. See: dashtam --help"),
+        ("syc", "error: No such command 'syc'. Did you mean 'sync'? See: dashtam --help"),
+        ("--nonsense", "error: No such option: --nonsense. See: dashtam --help"),
+        ("providers nonsense", "error: No such command 'nonsense'. See: dashtam providers --help"),
+        ("explain", "error: Missing argument 'PROVIDER'. See: dashtam explain --help"),
+        ("explain a b", "error: Got unexpected extra argument(s) (b). See: dashtam explain --help"),
+        ("runs --nonsense", "error: No such option: --nonsense. See: dashtam runs --help"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_help(dashtam: Dashtam, arguments: str, line: str) -> None:
+    result = dashtam(*arguments.split())
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == f"{line}\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""The tree of commands. A command's module is imported when that command is asked for, and not before."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand
+
+from worker.cli.exits import CommandGroup
+
+
+class Entry(NamedTuple):
+    """One line of `dashtam --help`.
+
+    Attributes:
+        function: the command's function in `worker.cli.<name>`; None when that module has a group of commands, `app`.
+        summary: the first paragraph of the command's own help; a test compares the two.
+    """
+
+    name: str
+    function: str | None
+    summary: str
+
+
+ENTRIES = (
+    Entry("run", "run", "Run everything on this machine: servers, sandbox, workers, beat and Flower."),
+    Entry(
+        "status",
+        "status",
+        "Show the fleet at a glance: what is due, what is late, and whether everybody who should work does.",
+    ),
+    Entry("providers", None, "List linked logins; say how often to sync them; pause, resume or unlink them."),
+    Entry("link", "link", "Link a login, or renew the consent of one that was linked before under the same alias."),
+    Entry("refresh", "refresh", "Refresh a provider's token now, through the same task that the schedule sends."),
+    Entry("sync", "sync", "Sync accounts now, through the same task that the schedule sends."),
+    Entry("runs", None, "Show what syncs have done."),
+    Entry("quarantine", None, "Look at records that could not be trusted, and try them again."),
+    Entry("failures", None, "Look at tasks that were given up, and send them again."),
+    Entry(
+        "explain",
+        "explain_",
+        "Say why a refresh or a sync of a provider did or did not happen, what is next, and who must act.",
+    ),
+    Entry("integrations", None, "List integrations, pause or resume one as a whole, begin a new one and check it."),
+    Entry("keys", None, "Make, rotate and retire encryption keys."),
+    Entry("audit", None, "Read the audit log, and verify that nobody altered it."),
+    Entry(
+        "doctor",
+        "doctor",
+        "Check configuration, connections, schema, clocks, queues and workers; a mend for each failure.",
+    ),
+    Entry("migrate", "migrate", "Bring the database's schema to a version, the newest by default."),
+    Entry("database", None, "Prepare the database."),
+    Entry("devstack", None, "Start and stop a private Postgres and Redis."),
+)
+
+_BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+class CommandTree(CommandGroup):
+    """The top of the tree: lists commands by `ENTRIES`, and imports the one that is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for entry in ENTRIES:
+            self.commands[entry.name] = TyperCommand(entry.name, help=entry.summary)
+        self._imported: set[str] = set()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Puts the real command in place of the one that stands for it."""
+        if args and args[0] in _BY_NAME:
+            self.load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def load(self, name: str) -> Any:
+        """The command or group of this name, imported on first use."""
+        if name not in self._imported:
+            self.commands[name] = _imported(_BY_NAME[name])
+            self._imported.add(name)
+        return self.commands[name]
+
+
+def _imported(entry: Entry) -> Any:
+    module = import_module(f"worker.cli.{entry.name}")
+    if entry.function is None:
+        made: Any = typer.main.get_group(module.app)
+    else:
+        alone = typer.Typer(add_completion=False)
+        alone.command(entry.name)(getattr(module, entry.function))
+        made = typer.main.get_command(alone)
+    made.name = entry.name
+    _hide_types_of_flags(made)
+    return made
+
+
+def _hide_types_of_flags(command: Any) -> None:
+    """Help says `--json`, not `--json <bool>`."""
+    for parameter in command.get_params(typer.Context(command)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for child in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(child)
