@@ -10,7 +10,7 @@ import pytest
 from tests.support.command_line import command_tree
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 _COMMAND = re.compile(r"^\s*(?:\$ )?dashtam ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -49,3 +49,23 @@ def test_every_promise_names_tests_that_exist() -> None:
         assert tests, promise.partition("\n")[0]
         for path, function in tests:
             assert re.search(rf"def {function}\(", (ROOT / path).read_text()), f"{path}::{function}"
+
+
+def test_architecture_names_every_folder_of_the_worker() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text().split("## Where things are")[1].split("```")[1]
+    named = set(re.findall(r"\b(\w+)/", tree))
+    folders = {
+        path.parent.name
+        for path in (ROOT / "worker").rglob("__init__.py")
+        if not {"versions", "stand_in", "contract"} & set(path.parts)
+    }
+
+    assert folders - named == set()
+    assert named - folders - {"schedules", "tests", "stand_in"} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_files_of_the_worker_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:worker|schedules)/[\w/]+\.py)", page.read_text())
+
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -1,4 +1,4 @@
-"""Every query. One file per noun; locks, leases and fenced writes have their names there."""
+"""Every query, by subject; locks, leases and fenced writes have their names there."""
 
 from worker.crud.providers import create_provider, create_user, get_or_create_user, get_provider
 

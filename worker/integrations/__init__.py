@@ -1,1 +1,1 @@
-"""One file for each provider API behind the interface in `base`; `registry` lists them; `http` is the only way out."""
+"""A folder for each provider API, made of what `kit` has; `registry` finds them."""

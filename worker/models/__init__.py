@@ -1,4 +1,4 @@
-"""Tables, one file per noun, and the inputs that create their rows."""
+"""Tables, a file for each subject, and the inputs that create their rows."""
 
 from worker.models.account import Account, Balance, Holding, HoldingDay, Security
 from worker.models.base import Base, new_id

@@ -1,4 +1,4 @@
-"""How a process ends when it is told to: at once, unless it waits for an answer that will exist nowhere else.
+"""How a process ends when it is told to: at once, unless it waits for an answer that exists nowhere else yet.
 
 A worker that loses its broker terminates the tasks that will be delivered again. A refresh among them may have rotated
 a token whose answer is on its way; its deadline is short, so the end waits for it.

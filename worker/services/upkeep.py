@@ -1,4 +1,4 @@
-"""What keeps the tables tidy and what dead workers left behind in motion."""
+"""Upkeep: ends what dead workers left behind, removes old rows, records that a tick has run."""
 
 from __future__ import annotations
 

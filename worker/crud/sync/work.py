@@ -1,4 +1,4 @@
-"""What the steps of applying one page share."""
+"""One page being applied: its run, the rules, its counts, and what is refused; shared by all steps."""
 
 from __future__ import annotations
 

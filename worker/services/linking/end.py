@@ -20,7 +20,7 @@ log = structlog.get_logger()
 async def unlink(runtime: Context, provider_id: UUID, *, actor: str = "user") -> bool:
     """Ends a link: revoked at the provider where it has a way, its token forgotten here, its rows kept.
 
-    A grant that the provider could not be asked to end just now is kept until it was (`services.revocation`).
+    A grant that the provider could not be asked to end just now is kept until it was: see `revocation`.
 
     Returns:
         Whether the provider confirmed the revocation.

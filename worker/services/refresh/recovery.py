@@ -1,4 +1,4 @@
-"""What a dead worker left behind: a generation that was presented, and nobody knows what came of it.
+"""Attempts that a dead worker left without an end: their generation was presented, and nobody knows what came of it.
 
 Its answer may be in the journal. If not, the token is presented exactly once more; was that done already, the rotation
 is lost.

@@ -1,4 +1,4 @@
-"""Account sync: afterwards the tables equal what the provider holds.
+"""Claims what is due for a sync, and syncs a batch of providers; afterwards the tables equal what each provider holds.
 
 1. Begin a run: one per provider; a dead one is taken over.
 2. Ask for a token, then for pages from the committed cursors on. No transaction is open across a call.

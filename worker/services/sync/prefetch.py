@@ -1,4 +1,4 @@
-"""Reading ahead of those who use what is read."""
+"""Pages are fetched while earlier ones are stored."""
 
 from __future__ import annotations
 
