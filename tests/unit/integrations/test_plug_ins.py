@@ -5,13 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from celery import signals
 
+from worker import app
+from worker.cli import checks, integrations
 from worker.errors import ConfigurationError
 from worker.integrations import registry
 from worker.integrations.registry import REGISTRY, build_integrations, faults, package_of, require
 from worker.settings import Settings, load
+from worker.telemetry import metric_files
 
 WHOLE = """
 from worker.integrations.kit.integration import Integration, IntegrationSettings
@@ -129,3 +135,30 @@ def test_broken_one_that_is_enabled_refuses_startup_naming_its_package(
         ConfigurationError, match=r"INTEGRATIONS: mine cannot be used: dashtam-mine: it does not import"
     ):
         build_integrations(["plaid", "mine"], settings)
+
+
+def test_worker_does_not_start_to_serve_one_that_cannot_be_used(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("import nowhere")
+    monkeypatch.setattr(app, "get_settings", lambda: SimpleNamespace(enabled_integrations=("mine",)))
+    monkeypatch.setattr(metric_files, "share_with_exporter", lambda _: None)
+
+    with pytest.raises(SystemExit) as ended:
+        signals.worker_init.send(sender="worker")
+
+    assert ended.value.code == ConfigurationError.exit_code
+    said = capsys.readouterr().err
+    assert said.startswith("error: INTEGRATIONS: mine cannot be used: dashtam-mine: it does not import")
+    assert said.endswith("Mend or update that package, or take mine out of INTEGRATIONS\n")
+
+
+def test_doctor_and_list_say_which_package_and_why(install: Install) -> None:
+    install("import nowhere")
+
+    finding = checks._plug_ins(cast("Any", None))
+    (row,) = [integrations._unusable(fault) for fault in faults()]
+
+    assert (finding.ok, row["package"]) == (False, "dashtam-mine")
+    assert finding.found == f"mine of dashtam-mine: {row['unusable']}"
+    assert str(row["unusable"]).startswith("it does not import: ModuleNotFoundError")

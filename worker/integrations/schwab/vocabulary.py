@@ -24,7 +24,7 @@ DATA_RULES = (
 ACCOUNT_RULES = (Rule(AccountGone, status=404), *DATA_RULES)
 """For paths that name an account."""
 
-# TRADE, RECEIVE_AND_DELIVER, DIVIDEND_OR_INTEREST and ELECTRONIC_FUND need more than their type: see `schwab_mapping`.
+# TRADE, RECEIVE_AND_DELIVER, DIVIDEND_OR_INTEREST and ELECTRONIC_FUND need more than their type: see `mapping`.
 TYPES: dict[str, tuple[TransactionType, str | None]] = {
     "TRADE": (TransactionType.TRADE, None),
     "RECEIVE_AND_DELIVER": (TransactionType.TRANSFER, None),
