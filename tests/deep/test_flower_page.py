@@ -15,8 +15,8 @@ from celery import Celery
 
 from tests.integration.ops.conftest import PASSWORD, FlowerProcess, StartFlower, flower, seen, start_flower
 from tests.support.environment import ROOT
-from tests.support.nodes import Worker
 from tests.support.waiting import wait_for
+from tests.support.worker_nodes import Worker
 
 __all__ = ["flower", "start_flower"]  # fixtures
 

@@ -9,7 +9,7 @@ from redis import Redis
 
 from tests.support.celery_fixtures import SendProbe, StartWorker
 from tests.support.fixtures import LinkedProvider
-from tests.support.probes import ends
+from tests.support.probe_tasks import ends
 from tests.support.waiting import wait_for
 from worker.models import ProviderToken
 from worker.runtime import Runtime

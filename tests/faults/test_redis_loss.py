@@ -12,7 +12,7 @@ from celery import Celery
 from redis import Redis
 
 from tests.support.celery_fixtures import StartWorker
-from tests.support.probes import SHORT, ends, invisible_for, starts
+from tests.support.probe_tasks import SHORT, ends, invisible_for, starts
 from tests.support.waiting import wait_for
 from worker.devstack import Devstack
 

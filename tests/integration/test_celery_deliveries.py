@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from tests.support.celery_fixtures import SendProbe, StartWorker
-from tests.support.probes import SHORT, ends, invisible_for, starts
+from tests.support.probe_tasks import SHORT, ends, invisible_for, starts
 from tests.support.waiting import wait_for
 from worker.models import TaskDelivery, TaskFailure
 

@@ -17,7 +17,7 @@ from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from tests.support.celery_fixtures import SendProbe
-from tests.support.probes import ends
+from tests.support.probe_tasks import ends
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.deep

@@ -20,14 +20,14 @@ from pytest_celery import CeleryTestSetup
 from sqlalchemy import Engine
 
 from tests.support.fixtures import SESSION_WORKER, redis_database
-from tests.support.nodes import Broker, RedisNode, Setup, Worker, WorkerNode
 from tests.support.sandbox import SandboxAdmin
+from tests.support.worker_nodes import Broker, RedisNode, Setup, Worker, WorkerNode
 from worker.devstack import Urls
 from worker.devstack.tether import Tether
 from worker.settings import Settings
 
 QUEUES = "refresh,sync,upkeep"
-PROBES = ("--include", "tests.support.probes")
+PROBES = ("--include", "tests.support.probe_tasks")
 _NODES = pytest.StashKey[list[WorkerNode]]()
 
 
@@ -125,7 +125,7 @@ SendProbe = Callable[..., str]
 
 @pytest.fixture
 def send_probe(celery_application: Celery) -> SendProbe:
-    """Sends a task of `tests.support.probes`; gives the key under which it reports, which is its id too."""
+    """Sends a task of `tests.support.probe_tasks`; gives the key under which it reports, which is its id too."""
 
     def send(**kwargs: bool) -> str:
         key = f"probe-{uuid4().hex[:8]}"

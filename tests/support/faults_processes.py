@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.support.environment import ROOT
 from tests.support.faults_pace import QUEUES
-from tests.support.nodes import WorkerNode
 from tests.support.processes import LocalProcess
 from tests.support.waiting import PATIENCE_S, wait_for
+from tests.support.worker_nodes import WorkerNode
 from worker.devstack.tether import Tether
 
 

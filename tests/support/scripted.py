@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from tests.support.providers import REFRESHED_KEY
 from worker.errors import Unsupported
 from worker.integrations.kit.base import Caller, Page, RefreshPolicy, SyncRequest, TokenAnswer
 from worker.integrations.kit.integration import Integration
@@ -35,7 +36,7 @@ class ScriptedIntegration(Integration):
         most_in_flight: calls at the same time.
     """
 
-    key: ClassVar[str] = "schwab"
+    key: ClassVar[str] = REFRESHED_KEY
     name: ClassVar[str] = "Scripted"
     link_kind: LinkKind = OAUTH  # type: ignore[misc]
     refresh_policy: RefreshPolicy | None = RefreshPolicy(default_lifetime=timedelta(minutes=30))  # type: ignore[misc]

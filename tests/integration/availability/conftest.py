@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.bare_integrations import bare_integration
 from tests.support.fixtures import MakeRuntime
-from tests.support.stand_ins import stand_in
 from worker.models import new_id
 from worker.runtime import Runtime
 
@@ -22,7 +22,7 @@ def make_quiet(make_runtime: MakeRuntime) -> MakeQuiet:
     """Makes runtimes with a stand-in for Schwab: `make_quiet(quotas=(…), breaker_failures=3)`."""
 
     def make(*, quotas: tuple[Any, ...] = (), **overrides: Any) -> Runtime:
-        made: Runtime = make_runtime(integrations={"schwab": stand_in(quotas=quotas)}, **overrides)
+        made: Runtime = make_runtime(integrations={"schwab": bare_integration(quotas=quotas)}, **overrides)
         return made
 
     return make

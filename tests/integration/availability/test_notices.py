@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider, make_user
 from tests.integration.availability.conftest import MakeQuiet
 from tests.support.certificates import self_signed
-from tests.support.receiver import Receiver, webhook_receiver
 from tests.support.smtp import Mailbox, smtp_server
+from tests.support.webhook_receiver import Receiver, webhook_receiver
 from worker.crud import notices as queue
 from worker.models import Notice, Provider, ProviderAuditLog
 from worker.runtime import Runtime
@@ -319,8 +319,8 @@ def test_mail_names_login_and_next_step(make_quiet: MakeQuiet) -> None:
     assert mail["To"].startswith("ann-")
     assert mail["Bcc"] is None
     assert mail["Message-ID"] == f"<{only_notice(runtime).id}@dashtam.example>"
-    assert "Charles Schwab" in mail["Subject"]
-    assert "sign in to Charles Schwab again" in text
+    assert "Made-up Bank" in mail["Subject"]
+    assert "sign in to Made-up Bank again" in text
     assert "1234567890" not in text + mail["Subject"]
     assert "…7890" in text
 

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from tests.integration.ops.conftest import PASSWORD, FlowerProcess, StartFlower, seen
-from tests.support.nodes import Worker
+from tests.support.worker_nodes import Worker
 
 pytestmark = pytest.mark.deep  # each Flower takes seconds to start
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.stand_ins import stand_in
+from tests.support.bare_integrations import bare_integration
 from worker.crud.notices import DueNotice, grant_subject
 from worker.models import Notice, Provider, new_id
 from worker.runtime import Runtime
@@ -20,7 +20,7 @@ USER_STAGES = ["expires_72h", "expires_24h", "expires_2h", "expired", "needs_rea
 
 def runtime() -> Runtime:
     settings = SimpleNamespace(operator_email="operator@example.com")
-    return cast("Runtime", SimpleNamespace(settings=settings, integrations={"schwab": stand_in()}))
+    return cast("Runtime", SimpleNamespace(settings=settings, integrations={"schwab": bare_integration()}))
 
 
 def due(stage: str, *, subject_key: str | None = None, **provider: Any) -> DueNotice:
@@ -41,9 +41,9 @@ def test_every_stage_names_the_login_the_institution_and_the_next_step(stage: st
     message = queue.compose(runtime(), due(stage))
 
     assert message.to == "ann@example.com"
-    assert "“Rainy day” (Charles Schwab)" in message.subject
+    assert "“Rainy day” (Made-up Bank)" in message.subject
     assert "Next step: " in message.text
-    assert "sign in to Charles Schwab again" in message.text
+    assert "sign in to Made-up Bank again" in message.text
     assert "kept" in message.text
     assert message.event["stage"] == stage
 

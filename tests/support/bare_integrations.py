@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from tests.support.providers import REFRESHED_KEY
 from worker.integrations.kit.base import Quota
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import OAUTH
@@ -14,7 +15,9 @@ async def _aclose() -> None:
     return None
 
 
-def stand_in(key: str = "schwab", *, quotas: tuple[Quota, ...] = (), name: str = "Charles Schwab") -> Integration:
+def bare_integration(
+    key: str = REFRESHED_KEY, *, quotas: tuple[Quota, ...] = (), name: str = "Made-up Bank"
+) -> Integration:
     """An integration of which only the class attributes are real."""
     attributes: dict[str, Any] = {
         "key": key,

@@ -1,6 +1,6 @@
 """Tasks that exist in tests alone: they tell when they run, wait to be let go, or end their process.
 
-A worker has them with the option `--include tests.support.probes`. What they say goes to the session's Redis.
+A worker has them with the option `--include tests.support.probe_tasks`. What they say goes to the session's Redis.
 """
 
 from __future__ import annotations
