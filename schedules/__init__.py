@@ -11,10 +11,22 @@ from schedules import accounts, tokens, upkeep
 
 ENTRIES: dict[str, tuple[str, float]] = {**tokens.ENTRIES, **accounts.ENTRIES, **upkeep.ENTRIES}
 
+_EXPIRES = 0.9
+"""Share of its interval after which a tick that nobody took is worth nothing."""
+
+
+def tick_seconds(name: str, *, scale: float = 1.0) -> float:
+    """How long it is from one tick of this name to the next."""
+    return ENTRIES[name][1] * scale
+
 
 def beat_schedule(*, scale: float = 1.0) -> dict[str, dict[str, Any]]:
     """The schedule in Celery's form, all intervals multiplied by `scale`."""
     return {
-        name: {"task": task, "schedule": seconds * scale, "options": {"expires": seconds * scale * 0.9}}
-        for name, (task, seconds) in ENTRIES.items()
+        name: {
+            "task": task,
+            "schedule": tick_seconds(name, scale=scale),
+            "options": {"expires": tick_seconds(name, scale=scale) * _EXPIRES},
+        }
+        for name, (task, _) in ENTRIES.items()
     }

@@ -22,6 +22,7 @@ from celery import Celery, Task, signals
 from schedules import beat_schedule
 from worker.errors import ConfigurationError, Unavailable
 from worker.integrations import registry
+from worker.process.redis_names import QUEUES
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
 from worker.services.refresh import spool
@@ -32,8 +33,7 @@ from worker.telemetry.log import configure_logging
 
 log = structlog.get_logger()
 
-QUEUES = ("refresh", "sync", "upkeep")
-TASK_MODULES = ("worker.tasks.tokens", "worker.tasks.accounts", "worker.tasks.upkeep")
+TASK_MODULES = tuple(QUEUES.values())
 
 # SIGTERM begins the soft shutdown, so that a deploy loses nothing. The variable belongs into the environment of whoever
 # starts workers; for a plain `celery -A worker.app worker` it is read anew here, after billiard.common and the one
@@ -83,11 +83,7 @@ def celery_settings(settings: QueuePart) -> dict[str, Any]:
         "task_send_sent_event": True,
         "task_default_queue": "upkeep",
         "task_create_missing_queues": True,
-        "task_routes": {
-            "worker.tasks.tokens.*": {"queue": "refresh"},
-            "worker.tasks.accounts.*": {"queue": "sync"},
-            "worker.tasks.upkeep.*": {"queue": "upkeep"},
-        },
+        "task_routes": {f"{module}.*": {"queue": queue} for queue, module in QUEUES.items()},
         "task_time_limit": settings.task_time_limit,
         "task_soft_time_limit": settings.task_soft_time_limit,
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
@@ -190,7 +186,7 @@ def _task_begins(task: Task, **_: Any) -> None:
     request = task.request
     request.begun = time.monotonic()
     queue = (request.delivery_info or {}).get("routing_key")
-    if queue in QUEUES and request.get("published_at"):
+    if queue is not None and queue in QUEUES and request.get("published_at"):
         metrics.observe_queue_delay(queue, time.time() - request.published_at)
 
 

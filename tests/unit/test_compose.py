@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from worker.app import QUEUES, app
+from worker.app import app
 from worker.integrations.registry import REGISTRY
+from worker.process.redis_names import QUEUES
 from worker.settings import DatabaseSettings, Settings
 from worker.settings.only import PROGRAMS, variables_of
 from worker.settings.secret_files import CREDENTIALS_DIR

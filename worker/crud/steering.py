@@ -45,7 +45,7 @@ def resume_provider(session: Session, *, provider_id: UUID, actor: str, now: dat
     if provider.status == ProviderStatus.ACTIVE:
         return False
     if provider.status != ProviderStatus.PAUSED:
-        raise Refused(f"{provider.alias} is {provider.status}: {_MENDS.get(provider.status, 'it cannot be resumed')}")
+        raise Refused(f"{provider.alias} is {provider.status}: {ProviderStatus(provider.status).what_to_do}")
     provider.status, provider.status_reason = ProviderStatus.ACTIVE, None
     if provider.refresh_due_at is not None:
         provider.refresh_due_at = min(provider.refresh_due_at, now)
@@ -82,9 +82,7 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     provider = _lock(session, provider_id)
     if provider.status != ProviderStatus.ACTIVE:
         reason = f" ({provider.status_reason})" if provider.status_reason else ""
-        raise Refused(
-            f"{provider.alias} is {provider.status}{reason}: {_MENDS.get(provider.status, 'nothing will be done')}"
-        )
+        raise Refused(f"{provider.alias} is {provider.status}{reason}: {ProviderStatus(provider.status).what_to_do}")
     if what == "sync":
         provider.sync_due_at = min(provider.sync_due_at or at, at)
         return
@@ -99,14 +97,6 @@ def make_all_syncs_due(session: Session, *, at: datetime) -> Sequence[UUID]:
     due = func.least(func.coalesce(Provider.sync_due_at, at), at)
     statement = update(Provider).where(Provider.status == ProviderStatus.ACTIVE).values(sync_due_at=due)
     return session.scalars(statement.returning(Provider.id)).all()
-
-
-_MENDS: dict[str, str] = {
-    ProviderStatus.NEEDS_REAUTH: "its user must link it again (`dashtam link`)",
-    ProviderStatus.PENDING: "it was never linked (`dashtam link`)",
-    ProviderStatus.UNLINKED: "it was unlinked; link it again to go on (`dashtam link`)",
-    ProviderStatus.PAUSED: "resume it first (`dashtam providers resume`)",
-}
 
 
 def resolve_failure(session: Session, *, failure_id: UUID, resolution: str, now: datetime) -> None:

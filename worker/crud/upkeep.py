@@ -8,6 +8,8 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker.crud.sync import runs
+
 _DEAD_RUNS = text(
     """
     WITH dead AS MATERIALIZED (
@@ -15,7 +17,7 @@ _DEAD_RUNS = text(
         WHERE status = 'running' AND heartbeat_at < :heartbeat_before
         ORDER BY heartbeat_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ), ended AS (
-        UPDATE sync_runs SET status = 'failed', error = 'dead', error_reason = 'heartbeat_stopped', finished_at = :now
+        UPDATE sync_runs SET status = 'failed', error = :dead, error_reason = :worker_stopped, finished_at = :now
         FROM dead WHERE sync_runs.id = dead.id
     ), due AS (
         UPDATE providers SET sync_due_at = :now FROM dead
@@ -89,7 +91,8 @@ RETAINED = tuple(_OLD_ROWS)
 
 def end_dead_runs(session: Session, *, now: datetime, heartbeat_before: datetime, limit: int) -> int:
     """Fails running runs whose heartbeat has stopped and makes their providers due. Returns how many."""
-    values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit}
+    told = {"dead": runs.DEAD, "worker_stopped": runs.WORKER_STOPPED}
+    values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit, **told}
     return int(session.execute(_DEAD_RUNS, values).scalar_one())
 
 

@@ -14,6 +14,20 @@ class ProviderStatus(StrEnum):
     PAUSED = "paused"  # an operator's choice
     UNLINKED = "unlinked"  # ended by the user or an operator; rows are kept
 
+    @property
+    def what_to_do(self) -> str:
+        """What makes it active again, as the end of a sentence that says what it is."""
+        return _WHAT_TO_DO[self.value]
+
+
+_WHAT_TO_DO = {
+    "pending": "it was never linked; link it: dashtam link",
+    "active": "nothing needs to be done",
+    "needs_reauth": "its user must link it again: dashtam link",
+    "paused": "resume it first: dashtam providers resume",
+    "unlinked": "it was unlinked; link it again to go on: dashtam link",
+}
+
 
 class AttemptStatus(StrEnum):
     """What became of one refresh attempt."""
@@ -34,6 +48,10 @@ class RunStatus(StrEnum):
     PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+ROW_OUTCOMES = ("added", "changed", "unchanged", "removed", "quarantined")
+"""What a run counts of each noun's rows; a run has a column for each."""
 
 
 class Trigger(StrEnum):

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import redis
 
 from worker.crud.database import Database, OpenTransaction, transaction
-from worker.crud.refresh.tokens import Attempt
+from worker.crud.refresh.tokens import AttemptBegun
 from worker.errors import RateLimited
 from worker.integrations.kit.http import Gate
 from worker.integrations.kit.integration import Integration
@@ -72,7 +72,7 @@ class Context(ABC):
         self.now = database.now
         self.db = database.step
         self.db_within = database.step_within
-        self.unsent: dict[str, Attempt] = {}
+        self.unsent: dict[str, AttemptBegun] = {}
         self.spool_id: UUID | None = None
         self.spool_told_at = float("-inf")
         self.unrecorded_notices: dict[UUID, datetime] = {}

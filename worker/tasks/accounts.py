@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 
 from worker.app import app
 from worker.models.vocabulary import Trigger
-from worker.runtime import get_runtime
-from worker.services import upkeep
+from worker.runtime import Runtime, get_runtime
 from worker.services.sync import batch as accounts
 from worker.tasks.base import WorkerTask, parse_ids
+from worker.tasks.ticks import tick
 
 
-@app.task(base=WorkerTask, name="worker.tasks.accounts.sync_due")
-def sync_due() -> None:
-    """The tick: claims what is due and sends it in batches, once the claim is committed."""
-    runtime = get_runtime()
-    for batch in runtime.run(accounts.claim_sync_due(runtime, runtime.run(runtime.now()))):
+@tick("sync-due")
+def sync_due(runtime: Runtime, now: datetime) -> None:
+    """Claims what is due and sends it in batches, once the claim is committed."""
+    for batch in runtime.run(accounts.claim_sync_due(runtime, now)):
         sync_providers.delay([str(id_) for id_ in batch])
-    runtime.run(upkeep.beat(runtime, "sync-due"))
 
 
 @app.task(base=WorkerTask, name="worker.tasks.accounts.sync_providers")

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from schedules import tokens as schedule
+from datetime import datetime
+
+from schedules import tick_seconds
 from worker.app import app
 from worker.models.vocabulary import Trigger
-from worker.runtime import get_runtime
-from worker.services import upkeep
+from worker.runtime import Runtime, get_runtime
 from worker.services.refresh import claims, journal, protocol
 from worker.tasks.base import WorkerTask, parse_ids
+from worker.tasks.ticks import tick
 
 
-@app.task(base=WorkerTask, name="worker.tasks.tokens.refresh_due")
-def refresh_due() -> None:
-    """The tick: claims what falls due until the next one and sends it in batches, once the claim is committed."""
-    runtime = get_runtime()
-    tick_s = schedule.ENTRIES["refresh-due"][1] * runtime.settings.tick_scale
-    for batch in runtime.run(claims.claim_refresh_due(runtime, runtime.run(runtime.now()), tick_s=tick_s)):
+@tick("refresh-due")
+def refresh_due(runtime: Runtime, now: datetime) -> None:
+    """Claims what falls due until the next tick and sends it in batches, once the claim is committed."""
+    tick_s = tick_seconds("refresh-due", scale=runtime.settings.tick_scale)
+    for batch in runtime.run(claims.claim_refresh_due(runtime, now, tick_s=tick_s)):
         refresh_providers.apply_async(
             args=[[str(id_) for id_ in batch.ids]], countdown=batch.after_s if batch.after_s > 0 else None
         )
-    runtime.run(upkeep.beat(runtime, "refresh-due"))
 
 
 @app.task(base=WorkerTask, name="worker.tasks.tokens.refresh_providers")
@@ -34,8 +34,7 @@ def refresh_providers(ids: list[str], trigger: str = Trigger.SCHEDULE, force: bo
     return summary.counts
 
 
-@app.task(base=WorkerTask, name="worker.tasks.tokens.drain_journal")
-def drain_journal() -> int:
-    """Stores answers that had to wait; returns how many."""
-    runtime = get_runtime()
-    return runtime.run(journal.drain(runtime))
+@tick("drain-journal")
+def drain_journal(runtime: Runtime, _: datetime) -> None:
+    """Stores answers that had to wait."""
+    runtime.run(journal.drain(runtime))

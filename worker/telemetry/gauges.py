@@ -24,12 +24,11 @@ from worker.crud.fleet import gauges
 from worker.crud.fleet.gauges import FleetGauges
 from worker.errors import Unavailable
 from worker.models.vocabulary import ProviderStatus
+from worker.process.redis_names import JOURNAL, QUEUES
 
 log = structlog.get_logger()
 
-QUEUES = ("refresh", "sync", "upkeep")
 BREAKER_STATES = ("closed", "open", "half_open")
-JOURNAL_KEY = "dashtam:journal"
 _KEPT_SECONDS = 5.0
 _SHARE = 20
 _EMPTY = FleetGauges(
@@ -181,7 +180,7 @@ class RedisGauges:
                 for queue in QUEUES:
                     pipeline.llen(queue)
                 pipeline.hlen("unacked")
-                pipeline.hlen(JOURNAL_KEY)
+                pipeline.hlen(JOURNAL)
                 *depths, unacked, journal = pipeline.execute()
         except redis.RedisError as error:
             raise Unavailable(f"Redis: {type(error).__name__}") from error

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_account, make_linked_provider
 from worker.crud import heartbeats, notices
 from worker.crud import upkeep as upkeep_crud
+from worker.crud.sync import runs as sync_runs
 from worker.models import (
     Balance,
     LinkState,
@@ -87,7 +88,10 @@ def test_run_whose_heartbeat_has_stopped_fails_and_its_login_is_due(quiet: Runti
 
     with Session(quiet.engine) as session:
         runs = {run.provider_id: run for run in session.scalars(select(SyncRun))}
-    assert (runs[dead.id].status, runs[dead.id].error_reason) == ("failed", "heartbeat_stopped")
+    assert (runs[dead.id].status, runs[dead.id].error_reason) == (
+        "failed",
+        sync_runs.WORKER_STOPPED,
+    )
     assert runs[dead.id].finished_at == NOW
     assert runs[living.id].status == "running"
     assert stored(quiet, dead).sync_due_at == NOW

@@ -12,7 +12,6 @@ from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import ModelIntegration, Movement
 from tests.integration.sync.test_sandbox_sync import link, sync
 from tests.support.sandbox import SandboxAdmin
-from worker.crud.sync import books
 from worker.integrations.kit.base import Page, SyncRequest
 from worker.models.records import Reject
 from worker.runtime import Runtime
@@ -21,9 +20,10 @@ pytestmark = pytest.mark.deep
 
 
 def drifts(linked: Linked) -> list[tuple[Any, ...]]:
-    with linked.runtime.transaction() as session:
-        found = books.list_drifts(session, provider_id=linked.provider_id)
-        return [(drift.figure, drift.stated, drift.stored) for drift in found]
+    return linked.rows(
+        "SELECT d.figure, d.stated, d.stored FROM book_drifts d JOIN accounts a ON a.id = d.account_id"
+        " WHERE a.provider_id = :id ORDER BY d.seen_at"
+    )
 
 
 def opening(linked: Linked) -> dict[str, Any]:

@@ -530,15 +530,6 @@ def test_claim_hands_out_what_is_due_once(linked: Linked) -> None:
     assert (first, second) == ([[linked.provider_id]], [])
 
 
-def test_runs_are_listed_newest_first(linked: Linked) -> None:
-    ids = [linked.sync().id for _ in range(3)]
-
-    with linked.runtime.transaction() as session:
-        listed = [run.id for run in runs.list_runs(session, provider_id=linked.provider_id)]
-
-    assert listed == ids[::-1]
-
-
 def test_claimed_sync_that_found_no_postgres_is_due_again_as_soon_as_it_answers(
     linked: Linked, monkeypatch: Any
 ) -> None:

@@ -22,6 +22,7 @@ from worker.crud.refresh import tokens as token_rows
 from worker.devstack import Devstack
 from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.kit.base import TokenAnswer
+from worker.process import redis_names
 from worker.runtime import Runtime
 from worker.services.linking import begin, complete, end
 from worker.services.refresh import journal
@@ -33,7 +34,7 @@ NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 def _entry(desk: Desk) -> Any:
-    return desk.runtime.redis.hgetall(journal.REDIS_KEY)
+    return desk.runtime.redis.hgetall(redis_names.JOURNAL)
 
 
 def _spool(desk: Desk) -> list[Path]:
@@ -474,7 +475,7 @@ def test_entry_that_cannot_be_trusted_is_neither_applied_nor_lost(desk: Desk, da
         if damage == "unreadable"
         else raw.replace(b'"generation":1', b'"generation":1').replace(desk.token(id_)["key_id"].encode(), b"other-key")
     )
-    desk.runtime.redis.hset(journal.REDIS_KEY, field, entry)
+    desk.runtime.redis.hset(redis_names.JOURNAL, field, entry)
 
     assert _drain(desk) == 0
     assert desk.token(id_)["generation"] == 1
@@ -487,7 +488,7 @@ def test_entry_written_by_a_key_that_is_away_holds_its_provider_back(make_desk: 
     desk = make_desk(encryption_keys=both)
     id_ = _journal_one(desk)
     field, raw = next(iter(_entry(desk).items()))
-    desk.runtime.redis.hset(journal.REDIS_KEY, field, raw.replace(b'"k1"', b'"k9"'))
+    desk.runtime.redis.hset(redis_names.JOURNAL, field, raw.replace(b'"k1"', b'"k9"'))
 
     outcomes = desk.refresh(id_)
 

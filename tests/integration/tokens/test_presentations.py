@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
-from worker.process import clocks
+from worker.process import clocks, redis_names
 from worker.services.refresh import unsent
 from worker.services.refresh.access_token import access_token
 from worker.services.refresh.results import Outcome
@@ -70,7 +70,7 @@ def test_unacknowledged_attempts_are_no_presentations(
     assert desk.schwab.presented == []
     assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
     assert _statuses(desk, id_) == ["not_sent", "not_sent", "done"]
-    assert desk.runtime.redis.hgetall(unsent.REDIS_KEY) == {}
+    assert desk.runtime.redis.hgetall(redis_names.UNSENT) == {}
 
 
 async def _nothing(_: object) -> None:
@@ -90,7 +90,7 @@ def test_refusal_after_an_unacknowledged_attempt_is_the_provider_s_own_word(desk
 
 def test_attempt_that_is_given_up_cannot_be_written_afterwards(desk: Desk) -> None:
     id_ = desk.link()
-    attempt = token_rows.Attempt(
+    attempt = token_rows.AttemptBegun(
         id=token_rows.new_id(), provider_id=id_, generation=1, trigger="schedule", owner=desk.runtime.owner
     )
     with desk.runtime.transaction() as session:

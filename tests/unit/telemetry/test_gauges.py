@@ -119,12 +119,3 @@ def test_queues_unacknowledged_messages_and_the_journal_are_counted() -> None:
 def test_redis_that_is_away_is_said_to_be() -> None:
     with pytest.raises(Unavailable, match="Redis: ConnectionError"):
         list(RedisGauges(cast("Any", FakePipeline(redis.ConnectionError("no"))))())
-
-
-def test_names_of_queues_and_journal_are_those_that_are_used() -> None:
-    from worker import app
-    from worker.services.refresh import journal
-    from worker.telemetry import gauges
-
-    assert gauges.QUEUES == app.QUEUES
-    assert gauges.JOURNAL_KEY == journal.REDIS_KEY

@@ -87,7 +87,7 @@ class TokenState:
         return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptBegun(msgspec.Struct, frozen=True, kw_only=True):
     """A refresh about to be sent under the lease `owner`, from the host of the spool `spool_id`."""
 
     id: UUID
@@ -385,13 +385,13 @@ def read_leased(
     return [LeasedToken(**row, asked_at=asked_at) for row in session.execute(_READ_LEASED, parameters).mappings()]
 
 
-def begin_attempts(session: Session, *, attempts: Sequence[Attempt]) -> None:
+def begin_attempts(session: Session, *, attempts: Sequence[AttemptBegun]) -> None:
     """Writes down what is about to be sent."""
     if attempts:
         session.execute(_BEGIN, {"rows": _json(attempts)})
 
 
-def mark_not_sent(session: Session, *, attempts: Sequence[Attempt]) -> None:
+def mark_not_sent(session: Session, *, attempts: Sequence[AttemptBegun]) -> None:
     """Says of attempts that nothing was sent, whether or not they were written down.
 
     Lock: waits three seconds at most for a transaction that is still writing one of them.

@@ -165,7 +165,7 @@ class Listed(NamedTuple):
     values: Row
 
 
-class Outcome(NamedTuple):
+class Applied(NamedTuple):
     """What became of a page's records of one noun."""
 
     added: int
@@ -174,10 +174,10 @@ class Outcome(NamedTuple):
     refused: list[Refusal]
 
 
-def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, careful: bool) -> Outcome:
+def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, careful: bool) -> Applied:
     """Stores records that are cheap to read; transactions, which are not, are read between `diff` and `write`."""
     if not listed:
-        return Outcome(0, 0, 0, [])
+        return Applied(0, 0, 0, [])
     differing = diff(connection, noun, Entries(*zip(*(record.entry for record in listed), strict=True)))
     ids = iter(new_ids(len(differing)))
     new: list[Row] = []
@@ -190,7 +190,7 @@ def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, caref
     refused = write(connection, noun, new=new, changed=changed, careful=careful)
     known = {row[0] for row in changed}
     lost_changes = sum(refusal.row[0] in known for refusal in refused)
-    return Outcome(
+    return Applied(
         added=len(new) - (len(refused) - lost_changes),
         changed=len(changed) - lost_changes,
         unchanged=len(listed) - len(differing),

@@ -14,14 +14,14 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud.sync import runs
 from worker.crud.sync.apply import driver
 from worker.crud.sync.work import RunKey
-from worker.models import Account, BookDrift, Holding, Provider, new_id
+from worker.models import Account, BookDrift, Holding, new_id
 
 
 class _Figures(NamedTuple):
@@ -166,11 +166,3 @@ def _record(
         .on_conflict_do_update(index_elements=["account_id", "figure"], set_=values)
     )
     return True
-
-
-def list_drifts(session: Session, *, provider_id: UUID | None = None) -> list[BookDrift]:
-    """Figures that drift just now."""
-    statement = select(BookDrift).join(Account, Account.id == BookDrift.account_id).join(Provider)
-    if provider_id is not None:
-        statement = statement.where(Account.provider_id == provider_id)
-    return list(session.scalars(statement.order_by(BookDrift.seen_at)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,10 +17,16 @@ from worker.crud.sync import accounts, cursors, quarantine
 from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, DashtamError, Fenced, NotFound, ProviderError, Refused, Scope
 from worker.models import Provider, SyncRun, new_id, sync_seen
-from worker.models.vocabulary import ProviderStatus, RunStatus, Trigger
+from worker.models.vocabulary import ROW_OUTCOMES, ProviderStatus, RunStatus, Trigger
 
 UNEXPECTED = "unexpected: the worker's log has where it happened"
 """Reason of a run that ended by an exception of none of our kinds."""
+
+DEAD = "abandoned"
+"""Error of a run whose heartbeat stopped, whoever finds it: the provider's next run, or the reaper."""
+
+WORKER_STOPPED = "its worker stopped; the next run goes on from the committed cursors"
+"""Its reason."""
 
 Problems = dict[str, list[ProviderError]]
 """By feed; "" has those of pages that every reading of a login begins with, and so meets again."""
@@ -38,7 +44,6 @@ class RunBegun:
     """
 
     key: RunKey
-    cursors: Mapping[str, str]
     open_quarantine: bool
     is_first: bool
     sync_failures: int
@@ -119,7 +124,6 @@ def begin_run(
     unread_since = None if asked_for or last is None else last.reading_since
     return RunBegun(
         key=RunKey(run_id, owner, provider_id, provider.provider_key, generation),
-        cursors=committed,
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
@@ -132,17 +136,9 @@ def begin_run(
     )
 
 
-_WHAT_TO_DO = {
-    ProviderStatus.PENDING: "finish linking it first: dashtam link",
-    ProviderStatus.NEEDS_REAUTH: "the user must link it again: dashtam link",
-    ProviderStatus.PAUSED: "resume it first: dashtam providers resume",
-    ProviderStatus.UNLINKED: "link it again: dashtam link",
-}
-
-
 def _check_active(provider: Provider) -> None:
     if provider.status != ProviderStatus.ACTIVE:
-        what = _WHAT_TO_DO[ProviderStatus(provider.status)]
+        what = ProviderStatus(provider.status).what_to_do
         raise Refused(f"provider {provider.id} is {provider.status}, so nothing was synced; {what}")
 
 
@@ -157,8 +153,8 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
         .values(
             status=RunStatus.FAILED,
             finished_at=func.clock_timestamp(),
-            error="abandoned",
-            error_reason="its worker stopped; the next run goes on from the committed cursors",
+            error=DEAD,
+            error_reason=WORKER_STOPPED,
         )
     )
 
@@ -277,8 +273,7 @@ def finish_run(
 
 def tally_columns(tally: Tally) -> dict[str, Any]:
     """A tally as the run's columns."""
-    outcomes = ("added", "changed", "unchanged", "removed", "quarantined")
-    return {"counts": tally.nested(), **{outcome: tally.total(outcome) for outcome in outcomes}}
+    return {"counts": tally.nested(), **{outcome: tally.total(outcome) for outcome in ROW_OUTCOMES}}
 
 
 def as_kept(problems: Problems) -> list[dict[str, str]]:
@@ -337,11 +332,3 @@ def get_run(session: Session, *, run_id: UUID) -> SyncRun:
     if run is None:
         raise NotFound(f"no run has the id {run_id}")
     return run
-
-
-def list_runs(session: Session, *, provider_id: UUID | None = None, limit: int = 20) -> Sequence[SyncRun]:
-    """Runs, newest first."""
-    statement = select(SyncRun).order_by(SyncRun.started_at.desc()).limit(limit)
-    if provider_id is not None:
-        statement = statement.where(SyncRun.provider_id == provider_id)
-    return session.scalars(statement).all()

@@ -16,8 +16,6 @@ from worker.crud.sync.table import Noun
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.models.records import Reject
 
-OUTCOMES = ("added", "changed", "unchanged", "removed", "quarantined")
-
 _ALWAYS_BELIEVED = 10
 """So few rows may go at once whatever their share: one pending row of one is no mass deletion."""
 

@@ -24,6 +24,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.kit.base import Caller, Quota
+from worker.process import redis_names
 from worker.process.redis_client import connect
 from worker.services.availability import breaker
 from worker.services.context import Context, QuotaUse
@@ -303,7 +304,7 @@ class QuotaGate:
 
     @property
     def _hold_key(self) -> str:
-        return f"dashtam:hold:{self._key}"
+        return redis_names.hold(self._key)
 
     async def _ask_redis(self, question: Callable[[redis.Redis], object]) -> int | None:
         return await asyncio.to_thread(self._ask_redis_now, question)
@@ -327,7 +328,7 @@ class QuotaGate:
                 url = self._runtime.settings.redis_url.get_secret_value()
                 self._client = connect(url, seconds=1)
                 pool = self._client.connection_pool
-                self._windows = RedisStorage(url, connection_pool=pool, key_prefix="dashtam:quota")
+                self._windows = RedisStorage(url, connection_pool=pool, key_prefix=redis_names.QUOTA)
             return self._windows
 
     def _rest_from_redis(self, error: Exception) -> None:

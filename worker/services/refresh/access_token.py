@@ -108,7 +108,10 @@ def usable(
     if state.status == ProviderStatus.NEEDS_REAUTH:
         raise ReauthRequired(state.status_reason or "needs_reauth")
     if state.status != ProviderStatus.ACTIVE or state.access_token is None or state.generation is None:
-        raise Refused(f"provider {provider_id} is {state.status}: nothing is sent for it until it is linked or resumed")
+        raise Refused(
+            f"provider {provider_id} is {state.status}, so nothing is sent for it;"
+            f" {ProviderStatus(state.status).what_to_do}"
+        )
     if state.generation == stale_generation:
         if state.refresh_token is None:
             raise ReauthRequired("access_refused")

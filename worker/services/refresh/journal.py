@@ -25,13 +25,13 @@ from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
 from worker.crud.refresh.tokens import NewToken, Settlement
 from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
+from worker.process.redis_names import JOURNAL
 from worker.services.context import Context
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-REDIS_KEY = "dashtam:journal"
 UNREADABLE = ".unreadable"
 """How files of the spool end that could not be read; `dashtam doctor` tells of them."""
 
@@ -57,7 +57,7 @@ async def keep(runtime: Context, tokens: Sequence[NewToken]) -> None:
     entries = {_name(token): _encode(token) for token in tokens}
     arguments = [part for token in tokens for part in (_name(token), _encode(token), _issued(token))]
     try:
-        await asyncio.to_thread(cast("Any", runtime.redis.eval), _KEEP, 1, REDIS_KEY, *arguments)
+        await asyncio.to_thread(cast("Any", runtime.redis.eval), _KEEP, 1, JOURNAL, *arguments)
         place = "redis"
     except RedisError:
         try:
@@ -243,7 +243,7 @@ def _find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | No
         if spooled is not None:
             return spooled
     try:
-        found = cast("list[bytes | None]", runtime.redis.hmget(REDIS_KEY, names))
+        found = cast("list[bytes | None]", runtime.redis.hmget(JOURNAL, names))
     except RedisError:
         raise Unavailable("journal: Redis is away, so that an answer may be waiting there unseen") from None
     kept = [_read(raw, "redis") for raw in found if raw is not None]
@@ -253,7 +253,7 @@ def _find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | No
 def _entries(runtime: Context) -> list[NewToken]:
     found: list[NewToken | None] = [*spooled(runtime)]
     try:
-        kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
+        kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(JOURNAL))
     except RedisError:
         raise Unavailable("journal: Redis is away; its entries stay there") from None
     found += [_read(raw, "redis") for raw in kept.values()]
@@ -263,7 +263,7 @@ def _entries(runtime: Context) -> list[NewToken]:
 def _remove(runtime: Context, token: NewToken) -> None:
     (spool_directory(runtime) / f"{_name(token)}.json").unlink(missing_ok=True)
     try:
-        runtime.redis.hdel(REDIS_KEY, _name(token))
+        runtime.redis.hdel(JOURNAL, _name(token))
     except RedisError:
         log.warning("journal_entry_left", provider_id=str(token.provider_id), next="removed by the next drain")
 

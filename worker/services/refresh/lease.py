@@ -12,7 +12,7 @@ import structlog
 from worker.crud import notices
 from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import Attempt, LeasedToken, NewToken, Settlement, TokenState
+from worker.crud.refresh.tokens import AttemptBegun, LeasedToken, NewToken, Settlement, TokenState
 from worker.errors import EncryptionError, NotFound, ReauthRequired, Refused, Unavailable
 from worker.integrations.kit.base import Departure
 from worker.models.vocabulary import ProviderStatus
@@ -55,7 +55,7 @@ class Writing:
         given_up: nobody waits for the step any more, so that nothing of it will be sent.
     """
 
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[AttemptBegun] = field(default_factory=list)
     given_up: bool = False
 
 
@@ -164,7 +164,7 @@ class BatchLease:
     def write_attempts(self, session: OpenTransaction, writing: Writing, calls: Sequence[Call]) -> None:
         """Before they are sent, and in the transaction that decided so."""
         attempts = [
-            Attempt(
+            AttemptBegun(
                 id=call.attempt_id,
                 provider_id=call.leased.provider_id,
                 generation=call.leased.generation,
@@ -220,6 +220,7 @@ def why_not_leased(state: TokenState | None) -> RefreshResult:
     if state.status == ProviderStatus.NEEDS_REAUTH:
         return RefreshResult(Outcome.INACTIVE, ReauthRequired(state.status_reason or "needs_reauth"))
     if state.status != ProviderStatus.ACTIVE:
-        refused = Refused(f"provider {state.provider_id} is {state.status}: nothing is sent for it")
-        return RefreshResult(Outcome.INACTIVE, refused)
+        what = ProviderStatus(state.status).what_to_do
+        refused = f"provider {state.provider_id} is {state.status}, so nothing is sent for it; {what}"
+        return RefreshResult(Outcome.INACTIVE, Refused(refused))
     return RefreshResult(Outcome.BUSY)

@@ -17,27 +17,27 @@ import structlog
 from redis.exceptions import RedisError
 
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import Attempt
+from worker.crud.refresh.tokens import AttemptBegun
 from worker.errors import Unavailable
+from worker.process.redis_names import UNSENT
 from worker.services.context import Context
 
 log = structlog.get_logger()
 
-REDIS_KEY = "dashtam:unsent"
 _SECONDS = 10.0
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Attempt).decode
+_decode = msgspec.json.Decoder(AttemptBegun).decode
 
 
-async def note(runtime: Context, attempts: Sequence[Attempt]) -> None:
+async def note(runtime: Context, attempts: Sequence[AttemptBegun]) -> None:
     """Keeps these attempts until `tell` has told of them. Never raises."""
     if not attempts:
         return
     runtime.unsent.update({str(attempt.id): attempt for attempt in attempts})
     entries = {str(attempt.id): _encode(attempt) for attempt in attempts}
     try:
-        await asyncio.to_thread(runtime.redis.hset, REDIS_KEY, mapping=cast("Any", entries))
+        await asyncio.to_thread(runtime.redis.hset, UNSENT, mapping=cast("Any", entries))
         place = "redis"
     except RedisError:
         place = "memory"
@@ -71,9 +71,9 @@ async def try_to_tell(runtime: Context) -> None:
         log.warning("attempts_still_noted", attempts=len(runtime.unsent))
 
 
-def _read(runtime: Context) -> dict[str, Attempt]:
+def _read(runtime: Context) -> dict[str, AttemptBegun]:
     try:
-        found = cast("dict[bytes, bytes]", runtime.redis.hgetall(REDIS_KEY))
+        found = cast("dict[bytes, bytes]", runtime.redis.hgetall(UNSENT))
     except RedisError:
         raise Unavailable("Redis is away, so that nobody knows which attempts were never sent") from None
     return {name.decode(): _decode(raw) for name, raw in found.items()}
@@ -81,6 +81,6 @@ def _read(runtime: Context) -> dict[str, Attempt]:
 
 def _forget(runtime: Context, names: Sequence[str]) -> None:
     try:
-        runtime.redis.hdel(REDIS_KEY, *names)
+        runtime.redis.hdel(UNSENT, *names)
     except RedisError:  # telling it twice changes nothing
         log.warning("notes_left", attempts=len(names), next="removed the next time they are told")

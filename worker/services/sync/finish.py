@@ -11,9 +11,9 @@ from worker.crud.refresh import reauth
 from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
 from worker.crud.sync.runs import RunBegun
-from worker.crud.sync.work import OUTCOMES, Tally
+from worker.crud.sync.work import Tally
 from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
-from worker.models.vocabulary import RunStatus
+from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.sync.next_due import judge
@@ -139,7 +139,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         sync_failures=verdict.failures,
         reading_since=reading_since,
     )
-    rows = {outcome: found.tally.total(outcome) for outcome in OUTCOMES}
+    rows = {outcome: found.tally.total(outcome) for outcome in ROW_OUTCOMES}
     log.info(
         "sync_ended",
         status=verdict.status,
