@@ -253,7 +253,7 @@ def test_link_schwab_takes_the_callback_address_from_standard_input(
     # Whoever pastes the address has opened the one that was printed: here the prompt does both.
     printed: list[str] = []
     monkeypatch.setattr(link._notes, "print", lambda text, **_: printed.append(str(text)))
-    monkeypatch.setattr(link, "_secret_line", lambda _: _consent(control, printed[-1]))
+    monkeypatch.setattr(link, "_asked", lambda _: _consent(control, printed[-1]))
 
     linked = json_of(dashtam("link", "schwab", "--user", "ada@example.org", "--alias", "My Schwab", "--json"))
 
