@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +27,7 @@ from worker.integrations.kit.base import TokenAnswer
 from worker.process import redis_names
 from worker.runtime import Runtime
 from worker.services.linking import begin, complete, end
-from worker.services.refresh import journal
+from worker.services.refresh import journal, protocol
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
 from worker.settings import Settings, load
@@ -539,3 +541,41 @@ def test_answers_that_arrive_together_wait_for_a_hanging_redis_once(make_desk: M
     assert desk.refresh(*ids) == dict.fromkeys(ids, Outcome.JOURNALED)
     assert asked == [8]
     assert len(_spool(desk)) == 8
+
+
+# Time is up while an answer is being stored
+
+
+def test_answers_that_arrived_are_kept_when_time_is_up_while_one_is_stored(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = desk.link(alias="First"), desk.link(alias="Second")
+    is_storing, goes_on, has_arrived = threading.Event(), threading.Event(), asyncio.Event()
+    store = token_rows.store
+
+    def stand_still(session: Any, **values: Any) -> set[UUID]:
+        is_storing.set()
+        goes_on.wait(60)
+        return store(session, **values)
+
+    async def answer_while_the_first_is_stored(token: str) -> TokenAnswer:
+        await asyncio.to_thread(is_storing.wait, 60)
+        has_arrived.set()
+        return answer(3)
+
+    async def end_when_both_have_arrived() -> None:
+        refresh = asyncio.ensure_future(protocol.refresh_providers(desk.runtime, [first, second]))
+        await has_arrived.wait()
+        refresh.cancel()
+        with suppress(asyncio.CancelledError):
+            await refresh
+
+    desk.schwab.script = [answer(2), answer_while_the_first_is_stored]
+    monkeypatch.setattr(token_rows, "store", stand_still)
+    try:
+        desk.runtime.run(end_when_both_have_arrived())
+        kept = set(desk.runtime.redis.hkeys(journal.REDIS_KEY))
+    finally:
+        goes_on.set()
+
+    assert kept == {f"{id_}.1".encode() for id_ in (first, second)}

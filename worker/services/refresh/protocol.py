@@ -7,7 +7,8 @@
 3. Present each refresh token once, within a deadline shorter than the lease.
 4. First act after an answer: one transaction stores the token (generation + 1), the provider's clocks, the attempt as
    done and the audit row, fenced by lease and generation. Answers that have arrived together are stored together.
-5. An answer that cannot be stored, whatever the reason, goes to the journal.
+5. An answer that cannot be stored, whatever the reason, goes to the journal; so does one that is not yet stored when
+   the task's time is up.
 6. All else is settled by the table in `outcomes`; an unknown outcome is tried exactly once more.
 7. Tell the circuit breaker and the metrics how the calls have ended.
 
@@ -101,12 +102,22 @@ class _Batch:
         self._settings = lease.runtime.settings
         self._arrivals: asyncio.Queue[Ended | None] = asyncio.Queue()
         self._results: dict[UUID, RefreshResult] = {}
+        self._unkept: dict[UUID, NewToken] = {}
 
     @cached_property
     def _recovery(self) -> Recovery:
         return Recovery(self._lease)
 
     async def run(self, ids: Iterable[UUID]) -> RefreshSummary:
+        """Presents, stores and settles; an answer that has arrived is kept whatever ends this."""
+        try:
+            return await self._run(ids)
+        except BaseException:
+            if self._unkept:
+                await self._journal(list(self._unkept.values()))
+            raise
+
+    async def _run(self, ids: Iterable[UUID]) -> RefreshSummary:
         """Keeps up to `refresh_concurrency` calls in flight and stores what has arrived meanwhile."""
         waiting = deque(dict.fromkeys(ids))
         in_flight = 0
@@ -188,6 +199,7 @@ class _Batch:
                 attempt_id=call.attempt_id,
                 task_id=task_id(),
             )
+            self._unkept[call.leased.provider_id] = outcome
         except ProviderError as error:
             outcome = error
         except TimeoutError:
@@ -239,6 +251,8 @@ class _Batch:
                 return
             log.warning("store_failed", rows=len(ended), error=type(error).__name__, kept="answers go to the journal")
             kept = set()
+        for id_ in kept:
+            self._unkept.pop(id_, None)
         for item in ended:
             id_, outcome = item.call.leased.provider_id, item.outcome
             if isinstance(outcome, ProviderError):
@@ -247,6 +261,8 @@ class _Batch:
                 self._results[id_] = RefreshResult(Outcome.REFRESHED)
         if unstored := [answer for answer in answers if answer.provider_id not in kept]:
             journaled = await self._journal(unstored)
+            for answer in unstored:
+                self._unkept.pop(answer.provider_id, None)
             self._results.update({answer.provider_id: journaled for answer in unstored})
         await self._tell(ended)
 
