@@ -5,19 +5,16 @@ Here Postgres's own errors become ours, and here every wait for it ends.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import math
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from time import monotonic as _monotonic
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, waiting
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -26,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from worker.errors import Unavailable
 from worker.process.clocks import elapsed
+from worker.process.threads import Threads
 from worker.settings.database import DatabaseLimits
 
 T = TypeVar("T")
@@ -36,8 +34,6 @@ OpenTransaction: TypeAlias = Session
 
 _INTERVAL_S = 0.1
 _KEEPALIVES = 3
-_THREAD_GRACE_S = 5.0
-"""A thread whose step has hung up is back at once; one that takes longer stands somewhere else, and for good."""
 _CLOCK_SECONDS = 60.0
 _CLOCK_DOUBT_SECONDS = 0.02
 _CLOCK_READINGS = 5
@@ -57,8 +53,7 @@ class Database:
     def __init__(self, engine: Engine, *, threads: int, step_seconds: float) -> None:
         self.engine = engine
         self._step_seconds = step_seconds
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="db")
-        self._abandoned: list[tuple[Future[Any], float]] = []
+        self._threads = Threads(threads)
         self._clock: tuple[datetime, float] | None = None
 
     async def now(self) -> datetime:
@@ -83,43 +78,29 @@ class Database:
             Unavailable: Postgres is out of reach, or did not answer within `DATABASE_STEP_SECONDS`, waiting for a
                 thread included; what was asked of it may have been done.
         """
-        return await self.step_within(self._step_seconds, lambda session: step(session, *args, **kwargs))
+        until = _monotonic() + self._step_seconds
+        return await self._threads.run(until, self._in_transaction, until, step, args, kwargs)
 
     async def step_within(self, seconds: float, step: Callable[[Session], T]) -> T:
         """As `step`, for at most so many seconds."""
-        until = time.monotonic() + seconds
-        # What it logs and audits is this task's.
-        future = self._threads.submit(contextvars.copy_context().run, self._in_transaction, until, step)
-        try:
-            async with asyncio.timeout(seconds + _THREAD_GRACE_S) as limit:
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-        finally:
-            if not future.done():
-                self._abandoned.append((future, until))
-        if future.cancelled():
-            raise Unavailable("Postgres: all database threads of this process are busy")
-        raise Unavailable("Postgres: a database thread did not come back; this process is replaced if it never does")
+        until = _monotonic() + seconds
+        return await self._threads.run(until, self._in_transaction, until, step, (), {})
 
-    def _in_transaction(self, until: float, step: Callable[[Session], T]) -> T:
-        if time.monotonic() > until:
+    def _in_transaction(self, until: float, step: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        if _monotonic() > until:
             raise Unavailable("Postgres: all database threads of this process were busy")
         give_up_at(until)
         with transaction(self.engine) as session:
-            return step(session)
+            return step(session, *args, **kwargs)
 
     @property
     def has_stuck_threads(self) -> bool:
         """Whether threads stand still for good, so that another process must take this one's place."""
-        self._abandoned = [left for left in self._abandoned if not left[0].done()]
-        overdue = time.monotonic() - _THREAD_GRACE_S
-        return any(until < overdue for _, until in self._abandoned)
+        return self._threads.are_stuck
 
     def close(self) -> None:
         """Waits for the threads. The engine is its owner's to close."""
-        self._threads.shutdown()
+        self._threads.close()
 
 
 def _read_clock(session: Session) -> tuple[datetime, float]:
@@ -217,10 +198,12 @@ class _Connection(psycopg.Connection[Any]):
     Attributes:
         limits: of its engine.
         is_lent: it has shown that it is alive and is in use; before, it is only asked for a sign of life.
+        until: when it is hung up (`time.monotonic`); None where each wait has a time of its own.
     """
 
     limits = DatabaseLimits()
     is_lent = False
+    until: float | None = None
 
     def wait(self, gen: Any, interval: float = _INTERVAL_S, timeout: float | None = None) -> Any:
         """As psycopg's own; all that a connection and its cursors wait for is waited for here.
@@ -228,9 +211,15 @@ class _Connection(psycopg.Connection[Any]):
         Raises:
             Silent: no answer came in time; the connection is closed.
         """
-        seconds = self._seconds_left(timeout)
+        # Six times in the smallest step: nothing is called here that need not be.
+        until = self.until
+        seconds = self._seconds_left() if until is None else until - _monotonic()
+        if timeout is not None and timeout < seconds:
+            seconds = timeout
+        if seconds < 0:
+            seconds = 0.0
         try:
-            return super().wait(gen, interval, seconds)
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=seconds)
         except errors._WaitTimeout:  # noqa: SLF001 - a test would see it go
             self.close()
             raise Silent(f"no answer within {seconds:.3g} s") from None
@@ -242,14 +231,14 @@ class _Connection(psycopg.Connection[Any]):
                 self.close()
             raise
 
-    def _seconds_left(self, timeout: float | None) -> float:
-        until = _give_up_at.get()
-        seconds = self.limits.database_step_seconds if until is None else until - time.monotonic()
-        if not self.is_lent:
-            seconds = min(seconds, self.limits.database_connect_seconds)
-        if timeout is not None:
-            seconds = min(seconds, timeout)
-        return max(0.0, seconds)
+    def _seconds_left(self) -> float:
+        at, now = _give_up_at.get(), _monotonic()
+        seconds = self.limits.database_step_seconds if at is None else at - now
+        if self.is_lent:
+            return seconds
+        seconds = min(seconds, self.limits.database_connect_seconds)
+        self.until = now + seconds
+        return seconds
 
 
 def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
@@ -262,11 +251,13 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
     @event.listens_for(engine, "checkout")
     def lend(connection: _Connection, *_: Any) -> None:
         connection.is_lent = True
+        connection.until = _give_up_at.get()
 
     @event.listens_for(engine, "checkin")
     def take_back(connection: _Connection | None, *_: Any) -> None:
         if connection is not None:
             connection.is_lent = False
+            connection.until = None
 
 
 def give_up_at(moment: float) -> None:
