@@ -232,13 +232,9 @@ class _Connection(psycopg.Connection[Any]):
             raise
 
     def _seconds_left(self) -> float:
-        at, now = _give_up_at.get(), _monotonic()
-        seconds = self.limits.database_step_seconds if at is None else at - now
-        if self.is_lent:
-            return seconds
-        seconds = min(seconds, self.limits.database_connect_seconds)
-        self.until = now + seconds
-        return seconds
+        at = _give_up_at.get()
+        seconds = self.limits.database_step_seconds if at is None else at - _monotonic()
+        return seconds if self.is_lent else min(seconds, self.limits.database_connect_seconds)
 
 
 def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
@@ -283,7 +279,7 @@ def transaction(engine: Engine) -> Iterator[Session]:
                 raise
     except BaseException as error:
         cause = first or error
-        told = _unavailable(cause)
+        told = why_unavailable(cause)
         if told is None:
             if cause is error:
                 raise
@@ -291,14 +287,14 @@ def transaction(engine: Engine) -> Iterator[Session]:
         raise Unavailable(told) from cause
 
 
-def _unavailable(error: BaseException) -> str | None:
+def why_unavailable(error: BaseException) -> str | None:
     """What to say when Postgres is out of reach; None for any other error."""
     if isinstance(error, NoConnectionFree):
         return "Postgres: all connections of this process are in use"
     if isinstance(error, DBAPIError):
         if not isinstance(error, OperationalError | InterfaceError):
             return "Postgres closed the connection" if error.connection_invalidated else None
-        return _unavailable(error.orig) if error.orig is not None else f"Postgres: {type(error).__name__}"
+        return why_unavailable(error.orig) if error.orig is not None else f"Postgres: {type(error).__name__}"
     if isinstance(error, Silent):
         return f"Postgres did not answer: {error}"
     if isinstance(error, errors.ConnectionTimeout):

@@ -13,7 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from worker.crud import roles
-from worker.crud.database import make_engine, transaction
+from worker.crud.database import make_engine, transaction, why_unavailable
 from worker.crud.roles import Roles
 from worker.errors import Refused, Unavailable
 from worker.settings import DatabaseSettings, load
@@ -28,10 +28,10 @@ def upgrade(revision: str = "head") -> None:
     try:
         command.upgrade(_config(), revision)
     except (OperationalError, InterfaceError) as error:
-        what = "a table was locked by others" if isinstance(error.orig, LockNotAvailable) else type(error.orig).__name__
+        is_locked = isinstance(error.orig, LockNotAvailable)
+        what = "Postgres: a table was locked by others" if is_locked else why_unavailable(error)
         raise Unavailable(
-            f"Postgres: {what}; migrations that were finished are kept, the one under way was undone;"
-            " run again: dashtam migrate"
+            f"{what}; migrations that were finished are kept, the one under way was undone; run again: dashtam migrate"
         ) from error
 
 

@@ -6,53 +6,22 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
+from tests.integration.availability.conftest import SOON
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 from worker.crud.database import make_engine, transaction
 from worker.crud.sync.apply import driver
 from worker.errors import Unavailable
 from worker.runtime import Runtime
-from worker.settings.database import DatabaseLimits
 
 pytestmark = pytest.mark.deep
-
-SOON = DatabaseLimits(
-    database_connect_seconds=0.3,
-    database_lock_seconds=0.2,
-    database_statement_seconds=0.4,
-    database_step_seconds=0.8,
-)
-
-
-@pytest.fixture
-def proxy(database_url: str) -> Iterator[Proxy]:
-    port = urlsplit(database_url).port
-    assert port is not None
-    made = Proxy(lambda: port)
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def url(proxy: Proxy, database_url: str) -> str:
-    parts = urlsplit(database_url)
-    return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
-
-
-@pytest.fixture
-def impatient(url: str) -> Iterator[Engine]:
-    engine = make_engine(url, connections=2, limits=SOON)
-    yield engine
-    engine.dispose()
 
 
 def ask(session: Session) -> int:
@@ -187,14 +156,6 @@ def test_signal_in_the_middle_of_an_answer_leaves_no_connection_that_nobody_can_
 
 
 # The steps of a process, on its threads
-
-
-@pytest.fixture
-def own_runtime(runtime: Runtime, impatient: Engine) -> Iterator[Runtime]:
-    settings = runtime.settings.model_copy(update={**dict(SOON), "database_threads": 2})
-    made = Runtime(settings, engine=impatient, integrations={})
-    yield made
-    made.close()
 
 
 def test_many_steps_end_soon_when_postgres_says_nothing_and_their_threads_are_free_again(
