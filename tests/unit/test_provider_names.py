@@ -77,7 +77,7 @@ def test_at_most_one_file_may_name_providers() -> None:
     "code",
     [
         "KEY = 'plaid'",
-        "from worker.integrations.schwab import Schwab",
+        "from worker.integrations.schwab.integration import Schwab",
         "def schwab_url(): ...",
         "def f(plaid): ...",
         "x.plaid_token()",

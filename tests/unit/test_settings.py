@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.environment import new_keys
 from worker.errors import ConfigurationError
-from worker.integrations.schwab import SchwabSettings
+from worker.integrations.schwab.integration import SchwabSettings
 from worker.settings import DatabaseSettings, Settings, load
 
 TLS_DATABASE = "postgresql://app:pw@db.example.com/dashtam?sslmode=verify-full"

@@ -127,8 +127,8 @@ def _usable(key: str, given: object) -> type[Integration]:
 
 
 def _load_ours(key: str) -> type[Integration]:
-    """The integration that a folder of ours holds."""
-    module = importlib.import_module(f"worker.integrations.{key}")
+    """The integration in a folder of ours. The package itself imports nothing, so that a stand-in loads alone."""
+    module = importlib.import_module(f"worker.integrations.{key}.integration")
     for value in vars(module).values():
         if inspect.isclass(value) and issubclass(value, Integration) and value.__module__ == module.__name__:
             return value

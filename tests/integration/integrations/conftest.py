@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.integrations.kit.http import Api
-from worker.integrations.plaid import Plaid, PlaidSettings
-from worker.integrations.schwab import Schwab, SchwabSettings
+from worker.integrations.plaid.integration import Plaid, PlaidSettings
+from worker.integrations.schwab.integration import Schwab, SchwabSettings
 
 
 @pytest.fixture

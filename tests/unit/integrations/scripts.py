@@ -18,8 +18,8 @@ import httpx
 from worker.integrations.kit.base import Caller, Page, SyncRequest
 from worker.integrations.kit.http import Api, Gate
 from worker.integrations.kit.integration import Integration
-from worker.integrations.plaid import Plaid, PlaidSettings
-from worker.integrations.schwab import Schwab, SchwabSettings
+from worker.integrations.plaid.integration import Plaid, PlaidSettings
+from worker.integrations.schwab.integration import Schwab, SchwabSettings
 
 NOW = datetime(2025, 3, 10, 12, 0, tzinfo=UTC)
 ACCESS_TOKEN = "access-SECRETWORD-1"

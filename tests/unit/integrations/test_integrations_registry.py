@@ -5,9 +5,9 @@ import pytest
 
 from worker.errors import ConfigurationError
 from worker.integrations.kit.http import Api
-from worker.integrations.plaid import PlaidSettings
+from worker.integrations.plaid.integration import PlaidSettings
 from worker.integrations.registry import REGISTRY, build_integrations
-from worker.integrations.schwab import SchwabSettings
+from worker.integrations.schwab.integration import SchwabSettings
 from worker.settings import Settings, load
 
 ENVIRONMENT = {

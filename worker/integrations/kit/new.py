@@ -18,7 +18,7 @@ _PACKAGED = {
     "stand_in.txt": "{package}/stand_in.py",
     "test_contract.txt": "tests/test_contract.py",
 }
-_OURS = {"integration.txt": "__init__.py", "stand_in.txt": "stand_in.py"}
+_OURS = {"package.txt": "__init__.py", "integration.txt": "integration.py", "stand_in.txt": "stand_in.py"}
 
 
 class KeyRefused(DashtamError):  # noqa: N818 - reads better where it is raised

@@ -210,5 +210,5 @@ def test_built_in_one_is_written_as_a_package_of_the_worker(tmp_path: Path, monk
 
     folder = write_new("toy", tmp_path, taken=frozenset())
 
-    assert sorted(path.name for path in folder.iterdir()) == ["__init__.py", "stand_in.py"]
+    assert sorted(path.name for path in folder.iterdir()) == ["__init__.py", "integration.py", "stand_in.py"]
     assert folder == tmp_path / "toy"

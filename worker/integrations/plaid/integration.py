@@ -1,0 +1,216 @@
+"""Plaid: a permanent access token per Item, transactions by cursor, investments by date and offset.
+
+The application's credentials go into headers and the user's token into the body, so that neither sort of secret is
+ever in the place where the other is kept, and headers can be made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import msgspec
+from pydantic import SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient
+from worker.integrations.kit import windows
+from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
+from worker.integrations.kit.http import Api, Endpoint, read_retry_after
+from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.link_kinds import PUBLIC_TOKEN
+from worker.integrations.kit.oauth2 import checked_token, token_fields
+from worker.integrations.kit.taxonomy import Rule
+from worker.integrations.kit.transport import Answer
+from worker.integrations.plaid import pages as answers
+from worker.integrations.plaid.vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
+
+_INVESTMENTS_FEED = "investments"
+_COUNT = 500
+_MAX_EMPTY_PAGES = 20
+_MAX_SHIFTS = 3
+_LONGEST = timedelta(days=730)
+_ONE_DAY = timedelta(days=1)
+_READY_AGAIN = timedelta(minutes=2)
+
+
+class PlaidSettings(IntegrationSettings):
+    """How this application is known to Plaid."""
+
+    model_config = SettingsConfigDict(env_prefix="PLAID_")
+
+    client_id: SecretStr
+    secret: SecretStr
+    base_url: str = "https://production.plaid.com"
+
+
+class Plaid(Integration):
+    """See `worker.integrations.kit.integration.Integration`. Its tokens do not expire."""
+
+    key = "plaid"
+    name = "Plaid"
+    link_kind = PUBLIC_TOKEN
+    settings_class = PlaidSettings
+    quotas = (
+        Quota("provider", 15, 60, endpoint="/accounts/get"),
+        Quota("app", 15_000, 60, endpoint="/accounts/get"),
+        Quota("provider", 50, 60, endpoint="/transactions/sync"),
+        Quota("app", 2_500, 60, endpoint="/transactions/sync"),
+        Quota("provider", 15, 60, endpoint="/investments/holdings/get"),
+        Quota("app", 2_000, 60, endpoint="/investments/holdings/get"),
+        Quota("provider", 30, 60, endpoint="/investments/transactions/get"),
+        Quota("app", 20_000, 60, endpoint="/investments/transactions/get"),
+        Quota("provider", 15, 60, endpoint="/item/get"),
+        Quota("app", 5_000, 60, endpoint="/item/get"),
+    )
+    mapping_version = 2
+    error_rules = RULES
+    secret_shapes = (r"\b(?:access|public|link|processor)-(?:sandbox|development|production)-[\w-]{8,}",)
+    harmless = QUIETLY_UNSUPPORTED
+
+    def __init__(self, settings: PlaidSettings, api: Api) -> None:
+        super().__init__(settings, api)
+        self._headers = {
+            "content-type": "application/json",
+            "plaid-client-id": settings.client_id.get_secret_value(),
+            "plaid-secret": settings.secret.get_secret_value(),
+            "plaid-version": "2020-09-14",
+        }
+
+    async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
+        """Turns a public token into a permanent access token.
+
+        The end of the consent is asked for in a second call; should that fail, the token is kept all the same.
+        """
+        answer = await self._write(caller, "/item/public_token/exchange", public_token=form["public_token"])
+        given, flags = token_fields(answer.body, ("access_token", "item_id"))
+        if given is None:
+            raise OutcomeUnknown("unreadable_token_answer")
+        if not given.get("access_token"):
+            raise OutcomeUnknown("no_access_token")
+        token, item = checked_token(given["access_token"], "access_token"), given.get("item_id")
+        expires: datetime | None = None
+        try:
+            expires = answers.consent_expires(await self._read(caller, "/item/get", {"access_token": token}))
+        except ProviderError:
+            flags = (*flags, "consent_expiry_unknown")
+        return TokenAnswer(
+            access_token=token,
+            grant_expires_at=expires,
+            external_id=item if isinstance(item, str) else None,
+            flags=flags,
+        )
+
+    async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
+        """Removes the Item. Its token then opens nothing any more."""
+        await self._write(caller, "/item/remove", access_token=access_token)
+        return True
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Accounts with balances, then transactions, positions, and investment transactions.
+
+        A part that cannot be had is a problem of the run; what most logins do not have is no problem at all.
+        """
+        asked = {"access_token": request.access_token}
+        yield answers.accounts_page(await self._read(request.caller, "/accounts/get", asked))
+        for part in (self._transactions, self._positions, self._investment_transactions):
+            async for page in self.part(part(request), ready_again=_READY_AGAIN):
+                yield page
+
+    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
+        """What an answer other than 200 means: Plaid's own words say it."""
+        return answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))
+
+    def _endpoint(self, path: str) -> Endpoint:
+        return self.api.endpoint(path, "POST", path)
+
+    async def _write(self, caller: Caller, path: str, **body: Any) -> Answer:
+        answer = await self.api.send(
+            self._endpoint(path), caller, headers=self._headers, content=msgspec.json.encode(body)
+        )
+        self.check(answer)
+        return answer
+
+    async def _read(self, caller: Caller, path: str, body: dict[str, Any]) -> bytes:
+        answer = await self.api.read(
+            self._endpoint(path), caller, check=self.check, headers=self._headers, content=msgspec.json.encode(body)
+        )
+        return answer.body
+
+    async def _transactions(self, request: SyncRequest) -> AsyncIterator[Page]:
+        cursor, empty = request.cursors.get(TRANSACTIONS_FEED) or "", 0
+        while True:
+            asked: dict[str, Any] = {"access_token": request.access_token, "count": _COUNT}
+            if cursor:
+                asked["cursor"] = cursor
+            else:
+                asked["options"] = {"days_requested": min(max(request.backfill.days, 1), _LONGEST.days)}
+            body = await self._read(request.caller, "/transactions/sync", asked)
+            answer = answers.sync.page(body)
+            if not answer.next_cursor:
+                raise NotReady(answer.transactions_update_status or "NOT_READY")
+            page = answers.sync_page(body, answer)
+            empty = 0 if page.transactions or page.removals or page.rejects else empty + 1
+            if answer.has_more and (answer.next_cursor == cursor or empty > _MAX_EMPTY_PAGES):
+                raise BadPayload("pagination_does_not_advance")
+            yield page
+            if not answer.has_more:
+                return
+            cursor = answer.next_cursor
+
+    async def _positions(self, request: SyncRequest) -> AsyncIterator[Page]:
+        asked = {"access_token": request.access_token}
+        yield answers.holdings_page(await self._read(request.caller, "/investments/holdings/get", asked))
+
+    async def _investment_transactions(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Windows oldest first; within a window newest first by offset, as Plaid lists them.
+
+        Offsets shift when rows come or go between two requests. Each request therefore begins with the last row of the
+        one before: if that is another one, or the total has changed, the window is read again from its beginning.
+        """
+        cursor = windows.DateCursor.parse(request.cursors.get(_INVESTMENTS_FEED))
+        first, shifts = windows.first_day(cursor, request), 0
+        if cursor.window is None or cursor.window[0] != first:
+            cursor = windows.at_offset(cursor, request, windows.window_from(first, request, _LONGEST))
+        while cursor.window is not None:
+            page, after = await self._investment_page(request, cursor, cursor.window)
+            if page is None:
+                shifts += 1
+                if shifts > _MAX_SHIFTS:
+                    raise Transient("offsets_keep_shifting")
+            else:
+                yield page
+            cursor = after
+            if cursor.window is None and cursor.through is not None and cursor.through < request.now.date():
+                window = windows.window_from(cursor.through + _ONE_DAY, request, _LONGEST)
+                cursor, shifts = windows.at_offset(cursor, request, window), 0
+
+    async def _investment_page(
+        self, request: SyncRequest, cursor: windows.DateCursor, window: tuple[date, date]
+    ) -> tuple[Page | None, windows.DateCursor]:
+        """The next page of the window and the cursor after it; no page where offsets shifted or rows are missing."""
+        asked = {
+            "access_token": request.access_token,
+            "start_date": window[0].isoformat(),
+            "end_date": window[1].isoformat(),
+            "options": {"count": _COUNT, "offset": max(cursor.offset - 1, 0), "async_update": True},
+        }
+        answer = answers.investments.page(await self._read(request.caller, "/investments/transactions/get", asked))
+        rows, total = answer.investment_transactions, answer.total_investment_transactions
+        if cursor.offset:
+            if total != cursor.total or not rows or answers.place_of(rows[0]) != cursor.tail:
+                return None, windows.at_offset(cursor, request, window)
+            rows = rows[1:]
+        counted = rows[:_COUNT]
+        place = cursor.offset + len(counted)
+        if not counted and place < total:  # rows that the total counts are missing
+            return None, windows.at_offset(cursor, request, window)
+        if place < total:
+            after = windows.at_offset(cursor, request, window, place, total, answers.place_of(counted[-1]))
+        else:
+            after = windows.after(window[1], request)
+        page = answers.investments_page(rows, answer.securities)
+        page.feed, page.cursor = _INVESTMENTS_FEED, str(after)
+        page.more = after.window is not None or window[1] < request.now.date()
+        return page, after
