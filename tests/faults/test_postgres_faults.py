@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.support.faults_pace import PACE
 from tests.support.faults_world import World
-from tests.support.nodes import WorkerNode
 from tests.support.waiting import wait_for
+from tests.support.worker_nodes import WorkerNode
 
 SOFT_TIME_LIMIT = int(PACE["TASK_SOFT_TIME_LIMIT"])
 LONG = {"TASK_SOFT_TIME_LIMIT": "30", "TASK_TIME_LIMIT": "40", "VISIBILITY_TIMEOUT": "50"}
