@@ -3,6 +3,7 @@
 DashtamError
 ├── ConfigurationError          startup is refused; names the variable, never its value
 ├── NotFound                    an id that no row has
+├── BadArgument                 what was given means nothing, or more than one thing
 ├── Refused                     the present state does not allow this; says what would
 ├── EncryptionError             a ciphertext that no key opens, or that belongs to another row
 ├── Fenced                      another worker took over; nothing was written
@@ -62,6 +63,10 @@ class ConfigurationError(DashtamError):
 
 class NotFound(DashtamError):  # noqa: N818 - reads better where it is raised
     """No row has this id."""
+
+
+class BadArgument(DashtamError):  # noqa: N818
+    """What was given means nothing, or more than one thing; the message says how to name one thing."""
 
 
 class Refused(DashtamError):  # noqa: N818

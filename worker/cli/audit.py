@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import msgspec
 import typer
 from rich.console import RenderableType
 
+from worker.cli.ask import ProviderOption, ask
 from worker.cli.exits import Failed, UsageProblem
-from worker.cli.lookup import resolve
-from worker.cli.output import AsJson, plural, show, table
-from worker.crud.audit import Verification
-from worker.models import ProviderAuditLog
-from worker.runtime import Runtime, get_runtime
-from worker.services import audit
+from worker.cli.output import AsJson, plain, plural, show, table
+
+if TYPE_CHECKING:
+    from worker.models.fleet import AuditEntry
+    from worker.services.audit import Verification
 
 app = typer.Typer(help="Read the audit log, and verify that nobody altered it.", no_args_is_help=True)
-
-ProviderOption = Annotated[str | None, typer.Option(help="Only this provider.")]
 
 
 @app.command("list")
@@ -39,11 +37,10 @@ def list_(
 
     dashtam audit list --provider "Schwab one"
     """
-    runtime = get_runtime()
-    entries = runtime.run(
-        audit.list_entries(runtime, _provider_id(runtime, provider), action=action, since=_utc(since), limit=limit)
-    )
-    show([_entry(entry) for entry in entries], as_json=as_json, render=_list)
+    from worker.services import audit
+
+    entries = ask(audit.list_entries, provider, action=action, since=_utc(since), limit=limit)
+    show(entries, as_json=as_json, render=_list)
 
 
 @app.command()
@@ -63,9 +60,10 @@ def verify(
 
     dashtam audit verify --against heads.json
     """
-    runtime = get_runtime()
+    from worker.services import audit
+
     expected = _heads(against) if against is not None else None
-    found = runtime.run(audit.verify(runtime, _provider_id(runtime, provider), expected=expected))
+    found = ask(audit.verify, provider, expected=expected)
     if save is not None:
         save.write_bytes(msgspec.json.encode(found.heads))
     data = {"entries": found.entries, "chains": found.chains, "problems": found.problems}
@@ -81,31 +79,16 @@ def _heads(path: Path) -> dict[UUID, str]:
         raise UsageProblem("--against is no file that --save wrote") from None
 
 
-def _provider_id(runtime: Runtime, given: str | None) -> UUID | None:
-    if given is None:
-        return None
-    try:
-        # The log outlives the provider, so a whole id need not be one that still exists.
-        return UUID(given)
-    except ValueError:
-        with runtime.transaction() as session:
-            return resolve(session, given).id
-
-
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC)
 
 
-_COLUMNS = ("created_at", "provider_id", "seq", "action", "actor", "reason", "task_id", "detail")
-
-
-def _entry(entry: ProviderAuditLog) -> dict[str, object]:
-    return {name: getattr(entry, name) for name in _COLUMNS}
-
-
-def _list(entries: Sequence[dict[str, object]]) -> RenderableType:
+def _list(entries: Sequence[AuditEntry]) -> RenderableType:
     columns = ("when", "provider", "#entry", "action", "actor", "reason", "task")
-    return table(columns, [tuple(entry[name] for name in _COLUMNS[:-1]) for entry in entries])
+    rows = [
+        (e.created_at, str(e.provider_id), e.seq, e.action, plain(e.actor), plain(e.reason), e.task_id) for e in entries
+    ]
+    return table(columns, rows)
 
 
 def _verification(found: Verification) -> RenderableType:

@@ -11,7 +11,6 @@ import typer
 
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, pairs, show
-from worker.crud import schema
 
 app = typer.Typer(help="Prepare the database.", no_args_is_help=True)
 
@@ -40,6 +39,8 @@ def roles(
 
     dashtam database roles --passwords < passwords.json
     """
+    from worker.services import schema
+
     made = schema.create_roles(passwords=_passwords() if passwords else None, prefix=prefix)
     show(asdict(made), as_json=as_json, render=lambda names: pairs(list(names.items())))
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import SecretStr
 
-from worker.cli.checks import Finding, run_checks
+from worker.cli.ask import ask
 from worker.cli.exits import Failed
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show
-from worker.integrations.registry import REGISTRY
-from worker.settings import EnvironmentSettings, get_settings, load
+
+if TYPE_CHECKING:
+    from worker.services.health import Finding
 
 
 def doctor(
@@ -31,6 +32,8 @@ def doctor(
     dashtam doctor --config
     """
     if config:
+        from worker.services.health import effective
+
         show(effective(), as_json=as_json, render=lambda found: pairs([(k, plain(v)) for k, v in found.items()]))
         return
     findings: list[Finding] = []
@@ -45,31 +48,19 @@ def doctor(
         raise Failed(f"not as it should be: {', '.join(bad)}")
 
 
+def run_checks() -> Iterator[Finding]:
+    """Every check, one after the other."""
+    from worker.services import health
+    from worker.tasks import send
+
+    first = health.configuration()
+    yield first
+    if first.ok:
+        for name in health.CHECKS:
+            yield ask(health.check, name, send)
+
+
 def _line(finding: Finding) -> str:
     mark = "[green]ok  [/]" if finding.ok else "[red]bad [/]"
     mend = f" [bold]→ {plain(finding.mend)}[/]" if finding.mend else ""
     return f"{mark} {finding.check:<16} {plain(finding.found)}{mend}"
-
-
-def effective() -> dict[str, Any]:
-    """Every variable with its effective value; of secrets only whether they are set.
-
-    Raises:
-        ConfigurationError: the configuration is incomplete or unsafe.
-    """
-    settings = get_settings()
-    found = _variables(settings)
-    for key in settings.enabled_integrations:
-        if key in REGISTRY:
-            found |= _variables(load(REGISTRY[key].settings_class))
-    return found
-
-
-def _variables(settings: EnvironmentSettings) -> dict[str, Any]:
-    prefix = settings.model_config.get("env_prefix") or ""
-    found: dict[str, Any] = {}
-    for name, field in type(settings).model_fields.items():
-        variable = str(field.validation_alias or f"{prefix}{name}").upper()
-        value = getattr(settings, name)
-        found[variable] = "set, not shown" if isinstance(value, SecretStr) else value
-    return found

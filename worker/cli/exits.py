@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from worker.errors import (
     AppMisconfigured,
+    BadArgument,
     ConfigurationError,
     DashtamError,
     Forbidden,
@@ -50,7 +51,7 @@ class Interrupted(DashtamError):  # noqa: N818
 
 
 _CODES: tuple[tuple[tuple[type[DashtamError], ...], ExitCode], ...] = (
-    ((UsageProblem, NotFound), ExitCode.USAGE),
+    ((UsageProblem, BadArgument, NotFound), ExitCode.USAGE),
     ((Refused, ReauthRequired, Unsupported, AppMisconfigured, Forbidden), ExitCode.REFUSED),
     ((Unavailable, RateLimited, InstitutionDown, Transient), ExitCode.UNAVAILABLE),
     ((Interrupted,), ExitCode.INTERRUPTED),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
-from worker.cli.lookup import ProviderArgument, resolve
+from worker.cli.ask import ProviderArgument, ask
 from worker.cli.output import AsJson, plain, show
-from worker.integrations.registry import REGISTRY
-from worker.runtime import get_runtime
-from worker.services.explain import Explanation, explain, gather
+
+if TYPE_CHECKING:
+    from worker.services.explain import Explanation
 
 
 def explain_(provider: ProviderArgument, as_json: AsJson = False) -> None:
@@ -22,25 +20,11 @@ def explain_(provider: ProviderArgument, as_json: AsJson = False) -> None:
 
     dashtam explain "Schwab one"
     """
-    runtime = get_runtime()
-    with runtime.transaction() as session:
-        row = resolve(session, provider)
-        facts = gather(
-            session,
-            row,
-            refreshable=_refreshable(row.provider_key, runtime.settings.enabled_integrations),
-            now=datetime.now(UTC),
-            run_dead_after=timedelta(seconds=runtime.settings.run_dead_seconds),
-        )
-    told = explain(facts)
+    from worker.services.explain import explain_provider
+
+    row, told = ask(explain_provider, provider)
     data: dict[str, Any] = {"provider": row, "explanation": told}
     show(data, as_json=as_json, render=lambda _: _render(told))
-
-
-def _refreshable(provider_key: str, enabled: Sequence[str]) -> bool | None:
-    if provider_key not in enabled or provider_key not in REGISTRY:
-        return None
-    return REGISTRY[provider_key].refresh_policy is not None
 
 
 def _render(told: Explanation) -> RenderableType:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import RenderableType
 
-from worker.cli.lookup import parse_id
-from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
-from worker.cli.providers import operator
-from worker.cli.send import send
-from worker.crud import steering
-from worker.crud.fleet import history
-from worker.crud.fleet.history import Failure
-from worker.errors import Refused
-from worker.runtime import get_runtime
+from worker.cli.ask import ask, operator
+from worker.cli.output import AsJson, pairs, plain, print_json, say, short, show, table
+
+if TYPE_CHECKING:
+    from worker.models.fleet import Failure
 
 app = typer.Typer(help="Look at tasks that were given up, and send them again.", invoke_without_command=True)
 
-FailureId = Annotated[str, typer.Argument(metavar="FAILURE", help="Id of a failure.")]
+_SHOWN = 3
+
+FailureId = Annotated[str, typer.Argument(metavar="FAILURE", help="Id of a failure, or its beginning.")]
 
 
 @app.callback()
@@ -43,16 +40,27 @@ def list_(
 
     dashtam failures list
     """
-    with get_runtime().transaction() as session:
-        failures = history.task_failures(session, resolved=all_, limit=limit)
+    from worker.services.fleet import looking
+
+    failures = ask(looking.failures, resolved=all_, limit=limit)
     show(failures, as_json=as_json, render=_list)
 
 
 def _list(failures: list[Failure]) -> RenderableType:
     return table(
-        ("id", "task", "reason", "#deliveries", "when", "resolved"),
-        [(str(f.id), f.task_name, plain(f.reason), f.deliveries, f.created_at, f.resolution) for f in failures],
-    )
+        ("id", "task", "providers", "reason", "#deliveries", "when", "resolved"),
+        [
+            (short(f.id), f.task_name.removeprefix("worker.tasks."), _providers(f), plain(f.reason), f.deliveries,
+             f.created_at, plain(f.resolution))
+            for f in failures
+        ],
+    )  # fmt: skip
+
+
+def _providers(failure: Failure) -> str:
+    """The first few aliases: one message may be about hundreds of logins."""
+    more = len(failure.aliases) - _SHOWN
+    return plain(", ".join(failure.aliases[:_SHOWN]) or None) + (f" and {more} more" if more > 0 else "")
 
 
 @app.command("show")
@@ -63,8 +71,9 @@ def show_(failure: FailureId, as_json: AsJson = False) -> None:
 
     dashtam failures show 0198c2f4-…
     """
-    with get_runtime().transaction() as session:
-        data = history.task_failure(session, failure_id=parse_id(failure, "failure"))
+    from worker.services.fleet import looking
+
+    data = ask(looking.failure, failure)
     show(data, as_json=as_json, render=_show)
 
 
@@ -73,6 +82,7 @@ def _show(failure: Failure) -> RenderableType:
         [
             ("id", str(failure.id)),
             ("task", failure.task_name),
+            ("providers", _providers(failure)),
             ("message", failure.task_id),
             ("arguments", plain(msgspec.json.encode(failure.arguments).decode())),
             ("reason", plain(failure.reason)),
@@ -92,17 +102,10 @@ def replay(failure: FailureId, as_json: AsJson = False) -> None:
 
     dashtam failures replay 0198c2f4-…
     """
-    runtime = get_runtime()
-    with runtime.transaction() as session:
-        found = history.task_failure(session, failure_id=parse_id(failure, "failure"))
-    if found.resolved_at is not None:
-        raise Refused(f"it was resolved before ({found.resolution}); nothing was sent")
-    arguments = found.arguments
-    task_id = send(found.task_name, *arguments.get("args", []), **arguments.get("kwargs", {}))
-    with runtime.transaction() as session:
-        steering.resolve_failure(
-            session, failure_id=found.id, resolution=f"sent again by {operator()} as {task_id}", now=datetime.now(UTC)
-        )
+    from worker.services.fleet import steering
+    from worker.tasks.send import send
+
+    found, task_id = ask(steering.replay_failure, failure, actor=operator(), send=send)
     if as_json:
         print_json({"id": found.id, "task_id": task_id})
     else:

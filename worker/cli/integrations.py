@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
+from worker.cli.ask import IntegrationArgument, ask, operator
 from worker.cli.exits import Failed, UsageProblem
-from worker.cli.output import AsJson, print_json, say, show, status, table
-from worker.cli.providers import operator
-from worker.crud import integration_states
-from worker.integrations.kit.new import KeyRefused, write_new
-from worker.integrations.registry import REGISTRY, Fault, faults, package_of
-from worker.models import IntegrationState
-from worker.runtime import get_runtime
-from worker.services.availability import breaker
+from worker.cli.output import AsJson, plain, print_json, say, show, status, table
+
+if TYPE_CHECKING:
+    from worker.models.fleet import IntegrationRow
 
 app = typer.Typer(
     help="List integrations, pause or resume one as a whole, begin a new one and check it.", invoke_without_command=True
 )
-
-Key = Annotated[str, typer.Argument(help="schwab, plaid, …")]
 
 
 @app.callback()
@@ -41,51 +36,26 @@ def list_(as_json: AsJson = False) -> None:
 
     dashtam integrations list --json
     """
-    runtime = get_runtime()
-    with runtime.transaction() as session:
-        states = integration_states.read_states(session)
-    rows = [
-        _row(key, states.get(key), enabled=key in runtime.settings.enabled_integrations) for key in sorted(REGISTRY)
-    ]
-    rows += [_unusable(fault) for fault in faults()]
-    show(rows, as_json=as_json, render=_render)
+    from worker.services.fleet import looking
+
+    show(ask(looking.integrations), as_json=as_json, render=_render)
 
 
-def _unusable(fault: Fault) -> dict[str, object]:
-    return _row(fault.key, None, enabled=False) | {"package": fault.package, "unusable": fault.reason, "breaker": None}
-
-
-def _row(key: str, state: IntegrationState | None, *, enabled: bool) -> dict[str, object]:
-    known = REGISTRY.get(key)
-    row: dict[str, object] = {
-        "provider_key": key,
-        "name": known and known.name,
-        "package": known and package_of(key),
-        "link_kind": known and known.link_kind.name,
-        "unusable": None,
-        "enabled": enabled,
-        "breaker": "closed",
-        "failures": 0,
-    }
-    names = ("paused_at", "paused_reason", "paused_by", "opened_at", "probe_at", "alarm", "alarm_at")
-    row |= {name: None if state is None else getattr(state, name) for name in names}
-    if state is not None:
-        row |= {"breaker": state.breaker, "failures": state.failures}
-    return row
-
-
-def _render(rows: list[dict[str, object]]) -> RenderableType:
-    names = ("enabled", "failures", "paused_at", "paused_by", "paused_reason", "probe_at", "alarm")
+def _render(rows: list[IntegrationRow]) -> RenderableType:
     columns = ("integration", "breaker", "enabled", "#failures", "paused", "by", "reason", "next probe", "alarm")
-    usable = [row for row in rows if row["unusable"] is None]
     listed = table(
-        columns, [(str(r["provider_key"]), status(str(r["breaker"])), *(r[name] for name in names)) for r in usable]
-    )
+        columns,
+        [
+            (r.provider_key, status(r.breaker), r.enabled, r.failures, r.paused_at, plain(r.paused_by),
+             plain(r.paused_reason), r.probe_at, plain(r.alarm))
+            for r in rows
+            if r.unusable is None
+        ],
+    )  # fmt: skip
     broken = [
-        f"[red]cannot be used:[/] {escape(str(r['provider_key']))} of {escape(str(r['package']))}: "
-        f"{escape(str(r['unusable']))}"
+        f"[red]cannot be used:[/] {plain(r.provider_key)} of {plain(r.package)}: {plain(r.unusable)}"
         for r in rows
-        if r["unusable"] is not None
+        if r.unusable is not None
     ]
     return Group(listed, *broken)
 
@@ -105,6 +75,9 @@ def new(
 
     dashtam integrations new toy --in ~/src
     """
+    from worker.integrations.kit.new import KeyRefused, write_new
+    from worker.integrations.registry import REGISTRY, faults
+
     taken = frozenset(REGISTRY) | {fault.key for fault in faults()}
     try:
         folder = write_new(key, directory, taken=taken)
@@ -117,7 +90,7 @@ def new(
 
 
 @app.command()
-def check(key: Key, as_json: AsJson = False) -> None:
+def check(key: IntegrationArgument, as_json: AsJson = False) -> None:
     """Check an integration against its own stand-in, without a network, and say what is missing.
 
     Exits 1 when something is.
@@ -126,13 +99,15 @@ def check(key: Key, as_json: AsJson = False) -> None:
 
     dashtam integrations check schwab
     """
-    from worker.integrations.kit.contract import Subject, run  # the sandbox is needed by nothing else here
+    from worker.integrations.kit.contract import Subject, run
+    from worker.integrations.registry import REGISTRY, faults
     from worker.sandbox.stand_ins import StandInError, stand_in
+    from worker.services.fleet.looking import require_integration
 
     broken = {fault.key: fault for fault in faults()}
     if key not in REGISTRY and key in broken:
         raise Failed(f"{key} of {broken[key].package} cannot be used: {broken[key].reason}")
-    _known(key)
+    require_integration(key)
     try:
         subject = Subject(REGISTRY[key], stand_in(key))
     except (KeyError, StandInError) as error:
@@ -153,7 +128,7 @@ def check(key: Key, as_json: AsJson = False) -> None:
 
 @app.command()
 def pause(
-    key: Key,
+    key: IntegrationArgument,
     reason: Annotated[str, typer.Option(help="Why; shown to whoever asks later.")] = "paused by an operator",
     as_json: AsJson = False,
 ) -> None:
@@ -163,29 +138,28 @@ def pause(
 
     dashtam integrations pause schwab --reason "maintenance tonight"
     """
-    _known(key)
-    runtime = get_runtime()
-    changed = runtime.run(breaker.pause(runtime, key, reason=reason, actor=operator()))
+    from worker.services.availability import breaker
+    from worker.services.fleet.looking import require_integration
+
+    require_integration(key)
+    changed = ask(breaker.pause, key, reason=reason, actor=operator())
     _tell(key, changed, "paused", "was paused already", as_json=as_json)
 
 
 @app.command()
-def resume(key: Key, as_json: AsJson = False) -> None:
+def resume(key: IntegrationArgument, as_json: AsJson = False) -> None:
     """Let an integration's calls go on, close its breaker and clear its alarm.
 
     [bold]Example[/]
 
     dashtam integrations resume schwab
     """
-    _known(key)
-    runtime = get_runtime()
-    changed = runtime.run(breaker.resume(runtime, key, actor=operator()))
+    from worker.services.availability import breaker
+    from worker.services.fleet.looking import require_integration
+
+    require_integration(key)
+    changed = ask(breaker.resume, key, actor=operator())
     _tell(key, changed, "resumed", "was not paused; its breaker is closed", as_json=as_json)
-
-
-def _known(key: str) -> None:
-    if key not in REGISTRY:
-        raise UsageProblem(f"no integration is named {key!r}; there are {', '.join(sorted(REGISTRY))}")
 
 
 def _tell(key: str, changed: bool, new: str, unchanged: str, *, as_json: bool) -> None:

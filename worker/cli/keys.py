@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from cryptography.fernet import Fernet
 from rich.console import RenderableType
 
+from worker.cli.ask import ask
 from worker.cli.exits import Failed, UsageProblem
 from worker.cli.output import AsJson, plural, print_json, say, show, table
-from worker.runtime import get_runtime
-from worker.services import keys
-from worker.services.keys import KeyUse
+
+if TYPE_CHECKING:
+    from worker.services.keys import KeyUse
 
 app = typer.Typer(help="Make, rotate and retire encryption keys.", no_args_is_help=True)
 
@@ -33,6 +33,8 @@ def generate(
     """
     if not _KEY_ID.fullmatch(key_id):
         raise UsageProblem("--id may hold letters, digits and _.- alone, at most 32")
+    from cryptography.fernet import Fernet
+
     pair = f"{key_id}:{Fernet.generate_key().decode()}"
     if as_json:
         print_json({"encryption_keys": pair})
@@ -48,8 +50,9 @@ def status(as_json: AsJson = False) -> None:
 
     dashtam keys status
     """
-    runtime = get_runtime()
-    uses = runtime.run(keys.status(runtime))
+    from worker.services import keys
+
+    uses = ask(keys.status)
     show(uses, as_json=as_json, render=_status)
 
 
@@ -85,12 +88,13 @@ def rotate(
 
     dashtam keys rotate
     """
-    runtime = get_runtime()
-    done = runtime.run(keys.reencrypt(runtime, batch_size=batch))
+    from worker.services import keys
+
+    done = ask(keys.reencrypt, batch_size=batch)
     if as_json:
         print_json(done)
     else:
-        say(f"{plural(done.done, 'token')} written anew with key {runtime.encryption.key_id}; {done.left} left")
+        say(f"{plural(done.done, 'token')} written anew with key {done.key_id}; {done.left} left")
     if done.unreadable:
         raise Failed(
             f"{plural(len(done.unreadable), 'token')} could not be read and {'was' if done.left == 1 else 'were'} left "
@@ -108,10 +112,9 @@ def retire(key_id: Annotated[str, typer.Argument(help="Id of the key.")], as_jso
 
     dashtam keys retire k1
     """
-    runtime = get_runtime()
-    if key_id not in {use.key_id for use in runtime.run(keys.status(runtime))}:
-        raise UsageProblem(f"no key is named {key_id!r}; `dashtam keys status` lists them")
-    runtime.run(keys.require_retirable(runtime, key_id))
+    from worker.services import keys
+
+    ask(keys.require_retirable, key_id)
     if as_json:
         print_json({"key_id": key_id, "retirable": True})
     else:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import getpass
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from worker import crud
+from worker.cli.ask import IntegrationArgument, ask, remember_names
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, SafeConsole, plain, print_json, say
-from worker.crud.fleet import overview
-from worker.integrations.kit.link_kinds import FormField, LinkKind
-from worker.integrations.registry import REGISTRY
-from worker.models import User
-from worker.runtime import Runtime, get_runtime
-from worker.services.linking import begin, complete
+from worker.errors import NotFound
+
+if TYPE_CHECKING:
+    from worker.integrations.kit.link_kinds import FormField, LinkKind
 
 _LINE_MAX = 8192
 _FILE_MAX = 64 * 1024
@@ -25,9 +23,12 @@ _notes = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def link(
-    integration: Annotated[str, typer.Argument(help="schwab, plaid, …")],
-    user: Annotated[str, typer.Option(help="E-mail address or id of the user; a new address makes a new user.")],
+    integration: IntegrationArgument,
+    user: Annotated[str, typer.Option(help="E-mail address or id of the user.")],
     alias: Annotated[str, typer.Option(help="What the user calls this login.")],
+    create_user: Annotated[
+        bool, typer.Option("--create-user", help="Make a new user when nobody has this e-mail address.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Link a login, or renew the consent of one that was linked before under the same alias.
@@ -38,43 +39,43 @@ def link(
 
     [bold]Examples[/]
 
-    dashtam link schwab --user ada@example.org --alias "My Schwab"
+    dashtam link schwab --user ada@example.org --create-user --alias "My Schwab"
 
     dashtam link plaid --user ada@example.org --alias "My bank" < public-token.txt
     """
-    if integration not in REGISTRY:
-        raise UsageProblem(f"no integration is named {integration!r}; there are {', '.join(sorted(REGISTRY))}")
-    runtime = get_runtime()
-    user_id = _user(runtime, user)
-    kind = REGISTRY[integration].link_kind
+    from worker.services.fleet import looking
+    from worker.services.linking import begin, complete
+
+    kind = ask(looking.link_kind, integration)
+    user_id = _user(user, create=create_user)
     if kind.redirects:
-        begun = runtime.run(begin.begin_link(runtime, integration, user_id, alias))
+        begun = ask(begin.begin_link, integration, user_id, alias)
         _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
         _notes.print(begun.url, markup=False)
         (callback_url,) = _filled_in(kind).values()
-        provider_id = runtime.run(complete.complete_link(runtime, callback_url, holder=begun.holder))
+        provider_id = ask(complete.complete_link, callback_url, holder=begun.holder)
     else:
         form = _filled_in(kind)
-        provider_id = runtime.run(complete.link_with_form(runtime, integration, user_id, alias, form))
-    with runtime.transaction() as session:
-        (row,) = overview.list_providers(session, limit=1, ids=[provider_id])
+        provider_id = ask(complete.link_with_form, integration, user_id, alias, form)
+    row = ask(looking.provider_by_id, provider_id)
+    remember_names()
     if as_json:
         print_json(row)
     else:
         say(f"[green]linked[/] {plain(row.alias)} as {row.id}; the schedule takes it from here")
 
 
-def _user(runtime: Runtime, given: str) -> UUID:
-    with runtime.transaction() as session:
-        if "@" in given:
-            return crud.get_or_create_user(session, email=given).id
-        try:
-            found = session.get(User, UUID(given))
-        except ValueError:
-            found = None
-        if found is None:
-            raise UsageProblem("--user is neither an e-mail address nor the id of a user")
-        return found.id
+def _user(given: str, *, create: bool) -> UUID:
+    """A person is asked whether an address that nobody has is meant; a program must say so with --create-user."""
+    from worker.services.linking.users import find_user
+
+    try:
+        return ask(find_user, given, create=create)
+    except NotFound as error:
+        if not sys.stdin.isatty():
+            raise NotFound(f"{error}; nothing was linked. To make a new user, add --create-user") from None
+        typer.confirm(f"{error}. Make a new user?", abort=True, err=True)
+        return ask(find_user, given, create=True)
 
 
 def _filled_in(kind: LinkKind) -> dict[str, str]:

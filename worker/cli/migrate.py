@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from worker.cli.output import AsJson, plain, show
-from worker.crud import schema
 
 
 def migrate(
@@ -23,5 +22,7 @@ def migrate(
 
     dashtam migrate
     """
+    from worker.services import schema
+
     schema.upgrade(revision)
     show({"revision": revision}, as_json=as_json, render=lambda _: f"the schema is at {plain(revision)}")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import msgspec
 import typer
@@ -139,3 +140,8 @@ def duration(span: timedelta) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """`1 sync`, `2 syncs`."""
     return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
+def short(id_: UUID) -> str:
+    """The beginning of an id, long enough to mean one row: ids begin with the time, to the millisecond."""
+    return str(id_)[:18]

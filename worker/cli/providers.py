@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 
-from worker.cli.lookup import ProviderArgument, resolve
+from worker.cli.ask import IntegrationOption, ProviderArgument, ask, one_of, operator, remember_names
 from worker.cli.output import AsJson, pairs, plain, print_json, relative, say, show, status, table
-from worker.crud import steering
-from worker.crud.fleet import history, overview
-from worker.crud.fleet.overview import ProviderRow
-from worker.models.vocabulary import ProviderStatus
-from worker.runtime import get_runtime
-from worker.services.linking import end
+
+if TYPE_CHECKING:
+    from worker.models.fleet import ProviderRow
+    from worker.models.vocabulary import ProviderStatus
 
 app = typer.Typer(
     help="List linked logins; say how often to sync them; pause, resume or unlink them.", invoke_without_command=True
@@ -27,12 +24,10 @@ MAX_INTERVAL = 31 * 24 * 3600
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the audit log.")]
 
 
-def operator() -> str:
-    """Who is at the keyboard, as the audit log names them."""
-    try:
-        return f"operator:{getpass.getuser()}"
-    except (KeyError, OSError):  # an id without a passwd entry, as in containers
-        return "operator:unknown"
+def _statuses() -> type[ProviderStatus]:
+    from worker.models.vocabulary import ProviderStatus
+
+    return ProviderStatus
 
 
 @app.callback()
@@ -44,8 +39,8 @@ def default(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(
-    status_: Annotated[ProviderStatus | None, typer.Option("--status", help="Only these.")] = None,
-    integration: Annotated[str | None, typer.Option(help="Only those of schwab, plaid, …")] = None,
+    status_: Annotated[str | None, one_of(_statuses)] = None,
+    integration: IntegrationOption = None,
     user: Annotated[str | None, typer.Option(help="Only those of this e-mail address or user id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     as_json: AsJson = False,
@@ -56,21 +51,22 @@ def list_(
 
     dashtam providers list --status needs_reauth --integration schwab
     """
-    with get_runtime().transaction() as session:
-        rows = overview.list_providers(
-            session, limit=limit, status=status_.value if status_ else None, provider_key=integration, user=user
-        )
+    from worker.services.fleet import looking
+
+    rows = ask(looking.providers, status=status_, provider_key=integration, user=user, limit=limit)
     show(rows, as_json=as_json, render=_list)
+    remember_names()
 
 
 def _list(rows: list[ProviderRow]) -> RenderableType:
     now = datetime.now(UTC)
     return table(
-        ("id", "alias", "integration", "status", "token expires", "next refresh", "synced", "next sync"),
+        ("id", "alias", "user", "integration", "status", "token expires", "next refresh", "synced", "next sync"),
         [
             (
                 str(row.id),
                 plain(row.alias),
+                plain(row.user),
                 row.provider_key,
                 status(row.status),
                 relative(row.access_expires_at, now),
@@ -91,17 +87,9 @@ def show_(provider: ProviderArgument, as_json: AsJson = False) -> None:
 
     dashtam providers show "Schwab one"
     """
-    with get_runtime().transaction() as session:
-        row = resolve(session, provider)
-        data = {
-            "provider": row,
-            "token": overview.token_facts(session, provider_id=row.id),
-            "stored": overview.stored(session, provider_ids=[row.id])[row.id],
-            "quarantined": overview.quarantined(session, provider_id=row.id),
-            "drifts": overview.drifts(session, provider_id=row.id),
-            "attempts": history.attempts(session, provider_ids=[row.id], limit=5),
-            "runs": history.runs(session, provider_ids=[row.id], limit=5),
-        }
+    from worker.services.fleet import looking
+
+    data = ask(looking.provider, provider)
     show(data, as_json=as_json, render=_show)
 
 
@@ -112,7 +100,7 @@ def _show(data: dict[str, Any]) -> RenderableType:
         ("alias", plain(row.alias)),
         ("integration", row.provider_key),
         ("status", status(row.status) + (f" ({plain(row.status_reason)})" if row.status_reason else "")),
-        ("user", str(row.user_id)),
+        ("user", f"{plain(row.user)} ({row.user_id})"),
         ("access token ends", row.access_expires_at),
         ("grant ends", row.grant_expires_at),
         ("refreshed", row.refreshed_at),
@@ -161,21 +149,14 @@ def interval(
     """
     if (seconds is None) is not usual:
         raise typer.BadParameter("give either --seconds or --usual")
-    runtime = get_runtime()
-    with runtime.transaction() as session:
-        row = resolve(session, provider)
-        changed = steering.set_sync_interval(
-            session,
-            provider_id=row.id,
-            seconds=seconds,
-            default=runtime.settings.sync_interval,
-            now=datetime.now(UTC),
-            actor=operator(),
-        )
+    from worker.services.fleet import steering
+    from worker.settings import get_settings
+
+    row, changed = ask(steering.set_interval, provider, seconds=seconds, actor=operator())
     if as_json:
         print_json({"id": row.id, "sync_interval": seconds, "changed": changed})
     else:
-        every = f"{seconds} s" if seconds else f"{runtime.settings.sync_interval} s, as SYNC_INTERVAL says"
+        every = f"{seconds} s" if seconds else f"{get_settings().sync_interval} s, as SYNC_INTERVAL says"
         say(f"{plain(row.alias)} is synced every {every}{'' if changed else ', as it was'}")
 
 
@@ -187,9 +168,9 @@ def pause(provider: ProviderArgument, reason: Reason = None, as_json: AsJson = F
 
     dashtam providers pause "Schwab one" --reason "the user asked"
     """
-    with get_runtime().transaction() as session:
-        row = resolve(session, provider)
-        changed = steering.pause_provider(session, provider_id=row.id, actor=operator(), reason=reason)
+    from worker.services.fleet import steering
+
+    row, changed = ask(steering.pause, provider, actor=operator(), reason=reason)
     _tell(row, changed, "paused", "it was paused already", as_json=as_json)
 
 
@@ -201,9 +182,9 @@ def resume(provider: ProviderArgument, as_json: AsJson = False) -> None:
 
     dashtam providers resume "Schwab one"
     """
-    with get_runtime().transaction() as session:
-        row = resolve(session, provider)
-        changed = steering.resume_provider(session, provider_id=row.id, actor=operator(), now=datetime.now(UTC))
+    from worker.services.fleet import steering
+
+    row, changed = ask(steering.resume, provider, actor=operator())
     _tell(row, changed, "active", "it was active already", as_json=as_json)
 
 
@@ -219,14 +200,15 @@ def unlink(
 
     dashtam providers unlink "Schwab one" --yes
     """
-    runtime = get_runtime()
-    with runtime.transaction() as session:
-        row = resolve(session, provider)
+    from worker.services.fleet import looking
+    from worker.services.linking import end
+
+    row = ask(looking.find_provider, provider)
     if not yes:
         typer.confirm(
             f"Unlink {row.alias} ({row.provider_key})? Its user must consent anew to link it again.", abort=True
         )
-    revoked = runtime.run(end.unlink(runtime, row.id, actor=operator()))
+    revoked = ask(end.unlink, row.id, actor=operator())
     if as_json:
         print_json({"id": row.id, "status": "unlinked", "revoked": revoked})
     else:

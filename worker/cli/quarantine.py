@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from worker.cli.lookup import parse_id, resolve
-from worker.cli.output import AsJson, pairs, plain, print_json, say, show, table
-from worker.cli.providers import operator
-from worker.cli.send import send
-from worker.cli.sync import TASK, refuse_beside_another
-from worker.crud import steering
-from worker.crud.sync import quarantine
-from worker.errors import Refused
-from worker.models import Quarantine
-from worker.runtime import get_runtime
+from worker.cli.ask import ProviderOption, ask, operator
+from worker.cli.output import AsJson, pairs, plain, print_json, say, short, show, table
+
+if TYPE_CHECKING:
+    from worker.models.fleet import QuarantineEntry
 
 app = typer.Typer(help="Look at records that could not be trusted, and try them again.", invoke_without_command=True)
 
-EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="Id of an entry.")]
-_FIELDS = (
-    "id", "provider_id", "run_id", "kind", "account_key", "record_key", "reason", "detail", "payload", "created_at",
-    "resolved_at", "resolution",
-)  # fmt: skip
+EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="Id of an entry, or its beginning.")]
 
 
 @app.callback()
@@ -39,7 +30,7 @@ def default(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(
-    provider: Annotated[str | None, typer.Option(help="Only those of this provider.")] = None,
+    provider: ProviderOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Also those that are settled.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     as_json: AsJson = False,
@@ -50,22 +41,20 @@ def list_(
 
     dashtam quarantine list --provider "Plaid one"
     """
-    with get_runtime().transaction() as session:
-        provider_id = None if provider is None else resolve(session, provider).id
-        entries = quarantine.list_quarantine(session, provider_id=provider_id, resolved=all_, limit=limit)
-        data = [_plain(entry) for entry in entries]
-    show(data, as_json=as_json, render=_list)
+    from worker.services.fleet import looking
+
+    show(ask(looking.quarantined, provider, resolved=all_, limit=limit), as_json=as_json, render=_list)
 
 
-def _plain(entry: Quarantine) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in _FIELDS}
-
-
-def _list(entries: list[dict[str, Any]]) -> RenderableType:
-    names = ("id", "kind", "record_key", "reason", "created_at", "resolution")
+def _list(entries: list[QuarantineEntry]) -> RenderableType:
     return table(
-        ("id", "kind", "record", "reason", "when", "resolution"), [tuple(e[name] for name in names) for e in entries]
-    )
+        ("id", "provider", "kind", "record", "reason", "when", "resolution"),
+        [
+            (short(e.id), plain(e.alias), e.kind, plain(e.record_key), plain(e.reason), e.created_at,
+             plain(e.resolution))
+            for e in entries
+        ],
+    )  # fmt: skip
 
 
 @app.command("show")
@@ -76,15 +65,17 @@ def show_(entry: EntryId, as_json: AsJson = False) -> None:
 
     dashtam quarantine show 0198c2f4-…
     """
-    with get_runtime().transaction() as session:
-        data = _plain(quarantine.get_quarantine(session, entry_id=parse_id(entry, "quarantine")))
-    show(data, as_json=as_json, render=_show)
+    from worker.services.fleet import looking
+
+    show(ask(looking.entry, entry), as_json=as_json, render=_show)
 
 
-def _show(data: dict[str, Any]) -> RenderableType:
-    payload = msgspec.json.format(msgspec.json.encode(data["payload"]), indent=2).decode()
-    rows = [(name.replace("_", " "), plain(data[name])) for name in _FIELDS if name != "payload"]
-    return pairs([*rows, ("payload", escape(payload))])
+def _show(entry: QuarantineEntry) -> RenderableType:
+    payload = msgspec.json.format(msgspec.json.encode(entry.payload), indent=2).decode()
+    names = [field.name for field in fields(entry) if field.name != "payload"]
+    return pairs(
+        [*((name.replace("_", " "), plain(getattr(entry, name))) for name in names), ("payload", escape(payload))]
+    )
 
 
 @app.command()
@@ -97,19 +88,14 @@ def replay(entry: EntryId, as_json: AsJson = False) -> None:
 
     dashtam quarantine replay 0198c2f4-…
     """
-    runtime = get_runtime()
-    with runtime.transaction() as session:
-        found = quarantine.get_quarantine(session, entry_id=parse_id(entry, "quarantine"))
-        if found.resolved_at is not None:
-            raise Refused(f"it was settled before ({found.resolution}); nothing was sent")
-        provider_id = found.provider_id
-        refuse_beside_another(session, provider_id, dead_after=timedelta(seconds=runtime.settings.run_dead_seconds))
-        steering.make_due(session, provider_id=provider_id, what="sync", at=datetime.now(UTC))
-    task_id = send(TASK, [str(provider_id)], trigger="manual", mode="full", force=True)
+    from worker.services.fleet import asking
+    from worker.tasks.send import send
+
+    entry_id, asked = ask(asking.replay_entry, entry, send=send)
     if as_json:
-        print_json({"id": entry, "provider_id": provider_id, "task_id": task_id})
+        print_json({"id": entry_id, "provider_id": asked.ids[0], "task_id": asked.task_ids[0]})
     else:
-        say(f"asked for a full sync of {provider_id}; `dashtam runs` shows what becomes of it")
+        say(f"asked for a full sync of {plain(asked.rows[0].alias)}; `dashtam runs` shows what becomes of it")
 
 
 @app.command()
@@ -120,9 +106,9 @@ def dismiss(entry: EntryId, as_json: AsJson = False) -> None:
 
     dashtam quarantine dismiss 0198c2f4-…
     """
-    with get_runtime().transaction() as session:
-        id_ = parse_id(entry, "quarantine")
-        quarantine.dismiss(session, entry_id=id_, now=datetime.now(UTC), actor=operator())
+    from worker.services.fleet import steering
+
+    id_ = ask(steering.dismiss_entry, entry, actor=operator())
     if as_json:
         print_json({"id": id_, "dismissed": True})
     else:

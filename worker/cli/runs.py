@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 
-from worker.cli.lookup import parse_id, resolve
-from worker.cli.output import AsJson, duration, pairs, plain, show, status, table
-from worker.crud.fleet import history
-from worker.crud.fleet.history import Run
-from worker.models.vocabulary import RunStatus
-from worker.runtime import get_runtime
+from worker.cli.ask import ProviderOption, ask, one_of
+from worker.cli.output import AsJson, duration, pairs, plain, short, show, status, table
+
+if TYPE_CHECKING:
+    from worker.models.fleet import Run
+    from worker.models.vocabulary import RunStatus
 
 app = typer.Typer(help="Show what syncs have done.", invoke_without_command=True)
+
+
+def _statuses() -> type[RunStatus]:
+    from worker.models.vocabulary import RunStatus
+
+    return RunStatus
 
 
 @app.callback()
@@ -27,8 +33,8 @@ def default(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(
-    provider: Annotated[str | None, typer.Option(help="Only those of this provider.")] = None,
-    status_: Annotated[RunStatus | None, typer.Option("--status", help="Only these.")] = None,
+    provider: ProviderOption = None,
+    status_: Annotated[str | None, one_of(_statuses)] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -38,33 +44,36 @@ def list_(
 
     dashtam runs list --provider "Schwab one" --status failed
     """
-    with get_runtime().transaction() as session:
-        ids = None if provider is None else [resolve(session, provider).id]
-        runs = history.runs(session, provider_ids=ids, status=status_.value if status_ else None, limit=limit)
+    from worker.services.fleet import looking
+
+    runs = ask(looking.runs, provider, status=status_, limit=limit)
     show(runs, as_json=as_json, render=run_table)
 
 
 @app.command("show")
-def show_(run: Annotated[str, typer.Argument(help="Id of a run.")], as_json: AsJson = False) -> None:
+def show_(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its beginning.")], as_json: AsJson = False
+) -> None:
     """Show one run: counts by kind, error and problems.
 
     [bold]Example[/]
 
     dashtam runs show 0198c2f4-…
     """
-    with get_runtime().transaction() as session:
-        data = history.run_by_id(session, run_id=parse_id(run, "run"))
+    from worker.services.fleet import looking
+
+    data = ask(looking.run, run)
     show(data, as_json=as_json, render=_show)
 
 
 def run_table(runs: list[Run]) -> RenderableType:
     """Runs, one a line."""
     return table(
-        ("id", "provider", "status", "trigger", "started", "#took", "#pages", "#added", "#changed", "#same", "#removed",
-         "#quarantined", "error"),
+        ("id", "provider", "user", "status", "trigger", "started", "#took", "#pages", "#added", "#changed", "#same",
+         "#removed", "#quarantined", "error"),
         [
-            (str(r.id), str(r.provider_id), status(r.status), r.trigger, r.started_at, _took(r), r.pages, r.added,
-             r.changed, r.unchanged, r.removed, r.quarantined, r.error_reason)
+            (short(r.id), plain(r.alias), plain(r.user), status(r.status), r.trigger, r.started_at, _took(r), r.pages,
+             r.added, r.changed, r.unchanged, r.removed, r.quarantined, plain(r.error_reason))
             for r in runs
         ],
     )  # fmt: skip
@@ -85,7 +94,8 @@ def _cursors(kept: dict[str, Any] | None) -> object:
 def _show(run: Run) -> RenderableType:
     facts: list[tuple[str, object]] = [
         ("id", str(run.id)),
-        ("provider", str(run.provider_id)),
+        ("provider", f"{plain(run.alias)} ({run.provider_id})"),
+        ("user", plain(run.user)),
         ("status", status(run.status) + (" (asked to stop)" if run.cancel_requested else "")),
         ("trigger", run.trigger),
         ("mode", run.mode),

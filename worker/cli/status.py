@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
+from worker.cli.ask import ask, remember_names
 from worker.cli.output import AsJson, pairs, relative, show, table
 from worker.cli.output import status as coloured
-from worker.cli.send import impatient_redis, ping_workers
-from worker.crud import heartbeats, integration_states
-from worker.crud.fleet import overview
 from worker.errors import Unavailable
-from worker.runtime import Runtime, get_runtime
-
-QUEUES = ("refresh", "sync", "upkeep")
-_BEAT_LATE = timedelta(seconds=90)
-
-
-@dataclass(frozen=True)
-class Broker:
-    """What Redis says; None and empty where it could not be asked.
-
-    Attributes:
-        backlog: messages that wait, by queue.
-        in_flight: messages that workers have taken and not yet acknowledged.
-    """
-
-    reachable: bool
-    backlog: dict[str, int]
-    in_flight: int | None
-    workers: list[str]
 
 
 def status(
@@ -51,46 +29,15 @@ def status(
 
     dashtam status --json
     """
-    runtime = get_runtime()
+    from worker.services.fleet import looking
+    from worker.tasks.send import ask_broker
+
     now = datetime.now(UTC)
-    data = look(runtime, now=now, broker=ask_broker(seconds=seconds))
+    data = ask(looking.status, now=now, broker=ask_broker(seconds=seconds))
     show(data, as_json=as_json, render=lambda d: _render(d, now))
+    remember_names()
     if not data["redis"]["reachable"]:
         raise Unavailable("Redis does not answer; what is due stays due until it is back")
-
-
-def look(runtime: Runtime, *, now: datetime, broker: Broker) -> dict[str, Any]:
-    """Everything that is shown, as plain data."""
-    with runtime.transaction() as session:
-        fleet = overview.fleet(session, now=now)
-        beats = heartbeats.read_heartbeats(session)
-        states = integration_states.read_states(session)
-    last = max(beats.values(), default=None)
-    return {
-        "providers": asdict(fleet),
-        "beat": {"last_tick": last, "late": last is None or now - last > _BEAT_LATE, "ticks": beats},
-        "redis": asdict(broker),
-        "integrations": {
-            key: {
-                "breaker": states[key].breaker if key in states else "closed",
-                "paused": key in states and states[key].paused_at is not None,
-                "paused_reason": states[key].paused_reason if key in states else None,
-                "alarm": states[key].alarm if key in states else None,
-            }
-            for key in runtime.settings.enabled_integrations
-        },
-    }
-
-
-def ask_broker(*, seconds: float) -> Broker:
-    """Backlogs and workers."""
-    try:
-        with impatient_redis() as client:
-            backlog = {queue: int(client.llen(queue)) for queue in QUEUES}
-            in_flight = int(client.hlen("unacked"))
-        return Broker(True, backlog, in_flight, ping_workers(seconds=seconds))
-    except Unavailable:
-        return Broker(False, {}, None, [])
 
 
 def _render(data: dict[str, Any], now: datetime) -> RenderableType:

@@ -35,6 +35,12 @@ ENTRIES = (
     Entry("link", "link", "Link a login, or renew the consent of one that was linked before under the same alias."),
     Entry("refresh", "refresh", "Refresh a provider's token now, through the same task that the schedule sends."),
     Entry("sync", "sync", "Sync accounts now, through the same task that the schedule sends."),
+    Entry("accounts", "accounts", "Show the accounts that were synced, with their newest balances."),
+    Entry(
+        "transactions",
+        "transactions",
+        "Show the transactions that were synced, newest first; + is money into the account.",
+    ),
     Entry("runs", None, "Show what syncs have done."),
     Entry("quarantine", None, "Look at records that could not be trusted, and try them again."),
     Entry("failures", None, "Look at tasks that were given up, and send them again."),

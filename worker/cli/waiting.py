@@ -3,50 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from worker.cli.ask import ask
 from worker.cli.exits import Failed
 from worker.cli.output import console, plain, print_json
 from worker.cli.runs import run_table
-from worker.crud.fleet import history, overview
-from worker.crud.fleet.history import Run
 from worker.errors import Unavailable
-from worker.models.vocabulary import RunStatus
-from worker.runtime import Runtime
+
+if TYPE_CHECKING:
+    from worker.models.fleet import Run
+    from worker.services.fleet.asking import Asked
 
 _POLL_SECONDS = 0.25
-# A clock of this machine that is ahead of the workers' must not hide their runs.
-_CLOCK_SLACK = timedelta(seconds=5)
-_SHOWN = 20
+_RUNNING = "running"
+_BAD = ("failed", "cancelled")
 
 
-def known_runs(runtime: Runtime, ids: Sequence[UUID], *, running_too: bool) -> set[UUID]:
-    """Runs that were there before; a running one will do for an answer, unless `running_too`."""
-    with runtime.transaction() as session:
-        runs = history.runs(session, provider_ids=ids, limit=2 * len(ids) + 10)
-    return {run.id for run in runs if running_too or run.status != RunStatus.RUNNING}
-
-
-def wait_for_runs(
-    runtime: Runtime, ids: Sequence[UUID], *, known: set[UUID], since: datetime, seconds: float, as_json: bool
-) -> None:
-    """Waits until each provider has a finished run that is not among `known`, then shows them.
+def wait_for_runs(asked: Asked, *, seconds: float, as_json: bool) -> None:
+    """Waits until each provider has a finished run that answers what was asked for, then shows them.
 
     Raises:
         Unavailable: not all had one in time.
         Failed: a run did not complete.
     """
-    with _Bars(runtime, ids, quiet=as_json) as bars:
-        runs = _wait(runtime, ids, known, since - _CLOCK_SLACK, seconds, bars)
+    with _Bars(asked, quiet=as_json) as bars:
+        runs = _wait(asked, seconds, bars)
     if as_json:
         print_json(list(runs.values()))
     else:
         console.print(run_table(list(runs.values())))
-    bad = [run for run in runs.values() if run.status in (RunStatus.FAILED, RunStatus.CANCELLED)]
+    bad = [run for run in runs.values() if run.status in _BAD]
     if bad:
         raise Failed(
             f"{len(bad)} of {len(runs)} runs ended {bad[0].status} ({bad[0].error_reason or 'no reason'}); committed "
@@ -54,23 +44,18 @@ def wait_for_runs(
         )
 
 
-def _wait(
-    runtime: Runtime, ids: Sequence[UUID], known: set[UUID], since: datetime, seconds: float, bars: _Bars
-) -> dict[UUID, Run]:
+def _wait(asked: Asked, seconds: float, bars: _Bars) -> dict[UUID, Run]:
+    from worker.services.fleet import asking
+
+    ids = asked.ids
     deadline = time.monotonic() + seconds
     while True:
-        with runtime.transaction() as session:
-            found = history.runs(session, provider_ids=ids, running_or_since=since, limit=2 * len(ids) + 10)
-        # Newest first: an earlier run of the same provider is covered by the later one.
-        runs: dict[UUID, Run] = {}
-        for run in found:
-            if run.id not in known:
-                runs.setdefault(run.provider_id, run)
+        runs = ask(asking.runs_of, asked)
         bars.show(runs)
-        if len(runs) == len(ids) and all(run.status != RunStatus.RUNNING for run in runs.values()):
+        if len(runs) == len(ids) and all(run.status != _RUNNING for run in runs.values()):
             return runs
         if time.monotonic() >= deadline:
-            left = len(ids) - sum(run.status != RunStatus.RUNNING for run in runs.values())
+            left = len(ids) - sum(run.status != _RUNNING for run in runs.values())
             raise Unavailable(
                 f"{left} of {len(ids)} syncs have not ended within {seconds:g} s; they go on, or stay due"
             )
@@ -78,10 +63,10 @@ def _wait(
 
 
 class _Bars:
-    """One line per provider, as long as there are few; for many, one line for all."""
+    """One line for each login that was named; one line for all when all were asked for."""
 
-    def __init__(self, runtime: Runtime, ids: Sequence[UUID], *, quiet: bool) -> None:
-        self._count = len(ids)
+    def __init__(self, asked: Asked, *, quiet: bool) -> None:
+        self._count = len(asked.ids)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -92,10 +77,8 @@ class _Bars:
             transient=True,
         )
         self._tasks: dict[UUID, TaskID] = {}
-        if self._count <= _SHOWN:
-            with runtime.transaction() as session:
-                rows = overview.list_providers(session, limit=_SHOWN, ids=ids)
-            for row in rows:
+        if asked.rows:
+            for row in asked.rows:
                 self._tasks[row.id] = self._progress.add_task(
                     plain(row.alias), total=None, words="waiting for a worker"
                 )
@@ -112,7 +95,7 @@ class _Bars:
     def show(self, runs: dict[UUID, Run]) -> None:
         """Brings the lines up to date."""
         if not self._tasks:
-            ended = sum(run.status != RunStatus.RUNNING for run in runs.values())
+            ended = sum(run.status != _RUNNING for run in runs.values())
             self._progress.update(self._all, completed=ended, words=f"{ended} of {self._count} ended")
         for provider_id, run in runs.items():
             if provider_id in self._tasks:

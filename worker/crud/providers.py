@@ -32,10 +32,18 @@ def get_or_create_user(session: Session, *, email: str) -> User:
     Raises:
         Refused: no mail can be sent to this address.
     """
-    address = _address(email)
+    return find_user(session, email=email) or create_user(session, email=email)
+
+
+def find_user(session: Session, *, email: str) -> User | None:
+    """The user with this address, in whatever way its domain is written; None if there is none.
+
+    Raises:
+        Refused: no mail can be sent to this address.
+    """
     # Older rows have what was typed then.
-    found = session.scalar(select(User).where(User.email.in_({address, email})).order_by(User.email == email))
-    return found or create_user(session, email=address)
+    addresses = {_address(email), email}
+    return session.scalar(select(User).where(User.email.in_(addresses)).order_by(User.email == email))
 
 
 def _address(email: str) -> str:

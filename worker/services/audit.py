@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -11,8 +11,10 @@ import structlog
 
 from worker.crud import audit
 from worker.crud.audit import Verification
-from worker.models import ProviderAuditLog
+from worker.crud.database import OpenTransaction
+from worker.models.fleet import AuditEntry
 from worker.services.context import Context
+from worker.services.fleet import lookup
 
 log = structlog.get_logger()
 
@@ -21,9 +23,14 @@ _VERIFY_SECONDS = 3600.0
 
 
 async def verify(
-    runtime: Context, provider_id: UUID | None = None, *, expected: Mapping[UUID, str] | None = None
+    runtime: Context, given: str | None = None, *, expected: Mapping[UUID, str] | None = None
 ) -> Verification:
-    """Walks one provider's chain, or all; `expected` has the heads of an earlier verification."""
+    """Walks one provider's chain, or all; `expected` has the heads of an earlier verification.
+
+    Raises:
+        BadArgument: no login, or more than one, is meant.
+    """
+    provider_id = None if given is None else await runtime.db(_provider_id, given)
     found = await runtime.db_within(
         _VERIFY_SECONDS,
         partial(audit.verify_chains, provider_id=provider_id, expected=expected, seconds=_VERIFY_SECONDS),
@@ -39,12 +46,29 @@ async def verify(
 
 
 async def list_entries(
-    runtime: Context,
-    provider_id: UUID | None = None,
-    *,
-    action: str | None = None,
-    since: datetime | None = None,
-    limit: int = 100,
-) -> Sequence[ProviderAuditLog]:
-    """Entries, newest first."""
-    return await runtime.db(audit.list_entries, provider_id=provider_id, action=action, since=since, limit=limit)
+    runtime: Context, given: str | None, *, action: str | None, since: datetime | None, limit: int
+) -> list[AuditEntry]:
+    """Entries, newest first: of one login, or of all.
+
+    Raises:
+        BadArgument: no login, or more than one, is meant.
+    """
+    names = AuditEntry.__slots__
+
+    def read(session: OpenTransaction) -> list[AuditEntry]:
+        provider_id = None if given is None else _provider_id(session, given)
+        found = audit.list_entries(session, provider_id=provider_id, action=action, since=since, limit=limit)
+        return [AuditEntry(**{name: getattr(entry, name) for name in names}) for entry in found]
+
+    return await runtime.db(read)
+
+
+def _provider_id(session: OpenTransaction, given: str) -> UUID:
+    try:
+        # The log outlives the login, so a whole id need not be one that still exists.
+        return UUID(given)
+    except ValueError:
+        return lookup.provider(session, given).id
+
+
+__all__ = ["AuditEntry", "Verification", "list_entries", "verify"]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from worker.crud import heartbeats, integration_states
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history, overview
-from worker.crud.fleet.history import Attempt, Run
-from worker.crud.fleet.overview import ProviderRow, TokenFacts
+from worker.integrations.registry import REGISTRY
 from worker.models import IntegrationState
+from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
-
-BEAT_LATE = timedelta(seconds=90)
+from worker.services.context import Context
+from worker.services.fleet import lookup
+from worker.services.fleet.looking import BEAT_LATE
 
 
 class Actor(StrEnum):
@@ -84,6 +86,34 @@ def gather(
         now=now,
         run_dead_after=run_dead_after,
     )
+
+
+async def explain_provider(runtime: Context, given: str) -> tuple[ProviderRow, Explanation]:
+    """The login that is meant, and its explanation.
+
+    Raises:
+        BadArgument: no login, or more than one, is meant.
+        Unavailable: Postgres is out of reach.
+    """
+
+    def read(session: OpenTransaction) -> Facts:
+        row = lookup.provider(session, given)
+        return gather(
+            session,
+            row,
+            refreshable=_refreshable(row.provider_key, runtime.settings.enabled_integrations),
+            now=datetime.now(UTC),
+            run_dead_after=timedelta(seconds=runtime.settings.run_dead_seconds),
+        )
+
+    facts = await runtime.db(read)
+    return facts.provider, explain(facts)
+
+
+def _refreshable(provider_key: str, enabled: Sequence[str]) -> bool | None:
+    if provider_key not in enabled or provider_key not in REGISTRY:
+        return None
+    return REGISTRY[provider_key].refresh_policy is not None
 
 
 def explain(facts: Facts) -> Explanation:

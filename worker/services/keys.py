@@ -17,7 +17,7 @@ import structlog
 from worker.crud import keys
 from worker.crud.keys import Ciphertexts
 from worker.crud.refresh import spools
-from worker.errors import ConfigurationError, EncryptionError, Refused
+from worker.errors import BadArgument, ConfigurationError, EncryptionError, Refused
 from worker.services.context import Context
 from worker.services.refresh import journal, spool
 
@@ -52,11 +52,13 @@ class Reencrypted:
     """What one rotation did.
 
     Attributes:
+        key_id: the key that writes.
         done: tokens written anew.
         unreadable: providers whose token no configured key opens; left as they are.
         left: tokens that other keys than the writing one still hold, the unreadable ones included.
     """
 
+    key_id: str
     done: int
     unreadable: list[UUID]
     left: int
@@ -103,20 +105,24 @@ async def reencrypt(runtime: Context, *, batch_size: int = 500) -> Reencrypted:
     stored = await runtime.db(keys.count_by_key)
     left = sum(count for key_id, count in stored.items() if key_id != writing)
     log.info("keys_reencrypted", key_id=writing, done=done, unreadable=len(unreadable), left=left)
-    return Reencrypted(done, unreadable, left)
+    return Reencrypted(runtime.encryption.key_id, done, unreadable, left)
 
 
 async def require_retirable(runtime: Context, key_id: str) -> None:
     """Checks that a key may be taken out of `ENCRYPTION_KEYS`.
 
     Raises:
+        BadArgument: no key has this name.
         Refused: it writes, or something that it wrote is left.
         Unavailable: nobody can say just now.
     """
-    for use in await status(runtime):
-        if use.key_id == key_id and use.in_use:
-            why = "it writes" if use.writing else f"{use.tokens} tokens and {use.journal} journal entries need it"
-            raise Refused(f"key {key_id} cannot be retired: {why}; run: dashtam keys rotate")
+    uses = {use.key_id: use for use in await status(runtime)}
+    use = uses.get(key_id)
+    if use is None:
+        raise BadArgument(f"no key is named {key_id!r}; `dashtam keys status` lists them")
+    if use.in_use:
+        why = "it writes" if use.writing else f"{use.tokens} tokens and {use.journal} journal entries need it"
+        raise Refused(f"key {key_id} cannot be retired: {why}; run: dashtam keys rotate")
 
 
 async def require_configured(runtime: Context) -> None:

@@ -16,19 +16,23 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider
 from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
+from tests.support.fixtures import MakeRuntime
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.app import app
-from worker.cli import link, refresh, sync
+from worker.cli import link
 from worker.cli.run.sandbox import SandboxControl
 from worker.models import Provider, SyncRun, User, new_id
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
+from worker.services.fleet.asking import REFRESH_TASK
 from worker.services.refresh import protocol
 from worker.services.sync import batch
 from worker.settings import get_settings
+from worker.tasks import send
 
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
+ADA = ("--user", "ada@example.org", "--create-user")
 
 
 @pytest.fixture
@@ -255,7 +259,7 @@ def test_link_schwab_takes_the_callback_address_from_standard_input(
     monkeypatch.setattr(link._notes, "print", lambda text, **_: printed.append(str(text)))
     monkeypatch.setattr(link, "_asked", lambda _: _consent(control, printed[-1]))
 
-    linked = json_of(dashtam("link", "schwab", "--user", "ada@example.org", "--alias", "My Schwab", "--json"))
+    linked = json_of(dashtam("link", "schwab", *ADA, "--alias", "My Schwab", "--json"))
 
     assert urlsplit(printed[-1]).path == "/schwab/v1/oauth/authorize"
     assert (linked["status"], linked["alias"]) == ("active", "My Schwab")
@@ -265,14 +269,54 @@ def test_link_schwab_takes_the_callback_address_from_standard_input(
 def test_link_plaid_takes_the_public_token_from_standard_input(dashtam: Dashtam, control: SandboxControl) -> None:
     token = control.link("plaid-1", {})["public_token"]
 
-    result = dashtam("link", "plaid", "--user", "ada@example.org", "--alias", "My bank", "--json", stdin=f"{token}\n")
+    result = dashtam(
+        "link",
+        "plaid",
+        "--user",
+        "ada@example.org",
+        "--create-user",
+        "--alias",
+        "My bank",
+        "--json",
+        stdin=f"{token}\n",
+    )
 
     assert json_of(result)["status"] == "active"
     assert token not in result.output
 
 
+def test_link_for_an_address_that_nobody_has_must_say_that_a_new_user_is_meant(
+    dashtam: Dashtam, rows: Session, runtime: Runtime
+) -> None:
+    result = dashtam("link", "plaid", "--user", "adda@example.org", "--alias", "My bank", stdin="token\n")
+
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "no user has the e-mail address adda@example.org; nothing was linked" in result.stderr
+    assert "--create-user" in result.stderr
+    assert rows.scalars(select(User)).all() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("refresh", "Home"), ("sync", "Home"), ("link", "schwab", *ADA, "--alias", "Another")],
+    ids=lambda words: words[0],
+)
+def test_what_a_paused_integration_would_not_do_is_refused_with_the_command_that_resumes_it(
+    dashtam: Dashtam, provider: Provider, runtime: Runtime, command: tuple[str, ...]
+) -> None:
+    assert dashtam("integrations", "pause", "schwab", "--reason", "maintenance").exit_code == 0
+
+    result = dashtam(*command, stdin="x\n")
+
+    assert result.exit_code == 3
+    assert "maintenance" in result.stderr
+    assert "dashtam integrations resume schwab" in result.stderr
+    assert runtime.redis.llen("refresh") == runtime.redis.llen("sync") == 0
+
+
 def test_link_with_nothing_on_standard_input_links_nothing(dashtam: Dashtam, runtime: Runtime) -> None:
-    result = dashtam("link", "plaid", "--user", "ada@example.org", "--alias", "My bank", stdin="")
+    result = dashtam("link", "plaid", *ADA, "--alias", "My bank", stdin="")
 
     assert result.exit_code == 2
     assert json_of(dashtam("providers", "--json")) == []
@@ -280,7 +324,7 @@ def test_link_with_nothing_on_standard_input_links_nothing(dashtam: Dashtam, run
 
 @pytest.mark.parametrize("address", ["a@[", "ada@", "ada@example.org\nBcc: eve@example.org"])
 def test_link_for_an_address_that_no_mail_can_have_makes_no_user(dashtam: Dashtam, rows: Session, address: str) -> None:
-    result = dashtam("link", "plaid", "--user", address, "--alias", "My bank", stdin="token\n")
+    result = dashtam("link", "plaid", "--user", address, "--create-user", "--alias", "My bank", stdin="token\n")
 
     assert result.exit_code == 3
     assert result.stderr.startswith("error: no mail can be sent to this e-mail address: ")
@@ -291,14 +335,23 @@ def test_link_finds_the_user_however_the_domain_is_written(
     dashtam: Dashtam, control: SandboxControl, rows: Session
 ) -> None:
     for name, address in (("plaid-1", "ada@example.org"), ("plaid-2", "ada@Example.ORG")):
-        dashtam("link", "plaid", "--user", address, "--alias", name, stdin=control.link(name, {})["public_token"])
+        dashtam(
+            "link",
+            "plaid",
+            "--user",
+            address,
+            "--create-user",
+            "--alias",
+            name,
+            stdin=control.link(name, {})["public_token"],
+        )
 
     assert rows.scalars(select(User.email)).all() == ["ada@example.org"]
 
 
 def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: SandboxControl) -> None:
     token = control.link("plaid-1", {})["public_token"]
-    arguments = ("link", "plaid", "--user", "ada@example.org", "--alias", "My bank")
+    arguments = ("link", "plaid", *ADA, "--alias", "My bank")
     dashtam(*arguments, stdin=token)
 
     result = dashtam(*arguments, stdin=token)
@@ -311,7 +364,14 @@ def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: Sandb
 
 def test_unlink_revokes_and_keeps_the_rows(dashtam: Dashtam, control: SandboxControl, rows: Session) -> None:
     dashtam(
-        "link", "plaid", "--user", "a@example.org", "--alias", "Home", stdin=control.link("plaid-1", {})["public_token"]
+        "link",
+        "plaid",
+        "--user",
+        "a@example.org",
+        "--create-user",
+        "--alias",
+        "Home",
+        stdin=control.link("plaid-1", {})["public_token"],
     )
 
     ended = json_of(dashtam("providers", "unlink", "Home", "--yes", "--json"))
@@ -328,22 +388,20 @@ def test_unlink_asks_first(dashtam: Dashtam, provider: Provider, rows: Session) 
 
 
 @pytest.fixture
-def worker_at_once(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
-    """Works off a task in the moment in which it is sent."""
+def worker_at_once(monkeypatch: pytest.MonkeyPatch, make_runtime: MakeRuntime) -> None:
+    """Works off a task in the moment in which it is sent, as another process would: on a runtime of its own."""
+    runtime = make_runtime()
 
-    def do_refresh(task: str, ids: list[str], *, trigger: str, force: bool) -> str:
-        uuids = [UUID(id_) for id_ in ids]
-        runtime.run(protocol.refresh_providers(runtime, uuids, trigger=Trigger(trigger), force=force, manual=True))
+    def work_off(task: str, ids: list[str], *, trigger: str, since: str | None = None, **options: Any) -> str:
+        uuids, by = [UUID(id_) for id_ in ids], Trigger(trigger)
+        if task == REFRESH_TASK:
+            runtime.run(protocol.refresh_providers(runtime, uuids, trigger=by, manual=True, **options))
+        else:
+            day = None if since is None else date.fromisoformat(since)
+            runtime.run(batch.sync_providers(runtime, uuids, trigger=by, since=day, **options))
         return "task"
 
-    def do_sync(task: str, ids: list[str], *, trigger: str, since: str | None = None, **options: Any) -> str:
-        uuids = [UUID(id_) for id_ in ids]
-        day = None if since is None else date.fromisoformat(since)
-        runtime.run(batch.sync_providers(runtime, uuids, trigger=Trigger(trigger), since=day, **options))
-        return "task"
-
-    monkeypatch.setattr(refresh, "send", do_refresh)
-    monkeypatch.setattr(sync, "send", do_sync)
+    monkeypatch.setattr(send, "send", work_off)
 
 
 def _consent(control: SandboxControl, address: str) -> str:

@@ -14,11 +14,14 @@ from tests.factories import make_linked_provider
 from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
 from tests.support.fixtures import MakeRuntime
-from worker.cli import checks
-from worker.cli.checks import Finding, run_checks
+from worker.cli.doctor import run_checks
+from worker.crud import health as database_health
 from worker.crud import heartbeats
 from worker.runtime import Runtime, use_runtime
+from worker.services import health
+from worker.services.health import Finding
 from worker.settings import get_settings
+from worker.tasks import send
 
 Found = Callable[[], dict[str, Finding]]
 
@@ -26,7 +29,7 @@ Found = Callable[[], dict[str, Finding]]
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers answer at once, or there are none."""
-    monkeypatch.setattr(checks, "ping_workers", lambda *, seconds: ["refresh@a", "sync@a", "upkeep@a"])
+    monkeypatch.setattr(send, "ping_workers", lambda *, seconds: ["refresh@a", "sync@a", "upkeep@a"])
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def test_standbys_that_no_commit_waits_for_are_found_in_production(
     environment: str,
     ok: bool,
 ) -> None:
-    monkeypatch.setattr(checks.health, "replication", lambda _: checks.health.Replication(standbys, synchronous))
+    monkeypatch.setattr(database_health, "replication", lambda _: database_health.Replication(standbys, synchronous))
 
     with use_runtime(make_runtime(DASHTAM_ENV=environment)):
         finding = found()["standbys"]
@@ -109,7 +112,7 @@ def test_standbys_that_no_commit_waits_for_are_found_in_production(
 
 
 def test_a_clock_that_is_off_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.health, "clock", lambda _: datetime.now(UTC) + timedelta(minutes=5))
+    monkeypatch.setattr(database_health, "clock", lambda _: datetime.now(UTC) + timedelta(minutes=5))
 
     finding = found()["clock"]
 
@@ -139,14 +142,14 @@ def test_redis_that_may_evict_messages_is_found(found: Found, runtime: Runtime) 
 
 
 def test_a_long_queue_is_found(found: Found, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
-    monkeypatch.setattr(checks, "_BACKLOG_MAX", 1)
+    monkeypatch.setattr(health, "_BACKLOG_MAX", 1)
     runtime.redis.rpush("sync", "a", "b")
 
     assert not found()["queues"].ok
 
 
 def test_workers_named_otherwise_are_no_failure(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "ping_workers", lambda *, seconds: ["all@a"])
+    monkeypatch.setattr(send, "ping_workers", lambda *, seconds: ["all@a"])
 
     finding = found()["workers"]
 
@@ -155,7 +158,7 @@ def test_workers_named_otherwise_are_no_failure(found: Found, monkeypatch: pytes
 
 
 def test_a_full_disk_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_FREE_BYTES_MIN", 10**18)
+    monkeypatch.setattr(health, "_FREE_BYTES_MIN", 10**18)
 
     assert not found()["disk"].ok
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_account, make_linked_provider, make_transaction
 from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
+from worker.cli import ask
 from worker.crud import heartbeats
 from worker.crud.fleet import overview
 from worker.models import IntegrationState, Provider, Quarantine, SyncRun, TaskFailure, TokenRefresh, new_id
@@ -188,6 +190,65 @@ def test_runs_are_listed_and_shown(dashtam: Dashtam, provider: Provider, rows: S
     assert "transactions c2" in shown.output
     assert "x" * 50 not in shown.output
     assert dashtam("runs", "show", str(new_id())).exit_code == 2
+
+
+def test_lists_name_logins_by_alias_and_every_id_by_its_beginning(
+    dashtam: Dashtam, provider: Provider, rows: Session
+) -> None:
+    run = _run(provider)
+    entry = Quarantine(provider_id=provider.id, kind="transaction", reason="bad_date", fingerprint=b"x")
+    failure = TaskFailure(
+        task_id="t-1",
+        task_name="worker.tasks.accounts.sync_providers",
+        arguments={"args": [[str(provider.id)]], "kwargs": {}},
+        reason="delivered too often",
+        deliveries=3,
+    )
+    rows.add_all([run, entry, failure])
+    rows.commit()
+
+    for group, row in (("runs", run), ("quarantine", entry), ("failures", failure)):
+        output = dashtam(group).output
+        assert "Home" in output
+        assert str(provider.id) not in output
+        (shown,) = [word for word in output.split() if str(row.id).startswith(word) and len(word) > 8]
+        assert json_of(dashtam(group, "show", shown, "--json"))["id"] == str(row.id)
+        assert json_of(dashtam(group, "show", str(row.id)[:13], "--json"))["id"] == str(row.id)
+    assert json_of(dashtam("runs", "--json"))[0]["provider_id"] == str(provider.id)
+
+
+def test_accounts_and_transactions_show_what_was_synced(
+    dashtam: Dashtam, provider: Provider, rows: Session, runtime: Runtime
+) -> None:
+    other = make_account(rows, provider=make_linked_provider(rows, runtime.encryption, alias="Other"))
+    make_transaction(rows, account=other, description="[red]café\x1b[2J", posted_date=date(2025, 3, 14))
+    rows.commit()
+
+    assert [row["provider"] for row in json_of(dashtam("accounts", "--json"))] == ["Home", "Other"]
+    (account,) = json_of(dashtam("accounts", "--provider", "Other", "--json"))
+    assert account["id"] == str(other.id)
+    (row,) = json_of(dashtam("transactions", "--provider", "Other", "--json"))
+    assert (row["account_id"], row["posted_date"]) == (str(other.id), "2025-03-14")
+    assert json_of(dashtam("transactions", "--provider", "Other", "--since", "2025-03-15", "--json")) == []
+    assert len(json_of(dashtam("transactions", "--provider", "Home", "--json"))) == 2
+    assert len(json_of(dashtam("transactions", "--limit", "1", "--json"))) == 1
+    shown = dashtam("transactions", "--provider", "Other").output
+    assert "[red]café" in shown
+    assert "\x1b" not in shown
+    assert "Other" in dashtam("accounts").output
+
+
+def test_aliases_are_completed_from_what_commands_have_seen(
+    dashtam: Dashtam, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASHTAM_HOME", str(tmp_path))
+    assert ask.aliases("H") == []
+
+    assert dashtam("providers").exit_code == 0
+
+    assert ask.aliases("H") == ["Home"]
+    assert ask.aliases("h") == []
+    assert (tmp_path / "names.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_explain_reads_the_facts_of_the_provider(dashtam: Dashtam, provider: Provider, rows: Session) -> None:

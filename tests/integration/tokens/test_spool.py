@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -12,11 +13,10 @@ import structlog
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
-from worker.cli import checks
 from worker.crud.refresh.tokens import NewToken
 from worker.errors import Refused
 from worker.runtime import Runtime
-from worker.services import keys
+from worker.services import health, keys
 from worker.services.refresh import journal, spool
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
@@ -154,7 +154,7 @@ def test_file_that_cannot_be_read_is_set_aside_and_holds_up_no_other(hosts: tupl
     assert said["next"].endswith(f"mv {aside} {broken}")
     assert aside.exists()
     assert one.plain(good, "refresh") == "refresh-2"
-    finding = checks._spool(one.runtime)
+    finding = one.runtime.run(health._spool(one.runtime, cast("Any", None)))
     assert (finding.ok, finding.mend.endswith(f"mv {aside} {broken}")) == (False, True)
 
 

@@ -8,9 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from worker.crud.fleet.history import Attempt, Run
-from worker.crud.fleet.overview import ProviderRow, TokenFacts
 from worker.models import IntegrationState
+from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
 from worker.services.explain import Actor, Facts, explain
 
 NOW = datetime(2025, 3, 14, 3, 0, tzinfo=UTC)
@@ -21,6 +20,7 @@ PROVIDER = ProviderRow(
     provider_key="schwab",
     alias="Home",
     user_id=UUID(int=2),
+    user="ada@example.org",
     status="active",
     status_reason=None,
     access_expires_at=NOW + 20 * MINUTE,
@@ -57,6 +57,8 @@ DONE = Attempt(
 COMPLETED = Run(
     id=UUID(int=4),
     provider_id=PROVIDER.id,
+    alias="Home",
+    user="ada@example.org",
     status="completed",
     trigger="schedule",
     mode="incremental",

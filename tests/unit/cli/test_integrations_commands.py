@@ -53,7 +53,7 @@ def test_check_says_what_is_missing_and_fails(dashtam: Dashtam, monkeypatch: pyt
 
 def test_check_of_one_that_does_not_import_says_why(dashtam: Dashtam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "worker.cli.integrations.faults", lambda: (Fault("mine", "dashtam-mine", "it does not import"),)
+        "worker.integrations.registry.faults", lambda: (Fault("mine", "dashtam-mine", "it does not import"),)
     )
 
     done = dashtam("integrations", "check", "mine")

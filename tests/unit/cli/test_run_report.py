@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.unit.cli.test_explain import COMPLETED, PROVIDER
 from worker.cli.run.demo import LOGINS, Story
 from worker.cli.run.report import render, summary
-from worker.crud.fleet.overview import Stored
+from worker.models.fleet import Stored
 
 COUNTS = Stored(accounts=2, transactions=300, holdings=17)
 

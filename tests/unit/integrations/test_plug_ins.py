@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from celery import signals
 
 from worker import app
-from worker.cli import checks, integrations
 from worker.errors import ConfigurationError
 from worker.integrations import registry
 from worker.integrations.registry import REGISTRY, build_integrations, faults, package_of, require
+from worker.services import health
+from worker.services.fleet import looking
 from worker.settings import Settings, load
 from worker.telemetry import metric_files
 
@@ -156,9 +158,9 @@ def test_worker_does_not_start_to_serve_one_that_cannot_be_used(
 def test_doctor_and_list_say_which_package_and_why(install: Install) -> None:
     install("import nowhere")
 
-    finding = checks._plug_ins(cast("Any", None))
-    (row,) = [integrations._unusable(fault) for fault in faults()]
+    finding = asyncio.run(health._plug_ins(cast("Any", None), cast("Any", None)))
+    (row,) = looking.unusable()
 
-    assert (finding.ok, row["package"]) == (False, "dashtam-mine")
-    assert finding.found == f"mine of dashtam-mine: {row['unusable']}"
-    assert str(row["unusable"]).startswith("it does not import: ModuleNotFoundError")
+    assert (finding.ok, row.package) == (False, "dashtam-mine")
+    assert finding.found == f"mine of dashtam-mine: {row.unusable}"
+    assert str(row.unusable).startswith("it does not import: ModuleNotFoundError")

@@ -141,7 +141,7 @@ def test_rotation_writes_all_tokens_anew_in_batches_and_keeps_their_values(store
 
     done = _run(keys.reencrypt(runtime, batch_size=2))
 
-    assert done == keys.Reencrypted(done=6, unreadable=[], left=0)
+    assert done == keys.Reencrypted(key_id=NEW.key_id, done=6, unreadable=[], left=0)
     assert runtime.reads == [2, 2, 2, 0]
     only_new = EncryptionService(K2)
     for number, token in enumerate(runtime.tokens.values(), start=1):
@@ -169,7 +169,7 @@ def test_rotation_names_what_no_key_opens_logs_it_and_goes_on(stored: Make) -> N
     with capture_logs() as logs:
         done = _run(keys.reencrypt(runtime, batch_size=2))
 
-    assert done == keys.Reencrypted(done=1, unreadable=[UUID(int=2), UUID(int=3)], left=2)
+    assert done == keys.Reencrypted(key_id=NEW.key_id, done=1, unreadable=[UUID(int=2), UUID(int=3)], left=2)
     assert runtime.tokens[UUID(int=2)].key_id == "k9"
     assert [(log["provider_id"], log["key_id"]) for log in logs if log["event"] == "token_unreadable"] == [
         (str(UUID(int=2)), "k9"),

@@ -11,8 +11,8 @@ from worker.cli.exits import ExitCode, UsageProblem
 from worker.cli.output import AsJson, SafeConsole, console, show
 from worker.cli.run import environment, report
 from worker.cli.run.cycle import started
-from worker.crud import schema
 from worker.devstack import Devstack, default_home
+from worker.services import schema
 
 _ONCE_ACCESS_SECONDS = 12
 _LIVE_ACCESS_SECONDS = 60

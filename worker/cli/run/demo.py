@@ -7,16 +7,13 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
-from worker import crud
 from worker.cli.run.logins import LOGINS, Login
 from worker.cli.run.sandbox import Progress, SandboxControl
-from worker.crud import steering
-from worker.crud.fleet import history, overview
-from worker.crud.fleet.history import Run
-from worker.crud.fleet.overview import ProviderRow, Stored
+from worker.models.fleet import ProviderRow, Run, Stored
 from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
 from worker.runtime import Runtime
-from worker.services.linking import begin, complete
+from worker.services.fleet import looking
+from worker.services.linking import begin, complete, users
 
 USER = "demo@dashtam.localhost"
 
@@ -85,11 +82,11 @@ class Demo:
             ProviderError: the sandbox refused.
         """
         self._sandbox.advance(self._progress.steps)
-        with self._runtime.transaction() as session:
-            if self._progress.is_of_another_day:
-                # The sandbox's books have begun anew, and with them the demonstration.
-                steering.forget_user(session, email=USER)
-            user_id = crud.get_or_create_user(session, email=USER).id
+        runtime = self._runtime
+        if self._progress.is_of_another_day:
+            # The sandbox's books have begun anew, and with them the demonstration.
+            runtime.run(users.forget_user(runtime, USER))
+        user_id = runtime.run(users.find_user(runtime, USER, create=True))
         for login in LOGINS:
             self.ids[login.name] = self._link(login, user_id)
             # Read before the first sync: a new Item hides history that this client no longer asks for.
@@ -112,11 +109,9 @@ class Demo:
     def stories(self, *, counts: bool) -> list[Story]:
         """Every provider's story so far; `counts` also counts rows here and in the sandbox."""
         ids = list(self.ids.values())
-        with self._runtime.transaction() as session:
-            rows = {row.id: row for row in overview.list_providers(session, limit=len(ids), ids=ids)}
-            attempts = history.attempts(session, provider_ids=ids, since=self.began_at, limit=1000)
-            runs = history.runs(session, provider_ids=ids, since=self.began_at, limit=1000)
-            stored = overview.stored(session, provider_ids=ids)
+        happened = self._runtime.run(looking.happened_since(self._runtime, ids, self.began_at))
+        rows, stored = happened["providers"], happened["stored"]
+        attempts, runs = happened["attempts"], happened["runs"]
         stories = []
         for login in LOGINS:
             id_ = self.ids[login.name]

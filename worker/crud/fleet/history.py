@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from worker.errors import NotFound
-from worker.models import SyncRun, TaskFailure, TokenRefresh
+from worker.models import Provider, SyncRun, TaskFailure, TokenRefresh, User
+from worker.models.fleet import Attempt, Failure, Run
 from worker.models.vocabulary import RunStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt to refresh a token."""
-
-    id: UUID
-    provider_id: UUID
-    generation: int
-    status: str
-    trigger: str
-    error: str | None
-    reason: str | None
-    started_at: datetime
-    finished_at: datetime | None
-
 
 _ATTEMPT = [getattr(TokenRefresh, name) for name in Attempt.__slots__]
 
@@ -45,35 +27,14 @@ def attempts(
     return [Attempt(*row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One sync run as lists show it."""
-
-    id: UUID
-    provider_id: UUID
-    status: str
-    trigger: str
-    mode: str
-    started_at: datetime
-    heartbeat_at: datetime
-    finished_at: datetime | None
-    cancel_requested: bool
-    pages: int
-    added: int
-    changed: int
-    unchanged: int
-    removed: int
-    quarantined: int
-    counts: dict[str, Any]
-    cursor_before: dict[str, Any] | None
-    cursor_after: dict[str, Any] | None
-    error: str | None
-    error_scope: str | None
-    error_reason: str | None
-    problems: dict[str, Any] | None
-
-
-_RUN = [getattr(SyncRun, name) for name in Run.__slots__]
+_OF_LOGIN = {"alias": Provider.alias, "user": User.email}
+_RUN = [_OF_LOGIN[name] if name in _OF_LOGIN else getattr(SyncRun, name) for name in Run.__slots__]
+_RUNS = (
+    select(*_RUN)
+    .join(Provider, Provider.id == SyncRun.provider_id)
+    .join(User, User.id == Provider.user_id)
+    .order_by(SyncRun.started_at.desc(), SyncRun.id.desc())
+)
 
 
 def runs(
@@ -86,7 +47,7 @@ def runs(
     limit: int = 20,
 ) -> list[Run]:
     """Runs, newest first; `running_or_since` also takes those that began earlier and still run."""
-    query = select(*_RUN).order_by(SyncRun.started_at.desc(), SyncRun.id.desc()).limit(limit)
+    query = _RUNS.limit(limit)
     if provider_ids is not None:
         query = query.where(SyncRun.provider_id.in_(provider_ids))
     if status is not None:
@@ -106,34 +67,12 @@ def is_running(session: Session, *, provider_id: UUID, dead_after: timedelta) ->
     return session.scalar(query.limit(1)) is not None
 
 
-def run_by_id(session: Session, *, run_id: UUID) -> Run:
-    """One run.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = session.execute(select(*_RUN).where(SyncRun.id == run_id)).one_or_none()
-    if row is None:
-        raise NotFound(f"no run has the id {run_id}")
-    return Run(*row)
+def runs_between(session: Session, *, first: UUID, last: UUID) -> list[Run]:
+    """At most three runs whose id lies between the two."""
+    return [Run(*row) for row in session.execute(_RUNS.where(SyncRun.id >= first, SyncRun.id <= last).limit(3))]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A dead letter: a task that will not run again by itself."""
-
-    id: UUID
-    task_id: str
-    task_name: str
-    arguments: dict[str, Any]
-    reason: str
-    deliveries: int
-    created_at: datetime
-    resolved_at: datetime | None
-    resolution: str | None
-
-
-_FAILURE = [getattr(TaskFailure, name) for name in Failure.__slots__]
+_FAILURE = [getattr(TaskFailure, name) for name in Failure.__slots__ if name != "aliases"]
 
 
 def task_failures(session: Session, *, resolved: bool = False, limit: int = 20) -> list[Failure]:
@@ -144,13 +83,7 @@ def task_failures(session: Session, *, resolved: bool = False, limit: int = 20) 
     return [Failure(*row) for row in session.execute(query)]
 
 
-def task_failure(session: Session, *, failure_id: UUID) -> Failure:
-    """One dead letter.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = session.execute(select(*_FAILURE).where(TaskFailure.id == failure_id)).one_or_none()
-    if row is None:
-        raise NotFound(f"no failure has the id {failure_id}")
-    return Failure(*row)
+def failures_between(session: Session, *, first: UUID, last: UUID) -> list[Failure]:
+    """At most three dead letters whose id lies between the two."""
+    query = select(*_FAILURE).where(TaskFailure.id >= first, TaskFailure.id <= last).limit(3)
+    return [Failure(*row) for row in session.execute(query)]

@@ -6,17 +6,16 @@ What looks at the whole fleet reads indexes alone and never the transactions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Text, cast, func, select, text
+from sqlalchemy import Select, Text, cast, func, select, text, true
 from sqlalchemy.orm import Session
 
 from worker.models import (
     Account,
+    Balance,
     BookDrift,
     Holding,
     Provider,
@@ -25,38 +24,11 @@ from worker.models import (
     Transaction,
     User,
 )
+from worker.models.fleet import AccountRow, Drift, Fleet, ProviderRow, Stored, TokenFacts, TransactionRow
+from worker.models.vocabulary import AccountStatus, TransactionStatus
 
 LATE_AFTER = timedelta(seconds=60)
 """Due for longer than this without having been claimed is late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """All providers in numbers.
-
-    Attributes:
-        refresh_late, sync_late: due for longer than `LATE_AFTER`.
-        tokens_expired: active providers whose access token has ended although it is refreshed.
-        oldest_token_expires_at: the end of the access token that is nearest to it, or furthest past it.
-        grants_ending: grants that end within 72 hours.
-    """
-
-    active: int
-    pending: int
-    needs_reauth: int
-    paused: int
-    unlinked: int
-    refresh_due: int
-    refresh_late: int
-    sync_due: int
-    sync_late: int
-    tokens_expired: int
-    oldest_token_expires_at: datetime | None
-    grants_ending: int
-    runs_running: int
-    quarantined: int
-    failures: int
-    notices_waiting: int
 
 
 FLEET = text(
@@ -92,29 +64,7 @@ def fleet(session: Session, *, now: datetime) -> Fleet:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRow:
-    """One provider as lists show it; never a token."""
-
-    id: UUID
-    provider_key: str
-    alias: str
-    user_id: UUID
-    status: str
-    status_reason: str | None
-    access_expires_at: datetime | None
-    grant_expires_at: datetime | None
-    refreshed_at: datetime | None
-    refresh_due_at: datetime | None
-    refresh_failures: int
-    synced_at: datetime | None
-    sync_due_at: datetime | None
-    sync_interval: int | None
-    sync_failures: int
-    created_at: datetime
-
-
-_ROW = [getattr(Provider, name) for name in ProviderRow.__slots__]
+_ROW = [User.email if name == "user" else getattr(Provider, name) for name in ProviderRow.__slots__]
 
 
 def list_providers(
@@ -127,13 +77,13 @@ def list_providers(
     ids: Sequence[UUID] | None = None,
 ) -> list[ProviderRow]:
     """Providers, oldest first; `user` is an e-mail address or an id."""
-    query = select(*_ROW).order_by(Provider.id).limit(limit)
+    query = select(*_ROW).join(User, User.id == Provider.user_id).order_by(Provider.id).limit(limit)
     if status is not None:
         query = query.where(Provider.status == status)
     if provider_key is not None:
         query = query.where(Provider.provider_key == provider_key)
     if user is not None:
-        query = query.join(User).where((User.email == user) | (cast(User.id, Text) == user))
+        query = query.where((User.email == user) | (cast(User.id, Text) == user))
     if ids is not None:
         query = query.where(Provider.id.in_(ids))
     return [ProviderRow(*row) for row in session.execute(query)]
@@ -141,21 +91,20 @@ def list_providers(
 
 def find_providers(session: Session, *, first: UUID | None, last: UUID | None, alias: str) -> list[ProviderRow]:
     """At most three providers whose id lies between the two, or, when none does, whose alias is this."""
+    rows = select(*_ROW).join(User, User.id == Provider.user_id).order_by(Provider.id).limit(3)
     if first is not None and last is not None:
-        query = select(*_ROW).where(Provider.id >= first, Provider.id <= last).order_by(Provider.id).limit(3)
-        if found := session.execute(query).all():
+        found = session.execute(rows.where(Provider.id >= first, Provider.id <= last)).all()
+        if found:
             return [ProviderRow(*row) for row in found]
-    query = select(*_ROW).where(Provider.alias == alias).order_by(Provider.id).limit(3)
-    return [ProviderRow(*row) for row in session.execute(query)]
+    return [ProviderRow(*row) for row in session.execute(rows.where(Provider.alias == alias))]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What is stored of one provider: open accounts, positions and transactions that were not withdrawn."""
-
-    accounts: int = 0
-    transactions: int = 0
-    holdings: int = 0
+def aliases(session: Session, *, ids: Sequence[UUID] | None = None, limit: int) -> dict[UUID, str]:
+    """What users call their logins, by the providers' ids; of all logins, those linked last."""
+    query = select(Provider.id, Provider.alias).order_by(Provider.id.desc()).limit(limit)
+    if ids is not None:
+        query = query.where(Provider.id.in_(ids))
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def stored(session: Session, *, provider_ids: Sequence[UUID]) -> dict[UUID, Stored]:
@@ -187,19 +136,6 @@ def _counts(session: Session, query: Select[Any]) -> dict[UUID, int]:
     return {row[0]: row[1] for row in session.execute(query)}
 
 
-@dataclass(frozen=True, slots=True)
-class TokenFacts:
-    """What may be said of a token: everything but its value."""
-
-    generation: int
-    key_id: str
-    scope: str | None
-    lifetime_s: int | None
-    issued_at: datetime
-    lease_until: datetime | None
-    has_refresh_token: bool
-
-
 def token_facts(session: Session, *, provider_id: UUID) -> TokenFacts | None:
     """Facts of a provider's token; None before it is linked."""
     columns = (
@@ -213,17 +149,6 @@ def token_facts(session: Session, *, provider_id: UUID) -> TokenFacts | None:
     )
     row = session.execute(select(*columns).where(ProviderToken.provider_id == provider_id)).one_or_none()
     return None if row is None else TokenFacts(*row)
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A figure of an account on which stored rows and the provider disagree."""
-
-    account: str
-    figure: str
-    stated: Decimal
-    stored: Decimal
-    seen_at: datetime
 
 
 def drifts(session: Session, *, provider_id: UUID) -> list[Drift]:
@@ -241,3 +166,67 @@ def quarantined(session: Session, *, provider_id: UUID) -> int:
     """How many records of one provider are in quarantine."""
     query = select(func.count()).where(Quarantine.provider_id == provider_id, Quarantine.resolved_at.is_(None))
     return session.scalar(query) or 0
+
+
+def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit: int) -> list[AccountRow]:
+    """Stored accounts by provider and name, each with its newest balance; `closed` adds those no longer listed."""
+    newest = (
+        select(Balance.current, Balance.available, Balance.taken_at)
+        .where(Balance.account_id == Account.id)
+        .order_by(Balance.taken_at.desc())
+        .limit(1)
+        .lateral()
+    )
+    query = (
+        select(
+            Account.id,
+            Account.provider_id,
+            Provider.alias,
+            Account.name,
+            Account.mask,
+            Account.type,
+            Account.subtype,
+            Account.status,
+            Account.currency,
+            newest.c.current,
+            newest.c.available,
+            newest.c.taken_at,
+        )
+        .join(Provider, Provider.id == Account.provider_id)
+        .outerjoin(newest, true())
+        .order_by(Provider.alias, Account.name, Account.id)
+        .limit(limit)
+    )
+    if provider_id is not None:
+        query = query.where(Account.provider_id == provider_id)
+    if not closed:
+        query = query.where(Account.status == AccountStatus.ACTIVE)
+    return [AccountRow(*row) for row in session.execute(query)]
+
+
+def transactions(session: Session, *, provider_id: UUID | None, since: date | None, limit: int) -> list[TransactionRow]:
+    """Stored transactions, newest first, of one provider or of all; those that were withdrawn are left out."""
+    query = (
+        select(
+            Transaction.id,
+            Transaction.account_id,
+            Provider.alias.label("provider"),
+            Account.name.label("account"),
+            Transaction.posted_date,
+            Transaction.status,
+            Transaction.type,
+            Transaction.description,
+            Transaction.amount,
+            Transaction.currency,
+        )
+        .join(Account, Account.id == Transaction.account_id)
+        .join(Provider, Provider.id == Account.provider_id)
+        .where(Transaction.status != TransactionStatus.REMOVED)
+        .order_by(Transaction.posted_date.desc(), Transaction.id.desc())
+        .limit(limit)
+    )
+    if provider_id is not None:
+        query = query.where(Account.provider_id == provider_id)
+    if since is not None:
+        query = query.where(Transaction.posted_date >= since)
+    return [TransactionRow(**row) for row in session.execute(query).mappings()]

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from worker.crud.sync.work import RunKey, Work
-from worker.errors import NotFound
-from worker.models import Account, Quarantine, new_id
+from worker.models import Account, Provider, Quarantine, new_id
+from worker.models.fleet import QuarantineEntry
 from worker.models.records import Reject
 
 
@@ -135,37 +135,34 @@ def has_open(session: Session, *, provider_id: UUID) -> bool:
     return session.scalar(statement.limit(1)) is not None
 
 
+_ENTRY = [Provider.alias if name == "alias" else getattr(Quarantine, name) for name in QuarantineEntry.__slots__]
+_ENTRIES = (
+    select(*_ENTRY)
+    .join(Provider, Provider.id == Quarantine.provider_id)
+    .order_by(Quarantine.created_at.desc(), Quarantine.id)
+)
+
+
 def list_quarantine(
     session: Session, *, provider_id: UUID | None = None, resolved: bool = False, limit: int = 100
-) -> Sequence[Quarantine]:
+) -> list[QuarantineEntry]:
     """Entries, newest first; with `resolved` also those that are settled."""
-    statement = select(Quarantine).order_by(Quarantine.created_at.desc(), Quarantine.id).limit(limit)
+    query = _ENTRIES.limit(limit)
     if provider_id is not None:
-        statement = statement.where(Quarantine.provider_id == provider_id)
+        query = query.where(Quarantine.provider_id == provider_id)
     if not resolved:
-        statement = statement.where(Quarantine.resolved_at.is_(None))
-    return session.scalars(statement).all()
+        query = query.where(Quarantine.resolved_at.is_(None))
+    return [QuarantineEntry(*row) for row in session.execute(query)]
 
 
-def get_quarantine(session: Session, *, entry_id: UUID) -> Quarantine:
-    """One entry.
-
-    Raises:
-        NotFound: there is none.
-    """
-    entry = session.get(Quarantine, entry_id)
-    if entry is None:
-        raise NotFound(f"no quarantine entry has the id {entry_id}")
-    return entry
+def entries_between(session: Session, *, first: UUID, last: UUID) -> list[QuarantineEntry]:
+    """At most three entries whose id lies between the two."""
+    query = _ENTRIES.where(Quarantine.id >= first, Quarantine.id <= last).limit(3)
+    return [QuarantineEntry(*row) for row in session.execute(query)]
 
 
 def dismiss(session: Session, *, entry_id: UUID, now: datetime, actor: str) -> None:
-    """Closes an entry that nobody will mend.
-
-    Raises:
-        NotFound: there is none.
-    """
-    get_quarantine(session, entry_id=entry_id)
+    """Closes an entry that nobody will mend."""
     session.execute(
         update(Quarantine).where(Quarantine.id == entry_id).values(resolved_at=now, resolution=f"dismissed by {actor}")
     )

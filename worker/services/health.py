@@ -1,22 +1,26 @@
-"""The checks of `dashtam doctor`: each looks at one thing, and says what to do when it is wrong."""
+"""Whether everything is as it should be: each check looks at one thing, and says what to do when it is wrong."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
-from worker.cli.send import impatient_redis, ping_workers
-from worker.cli.status import QUEUES
+import redis
+from pydantic import SecretStr
+
 from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError
-from worker.integrations.registry import faults
-from worker.runtime import Runtime, get_runtime
+from worker.integrations.registry import REGISTRY, faults
+from worker.process.redis_names import QUEUES
 from worker.services import keys
-from worker.services.explain import BEAT_LATE
+from worker.services.context import Context
+from worker.services.fleet.looking import BEAT_LATE
 from worker.services.refresh import journal
-from worker.settings import get_settings
+from worker.settings import EnvironmentSettings, get_settings, load
 
 _SKEW_MAX = timedelta(seconds=2)
 _BACKLOG_MAX = 1000
@@ -37,50 +41,84 @@ class Finding:
     mend: str = ""
 
 
-def run_checks() -> Iterator[Finding]:
-    """All checks, in an order in which the first failure explains those after it."""
+class Transport(Protocol):
+    """How the broker and the workers are asked; both raise `Unavailable` when the broker is out of reach."""
+
+    def impatient_redis(self) -> AbstractContextManager[redis.Redis]:
+        """A client that asks once."""
+        ...
+
+    def ping_workers(self, *, seconds: float) -> list[str]:
+        """Names of the workers that answer within so many seconds."""
+        ...
+
+
+def configuration() -> Finding:
+    """Whether the settings are complete and safe; nothing else can be checked before they are."""
     try:
         get_settings()
     except ConfigurationError as error:
-        yield Finding("configuration", False, str(error), "set it in the environment or in .env; see .env.example")
-        return
-    yield Finding("configuration", True, "complete and safe")
-    runtime = get_runtime()
-    for name, check in _CHECKS:
-        try:
-            yield check(runtime)
-        except DashtamError as error:
-            yield Finding(name, False, str(error), _MENDS.get(name, "see docs/operations.md"))
+        return Finding("configuration", False, str(error), "set it in the environment or in .env; see .env.example")
+    return Finding("configuration", True, "complete and safe")
 
 
-def _integrations(runtime: Runtime) -> Finding:
+async def check(runtime: Context, name: str, transport: Transport) -> Finding:
+    """Does one of `CHECKS`; an error on the way is a finding too."""
+    try:
+        return await _CHECKS[name](runtime, transport)
+    except DashtamError as error:
+        return Finding(name, False, str(error), _MENDS.get(name, "see docs/operations.md"))
+
+
+def effective() -> dict[str, Any]:
+    """Every variable with its effective value; of secrets only whether they are set.
+
+    Raises:
+        ConfigurationError: the configuration is incomplete or unsafe.
+    """
+    settings = get_settings()
+    found = _variables(settings)
+    for key in settings.enabled_integrations:
+        if key in REGISTRY:
+            found |= _variables(load(REGISTRY[key].settings_class))
+    return found
+
+
+def _variables(settings: EnvironmentSettings) -> dict[str, Any]:
+    prefix = settings.model_config.get("env_prefix") or ""
+    found: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        variable = str(field.validation_alias or f"{prefix}{name}").upper()
+        value = getattr(settings, name)
+        found[variable] = "set, not shown" if isinstance(value, SecretStr) else value
+    return found
+
+
+async def _integrations(runtime: Context, transport: Transport) -> Finding:
     return Finding("integrations", True, ", ".join(runtime.integrations) or "none enabled")
 
 
-def _plug_ins(runtime: Runtime) -> Finding:
+async def _plug_ins(runtime: Context, transport: Transport) -> Finding:
     broken = "; ".join(f"{fault.key} of {fault.package}: {fault.reason}" for fault in faults())
     if not broken:
         return Finding("plug-ins", True, "every integration that is installed can be used")
     return Finding("plug-ins", False, broken, "update or uninstall that package; all else goes on without it")
 
 
-def _postgres(runtime: Runtime) -> Finding:
-    with runtime.transaction() as session:
-        version = health.server_version(session)
+async def _postgres(runtime: Context, transport: Transport) -> Finding:
+    version = await runtime.db(health.server_version)
     return Finding("postgres", True, f"answers, version {version}")
 
 
-def _schema(runtime: Runtime) -> Finding:
-    with runtime.transaction() as session:
-        now, wanted = schema.versions(session)
+async def _schema(runtime: Context, transport: Transport) -> Finding:
+    now, wanted = await runtime.db(schema.versions)
     if now == wanted:
         return Finding("schema", True, f"at {now}")
     return Finding("schema", False, f"at {now or 'nothing'}, this code wants {wanted}", "run: dashtam migrate")
 
 
-def _privileges(runtime: Runtime) -> Finding:
-    with runtime.transaction() as session:
-        role, superuser, alters_audit = health.role(session)
+async def _privileges(runtime: Context, transport: Transport) -> Finding:
+    role, superuser, alters_audit = await runtime.db(health.role)
     if not superuser and not alters_audit:
         return Finding("database role", True, f"{role} may not alter the audit log")
     if runtime.settings.environment != "production":
@@ -90,9 +128,8 @@ def _privileges(runtime: Runtime) -> Finding:
     )
 
 
-def _standbys(runtime: Runtime) -> Finding:
-    with runtime.transaction() as session:
-        found = health.replication(session)
+async def _standbys(runtime: Context, transport: Transport) -> Finding:
+    found = await runtime.db(health.replication)
     if not found.standbys:
         return Finding("standbys", True, "none, so that no failover can lose what was committed")
     if found.synchronous:
@@ -105,10 +142,9 @@ def _standbys(runtime: Runtime) -> Finding:
     )
 
 
-def _clock(runtime: Runtime) -> Finding:
+async def _clock(runtime: Context, transport: Transport) -> Finding:
     before = datetime.now(UTC)
-    with runtime.transaction() as session:
-        there = health.clock(session)
+    there = await runtime.db(health.clock)
     after = datetime.now(UTC)
     skew = max(there - after, before - there, timedelta())
     if skew <= _SKEW_MAX:
@@ -116,21 +152,21 @@ def _clock(runtime: Runtime) -> Finding:
     return Finding("clock", False, f"{skew.total_seconds():.0f} s apart from Postgres", "synchronise both clocks (NTP)")
 
 
-def _keys(runtime: Runtime) -> Finding:
-    runtime.run(keys.require_configured(runtime))
+async def _keys(runtime: Context, transport: Transport) -> Finding:
+    await keys.require_configured(runtime)
     return Finding("encryption keys", True, f"every key in use is there; {runtime.encryption.key_id} writes")
 
 
-def _redis(runtime: Runtime) -> Finding:
-    with impatient_redis() as client:
+async def _redis(runtime: Context, transport: Transport) -> Finding:
+    with transport.impatient_redis() as client:
         policy = client.info("memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return Finding("redis", True, "answers, and evicts nothing")
     return Finding("redis", False, f"may evict messages ({policy})", "set maxmemory-policy noeviction")
 
 
-def _queues(runtime: Runtime) -> Finding:
-    with impatient_redis() as client:
+async def _queues(runtime: Context, transport: Transport) -> Finding:
+    with transport.impatient_redis() as client:
         waiting = {queue: int(client.llen(queue)) for queue in QUEUES}
     words = ", ".join(f"{queue} {count}" for queue, count in waiting.items())
     if max(waiting.values()) <= _BACKLOG_MAX:
@@ -138,8 +174,8 @@ def _queues(runtime: Runtime) -> Finding:
     return Finding("queues", False, words, "start more workers for the long queue, or see why they do not end")
 
 
-def _workers(runtime: Runtime) -> Finding:
-    names = ping_workers(seconds=0.7)
+async def _workers(runtime: Context, transport: Transport) -> Finding:
+    names = transport.ping_workers(seconds=0.7)
     missing = [queue for queue in QUEUES if not any(name.startswith(queue) for name in names)]
     if names and not missing:
         return Finding("workers", True, ", ".join(names))
@@ -149,9 +185,8 @@ def _workers(runtime: Runtime) -> Finding:
     return Finding("workers", False, "none answers", "start a worker for each queue, or see its log")
 
 
-def _beat(runtime: Runtime) -> Finding:
-    with runtime.transaction() as session:
-        last = max(heartbeats.read_heartbeats(session).values(), default=None)
+async def _beat(runtime: Context, transport: Transport) -> Finding:
+    last = max((await runtime.db(heartbeats.read_heartbeats)).values(), default=None)
     if last is not None and datetime.now(UTC) - last <= BEAT_LATE:
         return Finding("beat", True, "ticks")
     found = (
@@ -160,7 +195,7 @@ def _beat(runtime: Runtime) -> Finding:
     return Finding("beat", False, found, "start beat and the workers, or see their logs")
 
 
-def _disk(runtime: Runtime) -> Finding:
+async def _disk(runtime: Context, transport: Transport) -> Finding:
     home = runtime.settings.home.absolute()
     while not home.exists():
         home = home.parent
@@ -170,7 +205,7 @@ def _disk(runtime: Runtime) -> Finding:
     return Finding("disk", False, f"{free / 1e9:.1f} GB free under the home", "make room: the token spool needs it")
 
 
-def _spool(runtime: Runtime) -> Finding:
+async def _spool(runtime: Context, transport: Transport) -> Finding:
     waiting = list(journal.spool_directory(runtime).glob(f"*{journal.UNREADABLE}"))
     if not waiting:
         return Finding("spool", True, "every file can be read")
@@ -179,22 +214,25 @@ def _spool(runtime: Runtime) -> Finding:
     return Finding("spool", False, f"{len(waiting)} files with token answers cannot be read, {file.name} first", mend)
 
 
-_CHECKS: tuple[tuple[str, Callable[[Runtime], Finding]], ...] = (
-    ("integrations", _integrations),
-    ("plug-ins", _plug_ins),
-    ("postgres", _postgres),
-    ("schema", _schema),
-    ("database role", _privileges),
-    ("standbys", _standbys),
-    ("clock", _clock),
-    ("redis", _redis),
-    ("encryption keys", _keys),
-    ("queues", _queues),
-    ("workers", _workers),
-    ("beat", _beat),
-    ("disk", _disk),
-    ("spool", _spool),
-)
+_CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding]]] = {
+    "integrations": _integrations,
+    "plug-ins": _plug_ins,
+    "postgres": _postgres,
+    "schema": _schema,
+    "database role": _privileges,
+    "standbys": _standbys,
+    "clock": _clock,
+    "redis": _redis,
+    "encryption keys": _keys,
+    "queues": _queues,
+    "workers": _workers,
+    "beat": _beat,
+    "disk": _disk,
+    "spool": _spool,
+}
+
+CHECKS = tuple(_CHECKS)
+"""In an order in which the first failure explains those after it."""
 
 _MENDS = {
     "integrations": "set the variables it names; see docs/operations.md",

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from worker.cli import lookup
-from worker.cli.exits import UsageProblem
-from worker.cli.lookup import id_range, parse_id, resolve
+from worker.errors import BadArgument, NotFound
+from worker.services.fleet import lookup
+from worker.services.fleet.lookup import id_range
 
 
 def test_the_beginning_of_an_id_is_a_range_of_ids() -> None:
@@ -33,8 +33,8 @@ def test_what_begins_no_id_is_no_range(text: str) -> None:
 def test_what_cannot_be_an_id_or_alias_never_reaches_the_database(text: str) -> None:
     session = Mock()
 
-    with pytest.raises(UsageProblem):
-        resolve(session, text)
+    with pytest.raises(BadArgument):
+        lookup.provider(session, text)
 
     assert not session.mock_calls
 
@@ -42,21 +42,41 @@ def test_what_cannot_be_an_id_or_alias_never_reaches_the_database(text: str) -> 
 def test_an_unknown_provider_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup.overview, "find_providers", lambda *_, **__: [])
 
-    with pytest.raises(UsageProblem, match="no provider has the id or alias 'Nowhere'"):
-        resolve(Mock(), "Nowhere")
+    with pytest.raises(BadArgument, match="no provider has the id or alias 'Nowhere'"):
+        lookup.provider(Mock(), "Nowhere")
 
 
 def test_an_alias_of_two_providers_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = [Mock(id=UUID(int=1)), Mock(id=UUID(int=2))]
     monkeypatch.setattr(lookup.overview, "find_providers", lambda *_, **__: rows)
 
-    with pytest.raises(UsageProblem, match="more than one") as caught:
-        resolve(Mock(), "Home")
+    with pytest.raises(BadArgument, match="more than one") as caught:
+        lookup.provider(Mock(), "Home")
 
     assert str(rows[0].id) in str(caught.value)
     assert str(rows[1].id) in str(caught.value)
 
 
-def test_an_id_of_something_else_must_be_whole() -> None:
-    with pytest.raises(UsageProblem, match="run id"):
-        parse_id("0198c2", "run")
+@pytest.mark.parametrize("find", [lookup.run, lookup.failure, lookup.entry])
+def test_what_begins_no_id_never_reaches_the_database(find: Any) -> None:
+    session = Mock()
+
+    with pytest.raises(BadArgument, match="not the beginning of one; `dashtam "):
+        find(session, "x'; --")
+
+    assert not session.mock_calls
+
+
+def test_the_beginning_of_a_runs_id_must_mean_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Any] = [Mock(id=UUID(int=1)), Mock(id=UUID(int=2))]
+    monkeypatch.setattr(lookup.history, "runs_between", lambda *_, **__: rows)
+
+    with pytest.raises(BadArgument, match="more than one run") as caught:
+        lookup.run(Mock(), "0000")
+
+    assert str(rows[1].id) in str(caught.value)
+    rows[1:] = []
+    assert lookup.run(Mock(), "0000") is rows[0]
+    rows.clear()
+    with pytest.raises(NotFound, match="begins with 0000"):
+        lookup.run(Mock(), "0000")

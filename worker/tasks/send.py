@@ -1,4 +1,4 @@
-"""Sending tasks by hand, the same ones that beat sends, and asking Redis and the workers how they are."""
+"""Sending tasks by hand, the same ones that beat sends; asking Redis and the workers how they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from redis.exceptions import RedisError
 
 from worker.app import app
 from worker.errors import Unavailable
+from worker.models.fleet import Broker
 from worker.process.redis_client import connect
+from worker.process.redis_names import QUEUES
 from worker.settings import get_settings
 
 _SECONDS = 3.0
@@ -56,3 +58,14 @@ def ping_workers(*, seconds: float) -> list[str]:
     """
     with impatient_redis():
         return sorted(name for answer in app.control.ping(timeout=seconds) for name in answer)
+
+
+def ask_broker(*, seconds: float) -> Broker:
+    """Backlogs, and the workers that answer within so many seconds."""
+    try:
+        with impatient_redis() as client:
+            backlog = {queue: int(client.llen(queue)) for queue in QUEUES}
+            in_flight = int(client.hlen("unacked"))
+        return Broker(True, backlog, in_flight, ping_workers(seconds=seconds))
+    except Unavailable:
+        return Broker(False, {}, None, [])

@@ -1,0 +1,290 @@
+"""What operators look at: plain records of logins, their refreshes, syncs and rows. None holds a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All providers in numbers.
+
+    Attributes:
+        refresh_late, sync_late: due for longer than `LATE_AFTER`.
+        tokens_expired: active providers whose access token has ended although it is refreshed.
+        oldest_token_expires_at: the end of the access token that is nearest to it, or furthest past it.
+        grants_ending: grants that end within 72 hours.
+    """
+
+    active: int
+    pending: int
+    needs_reauth: int
+    paused: int
+    unlinked: int
+    refresh_due: int
+    refresh_late: int
+    sync_due: int
+    sync_late: int
+    tokens_expired: int
+    oldest_token_expires_at: datetime | None
+    grants_ending: int
+    runs_running: int
+    quarantined: int
+    failures: int
+    notices_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRow:
+    """One provider as lists show it; never a token.
+
+    Attributes:
+        user: the user's e-mail address.
+    """
+
+    id: UUID
+    provider_key: str
+    alias: str
+    user_id: UUID
+    user: str | None
+    status: str
+    status_reason: str | None
+    access_expires_at: datetime | None
+    grant_expires_at: datetime | None
+    refreshed_at: datetime | None
+    refresh_due_at: datetime | None
+    refresh_failures: int
+    synced_at: datetime | None
+    sync_due_at: datetime | None
+    sync_interval: int | None
+    sync_failures: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored of one provider: open accounts, positions and transactions that were not withdrawn."""
+
+    accounts: int = 0
+    transactions: int = 0
+    holdings: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What may be said of a token: everything but its value."""
+
+    generation: int
+    key_id: str
+    scope: str | None
+    lifetime_s: int | None
+    issued_at: datetime
+    lease_until: datetime | None
+    has_refresh_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A figure of an account on which stored rows and the provider disagree."""
+
+    account: str
+    figure: str
+    stated: Decimal
+    stored: Decimal
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to refresh a token."""
+
+    id: UUID
+    provider_id: UUID
+    generation: int
+    status: str
+    trigger: str
+    error: str | None
+    reason: str | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One sync run as lists show it.
+
+    Attributes:
+        alias, user: what its user calls the login, and the user's e-mail address.
+    """
+
+    id: UUID
+    provider_id: UUID
+    alias: str
+    user: str | None
+    status: str
+    trigger: str
+    mode: str
+    started_at: datetime
+    heartbeat_at: datetime
+    finished_at: datetime | None
+    cancel_requested: bool
+    pages: int
+    added: int
+    changed: int
+    unchanged: int
+    removed: int
+    quarantined: int
+    counts: dict[str, Any]
+    cursor_before: dict[str, Any] | None
+    cursor_after: dict[str, Any] | None
+    error: str | None
+    error_scope: str | None
+    error_reason: str | None
+    problems: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A dead letter: a task that will not run again by itself.
+
+    Attributes:
+        aliases: what users call the logins that it was about, as far as these still exist.
+    """
+
+    id: UUID
+    task_id: str
+    task_name: str
+    arguments: dict[str, Any]
+    reason: str
+    deliveries: int
+    created_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One record that could not be trusted; what was kept of it is masked.
+
+    Attributes:
+        alias: what its user calls the login that it came from.
+    """
+
+    id: UUID
+    provider_id: UUID
+    alias: str
+    run_id: UUID | None
+    kind: str
+    account_key: str | None
+    record_key: str | None
+    reason: str
+    detail: str | None
+    payload: Any
+    created_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change of state, as the audit log has it."""
+
+    created_at: datetime
+    provider_id: UUID
+    seq: int
+    action: str
+    actor: str
+    reason: str | None
+    task_id: str | None
+    detail: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrationRow:
+    """One integration: where it comes from, whether it is enabled, paused, and what its breaker says.
+
+    Attributes:
+        package: the distribution that it came with.
+        unusable: why it cannot be used although it is installed; then it has no breaker.
+    """
+
+    provider_key: str
+    name: str | None
+    package: str | None
+    link_kind: str | None
+    unusable: str | None
+    enabled: bool
+    breaker: str | None = "closed"
+    failures: int = 0
+    paused_at: datetime | None = None
+    paused_reason: str | None = None
+    paused_by: str | None = None
+    opened_at: datetime | None = None
+    probe_at: datetime | None = None
+    alarm: str | None = None
+    alarm_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """One stored account with its newest balance, both in the account's currency.
+
+    Attributes:
+        provider: what its user calls the login.
+        mask: last digits of the number, as the provider states them.
+        current, available: signed from the owner's side; None when the provider states none.
+    """
+
+    id: UUID
+    provider_id: UUID
+    provider: str
+    name: str
+    mask: str | None
+    type: str
+    subtype: str
+    status: str
+    currency: str
+    current: Decimal | None
+    available: Decimal | None
+    taken_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRow:
+    """One stored transaction.
+
+    Attributes:
+        amount: + is money into the account.
+    """
+
+    id: UUID
+    account_id: UUID
+    provider: str
+    account: str
+    posted_date: date
+    status: str
+    type: str
+    description: str | None
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What Redis and the workers say; None and empty where they could not be asked.
+
+    Attributes:
+        backlog: messages that wait, by queue.
+        in_flight: messages that workers have taken and not yet acknowledged.
+        workers: names of those that answered.
+    """
+
+    reachable: bool
+    backlog: dict[str, int]
+    in_flight: int | None
+    workers: list[str]

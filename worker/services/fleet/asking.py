@@ -1,0 +1,247 @@
+"""Asking for a refresh or a sync by hand: the same tasks that the schedule sends, and what became of them.
+
+A login is made due before its message is sent. If the message is lost, the schedule does the work all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from worker.crud import integration_states, steering
+from worker.crud.database import OpenTransaction
+from worker.crud.fleet import history
+from worker.crud.sync import runs as run_queries
+from worker.errors import Refused, Unavailable
+from worker.models.fleet import Attempt, ProviderRow, Run
+from worker.models.vocabulary import AttemptStatus, RunStatus
+from worker.services.context import Context
+from worker.services.fleet import lookup
+
+REFRESH_TASK = "worker.tasks.tokens.refresh_providers"
+SYNC_TASK = "worker.tasks.accounts.sync_providers"
+
+# A clock of this machine that is ahead of the workers' must not hide their work.
+_CLOCK_SLACK = timedelta(seconds=5)
+
+
+class Send(Protocol):
+    """Sends one task and returns the message's id; raises `Unavailable` when the broker is out of reach."""
+
+    def __call__(self, task: str, *args: Any, **kwargs: Any) -> str:
+        """Sends `task` with these arguments."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for.
+
+    Attributes:
+        rows: the logins by name, when they were named; else empty.
+        at: when, by this machine's clock.
+        known: attempts or runs that were there before, and so are no answer.
+    """
+
+    ids: list[UUID]
+    task_ids: list[str]
+    at: datetime
+    rows: list[ProviderRow] = field(default_factory=list)
+    known: frozenset[UUID] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncWish:
+    """How a sync is to be done.
+
+    Attributes:
+        full: from the beginning; what the provider no longer lists is removed.
+        since: go back to this day.
+        force: even if the last one was a moment ago.
+    """
+
+    full: bool = False
+    since: datetime | None = None
+    force: bool = False
+
+    @property
+    def anew(self) -> bool:
+        """Whether it reads what was read before."""
+        return self.full or self.since is not None
+
+    def options(self) -> dict[str, Any]:
+        """As arguments of the task."""
+        options: dict[str, Any] = {"trigger": "manual"}
+        if self.full:
+            options["mode"] = "full"
+        if self.since:
+            options["since"] = self.since.date().isoformat()
+        if self.force:
+            options["force"] = True
+        return options
+
+
+async def refresh(runtime: Context, given: str, *, send: Send) -> Asked:
+    """Asks for a refresh of one login.
+
+    Raises:
+        BadArgument: no login, or more than one, is meant.
+        Refused: it is not active, its tokens are not refreshed, or its integration is paused.
+        Unavailable: Postgres or the broker is out of reach; in the second case the refresh is due now.
+    """
+    now = datetime.now(UTC)
+
+    def make_due(session: OpenTransaction) -> Asked:
+        row = lookup.provider(session, given)
+        known = frozenset(attempt.id for attempt in history.attempts(session, provider_ids=[row.id], limit=5))
+        refuse_paused(session, row.provider_key)
+        steering.make_due(session, provider_id=row.id, what="refresh", at=_claimed(runtime, now))
+        return Asked([row.id], [], now, [row], known)
+
+    asked = await runtime.db(make_due)
+    try:
+        id_ = await asyncio.to_thread(send, REFRESH_TASK, [str(asked.ids[0])], trigger="manual", force=True)
+    except Unavailable:
+        await runtime.db(steering.make_due, provider_id=asked.ids[0], what="refresh", at=now)
+        raise
+    asked.task_ids.append(id_)
+    return asked
+
+
+async def sync(runtime: Context, given: str | None, wish: SyncWish, *, send: Send) -> Asked:
+    """Asks for a sync of one login, or of every active one when none is named.
+
+    Raises:
+        BadArgument: no login, or more than one, is meant.
+        Refused: it is not active, was synced a moment ago, is being synced and `wish` reads anew, or its integration
+            is paused.
+        Unavailable: Postgres or the broker is out of reach; in the second case what was not sent is due now.
+    """
+    now = datetime.now(UTC)
+
+    def make_due(session: OpenTransaction) -> Asked:
+        if given is None:
+            ids, rows = list(steering.make_all_syncs_due(session, at=_claimed(runtime, now))), []
+        else:
+            rows = [lookup.provider(session, given)]
+            ids = [rows[0].id]
+            refuse_paused(session, rows[0].provider_key)
+            if wish.anew:
+                _refuse_beside_another(runtime, session, rows[0])
+            if not wish.force:
+                _refuse_haste(runtime, session, rows[0], now)
+            steering.make_due(session, provider_id=ids[0], what="sync", at=_claimed(runtime, now))
+        runs = history.runs(session, provider_ids=ids, limit=2 * len(ids) + 10)
+        # A run under way will do for an answer, unless something else was asked for.
+        known = frozenset(run.id for run in runs if wish.anew or run.status != RunStatus.RUNNING)
+        return Asked(ids, [], now, rows, known)
+
+    asked = await runtime.db(make_due)
+    size = runtime.settings.sync_batch_size
+    try:
+        for start in range(0, len(asked.ids), size):
+            batch = [str(id_) for id_ in asked.ids[start : start + size]]
+            asked.task_ids.append(await asyncio.to_thread(send, SYNC_TASK, batch, **wish.options()))
+    except Unavailable:
+        if given is None:
+            await runtime.db(steering.make_all_syncs_due, at=now)
+        else:
+            await runtime.db(steering.make_due, provider_id=asked.ids[0], what="sync", at=now)
+        raise
+    return asked
+
+
+async def cancel_sync(runtime: Context, given: str) -> tuple[ProviderRow, UUID]:
+    """Asks a login's running sync to stop after its page. Returns the login and the run's id.
+
+    Raises:
+        BadArgument: no login, or more than one, is meant.
+        Refused: it is not being synced.
+    """
+
+    def cancel(session: OpenTransaction) -> tuple[ProviderRow, UUID]:
+        row = lookup.provider(session, given)
+        run_id = run_queries.request_cancel(session, provider_id=row.id)
+        if run_id is None:
+            raise Refused(f"{row.alias} is not being synced; there is nothing to cancel")
+        return row, run_id
+
+    return await runtime.db(cancel)
+
+
+async def replay_entry(runtime: Context, given: str, *, send: Send) -> tuple[UUID, Asked]:
+    """Asks for a full sync of the login that a quarantined record came from. Returns the entry's id, and what it asked.
+
+    Raises:
+        BadArgument, NotFound: no entry, or more than one, is meant.
+        Refused: the entry is settled, or the login is being synced, not active, or its integration paused.
+        Unavailable: the broker is out of reach; the login is due, for an ordinary sync.
+    """
+    now = datetime.now(UTC)
+
+    def make_due(session: OpenTransaction) -> tuple[UUID, ProviderRow]:
+        entry = lookup.entry(session, given)
+        if entry.resolved_at is not None:
+            raise Refused(f"it was settled before ({entry.resolution}); nothing was sent")
+        row = lookup.provider(session, str(entry.provider_id))
+        refuse_paused(session, row.provider_key)
+        _refuse_beside_another(runtime, session, row)
+        steering.make_due(session, provider_id=row.id, what="sync", at=now)
+        return entry.id, row
+
+    entry_id, row = await runtime.db(make_due)
+    options = SyncWish(full=True, force=True).options()
+    task_id = await asyncio.to_thread(send, SYNC_TASK, [str(row.id)], **options)
+    return entry_id, Asked([row.id], [task_id], now, [row])
+
+
+async def attempt_of(runtime: Context, asked: Asked) -> Attempt | None:
+    """The finished attempt to refresh that answers what was asked for; None as long as there is none."""
+    attempts = await runtime.db(history.attempts, provider_ids=asked.ids, since=asked.at - _CLOCK_SLACK, limit=5)
+    ended = (a for a in attempts if a.id not in asked.known and a.status != AttemptStatus.SENT)
+    return next(ended, None)
+
+
+async def runs_of(runtime: Context, asked: Asked) -> dict[UUID, Run]:
+    """The newest run of each login that answers what was asked for, running ones included."""
+    found = await runtime.db(
+        history.runs, provider_ids=asked.ids, running_or_since=asked.at - _CLOCK_SLACK, limit=2 * len(asked.ids) + 10
+    )
+    runs: dict[UUID, Run] = {}
+    for run in found:
+        if run.id not in asked.known:
+            runs.setdefault(run.provider_id, run)
+    return runs
+
+
+def refuse_paused(session: OpenTransaction, provider_key: str) -> None:
+    """Raises `Refused` while an integration is paused: none of its calls would be made."""
+    state = integration_states.read_states(session).get(provider_key)
+    if state is not None and state.paused_at is not None:
+        raise Refused(
+            f"{provider_key} is paused ({state.paused_reason or 'no reason was given'}); nothing was sent. "
+            f"When it may go on: dashtam integrations resume {provider_key}"
+        )
+
+
+def _claimed(runtime: Context, now: datetime) -> datetime:
+    return now + timedelta(seconds=runtime.settings.claim_seconds)
+
+
+def _refuse_beside_another(runtime: Context, session: OpenTransaction, row: ProviderRow) -> None:
+    """A run under way is not changed, and there is one at a time: what is asked for besides the usual would be lost."""
+    dead_after = timedelta(seconds=runtime.settings.run_dead_seconds)
+    if history.is_running(session, provider_id=row.id, dead_after=dead_after):
+        raise Refused(f"{row.alias} is being synced; wait for that run, or stop it: dashtam sync {row.id} --cancel")
+
+
+def _refuse_haste(runtime: Context, session: OpenTransaction, row: ProviderRow, now: datetime) -> None:
+    """What the worker would refuse too, said while somebody listens."""
+    least = timedelta(seconds=runtime.settings.sync_min_interval)
+    last = history.runs(session, provider_ids=[row.id], limit=1)
+    if last and last[0].status != RunStatus.RUNNING and now - last[0].started_at < least:
+        wait = int((last[0].started_at + least - now).total_seconds()) + 1
+        raise Refused(f"{row.alias} was synced a moment ago; wait {wait} s, or pass --force")

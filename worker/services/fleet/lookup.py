@@ -1,0 +1,86 @@
+"""Which login, run, failure or quarantined record is meant: by id, by the beginning of an id, or by alias."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from worker.crud.database import OpenTransaction
+from worker.crud.fleet import history, overview
+from worker.crud.sync import quarantine
+from worker.errors import BadArgument, NotFound
+from worker.models.fleet import Failure, ProviderRow, QuarantineEntry, Run
+
+_HEX = re.compile(r"[0-9a-fA-F-]{4,36}")
+# Aliases are people's own words; what no alias of ours would hold is told apart from one that is merely unknown.
+_SUSPICIOUS = re.compile(r"[;\x00-\x1f\x7f]|--")
+
+
+class _Row(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+
+R = TypeVar("R", bound=_Row)
+
+
+def provider(session: OpenTransaction, given: str) -> ProviderRow:
+    """The one login that is meant.
+
+    Raises:
+        BadArgument: this cannot be an id or an alias, or none or several have it.
+    """
+    if not given or len(given) > 100 or _SUSPICIOUS.search(given):
+        raise BadArgument("that is no provider id and no alias; `dashtam providers` lists them")
+    first, last = id_range(given)
+    found = overview.find_providers(session, first=first, last=last, alias=given)
+    if not found:
+        raise BadArgument(f"no provider has the id or alias {given!r}; `dashtam providers` lists them")
+    return _only(found, given, "provider")
+
+
+def run(session: OpenTransaction, given: str) -> Run:
+    """The one run that is meant.
+
+    Raises:
+        BadArgument: this is no beginning of an id, or several runs have it.
+        NotFound: none has it.
+    """
+    return _by_id(session, given, "run", "dashtam runs", history.runs_between)
+
+
+def failure(session: OpenTransaction, given: str) -> Failure:
+    """The one dead letter that is meant. Raises as `run`."""
+    return _by_id(session, given, "failure", "dashtam failures", history.failures_between)
+
+
+def entry(session: OpenTransaction, given: str) -> QuarantineEntry:
+    """The one quarantined record that is meant. Raises as `run`."""
+    return _by_id(session, given, "quarantine entry", "dashtam quarantine", quarantine.entries_between)
+
+
+def id_range(given: str) -> tuple[UUID | None, UUID | None]:
+    """The lowest and the highest id that begin like this; None twice when no id does."""
+    digits = given.replace("-", "")
+    if not _HEX.fullmatch(given) or not 4 <= len(digits) <= 32:
+        return None, None
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
+def _by_id(session: OpenTransaction, given: str, noun: str, lists: str, between: Callable[..., Sequence[R]]) -> R:
+    first, last = id_range(given)
+    if first is None:
+        raise BadArgument(f"that is no {noun} id and not the beginning of one; `{lists}` lists them")
+    found = between(session, first=first, last=last)
+    if not found:
+        raise NotFound(f"no {noun} has an id that begins with {given}; `{lists}` lists them")
+    return _only(found, given, noun)
+
+
+def _only(found: Sequence[R], given: str, noun: str) -> R:
+    if len(found) > 1:
+        ids = ", ".join(str(row.id) for row in found)
+        raise BadArgument(f"{given!r} means more than one {noun} ({ids}, …); give more of the id")
+    return found[0]

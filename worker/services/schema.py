@@ -1,0 +1,7 @@
+"""The database's schema and roles, for whoever installs or upgrades: see `worker.crud.schema`."""
+
+from __future__ import annotations
+
+from worker.crud.schema import create_roles, upgrade
+
+__all__ = ["create_roles", "upgrade"]
