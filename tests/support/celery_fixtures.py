@@ -92,7 +92,7 @@ def session_worker(
     node = WorkerNode(
         "shared",
         queues=QUEUES,
-        log=process_logs / "worker.telemetry.log",
+        log=process_logs / "worker.log",
         env=server_environment | {"REDIS_URL": redis_database(servers, SESSION_WORKER)},
         tether=tether,
         processes=2,

@@ -63,7 +63,7 @@ def sql(urls: Urls, query: str) -> object:
         return row and row[0]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     assert processes.wait_until(condition, seconds), "it did not come about in time"
 
 

@@ -38,7 +38,7 @@ def sleeper(name: str, **more: object) -> ProcessSpec:
     return ProcessSpec(name, ["/bin/sleep", "300"], **more)  # type: ignore[arg-type]
 
 
-def poll_until(supervisor: Supervisor, condition: Callable[[], bool], seconds: float = 20) -> None:
+def poll_until(supervisor: Supervisor, condition: Callable[[], bool], seconds: float = 120) -> None:
     def polled() -> bool:
         supervisor.poll()
         return condition()
@@ -106,7 +106,7 @@ def test_a_process_waits_until_the_one_before_it_is_ready(tmp_path: Path) -> Non
 def test_killed_process_is_started_again_without_its_orphans(tmp_path: Path) -> None:
     clock = Patience()
     with Supervisor([shell("worker", "sleep 300 & echo $!; wait")], log_dir=tmp_path, clock=clock) as supervisor:
-        log = tmp_path / "worker.telemetry.log"
+        log = tmp_path / "worker.log"
         poll_until(supervisor, lambda: log.exists() and log.read_text().endswith("\n"))
         first = pids(supervisor)["worker"]
         pool_child = int(log.read_text())
@@ -186,9 +186,9 @@ def test_process_that_ignores_the_stop_signal_is_killed_with_its_group(tmp_path:
 def test_processes_get_their_own_stop_signal_and_environment(tmp_path: Path) -> None:
     script = "trap 'echo quit; exit 0' QUIT; echo $GREETING; while :; do sleep 0.01; done"
     spec = shell("worker", script, stop_signal=signal.SIGQUIT, env={"GREETING": "hello"})
-    log = tmp_path / "worker.telemetry.log"
+    log = tmp_path / "worker.log"
     with Supervisor([spec], log_dir=tmp_path) as supervisor:
-        poll_until(supervisor, lambda: log.read_text() == "hello\n")
+        poll_until(supervisor, lambda: log.exists() and log.read_text() == "hello\n")
 
     assert log.read_text() == "hello\nquit\n"
 
