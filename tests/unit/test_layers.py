@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import graphlib
 import inspect
+from pathlib import Path
 
 import grimp
 import pytest
 
 from tests.support.environment import ROOT
+
+LONGEST_MODULE = 350
+LONGEST_FUNCTION = 60
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -43,3 +48,21 @@ def test_what_the_first_documents_import_is_still_there() -> None:
     assert list(inspect.signature(crud.create_provider).parameters) == ["session", "provider_in"]
     assert callable(EncryptionService.encrypt)
     assert callable(EncryptionService.decrypt)
+
+
+SOURCES = sorted(
+    path
+    for folder in ("worker", "schedules")
+    for path in (ROOT / folder).rglob("*.py")
+    if "versions" not in path.parts  # a migration that ran somewhere is never changed
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_has_one_job_and_functions_fit_on_a_page(path: Path) -> None:
+    text = path.read_text()
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from worker.crud import audit, revocations
 from worker.crud.providers import take_turns_in_linking
-from worker.crud.refresh.tokens import NewToken, store
+from worker.crud.refresh.records import NewToken
+from worker.crud.refresh.tokens import store
 from worker.crud.sync import accounts, cursors, runs
 from worker.errors import Fenced, NotFound, Refused
 from worker.models import (

@@ -22,7 +22,8 @@ class SyncRun(Base):
         heartbeat_at: moved by every page; a run whose heartbeat has stopped is taken over.
         counts: rows per noun and outcome, `{"transactions": {"added": 3, "unchanged": 497, …}, …}`.
         cancel_requested: asks the run to stop after its page.
-        generation: of a full sync: names the rows that it has seen; a run that goes on with it has the same one.
+        reading_id: of a full sync: names the rows that it has seen; a run that goes on with it has the same one. The
+            column has the name that releases up to 0.2 use.
         renews: somebody asked for that full sync.
         reading_since: when the first run began of those that read the login together, since its time was not enough;
             the next one goes on with the feeds that none of them has read to its end. None after a run that read all.
@@ -52,7 +53,7 @@ class SyncRun(Base):
     removed: Mapped[int] = mapped_column(default=0, server_default="0")
     quarantined: Mapped[int] = mapped_column(default=0, server_default="0")
     counts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
-    generation: Mapped[UUID | None]
+    reading_id: Mapped[UUID | None] = mapped_column("generation")
     renews: Mapped[bool] = mapped_column(default=False, server_default="false")
     reading_since: Mapped[datetime | None]
     cursor_before: Mapped[dict[str, Any] | None]
@@ -104,7 +105,7 @@ sync_seen = Table(
     "sync_seen",
     Base.metadata,
     Column("provider_id", Uuid, ForeignKey("providers.id", ondelete="CASCADE")),
-    Column("generation", Uuid, nullable=False, index=True),
+    Column("generation", Uuid, nullable=False, index=True, key="reading_id"),  # as releases up to 0.2 name it
     Column("transaction_id", Uuid, nullable=False),
     Column("loop_id", Uuid),
 )

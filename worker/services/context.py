@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import redis
 
 from worker.crud.database import Database, OpenTransaction, transaction
-from worker.crud.refresh.tokens import AttemptBegun
+from worker.crud.refresh.records import AttemptBegun
 from worker.errors import RateLimited
 from worker.integrations.kit.http import Gate
 from worker.integrations.kit.integration import Integration

@@ -205,7 +205,7 @@ def test_account_that_is_read_at_last_brings_the_transactions_that_were_refused(
 def test_account_that_stays_unreadable_keeps_no_full_sync_from_its_end(smudged: Linked) -> None:
     run = smudged.sync(mode="full")
 
-    assert (run.status, run.generation) == (RunStatus.PARTIAL, None)
+    assert (run.status, run.reading_id) == (RunStatus.PARTIAL, None)
     assert smudged.sync().mode == "incremental"
     assert len(smudged.rows("SELECT 1 FROM quarantine WHERE provider_id = :id AND resolved_at IS NULL")) == 3
 
@@ -352,4 +352,4 @@ def test_account_in_trouble_keeps_no_full_sync_from_its_end(link_model: Callable
 
     run = linked.sync(mode="full")
 
-    assert (run.status, run.generation) == (RunStatus.PARTIAL, None)
+    assert (run.status, run.reading_id) == (RunStatus.PARTIAL, None)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.waiting import wait_for
+from worker.crud.refresh import records as token_records
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
@@ -90,7 +91,7 @@ def test_refusal_after_an_unacknowledged_attempt_is_the_provider_s_own_word(desk
 
 def test_attempt_that_is_given_up_cannot_be_written_afterwards(desk: Desk) -> None:
     id_ = desk.link()
-    attempt = token_rows.AttemptBegun(
+    attempt = token_records.AttemptBegun(
         id=token_rows.new_id(), provider_id=id_, generation=1, trigger="schedule", owner=desk.runtime.owner
     )
     with desk.runtime.transaction() as session:

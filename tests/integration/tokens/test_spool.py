@@ -13,7 +13,7 @@ import structlog
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
-from worker.crud.refresh.tokens import NewToken
+from worker.crud.refresh.records import NewToken
 from worker.errors import Refused
 from worker.runtime import Runtime
 from worker.services import health, keys

@@ -18,7 +18,7 @@ from tests.support.environment import new_keys
 from worker.crud import keys as key_rows
 from worker.crud.keys import Ciphertexts
 from worker.crud.refresh import spools
-from worker.crud.refresh.tokens import NewToken
+from worker.crud.refresh.records import NewToken
 from worker.errors import ConfigurationError, Refused
 from worker.models import ProviderToken
 from worker.runtime import Runtime

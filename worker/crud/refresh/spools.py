@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud.refresh.tokens import NewToken
+from worker.crud.refresh.records import NewToken
 from worker.models import ProviderToken, Spool, SpooledAnswer, TokenRefresh
 from worker.models.vocabulary import AttemptStatus
 

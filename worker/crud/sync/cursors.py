@@ -35,10 +35,10 @@ def forget_cursors(session: Session, *, provider_id: UUID, keep: frozenset[str])
     session.execute(delete(SyncCursor).where(SyncCursor.provider_id == provider_id, SyncCursor.feed.not_in(keep)))
 
 
-def restart_loop(session: Session, *, provider_id: UUID, feed: str, generation: UUID | None) -> bool:
+def restart_loop(session: Session, *, provider_id: UUID, feed: str, reading_id: UUID | None) -> bool:
     """Undoes all that the open loop of a feed did, and puts the feed back to where the loop began.
 
-    The caller holds the run's fence; `generation` is of a full sync. False when no loop was open, so that there was
+    The caller holds the run's fence; `reading_id` is of a full sync. False when no loop was open, so that there was
     nothing to undo.
     """
     cursor = session.get(SyncCursor, (provider_id, feed))
@@ -53,7 +53,7 @@ def restart_loop(session: Session, *, provider_id: UUID, feed: str, generation: 
     )
     connection.execute(_PUT_BACK, (loop_id,))
     connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (loop_id,))
-    connection.execute("DELETE FROM sync_seen WHERE generation = %s AND loop_id = %s", (generation, loop_id))
+    connection.execute("DELETE FROM sync_seen WHERE generation = %s AND loop_id = %s", (reading_id, loop_id))
     if cursor.loop_cursor:
         cursor.cursor, cursor.loop_cursor, cursor.loop_id = cursor.loop_cursor, None, None
     else:

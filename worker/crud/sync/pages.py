@@ -220,7 +220,7 @@ def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
         Fenced: the run is not this worker's any more.
     """
     runs.hold(session, run=run)
-    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, generation=run.generation)
+    return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, reading_id=run.reading_id)
 
 
 def read_anew(session: Session, *, run: RunKey, feed: str, memory_feeds: frozenset[str]) -> UUID:
@@ -230,19 +230,19 @@ def read_anew(session: Session, *, run: RunKey, feed: str, memory_feeds: frozens
     kept with the run, so that it is told also if a later run ends the full sync.
 
     Returns:
-        The full sync's generation.
+        The `reading_id` of the full sync.
 
     Raises:
         Fenced: the run is not this worker's any more.
     """
     runs.hold(session, run=run)
-    generation = new_id()
+    reading_id = new_id()
     cursors.forget_cursors(session, provider_id=run.provider_id, keep=memory_feeds)
-    session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
-    session.execute(update(SyncRun).where(SyncRun.id == run.id).values(mode="full", generation=generation))
+    session.execute(delete(sync_seen).where(sync_seen.c.reading_id == run.reading_id))
+    session.execute(update(SyncRun).where(SyncRun.id == run.id).values(mode="full", reading_id=reading_id))
     kept = msgspec.json.encode(runs.as_kept({feed: [BadPayload(CURSOR_REFUSED)]})).decode()
     driver(session).execute(_KEEP_PROBLEMS, (kept, run.id))
-    return generation
+    return reading_id
 
 
 def withdraw_unseen(
@@ -265,7 +265,7 @@ def withdraw_unseen(
         " SELECT a.id, a.provider_account_id, coalesce(seen.first, (SELECT min(first) FROM seen))"
         " FROM accounts a LEFT JOIN seen ON seen.account_id = a.id"
         " WHERE a.provider_id = %s AND EXISTS (SELECT FROM seen)",
-        (run.generation, run.provider_id),
+        (run.reading_id, run.provider_id),
     ).fetchall()
     unnamed = _accounts_of_unnamed(work)
     for account_id, account_key, first in spans:
@@ -277,7 +277,7 @@ def withdraw_unseen(
                 "SELECT t.id FROM transactions t WHERE t.account_id = %s AND t.posted_date >= %s"
                 " AND t.status <> 'removed' AND NOT EXISTS"
                 " (SELECT FROM sync_seen s WHERE s.generation = %s AND s.transaction_id = t.id)",
-                (account_id, first, run.generation),
+                (account_id, first, run.reading_id),
             )
         ]
         (live,) = work.connection.execute(
@@ -293,7 +293,7 @@ def withdraw_unseen(
             )
             work.tally.add("transactions", removed=len(unseen))
     work.connection.execute("UPDATE sync_runs SET generation = NULL WHERE id = %s", (run.id,))
-    session.execute(delete(sync_seen).where(sync_seen.c.generation == run.generation))
+    session.execute(delete(sync_seen).where(sync_seen.c.reading_id == run.reading_id))
     return PagesApplied(work.tally, work.problems)
 
 
@@ -302,6 +302,6 @@ def _accounts_of_unnamed(work: Work) -> set[str | None]:
     rows = work.connection.execute(
         "SELECT DISTINCT q.account_key FROM quarantine q JOIN sync_runs r ON r.id = q.run_id"
         " WHERE r.provider_id = %s AND r.generation = %s AND q.kind = 'transaction' AND q.record_key IS NULL",
-        (work.run.provider_id, work.run.generation),
+        (work.run.provider_id, work.run.reading_id),
     )
     return {account_key for (account_key,) in rows}

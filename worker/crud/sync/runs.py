@@ -82,58 +82,78 @@ def begin_run(
     if provider.provider_key not in memory_feeds:
         raise Refused(f"provider {provider_id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")
     _end_dead_run(session, provider_id, dead_after)
-    last = session.scalars(
-        select(SyncRun).where(SyncRun.provider_id == provider_id).order_by(SyncRun.started_at.desc()).limit(1)
-    ).first()
-    if last is not None and min_interval is not None and now - last.started_at < min_interval:
-        wait = int((last.started_at + min_interval - now).total_seconds()) + 1
-        raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s or use --force")
-    unfinished = last.generation if last is not None and last.status != RunStatus.CANCELLED else None
-    generation = None
+    last = _last_run(session, provider_id, now, min_interval)
+    unfinished = last.reading_id if last is not None and last.status != RunStatus.CANCELLED else None
     asked_for = mode == "full"
-    if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or asked_for:
-        mode, generation = "full", new_id()
-    elif unfinished is not None:
-        mode, generation = "full", unfinished
+    reading_id = _full_reading(session, provider_id, now, unfinished=unfinished, asked_for=asked_for)
     renews = asked_for or (unfinished is not None and last is not None and last.renews)
-    run_id = session.scalar(
-        insert(SyncRun)
-        .values(
-            id=new_id(),
-            provider_id=provider_id,
-            status=RunStatus.RUNNING,
-            trigger=trigger,
-            mode=mode,
-            owner=owner,
-            started_at=now,
-            heartbeat_at=func.clock_timestamp(),
-            generation=generation,
-            renews=renews,
-        )
-        .on_conflict_do_nothing()
-        .returning(SyncRun.id)
+    run_id = _insert(
+        session,
+        id=new_id(),
+        provider_id=provider_id,
+        trigger=trigger,
+        mode=mode if reading_id is None else "full",
+        owner=owner,
+        started_at=now,
+        reading_id=reading_id,
+        renews=renews,
     )
-    if run_id is None:
-        raise Refused(f"provider {provider_id} is being synced already; wait for it or cancel it")
-    if generation is not None and generation != unfinished:
+    if reading_id is not None and reading_id != unfinished:
         cursors.forget_cursors(session, provider_id=provider_id, keep=memory_feeds[provider.provider_key])
-    if last is not None and last.generation not in (None, generation):  # cancelled, or begun anew
-        session.execute(delete(sync_seen).where(sync_seen.c.generation == last.generation))
+    if last is not None and last.reading_id not in (None, reading_id):  # cancelled, or begun anew
+        session.execute(delete(sync_seen).where(sync_seen.c.reading_id == last.reading_id))
     committed = cursors.read_cursors(session, provider_id=provider_id)
     session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=committed))
     unread_since = None if asked_for or last is None else last.reading_since
+    done = (
+        cursors.feeds_read_since(session, provider_id=provider_id, since=unread_since) if unread_since else frozenset()
+    )
     return RunBegun(
-        key=RunKey(run_id, owner, provider_id, provider.provider_key, generation),
+        key=RunKey(run_id, owner, provider_id, provider.provider_key, reading_id),
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
         renews=renews,
         reading_since=unread_since or now,
-        done=cursors.feeds_read_since(session, provider_id=provider_id, since=unread_since)
-        if unread_since
-        else frozenset(),
-        problems=_problems_of(session, generation),
+        done=done,
+        problems=_problems_of(session, reading_id),
     )
+
+
+def _last_run(session: Session, provider_id: UUID, now: datetime, min_interval: timedelta | None) -> SyncRun | None:
+    """The run before this one.
+
+    Raises:
+        Refused: it began less than `min_interval` ago.
+    """
+    newest_first = select(SyncRun).where(SyncRun.provider_id == provider_id).order_by(SyncRun.started_at.desc())
+    last = session.scalars(newest_first.limit(1)).first()
+    if last is not None and min_interval is not None and now - last.started_at < min_interval:
+        wait = int((last.started_at + min_interval - now).total_seconds()) + 1
+        raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s or use --force")
+    return last
+
+
+def _full_reading(
+    session: Session, provider_id: UUID, now: datetime, *, unfinished: UUID | None, asked_for: bool
+) -> UUID | None:
+    """Names the full sync that a run begins or goes on with; None of a run that is none."""
+    if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or asked_for:
+        return new_id()
+    return unfinished
+
+
+def _insert(session: Session, **values: Any) -> UUID:
+    """Stores the running run.
+
+    Raises:
+        Refused: another one runs.
+    """
+    begun = insert(SyncRun).values(status=RunStatus.RUNNING, heartbeat_at=func.clock_timestamp(), **values)
+    run_id: UUID | None = session.scalar(begun.on_conflict_do_nothing().returning(SyncRun.id))
+    if run_id is None:
+        raise Refused(f"provider {values['provider_id']} is being synced already; wait for it or cancel it")
+    return run_id
 
 
 def _check_active(provider: Provider) -> None:
@@ -180,8 +200,8 @@ def end_running(session: Session, *, provider_id: UUID, error: str, reason: str,
         session.execute(delete(sync_seen).where(sync_seen.c.provider_id == provider_id))
         session.execute(
             update(SyncRun)
-            .where(SyncRun.provider_id == provider_id, SyncRun.generation.is_not(None))
-            .values(generation=None)
+            .where(SyncRun.provider_id == provider_id, SyncRun.reading_id.is_not(None))
+            .values(reading_id=None)
         )
 
 
@@ -288,11 +308,11 @@ def _as_kept(feed: str, problem: ProviderError) -> dict[str, str]:
     return fields | {name: value for name, value in more.items() if value}
 
 
-def _problems_of(session: Session, generation: UUID | None) -> Problems:
+def _problems_of(session: Session, reading_id: UUID | None) -> Problems:
     """What earlier runs of a full sync met on pages whose cursors have moved on, so that nobody will meet it again."""
     problems: Problems = {}
-    if generation is not None:
-        found = session.scalars(select(SyncRun.problems).where(SyncRun.generation == generation))
+    if reading_id is not None:
+        found = session.scalars(select(SyncRun.problems).where(SyncRun.reading_id == reading_id))
         for kept in (problem for run in found if run for problem in run["problems"] if "feed" in problem):
             again = BadPayload(kept["reason"], scope=Scope(kept["scope"]), account_key=kept.get("account"))
             problems.setdefault(kept["feed"], []).append(again)

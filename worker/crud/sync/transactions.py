@@ -6,18 +6,18 @@ lasts. What the provider withdraws stays as a tombstone, and comes back if it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from worker.crud.sync import nouns
 from worker.crud.sync.apply import Differing, Entries, are_safe_keys, diff, is_safe_key, new_ids, write
-from worker.crud.sync.arrays import Texts, Uuids, texts, uuids
+from worker.crud.sync.arrays import texts, uuids
 from worker.crud.sync.holdings import store_securities
+from worker.crud.sync.pending import ReadAnew, StoredRow, as_stored, stored_rows, take_over, without_superseded
 from worker.crud.sync.prepared import Prepared, read
 from worker.crud.sync.table import Row
 from worker.crud.sync.work import Work
@@ -27,27 +27,6 @@ from worker.models.records import TransactionRecord
 from worker.models.vocabulary import TransactionStatus
 
 _NOUN = nouns.TRANSACTIONS
-
-
-class _Read(msgspec.Struct, gc=False):
-    """A record that is not stored as listed, read."""
-
-    record: TransactionRecord
-    scope: bytes
-    key: str
-    hash: bytes
-    stored_id: bytes | None
-
-
-class _Stored(NamedTuple):
-    """A stored row that a listing may replace or withdraw."""
-
-    id: bytes
-    account_id: bytes
-    key: str
-    status: str
-    amount: Decimal
-    description: str | None
 
 
 def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
@@ -63,14 +42,14 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
         work.stored_keys += [key for key in listing.entries.keys if key not in unlike]
     found = _read(work, page, listing, differing)
     withdrawn = _unlisted_pendings(work, page, listing)
-    found, superseded = _without_superseded(work, found)
-    taken, replaced = _take_over(work, found, superseded, withdrawn)
+    found, superseded = without_superseded(work, found)
+    taken, replaced = take_over(work, found, superseded, withdrawn)
     gone = [row.id for row in (*withdrawn, *replaced) if row.id not in taken]
     remember(work, [*(one.stored_id for one in found if one.stored_id is not None), *gone])
     _write(work, found, taken)
     _withdraw(work, gone)
     _remove(work, page.removals)
-    if work.run.generation is not None:
+    if work.run.reading_id is not None:
         _note_seen(work, listing.entries)
 
 
@@ -124,7 +103,7 @@ def _reject(work: Work, raw: RawRecord, reason: str, detail: str | None = None) 
     )
 
 
-def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing]) -> list[_Read]:
+def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing]) -> list[ReadAnew]:
     rows, (scopes, keys, hashes) = listing.rows, listing.entries
     found = []
     for place, stored_id in differing:
@@ -135,7 +114,7 @@ def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differi
             continue
         if listing.conflicting and (raw.account_key, raw.key) in listing.conflicting:
             record = _flagged(record)
-        found.append(_Read(record, scopes[place], keys[place], hashes[place], stored_id))
+        found.append(ReadAnew(record, scopes[place], keys[place], hashes[place], stored_id))
     return found
 
 
@@ -144,94 +123,7 @@ def _flagged(record: TransactionRecord) -> TransactionRecord:
     return msgspec.structs.replace(record, flags=flags)
 
 
-def _without_superseded(work: Work, read: list[_Read]) -> tuple[list[_Read], dict[tuple[bytes, str], str]]:
-    """Leaves out pending rows whose successor is stored or listed too: an old page was replayed.
-
-    Returns:
-        The others; and of those left out, by place, the keys of the rows that they themselves had replaced.
-    """
-    pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
-    if not pending:
-        return read, {}
-    successors = {(one.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.key)}
-    found = work.connection.execute(
-        "SELECT t.account_id, t.pending_key"
-        " FROM unnest(%s, %s) AS k(account_id, key)"
-        " JOIN transactions t ON t.account_id = k.account_id AND t.pending_key = k.key"
-        " WHERE t.status <> 'removed'",
-        _pairs((one.scope, one.key) for one in pending),
-    )
-    successors |= {(account_id.bytes, key) for account_id, key in found}
-    superseded = [one for one in pending if (one.scope, one.key) in successors]
-    left_out = {id(one) for one in superseded}
-    work.tally.add(_NOUN.name, unchanged=len(superseded))
-    replaced = {(one.scope, one.key): key for one in superseded if (key := one.record.pending_key) is not None}
-    return [one for one in read if id(one) not in left_out], replaced
-
-
-def _take_over(
-    work: Work,
-    read: Sequence[_Read],
-    superseded: Mapping[tuple[bytes, str], str],
-    withdrawn: Sequence[_Stored],
-) -> tuple[dict[bytes, bool], list[_Stored]]:
-    """Gives posted rows the ids of the pending rows that they replace, be it by way of `superseded` ones.
-
-    Returns:
-        Ids that were taken over, and whether the row was live; and replaced rows whose successor has a row already.
-    """
-    taken: dict[bytes, bool] = {}
-    replaced: list[_Stored] = []
-    linked = [(one, _predecessors(one, superseded)) for one in read if one.record.pending_key not in (None, one.key)]
-    places = [(one.scope, key) for one, keys in linked for key in keys]
-    by_place = {(row.account_id, row.key): row for row in _stored(work, places)}
-    settled = set[tuple[bytes, str]]()
-    if by_place:
-        settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
-    for one, keys in linked:
-        for key in keys:
-            row = by_place.get((one.scope, key))
-            if row is None or row.id in taken or (one.scope, key) in settled:  # what is settled keeps its own row
-                continue
-            if row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
-                continue
-            if one.stored_id is None:
-                one.stored_id = row.id
-                taken[row.id] = row.status != TransactionStatus.REMOVED
-            elif row.status != TransactionStatus.REMOVED:
-                replaced.append(row)
-    for one, row in _unique_matches(read, [row for row in withdrawn if row.id not in taken]):
-        one.stored_id = row.id
-        taken[row.id] = True
-    return taken, replaced
-
-
-def _predecessors(one: _Read, superseded: Mapping[tuple[bytes, str], str]) -> list[str]:
-    """The key of the row that this one replaces, and of those before it that were never stored."""
-    keys: list[str] = []
-    key = one.record.pending_key
-    while key is not None and key not in keys:
-        keys.append(key)
-        key = superseded.get((one.scope, key))
-    return keys
-
-
-def _unique_matches(read: Sequence[_Read], withdrawn: Sequence[_Stored]) -> list[tuple[_Read, _Stored]]:
-    """Posted rows and vanished pending rows that agree in all that both have, and with nothing else."""
-    if not withdrawn:
-        return []
-    new: dict[tuple[Any, ...], list[_Read]] = {}
-    for one in read:
-        if one.stored_id is None and one.record.status == TransactionStatus.POSTED and one.record.pending_key is None:
-            place = (one.scope, one.record.amount, one.record.description)
-            new.setdefault(place, []).append(one)
-    old: dict[tuple[Any, ...], list[_Stored]] = {}
-    for row in withdrawn:
-        old.setdefault((row.account_id, row.amount, row.description), []).append(row)
-    return [(new[place][0], rows[0]) for place, rows in old.items() if len(rows) == 1 and len(new.get(place, ())) == 1]
-
-
-def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[_Stored]:
+def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[StoredRow]:
     """Stored pending rows within the page's windows that the page does not list."""
     if not page.windows:
         return []
@@ -239,7 +131,7 @@ def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[_Store
     keys = set(zip(listing.entries.scopes, listing.entries.keys, strict=True))
     keys |= {(work.accounts.get(r.account_key or ""), r.record_key) for r in rejects}  # type: ignore[misc]
     vague = {r.account_key for r in rejects if r.kind == "transaction" and r.record_key is None}
-    unlisted: list[_Stored] = []
+    unlisted: list[StoredRow] = []
     for window in page.windows:
         account_id = work.accounts.get(window.account_key)
         # A record that cannot even be named may be any of those that are missing.
@@ -249,14 +141,14 @@ def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[_Store
     return unlisted
 
 
-def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[bytes, str]]) -> list[_Stored]:
+def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[bytes, str]]) -> list[StoredRow]:
     days = (UUID(bytes=account_id), window.first, window.last)
     rows = work.connection.execute(
         "SELECT id, account_id, provider_transaction_id, status, amount, description FROM transactions"
         " WHERE account_id = %s AND status = 'pending' AND posted_date BETWEEN %s AND %s ORDER BY id",
         days,
     )
-    unlisted = [row for row in map(_as_stored, rows) if (row.account_id, row.key) not in keys]
+    unlisted = [row for row in map(as_stored, rows) if (row.account_id, row.key) not in keys]
     if not unlisted:
         return []
     (live,) = work.connection.execute(
@@ -267,7 +159,7 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
     return unlisted if work.believes(len(unlisted), live, account_key=window.account_key) else []
 
 
-def _write(work: Work, read: Sequence[_Read], taken: dict[bytes, bool]) -> None:
+def _write(work: Work, read: Sequence[ReadAnew], taken: dict[bytes, bool]) -> None:
     named = [one.record.security for one in read if one.record.security is not None]
     securities = store_securities(work, named, describe=False)
     ids = iter(new_ids(len(read)))
@@ -315,7 +207,7 @@ def _remove(work: Work, removals: Sequence[Removal]) -> None:
         for account_id in ([work.accounts.get(removal.account_key)] if removal.account_key else everywhere)
         if account_id is not None
     ]
-    ids = [row.id for row in _stored(work, places) if row.status != TransactionStatus.REMOVED]
+    ids = [row.id for row in stored_rows(work, places) if row.status != TransactionStatus.REMOVED]
     remember(work, ids)
     _withdraw(work, ids)
 
@@ -352,34 +244,9 @@ def _note_seen(work: Work, entries: Entries) -> None:
             " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
             (
                 work.run.provider_id,
-                work.run.generation,
+                work.run.reading_id,
                 UUID(bytes=work.loop_id) if work.loop_id else None,
                 uuids(entries.scopes),
                 texts(entries.keys),
             ),
         )
-
-
-def _stored(work: Work, places: Sequence[tuple[bytes, str]]) -> list[_Stored]:
-    if not places:
-        return []
-    rows = work.connection.execute(
-        "SELECT t.id, t.account_id, t.provider_transaction_id, t.status, t.amount, t.description"
-        " FROM unnest(%s, %s) AS k(account_id, key)"
-        " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
-        _pairs(place for place in places if is_safe_key(place[1])),
-    )
-    return [_as_stored(row) for row in rows]
-
-
-def _as_stored(row: tuple[Any, ...]) -> _Stored:
-    return _Stored(row[0].bytes, row[1].bytes, *row[2:])
-
-
-def _pairs(places: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
-    """Places as two parameters."""
-    scopes, keys = [], []
-    for scope, key in places:
-        scopes.append(scope)
-        keys.append(key)
-    return uuids(scopes), texts(keys)

@@ -47,14 +47,14 @@ class RunKey:
     """Whose run a page belongs to; every page is fenced by it.
 
     Attributes:
-        generation: set in a full sync, which notes every row that it meets.
+        reading_id: set in a full sync, which notes every row that it meets.
     """
 
     id: UUID
     owner: UUID
     provider_id: UUID
     provider_key: str
-    generation: UUID | None = None
+    reading_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from hashlib import blake2b
 
 import redis
@@ -27,6 +27,7 @@ from worker.integrations.kit.base import Caller, Quota
 from worker.process import redis_names
 from worker.process.redis_client import connect
 from worker.services.availability import breaker
+from worker.services.availability.blocks import OVER_BUDGET, Bucket, as_time, blocks, next_midnight, over_budget
 from worker.services.context import Context, QuotaUse
 from worker.telemetry import metrics
 
@@ -34,9 +35,6 @@ log = structlog.get_logger()
 
 _PERMIT_SECONDS = 1
 """How long a permit may lie unused; windows are counted this much longer, so that late use cannot exceed a limit."""
-_BLOCK_SHARES = {"app": 20, "provider": 4, "account": 4}
-"""A block is one part in so many of a limit. One login's calls mostly come from one process at a time."""
-_BLOCK_AT_MOST = 50
 _HOLD_CACHE_SECONDS = 1.0
 _SAME_HOLD_SECONDS = 1.0
 _REDIS_REST_SECONDS = 5.0
@@ -45,17 +43,6 @@ _LOCAL_SHARE = 8
 """Without Redis each process may use one part in so many of a budget."""
 _BUCKETS_AT_MOST = 20_000
 _SCOPES = {"account": 0, "provider": 1, "app": 2}
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """Permits of one quota that this process has taken and not used."""
-
-    name: str
-    permits: int = 0
-    until: float = 0.0
-    refused_until: float = 0.0
-    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class QuotaGate:
@@ -81,7 +68,7 @@ class QuotaGate:
         self._stated = quotas
         self._clock = clock
         self._by_endpoint: dict[str, tuple[Quota, ...]] = {}
-        self._buckets: dict[tuple[Quota, object, object, bool], _Bucket] = {}
+        self._buckets: dict[tuple[Quota, object, object, bool], Bucket] = {}
         self._hold_until = 0.0
         self._hold_checked = 0.0
         self._client: redis.Redis | None = None
@@ -107,7 +94,7 @@ class QuotaGate:
     async def _admit(self, caller: Caller, endpoint: str, account_key: str | None) -> None:
         await self._require_available(caller)
         await self._require_no_hold()
-        taken: list[_Bucket] = []
+        taken: list[Bucket] = []
         for quota in self._applicable(endpoint):
             bucket = self._bucket(quota, caller, account_key)
             now = self._clock()
@@ -135,7 +122,7 @@ class QuotaGate:
         if seconds <= 0 or until <= self._hold_until + _SAME_HOLD_SECONDS:
             return
         self._hold_until = until
-        log.warning("integration_held", provider_key=self._key, until=_as_time(until).isoformat(), reason=error.reason)
+        log.warning("integration_held", provider_key=self._key, until=as_time(until).isoformat(), reason=error.reason)
         # How long it lasts is Redis's to count: the clocks of machines differ.
         milliseconds = max(1, int(seconds * 1000))
         await self._ask_redis(lambda client: client.set(self._hold_key, error.reason, px=milliseconds))
@@ -155,7 +142,7 @@ class QuotaGate:
             name = self._name(quota, None, None)
             if quota.daily:
                 count = await self._runtime.db(
-                    quota_days.used, provider_key=self._key, bucket=name, day=_as_time(self._clock()).date()
+                    quota_days.used, provider_key=self._key, bucket=name, day=as_time(self._clock()).date()
                 )
             else:
                 window = await asyncio.to_thread(self._window, name, quota.limit, quota.per_seconds)
@@ -180,7 +167,7 @@ class QuotaGate:
             known = self._by_endpoint[endpoint] = tuple(fitting)
         return known
 
-    def _bucket(self, quota: Quota, caller: Caller, account_key: str | None) -> _Bucket:
+    def _bucket(self, quota: Quota, caller: Caller, account_key: str | None) -> Bucket:
         provider = caller.provider_id if quota.scope != "app" else None
         account = account_key if quota.scope == "account" else None
         # The permits that are kept back for people who wait are never mixed with the schedule's.
@@ -189,7 +176,7 @@ class QuotaGate:
         if bucket is None:
             if len(self._buckets) >= _BUCKETS_AT_MOST:
                 self._forget_old_buckets()
-            bucket = self._buckets[key] = _Bucket(self._name(quota, provider, account))
+            bucket = self._buckets[key] = Bucket(self._name(quota, provider, account))
         return bucket
 
     def _forget_old_buckets(self) -> None:
@@ -210,27 +197,27 @@ class QuotaGate:
             parts.append(blake2b(account.encode(), digest_size=8).hexdigest())
         return ":".join(parts)
 
-    async def _refill(self, bucket: _Bucket, quota: Quota, caller: Caller) -> None:
+    async def _refill(self, bucket: Bucket, quota: Quota, caller: Caller) -> None:
         async with bucket.taking:
             now = self._clock()
             if bucket.permits and bucket.until > now:
                 return
             if bucket.refused_until > now:
-                raise _over_budget(quota, bucket.refused_until - now)
+                raise over_budget(quota, bucket.refused_until - now)
             limit = quota.limit
             if not caller.manual:
                 limit = max(1, int(limit * (1 - self._runtime.settings.manual_quota_share)))
-            for block in _blocks(quota, limit):
+            for block in blocks(quota, limit):
                 if await self._take(bucket.name, quota, limit, block):
                     bucket.permits = block
-                    bucket.until = _next_midnight(now) if quota.daily else now + _PERMIT_SECONDS
+                    bucket.until = next_midnight(now) if quota.daily else now + _PERMIT_SECONDS
                     return
             bucket.refused_until = await self._free_at(bucket.name, quota, limit)
-            raise _over_budget(quota, bucket.refused_until - now)
+            raise over_budget(quota, bucket.refused_until - now)
 
     async def _take(self, name: str, quota: Quota, limit: int, amount: int) -> bool:
         if quota.daily:
-            now = _as_time(self._clock())
+            now = as_time(self._clock())
             try:
                 return await self._runtime.db(
                     quota_days.take, provider_key=self._key, bucket=name, day=now.date(), amount=amount, limit=limit
@@ -256,7 +243,7 @@ class QuotaGate:
     async def _free_at(self, name: str, quota: Quota, limit: int) -> float:
         now = self._clock()
         if quota.daily:
-            return _next_midnight(now)
+            return next_midnight(now)
         window = await asyncio.to_thread(self._window, name, limit, quota.per_seconds)
         oldest = window[0] if window is not None and window[1] else now
         span = quota.per_seconds + _PERMIT_SECONDS
@@ -346,7 +333,6 @@ class QuotaGate:
 PAUSED = "integration_paused"
 BREAKER_OPEN = "breaker_open"
 HELD = "held_by_provider"
-OVER_BUDGET = "over_budget"
 UNCOUNTED = "quota_uncounted"
 _OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET, UNCOUNTED}
 
@@ -355,26 +341,3 @@ def granted(runtime: Context, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
     """Published quotas times `QUOTA_SCALE`."""
     scale = runtime.settings.quota_scale
     return tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in quotas)
-
-
-def _over_budget(quota: Quota, seconds: float) -> RateLimited:
-    scope = {"app": Scope.APP, "provider": Scope.PROVIDER, "account": Scope.ACCOUNT}[quota.scope]
-    return RateLimited(OVER_BUDGET, scope=scope, retry_after=timedelta(seconds=max(seconds, 1)))
-
-
-def _blocks(quota: Quota, limit: int) -> Iterator[int]:
-    block = min(limit // _BLOCK_SHARES[quota.scope], _BLOCK_AT_MOST)
-    if quota.daily and limit <= 4 * _BLOCK_AT_MOST:
-        block = 1  # what a process leaves of a block is lost until midnight
-    if block > 1:
-        yield block
-    yield 1
-
-
-def _as_time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _next_midnight(seconds: float) -> float:
-    day = _as_time(seconds).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (day + timedelta(days=1)).timestamp()

@@ -18,7 +18,7 @@ import structlog
 from worker.crud import links, revocations
 from worker.crud.database import OpenTransaction
 from worker.crud.links import LinkTarget
-from worker.crud.refresh.tokens import NewToken
+from worker.crud.refresh.records import NewToken
 from worker.crud.revocations import Waiting
 from worker.errors import Refused, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer

@@ -9,7 +9,7 @@ import structlog
 
 from worker.crud import links
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import TokenState
+from worker.crud.refresh.records import TokenState
 from worker.errors import EncryptionError, NotFound, ProviderError, Refused
 from worker.services.context import Context
 from worker.services.linking import revocation

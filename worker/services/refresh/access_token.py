@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import TokenState
+from worker.crud.refresh.records import TokenState
 from worker.errors import NotFound, ReauthRequired, Refused, Scope, Transient
 from worker.integrations.kit.base import Caller
 from worker.models.vocabulary import ProviderStatus, Trigger

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from worker.crud import links
 from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import NewToken, Settlement
+from worker.crud.refresh.records import NewToken, Settlement
 from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
 from worker.process.redis_names import JOURNAL
 from worker.services.context import Context

@@ -12,7 +12,7 @@ import structlog
 from worker.crud import notices
 from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import AttemptBegun, LeasedToken, NewToken, Settlement, TokenState
+from worker.crud.refresh.records import AttemptBegun, LeasedToken, NewToken, Settlement, TokenState
 from worker.errors import EncryptionError, NotFound, ReauthRequired, Refused, Unavailable
 from worker.integrations.kit.base import Departure
 from worker.models.vocabulary import ProviderStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from worker.crud.refresh.tokens import LeasedToken, Settlement
+from worker.crud.refresh.records import LeasedToken, Settlement
 from worker.errors import (
     AppMisconfigured,
     BadPayload,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
-from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
+from worker.crud.refresh.records import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, ProviderError, RateLimited, Scope, Unsupported
 from worker.integrations.kit.base import RefreshPolicy, TokenAnswer
 from worker.integrations.kit.integration import Integration
@@ -143,6 +144,7 @@ def seal_answer(
     next_generation = generation + 1
     refresh_token = answer.refresh_token or kept_refresh_token
     lifetime = answer.lifetime
+    seal = partial(encryption.seal, provider_id=provider_id, generation=next_generation)
     due_at = due.refresh_due_at(
         policy if refresh_token else None,
         provider_id=provider_id,
@@ -153,14 +155,8 @@ def seal_answer(
     return NewToken(
         provider_id=provider_id,
         generation=generation,
-        access_token=encryption.seal(
-            answer.access_token, provider_id=provider_id, kind="access", generation=next_generation
-        ),
-        refresh_token=encryption.seal(
-            refresh_token, provider_id=provider_id, kind="refresh", generation=next_generation
-        )
-        if refresh_token
-        else None,
+        access_token=seal(answer.access_token, kind="access"),
+        refresh_token=seal(refresh_token, kind="refresh") if refresh_token else None,
         key_id=encryption.key_id,
         issued_at=issued_at,
         lifetime_s=None if lifetime is None else max(1, int(lifetime.total_seconds())),

@@ -28,7 +28,7 @@ from uuid import UUID
 import structlog
 from msgspec import structs
 
-from worker.crud.refresh.tokens import LeasedToken, NewToken
+from worker.crud.refresh.records import LeasedToken, NewToken
 from worker.errors import (
     OutcomeUnknown,
     ProviderError,

@@ -12,7 +12,7 @@ import structlog
 
 from worker.crud.database import OpenTransaction
 from worker.crud.refresh import spools, tokens
-from worker.crud.refresh.tokens import LeasedToken, NewToken, Settlement
+from worker.crud.refresh.records import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable, Unsent
 from worker.services.refresh import due, journal, unsent
 from worker.services.refresh.lease import BatchLease, Writing, task_id

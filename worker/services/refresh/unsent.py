@@ -17,7 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from worker.crud.refresh import tokens
-from worker.crud.refresh.tokens import AttemptBegun
+from worker.crud.refresh.records import AttemptBegun
 from worker.errors import Unavailable
 from worker.process.redis_names import UNSENT
 from worker.services.context import Context

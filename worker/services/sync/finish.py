@@ -139,10 +139,27 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         sync_failures=verdict.failures,
         reading_since=reading_since,
     )
+    _tell(begun, found, verdict.status, error, due_at=due_at, drifts=drifts, seconds=seconds)
+    if error is None and verdict.status == RunStatus.FAILED:
+        error = next((problem for problem in found.all_problems if isinstance(problem, Forbidden)), None)
+    await _report(runtime, begun, error)
+
+
+def _tell(
+    begun: RunBegun,
+    found: Found,
+    status: RunStatus,
+    error: Exception | None,
+    *,
+    due_at: datetime | None,
+    drifts: int,
+    seconds: float,
+) -> None:
+    """Log and metrics."""
     rows = {outcome: found.tally.total(outcome) for outcome in ROW_OUTCOMES}
     log.info(
         "sync_ended",
-        status=verdict.status,
+        status=status,
         error=str(error) if isinstance(error, DashtamError) else type(error).__name__ if error else None,
         problems=len(found.all_problems),
         drifts=drifts,
@@ -150,10 +167,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         due_at=str(due_at),
         **rows,
     )
-    metrics.observe_sync(key.provider_key, verdict.status, seconds=seconds, rows=rows)
-    if error is None and verdict.status == RunStatus.FAILED:
-        error = next((problem for problem in found.all_problems if isinstance(problem, Forbidden)), None)
-    await _report(runtime, begun, error)
+    metrics.observe_sync(begun.key.provider_key, status, seconds=seconds, rows=rows)
 
 
 async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetime) -> int:

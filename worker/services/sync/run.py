@@ -113,7 +113,7 @@ class RunUnderWay:
         """Returns what stopped the run, None when there was nothing more to read."""
         try:
             await self._read_all()
-            if self._key.generation is not None and self._found.is_whole:
+            if self._key.reading_id is not None and self._found.is_whole:
                 await self._withdraw_unseen()
         except (Fenced, Unavailable):
             raise
@@ -285,10 +285,10 @@ class RunUnderWay:
 
     async def _read_anew(self, error: CursorRefused) -> None:
         """From the beginning of every feed, as a full sync: a cursor that the provider refuses is as good as none."""
-        generation = await self._runtime.db(
+        reading_id = await self._runtime.db(
             pages.read_anew, run=self._key, feed=error.feed, memory_feeds=self._integration.memory_feeds
         )
-        self._key = replace(self._key, generation=generation)
+        self._key = replace(self._key, reading_id=reading_id)
         self._begun = replace(self._begun, key=self._key, done=frozenset())
         self._loop_tallies.clear()
         self._found.problems = {error.feed: [BadPayload(pages.CURSOR_REFUSED)]}

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from worker.crud.refresh.tokens import LeasedToken, Settlement
+from worker.crud.refresh.records import LeasedToken, Settlement
 from worker.errors import (
     AccountGone,
     AppMisconfigured,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
-from worker.crud.refresh.tokens import LeasedToken
+from worker.crud.refresh.records import LeasedToken
 from worker.errors import EncryptionError, RateLimited
 from worker.services.encryption import EncryptionService
 from worker.services.refresh.due import refresh_due_at, retry_at

@@ -1,0 +1,159 @@
+"""What a refresh reads of a token under its lease, and what it stores: a new token, or the end of the lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from worker.models import new_id
+from worker.process.clocks import elapsed
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedToken:
+    """A token that nobody else may refresh until the lease ends, as it is under that lease.
+
+    Attributes:
+        refresh_token: ciphertext.
+        unknowns: how often this generation was already presented without a known outcome.
+        gateway_errors: to how many of these a gateway has answered in the provider's place.
+        not_before: nothing is sent before this time.
+        leased_at: by the database's clock.
+        asked_at: a moment before that, by this machine's `elapsed`.
+    """
+
+    provider_id: UUID
+    provider_key: str
+    generation: int
+    refresh_token: str | None = field(repr=False)
+    key_id: str
+    lifetime_s: int | None
+    issued_at: datetime
+    refresh_failures: int
+    unknowns: int
+    leased_at: datetime
+    gateway_errors: int = 0
+    not_before: datetime | None = None
+    asked_at: float = field(default_factory=elapsed)
+
+    @property
+    def unanswered(self) -> int:
+        """How often it was presented and nothing at all came back."""
+        return self.unknowns - self.gateway_errors
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """Of the access token; None when it does not expire."""
+        return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """A provider and its token as last committed.
+
+    Attributes:
+        generation: None when it has no token.
+        access_token: ciphertext.
+        leased: someone is refreshing it just now.
+        now: by the database's clock.
+    """
+
+    provider_id: UUID
+    provider_key: str
+    status: str
+    status_reason: str | None
+    generation: int | None
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    key_id: str | None
+    lifetime_s: int | None
+    access_expires_at: datetime | None
+    leased: bool
+    now: datetime
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """Of the access token; None when it does not expire."""
+        return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
+
+
+class AttemptBegun(msgspec.Struct, frozen=True, kw_only=True):
+    """A refresh about to be sent under the lease `owner`, from the host of the spool `spool_id`."""
+
+    id: UUID
+    provider_id: UUID
+    generation: int
+    trigger: str
+    owner: UUID
+    spool_id: UUID | None = None
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, ready to be stored; also what the journal keeps of it.
+
+    Attributes:
+        generation: the one that was presented; what is stored is the next.
+        access_token, refresh_token: ciphertexts, bound to the next generation.
+        action: for the audit log.
+        new_grant: the user has consented anew: the grant's clock, the status and the failures start afresh.
+        sync_due_at: when given, the next sync.
+        lease_owner: in the journal, the lease that it was answered under.
+    """
+
+    provider_id: UUID
+    generation: int
+    access_token: str
+    refresh_token: str | None
+    key_id: str
+    issued_at: datetime
+    lifetime_s: int | None = None
+    scope: str | None = None
+    access_expires_at: datetime | None = None
+    refresh_due_at: datetime | None = None
+    attempt_id: UUID | None = None
+    new_grant: bool = False
+    grant_expires_at: datetime | None = None
+    external_id: str | None = None
+    sync_due_at: datetime | None = None
+    action: str = "token_refreshed"
+    actor: str = "system"
+    reason: str | None = None
+    task_id: str | None = None
+    flags: tuple[str, ...] = ()
+    audit_id: UUID = msgspec.field(default_factory=new_id)
+    lease_owner: UUID | None = None
+
+    def __repr__(self) -> str:
+        """Ciphertexts stay out of logs too."""
+        return f"NewToken(provider_id={self.provider_id}, generation={self.generation}+1)"
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lease ends without a new token.
+
+    Attributes:
+        generation: the one that was leased.
+        attempt_status, error, reason: what became of the attempt, if one was written.
+        failed: whether it counts as a failure of this provider.
+        keep_due: leave `refresh_due_at` as it is; otherwise it becomes this one's.
+        waits: nothing is sent before `refresh_due_at`, whoever asks.
+        status, status_reason: the provider's new status, if it changes.
+    """
+
+    provider_id: UUID
+    generation: int
+    attempt_id: UUID | None = None
+    attempt_status: str | None = None
+    error: str | None = None
+    reason: str | None = None
+    failed: bool = False
+    keep_due: bool = False
+    waits: bool = False
+    refresh_due_at: datetime | None = None
+    status: str | None = None
+    status_reason: str | None = None
+    task_id: str | None = None
+    audit_id: UUID = msgspec.field(default_factory=new_id)

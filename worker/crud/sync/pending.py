@@ -1,0 +1,151 @@
+"""Which posted transaction takes the row of which pending one, and which pending one is a replay of an old page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+from worker.crud.sync.apply import is_safe_key
+from worker.crud.sync.arrays import Texts, Uuids, texts, uuids
+from worker.crud.sync.nouns import TRANSACTIONS
+from worker.crud.sync.work import Work
+from worker.models.records import TransactionRecord
+from worker.models.vocabulary import TransactionStatus
+
+
+class ReadAnew(msgspec.Struct, gc=False):
+    """A record that is not stored as listed, read."""
+
+    record: TransactionRecord
+    scope: bytes
+    key: str
+    hash: bytes
+    stored_id: bytes | None
+
+
+class StoredRow(NamedTuple):
+    """A stored row that a listing may replace or withdraw."""
+
+    id: bytes
+    account_id: bytes
+    key: str
+    status: str
+    amount: Decimal
+    description: str | None
+
+
+def without_superseded(work: Work, read: list[ReadAnew]) -> tuple[list[ReadAnew], dict[tuple[bytes, str], str]]:
+    """Leaves out pending rows whose successor is stored or listed too: an old page was replayed.
+
+    Returns:
+        The others; and of those left out, by place, the keys of the rows that they themselves had replaced.
+    """
+    pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
+    if not pending:
+        return read, {}
+    successors = {(one.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.key)}
+    found = work.connection.execute(
+        "SELECT t.account_id, t.pending_key"
+        " FROM unnest(%s, %s) AS k(account_id, key)"
+        " JOIN transactions t ON t.account_id = k.account_id AND t.pending_key = k.key"
+        " WHERE t.status <> 'removed'",
+        _pairs((one.scope, one.key) for one in pending),
+    )
+    successors |= {(account_id.bytes, key) for account_id, key in found}
+    superseded = [one for one in pending if (one.scope, one.key) in successors]
+    left_out = {id(one) for one in superseded}
+    work.tally.add(TRANSACTIONS.name, unchanged=len(superseded))
+    replaced = {(one.scope, one.key): key for one in superseded if (key := one.record.pending_key) is not None}
+    return [one for one in read if id(one) not in left_out], replaced
+
+
+def take_over(
+    work: Work,
+    read: Sequence[ReadAnew],
+    superseded: Mapping[tuple[bytes, str], str],
+    withdrawn: Sequence[StoredRow],
+) -> tuple[dict[bytes, bool], list[StoredRow]]:
+    """Gives posted rows the ids of the pending rows that they replace, be it by way of `superseded` ones.
+
+    Returns:
+        Ids that were taken over, and whether the row was live; and replaced rows whose successor has a row already.
+    """
+    taken: dict[bytes, bool] = {}
+    replaced: list[StoredRow] = []
+    linked = [(one, _predecessors(one, superseded)) for one in read if one.record.pending_key not in (None, one.key)]
+    places = [(one.scope, key) for one, keys in linked for key in keys]
+    by_place = {(row.account_id, row.key): row for row in stored_rows(work, places)}
+    settled = set[tuple[bytes, str]]()
+    if by_place:
+        settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
+    for one, keys in linked:
+        for key in keys:
+            row = by_place.get((one.scope, key))
+            if row is None or row.id in taken or (one.scope, key) in settled:  # what is settled keeps its own row
+                continue
+            if row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
+                continue
+            if one.stored_id is None:
+                one.stored_id = row.id
+                taken[row.id] = row.status != TransactionStatus.REMOVED
+            elif row.status != TransactionStatus.REMOVED:
+                replaced.append(row)
+    for one, row in _unique_matches(read, [row for row in withdrawn if row.id not in taken]):
+        one.stored_id = row.id
+        taken[row.id] = True
+    return taken, replaced
+
+
+def _predecessors(one: ReadAnew, superseded: Mapping[tuple[bytes, str], str]) -> list[str]:
+    """The key of the row that this one replaces, and of those before it that were never stored."""
+    keys: list[str] = []
+    key = one.record.pending_key
+    while key is not None and key not in keys:
+        keys.append(key)
+        key = superseded.get((one.scope, key))
+    return keys
+
+
+def _unique_matches(read: Sequence[ReadAnew], withdrawn: Sequence[StoredRow]) -> list[tuple[ReadAnew, StoredRow]]:
+    """Posted rows and vanished pending rows that agree in all that both have, and with nothing else."""
+    if not withdrawn:
+        return []
+    new: dict[tuple[Any, ...], list[ReadAnew]] = {}
+    for one in read:
+        if one.stored_id is None and one.record.status == TransactionStatus.POSTED and one.record.pending_key is None:
+            place = (one.scope, one.record.amount, one.record.description)
+            new.setdefault(place, []).append(one)
+    old: dict[tuple[Any, ...], list[StoredRow]] = {}
+    for row in withdrawn:
+        old.setdefault((row.account_id, row.amount, row.description), []).append(row)
+    return [(new[place][0], rows[0]) for place, rows in old.items() if len(rows) == 1 and len(new.get(place, ())) == 1]
+
+
+def stored_rows(work: Work, places: Sequence[tuple[bytes, str]]) -> list[StoredRow]:
+    """The stored rows with these accounts and keys."""
+    if not places:
+        return []
+    rows = work.connection.execute(
+        "SELECT t.id, t.account_id, t.provider_transaction_id, t.status, t.amount, t.description"
+        " FROM unnest(%s, %s) AS k(account_id, key)"
+        " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
+        _pairs(place for place in places if is_safe_key(place[1])),
+    )
+    return [as_stored(row) for row in rows]
+
+
+def as_stored(row: tuple[Any, ...]) -> StoredRow:
+    """A row of the columns that `StoredRow` has, as Postgres answers."""
+    return StoredRow(row[0].bytes, row[1].bytes, *row[2:])
+
+
+def _pairs(places: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
+    """Places as two parameters."""
+    scopes, keys = [], []
+    for scope, key in places:
+        scopes.append(scope)
+        keys.append(key)
+    return uuids(scopes), texts(keys)
