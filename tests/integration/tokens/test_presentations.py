@@ -92,7 +92,7 @@ def test_refusal_after_an_unacknowledged_attempt_is_the_provider_s_own_word(desk
 def test_attempt_that_is_given_up_cannot_be_written_afterwards(desk: Desk) -> None:
     id_ = desk.link()
     attempt = token_records.AttemptBegun(
-        id=token_rows.new_id(), provider_id=id_, generation=1, trigger="schedule", owner=desk.runtime.owner
+        id=new_id(), provider_id=id_, generation=1, trigger="schedule", owner=desk.runtime.owner
     )
     with desk.runtime.transaction() as session:
         token_rows.mark_not_sent(session, attempts=[attempt])

@@ -226,12 +226,8 @@ def beat(session: Session, *, run: RunKey) -> bool:
     Raises:
         Fenced: it is not this worker's any more.
     """
-    cancel: bool | None = session.scalar(
-        update(SyncRun)
-        .where(*_mine(run))
-        .values(heartbeat_at=func.clock_timestamp())
-        .returning(SyncRun.cancel_requested)
-    )
+    beaten = update(SyncRun).where(*_mine(run)).values(heartbeat_at=func.clock_timestamp())
+    cancel: bool | None = session.scalar(beaten.returning(SyncRun.cancel_requested))
     if cancel is None:
         raise Fenced(f"run {run.id} was taken over or ended")
     return cancel
