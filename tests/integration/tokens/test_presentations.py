@@ -19,6 +19,7 @@ from worker.crud.refresh import records as token_records
 from worker.crud.refresh import tokens as token_rows
 from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.models import new_id
 from worker.process import clocks, redis_names
 from worker.services.refresh import unsent
 from worker.services.refresh.access_token import access_token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -78,9 +78,7 @@ def begin_run(
     """
     take_turns_in_linking(session, provider_id)
     provider = get_provider(session, provider_id)
-    _check_active(provider)
-    if provider.provider_key not in memory_feeds:
-        raise Refused(f"provider {provider_id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")
+    _check_active(provider, memory_feeds)
     _end_dead_run(session, provider_id, dead_after)
     last = _last_run(session, provider_id, now, min_interval)
     unfinished = last.reading_id if last is not None and last.status != RunStatus.CANCELLED else None
@@ -102,20 +100,17 @@ def begin_run(
         cursors.forget_cursors(session, provider_id=provider_id, keep=memory_feeds[provider.provider_key])
     if last is not None and last.reading_id not in (None, reading_id):  # cancelled, or begun anew
         session.execute(delete(sync_seen).where(sync_seen.c.reading_id == last.reading_id))
-    committed = cursors.read_cursors(session, provider_id=provider_id)
-    session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=committed))
-    unread_since = None if asked_for or last is None else last.reading_since
-    done = (
-        cursors.feeds_read_since(session, provider_id=provider_id, since=unread_since) if unread_since else frozenset()
-    )
+    before = cursors.read_cursors(session, provider_id=provider_id)
+    session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=before))
+    since = None if asked_for or last is None else last.reading_since
     return RunBegun(
         key=RunKey(run_id, owner, provider_id, provider.provider_key, reading_id),
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
         renews=renews,
-        reading_since=unread_since or now,
-        done=done,
+        reading_since=since or now,
+        done=cursors.feeds_read_since(session, provider_id=provider_id, since=since) if since else frozenset(),
         problems=_problems_of(session, reading_id),
     )
 
@@ -156,10 +151,12 @@ def _insert(session: Session, **values: Any) -> UUID:
     return run_id
 
 
-def _check_active(provider: Provider) -> None:
+def _check_active(provider: Provider, integrations: Container[str]) -> None:
     if provider.status != ProviderStatus.ACTIVE:
         what = ProviderStatus(provider.status).what_to_do
         raise Refused(f"provider {provider.id} is {provider.status}, so nothing was synced; {what}")
+    if provider.provider_key not in integrations:
+        raise Refused(f"provider {provider.id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")
 
 
 def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) -> None:
