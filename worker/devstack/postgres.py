@@ -16,12 +16,12 @@ from worker.devstack import processes
 from worker.devstack.account import Account, server_account, server_environment
 from worker.devstack.binaries import PostgresBinaries, find_postgres
 from worker.devstack.errors import DevstackError
+from worker.devstack.server import READY_SECONDS, Server
 from worker.devstack.state import ServerState
 
 ROOT = 0
 ROLE = "dashtam"
 DATABASE = "dashtam"
-READY_SECONDS = 120.0  # recovery after a crash may take a while
 ORPHAN_SECONDS = 10.0  # backends notice within moments that their server is gone
 # Fast shutdown, then immediate, then none.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
@@ -43,7 +43,7 @@ NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """The private Postgres of one home.
 
     The application's role owns its database and may create others (tests do), but is no superuser; the
@@ -59,6 +59,9 @@ class PostgresServer:
         say: told what was found and mended.
     """
 
+    name = "Postgres"
+    stop_steps = STOP_STEPS
+
     def __init__(
         self,
         home: Path,
@@ -69,12 +72,8 @@ class PostgresServer:
         settings: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
-        self._home = home
-        self._state = state
-        self._save = save
-        self._settings = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings)
-        self._say = say
-        self._log = home / "log" / "postgres.log"
+        settings = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings)
+        super().__init__(home, state, save, settings=settings, say=say)
 
     @property
     def url(self) -> str:
@@ -104,12 +103,9 @@ class PostgresServer:
 
     def down(self) -> None:
         """Stop the server if it runs; the data stays."""
-        if self._state.running:
-            ended_by = processes.stop(self._state.pid, self._state.identity, STOP_STEPS)
-            if ended_by is not None and ended_by is not signal.SIGINT:
-                self._say(f"Postgres had to be ended by {ended_by.name}; it will recover at its next start")
-        self._state.stopped()
-        self._save()
+        ended_by = self._stop()
+        if ended_by is not None and ended_by is not signal.SIGINT:
+            self._say(f"Postgres had to be ended by {ended_by.name}; it will recover at its next start")
 
     def _find_data(self, account: Account) -> Path:
         """The data directory, known or to be made."""
@@ -204,10 +200,7 @@ class PostgresServer:
             pid = int(pid_file.read_text().split()[0])
         except (FileNotFoundError, ValueError, IndexError):
             return
-        found = processes.identity(pid)
-        if found is not None and processes.works_in(pid, data):
-            self._say(f"a Postgres of this home ran without our knowledge (process {pid}); it is started anew")
-            processes.stop(pid, found, STOP_STEPS)
+        if self._stop_unrecorded(pid, data):
             return
         self._say("Postgres was not stopped properly last time; it recovers by itself")
         # Postgres takes any process with that pid for a server of this data: another program that has the pid now,
@@ -217,8 +210,7 @@ class PostgresServer:
             pid_file.unlink()
 
     def _start(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:
-        before = self._state.port
-        port = before if before and processes.port_is_free(before) else processes.free_port()
+        before, port = self._state.port, self._port()
         deadline = time.monotonic() + READY_SECONDS
         while True:
             failure = self._try_start(binaries, account, data, port, deadline)
@@ -227,36 +219,17 @@ class PostgresServer:
             if "could not bind" in failure:  # taken between our look and its start
                 port = processes.free_port()
             elif "is still in use" not in failure or time.monotonic() > deadline:
-                raise DevstackError(
-                    f"Postgres ended at its start; its data in {data} was kept. End of {self._log}:\n"
-                    + processes.last_lines(self._log)
-                )
+                raise self._ended_at_start(data)
             time.sleep(0.05)  # backends of a killed server are still ending
-        if before and port != before:
-            self._say(f"port {before}, which Postgres had last time, is taken; it now listens on {port}")
+        self._say_port(before)
 
     def _try_start(
         self, binaries: PostgresBinaries, account: Account, data: Path, port: int, deadline: float
     ) -> str | None:
-        """Start on a port and wait until it takes connections; what it logged when it ended instead."""
         settings = self._settings | {"port": str(port)}
         argv = [str(binaries.bin / "postgres"), "-D", str(data)]
         argv += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        log_end = self._log.stat().st_size if self._log.exists() else 0
-        pid = processes.start_detached(argv, account, self._log)
-        self._state.started(pid)
-        self._state.port = port
-        self._save()
-        while self._state.running:
-            if _is_ready(data, pid):
-                return None
-            if time.monotonic() > deadline:
-                self.down()
-                raise DevstackError(f"Postgres was not ready in {READY_SECONDS:.0f} s and was stopped; see {self._log}")
-            time.sleep(processes.POLL_SECONDS)
-        self._state.stopped()
-        self._save()
-        return processes.text_since(self._log, log_end)
+        return self._run(argv, account, port, deadline, lambda pid, _: _is_ready(data, pid))
 
 
 def private_place(home: Path, account: Account) -> Path:

@@ -12,10 +12,9 @@ from pathlib import Path
 from worker.devstack import processes
 from worker.devstack.account import Account
 from worker.devstack.binaries import RedisBinary, find_redis
-from worker.devstack.errors import DevstackError
+from worker.devstack.server import READY_SECONDS, Server
 from worker.devstack.state import ServerState
 
-READY_SECONDS = 120.0  # a large append-only file takes a while to load
 STOP_STEPS = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 10.0))
 READY_LINE = "Ready to accept connections"
 MULTI_PART_AOF_SINCE = 7
@@ -33,7 +32,7 @@ DURABLE = {"appendonly": "yes", "appendfsync": "everysec"}
 NOT_DURABLE = {"appendonly": "no", "hz": "100"}
 
 
-class RedisServer:
+class RedisServer(Server):
     """The private Redis of one home.
 
     Args:
@@ -45,6 +44,9 @@ class RedisServer:
         say: told what was found and mended.
     """
 
+    name = "Redis"
+    stop_steps = STOP_STEPS
+
     def __init__(
         self,
         home: Path,
@@ -55,13 +57,9 @@ class RedisServer:
         settings: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
-        self._home = home
-        self._state = state
-        self._save = save
-        self._settings = SETTINGS | (DURABLE if durable else NOT_DURABLE) | dict(settings)
-        self._say = say
+        settings = SETTINGS | (DURABLE if durable else NOT_DURABLE) | dict(settings)
+        super().__init__(home, state, save, settings=settings, say=say)
         self._data = home / "redis"
-        self._log = home / "log" / "redis.log"
 
     @property
     def url(self) -> str:
@@ -91,12 +89,8 @@ class RedisServer:
 
     def down(self) -> None:
         """Stop the server if it runs; durable data stays."""
-        if self._state.running:
-            ended_by = processes.stop(self._state.pid, self._state.identity, STOP_STEPS)
-            if ended_by is signal.SIGKILL:
-                self._say("Redis had to be killed; its last second of writes may be missing")
-        self._state.stopped()
-        self._save()
+        if self._stop() is signal.SIGKILL:
+            self._say("Redis had to be killed; its last second of writes may be missing")
 
     def _clear_stale(self) -> None:
         """Stop a server that we have no record of: two must not write one append-only file."""
@@ -104,45 +98,25 @@ class RedisServer:
             pid = int((self._data / "redis.pid").read_text())
         except (FileNotFoundError, ValueError):
             return
-        found = processes.identity(pid)
-        if found is not None and processes.works_in(pid, self._data):
-            self._say(f"a Redis of this home ran without our knowledge (process {pid}); it is started anew")
-            processes.stop(pid, found, STOP_STEPS)
+        self._stop_unrecorded(pid, self._data)
 
     def _start(self, binary: RedisBinary) -> None:
-        before = self._state.port
-        port = before if before and processes.port_is_free(before) else processes.free_port()
+        before, port = self._state.port, self._port()
         deadline = time.monotonic() + READY_SECONDS
         while (failure := self._try_start(binary, port, deadline)) is not None:
             # Redis 6 and 7 word it differently; both name the address that was taken.
             if "in use" not in failure and "Failed listening" not in failure:
-                raise DevstackError(
-                    f"Redis ended at its start; its data in {self._data} was kept. End of {self._log}:\n"
-                    + processes.last_lines(self._log)
-                )
+                raise self._ended_at_start(self._data)
             port = processes.free_port()
-        if before and port != before:
-            self._say(f"port {before}, which Redis had last time, is taken; it now listens on {port}")
+        self._say_port(before)
 
     def _try_start(self, binary: RedisBinary, port: int, deadline: float) -> str | None:
-        """Start on a port and wait until it takes connections; what it logged when it ended instead."""
-        log_end = self._log.stat().st_size if self._log.exists() else 0
-        config = self._write_config(port)
         us = Account(name=f"uid {os.geteuid()}", uid=os.geteuid(), gid=os.getegid(), switch=False)
-        self._state.started(processes.start_detached([str(binary.path), str(config)], us, self._log))
-        self._state.port = port
-        self._save()
-        while self._state.running:
-            # Its own word, and no knock at the port: should another program have that, it must not get the password.
-            if READY_LINE in processes.text_since(self._log, log_end):
-                return None
-            if time.monotonic() > deadline:
-                self.down()
-                raise DevstackError(f"Redis was not ready in {READY_SECONDS:.0f} s and was stopped; see {self._log}")
-            time.sleep(processes.POLL_SECONDS)
-        self._state.stopped()
-        self._save()
-        return processes.text_since(self._log, log_end)
+        argv = [str(binary.path), str(self._write_config(port))]
+        # Its own word, and no knock at the port: should another program have that, it must not get the password.
+        return self._run(
+            argv, us, port, deadline, lambda _, log_end: READY_LINE in processes.text_since(self._log, log_end)
+        )
 
     def _write_config(self, port: int) -> Path:
         # A file and not arguments: those show the password to every user of the machine.

@@ -28,6 +28,7 @@ from redis.retry import Retry
 
 from worker.devstack import Devstack, DevstackError, Urls, binaries, postgres, processes, state
 from worker.devstack import redis as redis_server
+from worker.devstack import server as any_server
 from worker.devstack.__main__ import main
 from worker.devstack.state import State
 
@@ -460,7 +461,7 @@ def test_commands_bring_up_show_and_stop(
 
 
 def test_stopped_redis_is_killed_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_server, "STOP_STEPS", ((signal.SIGTERM, 0.1), (signal.SIGKILL, 10.0)))
+    monkeypatch.setattr(redis_server.RedisServer, "stop_steps", ((signal.SIGTERM, 0.1), (signal.SIGKILL, 10.0)))
     os.kill(bench.state().redis.pid, signal.SIGSTOP)
 
     bench.stack.down()
@@ -469,7 +470,7 @@ def test_stopped_redis_is_killed_and_said(bench: Bench, monkeypatch: pytest.Monk
 
 
 def test_stopped_postgres_is_killed_said_and_recovers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "STOP_STEPS", ((signal.SIGINT, 0.1), (signal.SIGKILL, 10.0)))
+    monkeypatch.setattr(postgres.PostgresServer, "stop_steps", ((signal.SIGINT, 0.1), (signal.SIGKILL, 10.0)))
     os.kill(bench.state().postgres.pid, signal.SIGSTOP)
 
     bench.stack.down()
@@ -481,7 +482,8 @@ def test_stopped_postgres_is_killed_said_and_recovers(bench: Bench, monkeypatch:
 def test_server_that_is_not_ready_in_time_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.stack.down()
     monkeypatch.setattr(redis_server, "READY_LINE", "never said")
-    monkeypatch.setattr(redis_server, "READY_SECONDS", 0.05)
+    for module in (redis_server, any_server):
+        monkeypatch.setattr(module, "READY_SECONDS", 0.05)
 
     with pytest.raises(DevstackError, match="Redis was not ready"):
         bench.stack.up()
