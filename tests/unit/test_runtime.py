@@ -49,12 +49,12 @@ def test_forked_process_makes_its_own() -> None:
 
 
 def test_collector_does_not_look_through_what_the_process_is_made_of() -> None:
-    before, made = gc.get_threshold(), [[]]
-    gc.collect()
+    before, looked_through, frozen = gc.get_threshold(), len(gc.get_objects()), gc.get_freeze_count()
     try:
         spare_collector()
 
-        assert not any(found is made for found in gc.get_objects())
+        # Not one object by name: a collection that another thread is in the middle of takes its objects back.
+        assert gc.get_freeze_count() - frozen > looked_through / 2
         assert gc.get_threshold()[0] > 10_000
     finally:
         gc.set_threshold(*before)
