@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID
 
 import httpx
+import psutil
 import psycopg
 import pytest
 import redis as redis_client
@@ -182,7 +183,7 @@ def test_no_secret_is_found_anywhere_after_a_cycle_with_failures(
         "beat's log": beat.logs().encode(),
         "flower's log": flower.process.logs().encode(),
         "/metrics": scraped,
-        "the process list": command_lines(),
+        "the process list": command_lines(redis_url, runtime.settings.database_url.get_secret_value()),
         **{f"redis: {key}": value for key, value in redis_dump(redis)},
         **{f"postgres: {table}": rows for table, rows in postgres_dump(engine)},
         **{f"flower: {path}": flower.ask(path)[1].encode() for path in flower_paths(task_ids)},
@@ -190,6 +191,7 @@ def test_no_secret_is_found_anywhere_after_a_cycle_with_failures(
     }
 
     assert len(secrets) > 20
+    assert b"celery" in haystacks["the process list"]
     assert b"gAAAAA" in haystacks["postgres: provider_tokens"], "the hunt must reach where tokens are kept"
     assert b"refresh_batch" in haystacks["the worker's log"]
     assert b"provider_call_failed" in haystacks["the worker's log"], "the cycle must have failures in it"
@@ -216,12 +218,19 @@ def counted(engine: Engine, table: str, condition: str) -> int:
         return int(connection.execute(text(f"SELECT count(*) FROM {table} WHERE {condition}")).scalar_one())  # noqa: S608
 
 
-def command_lines() -> bytes:
-    """Arguments of all processes of this machine."""
+def command_lines(*urls: str) -> bytes:
+    """Arguments of this session's processes, and of the servers at these addresses.
+
+    Others of this machine may be another session's: the sandbox's client secret is the same in each.
+    """
+    ports = {str(urlsplit(url).port).encode() for url in urls}
+    ours = {str(process.pid) for process in psutil.Process().children(recursive=True)}
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended meanwhile
-            found.append(path.read_bytes())
+            line = path.read_bytes()
+            if path.parent.name in ours or any(port in line for port in ports):
+                found.append(line)
     return b"\n".join(found)
 
 

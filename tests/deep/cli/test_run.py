@@ -151,10 +151,13 @@ def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:
 
 def test_a_cycle_that_does_not_happen_names_what_is_missing(start: Start, home: Path, tmp_path: Path) -> None:
     # Tokens that live for an hour are not refreshed within a minute.
-    process = start("--once", "--json", "--access-seconds", "3600", "--timeout", "15")
-    process.communicate(timeout=120)
+    for seconds in ("15", "30", "60"):  # a busy machine takes more than one to start everything and link
+        process = start("--once", "--json", "--access-seconds", "3600", "--timeout", seconds)
+        process.communicate(timeout=120 + float(seconds))
+        assert process.returncode == 1
+        result = json.loads((tmp_path / "out").read_text())
+        if result["providers"]:
+            break
 
-    result = json.loads((tmp_path / "out").read_text())
-    assert process.returncode == 1
     assert any("no scheduled task has refreshed its token" in what for what in result["missing"])
     assert _processes(home) == []
