@@ -213,9 +213,11 @@ def abandon(session: Session, *, provider_in: ProviderCreate, external_id: str |
     """Forgets a provider that was made for a grant that is not stored, unless it has been linked otherwise.
 
     Returns:
-        Whether a stored provider has this login.
+        Whether a stored provider has this login; False for a login that its provider gives no id.
     """
     session.execute(delete(Provider).filter_by(**provider_in.model_dump(), status=ProviderStatus.PENDING))
+    if external_id is None:
+        return False
     known = select(Provider).filter_by(provider_key=provider_in.provider_key, external_id=external_id)
     return session.scalar(select(known.exists())) or False
 

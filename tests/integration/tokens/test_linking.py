@@ -290,6 +290,21 @@ def test_grant_that_nobody_can_have_any_more_is_ended_at_the_provider(desk: Desk
     assert desk.rows("SELECT 1 FROM providers") == []
 
 
+def test_grant_without_a_login_id_is_ended_although_other_providers_have_none_either(desk: Desk) -> None:
+    desk.link(alias="Other")
+    user = _user(desk.runtime)
+
+    def exchange(_: str) -> TokenAnswer:
+        desk.rows("DELETE FROM users WHERE id = :id", id=user)
+        return answer(3)
+
+    desk.schwab.script = [exchange]
+    with pytest.raises(NotFound, match="no user"):
+        _link(desk, user)
+
+    assert desk.schwab.revoked == [("access-3", "refresh-3")]
+
+
 def test_failed_revocation_does_not_hide_why_a_link_was_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: object, **__: object) -> bool:
         raise Transient("http_503")

@@ -17,7 +17,7 @@ from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.waiting import wait_for
 from worker.crud.refresh import records as token_records
 from worker.crud.refresh import tokens as token_rows
-from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable
+from worker.errors import GatewayError, OutcomeUnknown, RateLimited, ReauthRequired, Transient, Unavailable, Unsent
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.models import new_id
 from worker.process import clocks, redis_names
@@ -119,6 +119,50 @@ def test_call_that_is_given_up_while_it_waits_for_its_quota_was_not_sent(make_de
 
     assert desk.refresh(id_) == {id_: Outcome.FAILED}
     assert _statuses(desk, id_) == ["not_sent"]
+
+
+@pytest.mark.parametrize("why", ["too late", "our own budget"])
+def test_call_that_never_left_is_no_presentation_although_its_end_cannot_be_stored(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    id_ = desk.link()
+
+    async def stay(token: str) -> TokenAnswer:
+        departure = desk.schwab.callers[-1].departure
+        assert departure is not None
+        departure.held = True  # as `Api` says while it waits
+        raise Unsent("lease_nearly_over") if why == "too late" else RateLimited("over_budget")
+
+    def away(*_: Any, **__: Any) -> set[Any]:
+        raise Unavailable("Postgres: OperationalError")
+
+    desk.schwab.script = [stay]
+    with monkeypatch.context() as patch:
+        patch.setattr(token_rows, "store", away)
+        desk.refresh(id_)
+    assert _statuses(desk, id_) == ["sent"]
+    desk.let_lease_end(id_)
+
+    desk.refresh(id_)
+
+    assert _statuses(desk, id_) == ["not_sent", "done"]
+
+
+def test_call_that_was_sent_is_a_presentation_when_its_end_cannot_be_stored(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = desk.link()
+
+    def away(*_: Any, **__: Any) -> set[Any]:
+        raise Unavailable("Postgres: OperationalError")
+
+    desk.schwab.script = [RateLimited("http_429")]
+    with monkeypatch.context() as patch:
+        patch.setattr(token_rows, "store", away)
+        desk.refresh(id_)
+
+    assert desk.runtime.unsent == {}
+    assert _statuses(desk, id_) == ["sent"]
 
 
 # Time

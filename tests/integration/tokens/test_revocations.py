@@ -14,7 +14,7 @@ from tests.support.scripted import answer
 from worker.errors import NotFound, ReauthRequired, Refused, Transient
 from worker.integrations.kit.base import TokenAnswer
 from worker.services import keys, upkeep
-from worker.services.linking import begin, complete, end
+from worker.services.linking import begin, complete, end, revocation
 
 WAITING = "SELECT reason, attempts, error, due_at > now() AS later FROM revocations"
 
@@ -79,6 +79,27 @@ def test_login_that_its_provider_has_forgotten_is_ended(desk: Desk) -> None:
     _replace(desk, refused=ReauthRequired("ITEM_NOT_FOUND"))
 
     assert desk.rows(WAITING) == []
+
+
+def test_grants_for_which_there_is_no_time_are_not_counted_as_tried(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        _replace(desk, refused=Transient("http_503"))
+        desk.rows("UPDATE providers SET external_id = NULL")
+        desk.rows("UPDATE revocations SET external_id = id::text")  # each of a login of its own
+    tried = len(desk.schwab.revoked)
+    monkeypatch.setattr(revocation, "elapsed", lambda: 61.0 * (len(desk.schwab.revoked) - tried))
+
+    assert _reap(desk)["revoked_grants"] == 1
+
+    assert len(desk.schwab.revoked) == tried + 1
+    assert [row["attempts"] for row in desk.rows(WAITING)] == [1, 1]
+    assert _claimable(desk) == 2
+
+
+def _claimable(desk: Desk) -> int:
+    return len(desk.rows("SELECT 1 FROM revocations WHERE due_at <= clock_timestamp()"))
 
 
 def test_ciphertexts_of_what_waits_are_never_plain(desk: Desk) -> None:

@@ -135,6 +135,21 @@ def test_key_that_an_answer_on_another_host_s_disk_needs_is_not_retired(hosts: t
         other.runtime.run(keys.require_retirable(other.runtime, "old"))
 
 
+def test_spool_that_cannot_be_told_for_any_reason_holds_up_no_refresh(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = desk.link()
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("somebody's directory")
+
+    monkeypatch.setattr(journal, "spooled", fail)
+    with structlog.testing.capture_logs() as logs:
+        assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
+
+    assert [entry["error"] for entry in logs if entry["event"] == "spool_untold"] == ["PermissionError"]
+
+
 @pytest.mark.parametrize("damage", ["not an entry", "a directory"])
 def test_file_that_cannot_be_read_is_set_aside_and_holds_up_no_other(hosts: tuple[Desk, Desk], damage: str) -> None:
     one, _ = hosts

@@ -12,15 +12,20 @@ from worker.crud.revocations import Waiting
 from worker.errors import EncryptionError, ProviderError, ReauthRequired, Refused, Unavailable
 from worker.integrations.kit.base import Caller
 from worker.integrations.kit.integration import Integration
+from worker.process.clocks import elapsed
 from worker.services.context import Context
 
 log = structlog.get_logger()
 
 _BATCH = 50
+_SECONDS = 60.0
+"""The task that this is part of has a time limit, and one grant may take `http_total_seconds`."""
 
 
 async def revoke_waiting(runtime: Context, *, provider_id: UUID | None = None) -> int:
     """Tries to end the grants whose time has come, one after the other; of one provider, if it is given.
+
+    After a minute it begins no other; those that are left are not counted as tried and stay due.
 
     Returns:
         How many need not be tried again.
@@ -28,9 +33,14 @@ async def revoke_waiting(runtime: Context, *, provider_id: UUID | None = None) -
     Raises:
         Unavailable: Postgres is away; the grants stay.
     """
-    ended = 0
-    for grant in await runtime.db(revocations.claim_due, limit=_BATCH, provider_id=provider_id):
-        ended += await _try(runtime, grant)
+    ended, stops_at = 0, elapsed() + _SECONDS
+    for _ in range(_BATCH):
+        claimed = await runtime.db(revocations.claim_due, limit=1, provider_id=provider_id)
+        if not claimed:
+            break
+        ended += await _try(runtime, claimed[0])
+        if elapsed() >= stops_at:
+            break
     return ended
 
 

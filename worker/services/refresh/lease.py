@@ -163,21 +163,22 @@ class BatchLease:
 
     def write_attempts(self, session: OpenTransaction, writing: Writing, calls: Sequence[Call]) -> None:
         """Before they are sent, and in the transaction that decided so."""
-        attempts = [
-            AttemptBegun(
-                id=call.attempt_id,
-                provider_id=call.leased.provider_id,
-                generation=call.leased.generation,
-                trigger=self.trigger,
-                owner=self.owner,
-                spool_id=self.runtime.spool_id,
-            )
-            for call in calls
-        ]
+        attempts = [self.attempt(call) for call in calls]
         writing.attempts += attempts
         if writing.given_up:
             raise Unavailable("Postgres answered too late: nobody waits for these attempts any more")
         tokens.begin_attempts(session, attempts=attempts)
+
+    def attempt(self, call: Call) -> AttemptBegun:
+        """The attempt that is written for a call."""
+        return AttemptBegun(
+            id=call.attempt_id,
+            provider_id=call.leased.provider_id,
+            generation=call.leased.generation,
+            trigger=self.trigger,
+            owner=self.owner,
+            spool_id=self.runtime.spool_id,
+        )
 
     def record(
         self, session: OpenTransaction, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]

@@ -35,10 +35,15 @@ class Call:
 
 @dataclass(slots=True)
 class Ended:
-    """A call and what it brought."""
+    """A call and what it brought.
+
+    Attributes:
+        unsent: the request has provably never left this machine.
+    """
 
     call: Call
     outcome: NewToken | ProviderError
+    unsent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

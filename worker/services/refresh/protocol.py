@@ -32,6 +32,7 @@ from worker.crud.refresh.records import LeasedToken, NewToken
 from worker.errors import (
     OutcomeUnknown,
     ProviderError,
+    RateLimited,
     ReauthRequired,
     Scope,
     Transient,
@@ -207,7 +208,8 @@ class _Batch:
         except Exception as error:  # a fault of ours leaves us as ignorant as a lost connection
             log.error("refresh_unexpected", provider_key=call.leased.provider_key, error=type(error).__name__)
             outcome = self._unended(departure, "unexpected_error")
-        self._arrivals.put_nowait(Ended(call, outcome))
+        stayed_here = isinstance(outcome, Unsent) or (isinstance(outcome, RateLimited) and departure.held)
+        self._arrivals.put_nowait(Ended(call, outcome, unsent=stayed_here))
 
     @staticmethod
     def _unended(departure: Departure, reason: str) -> Transient:
@@ -251,6 +253,7 @@ class _Batch:
                 return
             log.warning("store_failed", rows=len(ended), error=type(error).__name__, kept="answers go to the journal")
             kept = set()
+            await unsent.note(self._runtime, [self._lease.attempt(item.call) for item in ended if item.unsent])
         for id_ in kept:
             self._unkept.pop(id_, None)
         for item in ended:

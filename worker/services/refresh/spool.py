@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 import structlog
 
 from worker.crud.refresh import spools
-from worker.errors import Unavailable
 from worker.process.clocks import elapsed
 from worker.services.context import Context
 from worker.services.refresh import journal
@@ -34,8 +33,8 @@ async def settle(runtime: Context) -> None:
         async with asyncio.timeout(_AT_MOST_SECONDS):
             await _settle(runtime)
         runtime.spool_told_at = elapsed()
-    except (Unavailable, TimeoutError):
-        log.warning("spool_untold", next="told and drained when Postgres answers")
+    except Exception as error:  # whoever calls has tokens to refresh
+        log.warning("spool_untold", error=type(error).__name__, next="told and drained by the next try")
 
 
 async def _settle(runtime: Context) -> None:
