@@ -86,6 +86,33 @@ def test_migration_that_finds_a_table_locked_gives_up_and_lets_the_others_pass(d
             command.upgrade(config, "head")
 
 
+def test_link_that_was_ended_before_gets_its_last_generation_from_the_audit_log(databases: Databases) -> None:
+    url = databases.create("generations")
+    migrate(url, "0019")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """
+                WITH u AS (
+                    INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'somebody@example.com') RETURNING id
+                ), p AS (
+                    INSERT INTO providers (id, user_id, provider_key, alias, status)
+                    SELECT gen_random_uuid(), id, 'schwab', 'Main', 'unlinked' FROM u RETURNING id
+                )
+                INSERT INTO provider_audit_logs (id, provider_id, action, actor, detail)
+                SELECT gen_random_uuid(), p.id, 'token_refreshed', 'system', jsonb_build_object('generation', n)
+                FROM p, generate_series(1, 7) AS n
+                """
+            )
+        )
+
+    migrate(url)
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT last_generation FROM providers")) == 7
+
+
 def _own_objects(url: str) -> set[str]:
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:

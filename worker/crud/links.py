@@ -222,6 +222,16 @@ def abandon(session: Session, *, provider_in: ProviderCreate, external_id: str |
     return session.scalar(select(known.exists())) or False
 
 
+def has_login(session: Session, *, provider_id: UUID, provider_key: str, external_id: str | None) -> bool:
+    """Whether a linked provider has this login; of a login without an id, whether `provider_id` is linked."""
+    linked = select(Provider.id).where(
+        Provider.status.not_in((ProviderStatus.PENDING, ProviderStatus.UNLINKED)),
+        Provider.provider_key == provider_key,
+        Provider.id == provider_id if external_id is None else Provider.external_id == external_id,
+    )
+    return session.scalar(select(linked.exists())) or False
+
+
 def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bool:
     """Whether the user has linked this provider anew, or ended the link, after `since`."""
     later = select(ProviderAuditLog.id).where(

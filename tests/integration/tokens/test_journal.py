@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
+from msgspec import structs
 from sqlalchemy import create_engine
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
@@ -26,7 +27,7 @@ from worker.errors import Fenced, ReauthRequired, Unavailable
 from worker.integrations.kit.base import TokenAnswer
 from worker.process import redis_names
 from worker.runtime import Runtime
-from worker.services.linking import begin, complete, end
+from worker.services.linking import begin, complete, end, revocation
 from worker.services.refresh import journal, protocol
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
@@ -320,22 +321,60 @@ def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
 @pytest.mark.parametrize("why", ["gone", "of another user"])
 def test_link_that_can_never_be_stored_leaves_the_journal(desk: Desk, why: str) -> None:
     known, id_ = desk.link(external_id="item-1"), desk.link(status="pending")
-    grant = seal_answer(
-        desk.runtime.encryption,
-        None,
-        answer(9, external_id="item-1"),
-        provider_id=id_,
-        generation=1,
-        issued_at=datetime.now(UTC),
-        new_grant=True,
-    )
-    desk.runtime.run(journal.keep(desk.runtime, [grant]))
+    _keep_grant(desk, id_, external_id="item-1")
     if why == "gone":
         desk.rows("DELETE FROM providers WHERE id = :id", id=id_)
 
     assert _drain(desk) == 0
     assert _entry(desk) == {}
     assert desk.plain(known, "refresh") == "refresh-1"
+    assert desk.rows("SELECT 1 FROM revocations") == []  # it may be the grant that is in use
+
+
+@pytest.mark.parametrize("external_id", ["item-1", None])
+@pytest.mark.parametrize("why", ["gone", "unlinked"])
+def test_link_that_can_never_be_stored_is_ended_at_its_provider(desk: Desk, why: str, external_id: str | None) -> None:
+    id_ = desk.link()
+    desk.link(alias="Other", external_id="item-2" if external_id else None)
+    _keep_grant(desk, id_, external_id=external_id)
+    if why == "gone":
+        desk.rows("DELETE FROM providers WHERE id = :id", id=id_)
+    else:
+        desk.runtime.run(end.unlink(desk.runtime, id_))
+        desk.schwab.revoked.clear()
+
+    assert _drain(desk) == 0
+    assert _entry(desk) == {}
+    assert desk.runtime.run(revocation.revoke_waiting(desk.runtime)) == 1
+    assert desk.schwab.revoked == [("access-9", "refresh-9")]
+
+
+def test_link_that_a_later_one_without_a_login_id_has_overtaken_is_left_alone(desk: Desk) -> None:
+    id_ = desk.link()
+    _keep_grant(desk, id_, external_id=None)
+    desk.rows(
+        "INSERT INTO provider_audit_logs (id, provider_id, action, actor, detail)"
+        " VALUES (gen_random_uuid(), :id, 'linked', 'user', '{}')",
+        id=id_,
+    )
+
+    assert _drain(desk) == 0
+    assert _entry(desk) == {}
+    assert desk.rows("SELECT 1 FROM revocations") == []
+
+
+def _keep_grant(desk: Desk, id_: UUID, *, external_id: str | None) -> None:
+    """A login that was linked and waits in the journal."""
+    grant = seal_answer(
+        desk.runtime.encryption,
+        None,
+        answer(9, external_id=external_id),
+        provider_id=id_,
+        generation=1,
+        issued_at=desk.now(),
+        new_grant=True,
+    )
+    desk.runtime.run(journal.keep(desk.runtime, [structs.replace(grant, provider_key="schwab")]))
 
 
 def test_entry_that_redis_will_not_forget_is_out_of_date_at_the_next_drain(

@@ -191,6 +191,24 @@ def test_late_first_answer_does_not_replace_that_of_the_retry(desk: Desk, place:
     assert desk.plain(id_, "refresh") == "refresh-3"
 
 
+@pytest.mark.parametrize("drain", ["all", "disk", "find"])
+@pytest.mark.parametrize("later_in", ["redis", "disk"])
+def test_later_of_two_answers_counts_wherever_each_of_them_waits(desk: Desk, drain: str, later_in: str) -> None:
+    id_ = desk.link()
+    answers = [_sealed(desk, id_, 2), _sealed(desk, id_, 3, later=timedelta(seconds=40))]
+    in_redis, on_disk = reversed(answers) if later_in == "redis" else answers
+    desk.runtime.run(journal.keep(desk.runtime, [in_redis]))
+    journal._spool(journal.spool_directory(desk.runtime), {journal._name(on_disk): journal._encode(on_disk)})
+
+    if drain == "find":
+        assert desk.runtime.run(journal.find(desk.runtime, id_, 1)) == answers[1]
+        return
+    desk.runtime.run((journal.drain if drain == "all" else journal.drain_spool)(desk.runtime))
+
+    assert desk.plain(id_, "refresh") == "refresh-3"
+    assert desk.runtime.run(journal.entries(desk.runtime)) == []
+
+
 def test_attempt_names_the_disk_on_which_its_answer_would_wait(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = desk.link()
 

@@ -101,6 +101,7 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
         new_grant: the user has consented anew: the grant's clock, the status and the failures start afresh.
         sync_due_at: when given, the next sync.
         lease_owner: in the journal, the lease that it was answered under.
+        provider_key: of a new grant in the journal: the provider may be gone when it is read.
     """
 
     provider_id: UUID
@@ -125,6 +126,7 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     audit_id: UUID = msgspec.field(default_factory=new_id)
     lease_owner: UUID | None = None
+    provider_key: str | None = None
 
     def __repr__(self) -> str:
         """Ciphertexts stay out of logs too."""

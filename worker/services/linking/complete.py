@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 import structlog
+from msgspec import structs
 
 from worker.crud import links, revocations
 from worker.crud.database import OpenTransaction
@@ -155,7 +156,7 @@ async def _abandon(runtime: Context, grant: _Grant) -> None:
 
 
 def _sealed(runtime: Context, grant: _Grant, target: LinkTarget) -> NewToken:
-    return seal_answer(
+    sealed = seal_answer(
         runtime.encryption,
         grant.integration.refresh_policy,
         grant.answer,
@@ -164,3 +165,4 @@ def _sealed(runtime: Context, grant: _Grant, target: LinkTarget) -> NewToken:
         issued_at=grant.target.now,
         new_grant=True,
     )
+    return structs.replace(sealed, provider_key=grant.integration.key)

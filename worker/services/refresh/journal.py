@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,16 +17,15 @@ from uuid import UUID, uuid4
 
 import msgspec
 import structlog
-from msgspec import structs
 from redis.exceptions import RedisError
 
-from worker.crud import links
-from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import NewToken, Settlement
 from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
 from worker.process.redis_names import JOURNAL
 from worker.services.context import Context
+from worker.services.refresh import grants
+from worker.services.refresh.plan import unseal_answer
 
 log = structlog.get_logger()
 
@@ -101,7 +100,7 @@ async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
         Fenced: the lease or the generation is another's by now; the entry is kept.
         Unavailable: Postgres is away; the entry is kept.
     """
-    _check(runtime, token)
+    unseal_answer(runtime.encryption, token)
     if not await runtime.db(tokens.store, tokens=[token], owner=owner):
         raise Fenced("another worker has taken over; the answer stays in the journal")
     await asyncio.to_thread(_remove, runtime, token)
@@ -126,7 +125,8 @@ async def drain_spool(runtime: Context) -> None:
     Raises:
         Unavailable: Postgres is away; the entries stay.
     """
-    await _drain_all(runtime, await asyncio.to_thread(spooled, runtime))
+    waiting = await asyncio.to_thread(spooled, runtime)
+    await _drain_all(runtime, await asyncio.to_thread(_newest_of, runtime, waiting))
 
 
 def spooled(runtime: Context) -> list[NewToken]:
@@ -183,35 +183,14 @@ async def _drain(runtime: Context, token: NewToken) -> bool:
 
 async def _drain_grant(runtime: Context, token: NewToken, owner: UUID) -> bool:
     try:
-        stored = await runtime.db(_store_grant, runtime=runtime, token=token, owner=owner)
+        stored = await runtime.db(grants.store, encryption=runtime.encryption, token=token, owner=owner)
     except (NotFound, Refused) as error:
         log.warning("journal_entry_refused", provider_id=str(token.provider_id), error=str(error))
         stored = False
+    if not stored:
+        await runtime.db(grants.give_up, token=token)
     await asyncio.to_thread(_remove, runtime, token)
     return stored
-
-
-def _store_grant(session: OpenTransaction, *, runtime: Context, token: NewToken, owner: UUID) -> bool:
-    """Stores a grant behind whatever refreshes of the old one came meanwhile, unless the user has decided anew."""
-    if links.was_overtaken(session, provider_id=token.provider_id, since=token.issued_at):
-        return False
-    target = links.target_of_login(session, provider_id=token.provider_id, external_id=token.external_id)
-    values = _check(runtime, token)
-    bound = {
-        f"{kind}_token": runtime.encryption.seal(
-            value, provider_id=target.provider_id, kind=kind, generation=target.generation + 1
-        )
-        for kind, value in values.items()
-    }
-    moved = structs.replace(
-        token,
-        provider_id=target.provider_id,
-        generation=target.generation,
-        key_id=runtime.encryption.key_id,
-        **bound,
-    )
-    links.store_grant(session, token=moved, owner=owner)
-    return True
 
 
 async def _release(runtime: Context, provider_id: UUID, generation: int, owner: UUID) -> None:
@@ -219,45 +198,47 @@ async def _release(runtime: Context, provider_id: UUID, generation: int, owner: 
     await runtime.db(tokens.settle, settlements=[settlement], owner=owner)
 
 
-def _check(runtime: Context, token: NewToken) -> dict[str, str]:
-    """The plain tokens by kind, which are this entry's own."""
-    return {
-        kind: runtime.encryption.unseal(
-            ciphertext,
-            provider_id=token.provider_id,
-            kind=kind,
-            generation=token.generation + 1,
-            key_id=token.key_id,
-        )
-        for kind, ciphertext in (("access", token.access_token), ("refresh", token.refresh_token))
-        if ciphertext is not None
-    }
-
-
 def _find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | None:
     # The user's new consent outweighs an answer to the old one.
     names = [_field(provider_id, generation, new_grant=new_grant) for new_grant in (True, False)]
     directory = spool_directory(runtime)
-    for name in names:
-        spooled = _read_spooled(directory / f"{name}.json")
-        if spooled is not None:
-            return spooled
+    found = [_read_spooled(directory / f"{name}.json") for name in names]
     try:
-        found = cast("list[bytes | None]", runtime.redis.hmget(JOURNAL, names))
+        kept = cast("list[bytes | None]", runtime.redis.hmget(JOURNAL, names))
     except RedisError:
-        raise Unavailable("journal: Redis is away, so that an answer may be waiting there unseen") from None
-    kept = [_read(raw, "redis") for raw in found if raw is not None]
-    return next((token for token in kept if token is not None), None)
+        if not any(found):
+            raise Unavailable("journal: Redis is away, so that an answer may be waiting there unseen") from None
+        kept = []
+    found += [_read(raw, "redis") for raw in kept if raw is not None]
+    newest = {token.new_grant: token for token in _newest(found)}
+    return newest.get(True) or newest.get(False)
 
 
 def _entries(runtime: Context) -> list[NewToken]:
-    found: list[NewToken | None] = [*spooled(runtime)]
     try:
         kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(JOURNAL))
     except RedisError:
         raise Unavailable("journal: Redis is away; its entries stay there") from None
-    found += [_read(raw, "redis") for raw in kept.values()]
-    return [token for token in found if token is not None]
+    return _newest([*spooled(runtime), *(_read(raw, "redis") for raw in kept.values())])
+
+
+def _newest_of(runtime: Context, waiting: Sequence[NewToken]) -> list[NewToken]:
+    """The same entries, each as Redis has it if that one is later; without Redis as they are."""
+    if not waiting:
+        return []
+    try:
+        kept = cast("list[bytes | None]", runtime.redis.hmget(JOURNAL, [_name(token) for token in waiting]))
+    except RedisError:
+        kept = []
+    return _newest([*waiting, *(_read(raw, "redis") for raw in kept if raw is not None)])
+
+
+def _newest(found: Iterable[NewToken | None]) -> list[NewToken]:
+    """Of several entries of one name the latest: the answer to a retry may be in Redis, that to the first on disk."""
+    newest: dict[str, NewToken] = {}
+    for token in sorted((one for one in found if one is not None), key=lambda one: one.issued_at):
+        newest[_name(token)] = token
+    return list(newest.values())
 
 
 def _remove(runtime: Context, token: NewToken) -> None:

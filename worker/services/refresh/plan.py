@@ -180,6 +180,25 @@ def seal_answer(
     )
 
 
+def unseal_answer(encryption: EncryptionService, token: NewToken) -> dict[str, str]:
+    """The plain tokens by kind (`access`, `refresh`) of what `seal_answer` has made.
+
+    Raises:
+        EncryptionError: they are not this row's own, or their key is away.
+    """
+    return {
+        kind: encryption.unseal(
+            ciphertext,
+            provider_id=token.provider_id,
+            kind=kind,
+            generation=token.generation + 1,
+            key_id=token.key_id,
+        )
+        for kind, ciphertext in (("access", token.access_token), ("refresh", token.refresh_token))
+        if ciphertext is not None
+    }
+
+
 def _storable(value: str | None) -> str | None:
     """Text that Postgres takes: what goes with a token must not keep it from being stored."""
     return None if value is None else value.replace("\x00", "").encode(errors="replace").decode()[:2000]
