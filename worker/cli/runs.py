@@ -107,15 +107,14 @@ def _show(run: Run) -> RenderableType:
         ("cursors after", _cursors(run.cursor_after)),
         ("error", _error(run)),
     ]
+    from worker.models.vocabulary import ROW_OUTCOMES
+
     counts = table(
         ("kind", "#added", "#changed", "#unchanged", "#removed", "#quarantined"),
-        [(noun, *(_count(row, what) for what in _OUTCOMES)) for noun, row in sorted(run.counts.items())],
+        [(noun, *(_count(row, what) for what in ROW_OUTCOMES)) for noun, row in sorted(run.counts.items())],
     )
     problems = pairs([(str(name), plain(what)) for name, what in (run.problems or {}).items()])
     return Group(pairs(facts), "", counts, "", problems if run.problems else "no problems")
-
-
-_OUTCOMES = ("added", "changed", "unchanged", "removed", "quarantined")
 
 
 def _count(row: Any, what: str) -> object:

@@ -192,12 +192,14 @@ def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked
 
 
 def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:
-    assert linked.runtime.run(batch.request_cancel(linked.runtime, linked.provider_id)) is None
+    with linked.runtime.transaction() as session:
+        assert runs.request_cancel(session, provider_id=linked.provider_id) is None
     linked.integration.plan = Plan(die_before=1)
     with pytest.raises(Killed):
         linked.sync()
 
-    run_id = linked.runtime.run(batch.request_cancel(linked.runtime, linked.provider_id))
+    with linked.runtime.transaction() as session:
+        run_id = runs.request_cancel(session, provider_id=linked.provider_id)
 
     assert linked.rows("SELECT id FROM sync_runs WHERE cancel_requested") == [(run_id,)]
 

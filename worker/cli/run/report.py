@@ -10,8 +10,7 @@ from rich.markup import escape
 
 from worker.cli.output import plain, status, table
 from worker.cli.run.demo import Story
-
-_ROWS = ("added", "changed", "unchanged", "removed", "quarantined")
+from worker.models.vocabulary import ROW_OUTCOMES
 
 
 def summary(stories: list[Story], *, seconds: float, restarts: dict[str, int]) -> dict[str, Any]:
@@ -22,14 +21,14 @@ def summary(stories: list[Story], *, seconds: float, restarts: dict[str, int]) -
         "ok": not missing,
         "seconds": round(seconds, 1),
         "providers": providers,
-        "rows": {name: sum(p["rows"][name] for p in providers) for name in _ROWS},
+        "rows": {name: sum(p["rows"][name] for p in providers) for name in ROW_OUTCOMES},
         "restarts": restarts,
         "missing": missing,
     }
 
 
 def _provider(story: Story) -> dict[str, Any]:
-    rows = {name: sum(getattr(run, name) for run in story.runs) for name in _ROWS}
+    rows = {name: sum(getattr(run, name) for run in story.runs) for name in ROW_OUTCOMES}
     return {
         "id": str(story.provider.id),
         "provider_key": story.provider.provider_key,

@@ -76,11 +76,6 @@ async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
     return batches
 
 
-async def request_cancel(runtime: Context, provider_id: UUID) -> UUID | None:
-    """Asks the provider's running sync to stop after its page; returns the run, None when none runs."""
-    return await runtime.db(runs.request_cancel, provider_id=provider_id)
-
-
 async def sync_providers(
     runtime: Context,
     ids: Iterable[UUID],
