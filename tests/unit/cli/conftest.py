@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.command_line import Dashtam, command_line
+from worker.runtime import close_runtime
 
 
 @pytest.fixture
@@ -12,3 +13,4 @@ def dashtam() -> Iterator[Dashtam]:
     """Runs a command in this process."""
     with command_line() as run:
         yield run
+    close_runtime()
