@@ -164,7 +164,7 @@ def test_answer_on_one_host_s_disk_is_waited_for_by_another(world: World, tmp_pa
     world.start_worker(DASHTAM_HOME=str(tmp_path))
     world.wait_until("SELECT 1 FROM spools WHERE asked_at > seen_at")
     go_on(holder)
-    world.recovers("an answer on the disk of a host that stood still")
+    world.recovers("an answer on the disk of a host that stood still", hurry=True)
 
     assert world.outcomes("schwab-1") == ["done"]
     world.assert_nothing_was_lost(retries=False)

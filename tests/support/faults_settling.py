@@ -124,6 +124,10 @@ class Settling(Rows):
         """Nothing happens for a while; for faults whose length is the point."""
         time.sleep(seconds)
 
+    def is_idle(self) -> bool:
+        """Whether no message waits or is worked on, and no run is under way."""
+        return self._nothing_is_queued() and not self.query("SELECT 1 FROM sync_runs WHERE status = 'running'")
+
     def _nothing_is_queued(self) -> bool:
         redis = self.servers.redis
         return not redis.hlen("unacked") and not any(redis.llen(queue) for queue in QUEUES.split(","))
