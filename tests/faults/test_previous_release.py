@@ -41,6 +41,10 @@ def test_workers_of_the_release_before_go_on_beside_this_one_s_on_the_new_schema
         assert "refresh_batch" in told, f"the worker of {version} refreshed nothing"
     assert world.query("SELECT mode, status, error, error_reason FROM sync_runs WHERE status <> 'completed'") == []
     assert world.query("SELECT status, error, reason FROM token_refreshes WHERE status <> 'done'") == []
+    # What the release before wrote is as it read it; a full sync of this one ends the upgrade.
+    kill(old)
+    world.workers_of_the_session()
+    sync_all_in_full(world, rounds + 1)
     world.assert_nothing_was_lost()
 
 
