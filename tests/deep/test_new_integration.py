@@ -92,7 +92,16 @@ class Shell:
     def link(self) -> str:
         """`dashtam link`, whose address is opened as the user would."""
         with subprocess.Popen(
-            [self._home / "bin" / "dashtam", "link", "toy", "--user", "ada@example.org", "--alias", "My toy"],
+            [
+                self._home / "bin" / "dashtam",
+                "link",
+                "toy",
+                "--user",
+                "ada@example.org",
+                "--create-user",
+                "--alias",
+                "My toy",
+            ],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.PIPE,

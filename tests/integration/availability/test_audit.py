@@ -165,6 +165,7 @@ def test_concurrent_workers_make_one_chain(quiet: Runtime, run_at_once: Callable
 
     run_at_once(write, write, write, write)
 
-    verification = quiet.run(service.verify(quiet, id_))
+    verification = quiet.run(service.verify(quiet))
     assert (verification.entries, verification.problems) == (40, [])
-    assert [entry.seq for entry in quiet.run(service.list_entries(quiet, id_, limit=1))] == [40]
+    with quiet.transaction() as session:
+        assert [entry.seq for entry in audit.list_entries(session, provider_id=id_, limit=1)] == [40]
