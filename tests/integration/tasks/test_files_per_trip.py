@@ -18,8 +18,8 @@ from worker.services.availability import breaker
 from worker.services.refresh import spool
 from worker.tasks import accounts, tokens
 
-REFRESH_FILES = 28
-SYNC_FILES = 47
+REFRESH_FILES = 33
+SYNC_FILES = 52
 _HOMES = (f"{ROOT}/worker/", f"{ROOT}/schedules/")
 
 
