@@ -613,7 +613,7 @@ def test_answers_that_arrived_are_kept_when_time_is_up_while_one_is_stored(
     monkeypatch.setattr(token_rows, "store", stand_still)
     try:
         desk.runtime.run(end_when_both_have_arrived())
-        kept = set(desk.runtime.redis.hkeys(journal.REDIS_KEY))
+        kept = set(desk.runtime.redis.hkeys(redis_names.JOURNAL))
     finally:
         goes_on.set()
 

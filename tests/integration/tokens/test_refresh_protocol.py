@@ -98,7 +98,7 @@ def test_fresh_token_is_not_sent_and_its_due_time_is_set_again(desk: Desk) -> No
     assert outcomes == {id_: Outcome.FRESH}
     assert desk.schwab.presented == []
     assert desk.attempts(id_) == []
-    assert desk.provider(id_)["refresh_due_at"] > datetime.now(UTC) + timedelta(minutes=11)
+    assert desk.provider(id_)["refresh_due_at"] > datetime.now(UTC) + timedelta(minutes=8)
     assert desk.token(id_)["lease_owner"] is None
 
 
