@@ -54,7 +54,8 @@ class _Identity:
             self._pid, self._held = os.getpid(), False
             # Without an underscore, where the library ends the kind of a file. Never one of an earlier process.
             host = socket.gethostname().replace("_", "-").replace("/", "-")
-            self.name = f"{host}-{self._pid}-{secrets.token_hex(4)}"
+            # The number stands last: workers of 0.1 that share the home read it there.
+            self.name = f"{host}-{secrets.token_hex(4)}-{self._pid}"
         if not self._held:
             with suppress(OSError):  # a full disk; the next count tries again
                 self._hold()

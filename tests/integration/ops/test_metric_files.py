@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,9 @@ def test_process_of_another_container_that_lives_keeps_its_files(tmp_path: Path)
 
     assert metric_files.fold_dead(metric_files.directory(tmp_path)) == 2
     assert exported(tmp_path)["dashtam_refresh_attempts_total"] == 2
+
+
+def test_worker_of_the_release_before_finds_the_process_s_number_where_it_looks(tmp_path: Path) -> None:
+    name = metric_files._Identity(tmp_path)()
+
+    assert int(name.rpartition("-")[2]) == os.getpid()

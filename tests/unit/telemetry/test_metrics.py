@@ -87,7 +87,7 @@ def test_file_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     metrics.observe_refresh("schwab", "refreshed")
 
     assert metric_files.fold_dead(metric_files.directory(tmp_path)) == 0
-    assert list(metric_files.directory(tmp_path).glob(f"counter_*-{os.getpid()}-*.db"))
+    assert list(metric_files.directory(tmp_path).glob(f"counter_*-*-{os.getpid()}.db"))
 
 
 def test_counts_are_private(tmp_path: Path) -> None:
