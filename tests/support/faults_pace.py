@@ -5,7 +5,7 @@ from __future__ import annotations
 QUEUES = "refresh,sync,upkeep"
 SECONDS_PER_TICK = 0.3
 VISIBILITY_TIMEOUT = 12
-LEASE_SECONDS = 5.0
+LEASE_SECONDS = 6.0
 HTTP_TOTAL_SECONDS = 4.0
 
 # As in production, only faster: every fault takes seconds.
