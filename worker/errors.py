@@ -5,6 +5,9 @@ DashtamError
 ├── NotFound                    an id that no row has
 ├── BadArgument                 what was given means nothing, or more than one thing
 ├── Refused                     the present state does not allow this; says what would
+│   └── Taken                   the name is in use already
+├── NotAuthenticated            no valid API key came with the request
+├── NotPermitted                the key may not do this, or the row is another user's
 ├── EncryptionError             a ciphertext that no key opens, or that belongs to another row
 ├── Fenced                      another worker took over; nothing was written
 ├── Unavailable                 Postgres or Redis is out of reach just now
@@ -71,6 +74,18 @@ class BadArgument(DashtamError):  # noqa: N818
 
 class Refused(DashtamError):  # noqa: N818
     """The present state does not allow the action; the message says what would."""
+
+
+class Taken(Refused):
+    """The name is in use already; nothing was changed."""
+
+
+class NotAuthenticated(DashtamError):  # noqa: N818
+    """No API key came with the request, or one that is unknown, revoked or expired."""
+
+
+class NotPermitted(DashtamError):  # noqa: N818
+    """The API key may not do this, or the row belongs to another user."""
 
 
 class EncryptionError(DashtamError):

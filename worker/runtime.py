@@ -80,9 +80,16 @@ class Runtime(Context):
         if self.is_wedged:
             return
         if "integrations" in self.__dict__:
-            for integration in self.integrations.values():
-                self.run(integration.aclose())
+            self.run(self.close_clients())
         self._loop.close()
+        self._close_rest()
+
+    async def close_clients(self) -> None:
+        """Closes the integrations' connections: on the event loop that opened them."""
+        for integration in self.__dict__.pop("integrations", {}).values():
+            await integration.aclose()
+
+    def _close_rest(self) -> None:
         for gate in self._gates.values():
             gate.close()
         self.database.close()

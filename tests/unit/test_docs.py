@@ -12,7 +12,7 @@ from tests.support.command_line import command_tree
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
-_COMMAND = re.compile(r"^\s*(?:\$ )?dashtam ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
+_COMMAND = re.compile(r"^\s*(?:\$ )?dashtam ([a-z-]+)(?: ([a-z]+))?", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 

@@ -15,7 +15,8 @@ class Entry(NamedTuple):
     """One line of `dashtam --help`.
 
     Attributes:
-        function: the command's function in `worker.cli.<name>`; None when that module has a group of commands, `app`.
+        function: the command's function in `worker.cli.<name>`, with `_` for `-`; None when that module has a group of
+            commands, `app`.
         summary: the first paragraph of the command's own help; a test compares the two.
     """
 
@@ -51,6 +52,7 @@ ENTRIES = (
     ),
     Entry("integrations", None, "List integrations, pause or resume one as a whole, begin a new one and check it."),
     Entry("keys", None, "Make, rotate and retire encryption keys."),
+    Entry("api-keys", None, "Make, list and revoke keys of the HTTP API."),
     Entry("audit", None, "Read the audit log, and verify that nobody altered it."),
     Entry(
         "doctor",
@@ -89,7 +91,7 @@ class CommandTree(CommandGroup):
 
 
 def _imported(entry: Entry) -> Any:
-    module = import_module(f"worker.cli.{entry.name}")
+    module = import_module(f"worker.cli.{entry.name.replace('-', '_')}")
     if entry.function is None:
         made: Any = typer.main.get_group(module.app)
     else:

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.errors import ConfigurationError, Refused
-from worker.models import Base, LinkState, ProviderToken, Revocation
+from worker.models import ApiKey, Base, LinkState, ProviderToken, Revocation
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_WITH_SECRETS = {ProviderToken.__tablename__, Revocation.__tablename__, LinkState.__tablename__}
-_SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier"}
+_WITH_SECRETS = {table.__tablename__ for table in (ProviderToken, Revocation, LinkState, ApiKey)}
+_SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier", "key_hash"}
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
 _ROLES = ("migrate", "app", "readonly")
@@ -112,7 +112,7 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
 
 
 def _readable(table: str) -> str:
-    """What `readonly` may do with a table: see all of it but ciphertexts."""
+    """What `readonly` may do with a table: see all of it but ciphertexts and hashes of keys."""
     if table not in _WITH_SECRETS:
         return "SELECT"
     columns = [column.name for column in Base.metadata.tables[table].columns if column.name not in _SECRET_COLUMNS]

@@ -1,5 +1,6 @@
 """Tables, a file for each subject, and the inputs that create their rows."""
 
+from worker.models.access import ApiKey
 from worker.models.account import Account, Balance, Holding, HoldingDay, Security
 from worker.models.base import Base, new_id
 from worker.models.operations import (
@@ -19,6 +20,7 @@ from worker.models.user import User
 
 __all__ = [
     "Account",
+    "ApiKey",
     "Balance",
     "Base",
     "BookDrift",

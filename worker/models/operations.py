@@ -20,7 +20,7 @@ class ProviderAuditLog(Base):
         seq: place in the provider's chain, from 1; set by the database.
         prev_hash, hash: SHA-256 chain; set by the database.
         actor: `system`, `user` or `operator:<name>`.
-        provider_id: no foreign key: the log outlives the provider.
+        provider_id: no foreign key: the log outlives the provider. An API key has a chain of its own, under its id.
     """
 
     __tablename__ = "provider_audit_logs"

@@ -19,6 +19,7 @@ class Provider(Base):
 
     Attributes:
         external_id: the provider's own id of the login (Plaid: item_id), when it has one.
+        connected_at: when its user linked it last; None where a release before this column did.
         status_reason: why the status is what it is, in a stable word such as `lost_rotation`.
         access_expires_at: when the stored access token ends; None when it does not.
         grant_expires_at: when the user's consent ends; a refresh never moves it.
@@ -76,6 +77,7 @@ class Provider(Base):
     status: Mapped[str] = mapped_column(default=ProviderStatus.PENDING)
     status_reason: Mapped[str | None]
     created_at: Mapped[CreatedAt]
+    connected_at: Mapped[datetime | None]
 
     access_expires_at: Mapped[datetime | None]
     grant_expires_at: Mapped[datetime | None]

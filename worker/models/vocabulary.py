@@ -122,3 +122,11 @@ class SecurityType(StrEnum):
     FOREX = "forex"
     DERIVATIVE = "derivative"
     OTHER = "other"
+
+
+class KeyScope(StrEnum):
+    """What an API key may do."""
+
+    READ = "read"  # look at logins and their rows
+    LINK = "link"  # make, rename, link, unlink and remove logins
+    OPERATE = "operate"  # ask for syncs and refreshes

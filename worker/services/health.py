@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ import redis
 from pydantic import SecretStr
 
 from worker.crud import health, heartbeats, schema
-from worker.errors import ConfigurationError, DashtamError
+from worker.errors import ConfigurationError, DashtamError, Unavailable
 from worker.integrations.registry import REGISTRY, faults
 from worker.process.redis_names import QUEUES
 from worker.services import keys
@@ -24,6 +25,7 @@ from worker.settings import EnvironmentSettings, get_settings, load
 
 _SKEW_MAX = timedelta(seconds=2)
 _BACKLOG_MAX = 1000
+_READY_SECONDS = 3.0
 _FREE_BYTES_MIN = 1_000_000_000
 
 
@@ -68,6 +70,27 @@ async def check(runtime: Context, name: str, transport: Transport) -> Finding:
         return await _CHECKS[name](runtime, transport)
     except DashtamError as error:
         return Finding(name, False, str(error), _MENDS.get(name, "see docs/operations.md"))
+
+
+async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:
+    """What is wrong with Postgres and Redis, "" where all is well. Each is given a few seconds."""
+
+    async def postgres() -> None:
+        await runtime.db_within(_READY_SECONDS, health.server_version)
+
+    def ping() -> None:
+        with transport.impatient_redis():
+            pass
+
+    async def told(asked: Awaitable[None]) -> str:
+        try:
+            await asked
+        except Unavailable as error:
+            return str(error)
+        return ""
+
+    of_postgres, of_redis = await asyncio.gather(told(postgres()), told(asyncio.to_thread(ping)))
+    return {"postgres": of_postgres, "redis": of_redis}
 
 
 def effective() -> dict[str, Any]:

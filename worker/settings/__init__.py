@@ -28,6 +28,7 @@ from worker.settings.parts import (
     QueuePart,
     RedisPart,
     Seconds,
+    WebPart,
     postgres_address,
     require_tls,
 )
@@ -151,7 +152,7 @@ class ExporterSettings(EnvironmentSettings, RedisPart, IntegrationsPart, Exporte
         return self
 
 
-class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, ExporterPart):
+class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, ExporterPart, WebPart):
     """The worker's settings. Durations are in seconds unless the name says otherwise."""
 
     readonly_database_url: SecretStr | None = None

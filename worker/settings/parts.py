@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -124,6 +125,37 @@ class ExporterPart(BaseModel):
     exporter_address: str = "127.0.0.1"
     exporter_port: int = Field(default=9540, ge=0, le=65535)
     """Where `/metrics` listens."""
+
+
+class WebPart(BaseModel):
+    """What the HTTP door alone needs."""
+
+    web_address: str = "127.0.0.1"
+    web_port: int = Field(default=8000, ge=0, le=65535)
+    web_hosts: str = "127.0.0.1,localhost,[::1]"
+    """Names under which it is reached, comma-separated; a request for any other `Host` is refused."""
+    web_proxies: str = ""
+    """Addresses of proxies in front of it, comma-separated, whose X-Forwarded-For and -Proto are believed."""
+    web_key_rate: str = "600/minute"
+    """How often one API key may ask, as `limits` writes it."""
+    web_address_rate: str = "1200/minute"
+    """How often one address may ask, with whatever key or none."""
+    web_body_bytes: int = Field(default=256 * 1024, ge=1024)
+    """The longest body that is read."""
+    web_body_seconds: Seconds = 10
+    """How long a body may take to arrive."""
+
+    @field_validator("web_key_rate", "web_address_rate", mode="after")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d{0,8}/(second|minute|hour|day)", value):
+            raise ValueError("must be a number, a slash, and second, minute, hour or day, for example 600/minute")
+        return value
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """`web_hosts`, in lower case."""
+        return frozenset(host.strip().lower() for host in self.web_hosts.split(",") if host.strip())
 
 
 def postgres_address(value: SecretStr) -> SecretStr:

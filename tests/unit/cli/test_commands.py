@@ -64,7 +64,19 @@ def test_no_command_takes_a_secret_as_an_argument(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "group", ["providers", "runs", "quarantine", "failures", "integrations", "keys", "audit", "database", "devstack"]
+    "group",
+    [
+        "providers",
+        "runs",
+        "quarantine",
+        "failures",
+        "integrations",
+        "keys",
+        "api-keys",
+        "audit",
+        "database",
+        "devstack",
+    ],
 )
 def test_every_group_has_help(dashtam: Dashtam, group: str) -> None:
     result = dashtam(group, "--help")

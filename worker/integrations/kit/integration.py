@@ -68,6 +68,9 @@ class Integration:
     Attributes:
         key: `provider_key` of the logins that it serves.
         name: shown to people.
+        provider_type: `brokerage`, `bank`, `aggregator`, …; shown to people who choose.
+        description: a sentence for them; the link kind's title where there is none.
+        nouns: what it syncs.
         link_kind: how a login is linked, and the form that asks for what that takes.
         settings_class: its variables, each `<env_prefix><name>`.
         refresh_policy: None when its tokens are not refreshed.
@@ -83,6 +86,9 @@ class Integration:
 
     key: ClassVar[str]
     name: ClassVar[str]
+    provider_type: ClassVar[str] = "other"
+    description: ClassVar[str] = ""
+    nouns: ClassVar[tuple[str, ...]] = ("accounts", "balances", "transactions")
     link_kind: ClassVar[LinkKind]
     settings_class: ClassVar[type[IntegrationSettings]]
     refresh_policy: ClassVar[RefreshPolicy | None] = None

@@ -50,6 +50,9 @@ class Plaid(Integration):
 
     key = "plaid"
     name = "Plaid"
+    provider_type = "aggregator"
+    description = "Banks, cards, loans and investments by way of Plaid."
+    nouns = (*Integration.nouns, "holdings")
     link_kind = PUBLIC_TOKEN
     settings_class = PlaidSettings
     quotas = (

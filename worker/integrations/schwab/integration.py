@@ -59,6 +59,9 @@ class Schwab(OAuth2Integration):
 
     key = "schwab"
     name = "Charles Schwab"
+    provider_type = "brokerage"
+    description = "Brokerage accounts, positions and transactions at Charles Schwab."
+    nouns = (*OAuth2Integration.nouns, "holdings")
     settings_class = SchwabSettings
     authorize_path = "/v1/oauth/authorize"
     token_path = "/v1/oauth/token"  # noqa: S105 - a path

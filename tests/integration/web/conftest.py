@@ -1,0 +1,142 @@
+"""One application and one database for each module of tests; what a test stores, it stores under users of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+
+from tests.factories import make_user
+from tests.support.databases import Databases
+from tests.support.fixtures import NO_WORKER, redis_database
+from tests.support.sandbox import SandboxProcess
+from worker.devstack import Urls
+from worker.models.vocabulary import KeyScope
+from worker.runtime import Runtime, use_runtime
+from worker.services.access import keys
+from worker.settings import get_settings
+from worker.tasks import send as broker
+from worker.web.application import create_app
+
+HOST = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def web_runtime(databases: Databases, servers: Urls, sandbox_process: SandboxProcess) -> Iterator[Runtime]:
+    """The module's own database, and the enabled integrations talking to the sandbox."""
+    with pytest.MonkeyPatch.context() as environment:
+        variables = sandbox_process.variables() | RATES
+        variables |= {"DATABASE_URL": databases.clone("web"), "REDIS_URL": redis_database(servers, NO_WORKER)}
+        for name, value in variables.items():
+            environment.setenv(name, value)
+        get_settings.cache_clear()
+        runtime = Runtime(get_settings())
+        with use_runtime(runtime):
+            yield runtime
+        runtime.close()
+    get_settings.cache_clear()
+
+
+RATES = {"WEB_KEY_RATE": "100000/second", "WEB_ADDRESS_RATE": "100000/second"}
+"""Tests ask often; those of the rates have an application of their own."""
+
+
+@dataclass
+class Sent:
+    """Takes the place of the broker: what would have been sent."""
+
+    tasks: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+    def __call__(self, task: str, *args: Any, **kwargs: Any) -> str:
+        self.tasks.append((task, args, kwargs))
+        return f"message-{len(self.tasks)}"
+
+
+@pytest.fixture(scope="module")
+def sent() -> Sent:
+    """What the application has sent to the workers."""
+    return Sent()
+
+
+@pytest.fixture(scope="module")
+def client(web_runtime: Runtime, sent: Sent) -> Iterator[TestClient]:
+    """Asks the application, in this process."""
+    app = create_app(web_runtime, send=sent, transport=broker)
+    with TestClient(app, base_url=HOST) as asking:
+        yield asking
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user and the header of a key of theirs with every scope."""
+
+    user_id: UUID
+    headers: dict[str, str]
+
+
+def make_key(runtime: Runtime, user_id: UUID | None, *scopes: str) -> dict[str, str]:
+    """The header of a new key; with every scope, if none is named."""
+    from datetime import timedelta
+
+    made = runtime_run(
+        runtime,
+        keys.create(
+            runtime,
+            name="tests",
+            scopes=scopes or tuple(KeyScope),
+            user_id=user_id,
+            lifetime=timedelta(hours=1),
+            actor="operator:tests",
+        ),
+    )
+    return {"Authorization": f"Bearer {made.key}"}
+
+
+def runtime_run(runtime: Runtime, work: Any) -> Any:
+    """Runs a service beside the application, on a loop of its own."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def make_person(runtime: Runtime) -> Person:
+    """A new user with a key."""
+    with runtime.transaction() as session:
+        user_id = make_user(session).id
+    return Person(user_id, make_key(runtime, user_id))
+
+
+@pytest.fixture(scope="module")
+def superuser_token_headers(web_runtime: Runtime) -> dict[str, str]:
+    """The header of an operator's key with every scope."""
+    return make_key(web_runtime, None)
+
+
+@pytest.fixture(scope="module")
+def person(web_runtime: Runtime) -> Person:
+    """A user of the module."""
+    return make_person(web_runtime)
+
+
+@pytest.fixture(scope="module")
+def stranger(web_runtime: Runtime) -> Person:
+    """Another one."""
+    return make_person(web_runtime)
+
+
+@pytest.fixture(scope="module")
+def normal_user_token_headers(person: Person) -> dict[str, str]:
+    """The header of a user's key with every scope."""
+    return person.headers
+
+
+@pytest.fixture
+def rows(web_runtime: Runtime) -> Iterator[Session]:
+    """A session that commits what a test sets up at its `commit()`."""
+    with Session(web_runtime.engine, expire_on_commit=False) as session:
+        yield session

@@ -1,0 +1,285 @@
+"""What every request passes: key, host, rate, length, headers; and what the answer is when one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from tests.integration.web.conftest import HOST, Person, Sent, make_key, runtime_run
+from worker.errors import Unavailable
+from worker.models.vocabulary import KeyScope
+from worker.runtime import Runtime
+from worker.services.access import keys
+from worker.tasks import send as broker
+from worker.web.application import ROUTERS, create_app
+
+NEEDS_NO_KEY = {
+    "/": "names the server and where its documentation is",
+    "/healthz": "asked by whoever supervises the process, who has no key",
+    "/readyz": "the same",
+    "/health": "the same, in the words of earlier versions",
+    "/api/v1/health": "the same, in the words of earlier versions",
+    "/docs": "documentation, the same for everybody",
+    "/api/v1/provider-types": "which institutions can be linked is no secret: a sign-up page shows it",
+    "/api/v1/provider-types/{key}": "the same",
+}
+"""Every route that asks for no API key, and why not."""
+
+
+def _asks_for_a_key(route: Any) -> bool:
+    from worker.web.asking import authenticate
+
+    return any(part.call is authenticate for part in route.dependant.dependencies)
+
+
+def test_each_route_asks_for_a_key_or_stands_in_the_table_that_says_why_not() -> None:
+    open_ = {route.path for router in ROUTERS for route in router.routes if not _asks_for_a_key(route)}
+
+    assert open_ == NEEDS_NO_KEY.keys()
+
+
+def test_the_application_has_no_route_but_those_of_the_routers(client: TestClient) -> None:
+    own = {getattr(route, "path", None) for route in client.app.routes} - {None}  # type: ignore[attr-defined]
+
+    assert own == {"/openapi.json"}
+
+
+def _problem(response: Any, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["instance"].startswith("/")
+    assert "Traceback" not in response.text
+    return problem
+
+
+def test_alive_and_ready(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "alive"}
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["checks"]) == (200, {"postgres": "ok", "redis": "ok"})
+    assert client.get("/health").json()["status"] == "healthy"
+    assert client.get("/api/v1/health/").json() == {"status": "healthy", "version": "v1"}
+    assert client.get("/").json()["docs"] == "/docs"
+
+
+def test_without_redis_it_is_alive_and_not_ready(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> Any:
+        raise Unavailable("Redis: ConnectionError; what is due stays due")
+
+    monkeypatch.setattr(broker, "impatient_redis", away)
+
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["redis"].startswith("Redis: ConnectionError")
+    assert client.get("/health").json()["status"] == "degraded"
+    assert client.get("/healthz").status_code == 200
+
+
+def test_every_answer_has_the_headers_that_keep_browsers_safe(client: TestClient) -> None:
+    for path in ("/healthz", "/docs", "/nowhere", "/api/v1/provider-types"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert "server" not in headers
+
+
+def test_documentation_lists_every_route_and_loads_nothing(client: TestClient) -> None:
+    page = client.get("/docs").text
+
+    assert "<script" not in page
+    assert "src=" not in page
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in page
+
+
+def test_openapi_names_the_problem_document_for_every_error(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+
+    assert "HTTPValidationError" not in schema["components"]["schemas"]
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            assert operation["summary"]
+            assert operation["description"]
+            for status, response in operation["responses"].items():
+                if status >= "400" and "content" in response and status != "503":
+                    assert "application/problem+json" in response["content"], (operation["summary"], status)
+
+
+@pytest.mark.parametrize("host", ["example.com", "127.0.0.1.example.com", "", "127.0.0.1:8000:1", "evil@127.0.0.1"])
+def test_a_host_that_is_not_ours_is_refused(client: TestClient, host: str) -> None:
+    problem = _problem(client.get("/api/v1/provider-types", headers={"Host": host}), 400)
+
+    assert "WEB_HOSTS" in problem["detail"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:1234", "LOCALHOST", "[::1]", "[::1]:80"])
+def test_our_own_names_are_served_with_any_port(client: TestClient, host: str) -> None:
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_what_is_not_there_is_said_so(client: TestClient) -> None:
+    _problem(client.get("/nowhere"), 404)
+    _problem(client.post("/healthz"), 405)
+
+
+def test_answer_to_an_unexpected_error_says_nothing_of_its_inside(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.services.access import catalogue
+
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr(catalogue, "types", fail)
+
+    with capture_logs() as lines:
+        response = client.get("/api/v1/provider-types")
+
+    _problem(response, 500)
+    assert "request_failed" in [line["event"] for line in lines]
+    assert "secret inside" not in response.text
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+# Length ---------------------------------------------------------------------------------------------------------------
+
+
+def test_body_that_says_it_is_too_long_is_not_read(client: TestClient) -> None:
+    headers = {"Content-Length": str(10**9)}
+
+    assert (
+        "longer than 262144" in _problem(client.post("/api/v1/health", content=b"{}", headers=headers), 413)["detail"]
+    )
+
+
+def test_body_that_does_not_say_its_length_is_read_to_the_limit_alone(client: TestClient) -> None:
+    given = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(64):
+            given.append(1)
+            yield b"x" * 64 * 1024
+
+    _problem(client.post("/api/v1/health", content=chunks()), 413)
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def _who(runtime: Runtime, headers: dict[str, str]) -> keys.Principal:
+    found: keys.Principal = runtime_run(runtime, keys.authenticate(runtime, headers["Authorization"].split()[1]))
+    return found
+
+
+def test_key_tells_whose_it_is_and_what_it_may(web_runtime: Runtime, person: Person) -> None:
+    headers = make_key(web_runtime, person.user_id, KeyScope.READ)
+
+    who = _who(web_runtime, headers)
+
+    assert (who.user_id, who.scopes) == (person.user_id, {"read"})
+    assert who.actor.startswith("user:key ")
+
+
+def test_key_is_stored_as_a_hash_alone(web_runtime: Runtime, person: Person) -> None:
+    key = make_key(web_runtime, person.user_id)["Authorization"].split()[1]
+
+    with web_runtime.transaction() as session:
+        stored = session.execute(text("SELECT k::text FROM api_keys AS k")).scalars().all()
+
+    assert stored
+    assert not any(key in row or key[-43:] in row for row in stored)
+
+
+def test_key_that_has_expired_opens_nothing(web_runtime: Runtime, person: Person) -> None:
+    headers = make_key(web_runtime, person.user_id)
+    with web_runtime.transaction() as session:
+        session.execute(
+            text("UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE prefix = :prefix"),
+            {"prefix": _who(web_runtime, headers).prefix},
+        )
+
+    with pytest.raises(keys.NotAuthenticated):
+        _who(web_runtime, headers)
+
+
+def test_revoked_key_opens_nothing_and_the_log_says_who_did_it(web_runtime: Runtime, person: Person) -> None:
+    headers = make_key(web_runtime, person.user_id)
+    prefix = _who(web_runtime, headers).prefix
+
+    row, changed = runtime_run(web_runtime, keys.revoke(web_runtime, prefix, actor="operator:ada"))
+    again = runtime_run(web_runtime, keys.revoke(web_runtime, prefix, actor="operator:ada"))
+
+    assert (changed, again[1]) == (True, False)
+    with pytest.raises(keys.NotAuthenticated):
+        _who(web_runtime, headers)
+    with web_runtime.transaction() as session:
+        log = session.execute(
+            text("SELECT action, actor FROM provider_audit_logs WHERE provider_id = :id ORDER BY seq"), {"id": row.id}
+        ).all()
+    assert [tuple(entry) for entry in log] == [
+        ("api_key_created", "operator:tests"),
+        ("api_key_revoked", "operator:ada"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes"), [("", ("read",)), ("x" * 101, ("read",)), ("a\nb", ("read",)), ("fine", ("everything",))]
+)
+def test_key_with_a_bad_name_or_scope_is_not_made(web_runtime: Runtime, name: str, scopes: tuple[str, ...]) -> None:
+    wanted = keys.create(
+        web_runtime, name=name, scopes=scopes, user_id=None, lifetime=timedelta(days=1), actor="operator:tests"
+    )
+    with pytest.raises(keys.BadArgument, match=r"(?i)no key was made"):
+        runtime_run(web_runtime, wanted)
+
+
+# Rates ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slow_client(web_runtime: Runtime, sent: Sent) -> Iterator[TestClient]:
+    """An application that may be asked three times an hour from one address."""
+    before = web_runtime.settings
+    web_runtime.settings = before.model_copy(update={"web_address_rate": "3/hour"})
+    app = create_app(web_runtime, send=sent, transport=broker)
+    web_runtime.settings = before
+    with TestClient(app, base_url=HOST, client=("192.0.2.7", 1)) as asking:
+        yield asking
+
+
+def test_address_that_asks_too_often_is_told_when_to_come_back(slow_client: TestClient) -> None:
+    answers = [slow_client.get("/api/v1/health") for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert "3/hour" in _problem(answers[-1], 429)["detail"]
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 3600
+    assert slow_client.get("/healthz").status_code == 200
+
+
+def test_while_redis_is_away_each_process_counts_for_itself(web_runtime: Runtime) -> None:
+    from pydantic import SecretStr
+
+    from worker.web.rates import Rates
+
+    away = web_runtime.settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+
+    async def ask() -> list[bool]:
+        rates = Rates(away)
+        waits = [await rates.wait("2/hour", "key", "abc") for _ in range(3)]
+        await rates.aclose()
+        return [wait is None for wait in waits]
+
+    assert runtime_run(web_runtime, ask()) == [True, True, False]

@@ -1,0 +1,82 @@
+"""Keys of the HTTP API: made, found by their hash, listed, revoked. Each change has a row in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from worker.crud import audit
+from worker.models import ApiKey, User
+from worker.models.access import ApiKeyRow, NewApiKey
+
+_ROW = [User.email if name == "user" else getattr(ApiKey, name) for name in ApiKeyRow.__slots__]
+
+
+def create(session: Session, *, new: NewApiKey, key_hash: bytes, actor: str) -> ApiKeyRow:
+    """Stores a new key."""
+    key = ApiKey(
+        name=new.name,
+        prefix=new.prefix,
+        key_hash=key_hash,
+        scopes=list(new.scopes),
+        user_id=new.user_id,
+        expires_at=new.expires_at,
+        created_by=actor,
+    )
+    session.add(key)
+    session.flush()
+    _record(session, key, "api_key_created", actor)
+    return by_prefix(session, prefix=key.prefix, limit=1)[0]
+
+
+def find_valid(session: Session, *, key_hash: bytes) -> ApiKeyRow | None:
+    """The key with this hash, unless it is revoked or has expired by the database's clock."""
+    lasts = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
+    query = _rows().where(ApiKey.key_hash == key_hash, ApiKey.revoked_at.is_(None), lasts)
+    row = session.execute(query).one_or_none()
+    return None if row is None else ApiKeyRow(*row)
+
+
+def list_keys(session: Session, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:
+    """Keys, oldest first: of one user, or all; `revoked` adds those that were revoked."""
+    query = _rows().order_by(ApiKey.id).limit(limit)
+    if user_id is not None:
+        query = query.where(ApiKey.user_id == user_id)
+    if not revoked:
+        query = query.where(ApiKey.revoked_at.is_(None))
+    return [ApiKeyRow(*row) for row in session.execute(query)]
+
+
+def by_prefix(session: Session, *, prefix: str, limit: int) -> Sequence[ApiKeyRow]:
+    """At most `limit` keys whose prefix is this."""
+    return [ApiKeyRow(*row) for row in session.execute(_rows().where(ApiKey.prefix == prefix).limit(limit))]
+
+
+def revoke(session: Session, *, key_id: UUID, actor: str) -> bool:
+    """Ends a key for good. False when it was revoked before."""
+    key = session.scalars(select(ApiKey).where(ApiKey.id == key_id).with_for_update()).one()
+    if key.revoked_at is not None:
+        return False
+    key.revoked_at, key.revoked_by = _now(session), actor
+    _record(session, key, "api_key_revoked", actor)
+    return True
+
+
+def _rows() -> Any:
+    return select(*_ROW).outerjoin(User, User.id == ApiKey.user_id)
+
+
+def _record(session: Session, key: ApiKey, action: str, actor: str) -> None:
+    # A key has a chain of its own in the audit log, under its id.
+    detail = {"key": key.prefix, "scopes": key.scopes, "user_id": str(key.user_id) if key.user_id else None}
+    audit.record(session, provider_id=key.id, action=action, actor=actor, reason=key.name, detail=detail)
+
+
+def _now(session: Session) -> datetime:
+    found: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return found

@@ -1,0 +1,131 @@
+"""API keys: made, checked at each request, listed, revoked.
+
+A key is `dashtam_<prefix>_<secret>`. Only its SHA-256 is stored: 256 bits of chance cannot be guessed from it, so that
+nothing slower is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from worker.crud import api_keys
+from worker.crud.database import OpenTransaction
+from worker.errors import BadArgument, NotAuthenticated, NotFound, NotPermitted
+from worker.models.access import ApiKeyRow, NewApiKey
+from worker.models.vocabulary import KeyScope
+from worker.services.context import Context
+from worker.telemetry.redaction import remember_shapes
+from worker.text.plain_text import visible
+
+_PREFIX_CHARACTERS = 8
+_SECRET_BYTES = 32
+_KEY = re.compile(r"dashtam_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
+_LONGEST_NAME = 100
+
+remember_shapes((r"\bdashtam_[0-9a-f]{8}_[\w-]{20,}",))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMade:
+    """A new key. This is the only time at which it is known in full."""
+
+    row: ApiKeyRow
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks, once their key was checked.
+
+    Attributes:
+        user_id: whose rows they may see; None for an operator, who may see all.
+    """
+
+    key_id: UUID
+    prefix: str
+    user_id: UUID | None
+    scopes: frozenset[str]
+
+    @property
+    def actor(self) -> str:
+        """As the audit log names them."""
+        return f"{'operator' if self.user_id is None else 'user'}:key {self.prefix}"
+
+
+async def create(
+    runtime: Context,
+    *,
+    name: str,
+    scopes: Iterable[str],
+    user_id: UUID | None,
+    lifetime: timedelta | None,
+    actor: str,
+) -> KeyMade:
+    """Makes a key: a user's, or an operator's when no user is given.
+
+    Raises:
+        BadArgument: the name cannot be used, or a scope does not exist.
+    """
+    if not 0 < len(name.strip()) <= _LONGEST_NAME or visible(name) != name:
+        raise BadArgument(f"the name must have 1 to {_LONGEST_NAME} characters that can be seen; no key was made")
+    wanted = tuple(scope for scope in KeyScope if scope in set(scopes))
+    if unknown := sorted(set(scopes) - set(KeyScope)):
+        raise BadArgument(f"no scope is named {', '.join(unknown)}; there are {', '.join(KeyScope)}. No key was made")
+    prefix = secrets.token_hex(_PREFIX_CHARACTERS // 2)
+    key = f"dashtam_{prefix}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    expires_at = None if lifetime is None else await runtime.now() + lifetime
+    new = NewApiKey(name.strip(), prefix, wanted, user_id, expires_at)
+    return KeyMade(await runtime.db(api_keys.create, new=new, key_hash=_hashed(key), actor=actor), key)
+
+
+async def authenticate(runtime: Context, key: str | None) -> Principal:
+    """Who a key belongs to.
+
+    Raises:
+        NotAuthenticated: there is none, or it is unknown, revoked or expired; nobody is told which.
+        Unavailable: Postgres is out of reach.
+    """
+    row = None
+    if key is not None and _KEY.fullmatch(key):
+        row = await runtime.db(api_keys.find_valid, key_hash=_hashed(key))
+    if row is None:
+        raise NotAuthenticated("this needs an API key that is valid: Authorization: Bearer dashtam_…")
+    return Principal(row.id, row.prefix, row.user_id, frozenset(row.scopes))
+
+
+def require(principal: Principal, scopes: Iterable[str]) -> None:
+    """Raises `NotPermitted` unless the key has these scopes."""
+    if missing := sorted(set(scopes) - principal.scopes):
+        raise NotPermitted(f"this API key lacks the scope {', '.join(missing)}: make one with --scope {missing[0]}")
+
+
+async def list_keys(runtime: Context, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:
+    """Keys, oldest first: of one user, or all; `revoked` adds those that were revoked."""
+    return await runtime.db(api_keys.list_keys, user_id=user_id, revoked=revoked, limit=limit)
+
+
+async def revoke(runtime: Context, prefix: str, *, actor: str) -> tuple[ApiKeyRow, bool]:
+    """Ends a key for good. Returns it, and whether that changed anything.
+
+    Raises:
+        NotFound: no key has this prefix.
+    """
+
+    def end(session: OpenTransaction) -> tuple[ApiKeyRow, bool]:
+        found = api_keys.by_prefix(session, prefix=prefix, limit=1)
+        if not found:
+            raise NotFound("no API key has this prefix; `dashtam api-keys list` shows them")
+        changed = api_keys.revoke(session, key_id=found[0].id, actor=actor)
+        return api_keys.by_prefix(session, prefix=prefix, limit=1)[0], changed
+
+    return await runtime.db(end)
+
+
+def _hashed(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,96 @@
+"""The FastAPI application: its routes, and what every request passes on its way to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from worker.runtime import Runtime
+from worker.services.fleet.asking import Send
+from worker.services.health import Transport
+from worker.web import documentation, problems
+from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
+from worker.web.rates import Rates
+from worker.web.routes import health, provider_types
+
+ROUTERS = (health.router, documentation.router, provider_types.router)
+
+_DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.
+
+Each request carries a key that `dashtam api-keys create` has made: `Authorization: Bearer dashtam_…`. A user's key sees
+that user's logins alone, an operator's key sees all. Errors are problem documents (RFC 9457). Amounts are decimal
+strings, times are UTC, and each address can be written with or without a slash at its end.
+"""
+
+
+def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI:
+    """The application.
+
+    Args:
+        runtime: the process's; closed by who made it, but for the connections to providers, which belong to the event
+            loop that serves.
+        send: sends a task to the workers.
+        transport: how the broker is asked.
+    """
+    rates = Rates(runtime.settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await rates.aclose()
+        await runtime.close_clients()
+
+    app = FastAPI(
+        title="Dashtam",
+        version=version("dashtam-worker"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # its page would load scripts from elsewhere; ours is `documentation`
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=problems.documented(429, 503),
+    )
+    app.state.runtime, app.state.send, app.state.transport, app.state.rates = runtime, send, transport, rates
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    _protect(app, runtime, rates)
+    _document_problems(app)
+    return app
+
+
+def _protect(app: FastAPI, runtime: Runtime, rates: Rates) -> None:
+    settings = runtime.settings
+    app.add_middleware(Slash)  # the last one added is the first that a request passes
+    app.add_middleware(Body, settings=settings)
+    app.add_middleware(AddressRate, settings=settings, rates=rates)
+    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(Shield, settings=settings)
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Names our problem document where FastAPI would name its own shape of a validation error."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = generate()
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            schemas["Problem"] = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schemas["Problem"].pop("$defs", {})
+            for operation in _operations(schema):
+                if "422" in operation["responses"]:
+                    operation["responses"] |= {"422": problems.documented(422)[422]}
+        return app.openapi_schema or schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in schema["paths"].values() for operation in path.values()]

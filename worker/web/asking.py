@@ -1,0 +1,61 @@
+"""What routes are handed: the services' context, who asks, and how to send a task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
+from worker.models.vocabulary import KeyScope
+from worker.services.access import keys
+from worker.services.access.keys import Principal
+from worker.services.context import Context
+from worker.services.fleet.asking import Send
+
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="ApiKey", bearerFormat="dashtam_…", description="A key of `dashtam api-keys create`."
+)
+
+
+def context(request: Request) -> Context:
+    """What services are handed."""
+    found: Context = request.app.state.runtime
+    return found
+
+
+def sender(request: Request) -> Send:
+    """Sends a task to the workers."""
+    found: Send = request.app.state.send
+    return found
+
+
+async def authenticate(
+    request: Request,
+    scopes: SecurityScopes,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """Who asks, by their API key.
+
+    Raises:
+        NotAuthenticated: no key, or one that opens nothing.
+        NotPermitted: the key lacks one of the route's scopes.
+        HTTPException: 429, the key asks too often.
+    """
+    runtime = context(request)
+    principal = await keys.authenticate(runtime, None if given is None else given.credentials)
+    rate = runtime.settings.web_key_rate
+    wait_s = await request.app.state.rates.wait(rate, "key", principal.prefix)
+    if wait_s is not None:
+        seconds = max(1, round(wait_s))
+        told = f"this API key may ask {rate}: try again in {seconds} s"
+        raise HTTPException(429, told, {"Retry-After": str(seconds)})
+    keys.require(principal, scopes.scopes)
+    return principal
+
+
+Services = Annotated[Context, Depends(context)]
+Tasks = Annotated[Send, Depends(sender)]
+Reader = Annotated[Principal, Security(authenticate, scopes=[KeyScope.READ])]
+Linker = Annotated[Principal, Security(authenticate, scopes=[KeyScope.LINK])]
+Operator = Annotated[Principal, Security(authenticate, scopes=[KeyScope.OPERATE])]

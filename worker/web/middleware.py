@@ -1,0 +1,186 @@
+"""What every request passes before its route: the headers, the host, the rate, the length of the body.
+
+Plain ASGI, outermost first as `worker.web.application` puts them together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worker.settings import Settings
+from worker.web import problems
+from worker.web.rates import Rates
+
+log = structlog.get_logger()
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_UNLIMITED = {"/healthz", "/readyz"}
+
+
+class Shield:
+    """Puts security headers on every answer, logs it, and turns an error that nobody expected into a plain 500.
+
+    The log has the path and never the query, in which a code or a state may be.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._headers: Mapping[str, str] = _HEADERS
+        if settings.environment == "production":
+            self._headers = _HEADERS | {"Strict-Transport-Security": "max-age=31536000"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_safely)
+        except Exception:
+            log.exception("request_failed", method=scope["method"], path=scope["path"])
+            if status:  # half of an answer is out
+                raise
+            problem = problems.answer(scope["path"], 500, "this failed, and the log of the server says why")
+            await problem(scope, receive, send_safely)
+        finally:
+            spent_ms = round((time.monotonic() - began) * 1000)
+            if scope["path"] not in _UNLIMITED:
+                log.info("request", method=scope["method"], path=scope["path"], status=status, spent_ms=spent_ms)
+
+
+class HostCheck:
+    """Refuses a request for a `Host` that is not ours."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._hosts = settings.allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and _host(Headers(scope=scope).getlist("host")) not in self._hosts:
+            told = "this server has another name than the request's Host; its operator can add it to WEB_HOSTS"
+            await problems.answer(scope["path"], 400, told)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _host(given: list[str]) -> str:
+    """The name without its port; "" unless there is one alone."""
+    if len(given) != 1:
+        return ""
+    host, _, port = given[0].lower().rpartition(":")
+    return host if host and port.isdigit() else given[0].lower()
+
+
+class AddressRate:
+    """Bounds how often one address may ask."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, rates: Rates) -> None:
+        self._app = app
+        self._rate = settings.web_address_rate
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["path"] not in _UNLIMITED:
+            address = (scope.get("client") or ("unknown",))[0]
+            wait_s = await self._rates.wait(self._rate, "address", address)
+            if wait_s is not None:
+                await problems.too_often(scope["path"], "address", self._rate, wait_s)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class Body:
+    """Reads a body whole before the route does: no longer than allowed, and in time."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._bytes = settings.web_body_bytes
+        self._seconds = settings.web_body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(Headers(scope=scope), receive)
+        except TimeoutError:
+            told = f"the body did not arrive within {self._seconds:g} seconds; nothing was changed"
+            await problems.answer(scope["path"], 408, told, headers={"Connection": "close"})(scope, receive, send)
+            return
+        if body is None:
+            told = f"the body is longer than {self._bytes} bytes; nothing was changed"
+            await problems.answer(scope["path"], 413, told, headers={"Connection": "close"})(scope, receive, send)
+            return
+        await self._app(scope, _replaying(body, receive), send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None when it is too long."""
+        told = headers.get("content-length", "0")
+        if told.isdigit() and len(told) < 20 and int(told) > self._bytes:
+            return None
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            return b""
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self._bytes:
+                return None
+            more = message.get("more_body", False)
+        return bytes(body)
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def receive_again() -> Message:
+        nonlocal told
+        if not told:
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return receive_again
+
+
+class Slash:
+    """Takes an address with a slash at its end for the one without."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["path"] != "/":
+            scope = {**scope, "path": scope["path"].removesuffix("/")}
+        await self._app(scope, receive, send)

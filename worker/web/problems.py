@@ -1,0 +1,138 @@
+"""Every answer that is an error: a problem document (RFC 9457), with `detail` as clients of FastAPI expect it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from worker.errors import (
+    BadArgument,
+    DashtamError,
+    Fenced,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    ProviderError,
+    Refused,
+    Taken,
+    Unavailable,
+)
+
+_RETRY_SECONDS = 5
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["no provider has this id"])
+    instance: str = Field(examples=["/api/v1/providers/0199…"])
+    errors: list[FieldError] | None = None
+
+
+class _Answer(JSONResponse):
+    media_type = "application/problem+json"
+
+
+_STATUSES: tuple[tuple[type[DashtamError], int], ...] = (
+    (NotAuthenticated, 401),
+    (NotPermitted, 403),
+    (NotFound, 404),
+    (BadArgument, 400),
+    (Taken, 409),
+    (Refused, 409),
+    (Fenced, 409),
+    (Unavailable, 503),
+    (ProviderError, 502),
+)
+
+
+def answer(
+    path: str, status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[Any] = ()
+) -> JSONResponse:
+    """A problem document.
+
+    Args:
+        path: of the request.
+        status: HTTP's number.
+        detail: what happened and what to do, in a sentence.
+        headers: beside the usual ones.
+        errors: of single fields; members of `FieldError`.
+    """
+    title = HTTPStatus(status).phrase
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
+    if errors:
+        content["errors"] = list(errors)
+    return _Answer(content, status, dict(headers or {}))
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: these statuses are answered with a problem document."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error that a route raises a problem document."""
+    app.add_exception_handler(DashtamError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        headers["Retry-After"] = str(_RETRY_SECONDS)
+    return answer(request.url.path, status, str(error), headers=headers)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    # What was given is not repeated: it may be a secret.
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    errors = [
+        {"field": ".".join(str(part) for part in one["loc"][1:]), "code": one["type"], "message": one["msg"]}
+        for one in found
+    ]
+    told = "; ".join(f"{one['field'] or 'the body'}: {one['message']}" for one in errors)
+    return answer(request.url.path, 422, f"the request was not understood, nothing was changed: {told}", errors=errors)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    status, detail, headers = 500, "", None
+    if isinstance(error, HTTPException):
+        status, detail, headers = error.status_code, str(error.detail), error.headers
+    return answer(request.url.path, status, _TOLD.get(detail, detail), headers=headers)
+
+
+_TOLD = {
+    "Not Found": "there is nothing at this address; /docs lists what there is",
+    "Method Not Allowed": "this address does not take that method; /docs lists those that it takes",
+    "There was an error parsing the body": "the body is no JSON that can be read; nothing was changed",
+}
+
+
+def too_often(path: str, who: str, rate: str, wait_s: float) -> JSONResponse:
+    """The answer to a request that came too soon."""
+    seconds = max(1, round(wait_s))
+    told = f"this {who} may ask {rate}: try again in {seconds} s"
+    return answer(path, 429, told, headers={"Retry-After": str(seconds)})

@@ -1,0 +1,70 @@
+"""How often somebody may ask: counted in Redis, for all web processes together."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from worker.process.clocks import elapsed
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+_SECONDS = 0.5
+_ALONE_SECONDS = 10.0
+_KEYS = "dashtam:web"
+
+
+class Rates:
+    """Counts requests. While Redis is away each process counts for itself, so that the door stays open.
+
+    Args:
+        settings: where Redis is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.redis_url.get_secret_value()
+        self._pool = ConnectionPool.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        options: dict[str, Any] = {"connection_pool": self._pool}
+        self._shared = _Limiter(RedisStorage(f"async+{url}", implementation="redispy", key_prefix=_KEYS, **options))
+        self._own = _Limiter(MemoryStorage())
+        self._alone_until = float("-inf")
+
+    async def wait(self, rate: str, kind: str, who: str) -> float | None:
+        """Counts one request; the seconds to wait when it is one too many, else None.
+
+        Args:
+            rate: for example `600/minute`.
+            kind: `key` or `address`.
+            who: which key or address.
+        """
+        item = parse(rate)
+        if elapsed() >= self._alone_until:
+            try:
+                return await self._shared.wait(item, kind, who)
+            except (RedisError, OSError) as error:
+                self._alone_until = elapsed() + _ALONE_SECONDS
+                log.warning("rates_alone", error=type(error).__name__, next="this process counts for itself meanwhile")
+        return await self._own.wait(item, kind, who)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._pool.aclose()
+
+
+class _Limiter:
+    def __init__(self, storage: Storage) -> None:
+        self._strategy = SlidingWindowCounterRateLimiter(storage)
+
+    async def wait(self, item: RateLimitItem, *who: str) -> float | None:
+        if await self._strategy.hit(item, *who):
+            return None
+        stats = await self._strategy.get_window_stats(item, *who)
+        return max(0.0, stats.reset_time - time.time())

@@ -1,0 +1,26 @@
+"""Which institutions can be linked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from worker.services.access import catalogue
+from worker.services.access.catalogue import ProviderType
+from worker.web.asking import Services
+from worker.web.problems import documented
+
+router = APIRouter(prefix="/api/v1/provider-types", tags=["provider types"])
+
+
+@router.get("", summary="List provider types", response_model=list[ProviderType], responses=documented(422))
+async def list_types(runtime: Services, configured: bool | None = None) -> Any:
+    """Every integration that is installed; with `configured`, only those that can, or cannot, be linked here."""
+    return catalogue.types(runtime, configured=configured)
+
+
+@router.get("/{key}", summary="Show a provider type", response_model=ProviderType, responses=documented(404))
+async def get_type(key: str, runtime: Services) -> Any:
+    """One integration."""
+    return catalogue.type_of(runtime, key)
