@@ -33,6 +33,15 @@ GROUP = 10001
 
 TEN_YEARS = timedelta(days=3650)
 
+UNUSED_KEY_USAGES = (
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "encipher_only",
+    "decipher_only",
+)
+
 
 class Secrets:
     """A directory of secrets, each made once."""
@@ -160,12 +169,7 @@ def _certificate(
                 digital_signature=not is_authority,
                 key_cert_sign=is_authority,
                 crl_sign=is_authority,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                encipher_only=False,
-                decipher_only=False,
+                **dict.fromkeys(UNUSED_KEY_USAGES, False),
             ),
             critical=True,
         )

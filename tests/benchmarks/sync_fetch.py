@@ -20,8 +20,8 @@ from sqlalchemy import text
 from tests.benchmarks import replay
 from tests.benchmarks.sync_setup import link, read_through, timed
 from tests.support.sandbox import SandboxAdmin
-from worker.crud.sync import runs
 from worker.integrations.registry import build_integrations
+from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime, spare_collector
 from worker.services.sync import batch
@@ -31,7 +31,7 @@ from worker.settings import Settings, load
 def sync(runtime: Runtime, provider_id: UUID, **options: Any) -> Any:
     run_id = runtime.run(batch.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
     with runtime.transaction() as session:
-        run = runs.get_run(session, run_id=run_id)
+        run = session.get_one(SyncRun, run_id)
     if run.status != RunStatus.COMPLETED:
         raise SystemExit(f"sync ended {run.status}: {run.error} {run.error_reason} {run.problems}")
     return run

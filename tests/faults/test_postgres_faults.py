@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.faults_pace import PACE
 from tests.support.faults_world import World
 from tests.support.waiting import wait_for
@@ -46,14 +48,18 @@ def test_postgres_killed_again_and_again(world: World) -> None:
     world.assert_nothing_was_lost()
 
 
-def test_connections_to_postgres_cut(world: World) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "seconds"), [("refusing", 0), ("stalled", SOFT_TIME_LIMIT + 3), ("vanished", SOFT_TIME_LIMIT + 3)]
+)
+def test_postgres_out_of_reach_when_an_answer_is_to_be_stored(world: World, trouble: str, seconds: float) -> None:
     with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
-        with world.servers.postgres_network.refusing():
+        with getattr(world.servers.postgres_network, trouble)():
             barrier.release()
             wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
-    world.recovers("connections to Postgres cut", hurry=True)
+            world.let_pass(seconds)
+    world.recovers(f"Postgres out of reach ({trouble}) when an answer was to be stored", hurry=True)
 
     world.assert_nothing_was_lost()
 
@@ -66,52 +72,15 @@ def test_slow_network_to_postgres_and_redis(world: World) -> None:
     world.assert_nothing_was_lost()
 
 
-def test_connections_to_postgres_stall_while_pages_are_written(world: World) -> None:
+@pytest.mark.parametrize(("trouble", "seconds"), [("stalled", 6), ("vanished", SOFT_TIME_LIMIT + 3)])
+def test_postgres_out_of_reach_while_pages_are_written(world: World, trouble: str, seconds: float) -> None:
     page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
     world.moves_on()
     page.wait_for_arrivals()
-    with world.servers.postgres_network.stalled():
+    with getattr(world.servers.postgres_network, trouble)():
         page.release()
-        world.let_pass(6)
-    world.recovers("connections to Postgres stalled", hurry=True)
-
-    world.assert_nothing_was_lost()
-
-
-def test_postgres_says_nothing_for_longer_than_every_limit(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
-        world.moves_on()
-        barrier.wait_for_arrivals()
-        with world.servers.postgres_network.stalled():
-            barrier.release()
-            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
-            world.let_pass(SOFT_TIME_LIMIT + 3)
-    world.recovers("Postgres silent, all that was sent arrives late", hurry=True)
-
-    world.assert_nothing_was_lost()
-
-
-def test_host_of_postgres_vanishes_without_a_word(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
-        world.moves_on()
-        barrier.wait_for_arrivals()
-        with world.servers.postgres_network.vanished():
-            barrier.release()
-            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
-            world.let_pass(SOFT_TIME_LIMIT + 3)
-    world.recovers("Postgres's host vanished and came back", hurry=True)
-
-    world.assert_nothing_was_lost()
-
-
-def test_host_of_postgres_vanishes_while_pages_are_written(world: World) -> None:
-    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
-    world.moves_on()
-    page.wait_for_arrivals()
-    with world.servers.postgres_network.vanished():
-        page.release()
-        world.let_pass(SOFT_TIME_LIMIT + 3)
-    world.recovers("Postgres's host vanished while pages were written", hurry=True)
+        world.let_pass(seconds)
+    world.recovers(f"Postgres out of reach ({trouble}) while pages were written", hurry=True)
 
     world.assert_nothing_was_lost()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,23 +20,13 @@ def test_story_without_a_fault_presents_every_token_once(world: World) -> None:
     world.assert_nothing_was_lost(retries=False)
 
 
-def test_workers_killed_before_the_provider_rotates(world: World) -> None:
-    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_workers_killed_before_or_after_the_provider_rotates(world: World, when: str) -> None:
+    with world.sandbox.paused(f"{when}_rotation", login="schwab-1") as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         kill_all(world)
-    world.recovers("workers killed before the provider rotated")
-
-    assert world.outcomes("schwab-1") == ["unknown", "done"]
-    world.assert_nothing_was_lost()
-
-
-def test_workers_killed_after_the_provider_rotated(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
-        world.moves_on()
-        barrier.wait_for_arrivals()
-        kill_all(world)
-    world.recovers("workers killed after the provider rotated")
+    world.recovers(f"workers killed {when} the provider rotated")
 
     assert world.outcomes("schwab-1") == ["unknown", "done"]
     world.assert_nothing_was_lost()
@@ -127,26 +118,18 @@ def test_lease_is_longer_than_a_call_may_take(world: World) -> None:
     world.assert_nothing_was_lost()
 
 
-def test_postgres_down_between_rotation_and_commit(world: World) -> None:
+@pytest.mark.parametrize("redis_too", [False, True])
+def test_servers_down_between_rotation_and_commit(world: World, redis_too: bool) -> None:
     with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
         world.hours_pass("schwab-1")
         barrier.wait_for_arrivals()
-        with world.servers.postgres_down():
+        with world.servers.postgres_down(), world.servers.redis_down() if redis_too else nullcontext():
             barrier.release()
-            wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
-    world.recovers("Postgres down between rotation and commit")
-
-    world.assert_nothing_was_lost(retries=False)
-
-
-def test_postgres_and_redis_down_between_rotation_and_commit(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
-        world.hours_pass("schwab-1")
-        barrier.wait_for_arrivals()
-        with world.servers.postgres_down(), world.servers.redis_down():
-            barrier.release()
-            wait_for(world.spooled, what="the answer on the disk")
-    world.recovers("Postgres and Redis down between rotation and commit")
+            if redis_too:
+                wait_for(world.spooled, what="the answer on the disk")
+            else:
+                wait_for(lambda: world.servers.redis.hlen("dashtam:journal"), what="the answer in the journal")
+    world.recovers(f"Postgres{' and Redis' if redis_too else ''} down between rotation and commit")
 
     assert world.spooled() == []
     world.assert_nothing_was_lost(retries=False)

@@ -20,14 +20,19 @@ def paused_in_a_page(world: World, login: str) -> RaisedBarrier:
     return world.sandbox.raise_barrier("mid_body", login=login, path=FEEDS[login])
 
 
+@pytest.mark.parametrize("killed", ["workers", "Postgres"])
 @feeds
-def test_workers_killed_in_the_middle_of_a_page(world: World, login: str) -> None:
+def test_killed_in_the_middle_of_a_page(world: World, login: str, killed: str) -> None:
     barrier = paused_in_a_page(world, login)
     world.moves_on()
     barrier.wait_for_arrivals()
-    kill_all(world)
-    barrier.release()
-    world.recovers(f"workers killed in the middle of a page of {login}", hurry=True)
+    if killed == "workers":
+        kill_all(world)
+        barrier.release()
+    else:
+        with world.servers.postgres_down():
+            barrier.release()
+    world.recovers(f"{killed} killed in the middle of a page of {login}", hurry=True)
 
     world.assert_nothing_was_lost()
 
@@ -54,18 +59,6 @@ def test_workers_asked_to_stop_end_within_their_grace_and_lose_nothing(world: Wo
     for worker in world.workers:
         worker.process.wait()
     world.recovers("workers asked to stop", hurry=True)
-
-    world.assert_nothing_was_lost()
-
-
-@feeds
-def test_postgres_killed_in_the_middle_of_a_page(world: World, login: str) -> None:
-    barrier = paused_in_a_page(world, login)
-    world.moves_on()
-    barrier.wait_for_arrivals()
-    with world.servers.postgres_down():
-        barrier.release()
-    world.recovers(f"Postgres killed in the middle of a page of {login}", hurry=True)
 
     world.assert_nothing_was_lost()
 

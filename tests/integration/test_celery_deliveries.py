@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from tests.support.celery_fixtures import SendProbe, StartWorker
 from tests.support.probe_tasks import SHORT, ends, invisible_for, starts
 from tests.support.waiting import wait_for
+from tests.support.worker_nodes import WorkerNode
 from worker.models import TaskDelivery, TaskFailure
 
 
@@ -61,11 +62,8 @@ def test_task_of_a_killed_worker_is_done_after_the_visibility_timeout(
 def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    worker = start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="0.5")
-    key = send_probe(hold=True)
-    wait_for(lambda: starts(redis, key), what="the task's start")
+    worker, key = _asked_to_stop_at_work(start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="0.5"), redis, send_probe)
 
-    worker.process.signal(signal.SIGTERM)
     worker.process.wait()
 
     assert redis.llen("upkeep") == 1, "the next worker need not wait for the visibility timeout"
@@ -77,11 +75,8 @@ def test_terminated_worker_hands_its_task_back_within_the_soft_shutdown(
 def test_terminated_worker_finishes_what_ends_within_the_soft_shutdown(
     start_worker: StartWorker, redis: Redis, send_probe: SendProbe
 ) -> None:
-    worker = start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="4")
-    key = send_probe(hold=True)
-    wait_for(lambda: starts(redis, key), what="the task's start")
+    worker, key = _asked_to_stop_at_work(start_worker("upkeep", SOFT_SHUTDOWN_SECONDS="4"), redis, send_probe)
 
-    worker.process.signal(signal.SIGTERM)
     worker.process.wait_for_log("Initiating Soft Shutdown")
     redis.set(f"{key}:go", 1)
     worker.process.wait()
@@ -107,6 +102,14 @@ def test_task_that_kills_its_worker_is_dropped_at_its_third_delivery_and_kept_on
     assert worker.process.running
     with Session(engine) as session:
         assert session.scalars(select(TaskDelivery)).all() == []
+
+
+def _asked_to_stop_at_work(worker: WorkerNode, redis: Redis, send_probe: SendProbe) -> tuple[WorkerNode, str]:
+    """A worker that got SIGTERM while it had a task, and the key of that task."""
+    key = send_probe(hold=True)
+    wait_for(lambda: starts(redis, key), what="the task's start")
+    worker.process.signal(signal.SIGTERM)
+    return worker, key
 
 
 def _failure(engine: Engine) -> TaskFailure | None:

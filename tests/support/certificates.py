@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(directory: Path, *names: str, hours: float = 1) -> tuple[ssl.SSLContext, Path]:
-    """A server's context for these host names or addresses, and the file that makes a client trust it.
+def certificate_files(directory: Path, *names: str, hours: float = 1) -> tuple[Path, Path]:
+    """A certificate for these host names or addresses, which its holder signed, and its private key.
 
-    The certificate is valid since a day ago, for so many `hours` from now on.
+    It is valid since a day ago, for so many `hours` from now on; with fewer than none it has run out.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.now(UTC)
-    certificate = (
+    made = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -33,11 +33,20 @@ def self_signed(directory: Path, *names: str, hours: float = 1) -> tuple[ssl.SSL
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    trusted, private = directory / "certificate.pem", directory / "key.pem"
-    trusted.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    certificate, private = directory / "certificate.pem", directory / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     private.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
+    return certificate, private
+
+
+def self_signed(directory: Path, *names: str, hours: float = 1) -> tuple[ssl.SSLContext, Path]:
+    """A server's context for these host names or addresses, and the file that makes a client trust it.
+
+    The certificate is valid since a day ago, for so many `hours` from now on.
+    """
+    trusted, private = certificate_files(directory, *names, hours=hours)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(trusted, private)
     return context, trusted

@@ -295,23 +295,24 @@ class SandboxAdmin:
     @contextlib.contextmanager
     def paused_before_rotation(self, **spec: Any) -> Iterator[RaisedBarrier]:
         """The next refresh stands still before the provider has done anything."""
-        with self._paused("before_rotation", spec) as barrier:
+        with self.paused("before_rotation", **spec) as barrier:
             yield barrier
 
     @contextlib.contextmanager
     def paused_after_rotation(self, **spec: Any) -> Iterator[RaisedBarrier]:
         """The next refresh stands still when the provider has rotated and nothing is sent."""
-        with self._paused("after_rotation", spec) as barrier:
+        with self.paused("after_rotation", **spec) as barrier:
             yield barrier
 
     @contextlib.contextmanager
     def paused_in_mid_body(self, **spec: Any) -> Iterator[RaisedBarrier]:
         """The next answer stands still when half of its body is sent."""
-        with self._paused("mid_body", spec) as barrier:
+        with self.paused("mid_body", **spec) as barrier:
             yield barrier
 
     @contextlib.contextmanager
-    def _paused(self, point: str, spec: dict[str, Any]) -> Iterator[RaisedBarrier]:
+    def paused(self, point: str, **spec: Any) -> Iterator[RaisedBarrier]:
+        """The next request stands still at this point (see `worker.sandbox.barriers`), at most until the block ends."""
         barrier = self.raise_barrier(point, **spec)
         try:
             yield barrier

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import socketserver
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+
+from tests.support.serving import serving
 
 
 @dataclass
@@ -132,12 +133,7 @@ class _Server(socketserver.ThreadingTCPServer):
 def smtp_server(box: Mailbox | None = None) -> Iterator[Mailbox]:
     """Runs the server on a free port of this machine."""
     box = box or Mailbox()
-    with _Server(box) as server:
-        box.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield box
-        finally:
-            server.shutdown()
-            thread.join()
+    server = _Server(box)
+    box.port = server.server_address[1]
+    with serving(server):
+        yield box

@@ -196,14 +196,19 @@ def test_production_with_tls_everywhere_is_accepted(production: pytest.MonkeyPat
         "postgresql://app:hush@127.0.0.1,db.example.com/dashtam",
         "postgresql://app:hush@[::1/dashtam",
         "postgresql:///dashtam",
+        "redis://:hush@redis.example.com/0",
+        "redis://:hush@127.0.0.1.example.com/0",
+        "rediss://:hush@redis.example.com/0?ssl_cert_reqs=none",
+        "rediss://:hush@redis.example.com/0?ssl_cert_reqs=CERT_NONE",
     ],
 )
-def test_production_refuses_postgres_without_tls_off_loopback(production: pytest.MonkeyPatch, url: str) -> None:
-    production.setenv("DATABASE_URL", url)
+def test_production_refuses_servers_without_verified_tls_off_loopback(production: pytest.MonkeyPatch, url: str) -> None:
+    variable = "DATABASE_URL" if url.startswith("postgresql") else "REDIS_URL"
+    production.setenv(variable, url)
 
     message = refusal()
 
-    assert message.startswith("DATABASE_URL: ")
+    assert message.startswith(f"{variable}: ")
     assert "hush" not in message
 
 
@@ -220,24 +225,6 @@ def test_production_accepts_postgres_on_this_machine(production: pytest.MonkeyPa
     production.setenv("DATABASE_URL", url)
 
     assert load(Settings).environment == "production"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:hush@redis.example.com/0",
-        "redis://:hush@127.0.0.1.example.com/0",
-        "rediss://:hush@redis.example.com/0?ssl_cert_reqs=none",
-        "rediss://:hush@redis.example.com/0?ssl_cert_reqs=CERT_NONE",
-    ],
-)
-def test_production_refuses_redis_without_verified_tls_off_loopback(production: pytest.MonkeyPatch, url: str) -> None:
-    production.setenv("REDIS_URL", url)
-
-    message = refusal()
-
-    assert message.startswith("REDIS_URL: ")
-    assert "hush" not in message
 
 
 def test_production_refuses_failpoints(production: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import RenderableType
 
 from worker.cli.ask import ask, operator
-from worker.cli.output import AsJson, pairs, plain, print_json, say, short, show, table
+from worker.cli.output import AsJson, lists_alone, pairs, plain, print_json, say, short, show, table
 
 if TYPE_CHECKING:
     from worker.models.fleet import Failure
@@ -19,13 +19,6 @@ app = typer.Typer(help="Look at tasks that were given up, and send them again.",
 _SHOWN = 3
 
 FailureId = Annotated[str, typer.Argument(metavar="FAILURE", help="Id of a failure, or its beginning.")]
-
-
-@app.callback()
-def default(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """`dashtam failures` alone lists."""
-    if ctx.invoked_subcommand is None:
-        list_(as_json=as_json)
 
 
 @app.command("list")
@@ -44,6 +37,9 @@ def list_(
 
     failures = ask(looking.failures, resolved=all_, limit=limit)
     show(failures, as_json=as_json, render=_list)
+
+
+lists_alone(app, list_)
 
 
 def _list(failures: list[Failure]) -> RenderableType:

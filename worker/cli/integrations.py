@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from worker.cli.ask import IntegrationArgument, ask, operator
 from worker.cli.exits import Failed, UsageProblem
-from worker.cli.output import AsJson, plain, print_json, say, show, status, table
+from worker.cli.output import AsJson, lists_alone, plain, print_json, say, show, status, table
 
 if TYPE_CHECKING:
     from worker.models.fleet import IntegrationRow
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="List integrations, pause or resume one as a whole, begin a new one and check it.", invoke_without_command=True
 )
-
-
-@app.callback()
-def default(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """`dashtam integrations` alone lists."""
-    if ctx.invoked_subcommand is None:
-        list_(as_json=as_json)
 
 
 @app.command("list")
@@ -39,6 +32,9 @@ def list_(as_json: AsJson = False) -> None:
     from worker.services.fleet import looking
 
     show(ask(looking.integrations), as_json=as_json, render=_render)
+
+
+lists_alone(app, list_)
 
 
 def _render(rows: list[IntegrationRow]) -> RenderableType:

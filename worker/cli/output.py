@@ -51,6 +51,15 @@ _COLOURS = {
 }
 
 
+def lists_alone(app: typer.Typer, list_: Callable[..., None]) -> None:
+    """Makes a group list when it is called without a command: `dashtam runs` is `dashtam runs list`."""
+
+    @app.callback()
+    def default(ctx: typer.Context, as_json: AsJson = False) -> None:
+        if ctx.invoked_subcommand is None:
+            list_(as_json=as_json)
+
+
 def show(data: T, *, as_json: bool, render: Callable[[T], RenderableType]) -> None:
     """Prints `data` as JSON, or what `render` makes of it."""
     if as_json:

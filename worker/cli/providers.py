@@ -9,7 +9,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from worker.cli.ask import IntegrationOption, ProviderArgument, ask, one_of, operator, remember_names
-from worker.cli.output import AsJson, pairs, plain, print_json, relative, say, show, status, table
+from worker.cli.output import AsJson, lists_alone, pairs, plain, print_json, relative, say, show, status, table
 
 if TYPE_CHECKING:
     from worker.models.fleet import ProviderRow
@@ -28,13 +28,6 @@ def _statuses() -> type[ProviderStatus]:
     from worker.models.vocabulary import ProviderStatus
 
     return ProviderStatus
-
-
-@app.callback()
-def default(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """`dashtam providers` alone lists."""
-    if ctx.invoked_subcommand is None:
-        list_(as_json=as_json)
 
 
 @app.command("list")
@@ -56,6 +49,9 @@ def list_(
     rows = ask(looking.providers, status=status_, provider_key=integration, user=user, limit=limit)
     show(rows, as_json=as_json, render=_list)
     remember_names()
+
+
+lists_alone(app, list_)
 
 
 def _list(rows: list[ProviderRow]) -> RenderableType:

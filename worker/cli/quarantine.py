@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from worker.cli.ask import ProviderOption, ask, operator
-from worker.cli.output import AsJson, pairs, plain, print_json, say, short, show, table
+from worker.cli.output import AsJson, lists_alone, pairs, plain, print_json, say, short, show, table
 
 if TYPE_CHECKING:
     from worker.models.fleet import QuarantineEntry
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Look at records that could not be trusted, and try them again.", invoke_without_command=True)
 
 EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="Id of an entry, or its beginning.")]
-
-
-@app.callback()
-def default(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """`dashtam quarantine` alone lists."""
-    if ctx.invoked_subcommand is None:
-        list_(as_json=as_json)
 
 
 @app.command("list")
@@ -44,6 +37,9 @@ def list_(
     from worker.services.fleet import looking
 
     show(ask(looking.quarantined, provider, resolved=all_, limit=limit), as_json=as_json, render=_list)
+
+
+lists_alone(app, list_)
 
 
 def _list(entries: list[QuarantineEntry]) -> RenderableType:

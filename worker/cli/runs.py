@@ -9,7 +9,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from worker.cli.ask import ProviderOption, ask, one_of
-from worker.cli.output import AsJson, duration, pairs, plain, short, show, status, table
+from worker.cli.output import AsJson, duration, lists_alone, pairs, plain, short, show, status, table
 
 if TYPE_CHECKING:
     from worker.models.fleet import Run
@@ -22,13 +22,6 @@ def _statuses() -> type[RunStatus]:
     from worker.models.vocabulary import RunStatus
 
     return RunStatus
-
-
-@app.callback()
-def default(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """`dashtam runs` alone lists."""
-    if ctx.invoked_subcommand is None:
-        list_(as_json=as_json)
 
 
 @app.command("list")
@@ -48,6 +41,9 @@ def list_(
 
     runs = ask(looking.runs, provider, status=status_, limit=limit)
     show(runs, as_json=as_json, render=run_table)
+
+
+lists_alone(app, list_)
 
 
 @app.command("show")

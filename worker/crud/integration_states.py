@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from worker.crud.notices import enqueue_operator
+from worker.crud.notices import enqueue
 from worker.models import IntegrationState
 
 
@@ -132,7 +132,7 @@ def raise_alarm(session: Session, *, provider_key: str, reason: str, now: dateti
         return False
     state.alarm, state.alarm_at = reason, now
     pause(session, provider_key=provider_key, reason=f"app_misconfigured: {reason}", actor="system", now=now)
-    enqueue_operator(
+    enqueue(
         session,
         provider_key=provider_key,
         stage="app_misconfigured",

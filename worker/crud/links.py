@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud import audit, revocations
-from worker.crud.providers import take_turns_in_linking
+from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.refresh.records import NewToken
 from worker.crud.refresh.tokens import store
 from worker.crud.sync import accounts, cursors, runs
@@ -135,9 +135,7 @@ def target_of_login(session: Session, *, provider_id: UUID, external_id: str | N
         Refused: the login is linked by another user.
     """
     take_turns_in_linking(session, provider_id)
-    ours = session.get(Provider, provider_id)
-    if ours is None:
-        raise NotFound(f"no provider has the id {provider_id}")
+    ours = get_provider(session, provider_id)
     if external_id is None:
         return _target(session, ours)
     session.execute(_TAKE_TURNS, {"what": f"login {ours.provider_key} {external_id}"})
@@ -200,8 +198,7 @@ def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
         error="relinked",
         reason="the login was linked anew meanwhile; the next run goes on with the new token",
     )
-    if session.get(Provider, token.provider_id, with_for_update=True) is None:
-        raise NotFound(f"no provider has the id {token.provider_id}")
+    get_provider(session, token.provider_id, lock=True)
     parameters = {"provider_id": token.provider_id, "generation": token.generation, "owner": owner}
     if session.execute(_TAKE, parameters).scalar_one() != token.generation:
         raise Fenced("another link of this provider was stored first; nothing was changed")

@@ -40,41 +40,25 @@ def grant_subject(grant_expires_at: datetime) -> str:
 def enqueue(
     session: Session,
     *,
-    provider_id: UUID,
     stage: str,
     subject_key: str,
+    provider_id: UUID | None = None,
+    provider_key: str | None = None,
     channels: Sequence[str] = CHANNELS,
     due_at: datetime | None = None,
 ) -> int:
-    """Queues a notice to the provider's user, one row per channel; a repeat changes nothing.
+    """Queues a notice, one row per channel; a repeat changes nothing.
 
+    It goes to the user of `provider_id`, or to the operator about the integration `provider_key`: give one of the two.
     Call it in the transaction of the state change itself. `stage` is `expires_72h`, `expires_24h`, `expires_2h`,
-    `expired` or `needs_reauth`; `subject_key` names the grant or event, and the same stage of the same subject is
-    queued once; `due_at` is the earliest time of sending, None being now.
+    `expired`, `needs_reauth` or `app_misconfigured`; `subject_key` names the grant or event, and the same stage of the
+    same subject is queued once; `due_at` is the earliest time of sending, None being now.
 
     Returns:
         How many rows are new.
     """
-    return _insert(
-        session,
-        [_row(stage, subject_key, channel, due_at) | {"provider_id": provider_id} for channel in channels],
-    )
-
-
-def enqueue_operator(
-    session: Session,
-    *,
-    provider_key: str,
-    stage: str,
-    subject_key: str,
-    channels: Sequence[str] = CHANNELS,
-    due_at: datetime | None = None,
-) -> int:
-    """Queues a notice to the operator about an integration; otherwise as `enqueue`."""
-    return _insert(
-        session,
-        [_row(stage, subject_key, channel, due_at) | {"provider_key": provider_key} for channel in channels],
-    )
+    subject = {"provider_id": provider_id, "provider_key": provider_key}
+    return _insert(session, [_row(stage, subject_key, channel, due_at) | subject for channel in channels])
 
 
 def _row(stage: str, subject_key: str, channel: str, due_at: datetime | None) -> dict[str, Any]:

@@ -62,13 +62,13 @@ def create_provider(session: Session, *, provider_in: ProviderCreate) -> Provide
     return provider
 
 
-def get_provider(session: Session, provider_id: UUID) -> Provider:
-    """The provider with this id.
+def get_provider(session: Session, provider_id: UUID, *, lock: bool = False) -> Provider:
+    """The provider with this id; `lock` keeps others from changing its row until this transaction ends.
 
     Raises:
         NotFound: there is none.
     """
-    provider = session.get(Provider, provider_id)
+    provider = session.get(Provider, provider_id, with_for_update=lock)
     if provider is None:
         raise NotFound(f"no provider has the id {provider_id}")
     return provider

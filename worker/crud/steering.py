@@ -14,7 +14,8 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
-from worker.errors import NotFound, Refused
+from worker.crud.providers import get_provider
+from worker.errors import Refused
 from worker.models import Provider, ProviderToken, TaskFailure, User
 from worker.models.vocabulary import ProviderStatus
 
@@ -25,12 +26,10 @@ def pause_provider(session: Session, *, provider_id: UUID, actor: str, reason: s
     Raises:
         Refused: it is not active.
     """
-    provider = _lock(session, provider_id)
-    if provider.status == ProviderStatus.PAUSED:
+    provider = get_provider(session, provider_id, lock=True)
+    if not _leaves(provider, ProviderStatus.ACTIVE, ProviderStatus.PAUSED, "only active providers can be paused"):
         return False
-    if provider.status != ProviderStatus.ACTIVE:
-        raise Refused(f"{provider.alias} is {provider.status}: only active providers can be paused")
-    provider.status, provider.status_reason = ProviderStatus.PAUSED, reason
+    provider.status_reason = reason
     audit.record(session, provider_id=provider_id, action="paused", actor=actor, reason=reason)
     return True
 
@@ -41,12 +40,10 @@ def resume_provider(session: Session, *, provider_id: UUID, actor: str, now: dat
     Raises:
         Refused: it is neither paused nor active.
     """
-    provider = _lock(session, provider_id)
-    if provider.status == ProviderStatus.ACTIVE:
+    provider = get_provider(session, provider_id, lock=True)
+    if not _leaves(provider, ProviderStatus.PAUSED, ProviderStatus.ACTIVE, None):
         return False
-    if provider.status != ProviderStatus.PAUSED:
-        raise Refused(f"{provider.alias} is {provider.status}: {ProviderStatus(provider.status).what_to_do}")
-    provider.status, provider.status_reason = ProviderStatus.ACTIVE, None
+    provider.status_reason = None
     if provider.refresh_due_at is not None:
         provider.refresh_due_at = min(provider.refresh_due_at, now)
     provider.sync_due_at = now
@@ -61,7 +58,7 @@ def set_sync_interval(
 
     The next sync is due after the new interval at the latest.
     """
-    provider = _lock(session, provider_id)
+    provider = get_provider(session, provider_id, lock=True)
     if provider.sync_interval == seconds:
         return False
     provider.sync_interval = seconds
@@ -79,7 +76,7 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     Raises:
         Refused: the provider is not active, or its tokens are not refreshed.
     """
-    provider = _lock(session, provider_id)
+    provider = get_provider(session, provider_id, lock=True)
     if provider.status != ProviderStatus.ACTIVE:
         reason = f" ({provider.status_reason})" if provider.status_reason else ""
         raise Refused(f"{provider.alias} is {provider.status}{reason}: {ProviderStatus(provider.status).what_to_do}")
@@ -111,8 +108,16 @@ def forget_user(session: Session, *, email: str) -> bool:
     return session.execute(delete(User).where(User.email == email).returning(User.id)).first() is not None
 
 
-def _lock(session: Session, provider_id: UUID) -> Provider:
-    provider = session.scalar(select(Provider).where(Provider.id == provider_id).with_for_update())
-    if provider is None:
-        raise NotFound(f"no provider has the id {provider_id}")
-    return provider
+def _leaves(provider: Provider, before: ProviderStatus, after: ProviderStatus, else_: str | None) -> bool:
+    """Changes a provider's status. False when it was so already.
+
+    Raises:
+        Refused: its status is neither of the two; says `else_`, or what to do about the one that it has.
+    """
+    if provider.status == after:
+        return False
+    if provider.status != before:
+        todo = else_ or ProviderStatus(provider.status).what_to_do
+        raise Refused(f"{provider.alias} is {provider.status}: {todo}")
+    provider.status = after
+    return True

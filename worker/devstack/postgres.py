@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from worker.devstack import processes
@@ -17,7 +16,6 @@ from worker.devstack.account import Account, server_account, server_environment
 from worker.devstack.binaries import PostgresBinaries, find_postgres
 from worker.devstack.errors import DevstackError
 from worker.devstack.server import READY_SECONDS, Server
-from worker.devstack.state import ServerState
 
 ROOT = 0
 ROLE = "dashtam"
@@ -38,6 +36,7 @@ SETTINGS = {
 }
 # Commits still reach the operating system at once (synchronous_commit stays on), so that what was committed outlives a
 # killed server, as tests of faults expect; only a crash of the machine loses it.
+DURABLE: dict[str, str] = {}
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
@@ -49,31 +48,13 @@ class PostgresServer(Server):
     The application's role owns its database and may create others (tests do), but is no superuser; the
     superuser has no password and cannot log in.
 
-    Args:
-        home: the devstack's directory. Data lives in it, or under /var/tmp when the user that has to run
-            Postgres cannot reach it (root's home is closed to others).
-        state: what is remembered; changed in place.
-        save: writes the state.
-        durable: False trades the data's safety in a crash of the machine for speed; for tests.
-        settings: further server settings, by name.
-        say: told what was found and mended.
+    Data lives in the devstack's directory, or under /var/tmp when the user that has to run Postgres cannot reach it
+    (root's home is closed to others).
     """
 
     name = "Postgres"
+    usual, durable, not_durable = SETTINGS, DURABLE, NOT_DURABLE
     stop_steps = STOP_STEPS
-
-    def __init__(
-        self,
-        home: Path,
-        state: ServerState,
-        save: Callable[[], None],
-        *,
-        durable: bool,
-        settings: Mapping[str, str],
-        say: Callable[[str], None],
-    ) -> None:
-        settings = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings)
-        super().__init__(home, state, save, settings=settings, say=say)
 
     @property
     def url(self) -> str:

@@ -6,14 +6,12 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from worker.devstack import processes
 from worker.devstack.account import Account
 from worker.devstack.binaries import RedisBinary, find_redis
 from worker.devstack.server import READY_SECONDS, Server
-from worker.devstack.state import ServerState
 
 STOP_STEPS = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 10.0))
 READY_LINE = "Ready to accept connections"
@@ -33,33 +31,15 @@ NOT_DURABLE = {"appendonly": "no", "hz": "100"}
 
 
 class RedisServer(Server):
-    """The private Redis of one home.
-
-    Args:
-        home: the devstack's directory.
-        state: what is remembered; changed in place.
-        save: writes the state.
-        durable: False keeps nothing when it stops; for tests.
-        settings: further server settings, by name.
-        say: told what was found and mended.
-    """
+    """The private Redis of one home."""
 
     name = "Redis"
+    usual, durable, not_durable = SETTINGS, DURABLE, NOT_DURABLE
     stop_steps = STOP_STEPS
 
-    def __init__(
-        self,
-        home: Path,
-        state: ServerState,
-        save: Callable[[], None],
-        *,
-        durable: bool,
-        settings: Mapping[str, str],
-        say: Callable[[str], None],
-    ) -> None:
-        settings = SETTINGS | (DURABLE if durable else NOT_DURABLE) | dict(settings)
-        super().__init__(home, state, save, settings=settings, say=say)
-        self._data = home / "redis"
+    @property
+    def _data(self) -> Path:
+        return self._home / "redis"
 
     @property
     def url(self) -> str:

@@ -19,15 +19,24 @@ READY_SECONDS = 120.0  # recovery after a crash, or loading a large append-only 
 class Server:
     """A private server of one home, listening on 127.0.0.1 only.
 
+    Attributes:
+        name: what messages call it.
+        usual, durable, not_durable: its settings by name: always, and by whether data must last.
+        stop_steps: signals that end it, each with the seconds that it is given.
+
     Args:
         home: the devstack's directory.
         state: what is remembered; changed in place.
         save: writes the state.
-        settings: of the server, by name.
+        durable: False gives up the data's safety for speed; for tests. What that means is in `not_durable`.
+        settings: further server settings, by name.
         say: told what was found and mended.
     """
 
     name: ClassVar[str]
+    usual: ClassVar[Mapping[str, str]]
+    durable: ClassVar[Mapping[str, str]]
+    not_durable: ClassVar[Mapping[str, str]]
     stop_steps: ClassVar[Sequence[tuple[signal.Signals, float]]]
 
     def __init__(
@@ -36,13 +45,14 @@ class Server:
         state: ServerState,
         save: Callable[[], None],
         *,
+        durable: bool,
         settings: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
         self._home = home
         self._state = state
         self._save = save
-        self._settings = dict(settings)
+        self._settings = {**self.usual, **(self.durable if durable else self.not_durable), **settings}
         self._say = say
         self._log = home / "log" / f"{self.name.lower()}.log"
 

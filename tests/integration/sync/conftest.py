@@ -13,7 +13,6 @@ from sqlalchemy import text
 from tests.factories import make_linked_provider
 from tests.integration.sync.feeds import ModelIntegration
 from tests.support.fixtures import MakeRuntime
-from worker.crud.sync import runs
 from worker.models import SyncRun
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
@@ -32,7 +31,7 @@ class Linked:
         """One sync; its run."""
         run_id = self.runtime.run(batch.sync_provider(self.runtime, self.provider_id, trigger=trigger, **options))
         with self.runtime.transaction() as session:
-            return runs.get_run(session, run_id=run_id)
+            return session.get_one(SyncRun, run_id)
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         """Rows of a query in which `:id` is the provider."""

@@ -25,7 +25,7 @@ from tests.integration.sync.feeds import (
     Plan,
     changed,
 )
-from worker.crud.sync import runs
+from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services.sync import batch
@@ -223,7 +223,7 @@ class SyncMachine(RuleBasedStateMachine):
             return
         self.books.repeats.clear()
         with self.runtime.transaction() as session:
-            run = runs.get_run(session, run_id=run_id)
+            run = session.get_one(SyncRun, run_id)
         assert run.status == RunStatus.COMPLETED, (run.error, run.error_reason, run.problems)
         if run.mode == "full":
             nothing_listed = not self.books.live and not self.books.windowed

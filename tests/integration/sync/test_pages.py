@@ -19,14 +19,7 @@ from worker.crud.sync.work import Rules, RunKey
 from worker.errors import BadRecord
 from worker.integrations.kit.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id
-from worker.models.records import (
-    AccountRecord,
-    BalanceRecord,
-    HoldingRecord,
-    Reject,
-    SecurityRecord,
-    TransactionRecord,
-)
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, RunStatus, SecurityType
 
 NOW = datetime(2025, 3, 14, 12, tzinfo=UTC)

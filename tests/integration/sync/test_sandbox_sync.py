@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from tests.factories import make_linked_provider
 from tests.integration.sync import books as compare
 from tests.support.sandbox import SandboxAdmin
-from worker.crud.sync import runs
+from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services.sync import batch
@@ -34,7 +34,7 @@ def link(runtime: Runtime, sandbox: SandboxAdmin, profile: str, login: str) -> U
 def sync(runtime: Runtime, provider_id: UUID, **options: Any) -> Any:
     run_id = runtime.run(batch.sync_provider(runtime, provider_id, trigger=Trigger.SCHEDULE, **options))
     with runtime.transaction() as session:
-        return runs.get_run(session, run_id=run_id)
+        return session.get_one(SyncRun, run_id)
 
 
 def assert_equal_books(engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID) -> None:

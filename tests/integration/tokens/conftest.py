@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.factories import make_linked_provider
-from tests.support.scripted import ScriptedIntegration
+from tests.support.scripted import ScriptedIntegration, answer
+from worker.integrations.kit.base import TokenAnswer
 from worker.runtime import Runtime
 from worker.services.refresh import protocol
 from worker.services.refresh.results import Outcome
@@ -71,6 +72,15 @@ class Desk:
 
     def let_lease_end(self, id_: UUID) -> None:
         self.rows("UPDATE provider_tokens SET lease_until = now() - interval '1 s' WHERE provider_id = :id", id=id_)
+
+    def lose_lease_during_the_call(self, id_: UUID) -> None:
+        """The provider's next answer comes when somebody else has the lease."""
+
+        def lose_lease(token: str) -> TokenAnswer:
+            self.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
+            return answer()
+
+        self.schwab.script = [lose_lease]
 
     def leave_behind(self, id_: UUID) -> None:
         """What a worker leaves that died after it had written its attempt."""

@@ -87,18 +87,21 @@ class Scene:
         return outcomes
 
 
-def survive_a_kill(scene: Scene, place: str) -> None:
-    """A provider that grants a retry of the previous token: nothing is lost, wherever the worker dies."""
-    scene.sandbox.set_policy("schwab", reuse="grace")
+def _killed_once(scene: Scene, place: str, *, reuse: str) -> tuple[UUID, dict[str, Any], list[str], list[str]]:
+    """A worker is killed at `place`, and others go on: the provider, its row, what happened, the tokens presented."""
+    scene.sandbox.set_policy("schwab", reuse=reuse)
     id_, login = scene.link()
-
     scene.kill_at(place, id_)
     outcomes = scene.settle(id_)
+    return id_, scene.provider(id_), outcomes, [entry["token"] for entry in scene.sandbox.refreshes(login)]
 
-    row = scene.provider(id_)
+
+def survive_a_kill(scene: Scene, place: str) -> None:
+    """A provider that grants a retry of the previous token: nothing is lost, wherever the worker dies."""
+    id_, row, outcomes, presented = _killed_once(scene, place, reuse="grace")
+
     assert (row["status"], row["generation"]) == ("active", 2), outcomes
     assert outcomes[-1] == "fresh"
-    presented = [entry["token"] for entry in scene.sandbox.refreshes(login)]
     assert len(presented) == (2 if place in ("after_rotation", "after_answer", "before_commit") else 1)
     assert len(set(presented)) == 1
     # What is stored is what the provider takes next.
@@ -107,14 +110,8 @@ def survive_a_kill(scene: Scene, place: str) -> None:
 
 def give_up_honestly(scene: Scene, place: str) -> None:
     """A provider that forgives nothing: the user is asked, once, and nothing is presented a third time."""
-    scene.sandbox.set_policy("schwab", reuse="strict")
-    id_, login = scene.link()
+    _, row, outcomes, presented = _killed_once(scene, place, reuse="strict")
 
-    scene.kill_at(place, id_)
-    outcomes = scene.settle(id_)
-
-    row = scene.provider(id_)
-    presented = [entry["token"] for entry in scene.sandbox.refreshes(login)]
     if place in ("before_send", "after_commit"):
         assert (row["status"], len(presented)) == ("active", 1), outcomes
     else:

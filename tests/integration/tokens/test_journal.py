@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -33,6 +33,8 @@ from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
 from worker.settings import Settings, load
 
+Kept = TypeVar("Kept")
+
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 
@@ -51,12 +53,7 @@ def _drain(desk: Desk) -> int:
 def _journal_one(desk: Desk, **values: Any) -> Any:
     """A provider whose answer is in the journal since its lease was lost."""
     id_ = desk.link(**values)
-
-    def lose_lease(token: str) -> TokenAnswer:
-        desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
-        return answer()
-
-    desk.schwab.script = [lose_lease]
+    desk.lose_lease_during_the_call(id_)
     assert desk.refresh(id_) == {id_: Outcome.JOURNALED}
     desk.let_lease_end(id_)
     return id_
@@ -108,15 +105,23 @@ def _stop_postgres_during_the_call(desk: Desk, stack: Devstack) -> None:
     desk.schwab.script = [answer_as_postgres_goes]
 
 
+def _refreshed_as_postgres_goes(
+    desk: Desk, stack: Devstack, *, kept: Callable[[Desk], Kept]
+) -> tuple[UUID, dict[UUID, Outcome], Kept]:
+    """A refresh whose answer comes when Postgres is away, and what is kept of it until Postgres is back."""
+    id_ = desk.link()
+    _stop_postgres_during_the_call(desk, stack)
+    outcomes = desk.refresh(id_)
+    left = kept(desk)
+    stack.up()
+    return id_, outcomes, left
+
+
 @pytest.mark.deep
 def test_answer_survives_in_redis_while_postgres_is_down(fragile: Callable[..., Desk], stack: Devstack) -> None:
     desk = fragile()
-    id_ = desk.link()
-    _stop_postgres_during_the_call(desk, stack)
 
-    outcomes = desk.refresh(id_)
-    kept = _entry(desk)
-    stack.up()
+    id_, outcomes, kept = _refreshed_as_postgres_goes(desk, stack, kept=_entry)
 
     assert outcomes == {id_: Outcome.JOURNALED}
     assert len(kept) == 1
@@ -134,12 +139,8 @@ def test_answer_survives_on_disk_while_postgres_and_redis_are_down(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:
     desk = fragile(redis=False)
-    id_ = desk.link()
-    _stop_postgres_during_the_call(desk, stack)
 
-    outcomes = desk.refresh(id_)
-    files = _spool(desk)
-    stack.up()
+    id_, outcomes, files = _refreshed_as_postgres_goes(desk, stack, kept=_spool)
 
     assert outcomes == {id_: Outcome.JOURNALED}
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600]
@@ -496,12 +497,7 @@ def test_answer_that_nothing_can_keep_is_an_unknown_outcome(make_desk: MakeDesk,
     blocked.write_text("a file where the directory should be")
     desk = make_desk(redis_url=NO_REDIS, DASHTAM_HOME=str(blocked))
     id_ = desk.link()
-
-    def lose_lease(token: str) -> TokenAnswer:
-        desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
-        return answer()
-
-    desk.schwab.script = [lose_lease]
+    desk.lose_lease_during_the_call(id_)
 
     assert desk.refresh(id_) == {id_: Outcome.UNKNOWN}
     assert [row["status"] for row in desk.attempts(id_)] == ["sent"]

@@ -391,12 +391,7 @@ def test_siblings_newer_generation_stands_whatever_the_stale_worker_brings(
 
 def test_answer_without_the_lease_goes_to_the_journal_and_not_over_the_token(desk: Desk) -> None:
     id_ = desk.link()
-
-    def lose_lease(token: str) -> TokenAnswer:
-        desk.rows("UPDATE provider_tokens SET lease_owner = gen_random_uuid() WHERE provider_id = :id", id=id_)
-        return answer()
-
-    desk.schwab.script = [lose_lease]
+    desk.lose_lease_during_the_call(id_)
 
     assert desk.refresh(id_) == {id_: Outcome.JOURNALED}
     assert desk.token(id_)["generation"] == 1

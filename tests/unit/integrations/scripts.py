@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import httpx
 
 from worker.integrations.kit.base import Caller, Page, SyncRequest
+from worker.integrations.kit.contract.subject import BASE_URL, Handler, scripted_api
 from worker.integrations.kit.http import Api, Gate
 from worker.integrations.kit.integration import Integration
 from worker.integrations.plaid.integration import Plaid, PlaidSettings
@@ -25,14 +26,7 @@ NOW = datetime(2025, 3, 10, 12, 0, tzinfo=UTC)
 ACCESS_TOKEN = "access-SECRETWORD-1"
 REFRESH_TOKEN = "refresh-SECRETWORD-2"
 APP_SECRET = "app-SECRETWORD-3"
-BASE_URL = "https://provider.test"
 SECRET_WORD = "SECRETWORD"
-
-Handler = Callable[[httpx.Request], httpx.Response]
-
-
-async def no_sleep(_: float) -> None:
-    """Retries do not wait in tests."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +56,8 @@ class Provider:
 def provider(key: str, handler: Handler | None = None, gate: Gate | None = None, max_bytes: int = 1 << 20) -> Provider:
     """The integration `key` over a provider that answers by `handler` (default: in good order)."""
     script = SCRIPTS[key]
-    result = Provider(None)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        result.requests.append(request)
-        return (handler or script.healthy)(request)
-
-    api = Api(
-        BASE_URL,
-        name=key,
-        total_seconds=5,
-        max_bytes=max_bytes,
-        gate=gate,
-        transport=httpx.MockTransport(answer),
-        sleep=no_sleep,
-    )
-    result.integration = script.connect(api)
-    return result
+    api, requests = scripted_api(key, handler or script.healthy, gate=gate, max_bytes=max_bytes)
+    return Provider(script.connect(api), requests)
 
 
 def sync_request(cursors: dict[str, str] | None = None, **more: Any) -> SyncRequest:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.sync import accounts, cursors, quarantine
 from worker.crud.sync.work import RunKey, Tally
-from worker.errors import BadPayload, DashtamError, Fenced, NotFound, ProviderError, Refused, Scope
+from worker.errors import BadPayload, DashtamError, Fenced, ProviderError, Refused, Scope
 from worker.models import Provider, SyncRun, new_id, sync_seen
 from worker.models.vocabulary import ROW_OUTCOMES, ProviderStatus, RunStatus, Trigger
 
@@ -315,7 +315,7 @@ def _problems_of(session: Session, reading_id: UUID | None) -> Problems:
 def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:
     """How many pages of the run are committed, and what they came to."""
     hold(session, run=run)
-    stored = get_run(session, run_id=run.id)
+    stored = session.get_one(SyncRun, run.id)
     tally = Tally({(noun, outcome): count for noun, by in stored.counts.items() for outcome, count in by.items()})
     return stored.pages, tally
 
@@ -333,15 +333,3 @@ def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
 def sync_interval(session: Session, *, provider_id: UUID) -> int | None:
     """Seconds between syncs of this provider; None for those of the setting."""
     return session.scalar(select(Provider.sync_interval).where(Provider.id == provider_id))
-
-
-def get_run(session: Session, *, run_id: UUID) -> SyncRun:
-    """One run.
-
-    Raises:
-        NotFound: there is none.
-    """
-    run = session.get(SyncRun, run_id)
-    if run is None:
-        raise NotFound(f"no run has the id {run_id}")
-    return run

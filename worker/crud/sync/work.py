@@ -124,16 +124,8 @@ class Work:
         payload: dict[str, Any] | None = None,
     ) -> None:
         """Sends a record to quarantine."""
-        self.rejects.append(
-            Reject(
-                kind=kind,
-                reason=reason,
-                account_key=account_key,
-                record_key=record_key,
-                detail=detail,
-                payload=payload,
-            )
-        )
+        keys = {"account_key": account_key, "record_key": record_key}
+        self.rejects.append(Reject(kind=kind, reason=reason, detail=detail, payload=payload, **keys))
 
     def reject_refused(self, kind: str, noun: Noun, refused: Sequence[Refusal]) -> None:
         """Sends rows that no column takes to quarantine."""

@@ -22,6 +22,19 @@ def day(value: date, field: str) -> date:
     raise BadRecord(f"{field}_out_of_range")
 
 
+def flagged(moment: datetime | None, field: str, flags: tuple[str, ...]) -> tuple[datetime | None, tuple[str, ...]]:
+    """A time in UTC, and the record's flags, which tell of one that had no offset.
+
+    Raises:
+        BadRecord: `<field>_out_of_range`.
+    """
+    if moment is None:
+        return None, flags
+    if moment.tzinfo is None and "time_without_zone" not in flags:
+        flags = (*flags, "time_without_zone")
+    return in_utc(moment, field), flags
+
+
 def in_utc(moment: datetime, field: str) -> datetime:
     """The same moment in UTC; one without an offset is taken as UTC.
 

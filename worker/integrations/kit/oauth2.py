@@ -31,20 +31,16 @@ from worker.errors import (
 from worker.integrations.kit import json_text
 from worker.integrations.kit.base import Caller, RefreshPolicy, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
-from worker.integrations.kit.taxonomy import Rule, classify
+from worker.integrations.kit.taxonomy import Rule, by_code, classify
 from worker.integrations.kit.transport import Answer
 
 STANDARD_RULES = (
-    Rule(ReauthRequired, code="invalid_grant"),
-    Rule(AppMisconfigured, code="invalid_client"),
-    Rule(AppMisconfigured, code="unauthorized_client"),
+    *by_code(ReauthRequired, "invalid_grant", "access_denied"),
+    *by_code(AppMisconfigured, "invalid_client", "unauthorized_client"),
     # Neither speaks of the client: a scope may be beyond what this one user has granted.
-    Rule(Forbidden, code="unsupported_grant_type"),
-    Rule(Forbidden, code="invalid_scope"),
-    Rule(BadRequest, code="invalid_request"),
-    Rule(ReauthRequired, code="access_denied"),
-    Rule(Transient, code="temporarily_unavailable"),
-    Rule(Transient, code="server_error"),
+    *by_code(Forbidden, "unsupported_grant_type", "invalid_scope"),
+    *by_code(BadRequest, "invalid_request"),
+    *by_code(Transient, "temporarily_unavailable", "server_error"),
 )
 """RFC 6749 §5.2; integrations put their own rules before these."""
 

@@ -36,6 +36,11 @@ class Rule(NamedTuple):
     feed: str = ""
 
 
+def by_code(error: type[ProviderError], *codes: str) -> tuple[Rule, ...]:
+    """Lines for codes that all mean the same."""
+    return tuple(Rule(error, code=code) for code in codes)
+
+
 def classify(
     rules: Sequence[Rule],
     *,

@@ -27,14 +27,7 @@ from worker.integrations.plaid.vocabulary import (
     SECURITY_TYPES,
     SUBTYPES,
 )
-from worker.models.records import (
-    AccountRecord,
-    BalanceRecord,
-    HoldingRecord,
-    Reject,
-    SecurityRecord,
-    TransactionRecord,
-)
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
 _SHARES_PER_CONTRACT = Decimal(100)
@@ -50,11 +43,17 @@ class _Currency(msgspec.Struct, frozen=True, gc=False):
     unofficial_currency_code: str | None = None
 
 
+_currency = reading.Reader(_Currency)
+
+
 class _Balances(_Currency, frozen=True, gc=False):
     available: Decimal | None = None
     current: Decimal | None = None
     limit: Decimal | None = None
     last_updated_datetime: datetime | None = None
+
+
+_balances = reading.Reader(_Balances)
 
 
 class _Account(msgspec.Struct, gc=False):
@@ -65,6 +64,9 @@ class _Account(msgspec.Struct, gc=False):
     subtype: str | None = None
     mask: str | None = None
     balances: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_account = reading.Reader(_Account)
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -87,6 +89,9 @@ class _Transaction(msgspec.Struct, gc=False):
     personal_finance_category: _Category | None = None
 
 
+_transaction = reading.Reader(_Transaction)
+
+
 class _Security(msgspec.Struct, gc=False):
     security_id: str
     type: str | None = None
@@ -99,6 +104,9 @@ class _Security(msgspec.Struct, gc=False):
     option_contract: dict[str, object] | None = None
 
 
+_security = reading.Reader(_Security)
+
+
 class _Holding(msgspec.Struct, gc=False):
     account_id: str
     security_id: str
@@ -109,6 +117,9 @@ class _Holding(msgspec.Struct, gc=False):
     cost_basis: Decimal | None = None
     iso_currency_code: str | None = None
     unofficial_currency_code: str | None = None
+
+
+_holding = reading.Reader(_Holding)
 
 
 class _InvestmentTransaction(msgspec.Struct, gc=False):
@@ -126,13 +137,8 @@ class _InvestmentTransaction(msgspec.Struct, gc=False):
     transaction_datetime: datetime | None = None
 
 
-_account = reading.Reader(_Account)
-_balances = reading.Reader(_Balances)
-_currency = reading.Reader(_Currency)
-_transaction = reading.Reader(_Transaction)
-_security = reading.Reader(_Security)
-_holding = reading.Reader(_Holding)
 _investment = reading.Reader(_InvestmentTransaction)
+
 
 Securities = Mapping[str, SecurityRecord]
 
@@ -205,8 +211,8 @@ def transaction(row: RawRecord) -> TransactionRecord:
     occurred_at = None
     if given.moment is not None or given.authorized_datetime is not None:
         # Both are looked at, whichever is kept: a row with an impossible time is not believed.
-        posted_at, flags = _moment(given.moment, "datetime", flags)
-        initiated_at, flags = _moment(given.authorized_datetime, "authorized_datetime", flags)
+        posted_at, flags = moments.flagged(given.moment, "datetime", flags)
+        initiated_at, flags = moments.flagged(given.authorized_datetime, "authorized_datetime", flags)
         occurred_at = initiated_at or posted_at
     return TransactionRecord(
         account_key=row.account_key,
@@ -302,7 +308,7 @@ def _investment_transaction(row: RawRecord, securities: Securities) -> Transacti
     raw, flags = reading.cleaned(row.raw)
     given = _investment.record(raw)
     json_text.check_keys_once(raw, *_INVESTMENT_ONCE)
-    initiated_at, flags = _moment(given.transaction_datetime, "transaction_datetime", flags)
+    initiated_at, flags = moments.flagged(given.transaction_datetime, "transaction_datetime", flags)
     amount = money.negated(money.checked(given.amount, "amount"))
     quantity = money.checked_or_none(given.quantity, "quantity")
     traded = securities.get(given.security_id) if given.security_id else None
@@ -339,12 +345,3 @@ def _investment_kind(given: _InvestmentTransaction, quantity: Decimal | None) ->
     if kind == (TransactionType.TRANSFER, None) and quantity and given.security_id:
         return TransactionType.TRANSFER, "security_in" if quantity > 0 else "security_out"
     return kind
-
-
-def _moment(value: datetime | None, field: str, flags: tuple[str, ...]) -> tuple[datetime | None, tuple[str, ...]]:
-    """A time in UTC, and the flags with a word about one that had no offset."""
-    if value is None:
-        return None, flags
-    if value.tzinfo is None and "time_without_zone" not in flags:
-        flags = (*flags, "time_without_zone")
-    return moments.in_utc(value, field), flags

@@ -24,6 +24,9 @@ class _Error(msgspec.Struct, gc=False):
     error_message: str | None = None
 
 
+_error = reading.Reader(_Error)
+
+
 class _Item(msgspec.Struct, gc=False):
     consent_expiration_time: datetime | None = None
 
@@ -32,8 +35,14 @@ class _ItemAnswer(msgspec.Struct, gc=False):
     item: _Item
 
 
+_item = reading.Reader(_ItemAnswer)
+
+
 class _Accounts(msgspec.Struct, gc=False):
     accounts: list[msgspec.Raw]
+
+
+_accounts = reading.Reader(_Accounts)
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -41,9 +50,15 @@ class _Head(msgspec.Struct, gc=False):
     account_id: str
 
 
+_head = reading.Reader(_Head)
+
+
 class _Gone(msgspec.Struct, gc=False):
     transaction_id: str
     account_id: str | None = None
+
+
+_gone = reading.Reader(_Gone)
 
 
 class Sync(msgspec.Struct, gc=False):
@@ -57,20 +72,32 @@ class Sync(msgspec.Struct, gc=False):
     transactions_update_status: str | None = None
 
 
+sync = reading.Reader(Sync)
+
+
 class _SyncHeads(msgspec.Struct, gc=False):
     added: list[_Head]
     modified: list[_Head]
     removed: list[_Gone]
 
 
+_sync_heads = reading.Reader(_SyncHeads)
+
+
 class _Id(msgspec.Struct, gc=False):
     account_id: str
+
+
+_id = reading.Reader(_Id)
 
 
 class _Holdings(msgspec.Struct, gc=False):
     accounts: list[msgspec.Raw]
     holdings: list[msgspec.Raw]
     securities: list[msgspec.Raw]
+
+
+_holdings = reading.Reader(_Holdings)
 
 
 class Investments(msgspec.Struct, gc=False):
@@ -81,25 +108,19 @@ class Investments(msgspec.Struct, gc=False):
     total_investment_transactions: int
 
 
+investments = reading.Reader(Investments)
+
+
 class _InvestmentHead(msgspec.Struct, gc=False):
     investment_transaction_id: str
     account_id: str
     security_id: str | None = None
 
 
-_TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account_id")
-
-sync = reading.Reader(Sync)
-investments = reading.Reader(Investments)
-_error = reading.Reader(_Error)
-_item = reading.Reader(_ItemAnswer)
-_accounts = reading.Reader(_Accounts)
-_sync_heads = reading.Reader(_SyncHeads)
-_head = reading.Reader(_Head)
-_gone = reading.Reader(_Gone)
-_holdings = reading.Reader(_Holdings)
-_id = reading.Reader(_Id)
 _investment_head = reading.Reader(_InvestmentHead)
+
+
+_TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account_id")
 
 
 def error_of(status: int, body: bytes, retry_after: timedelta | None) -> ProviderError:

@@ -16,24 +16,21 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations.kit.taxonomy import Rule
+from worker.integrations.kit.taxonomy import Rule, by_code
 from worker.models.vocabulary import AccountType, SecurityType, TransactionType
 
 TRANSACTIONS_FEED = "transactions"
 
+QUIETLY_UNSUPPORTED = frozenset({"PRODUCTS_NOT_SUPPORTED", "NO_INVESTMENT_ACCOUNTS", "NO_ACCOUNTS"})
+"""Most logins have no investments: nothing to report."""
+
 RULES = (
-    Rule(ReauthRequired, code="ITEM_LOGIN_REQUIRED"),
-    Rule(ReauthRequired, code="ACCESS_NOT_GRANTED"),
-    Rule(ReauthRequired, code="ITEM_LOCKED"),
-    Rule(ReauthRequired, code="USER_PERMISSION_REVOKED"),
-    Rule(ReauthRequired, code="INVALID_ACCESS_TOKEN"),
-    Rule(ReauthRequired, code="ITEM_NOT_FOUND"),
-    Rule(AppMisconfigured, code="INVALID_API_KEYS"),
+    *by_code(ReauthRequired, "ITEM_LOGIN_REQUIRED", "ITEM_LOCKED", "ITEM_NOT_FOUND"),
+    *by_code(ReauthRequired, "ACCESS_NOT_GRANTED", "USER_PERMISSION_REVOKED", "INVALID_ACCESS_TOKEN"),
+    *by_code(AppMisconfigured, "INVALID_API_KEYS"),
     Rule(Unsupported, code="INSTITUTION_NO_LONGER_SUPPORTED", scope=Scope.INSTITUTION),
-    Rule(NotReady, code="PRODUCT_NOT_READY"),
-    Rule(Unsupported, code="PRODUCTS_NOT_SUPPORTED"),
-    Rule(Unsupported, code="NO_INVESTMENT_ACCOUNTS"),
-    Rule(Unsupported, code="NO_ACCOUNTS"),
+    *by_code(NotReady, "PRODUCT_NOT_READY"),
+    *by_code(Unsupported, *QUIETLY_UNSUPPORTED),
     Rule(PagingRestart, code="TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION", feed=TRANSACTIONS_FEED),
     # "cursor not associated with access_token": it was given for another Item.
     Rule(CursorRefused, code="INVALID_FIELD", text="cursor not associated", feed=TRANSACTIONS_FEED),
@@ -46,9 +43,6 @@ RULES = (
     Rule(BadPayload, kind="INVALID_RESULT"),
 )
 """By `error_code`, then by `error_type` (`kind`). Plaid's HTTP status says little: most errors are a 400."""
-
-QUIETLY_UNSUPPORTED = frozenset({"PRODUCTS_NOT_SUPPORTED", "NO_INVESTMENT_ACCOUNTS", "NO_ACCOUNTS"})
-"""Most logins have no investments: nothing to report."""
 
 ACCOUNT_TYPES = {
     "depository": AccountType.DEPOSITORY,

@@ -17,14 +17,7 @@ from worker.integrations.kit import json_text, moments, money, reading
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import last_four
 from worker.integrations.schwab.vocabulary import INCOME_WORDS, OPTION_WORDS, SECURITY_TYPES, STATUSES, TYPES
-from worker.models.records import (
-    AccountRecord,
-    BalanceRecord,
-    HoldingRecord,
-    Reject,
-    SecurityRecord,
-    TransactionRecord,
-)
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
 _OPTION_MULTIPLIER = Decimal(100)
@@ -261,8 +254,8 @@ def transaction(row: RawRecord) -> TransactionRecord:
     booked = given.trade_date or given.time
     if moment is None or booked is None:
         raise BadRecord("time_missing")
-    if moment.tzinfo is None:
-        flags = (*flags, "time_without_zone")
+    booked = moments.in_utc(booked, "tradeDate")
+    occurred_at, flags = moments.flagged(moment, "time", flags)
     settled = given.settlement_date
     return TransactionRecord(
         account_key=row.account_key,
@@ -271,8 +264,8 @@ def transaction(row: RawRecord) -> TransactionRecord:
         subtype=subtype,
         status=status,
         amount=amount,
-        posted_date=moments.in_utc(booked, "tradeDate").date(),
-        occurred_at=moments.in_utc(moment, "time"),
+        posted_date=booked.date(),
+        occurred_at=occurred_at,
         settlement_date=None if settled is None else moments.in_utc(settled, "settlementDate").date(),
         description=given.description,
         security=_security(thing.instrument) if thing is not None and thing.instrument is not None else None,

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from tests.unit.integrations.scripts import no_sleep
 from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, RateLimited, Transient, Unsent
 from worker.integrations.kit.base import Caller, Departure
+from worker.integrations.kit.contract.subject import no_pause
 from worker.integrations.kit.http import Api, check_base_url, read_retry_after
 from worker.integrations.kit.transport import Answer, translate
 from worker.process.clocks import elapsed
@@ -26,7 +26,7 @@ Handler = Callable[[httpx.Request], Any]
 
 
 def api(handler: Handler, **more: Any) -> Api:
-    values: dict[str, Any] = {"name": "test", "total_seconds": 5.0, "max_bytes": 1000, "sleep": no_sleep}
+    values: dict[str, Any] = {"name": "test", "total_seconds": 5.0, "max_bytes": 1000, "sleep": no_pause}
     return Api(BASE, transport=httpx.MockTransport(handler), **(values | more))
 
 

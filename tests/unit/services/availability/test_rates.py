@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.errors import (
-    AccessExpired,
-    BadPayload,
-    BadRequest,
-    InstitutionDown,
-    NotReady,
-    OutcomeUnknown,
-    ProviderError,
-    RateLimited,
-    ReauthRequired,
-    Scope,
-    Transient,
-)
+from worker import errors
+from worker.errors import ProviderError, Scope
 from worker.integrations.kit.base import Quota
 from worker.services.availability import breaker
 from worker.services.availability.breaker import per_tick
@@ -46,17 +35,17 @@ def test_tick_claims_what_the_quotas_of_the_application_let_through(
     ("outcome", "outage", "answer"),
     [
         (None, False, True),
-        (Transient("http_503"), True, False),
-        (OutcomeUnknown("timeout"), True, False),
-        (InstitutionDown("maintenance", scope=Scope.APP), True, False),
-        (InstitutionDown("one bank"), False, False),
-        (Transient("one account", scope=Scope.ACCOUNT), False, False),
-        (RateLimited("http_429"), False, False),
-        (BadPayload("html"), False, False),
-        (ReauthRequired("invalid_grant"), False, True),
-        (AccessExpired("http_401"), False, True),
-        (NotReady("PRODUCT_NOT_READY"), False, True),
-        (BadRequest("http_400"), False, True),
+        (errors.Transient("http_503"), True, False),
+        (errors.OutcomeUnknown("timeout"), True, False),
+        (errors.InstitutionDown("maintenance", scope=Scope.APP), True, False),
+        (errors.InstitutionDown("one bank"), False, False),
+        (errors.Transient("one account", scope=Scope.ACCOUNT), False, False),
+        (errors.RateLimited("http_429"), False, False),
+        (errors.BadPayload("html"), False, False),
+        (errors.ReauthRequired("invalid_grant"), False, True),
+        (errors.AccessExpired("http_401"), False, True),
+        (errors.NotReady("PRODUCT_NOT_READY"), False, True),
+        (errors.BadRequest("http_400"), False, True),
     ],
 )
 def test_outages_and_answers_are_told_apart(outcome: ProviderError | None, outage: bool, answer: bool) -> None:

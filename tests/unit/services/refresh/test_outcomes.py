@@ -5,23 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from worker import errors
 from worker.crud.refresh.records import LeasedToken, Settlement
-from worker.errors import (
-    AccountGone,
-    AppMisconfigured,
-    BadPayload,
-    BadRequest,
-    GatewayError,
-    InstitutionDown,
-    NotReady,
-    OutcomeUnknown,
-    ProviderError,
-    RateLimited,
-    ReauthRequired,
-    Scope,
-    Transient,
-    Unsent,
-)
+from worker.errors import ProviderError, Scope
 from worker.models.vocabulary import AttemptStatus, ProviderStatus
 from worker.services.refresh.due import RETRY_UNKNOWN_AFTER, retry_at, show_again_at
 from worker.services.refresh.outcomes import may_have_rotated, result_of, settle_failure
@@ -46,18 +32,18 @@ def _leased(*, unknowns: int = 0, failures: int = 0, gateway_errors: int = 0) ->
     )
 
 
-TERMINAL = [ReauthRequired("invalid_grant")]
-UNKNOWN = [OutcomeUnknown("timeout"), BadPayload("not_json"), BadPayload("token_type")]
+TERMINAL = [errors.ReauthRequired("invalid_grant")]
+UNKNOWN = [errors.OutcomeUnknown("timeout"), errors.BadPayload("not_json"), errors.BadPayload("token_type")]
 PASSING = [
-    Transient("http_503"),
-    Transient("http_503", scope=Scope.APP),
-    RateLimited("http_429"),
-    InstitutionDown("down"),
-    NotReady("preparing"),
-    BadRequest("invalid_request"),
-    AccountGone("gone"),
-    AppMisconfigured("invalid_client"),
-    BadPayload("redirect_refused"),
+    errors.Transient("http_503"),
+    errors.Transient("http_503", scope=Scope.APP),
+    errors.RateLimited("http_429"),
+    errors.InstitutionDown("down"),
+    errors.NotReady("preparing"),
+    errors.BadRequest("invalid_request"),
+    errors.AccountGone("gone"),
+    errors.AppMisconfigured("invalid_client"),
+    errors.BadPayload("redirect_refused"),
 ]
 
 
@@ -92,13 +78,13 @@ def test_second_unknown_outcome_and_refused_retry_are_a_lost_rotation(error: Pro
     assert settlement.refresh_due_at is None
     result = result_of(settlement, error)
     assert result.outcome is Outcome.NEEDS_REAUTH
-    assert isinstance(result.error, ReauthRequired)
+    assert isinstance(result.error, errors.ReauthRequired)
 
 
 @pytest.mark.parametrize("unknowns", [0, 1, 2, 7])
 def test_gateways_errors_never_ask_the_user_and_are_tried_again_ever_more_rarely(unknowns: int) -> None:
     leased = _leased(unknowns=unknowns, gateway_errors=unknowns)
-    settlement = settle_failure(leased, GatewayError("http_502"), now=NOW, attempt_id=uuid4())
+    settlement = settle_failure(leased, errors.GatewayError("http_502"), now=NOW, attempt_id=uuid4())
 
     assert (settlement.status, settlement.attempt_status) == (None, AttemptStatus.UNKNOWN)
     assert settlement.waits
@@ -111,7 +97,7 @@ def test_gateways_errors_never_ask_the_user_and_are_tried_again_ever_more_rarely
 def test_wait_for_the_next_showing_counts_the_one_that_just_ended(unknowns: int) -> None:
     leased = _leased(unknowns=unknowns, gateway_errors=unknowns)
 
-    settlement = settle_failure(leased, GatewayError("http_502"), now=NOW, attempt_id=uuid4())
+    settlement = settle_failure(leased, errors.GatewayError("http_502"), now=NOW, attempt_id=uuid4())
 
     assert settlement.refresh_due_at == show_again_at(NOW, provider_id=leased.provider_id, shown=unknowns + 1)
 
@@ -130,7 +116,7 @@ def test_second_outcome_without_any_answer_ends_it_whatever_gateways_said_betwee
 
 
 def test_request_that_never_left_is_recorded_as_not_sent() -> None:
-    settlement = settle_failure(_leased(), Unsent("connect_failed"), now=NOW, attempt_id=uuid4())
+    settlement = settle_failure(_leased(), errors.Unsent("connect_failed"), now=NOW, attempt_id=uuid4())
 
     assert settlement.attempt_status == AttemptStatus.NOT_SENT
 
@@ -144,12 +130,12 @@ def test_dead_grant_keeps_the_providers_own_reason() -> None:
 @pytest.mark.parametrize(
     ("error", "counts"),
     [
-        (Transient("http_503"), True),
-        (Transient("http_503", scope=Scope.APP), False),
-        (InstitutionDown("down"), False),
-        (AppMisconfigured("invalid_client", scope=Scope.PROVIDER), False),
-        (RateLimited("http_429", retry_after=timedelta(seconds=30)), False),
-        (BadRequest("invalid_request"), True),
+        (errors.Transient("http_503"), True),
+        (errors.Transient("http_503", scope=Scope.APP), False),
+        (errors.InstitutionDown("down"), False),
+        (errors.AppMisconfigured("invalid_client", scope=Scope.PROVIDER), False),
+        (errors.RateLimited("http_429", retry_after=timedelta(seconds=30)), False),
+        (errors.BadRequest("invalid_request"), True),
     ],
     ids=repr,
 )
@@ -159,7 +145,7 @@ def test_only_trouble_of_its_own_counts_against_a_provider(error: ProviderError,
 
 def test_failures_in_a_row_wait_longer() -> None:
     waits = [
-        settle_failure(_leased(failures=n), Transient("http_503"), now=NOW, attempt_id=uuid4()).refresh_due_at
+        settle_failure(_leased(failures=n), errors.Transient("http_503"), now=NOW, attempt_id=uuid4()).refresh_due_at
         for n in (0, 3)
     ]
 
@@ -169,7 +155,7 @@ def test_failures_in_a_row_wait_longer() -> None:
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 5])
-@pytest.mark.parametrize("error", [Transient("http_503"), RateLimited("http_429")], ids=repr)
+@pytest.mark.parametrize("error", [errors.Transient("http_503"), errors.RateLimited("http_429")], ids=repr)
 def test_wait_counts_the_failure_that_was_just_seen(error: ProviderError, failures: int) -> None:
     leased = _leased(failures=failures)
 
@@ -181,11 +167,11 @@ def test_wait_counts_the_failure_that_was_just_seen(error: ProviderError, failur
 def test_settlement_names_what_was_leased_the_attempt_and_the_error() -> None:
     leased, attempt_id = _leased(), uuid4()
 
-    settlement = settle_failure(leased, Transient("http_503"), now=NOW, attempt_id=attempt_id, task_id="task-1")
+    settlement = settle_failure(leased, errors.Transient("http_503"), now=NOW, attempt_id=attempt_id, task_id="task-1")
 
     assert (settlement.provider_id, settlement.generation) == (leased.provider_id, 4)
     assert (settlement.attempt_id, settlement.task_id) == (attempt_id, "task-1")
-    assert (settlement.error, settlement.reason) == (Transient.kind, "http_503")
+    assert (settlement.error, settlement.reason) == (errors.Transient.kind, "http_503")
     assert settlement.attempt_status == AttemptStatus.FAILED
     assert settlement.status_reason is None
     assert not settlement.keep_due
@@ -194,9 +180,9 @@ def test_settlement_names_what_was_leased_the_attempt_and_the_error() -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (Transient("http_503"), Outcome.FAILED),
-        (RateLimited("http_429"), Outcome.DEFERRED),
-        (OutcomeUnknown("timeout"), Outcome.UNKNOWN),
+        (errors.Transient("http_503"), Outcome.FAILED),
+        (errors.RateLimited("http_429"), Outcome.DEFERRED),
+        (errors.OutcomeUnknown("timeout"), Outcome.UNKNOWN),
     ],
     ids=repr,
 )
@@ -207,24 +193,26 @@ def test_result_says_what_became_of_the_attempt(error: ProviderError, outcome: O
 
 
 def test_lost_rotation_is_reported_by_that_name_whatever_the_last_answer_said() -> None:
-    settlement = settle_failure(_leased(unknowns=1), OutcomeUnknown("timeout"), now=NOW, attempt_id=uuid4())
+    settlement = settle_failure(_leased(unknowns=1), errors.OutcomeUnknown("timeout"), now=NOW, attempt_id=uuid4())
 
-    error = result_of(settlement, OutcomeUnknown("timeout")).error
+    error = result_of(settlement, errors.OutcomeUnknown("timeout")).error
 
-    assert isinstance(error, ReauthRequired)
+    assert isinstance(error, errors.ReauthRequired)
     assert error.reason == "lost_rotation"
 
 
 def test_settlement_without_an_attempt_is_reported_as_a_failure() -> None:
     settlement = Settlement(provider_id=uuid4(), generation=4)
 
-    assert result_of(settlement, Transient("http_503")).outcome is Outcome.FAILED
+    assert result_of(settlement, errors.Transient("http_503")).outcome is Outcome.FAILED
 
 
 def test_providers_own_time_is_waited_for() -> None:
     wait = timedelta(hours=5)
 
-    settlement = settle_failure(_leased(), RateLimited("http_429", retry_after=wait), now=NOW, attempt_id=uuid4())
+    settlement = settle_failure(
+        _leased(), errors.RateLimited("http_429", retry_after=wait), now=NOW, attempt_id=uuid4()
+    )
 
     assert settlement.refresh_due_at == NOW + wait
     assert not settlement.failed

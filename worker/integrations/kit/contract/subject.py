@@ -36,8 +36,28 @@ def require(holds: object, missing: str) -> None:
         raise AssertionError(missing)
 
 
-async def _no_pause(_: float) -> None:
+async def no_pause(_: float) -> None:
     """Retries do not wait here."""
+
+
+def scripted_api(key: str, handler: Handler, *, gate: Gate | None, max_bytes: int) -> tuple[Api, list[httpx.Request]]:
+    """An `Api` whose provider is a function, and the list that its requests are put into."""
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return handler(request)
+
+    api = Api(
+        BASE_URL,
+        name=key,
+        total_seconds=10,
+        max_bytes=max_bytes,
+        gate=gate,
+        transport=httpx.MockTransport(answer),
+        sleep=no_pause,
+    )
+    return api, requests
 
 
 @dataclass(frozen=True)
@@ -60,19 +80,7 @@ class Subject:
         settings = self.integration.settings_class(_env_file=None, **given)
         trial = Trial(sandbox, sandbox.profiles[key], sandbox.logins[f"{key}-1"], settings)
 
-        def answer(request: httpx.Request) -> httpx.Response:
-            trial.requests.append(request)
-            return (handler or trial.provider)(request)
-
-        api = Api(
-            BASE_URL,
-            name=key,
-            total_seconds=10,
-            max_bytes=max_bytes,
-            gate=gate,
-            transport=httpx.MockTransport(answer),
-            sleep=_no_pause,
-        )
+        api, trial.requests = scripted_api(key, handler or trial.provider, gate=gate, max_bytes=max_bytes)
         trial.integration = self.integration(settings, api)
         return trial
 
