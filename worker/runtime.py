@@ -7,17 +7,18 @@ import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Engine
 
 from worker.crud.database import Database, make_engine
-from worker.integrations.kit.integration import Integration
-from worker.integrations.registry import build_integrations
 from worker.process.loop import Loop
-from worker.services.availability.quotas import QuotaGate
 from worker.services.context import Context
 from worker.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from worker.integrations.kit.integration import Integration
+    from worker.services.availability.quotas import QuotaGate
 
 T = TypeVar("T")
 
@@ -57,6 +58,8 @@ class Runtime(Context):
     @cached_property
     def integrations(self) -> dict[str, Integration]:
         """Enabled integrations by `provider_key`, each with one client for the life of the process."""
+        from worker.integrations.registry import build_integrations
+
         found: dict[str, Integration] = {}
         for key in self.settings.enabled_integrations:
             found |= build_integrations((key,), self.settings, gate=self.gate(key))
@@ -64,6 +67,8 @@ class Runtime(Context):
 
     def gate(self, provider_key: str) -> QuotaGate:
         """What the calls of one integration must pass."""
+        from worker.services.availability.quotas import QuotaGate
+
         return self._gates.setdefault(provider_key, QuotaGate(self, provider_key))
 
     @property

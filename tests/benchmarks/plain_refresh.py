@@ -21,9 +21,9 @@ import httpx
 from celery import Celery
 from sqlalchemy import Engine, create_engine, text
 
-from worker.app import celery_settings
 from worker.services.encryption import EncryptionService
 from worker.settings import get_settings
+from worker.settings.celery import celery_settings
 
 app = Celery("plain")
 app.conf.update({**celery_settings(get_settings()), "include": (), "beat_schedule": {}, "task_routes": {}})

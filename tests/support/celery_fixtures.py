@@ -47,13 +47,16 @@ def tether(process_logs: Path) -> Iterator[Tether]:
 
 @pytest.fixture
 def celery_application(settings: Settings) -> Iterator[Celery]:
-    """Our application in this process, sending to the session's Redis."""
+    """Our application in this process, and the one that commands send with, both sending to the session's Redis."""
     from worker.app import app
+    from worker.tasks.send import sender
 
     url = settings.redis_url.get_secret_value()
     before = {name: app.conf[name] for name in ("broker_url", "task_always_eager")}
     _reconnect(app, broker_url=url, task_always_eager=False)
+    _reconnect(sender, broker_url=url)
     yield app
+    _reconnect(sender, broker_url=before["broker_url"])
     _reconnect(app, **before)
 
 

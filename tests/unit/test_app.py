@@ -11,8 +11,9 @@ import pytest
 from celery import signals
 from celery.backends.base import DisabledBackend
 
-from worker.app import app, celery_settings
+from worker.app import app
 from worker.settings import get_settings
+from worker.settings.celery import celery_settings
 from worker.tasks.base import WorkerTask
 
 

@@ -9,8 +9,9 @@ import pytest
 
 import schedules
 from tests.support.environment import ROOT
-from worker.app import TASK_MODULES, app, celery_settings
+from worker.app import app
 from worker.settings import get_settings
+from worker.settings.celery import TASK_MODULES, celery_settings
 
 MODULES = sorted((ROOT / "schedules").glob("[!_]*.py"))
 

@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-
-import httpx
+from typing import TYPE_CHECKING
 
 from worker.errors import ConfigurationError
-from worker.integrations.kit.http import Gate
-from worker.integrations.kit.integration import Integration, missing_of
-from worker.integrations.kit.link_kinds import LinkKind
-from worker.settings import Settings
 from worker.settings.built_in import built_in_integrations
 from worker.telemetry.redaction import redact
+
+if TYPE_CHECKING:
+    import httpx
+
+    from worker.integrations.kit.http import Gate
+    from worker.integrations.kit.integration import Integration
+    from worker.settings import Settings
 
 GROUP = "dashtam.integrations"
 OURS = "dashtam-worker"
@@ -53,7 +55,7 @@ class _Unusable(Exception):  # noqa: N818 - never leaves this module
     """Says why."""
 
 
-class _Registry(Mapping[str, type[Integration]]):
+class _Registry(Mapping[str, "type[Integration]"]):
     """Every usable integration by key, found when first looked at."""
 
     def __getitem__(self, key: str) -> type[Integration]:
@@ -77,6 +79,11 @@ def faults() -> tuple[Fault, ...]:
 def package_of(key: str) -> str:
     """The distribution that a usable integration came with."""
     return _found().packages[key]
+
+
+def installed_keys() -> list[str]:
+    """Keys of all that is installed, usable or not; nothing is imported for it."""
+    return sorted({*built_in_integrations(), *(point.name for point in entry_points(group=GROUP))})
 
 
 def forget_found() -> None:
@@ -115,6 +122,9 @@ def _loaded(load: Callable[[], object]) -> object:
 
 
 def _usable(key: str, given: object) -> type[Integration]:
+    from worker.integrations.kit.integration import Integration, missing_of
+    from worker.integrations.kit.link_kinds import LinkKind
+
     if not (inspect.isclass(given) and issubclass(given, Integration)):
         raise _Unusable(f"it names no class derived from {Integration.__module__}.{Integration.__name__}")
     if lacks := missing_of(given):
@@ -128,6 +138,8 @@ def _usable(key: str, given: object) -> type[Integration]:
 
 def _load_ours(key: str) -> type[Integration]:
     """The integration in a folder of ours. The package itself imports nothing, so that a stand-in loads alone."""
+    from worker.integrations.kit.integration import Integration
+
     module = importlib.import_module(f"worker.integrations.{key}.integration")
     for value in vars(module).values():
         if inspect.isclass(value) and issubclass(value, Integration) and value.__module__ == module.__name__:

@@ -9,41 +9,20 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import redis
-
 from worker.crud.database import Database, OpenTransaction, transaction
-from worker.crud.refresh.records import AttemptBegun
-from worker.errors import RateLimited
-from worker.integrations.kit.http import Gate
-from worker.integrations.kit.integration import Integration
-from worker.process.redis_client import connect
-from worker.services.encryption import EncryptionService
 from worker.settings import Settings
 
+# A command that only reads Postgres must not wait until HTTP, Redis and cryptography are imported.
+if TYPE_CHECKING:
+    import redis
 
-class QuotaUse(NamedTuple):
-    """How much of one of the application's quotas is used just now."""
-
-    scope: str
-    endpoint: str | None
-    limit: int
-    per_seconds: int
-    used: int
-
-
-class Budget(Gate, Protocol):
-    """What the calls of one integration must pass; see `worker.services.availability.quotas`."""
-
-    async def hold(self, error: RateLimited) -> None:
-        """Keeps everybody from calling until the time that the provider named."""
-        ...
-
-    async def usage(self) -> list[QuotaUse]:
-        """How much of each of the application's quotas is used; empty while Redis is out of reach."""
-        ...
+    from worker.crud.refresh.records import AttemptBegun
+    from worker.integrations.kit.integration import Integration
+    from worker.services.availability.budget import Budget
+    from worker.services.encryption import EncryptionService
 
 
 class Context(ABC):
@@ -67,7 +46,6 @@ class Context(ABC):
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
         self.owner: UUID = uuid4()
-        self.encryption = EncryptionService(settings.encryption_keys.get_secret_value())
         self.database = database
         self.now = database.now
         self.db = database.step
@@ -76,6 +54,13 @@ class Context(ABC):
         self.spool_id: UUID | None = None
         self.spool_told_at = float("-inf")
         self.unrecorded_notices: dict[UUID, datetime] = {}
+
+    @cached_property
+    def encryption(self) -> EncryptionService:
+        """The keys; the settings have refused keys that cannot be used."""
+        from worker.services.encryption import EncryptionService
+
+        return EncryptionService(self.settings.encryption_keys.get_secret_value())
 
     @cached_property
     @abstractmethod
@@ -89,6 +74,8 @@ class Context(ABC):
     @cached_property
     def redis(self) -> redis.Redis:
         """For the journal; the broker's own connections belong to Celery, and those of quotas to their gates."""
+        from worker.process.redis_client import connect
+
         return connect(self.settings.redis_url.get_secret_value(), seconds=5)
 
     def transaction(self) -> AbstractContextManager[OpenTransaction]:

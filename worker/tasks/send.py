@@ -1,23 +1,32 @@
-"""Sending tasks by hand, the same ones that beat sends; asking Redis and the workers how they are."""
+"""Sending tasks by hand, the same ones that beat sends; asking Redis and the workers how they are.
+
+With a Celery application of its own, which has no tasks: a command need not wait until all that workers do is imported.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
+from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from worker.app import app
 from worker.errors import Unavailable
 from worker.models.fleet import Broker
 from worker.process.redis_client import connect
 from worker.process.redis_names import QUEUES
-from worker.settings import get_settings
+from worker.settings import QueueSettings, get_settings, load
+from worker.settings.celery import celery_settings
 
 _SECONDS = 3.0
+_SEPARATOR = "\x06\x16"
+
+sender = Celery("dashtam", set_as_current=False)
+sender.add_defaults(lambda: celery_settings(load(QueueSettings)))
 
 
 @contextmanager
@@ -47,7 +56,10 @@ def send(task: str, *args: Any, **kwargs: Any) -> str:
     """
     with impatient_redis():
         # Asking for a result would first wait for the result store, at length.
-        return str(app.send_task(task, args=args, kwargs=kwargs, ignore_result=True, retry=False).id)
+        sent = sender.send_task(
+            task, args=args, kwargs=kwargs, headers={"published_at": time.time()}, ignore_result=True, retry=False
+        )
+        return str(sent.id)
 
 
 def ping_workers(*, seconds: float) -> list[str]:
@@ -56,8 +68,21 @@ def ping_workers(*, seconds: float) -> list[str]:
     Raises:
         Unavailable: Redis is out of reach.
     """
-    with impatient_redis():
-        return sorted(name for answer in app.control.ping(timeout=seconds) for name in answer)
+    with impatient_redis() as client:
+        answers = sender.control.ping(timeout=seconds, limit=_listening(client))
+    return sorted(name for answer in answers for name in answer)
+
+
+def _listening(client: redis.Redis) -> int | None:
+    """How many answers there will be, so that nobody waits once all have come.
+
+    Read from what kombu keeps in Redis about each worker. None where that does not name a worker of each queue: it was
+    flushed, workers have names of other kinds, or the broker is another server.
+    """
+    bound = client.smembers(f"_kombu.binding.{sender.control.mailbox.namespace}.pidbox")
+    names = [str(member, "utf-8").rpartition(_SEPARATOR)[2] for member in bound if isinstance(member, bytes)]
+    complete = all(any(name.startswith(f"{queue}@") for name in names) for queue in QUEUES)
+    return len(names) if complete else None
 
 
 def ask_broker(*, seconds: float) -> Broker:

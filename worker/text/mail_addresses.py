@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from email.headerregistry import Address
+from typing import TYPE_CHECKING
 
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, ValidatedEmail, validate_email
+# The library has large tables, and most commands read no address.
+if TYPE_CHECKING:
+    from email.headerregistry import Address
 
-# A private network may well have a mail server under `.local` or `.internal`; the demonstration's user is of
-# `.localhost`. The library says to change its list where such names are wanted.
-SPECIAL_USE_DOMAIN_NAMES.clear()
+    from email_validator import ValidatedEmail
 
 
 def normalised(address: str) -> str:
@@ -28,11 +28,18 @@ def for_header(address: str) -> Address:
     Raises:
         ValueError: no mail can be sent to it; says why.
     """
+    from email.headerregistry import Address
+
     read = _read(address.strip(), named=True)
     return Address(display_name=read.display_name or "", username=read.local_part, domain=read.ascii_domain)
 
 
 def _read(address: str, *, named: bool = False) -> ValidatedEmail:
+    from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
+
+    # A private network may well have a mail server under `.local` or `.internal`; the demonstration's user is of
+    # `.localhost`. The library says to change its list where such names are wanted.
+    SPECIAL_USE_DOMAIN_NAMES.clear()
     try:
         return validate_email(address, check_deliverability=False, globally_deliverable=False, allow_display_name=named)
     except EmailNotValidError as error:

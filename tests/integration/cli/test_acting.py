@@ -18,7 +18,6 @@ from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
 from tests.support.fixtures import MakeRuntime
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
-from worker.app import app
 from worker.cli import link
 from worker.cli.run.sandbox import SandboxControl
 from worker.models import Provider, SyncRun, User, new_id
@@ -29,6 +28,7 @@ from worker.services.refresh import protocol
 from worker.services.sync import batch
 from worker.settings import get_settings
 from worker.tasks import send
+from worker.tasks.send import sender
 
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
@@ -69,7 +69,7 @@ def test_redis_that_goes_away_in_the_middle_leaves_the_row_due(
     def refuse(*_: object, **__: object) -> None:
         raise OperationalError("connection lost")
 
-    monkeypatch.setattr(app, "send_task", refuse)
+    monkeypatch.setattr(sender, "send_task", refuse)
 
     assert dashtam("sync", "--all").exit_code == 4
     due = _now(rows, provider).sync_due_at

@@ -22,22 +22,38 @@ _SLOW = {
     "sqlalchemy",
     "structlog",
 }
+# What only workers and single commands need; SQLAlchemy, psycopg and pydantic are what reading a database takes.
+_WORKERS_OWN = {
+    "aiohttp",
+    "alembic",
+    "email_validator",
+    "flower",
+    "httpx",
+    "limits",
+    "prometheus_client",
+}
+_BROKER = {"celery", "cryptography", "kombu", "opentelemetry", "redis"}
 _PROGRAM = """
 import sys
 from worker.cli import main
-sys.argv[0] = "dashtam"
-try:
-    main()
-except SystemExit:
-    pass
+for line in sys.argv[1].split(";") if ";" in sys.argv[1] else [None]:
+    sys.argv = ["dashtam", *(sys.argv[1:] if line is None else line.split())]
+    try:
+        main()
+    except SystemExit as end:
+        if line is not None:
+            print("exit:", end.code)
 print("imported:", *sys.modules)
 """
 
 
 def _run(*arguments: str, **variables: str) -> tuple[str, set[str]]:
-    """Output of a command in an interpreter of its own, and the packages that it imported."""
+    """Output of a command in an interpreter of its own, and the packages that it imported.
+
+    One argument with semicolons is several commands, one after the other.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *arguments],
+        [sys.executable, "-c", _PROGRAM, *(arguments or ("",))],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -65,3 +81,21 @@ def test_completion_imports_nothing_slow(words: str, completed: str) -> None:
     assert output.split() == [completed]
     # typer itself reads values with pydantic.
     assert not packages & (_SLOW - {"pydantic"})
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("commands", "unwanted"),
+    [
+        ("providers;providers show x;accounts;transactions;runs;quarantine list;failures list", _WORKERS_OWN | _BROKER),
+        ("explain x;sync x;refresh x;sync --all", _WORKERS_OWN),
+    ],
+)
+def test_commands_import_nothing_that_only_workers_need(commands: str, unwanted: set[str]) -> None:
+    nowhere = "postgresql+psycopg://nobody:none@127.0.0.1:1/none"
+
+    output, packages = _run(commands, DATABASE_URL=nowhere, REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert output.count("exit: 4") == len(commands.split(";"))
+    assert {"sqlalchemy", "psycopg"} <= packages
+    assert not packages & unwanted

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from worker.app import celery_settings
 from worker.errors import ConfigurationError
 from worker.settings import Settings, get_settings, load
+from worker.settings.celery import celery_settings
 from worker.telemetry import tracing
 
 

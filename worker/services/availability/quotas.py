@@ -28,7 +28,8 @@ from worker.process import redis_names
 from worker.process.redis_client import connect
 from worker.services.availability import breaker
 from worker.services.availability.blocks import OVER_BUDGET, Bucket, as_time, blocks, next_midnight, over_budget
-from worker.services.context import Context, QuotaUse
+from worker.services.availability.budget import QuotaUse
+from worker.services.context import Context
 from worker.telemetry import metrics
 
 log = structlog.get_logger()

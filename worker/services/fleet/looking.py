@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from worker.crud import heartbeats, integration_states
@@ -14,8 +14,7 @@ from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history, overview
 from worker.crud.sync import quarantine
 from worker.errors import BadArgument
-from worker.integrations.kit.link_kinds import LinkKind
-from worker.integrations.registry import REGISTRY, faults, package_of
+from worker.integrations.registry import REGISTRY, faults, installed_keys, package_of
 from worker.models.fleet import (
     AccountRow,
     Broker,
@@ -29,6 +28,9 @@ from worker.models.fleet import (
 from worker.services.context import Context
 from worker.services.fleet import lookup
 from worker.services.fleet.asking import refuse_paused
+
+if TYPE_CHECKING:
+    from worker.integrations.kit.link_kinds import LinkKind
 
 BEAT_LATE = timedelta(seconds=90)
 """Ticks are written down more often than this."""
@@ -253,4 +255,4 @@ async def transactions(runtime: Context, given: str | None, *, since: date | Non
 async def names(runtime: Context) -> dict[str, list[str]]:
     """What a shell may complete: aliases of the logins linked last, and the keys of integrations."""
     aliases = await runtime.db(partial(overview.aliases, limit=_NAMES))
-    return {"aliases": sorted(set(aliases.values())), "integrations": sorted(REGISTRY)}
+    return {"aliases": sorted(set(aliases.values())), "integrations": installed_keys()}

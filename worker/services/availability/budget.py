@@ -1,0 +1,30 @@
+"""What the calls of one integration must pass; `quotas` has the one that counts in Redis."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from worker.errors import RateLimited
+from worker.integrations.kit.http import Gate
+
+
+class QuotaUse(NamedTuple):
+    """How much of one of the application's quotas is used just now."""
+
+    scope: str
+    endpoint: str | None
+    limit: int
+    per_seconds: int
+    used: int
+
+
+class Budget(Gate, Protocol):
+    """The budget of calls of one integration."""
+
+    async def hold(self, error: RateLimited) -> None:
+        """Keeps everybody from calling until the time that the provider named."""
+        ...
+
+    async def usage(self) -> list[QuotaUse]:
+        """How much of each of the application's quotas is used; empty while Redis is out of reach."""
+        ...
