@@ -77,10 +77,12 @@ def save_state(
     )
 
 
-def consume_state(session: Session, *, state_hash: bytes, holder_hash: bytes) -> Begun | None:
+def consume_state(
+    session: Session, *, state_hash: bytes, holder_hash: bytes, expected: ProviderCreate | None = None
+) -> Begun | None:
     """What the user had begun; None when there is no such state, it has expired, or it was used before.
 
-    None also for who did not begin it; then it stays good for who did.
+    None also for who did not begin it, or if it is not what is expected; then it stays good.
     """
     statement = (
         delete(LinkState)
@@ -91,6 +93,8 @@ def consume_state(session: Session, *, state_hash: bytes, holder_hash: bytes) ->
         )
         .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias, LinkState.code_verifier)
     )
+    if expected is not None:
+        statement = statement.filter_by(**expected.model_dump())
     row = session.execute(statement).one_or_none()
     if row is None:
         return None

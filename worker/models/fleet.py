@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from worker.models.vocabulary import LoginState
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -63,6 +65,33 @@ class ProviderRow:
     sync_interval: int | None
     sync_failures: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRow:
+    """One login as the HTTP API shows it.
+
+    Attributes:
+        state: a word of `LoginState`.
+        connected_at: when its user linked it last; None where a release before this column did.
+        accounts: open ones.
+    """
+
+    id: UUID
+    user_id: UUID
+    provider_key: str
+    alias: str
+    state: str
+    connected_at: datetime | None
+    synced_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    accounts: int
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether it has a grant that works, as far as anybody knows; also while it is paused."""
+        return self.state in (LoginState.ACTIVE, LoginState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,17 @@ _WHAT_TO_DO = {
 }
 
 
+class LoginState(StrEnum):
+    """Where a login stands, in the words of the HTTP API."""
+
+    PENDING = "pending"  # never linked
+    ACTIVE = "active"
+    EXPIRED = "expired"  # the consent has ended by itself
+    REVOKED = "revoked"  # the user, an operator or the provider has ended it
+    ERROR = "error"  # its token was lost
+    PAUSED = "paused"
+
+
 class AttemptStatus(StrEnum):
     """What became of one refresh attempt."""
 

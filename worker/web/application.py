@@ -15,9 +15,9 @@ from worker.services.health import Transport
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
-from worker.web.routes import health, provider_types
+from worker.web.routes import authorization, health, provider_types, providers
 
-ROUTERS = (health.router, documentation.router, provider_types.router)
+ROUTERS = (health.router, documentation.router, provider_types.router, providers.router, authorization.router)
 
 _DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.
 

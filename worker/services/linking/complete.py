@@ -37,7 +37,9 @@ from worker.services.refresh.plan import seal_answer
 log = structlog.get_logger()
 
 
-async def complete_link(runtime: Context, callback_url: str, *, holder: str) -> UUID:
+async def complete_link(
+    runtime: Context, callback_url: str, *, holder: str, expected: ProviderCreate | None = None
+) -> UUID:
     """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
 
     The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
@@ -46,6 +48,7 @@ async def complete_link(runtime: Context, callback_url: str, *, holder: str) -> 
         runtime: the process's.
         callback_url: all of it.
         holder: what `begin_link` gave to who began it.
+        expected: what must have been begun; a state of anything else completes nothing and stays good.
 
     Returns:
         The provider's id.
@@ -56,7 +59,9 @@ async def complete_link(runtime: Context, callback_url: str, *, holder: str) -> 
         Unavailable: Postgres is away; when the token was already given, it is in the journal.
     """
     state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
-    begun = await runtime.db(links.consume_state, state_hash=hashed(state), holder_hash=hashed(holder))
+    begun = await runtime.db(
+        links.consume_state, state_hash=hashed(state), holder_hash=hashed(holder), expected=expected
+    )
     if begun is None:
         raise Refused("this link was used before, has expired, or was not begun here: start linking again")
     integration = enabled(runtime, begun.provider_in.provider_key)

@@ -1,0 +1,224 @@
+"""Linking a login through the HTTP API, against the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from tests.integration.web.conftest import HOST, Person, Sent, make_person
+from tests.support.providers import LASTING_KEY, REFRESHED_KEY
+from tests.support.sandbox import SandboxAdmin
+from worker.runtime import Runtime
+
+PROVIDERS = "/api/v1/providers"
+
+
+@pytest.fixture
+def ada(web_runtime: Runtime, client: TestClient) -> Iterator[Person]:
+    """A user of their own, with a browser that holds no cookie."""
+    client.cookies.clear()
+    yield make_person(web_runtime)
+    client.cookies.clear()
+
+
+def _make(client: TestClient, person: Person, key: str = REFRESHED_KEY, alias: str = "Main") -> str:
+    answer = client.post(PROVIDERS, headers=person.headers, json={"provider_key": key, "alias": alias})
+    return f"{PROVIDERS}/{answer.json()['id']}"
+
+
+def _begin(client: TestClient, person: Person, login: str) -> dict[str, Any]:
+    answer = client.post(f"{login}/authorization/", headers=person.headers)
+    assert answer.status_code == 200, answer.text
+    begun: dict[str, Any] = answer.json()
+    return begun
+
+
+def _consent(sandbox: SandboxAdmin, begun: dict[str, Any]) -> str:
+    """The query with which the provider sends the browser back."""
+    login = sandbox.create_logins(REFRESHED_KEY, 1)[0]
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(begun["auth_url"]).query).items()}
+    return urlsplit(sandbox.link(login, **asked)["callback_url"]).query
+
+
+def test_consent_in_the_same_browser_links_the_login(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
+) -> None:
+    login = _make(client, ada)
+    before = client.get(f"{login}/authorization", headers=ada.headers).json()
+    begun = _begin(client, ada, login)
+
+    answer = client.get(f"{login}/authorization/callback?{_consent(sandbox, begun)}")
+    shown = client.get(login, headers=ada.headers).json()
+    grant = client.get(f"{login}/authorization", headers=ada.headers).json()
+
+    assert begun.keys() == {"auth_url", "state", "message"}
+    assert before["status"] == "not_connected"
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["alias"] == "Main"
+    assert answer.json()["expires_in"] > 0
+    assert (shown["status"], shown["is_connected"], shown["needs_reconnection"]) == ("active", True, False)
+    assert shown["connected_at"] is not None
+    assert (grant["status"], grant["has_refresh_token"]) == ("connected", True)
+    assert not client.cookies
+    stored = rows.execute(text("SELECT access_token, refresh_token FROM provider_tokens")).all()
+    assert not any(token in f"{answer.text}{grant}" for row in stored for token in row if token)
+
+
+def test_state_is_random_and_stored_as_a_hash(client: TestClient, ada: Person, rows: Session) -> None:
+    login = _make(client, ada)
+
+    states = [_begin(client, ada, login)["state"] for _ in range(2)]
+
+    assert len(set(states)) == 2
+    assert all(len(state) >= 43 and login.rpartition("/")[2] not in state for state in states)
+    stored = rows.execute(text("SELECT encode(state_hash, 'escape') || alias FROM link_states")).scalars().all()
+    assert stored
+    assert not any(state in row for state in states for row in stored)
+
+
+def test_cookie_is_for_this_browser_alone(client: TestClient, ada: Person) -> None:
+    login = _make(client, ada)
+
+    cookie = client.post(f"{login}/authorization", headers=ada.headers).headers["set-cookie"]
+
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert "Max-Age=900" in cookie
+
+
+def test_another_browser_cannot_finish_the_link_and_the_right_one_still_can(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    login = _make(client, ada)
+    query = _consent(sandbox, _begin(client, ada, login))
+    cookies = dict(client.cookies)
+
+    client.cookies.clear()
+    without = client.get(f"{login}/authorization/callback?{query}")
+    client.cookies.update(dict.fromkeys(cookies, "x" * 43))
+    forged = client.get(f"{login}/authorization/callback?{query}")
+    client.cookies.clear()
+    client.cookies.update(cookies)
+    right = client.get(f"{login}/authorization/callback?{query}")
+    client.cookies.update(cookies)
+    again = client.get(f"{login}/authorization/callback?{query}")
+
+    assert [answer.status_code for answer in (without, forged, right, again)] == [400, 400, 200, 400]
+    assert "start linking again" in without.json()["detail"]
+
+
+def test_state_of_another_login_completes_nothing(client: TestClient, ada: Person, sandbox: SandboxAdmin) -> None:
+    mine, other = _make(client, ada, alias="Mine"), _make(client, ada, alias="Other")
+    query = _consent(sandbox, _begin(client, ada, mine))
+
+    assert client.get(f"{other}/authorization/callback?{query}").status_code == 400
+    assert client.get(other, headers=ada.headers).json()["status"] == "pending"
+    assert client.get(f"{mine}/authorization/callback?{query}").status_code == 200
+
+
+def test_login_that_was_renamed_on_the_way_is_linked_under_its_new_name(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    login = _make(client, ada, alias="Old")
+    query = _consent(sandbox, _begin(client, ada, login))
+    client.patch(login, headers=ada.headers, json={"alias": "New"})
+
+    assert client.get(f"{login}/authorization/callback?{query}").json()["alias"] == "New"
+    assert client.get(PROVIDERS, headers=ada.headers).json()["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["error=access_denied&state={state}", "state={state}", "code=C0.x%40", "", "code=&state={state}", "%ff=%00"],
+)
+def test_user_who_declined_or_came_without_a_code_is_told(client: TestClient, ada: Person, query: str) -> None:
+    login = _make(client, ada)
+    state = _begin(client, ada, login)["state"]
+
+    answer = client.get(f"{login}/authorization/callback?{query.format(state=state)}")
+
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert client.get(login, headers=ada.headers).json()["status"] == "pending"
+
+
+def test_state_that_has_expired_is_refused(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
+) -> None:
+    login = _make(client, ada)
+    query = _consent(sandbox, _begin(client, ada, login))
+    rows.execute(text("UPDATE link_states SET expires_at = now() - interval '1 s'"))
+    rows.commit()
+
+    assert client.get(f"{login}/authorization/callback?{query}").status_code == 400
+
+
+def test_code_that_the_provider_does_not_take_is_told_as_a_failed_exchange(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    login = _make(client, ada)
+    state = _begin(client, ada, login)["state"]
+
+    answer = client.get(f"{login}/authorization/callback?code=C0.unknown%40&state={state}")
+
+    assert answer.status_code == 500
+    assert "start linking again" in answer.json()["detail"]
+    assert client.get(login, headers=ada.headers).json()["is_connected"] is False
+
+
+def test_callback_of_a_login_that_is_not_there(client: TestClient) -> None:
+    url = f"{PROVIDERS}/00000000-0000-7000-8000-00000000ffff/authorization/callback?code=x&state=y"
+
+    assert client.get(url).status_code == 404
+
+
+def test_login_without_an_address_for_consent_is_linked_by_its_form(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    login = _make(client, ada, LASTING_KEY)
+    refused = client.post(f"{login}/authorization", headers=ada.headers)
+    form = sandbox.link(sandbox.create_logins(LASTING_KEY, 1)[0])
+
+    wrong = client.put(f"{login}/authorization", headers=ada.headers, json={"nonsense": "x"})
+    taken = client.put(f"{login}/authorization", headers=ada.headers, json=form)
+    used = client.put(f"{login}/authorization", headers=ada.headers, json=form)
+
+    assert (refused.status_code, wrong.status_code, taken.status_code) == (400, 400, 200)
+    assert "public token" in refused.json()["detail"]
+    assert used.status_code == 502
+    assert client.get(login, headers=ada.headers).json()["status"] == "active"
+    assert client.get(f"{login}/authorization/callback?code=x&state=y").status_code == 400
+
+
+def test_refresh_is_asked_for_and_the_grant_is_ended(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, sent: Sent
+) -> None:
+    login = _make(client, ada)
+    none = [client.request(method, f"{login}/authorization", headers=ada.headers) for method in ("PATCH", "DELETE")]
+    client.get(f"{login}/authorization/callback?{_consent(sandbox, _begin(client, ada, login))}")
+
+    refreshed = client.patch(f"{login}/authorization", headers=ada.headers)
+    task, arguments, _ = sent.tasks[-1]
+    ended = client.delete(f"{login}/authorization", headers=ada.headers)
+    shown = client.get(login, headers=ada.headers).json()
+    grant = client.get(f"{login}/authorization", headers=ada.headers).json()
+
+    assert [answer.status_code for answer in none] == [404, 404]
+    assert (refreshed.status_code, refreshed.json().keys()) == (200, {"message", "detail"})
+    assert (task, arguments) == ("worker.tasks.tokens.refresh_providers", ([login.rpartition("/")[2]],))
+    assert (ended.status_code, ended.content) == (204, b"")
+    assert (shown["status"], shown["needs_reconnection"]) == ("revoked", True)
+    assert grant["status"] == "not_connected"
+    assert client.delete(login, headers=ada.headers).status_code == 200
+
+
+def test_cookie_is_sent_over_https_alone_where_there_is_https(client: TestClient, ada: Person) -> None:
+    url = HOST.replace("http:", "https:") + _make(client, ada)
+
+    assert "Secure" in client.post(f"{url}/authorization", headers=ada.headers).headers["set-cookie"]

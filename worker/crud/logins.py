@@ -1,0 +1,170 @@
+"""Logins as the HTTP API shows and changes them: one page of them, made, renamed, removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, case, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from worker.crud import audit
+from worker.crud.providers import create_provider, take_turns_in_linking
+from worker.errors import NotFound, Refused, Taken
+from worker.models import Account, LinkState, Provider, ProviderCreate, ProviderToken, User
+from worker.models.fleet import LoginRow
+from worker.models.vocabulary import AccountStatus, LoginState, ProviderStatus
+
+OPERATOR_USER = UUID("00000000-0000-7000-8000-000000000001")
+"""Owns the logins that an operator's key makes."""
+
+_STATE = case(
+    (Provider.status == ProviderStatus.PENDING, LoginState.PENDING),
+    (Provider.status == ProviderStatus.ACTIVE, LoginState.ACTIVE),
+    (Provider.status == ProviderStatus.PAUSED, LoginState.PAUSED),
+    (Provider.status == ProviderStatus.UNLINKED, LoginState.REVOKED),
+    (Provider.status_reason == "grant_expired", LoginState.EXPIRED),
+    (Provider.status_reason == "lost_rotation", LoginState.ERROR),
+    else_=LoginState.REVOKED,
+)
+_ACCOUNTS = (
+    select(func.count())
+    .where(Account.provider_id == Provider.id, Account.status == AccountStatus.ACTIVE)
+    .scalar_subquery()
+)
+_UPDATED = func.greatest(Provider.created_at, Provider.connected_at, Provider.refreshed_at, Provider.synced_at)
+_COMPUTED = {"state": _STATE, "accounts": _ACCOUNTS, "updated_at": _UPDATED}
+_ROW = [_COMPUTED[name] if name in _COMPUTED else getattr(Provider, name) for name in LoginRow.__slots__]
+
+SORTS: dict[str, Any] = {
+    "created_at": Provider.id,  # ids are in the order of their making, and have an index
+    "updated_at": _UPDATED,
+    "alias": Provider.alias,
+    "provider_key": Provider.provider_key,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoginQuery:
+    """Which logins, and which page of them.
+
+    Attributes:
+        user_id: whose; None for everybody's.
+        sort: a key of `SORTS`.
+        page: from 1.
+    """
+
+    user_id: UUID | None
+    state: str | None = None
+    provider_key: str | None = None
+    sort: str = "created_at"
+    descending: bool = True
+    page: int = 1
+    per_page: int = 50
+
+
+def get(session: Session, *, provider_id: UUID) -> LoginRow | None:
+    """One login; None if there is none."""
+    row = session.execute(select(*_ROW).where(Provider.id == provider_id)).one_or_none()
+    return None if row is None else LoginRow(*row)
+
+
+def page(session: Session, *, query: LoginQuery) -> tuple[list[LoginRow], int]:
+    """One page, and how many there are on all pages."""
+    order = SORTS[query.sort]
+    order = order.desc() if query.descending else order.asc()
+    rows = _filtered(select(*_ROW), query).order_by(order, Provider.id.desc())
+    found = session.execute(rows.limit(query.per_page).offset((query.page - 1) * query.per_page))
+    total = session.scalar(_filtered(select(func.count()).select_from(Provider), query))
+    return [LoginRow(*row) for row in found], total or 0
+
+
+def _filtered(statement: Select[Any], query: LoginQuery) -> Select[Any]:
+    if query.user_id is not None:
+        statement = statement.where(Provider.user_id == query.user_id)
+    if query.provider_key is not None:
+        statement = statement.where(Provider.provider_key == query.provider_key)
+    if query.state is not None:
+        statement = statement.where(query.state == _STATE)
+    return statement
+
+
+def operator_user(session: Session) -> UUID:
+    """The operator's own user, made on first use; it has no e-mail address."""
+    session.execute(insert(User).values(id=OPERATOR_USER).on_conflict_do_nothing())
+    return OPERATOR_USER
+
+
+def create(session: Session, *, provider_in: ProviderCreate, actor: str) -> LoginRow:
+    """A new login, `pending` until it is linked.
+
+    Raises:
+        Taken: the user has a login of this alias.
+        NotFound: the user is gone.
+    """
+    _refuse_taken(session, user_id=provider_in.user_id, alias=provider_in.alias)
+    provider = create_provider(session, provider_in=provider_in)
+    audit.record(session, provider_id=provider.id, action="created", actor=actor)
+    return _existing(session, provider.id)
+
+
+def rename(session: Session, *, provider_id: UUID, alias: str, actor: str) -> LoginRow:
+    """Gives a login another alias; a link of it that is under way goes on.
+
+    Raises:
+        Taken: the user has another login of this alias.
+        NotFound: the login is gone.
+    """
+    take_turns_in_linking(session, provider_id)
+    provider = session.get(Provider, provider_id)
+    if provider is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    if provider.alias != alias:
+        _refuse_taken(session, user_id=provider.user_id, alias=alias)
+        session.execute(
+            update(LinkState)
+            .filter_by(user_id=provider.user_id, provider_key=provider.provider_key, alias=provider.alias)
+            .values(alias=alias)
+        )
+        audit.record(session, provider_id=provider_id, action="renamed", actor=actor)
+        provider.alias = alias
+        session.flush()
+    return _existing(session, provider_id)
+
+
+def remove(session: Session, *, provider_id: UUID, actor: str) -> None:
+    """Removes a login that is not linked any more, with all its rows; the audit log stays.
+
+    Raises:
+        Refused: it has a token, so it was linked anew meanwhile.
+    """
+    take_turns_in_linking(session, provider_id)
+    if session.get(ProviderToken, provider_id) is not None:
+        raise Refused("this login was linked anew meanwhile and was kept: remove it again")
+    gone = session.execute(
+        delete(Provider).where(Provider.id == provider_id).returning(*_NAMED), execution_options=_UNSYNCED
+    ).one_or_none()
+    if gone is not None:
+        session.execute(delete(LinkState).filter_by(**gone._asdict()))
+        audit.record(session, provider_id=provider_id, action="removed", actor=actor)
+
+
+_NAMED = (Provider.user_id, Provider.provider_key, Provider.alias)
+_UNSYNCED = {"synchronize_session": False}
+
+
+def _existing(session: Session, provider_id: UUID) -> LoginRow:
+    row = get(session, provider_id=provider_id)
+    assert row is not None  # noqa: S101 - this transaction has just written it
+    return row
+
+
+def _refuse_taken(session: Session, *, user_id: UUID, alias: str) -> None:
+    # One after the other: two that ask at once would both find the alias free.
+    if session.get(User, user_id, with_for_update=True) is None:
+        raise NotFound(f"no user has the id {user_id}")
+    taken = select(Provider.id).where(Provider.user_id == user_id, Provider.alias == alias)
+    if session.scalar(select(taken.exists())):
+        raise Taken("you have a login of this alias already; nothing was changed. Choose another alias")

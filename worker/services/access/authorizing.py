@@ -1,0 +1,149 @@
+"""Linking a login through the HTTP API: the grant of a login that was created before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from worker.crud import logins
+from worker.crud.database import OpenTransaction
+from worker.crud.fleet import overview
+from worker.errors import BadArgument, NotFound, Refused
+from worker.models import ProviderCreate
+from worker.models.fleet import LoginRow, TokenFacts
+from worker.services.access.keys import Principal
+from worker.services.access.logins import own, require_own
+from worker.services.context import Context
+from worker.services.fleet import asking
+from worker.services.fleet.asking import Send
+from worker.services.linking import begin, complete, end
+from worker.services.linking.begin import LinkBegun
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What may be said of a login's grant.
+
+    Attributes:
+        token: None while there is none.
+        access_expires_at: when the access token ends; None when it does not.
+    """
+
+    login: LoginRow
+    token: TokenFacts | None
+    access_expires_at: datetime | None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a grant that works, as far as anybody knows."""
+        return self.token is not None and self.login.is_linked
+
+
+async def begin_authorization(runtime: Context, principal: Principal, provider_id: UUID) -> LinkBegun:
+    """Where the user is to consent; `holder` goes into the browser's cookie.
+
+    Raises:
+        NotFound, NotPermitted: see `logins.own`.
+        BadArgument: this integration is not configured, or is not linked by an address.
+    """
+    login = await own(runtime, principal, provider_id)
+    try:
+        return await begin.begin_link(runtime, login.provider_key, login.user_id, login.alias)
+    except (NotFound, Refused) as error:
+        raise BadArgument(str(error)) from None
+
+
+async def complete_authorization(runtime: Context, provider_id: UUID, *, query: str, holder: str) -> Grant:
+    """Ends what was begun: the query that the browser came back with becomes a grant.
+
+    Args:
+        runtime: the process's.
+        provider_id: the login that it must be for.
+        query: all of it, as it came.
+        holder: of the browser's cookie.
+
+    Raises:
+        NotFound: no such login or integration.
+        Refused: the user declined; or the state is unknown, expired, used, of another login or another browser's.
+        ProviderError: the provider did not take the code.
+    """
+    expected = await _named(runtime, provider_id)
+    integration = begin.enabled(runtime, expected.provider_key)
+    if not integration.link_kind.redirects:
+        raise Refused(f"{integration.name} is not linked by an address: start linking again")
+    redirect_uri = integration.redirect_uri
+    linked = await complete.complete_link(runtime, f"{redirect_uri}?{query}", holder=holder, expected=expected)
+    return await runtime.db(_grant, linked)
+
+
+async def authorize_with_form(
+    runtime: Context, principal: Principal, provider_id: UUID, form: Mapping[str, str]
+) -> Grant:
+    """Links a login with what its provider gave the user: a public token, a key and its secret, ….
+
+    Raises:
+        NotFound, NotPermitted: see `logins.own`.
+        BadArgument: this integration is not configured or is linked by an address, or the form is not filled in.
+        ProviderError: the provider did not take it.
+    """
+    login = await own(runtime, principal, provider_id)
+    kind = begin.enabled(runtime, login.provider_key).link_kind
+    try:
+        filled = kind.checked(form)
+        linked = await complete.link_with_form(runtime, login.provider_key, login.user_id, login.alias, filled)
+    except Refused as error:
+        raise BadArgument(str(error)) from None
+    return await runtime.db(_grant, linked)
+
+
+async def grant(runtime: Context, principal: Principal, provider_id: UUID) -> Grant:
+    """What may be said of a login's grant. Raises as `logins.own`."""
+
+    def read(session: OpenTransaction) -> Grant:
+        require_own(session, principal, provider_id)
+        return _grant(session, provider_id)
+
+    return await runtime.db(read)
+
+
+async def refresh(runtime: Context, principal: Principal, provider_id: UUID, *, send: Send) -> Grant:
+    """Asks for a refresh now.
+
+    Raises:
+        NotFound, NotPermitted: see `logins.own`; also when there is no grant.
+        Refused: its tokens are not refreshed, or the login or its integration is paused.
+        Unavailable: the broker is out of reach; the refresh is due all the same.
+    """
+    found = await grant(runtime, principal, provider_id)
+    if found.token is None:
+        raise NotFound("this provider has no authorization; POST to this address begins one")
+    await asking.refresh(runtime, str(provider_id), send=send)
+    return found
+
+
+async def end_authorization(runtime: Context, principal: Principal, provider_id: UUID) -> None:
+    """Ends the grant, at the provider too where it has a way; rows are kept.
+
+    Raises:
+        NotFound, NotPermitted: see `logins.own`; also when there is no grant.
+        Refused: its token is being refreshed just now.
+    """
+    if (await grant(runtime, principal, provider_id)).token is None:
+        raise NotFound("this provider has no authorization; there is nothing to end")
+    await end.unlink(runtime, provider_id, actor=principal.actor)
+
+
+async def _named(runtime: Context, provider_id: UUID) -> ProviderCreate:
+    found = await runtime.db(logins.get, provider_id=provider_id)
+    if found is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    return ProviderCreate(user_id=found.user_id, provider_key=found.provider_key, alias=found.alias)
+
+
+def _grant(session: OpenTransaction, provider_id: UUID) -> Grant:
+    (row,) = overview.list_providers(session, limit=1, ids=[provider_id])
+    login = logins.get(session, provider_id=provider_id)
+    assert login is not None  # noqa: S101 - read above, in the same transaction
+    return Grant(login, overview.token_facts(session, provider_id=provider_id), row.access_expires_at)

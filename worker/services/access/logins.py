@@ -1,0 +1,99 @@
+"""Logins as the owner of an API key sees and changes them: a user their own, an operator all."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from worker.crud import logins
+from worker.crud.database import OpenTransaction
+from worker.crud.logins import SORTS, LoginQuery
+from worker.errors import BadArgument, NotFound, NotPermitted
+from worker.models import ProviderCreate
+from worker.models.fleet import LoginRow
+from worker.services.access.keys import Principal
+from worker.services.context import Context
+from worker.services.linking import end
+
+
+async def own(runtime: Context, principal: Principal, provider_id: UUID) -> LoginRow:
+    """The login with this id, if it is theirs.
+
+    Raises:
+        NotFound: there is none.
+        NotPermitted: it is another user's.
+    """
+    return await runtime.db(require_own, principal, provider_id)
+
+
+def require_own(session: OpenTransaction, principal: Principal, provider_id: UUID) -> LoginRow:
+    """The same in a transaction that is open."""
+    found = logins.get(session, provider_id=provider_id)
+    if found is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    if principal.user_id not in (None, found.user_id):
+        raise NotPermitted("this provider belongs to another user")
+    return found
+
+
+async def page(runtime: Context, query: LoginQuery) -> tuple[list[LoginRow], int]:
+    """One page of logins, and how many there are on all pages.
+
+    Raises:
+        BadArgument: it cannot be sorted like this.
+    """
+    if query.sort not in SORTS:
+        raise BadArgument(f"there is no order by this; sort by one of {', '.join(SORTS)}")
+    return await runtime.db(logins.page, query=query)
+
+
+async def create(runtime: Context, principal: Principal, *, provider_key: str, alias: str) -> LoginRow:
+    """A new login, to be linked: the key's user's, or the operator's own.
+
+    Raises:
+        BadArgument: no such integration is enabled.
+        Taken: the user has a login of this alias.
+    """
+    if provider_key not in runtime.integrations:
+        raise BadArgument(f"no integration of this key is configured; there are {', '.join(runtime.integrations)}")
+
+    def make(session: OpenTransaction) -> LoginRow:
+        user_id = principal.user_id or logins.operator_user(session)
+        provider_in = ProviderCreate(user_id=user_id, provider_key=provider_key, alias=alias)
+        return logins.create(session, provider_in=provider_in, actor=principal.actor)
+
+    return await runtime.db(make)
+
+
+async def rename(runtime: Context, principal: Principal, provider_id: UUID, *, alias: str) -> LoginRow:
+    """Gives a login another alias.
+
+    Raises:
+        NotFound, NotPermitted: see `own`.
+        Taken: the user has another login of this alias.
+    """
+
+    def change(session: OpenTransaction) -> LoginRow:
+        require_own(session, principal, provider_id)
+        return logins.rename(session, provider_id=provider_id, alias=alias, actor=principal.actor)
+
+    return await runtime.db(change)
+
+
+async def remove(runtime: Context, principal: Principal, provider_id: UUID) -> tuple[LoginRow, bool]:
+    """Ends a link and removes the login with all its rows; the audit log stays.
+
+    Returns:
+        The login as it was, and whether the provider confirmed that the grant has ended. One that could not be asked
+        is asked again until it does.
+
+    Raises:
+        NotFound, NotPermitted: see `own`.
+        Refused: its token is being refreshed, or it was linked anew, just now.
+    """
+    login = await own(runtime, principal, provider_id)
+    revoked = await end.unlink(runtime, provider_id, actor=principal.actor)
+    await runtime.db(logins.remove, provider_id=provider_id, actor=principal.actor)
+    return login, revoked
+
+
+__all__ = ["LoginQuery", "create", "own", "page", "remove", "rename", "require_own"]

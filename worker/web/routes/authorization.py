@@ -1,0 +1,132 @@
+"""The grant of a login: begun, brought back by the browser, looked at, refreshed, ended.
+
+The state is random, stored as a hash, good for one use and for a while. It completes nothing without the cookie of the
+browser in which it was begun: otherwise somebody could be led to finish the link of somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
+
+from worker.errors import ProviderError, Refused
+from worker.services.access import authorizing
+from worker.services.access.authorizing import Grant
+from worker.services.linking.begin import LinkBegun
+from worker.web.asking import Linker, Reader, Services, Tasks
+from worker.web.problems import documented
+from worker.web.schemas import AuthorizationBegun, AuthorizationState, Authorized, Message
+
+router = APIRouter(prefix="/api/v1/providers/{provider_id}/authorization", tags=["authorization"])
+
+_COOKIE = "dashtam_link_"
+_COOKIE_PATH = "/"
+
+
+@router.post("", summary="Begin an authorization", responses=documented(400, 401, 403, 404, 422))
+async def begin(
+    provider_id: UUID, request: Request, response: Response, runtime: Services, who: Linker
+) -> AuthorizationBegun:
+    """Where the user is to consent, for institutions that have an address for it."""
+    begun = await authorizing.begin_authorization(runtime, who, provider_id)
+    state = _state(urlsplit(begun.url).query)
+    _keep(response, request, state, begun, seconds=runtime.settings.link_state_seconds)
+    told = "Open auth_url in the browser that got this answer; its cookie ties the way back to it."
+    return AuthorizationBegun(auth_url=begun.url, state=state, message=told)
+
+
+@router.get("", summary="Show an authorization", responses=documented(401, 403, 404, 422))
+async def show(provider_id: UUID, runtime: Services, who: Reader) -> AuthorizationState:
+    """Whether the login has a grant. Never a token."""
+    found = await authorizing.grant(runtime, who, provider_id)
+    login, token = found.login, found.token
+    state = AuthorizationState(provider_id=login.id, alias=login.alias, status="not_connected")
+    if token is None or not found.is_connected:
+        return state.model_copy(update={"message": f"{login.alias} is {login.state}: its user must link it"})
+    facts = {"expires_at": found.access_expires_at, "has_refresh_token": token.has_refresh_token, "scope": token.scope}
+    return state.model_copy(update={"status": "connected", **facts})
+
+
+@router.get("/callback", summary="Come back from the provider", responses=documented(400, 404, 422, 500))
+async def callback(
+    provider_id: UUID,
+    request: Request,
+    response: Response,
+    runtime: Services,
+    code: Annotated[str | None, Query(max_length=4096)] = None,
+    state: Annotated[str | None, Query(max_length=200)] = None,
+    error: Annotated[str | None, Query(max_length=200)] = None,
+) -> Authorized:
+    """Where the provider sends the browser: no API key, but the state and the cookie of the browser that began."""
+    return await _complete(runtime, request, response, provider_id)
+
+
+@router.put("", summary="Authorize with a form", responses=documented(400, 401, 403, 404, 422, 502))
+async def fill_in(
+    provider_id: UUID,
+    runtime: Services,
+    who: Linker,
+    form: Annotated[dict[str, str], Body(examples=[{"public_token": "…"}], max_length=10)],
+) -> Authorized:
+    """Links a login with what its provider gave the user: a public token, a key and its secret, a setup token."""
+    return _authorized(await authorizing.authorize_with_form(runtime, who, provider_id, form))
+
+
+@router.patch("", summary="Refresh an authorization", responses=documented(401, 403, 404, 409, 422))
+async def refresh(provider_id: UUID, runtime: Services, who: Linker, send: Tasks) -> Message:
+    """Asks the workers for a refresh of the token now; `GET …/explain` tells what became of it."""
+    found = await authorizing.refresh(runtime, who, provider_id, send=send)
+    return Message(message=f"a refresh of {found.login.alias} was asked for")
+
+
+@router.delete("", summary="End an authorization", status_code=204, responses=documented(401, 403, 404, 409, 422))
+async def end(provider_id: UUID, runtime: Services, who: Linker) -> None:
+    """Ends the grant, at the provider too where it has a way. What was synced is kept."""
+    await authorizing.end_authorization(runtime, who, provider_id)
+
+
+async def _complete(runtime: Any, request: Request, response: Response, provider_id: UUID) -> Authorized:
+    query = request.scope["query_string"].decode("latin-1")
+    name = _cookie(_state(query))
+    holder = request.cookies.get(name, "")
+    try:
+        found = await authorizing.complete_authorization(runtime, provider_id, query=query, holder=holder)
+    except Refused as error:
+        raise HTTPException(400, str(error)) from None
+    except ProviderError as error:
+        raise HTTPException(500, f"the provider did not take the code ({error}): start linking again") from None
+    response.delete_cookie(name, path=_COOKIE_PATH)
+    return _authorized(found)
+
+
+def _authorized(found: Grant) -> Authorized:
+    token, login = found.token, found.login
+    lifetime, scope = (token.lifetime_s, token.scope) if token else (None, None)
+    told = f"{login.alias} is linked; its first sync is due"
+    return Authorized(message=told, provider_id=login.id, alias=login.alias, expires_in=lifetime, scope=scope)
+
+
+def _keep(response: Response, request: Request, state: str, begun: LinkBegun, *, seconds: int) -> None:
+    """Puts the link's holder into the browser: sent back when the provider leads it here, unreadable for scripts."""
+    response.set_cookie(
+        _cookie(state),
+        begun.holder,
+        max_age=seconds,
+        path=_COOKIE_PATH,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def _cookie(state: str) -> str:
+    """One cookie for each link that is under way; its name does not give the state away."""
+    return _COOKIE + hashlib.sha256(state.encode()).hexdigest()[:16]
+
+
+def _state(query: str) -> str:
+    return parse_qs(query).get("state", [""])[0]

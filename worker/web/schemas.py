@@ -1,0 +1,178 @@
+"""Shapes of what the HTTP API takes and answers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from worker.models.fleet import LoginRow
+from worker.models.vocabulary import LoginState
+from worker.text.plain_text import visible
+
+_ID = "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11"
+
+
+def _seen(alias: str) -> str:
+    if not alias.strip() or visible(alias) != alias:
+        raise ValueError("must have letters, and nothing that cannot be seen")
+    return alias
+
+
+Alias = Annotated[
+    str, Field(min_length=1, max_length=100, description="What its user calls the login."), AfterValidator(_seen)
+]
+ProviderKey = Annotated[str, Field(min_length=1, max_length=50, description="Which institution: see provider types.")]
+
+
+def _example(**example: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
+class NewProvider(BaseModel):
+    """A login to be made."""
+
+    model_config = _example(provider_key="example", alias="My brokerage")
+
+    provider_key: ProviderKey
+    alias: Alias
+
+
+class ProviderChange(BaseModel):
+    """What may be changed of a login."""
+
+    model_config = _example(alias="Savings")
+
+    alias: Alias
+
+
+class ProviderResponse(BaseModel):
+    """One login.
+
+    `needs_reconnection` says that its user must link it, for the first time or again.
+    """
+
+    model_config = _example(
+        id=_ID,
+        provider_key="example",
+        alias="My brokerage",
+        status="active",
+        is_connected=True,
+        needs_reconnection=False,
+        connected_at="2026-01-05T09:30:00Z",
+        last_sync_at="2026-01-05T12:00:00Z",
+        accounts_count=2,
+    )
+
+    id: UUID
+    provider_key: str
+    alias: str
+    status: LoginState
+    is_connected: bool
+    needs_reconnection: bool
+    connected_at: datetime | None
+    last_sync_at: datetime | None
+    accounts_count: int
+
+    @classmethod
+    def of(cls, row: LoginRow) -> ProviderResponse:
+        """The shape of a stored login."""
+        return cls(
+            id=row.id,
+            provider_key=row.provider_key,
+            alias=row.alias,
+            status=LoginState(row.state),
+            is_connected=row.state == LoginState.ACTIVE,
+            needs_reconnection=not row.is_linked,
+            connected_at=row.connected_at,
+            last_sync_at=row.synced_at,
+            accounts_count=row.accounts,
+        )
+
+
+class ProviderPage(BaseModel):
+    """One page of logins."""
+
+    model_config = _example(items=[], total=0, page=1, per_page=50, pages=0, has_next=False, has_prev=False)
+
+    items: list[ProviderResponse]
+    total: int
+    page: int
+    per_page: int
+    pages: int
+    has_next: bool
+    has_prev: bool
+
+    @classmethod
+    def of(cls, rows: list[LoginRow], *, total: int, page: int, per_page: int) -> ProviderPage:
+        """The page of these rows."""
+        pages = -(-total // per_page)
+        items = [ProviderResponse.of(row) for row in rows]
+        return cls(
+            items=items,
+            total=total,
+            page=page,
+            per_page=per_page,
+            pages=pages,
+            has_next=page < pages,
+            has_prev=page > 1,
+        )
+
+
+class Message(BaseModel):
+    """What was done."""
+
+    model_config = _example(message="My brokerage was removed", detail="Its grant was ended at the provider.")
+
+    message: str
+    detail: str | None = None
+
+
+class AuthorizationBegun(BaseModel):
+    """Where the user is to consent. The cookie that comes with it must be in the browser that comes back."""
+
+    model_config = _example(
+        auth_url="https://provider.example/oauth/authorize?…", state="…", message="Open auth_url in this browser."
+    )
+
+    auth_url: str
+    state: str
+    message: str
+
+
+class AuthorizationState(BaseModel):
+    """Whether a login has a grant, and what may be said of it."""
+
+    model_config = _example(
+        provider_id=_ID,
+        alias="My brokerage",
+        status="connected",
+        message=None,
+        expires_at="2026-01-05T10:00:00Z",
+        has_refresh_token=True,
+        scope="readonly",
+    )
+
+    provider_id: UUID
+    alias: str
+    status: Literal["connected", "not_connected"]
+    message: str | None = None
+    expires_at: datetime | None = None
+    has_refresh_token: bool | None = None
+    scope: str | None = None
+
+
+class Authorized(BaseModel):
+    """A login that was just linked; `expires_in` has the seconds that its access token lasts."""
+
+    model_config = _example(
+        message="My brokerage is linked", provider_id=_ID, alias="My brokerage", expires_in=1800, scope="readonly"
+    )
+
+    message: str
+    provider_id: UUID
+    alias: str
+    expires_in: int | None = None
+    scope: str | None = None
