@@ -87,7 +87,7 @@ def _filtered(statement: Select[Any], query: LoginQuery) -> Select[Any]:
     if query.provider_key is not None:
         statement = statement.where(Provider.provider_key == query.provider_key)
     if query.state is not None:
-        statement = statement.where(query.state == _STATE)
+        statement = statement.where(_STATE.in_([query.state]))
     return statement
 
 

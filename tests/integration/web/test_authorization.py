@@ -16,6 +16,8 @@ from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin
 from worker.runtime import Runtime
 
+pytestmark = pytest.mark.deep
+
 PROVIDERS = "/api/v1/providers"
 
 
