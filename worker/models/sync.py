@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ class SyncRun(Base):
         renews: somebody asked for that full sync.
         reading_since: when the first run began of those that read the login together, since its time was not enough;
             the next one goes on with the feeds that none of them has read to its end. None after a run that read all.
+        since: the day to which such a run was asked to go back in feeds by date; the next one does so, too.
     """
 
     __tablename__ = "sync_runs"
@@ -56,6 +57,7 @@ class SyncRun(Base):
     reading_id: Mapped[UUID | None] = mapped_column("generation")
     renews: Mapped[bool] = mapped_column(default=False, server_default="false")
     reading_since: Mapped[datetime | None]
+    since: Mapped[date | None]
     cursor_before: Mapped[dict[str, Any] | None]
     cursor_after: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]

@@ -16,6 +16,7 @@ from celery import Task
 from worker.crud import failures
 from worker.errors import DashtamError, Unavailable
 from worker.runtime import get_runtime, is_wedged
+from worker.services.refresh import spool
 
 log = structlog.get_logger()
 
@@ -39,6 +40,9 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
             try:
                 if redelivered and not self._may_run_again(args, kwargs):
                     return None
+                # Another host may wait to hear what this one's disk holds, whatever queues its workers serve.
+                runtime = get_runtime()
+                runtime.run(spool.settle(runtime))
                 result = super().__call__(*args, **kwargs)
                 if redelivered:
                     self._forget_deliveries()

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, ClassVar
 
 import pytest
 
@@ -227,9 +227,16 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
 
 
 class ManyAccounts(ModelIntegration):
-    """A feed for each account, read in one page."""
+    """A feed for each account, read in one page.
+
+    Attributes:
+        requests: to which day each reading was to go back, and what it was to leave out.
+    """
+
+    requests: ClassVar[list[tuple[date | None, frozenset[str]]]] = []
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        self.requests.append((request.since, request.done))
         yield self._listing()
         for account in ("A", "B", "C"):
             feed = f"account:{account}"
@@ -253,6 +260,30 @@ def test_accounts_that_one_runs_time_is_not_enough_for_are_read_by_the_next_ones
     assert [run.status for run in runs_] == [RunStatus.PARTIAL, RunStatus.PARTIAL, RunStatus.COMPLETED]
     assert set(linked.live()) == {"tA", "tB", "tC"}
     assert linked.sync().counts["transactions"] == {"unchanged": 3}  # which begins with the first account again
+
+
+def test_day_to_which_a_run_goes_back_is_kept_until_every_account_was_read(
+    link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = link_model(ManyAccounts())
+    monkeypatch.setattr(sync_run, "ROWS_AHEAD", 1)  # a page at a time
+    first_day = date(2020, 1, 1)
+    with monkeypatch.context() as late:
+        late.setattr(sync_run.RunUnderWay, "_late", lambda _: 1.0)
+        linked.sync()
+        ManyAccounts.requests.clear()
+        linked.sync(since=first_day)
+        linked.sync()
+        linked.sync()
+
+    assert ManyAccounts.requests == [
+        (first_day, frozenset()),  # what the run before has read does not go back so far
+        (first_day, frozenset({"account:A"})),
+        (first_day, frozenset({"account:A", "account:B"})),
+    ]
+    ManyAccounts.requests.clear()
+    linked.sync()
+    assert ManyAccounts.requests == [(None, frozenset())]
 
 
 def test_run_that_gets_no_feed_further_ends_when_twice_its_time_is_up(

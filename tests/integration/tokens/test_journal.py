@@ -364,8 +364,58 @@ def test_link_that_a_later_one_without_a_login_id_has_overtaken_is_left_alone(de
     assert desk.rows("SELECT 1 FROM revocations") == []
 
 
+def test_link_that_waits_beside_an_attempt_without_an_end_is_stored_as_a_link(desk: Desk) -> None:
+    id_ = desk.link()
+    desk.leave_behind(id_)
+    _keep_grant(desk, id_, external_id="item-1")
+
+    assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
+    assert desk.plain(id_, "refresh") == "refresh-9"
+    assert desk.provider(id_)["external_id"] == "item-1"
+    assert desk.audit(id_) == ["linked"]
+    assert desk.schwab.presented == []
+    assert _entry(desk) == {}
+
+
+def test_link_that_was_overtaken_is_not_stored_for_an_attempt_without_an_end(desk: Desk) -> None:
+    id_ = desk.link()
+    desk.leave_behind(id_)
+    _keep_grant(desk, id_, external_id=None)
+    desk.rows(
+        "INSERT INTO provider_audit_logs (id, provider_id, action, actor, detail)"
+        " VALUES (gen_random_uuid(), :id, 'linked', 'user', '{}')",
+        id=id_,
+    )
+
+    assert desk.refresh(id_) == {id_: Outcome.BUSY}
+    assert desk.plain(id_, "refresh") == "refresh-1"
+    assert _entry(desk) == {}
+
+
+def test_refused_retry_beside_a_link_in_the_journal_needs_no_user(desk: Desk) -> None:
+    id_ = desk.link()
+    desk.leave_behind(id_)
+
+    async def grant_arrives_meanwhile(token: str) -> TokenAnswer:
+        await _keep(desk, id_, external_id=None)
+        raise ReauthRequired("invalid_grant")
+
+    desk.schwab.script = [grant_arrives_meanwhile]
+
+    desk.refresh(id_)
+
+    assert desk.provider(id_)["status"] == "active"
+    desk.let_lease_end(id_)
+    assert _drain(desk) == 1
+    assert desk.plain(id_, "refresh") == "refresh-9"
+
+
 def _keep_grant(desk: Desk, id_: UUID, *, external_id: str | None) -> None:
     """A login that was linked and waits in the journal."""
+    desk.runtime.run(_keep(desk, id_, external_id=external_id))
+
+
+async def _keep(desk: Desk, id_: UUID, *, external_id: str | None) -> None:
     grant = seal_answer(
         desk.runtime.encryption,
         None,
@@ -375,7 +425,7 @@ def _keep_grant(desk: Desk, id_: UUID, *, external_id: str | None) -> None:
         issued_at=desk.now(),
         new_grant=True,
     )
-    desk.runtime.run(journal.keep(desk.runtime, [structs.replace(grant, provider_key="schwab")]))
+    await journal.keep(desk.runtime, [structs.replace(grant, provider_key="schwab")])
 
 
 def test_entry_that_redis_will_not_forget_is_out_of_date_at_the_next_drain(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +17,14 @@ from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
 from worker.crud.refresh.records import NewToken
 from worker.errors import Refused
-from worker.runtime import Runtime
+from worker.integrations.kit.base import TokenAnswer
+from worker.runtime import Runtime, use_runtime
 from worker.services import health, keys
 from worker.services.refresh import journal, spool
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
+from worker.tasks.accounts import sync_providers
+from worker.tasks.tokens import refresh_providers
 
 
 @pytest.fixture
@@ -67,6 +72,36 @@ def test_host_stores_what_is_on_its_disk_before_it_presents_anything(hosts: tupl
     assert outcomes == {id_: Outcome.FRESH}
     assert one.plain(id_, "refresh") == "refresh-2"
     assert (one.schwab.presented, path.exists()) == ([], False)
+
+
+@pytest.mark.parametrize("task", [sync_providers, refresh_providers])
+def test_task_of_any_queue_tells_first_what_is_on_this_disk(hosts: tuple[Desk, Desk], task: Callable[..., Any]) -> None:
+    one, _ = hosts
+    id_ = one.link()
+    path = _spool_one(one, id_)
+
+    with use_runtime(one.runtime):
+        task([])
+
+    assert one.plain(id_, "refresh") == "refresh-2"
+    assert not path.exists()
+
+
+def test_long_batch_tells_while_it_goes_on_what_is_on_this_disk(hosts: tuple[Desk, Desk]) -> None:
+    one, _ = hosts
+    spooled, other = one.link(), one.link()
+    _settle(one)
+
+    async def long_call(token: str) -> TokenAnswer:
+        await asyncio.to_thread(_spool_one, one, spooled)
+        one.runtime.spool_told_at = float("-inf")
+        return answer()
+
+    one.schwab.script = [long_call]
+    third = one.link()
+    one.refresh(other, third)
+
+    assert one.plain(spooled, "refresh") == "refresh-2"
 
 
 def test_other_host_waits_until_the_first_has_told_and_presents_nothing(hosts: tuple[Desk, Desk]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,7 @@ class RunBegun:
     Attributes:
         renews: somebody asked for the full sync, so that the books begin anew, too.
         reading_since: when the reading began, maybe by an earlier run whose time was not enough.
+        since: the day to which feeds by date go back, if this run or such an earlier one was asked to.
         done: feeds that those runs have read to their end.
         problems: of earlier runs of the full sync that this one goes on with.
     """
@@ -49,6 +50,7 @@ class RunBegun:
     sync_failures: int
     renews: bool
     reading_since: datetime
+    since: date | None = None
     done: frozenset[str] = frozenset()
     problems: Problems = field(default_factory=dict)
 
@@ -60,6 +62,7 @@ def begin_run(
     owner: UUID,
     trigger: Trigger,
     mode: str,
+    since: date | None = None,
     now: datetime,
     dead_after: timedelta,
     min_interval: timedelta | None,
@@ -67,10 +70,10 @@ def begin_run(
 ) -> RunBegun:
     """Begins a run, taking over from one whose heartbeat has stopped.
 
-    A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn. A run
-    is a full sync, too, if transactions were refused for an account that was not known then and is known now.
-    `min_interval` is the least time since the last run began, None for no such limit; `memory_feeds` has those of
-    each integration that is enabled.
+    A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn; and so
+    is one that goes back to a day (`since`). A run is a full sync, too, if transactions were refused for an account
+    that was not known then and is known now. `min_interval` is the least time since the last run began, None for no
+    such limit; `memory_feeds` has those of each integration that is enabled.
 
     Raises:
         NotFound: no such provider.
@@ -102,15 +105,16 @@ def begin_run(
         session.execute(delete(sync_seen).where(sync_seen.c.reading_id == last.reading_id))
     before = cursors.read_cursors(session, provider_id=provider_id)
     session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=before))
-    since = None if asked_for or last is None else last.reading_since
+    begun = None if asked_for or since is not None or last is None else last.reading_since
     return RunBegun(
         key=RunKey(run_id, owner, provider_id, provider.provider_key, reading_id),
         open_quarantine=quarantine.has_open(session, provider_id=provider_id),
         is_first=not accounts.has_transactions(session, provider_id=provider_id),
         sync_failures=provider.sync_failures,
         renews=renews,
-        reading_since=since or now,
-        done=cursors.feeds_read_since(session, provider_id=provider_id, since=since) if since else frozenset(),
+        reading_since=begun or now,
+        since=last.since if begun and last else since,
+        done=cursors.feeds_read_since(session, provider_id=provider_id, since=begun) if begun else frozenset(),
         problems=_problems_of(session, reading_id),
     )
 
@@ -242,6 +246,7 @@ def finish_run(
     due_at: datetime | None,
     sync_failures: int,
     reading_since: datetime | None = None,
+    since: date | None = None,
 ) -> None:
     """Ends the run and says when the provider is next due, in one transaction.
 
@@ -265,6 +270,7 @@ def finish_run(
             error_reason=reason,
             problems={"problems": found} if (found := as_kept(problems)) else None,
             reading_since=reading_since,
+            since=since,
             cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),
             **tally_columns(tally),
         )

@@ -97,9 +97,14 @@ async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
 
     Raises:
         EncryptionError: it is not this provider's; the entry is kept and nothing is stored.
-        Fenced: the lease or the generation is another's by now; the entry is kept.
+        Fenced: the lease or the generation is another's by now; the entry is kept. Or the entry is a grant that the
+            user has overtaken by another decision; it is forgotten.
         Unavailable: Postgres is away; the entry is kept.
     """
+    if token.new_grant:
+        if not await _drain_grant(runtime, token, owner):
+            raise Fenced("the user has decided anew since this grant; nothing was changed")
+        return
     unseal_answer(runtime.encryption, token)
     if not await runtime.db(tokens.store, tokens=[token], owner=owner):
         raise Fenced("another worker has taken over; the answer stays in the journal")

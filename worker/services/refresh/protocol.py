@@ -144,6 +144,7 @@ class _Batch:
                     calls.create_task(self._resume(leased))
                 in_flight += len(begun.calls) + len(begun.left_behind)
                 if in_flight:
+                    calls.create_task(spool.settle(self._runtime))  # beside it: answers must not wait for this
                     arrived = await self._arrived()
                     in_flight -= len(arrived)
                     await self._keep([item for item in arrived if item is not None])
@@ -274,9 +275,13 @@ class _Batch:
         leased = item.call.leased
         if isinstance(item.outcome, ReauthRequired) and leased.unknowns:
             try:
-                item.outcome = await self._recovery.find_in_journal(leased) or item.outcome
+                found = await self._recovery.find_in_journal(leased)
             except Unavailable:
                 log.warning("journal_unseen", provider_id=str(leased.provider_id))
+                return
+            if found is not None:
+                # A grant is stored in a way of its own, by the next drain; meanwhile the login needs nobody.
+                item.outcome = Transient("new_grant_waits", scope=Scope.PROVIDER) if found.new_grant else found
 
     async def _journal(self, answers: Sequence[NewToken]) -> RefreshResult:
         """Postgres is away, or the fence refused: who holds the lease by now may still need these answers."""

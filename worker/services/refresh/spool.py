@@ -1,9 +1,9 @@
-"""This host's spool: draining it before anything is presented, and telling other hosts what is in it.
+"""This host's spool: draining it, and telling other hosts what is in it.
 
 A file can be seen on one host alone. Another that finds the attempt without an end would present the old token while
 its answer waits on a disk. So every attempt says on which host its answer would wait, every host tells Postgres what
 waits there, and nobody presents a token before its host has told, or has been silent for long enough to be dead
-(`worker.crud.refresh.spools`).
+(`worker.crud.refresh.spools`). It is told when a worker starts, before every task, and while a long one goes on.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _AT_MOST_SECONDS = 10.0
 
 
 async def settle(runtime: Context) -> None:
-    """Tells what waits on this host's disk, and stores it. Never raises; does nothing when it was done just now."""
+    """Tells what waits on this host's disk, and stores it. Never raises; does nothing when it was tried just now."""
     if elapsed() - runtime.spool_told_at < _EVERY_SECONDS:
         return
+    runtime.spool_told_at = elapsed()
     try:
         async with asyncio.timeout(_AT_MOST_SECONDS):
             await _settle(runtime)
-        runtime.spool_told_at = elapsed()
     except Exception as error:  # whoever calls has tokens to refresh
         log.warning("spool_untold", error=type(error).__name__, next="told and drained by the next try")
 

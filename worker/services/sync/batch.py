@@ -183,11 +183,12 @@ async def sync_provider(
         owner=runtime.owner,
         trigger=Trigger(trigger),
         mode=mode,
+        since=since,
         now=await runtime.now(),
         dead_after=timedelta(seconds=settings.run_dead_seconds),
         min_interval=timedelta(seconds=settings.sync_min_interval) if manual and not force else None,
         memory_feeds={key: integration.memory_feeds for key, integration in runtime.integrations.items()},
     )
     with structlog.contextvars.bound_contextvars(provider_id=str(provider_id), run_id=str(begun.key.id)):
-        await RunUnderWay(runtime, begun, trigger=trigger, since=since).run()
+        await RunUnderWay(runtime, begun, trigger=trigger).run()
     return begun.key.id

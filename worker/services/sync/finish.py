@@ -105,7 +105,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         Unavailable: Postgres is away.
     """
     key, now = begun.key, await runtime.now()
-    reading_since = begun.reading_since if found.goes_on else None
+    reading_since, since = (begun.reading_since, begun.since) if found.goes_on else (None, None)
     if await _knows_a_refused_account(runtime, begun, found):
         found.problems.setdefault("", []).append(BadPayload("account_known_now"))
         found.goes_on = True
@@ -138,6 +138,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         due_at=due_at,
         sync_failures=verdict.failures,
         reading_since=reading_since,
+        since=since,
     )
     _tell(begun, found, verdict.status, error, due_at=due_at, drifts=drifts, seconds=seconds)
     if error is None and verdict.status == RunStatus.FAILED:

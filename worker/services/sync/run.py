@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
@@ -59,14 +59,13 @@ _LONGEST_RESUME_PAUSE = 8.0
 class RunUnderWay:
     """One run under way."""
 
-    def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str, since: date | None) -> None:
+    def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._begun = begun
         self._key = begun.key
         self._integration: Integration = runtime.integrations[begun.key.provider_key]
         self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
-        self._since = since
         self._rules = Rules(
             content_hashes=raw_hasher(self._integration.key, self._integration.mapping_version),
             mask=masked,
@@ -174,11 +173,11 @@ class RunUnderWay:
             access_token=token.value,
             cursors=await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id),
             now=await self._runtime.now(),
-            since=self._since,
+            since=self._begun.since,
             backfill=timedelta(days=settings.sync_backfill_days),
             overlap=timedelta(days=settings.sync_overlap_days),
             window=timedelta(days=settings.sync_window_days),
-            done=self._begun.done if self._since is None else frozenset(),
+            done=self._begun.done,
         )
         for feed in (
             "",
