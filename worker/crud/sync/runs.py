@@ -297,14 +297,13 @@ def tally_columns(tally: Tally) -> dict[str, Any]:
 
 def as_kept(problems: Problems) -> list[dict[str, str]]:
     """Problems as a run keeps them, each once."""
-    kept = [_as_kept(feed, problem) for feed, found in problems.items() for problem in found]
+    kept = [
+        {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
+        | {name: value for name, value in (("account", problem.account_key), ("feed", feed)) if value}
+        for feed, found in problems.items()
+        for problem in found
+    ]
     return [problem for place, problem in enumerate(kept) if problem not in kept[:place]]
-
-
-def _as_kept(feed: str, problem: ProviderError) -> dict[str, str]:
-    fields = {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
-    more = {"account": problem.account_key, "feed": feed}
-    return fields | {name: value for name, value in more.items() if value}
 
 
 def _problems_of(session: Session, reading_id: UUID | None) -> Problems:
