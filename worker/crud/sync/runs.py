@@ -171,12 +171,7 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
             SyncRun.status == RunStatus.RUNNING,
             SyncRun.heartbeat_at < func.clock_timestamp() - dead_after,
         )
-        .values(
-            status=RunStatus.FAILED,
-            finished_at=func.clock_timestamp(),
-            error=DEAD,
-            error_reason=WORKER_STOPPED,
-        )
+        .values(status=RunStatus.FAILED, finished_at=func.clock_timestamp(), error=DEAD, error_reason=WORKER_STOPPED)
     )
 
 
