@@ -88,17 +88,9 @@ def begin_run(
     asked_for = mode == "full"
     reading_id = _full_reading(session, provider_id, now, unfinished=unfinished, asked_for=asked_for)
     renews = asked_for or (unfinished is not None and last is not None and last.renews)
-    run_id = _insert(
-        session,
-        id=new_id(),
-        provider_id=provider_id,
-        trigger=trigger,
-        mode=mode if reading_id is None else "full",
-        owner=owner,
-        started_at=now,
-        reading_id=reading_id,
-        renews=renews,
-    )
+    mode = mode if reading_id is None else "full"
+    run = {"owner": owner, "trigger": trigger, "mode": mode, "reading_id": reading_id, "renews": renews}
+    run_id = _insert(session, provider_id=provider_id, started_at=now, **run)
     if reading_id is not None and reading_id != unfinished:
         cursors.forget_cursors(session, provider_id=provider_id, keep=memory_feeds[provider.provider_key])
     if last is not None and last.reading_id not in (None, reading_id):  # cancelled, or begun anew
@@ -148,7 +140,8 @@ def _insert(session: Session, **values: Any) -> UUID:
     Raises:
         Refused: another one runs.
     """
-    begun = insert(SyncRun).values(status=RunStatus.RUNNING, heartbeat_at=func.clock_timestamp(), **values)
+    values |= {"id": new_id(), "status": RunStatus.RUNNING, "heartbeat_at": func.clock_timestamp()}
+    begun = insert(SyncRun).values(**values)
     run_id: UUID | None = session.scalar(begun.on_conflict_do_nothing().returning(SyncRun.id))
     if run_id is None:
         raise Refused(f"provider {values['provider_id']} is being synced already; wait for it or cancel it")
