@@ -44,7 +44,6 @@ CMD ["python", "-m", "pytest", "-p", "no:cacheprovider", "--cov"]
 
 FROM base AS worker
 COPY --from=worker-packages /opt/venv /opt/venv
-COPY flowerconfig.py /app/
 ENV DASHTAM_HOME=/var/lib/dashtam
 VOLUME ["/var/lib/dashtam"]
 USER 10001:10001

@@ -139,7 +139,7 @@ beat: $(STAMP) ## The scheduler
 
 .PHONY: flower
 flower: $(STAMP) ## Flower, behind FLOWER_USER and FLOWER_PASSWORD
-	$(BIN)/celery -A worker.app flower --conf=flowerconfig.py $(ARGS)
+	$(BIN)/celery -A worker.app flower $(ARGS)
 
 ##@ Measuring
 

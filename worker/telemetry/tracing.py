@@ -6,6 +6,7 @@ redacted; spans are not.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from worker.errors import ConfigurationError
@@ -14,7 +15,29 @@ from worker.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+_PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.instrumentation.celery")
+_MISSING = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT: traces need more packages; run: pip install 'dashtam-worker[tracing]', "
+    "or leave the variable empty"
+)
+
 _provider: TracerProvider | None = None
+
+
+def require(settings: Settings) -> None:
+    """Before the worker starts its processes, where an error would only be logged.
+
+    Raises:
+        ConfigurationError: an endpoint is set and the packages are missing.
+    """
+    if not settings.otel_exporter_otlp_endpoint:
+        return
+    try:
+        found = all(find_spec(name) for name in _PACKAGES)
+    except ModuleNotFoundError:  # of a package's own parent
+        found = False
+    if not found:
+        raise ConfigurationError(_MISSING)
 
 
 def begin(settings: Settings) -> None:
@@ -34,8 +57,7 @@ def begin(settings: Settings) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace.status import Status
     except ImportError as error:
-        message = "OTEL_EXPORTER_OTLP_ENDPOINT: traces need more packages: pip install 'dashtam-worker[tracing]'"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(_MISSING) from error
 
     class WithoutErrorTexts(SpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:

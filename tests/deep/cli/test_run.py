@@ -1,12 +1,12 @@
-"""`dashtam run` as a person starts it: real processes, a home of its own, nothing left behind."""
+"""`dashtam run` as a person starts it after `pip install`: in an empty folder, with nothing left behind."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +21,6 @@ from tests.support.waiting import wait_for
 from worker.devstack import Devstack
 from worker.devstack.processes import free_port
 
-COMMAND = (sys.executable, "-m", "worker.cli", "run")
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -34,10 +33,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, installed: dict[str, str]) -> dict[str, str]:
     """As a newcomer's shell: nothing is configured, but for a port that no other test's Flower takes meanwhile."""
-    plain = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-    return plain | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home), "FLOWER_PORT": str(free_port())}
+    plain = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
+    return (
+        plain | installed | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home), "FLOWER_PORT": str(free_port())}
+    )
 
 
 @pytest.fixture
@@ -45,9 +46,15 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Starts `dashtam run`; what a failed test leaves is ended."""
     started: list[subprocess.Popen[bytes]] = []
 
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    program = shutil.which("dashtam", path=environment["PATH"])
+    assert program is not None
+
     def run(*options: str) -> subprocess.Popen[bytes]:
+        command = (program, "run", *options)
         with (tmp_path / "out").open("wb") as output:
-            process = subprocess.Popen((*COMMAND, *options), env=environment, stdout=output, stderr=subprocess.PIPE)
+            process = subprocess.Popen(command, cwd=empty, env=environment, stdout=output, stderr=subprocess.PIPE)
         started.append(process)
         return process
 
@@ -87,6 +94,8 @@ def test_a_newcomers_first_cycle_and_a_second_that_changes_nothing(start: Start,
         assert provider["refreshed_by_schedule"] >= 1 or not provider["refreshable"]
         assert provider["stored"] == provider["served"] == provider["books"]
     assert first["rows"]["added"] > 1000
+    assert first["restarts"] == {}
+    assert "Visit me at" in (home / "log" / "flower.log").read_text()
     assert _processes(home) == []
 
     second = _once(start, tmp_path)
@@ -150,7 +159,9 @@ def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:
 
 
 def test_a_cycle_that_does_not_happen_names_what_is_missing(start: Start, home: Path, tmp_path: Path) -> None:
-    # Tokens that live for an hour are not refreshed within a minute.
+    # Tokens that live for an hour are not refreshed within a minute, and a file stands where Flower keeps its state.
+    home.mkdir()
+    (home / "flower").touch()
     for seconds in ("15", "30", "60"):  # a busy machine takes more than one to start everything and link
         process = start("--once", "--json", "--access-seconds", "3600", "--timeout", seconds)
         process.communicate(timeout=120 + float(seconds))
@@ -160,4 +171,5 @@ def test_a_cycle_that_does_not_happen_names_what_is_missing(start: Start, home: 
             break
 
     assert any("no scheduled task has refreshed its token" in what for what in result["missing"])
+    assert any("flower keeps ending" in what or "Flower does not answer" in what for what in result["missing"])
     assert _processes(home) == []

@@ -63,7 +63,7 @@ def start_flower(
         listening = listeners(servers)
         process = LocalProcess(
             name,
-            [*flower_command(), *(command or ("--conf=flowerconfig.py",))],
+            [*flower_command(), *command],
             log=home / "log",
             env={
                 **server_environment,

@@ -54,11 +54,16 @@ def test_arguments_are_reduced_to_ids(flower: FlowerProcess, celery_application:
 
 
 @pytest.mark.parametrize(
-    ("command", "why"),
-    [(("--conf=flowerconfig.py",), "FLOWER_PASSWORD: is required"), (("--conf=/dev/null",), "without authentication")],
+    ("command", "password", "why"),
+    [
+        ((), "", "error: FLOWER_PASSWORD: is required"),
+        (("--basic_auth=",), PASSWORD, "error: Flower does not start without authentication"),
+    ],
 )
-def test_it_does_not_start_without_a_password(start_flower: StartFlower, command: tuple[str, ...], why: str) -> None:
-    flower = start_flower("flower-open", command=command, wait=False)
+def test_it_does_not_start_without_a_password(
+    start_flower: StartFlower, command: tuple[str, ...], password: str, why: str
+) -> None:
+    flower = start_flower("flower-open", command=command, wait=False, FLOWER_PASSWORD=password)
 
     assert flower.process.wait() != 0
     assert why in flower.process.logs()

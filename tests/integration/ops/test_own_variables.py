@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -116,6 +118,27 @@ def test_service_starts_with_its_own_variables_and_stops_when_told(start: Start,
     assert ("ENCRYPTION_KEYS_FILE" in environment_of(process)) is (name == "worker-refresh")
     process.signal(15)
     assert process.wait() == 0
+    for line in process.logs().splitlines():
+        assert json.loads(line)["event"], "LOG_FORMAT=json leaves no line in plain text"
+
+
+def test_program_that_cannot_start_says_why_in_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        taken = {
+            "FLOWER_PORT": start("flower", FLOWER_PORT=port),
+            "EXPORTER_PORT": start("exporter", EXPORTER_ADDRESS="127.0.0.1", EXPORTER_PORT=port),
+        }
+        missing = [start(name, REDIS_URL_FILE="") for name in ("beat", "worker-refresh")]
+
+        assert [process.wait() for process in (*taken.values(), *missing)] == [5] * 4
+
+    for variable, process in taken.items():
+        (line,) = process.logs().splitlines()
+        assert line.startswith(f"error: {variable}: ")
+        assert f"port {port} (Address already in use)" in line
+    for process in missing:
+        assert process.logs().splitlines() == ["error: REDIS_URL: is required"]
 
 
 def test_migrations_need_the_owner_s_address_alone(start: Start) -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from tests.unit.cli.test_explain import COMPLETED, PROVIDER
+from worker.cli.run.cycle import keeps_ending
 from worker.cli.run.demo import LOGINS, Story
 from worker.cli.run.report import render, summary
+from worker.devstack import ProcessState, ProcessStatus
 from worker.models.fleet import Stored
 
 COUNTS = Stored(accounts=2, transactions=300, holdings=17)
@@ -83,3 +86,19 @@ def test_the_summary_for_people_names_what_did_not_happen() -> None:
     Console(file=out, width=200).print(render(summary([_story(runs=[])], seconds=1, restarts={})))
 
     assert "did not happen: Home: no scheduled task has synced it" in out.getvalue()
+
+
+def test_a_process_that_does_not_work_fails_a_cycle_that_is_whole_otherwise() -> None:
+    result = summary([_story()], seconds=1, restarts={"flower": 3}, troubles=["flower keeps ending"])
+
+    assert (result["ok"], result["missing"]) == (False, ["flower keeps ending"])
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "bad"),
+    [("running", 0, False), ("running", 1, False), ("running", 2, True), ("starting", 2, True), ("backoff", 0, True)],
+)
+def test_a_process_may_be_started_again_once(state: str, restarts: int, bad: bool) -> None:
+    process = ProcessStatus("flower", ProcessState(state), 17, restarts, 1.0, 1)
+
+    assert keeps_ending(process) is bad

@@ -15,15 +15,16 @@ from worker.cli.exits import Interrupted
 from worker.cli.run import report, watch
 from worker.cli.run.demo import Demo
 from worker.cli.run.environment import Demonstration
-from worker.cli.run.processes import SANDBOX, specs
-from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble
-from worker.devstack import Supervisor
+from worker.cli.run.processes import FLOWER, SANDBOX, specs
+from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble, answers
+from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
 from worker.settings import get_settings
 
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
 _DRAW_SECONDS = 1.0
+_RESTARTS_MAX = 2
 
 
 class Cycle:
@@ -70,7 +71,7 @@ class Cycle:
             now = time.monotonic()
             if now >= look_at and self.linked:
                 look_at = now + _LOOK_SECONDS
-                whole = not any(story.missing() for story in self._demo.stories(counts=False))
+                whole = not any(story.missing() for story in self._demo.stories(counts=False)) and not self._troubles()
                 if whole or now >= deadline:
                     result = self._summary(time.monotonic() - began)
                     if result["ok"] or now >= deadline:
@@ -104,13 +105,32 @@ class Cycle:
 
     def _summary(self, seconds: float) -> dict[str, Any]:
         restarts = {process.name: process.restarts for process in self._supervisor.status() if process.restarts}
+        troubles = self._troubles()
         if not self.linked:
-            missing = ["the demo user's providers could not be linked: the sandbox did not come up"]
-            return report.summary([], seconds=seconds, restarts=restarts) | {"ok": False, "missing": missing}
-        return report.summary(self._demo.stories(counts=True), seconds=seconds, restarts=restarts)
+            troubles.insert(0, "the demo user's providers could not be linked: the sandbox did not come up")
+            return report.summary([], seconds=seconds, restarts=restarts, troubles=troubles)
+        return report.summary(self._demo.stories(counts=True), seconds=seconds, restarts=restarts, troubles=troubles)
+
+    def _troubles(self) -> list[str]:
+        """What is wrong with the processes, in words: some are down or keep ending, or Flower does not answer."""
+        down = {process.name: process for process in self._supervisor.status() if keeps_ending(process)}
+        log = self._demonstration.home / "log"
+        troubles = [
+            f"{name} keeps ending (exit code {process.last_exit}, restarted {process.restarts} times); "
+            f"see the end of {log / name}.log"
+            for name, process in down.items()
+        ]
+        if FLOWER not in down and not answers(f"{self._demonstration.flower_url}/healthcheck"):
+            troubles.append(f"Flower does not answer at {self._demonstration.flower_url}; see {log / FLOWER}.log")
+        return troubles
 
     def _sandbox_restarts(self) -> int:
         return next(process.restarts for process in self._supervisor.status() if process.name == SANDBOX)
+
+
+def keeps_ending(process: ProcessStatus) -> bool:
+    """Whether a process is down, or was started again more than once."""
+    return process.state is ProcessState.BACKOFF or process.restarts >= _RESTARTS_MAX
 
 
 @contextmanager

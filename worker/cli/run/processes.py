@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-import worker
 from worker.cli.run.environment import Demonstration
 from worker.cli.run.logins import LOGINS, PROVIDER_KEYS
 from worker.devstack import ProcessSpec
 
 SANDBOX = "sandbox"
+FLOWER = "flower"
 _ONLY = (sys.executable, "-m", "worker.settings.only")
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 # The pools are as small as a demonstration needs; production sizes are in the Procfile and the compose file.
 _POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
 _GRACE_SECONDS = 10.0
-_FLOWER_CONFIG = Path(worker.__file__).parent.parent / "flowerconfig.py"
 
 
 def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Callable[[], bool]) -> list[ProcessSpec]:
@@ -67,8 +65,8 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
         ),
         # Flower ends only once its questions to workers have been answered or given up.
         ProcessSpec(
-            "flower",
-            (*_ONLY, "flower", *_CELERY, "flower", f"--conf={_FLOWER_CONFIG}", "--inspect_timeout=1000"),
+            FLOWER,
+            (*_ONLY, "flower", *_CELERY, "flower", "--inspect_timeout=1000"),
             after=(SANDBOX,),
             grace_s=_GRACE_SECONDS,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +14,12 @@ from worker.cli.run.demo import Story
 from worker.models.vocabulary import ROW_OUTCOMES
 
 
-def summary(stories: list[Story], *, seconds: float, restarts: dict[str, int]) -> dict[str, Any]:
-    """The whole of a cycle as plain data; `ok` says whether everything happened."""
+def summary(
+    stories: list[Story], *, seconds: float, restarts: dict[str, int], troubles: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The whole of a cycle as plain data; `ok` says whether everything happened, and every process works."""
     providers = [_provider(story) for story in stories]
-    missing = [f"{p['alias']}: {what}" for p in providers for what in p["missing"]]
+    missing = [*troubles, *(f"{p['alias']}: {what}" for p in providers for what in p["missing"])]
     return {
         "ok": not missing,
         "seconds": round(seconds, 1),

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 from worker.errors import DashtamError
 
 _SECONDS = 10.0
+_ANSWER_SECONDS = 1.0
 
 
 class SandboxTrouble(DashtamError):  # noqa: N818 - reads better where it is raised
@@ -122,3 +124,12 @@ class Progress:
 
 def _today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def answers(url: str) -> bool:
+    """Whether somebody answers at this address of our own, within a second."""
+    try:
+        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310 - loopback
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
