@@ -15,9 +15,17 @@ from worker.services.health import Transport
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
-from worker.web.routes import authorization, health, provider_types, providers
+from worker.web.routes import acting, authorization, health, provider_types, providers, reading
 
-ROUTERS = (health.router, documentation.router, provider_types.router, providers.router, authorization.router)
+ROUTERS = (
+    health.router,
+    documentation.router,
+    provider_types.router,
+    providers.router,
+    authorization.router,
+    acting.router,
+    reading.router,
+)
 
 _DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import msgspec
+from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from worker.models.fleet import LoginRow
 from worker.models.vocabulary import LoginState
+from worker.services.explain import Actor, Explanation
+from worker.services.fleet.asking import Asked, SyncWish
 from worker.text.plain_text import visible
 
 _ID = "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11"
@@ -176,3 +181,72 @@ class Authorized(BaseModel):
     alias: str
     expires_in: int | None = None
     scope: str | None = None
+
+
+class SyncRequest(BaseModel):
+    """How a sync is to be done; by default it goes on where the last one ended."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"full": False, "force": False}]})
+
+    full: Annotated[bool, Field(description="From the beginning; what the provider no longer lists is removed.")] = (
+        False
+    )
+    since: Annotated[date | None, Field(description="Go back to this day.")] = None
+    force: Annotated[bool, Field(description="Even if the last one was a moment ago.")] = False
+
+    def wish(self) -> SyncWish:
+        """As services take it."""
+        since = None if self.since is None else datetime.combine(self.since, time(), UTC)
+        return SyncWish(full=self.full, since=since, force=self.force)
+
+
+class Requested(BaseModel):
+    """What was asked for; if its message is lost, the schedule does the work all the same."""
+
+    model_config = _example(provider_id=_ID, requested_at="2026-01-05T12:00:00Z", task_ids=["…"])
+
+    provider_id: UUID
+    requested_at: datetime
+    task_ids: list[str]
+
+    @classmethod
+    def of(cls, provider_id: UUID, asked: Asked) -> Requested:
+        """The shape of what was asked for one login."""
+        return cls(provider_id=provider_id, requested_at=asked.at, task_ids=asked.task_ids)
+
+
+class Explained(BaseModel):
+    """Sentences about one login.
+
+    `must_act` is `nobody`, `user` or `operator`. The times are None when nothing is due by itself.
+    """
+
+    model_config = _example(
+        provider_id=_ID,
+        status=["My brokerage is active: the schedule refreshes and syncs it."],
+        refresh=["…"],
+        sync=["…"],
+        todo=["Nobody has to do anything."],
+        must_act="nobody",
+        next_refresh_at="2026-01-05T12:20:00Z",
+        next_sync_at="2026-01-05T16:00:00Z",
+    )
+
+    provider_id: UUID
+    status: list[str]
+    refresh: list[str]
+    sync: list[str]
+    todo: list[str]
+    must_act: Actor
+    next_refresh_at: datetime | None
+    next_sync_at: datetime | None
+
+    @classmethod
+    def of(cls, provider_id: UUID, told: Explanation) -> Explained:
+        """The shape of an explanation."""
+        return cls(provider_id=provider_id, **asdict(told))
+
+
+def encoded(rows: Any) -> Response:
+    """Rows as JSON. Hundreds of them would take FastAPI's own way ten times as long."""
+    return Response(msgspec.json.encode(rows), media_type="application/json")

@@ -168,8 +168,8 @@ def quarantined(session: Session, *, provider_id: UUID) -> int:
     return session.scalar(query) or 0
 
 
-def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit: int) -> list[AccountRow]:
-    """Stored accounts by provider and name, each with its newest balance; `closed` adds those no longer listed."""
+def account_rows() -> Select[Any]:
+    """A query for members of `AccountRow`: every account, with its newest balance."""
     newest = (
         select(Balance.current, Balance.available, Balance.taken_at)
         .where(Balance.account_id == Account.id)
@@ -177,7 +177,7 @@ def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit:
         .limit(1)
         .lateral()
     )
-    query = (
+    return (
         select(
             Account.id,
             Account.provider_id,
@@ -194,9 +194,12 @@ def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit:
         )
         .join(Provider, Provider.id == Account.provider_id)
         .outerjoin(newest, true())
-        .order_by(Provider.alias, Account.name, Account.id)
-        .limit(limit)
     )
+
+
+def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit: int) -> list[AccountRow]:
+    """Stored accounts by provider and name, each with its newest balance; `closed` adds those no longer listed."""
+    query = account_rows().order_by(Provider.alias, Account.name, Account.id).limit(limit)
     if provider_id is not None:
         query = query.where(Account.provider_id == provider_id)
     if not closed:

@@ -1,0 +1,158 @@
+"""What the HTTP API answers of stored rows, and how it is asked for. Amounts are in the currency beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.models.fleet import AccountRow
+from worker.models.vocabulary import TransactionStatus, TransactionType
+
+T = TypeVar("T")
+
+
+class Wanted(BaseModel):
+    """Which rows.
+
+    Attributes:
+        cursor: `next_cursor` of the slice before.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    provider_id: Annotated[UUID | None, Field(description="Only those of this login.")] = None
+    account_id: Annotated[UUID | None, Field(description="Only those of this account.")] = None
+    cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the answer before.")] = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class WantedAccounts(Wanted):
+    """Which accounts."""
+
+    closed: Annotated[bool, Field(description="Those that are no longer listed, too.")] = False
+
+
+class WantedDays(Wanted):
+    """Which rows of which days."""
+
+    since: Annotated[date | None, Field(description="From this day on.")] = None
+    until: Annotated[date | None, Field(description="Up to this day.")] = None
+
+
+class WantedTransactions(WantedDays):
+    """Which transactions; those that their provider has withdrawn are left out."""
+
+    status: TransactionStatus | None = None
+    type: TransactionType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Generic[T]):
+    """Some of the rows.
+
+    Attributes:
+        next_cursor: leads to those after; None when there are none.
+    """
+
+    items: list[T]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRow:
+    """What a provider stated of an account, from `taken_at` until the next one.
+
+    Attributes:
+        as_of: when it was so, by the provider; None when it does not say.
+    """
+
+    id: UUID
+    account_id: UUID
+    currency: str
+    current: Decimal | None
+    available: Decimal | None
+    credit_limit: Decimal | None
+    cash: Decimal | None
+    market_value: Decimal | None
+    as_of: datetime | None
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingRow:
+    """One open position."""
+
+    id: UUID
+    account_id: UUID
+    symbol: str | None
+    name: str | None
+    security_type: str
+    quantity: Decimal
+    price: Decimal | None
+    market_value: Decimal | None
+    average_price: Decimal | None
+    cost_basis: Decimal | None
+    currency: str
+    as_of: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class MovementRow:
+    """One transaction.
+
+    Attributes:
+        amount: + is money into the account.
+        quantity, price: of a security, named by `symbol`.
+    """
+
+    id: UUID
+    account_id: UUID
+    posted_date: date
+    occurred_at: datetime | None
+    settlement_date: date | None
+    status: str
+    type: str
+    subtype: str | None
+    description: str | None
+    counterparty: str | None
+    category: str | None
+    amount: Decimal
+    currency: str
+    symbol: str | None
+    quantity: Decimal | None
+    price: Decimal | None
+    fees: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One sync run; counts are rows."""
+
+    id: UUID
+    provider_id: UUID
+    status: str
+    trigger: str
+    mode: str
+    started_at: datetime
+    finished_at: datetime | None
+    pages: int
+    added: int
+    changed: int
+    unchanged: int
+    removed: int
+    quarantined: int
+    error: str | None
+    error_scope: str | None
+    error_reason: str | None
+
+
+AccountSlice = Slice[AccountRow]
+BalanceSlice = Slice[BalanceRow]
+HoldingSlice = Slice[HoldingRow]
+MovementSlice = Slice[MovementRow]
+RunSlice = Slice[RunRow]

@@ -1,0 +1,137 @@
+"""Stored rows as the owner of an API key sees them: some at a time, with a cursor to the next ones."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from worker.crud.database import OpenTransaction
+from worker.crud.fleet import history, reading
+from worker.errors import BadArgument, NotFound
+from worker.models.reading import (
+    AccountSlice,
+    BalanceSlice,
+    HoldingSlice,
+    MovementSlice,
+    RunRow,
+    RunSlice,
+    Slice,
+    Wanted,
+    WantedAccounts,
+    WantedDays,
+    WantedTransactions,
+)
+from worker.models.vocabulary import RunStatus
+from worker.services.access.keys import Principal
+from worker.services.access.logins import require_own
+from worker.services.context import Context
+
+T = TypeVar("T")
+
+
+async def accounts(runtime: Context, principal: Principal, wanted: WantedAccounts) -> AccountSlice:
+    """Accounts with their newest balances.
+
+    Raises:
+        NotFound, NotPermitted: the login or the account that is asked for is not there, or another user's.
+        BadArgument: the cursor is none of ours.
+    """
+    after = _read(wanted.cursor, UUID)
+
+    def read(session: OpenTransaction) -> AccountSlice:
+        _require_own(session, principal, wanted)
+        found = reading.accounts(session, user_id=principal.user_id, wanted=wanted, after=after)
+        return _cut(found, wanted, lambda row: row.id)
+
+    return await runtime.db(read)
+
+
+async def balances(runtime: Context, principal: Principal, wanted: WantedDays) -> BalanceSlice:
+    """What providers stated of accounts, newest first. Raises as `accounts`."""
+    after = _read(wanted.cursor, tuple[datetime, UUID])
+
+    def read(session: OpenTransaction) -> BalanceSlice:
+        ids = _account_ids(session, principal, wanted)
+        found = reading.balances(session, account_ids=ids, wanted=wanted, after=after)
+        return _cut(found, wanted, lambda row: (row.taken_at, row.id))
+
+    return await runtime.db(read)
+
+
+async def holdings(runtime: Context, principal: Principal, wanted: Wanted) -> HoldingSlice:
+    """Open positions. Raises as `accounts`."""
+    after = _read(wanted.cursor, UUID)
+
+    def read(session: OpenTransaction) -> HoldingSlice:
+        ids = _account_ids(session, principal, wanted)
+        found = reading.holdings(session, account_ids=ids, limit=wanted.limit, after=after)
+        return _cut(found, wanted, lambda row: row.id)
+
+    return await runtime.db(read)
+
+
+async def transactions(runtime: Context, principal: Principal, wanted: WantedTransactions) -> MovementSlice:
+    """Transactions, newest first. Raises as `accounts`."""
+    after = _read(wanted.cursor, tuple[date, UUID])
+
+    def read(session: OpenTransaction) -> MovementSlice:
+        ids = _account_ids(session, principal, wanted)
+        found = reading.transactions(session, account_ids=ids, wanted=wanted, after=after)
+        return _cut(found, wanted, lambda row: (row.posted_date, row.id))
+
+    return await runtime.db(read)
+
+
+async def runs(
+    runtime: Context, principal: Principal, provider_id: UUID, *, status: RunStatus | None, limit: int
+) -> RunSlice:
+    """The newest sync runs of a login. Raises as `logins.own`."""
+
+    def read(session: OpenTransaction) -> RunSlice:
+        require_own(session, principal, provider_id)
+        found = history.runs(session, provider_ids=[provider_id], status=status, limit=limit)
+        return Slice([RunRow(*(getattr(run, name) for name in RunRow.__slots__)) for run in found], None)
+
+    return await runtime.db(read)
+
+
+def _require_own(session: OpenTransaction, principal: Principal, wanted: Wanted) -> None:
+    if wanted.provider_id is not None:
+        require_own(session, principal, wanted.provider_id)
+    if wanted.account_id is not None:
+        provider_id = reading.provider_of(session, account_id=wanted.account_id)
+        if provider_id is None:
+            raise NotFound(f"no account has the id {wanted.account_id}")
+        require_own(session, principal, provider_id)
+
+
+def _account_ids(session: OpenTransaction, principal: Principal, wanted: Wanted) -> Sequence[UUID]:
+    _require_own(session, principal, wanted)
+    if principal.user_id is None and wanted.provider_id is None and wanted.account_id is None:
+        raise BadArgument("an operator's key sees everybody's rows: say which, with provider_id or account_id")
+    ids = reading.account_ids(session, user_id=principal.user_id, provider_id=wanted.provider_id)
+    return ids if wanted.account_id is None else [id_ for id_ in ids if id_ == wanted.account_id]
+
+
+def _cut(rows: list[T], wanted: Wanted, place: Callable[[T], Any]) -> Slice[T]:
+    """At most as many as were wanted, with a cursor when one more was found."""
+    if len(rows) <= wanted.limit:
+        return Slice(rows, None)
+    kept = rows[: wanted.limit]
+    return Slice(kept, base64.urlsafe_b64encode(msgspec.json.encode(place(kept[-1]))).decode().rstrip("="))
+
+
+def _read(cursor: str | None, kind: Any) -> Any:
+    """The place that a cursor names. It opens nothing: whoever asks sees their own rows alone."""
+    if cursor is None:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=kind)
+    except (msgspec.MsgspecError, binascii.Error, ValueError):
+        raise BadArgument("the cursor is none that this interface gave; leave it out to begin anew") from None

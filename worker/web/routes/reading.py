@@ -1,0 +1,50 @@
+"""What was synced: accounts, balances, positions, transactions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from worker.models.reading import (
+    AccountSlice,
+    BalanceSlice,
+    HoldingSlice,
+    MovementSlice,
+    Wanted,
+    WantedAccounts,
+    WantedDays,
+    WantedTransactions,
+)
+from worker.services.access import reading
+from worker.web.asking import Reader, Services
+from worker.web.problems import documented
+from worker.web.schemas import encoded
+
+router = APIRouter(prefix="/api/v1", tags=["rows"])
+
+_PROBLEMS = documented(400, 401, 403, 404, 422)
+
+
+@router.get("/accounts", summary="List accounts", response_model=AccountSlice, responses=_PROBLEMS)
+async def list_accounts(runtime: Services, who: Reader, wanted: Annotated[WantedAccounts, Query()]) -> Response:
+    """Accounts, each with its newest balance."""
+    return encoded(await reading.accounts(runtime, who, wanted))
+
+
+@router.get("/balances", summary="List balances", response_model=BalanceSlice, responses=_PROBLEMS)
+async def list_balances(runtime: Services, who: Reader, wanted: Annotated[WantedDays, Query()]) -> Response:
+    """What providers stated of accounts, newest first: one each time that it changed, and one a day."""
+    return encoded(await reading.balances(runtime, who, wanted))
+
+
+@router.get("/holdings", summary="List positions", response_model=HoldingSlice, responses=_PROBLEMS)
+async def list_holdings(runtime: Services, who: Reader, wanted: Annotated[Wanted, Query()]) -> Response:
+    """Open positions."""
+    return encoded(await reading.holdings(runtime, who, wanted))
+
+
+@router.get("/transactions", summary="List transactions", response_model=MovementSlice, responses=_PROBLEMS)
+async def list_transactions(runtime: Services, who: Reader, wanted: Annotated[WantedTransactions, Query()]) -> Response:
+    """Transactions, newest first; + is money into the account."""
+    return encoded(await reading.transactions(runtime, who, wanted))
