@@ -23,7 +23,7 @@ from worker.crud import links
 from worker.crud.refresh import reauth
 from worker.errors import Fenced, NotFound, OutcomeUnknown, Refused, Transient, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
-from worker.integrations.kit.link_kinds import KEY_AND_SECRET, OAUTH_PKCE, PUBLIC_TOKEN
+from worker.integrations.kit.link_kinds import FILE, KEY_AND_SECRET, KEY_FILE, OAUTH_PKCE, PUBLIC_TOKEN, LinkKind
 from worker.runtime import Runtime
 from worker.services.linking import begin, complete, end, pkce
 from worker.services.refresh import journal, lease, protocol
@@ -500,6 +500,9 @@ def test_each_kind_of_link_refuses_the_others_way(desk: Desk) -> None:
     desk.schwab.link_kind = PUBLIC_TOKEN
     with pytest.raises(Refused, match="public token"):
         desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, "Main"))
+    desk.schwab.link_kind = FILE
+    with pytest.raises(Refused, match="its data comes in files"):
+        desk.runtime.run(begin.begin_link(desk.runtime, "schwab", user, "Main"))
 
 
 @pytest.mark.parametrize(
@@ -520,13 +523,21 @@ def test_form_that_is_not_filled_in_links_nothing(desk: Desk, form: dict[str, st
     assert desk.rows("SELECT 1 FROM providers") == []
 
 
-def test_filled_in_form_reaches_the_integration_by_its_fields(desk: Desk) -> None:
-    desk.schwab.link_kind = KEY_AND_SECRET
-    form = {"key": " k-1 ", "secret": "s-1\n"}
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        (KEY_AND_SECRET, {"key": " k-1 ", "secret": "s-1\n"}),
+        (KEY_FILE, {"key_id": "k-1\n", "key_file": "one line\nand another\n"}),
+        (FILE, {}),
+    ],
+    ids=["key_and_secret", "key_file", "file"],
+)
+def test_filled_in_form_reaches_the_integration_by_its_fields(desk: Desk, kind: LinkKind, form: dict[str, str]) -> None:
+    desk.schwab.link_kind = kind
 
     id_ = desk.runtime.run(complete.link_with_form(desk.runtime, "schwab", _user(desk.runtime), "Main", form))
 
-    assert desk.schwab.forms == [{"key": "k-1", "secret": "s-1"}]
+    assert desk.schwab.forms == [{name: value.strip() for name, value in form.items()}]
     assert desk.provider(id_)["status"] == "active"
 
 
