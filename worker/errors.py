@@ -26,7 +26,7 @@ DashtamError
     │       └── GatewayError    the same, and a gateway has answered in the provider's place
     ├── NotReady                the provider is still preparing the data
     ├── PagingRestart           start again from the loop's first cursor
-    ├── CursorRefused           a stored place means nothing there: all must be read again
+    ├── CursorRefused           a stored cursor means nothing there: all must be read again
     ├── AccountGone             one account no longer exists there
     ├── Unsupported             this login has no such product
     ├── BadRequest              we asked wrongly; asking again will not help

@@ -58,7 +58,7 @@ class ScriptedIntegration(Integration):
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         self.forms.append(dict(form))
-        code = next(iter(form.values()))
+        code = next(iter(form.values()), "")
         self.exchanged.append(code)
         return await self._next(code)
 

@@ -87,10 +87,10 @@ def warn_of_grants(
     channels: Sequence[str],
     now: datetime,
 ) -> tuple[datetime, UUID] | None:
-    """Queues `stage` for grants that end after the place `after` and not after `until`, at most `limit` of them.
+    """Queues `stage` for grants that end after `after` and not after `until`, at most `limit` of them.
 
     Returns:
-        The place to go on from, or None when all are queued.
+        Where to go on from, or None when all are queued.
     """
     rows = session.execute(
         select(Provider.grant_expires_at, Provider.id)

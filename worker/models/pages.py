@@ -46,7 +46,7 @@ class Page:
 
     Attributes:
         feed: whose cursor this page moves; "" when it moves none.
-        cursor: the place after this page; None leaves the stored one.
+        cursor: the position after this page; None leaves the stored one.
         more: the feed's loop goes on; the loop's first cursor is kept until it ends.
         accounts_complete: `accounts` is the whole listing, so that accounts missing from it have vanished.
         holdings_complete_for: accounts whose whole set of positions is in `holdings`.

@@ -67,7 +67,7 @@ class SyncRun(Base):
 
 
 class SyncCursor(Base):
-    """An opaque place in one feed of a provider, committed with the rows that it covers.
+    """An opaque position in one feed of a provider, committed with the rows that it covers.
 
     Attributes:
         feed: `transactions`, `account:<provider's account id>`, … as the integration names it.

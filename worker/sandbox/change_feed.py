@@ -24,23 +24,23 @@ class MutatedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the change log.
+    """A position in the change log.
 
     Attributes:
         stream: The account that the stream is limited to, or empty.
-        base: Where the loop began; a row added since then is new to the client. Equal to `place` between two loops.
+        base: Where the loop began; a row added since then is new to the client. Equal to `position` between two loops.
         head: The newest change when the loop began.
-        place: Changes already served.
+        position: Changes already served.
     """
 
     stream: str
     base: int
     head: int
-    place: int
+    position: int
 
     def write(self, owner: str) -> str:
         """The cursor as the client sees it, of use for one owner only."""
-        text = f"{self.stream}|{self.base}|{self.head}|{self.place}"
+        text = f"{self.stream}|{self.base}|{self.head}|{self.position}"
         mark = digest("cursor", owner, text, size=6).hex()
         return base64.urlsafe_b64encode(f"{mark}|{text}".encode()).decode().rstrip("=")
 
@@ -59,7 +59,7 @@ def read_cursor(text: str, owner: str, stream: str) -> Cursor:
 
 @dataclass(slots=True)
 class Page:
-    """Rendered rows of one page and the place after it."""
+    """Rendered rows of one page and the position after it."""
 
     added: list[bytes] = field(default_factory=list)
     modified: list[bytes] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Page:
 
 
 def start(text: str, login: Login, owner: str, stream: str, *, mutation_stops: bool) -> Cursor:
-    """The place that a request's cursor stands for.
+    """The position that a request's cursor stands for.
 
     Raises:
         BadCursorError: It stands for none.
@@ -79,8 +79,8 @@ def start(text: str, login: Login, owner: str, stream: str, *, mutation_stops: b
     if text == "now":
         return Cursor(stream, head, head, head)
     cursor = read_cursor(text, owner, stream) if text else Cursor(stream, 0, 0, 0)
-    if cursor.place == cursor.base:
-        return Cursor(stream, cursor.place, head, cursor.place)
+    if cursor.position == cursor.base:
+        return Cursor(stream, cursor.position, head, cursor.position)
     if mutation_stops and cursor.head != head:
         raise MutatedError
     return cursor
@@ -97,19 +97,19 @@ def page(login: Login, cursor: Cursor, count: int, *, accounts: Container[str], 
         removal: How the provider writes that a row is gone, from the ids of its account and its own.
     """
     ledger, result = login.ledger, Page()
-    changes, place = ledger.changes, cursor.place
+    changes, position = ledger.changes, cursor.position
     end, left = len(changes), count
-    while place < end and left:
-        change = changes[place]
-        place += 1
-        if change.account in accounts and _list(change, place, login, cursor, result, removal):
+    while position < end and left:
+        change = changes[position]
+        position += 1
+        if change.account in accounts and _list(change, position, login, cursor, result, removal):
             left -= 1
-    result.more = place < end
-    result.cursor = Cursor(cursor.stream, cursor.base if result.more else place, cursor.head, place)
+    result.more = position < end
+    result.cursor = Cursor(cursor.stream, cursor.base if result.more else position, cursor.head, position)
     return result
 
 
-def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page, removal: Removal) -> bool:
+def _list(change: Change, position: int, login: Login, cursor: Cursor, result: Page, removal: Removal) -> bool:
     """Put one change on the page; False where the client need not hear of it."""
     row = change.transaction
     if change.operation == "verbatim":
@@ -120,11 +120,11 @@ def _list(change: Change, place: int, login: Login, cursor: Cursor, result: Page
         if row.removed:
             return False
         result.added.append(login.profile.render(row))
-    elif row.changed_at != place or not login.visible(row):
+    elif row.changed_at != position or not login.visible(row):
         return False
     elif change.operation == "remove":
         # Added and gone before this loop began: no page can have listed it.
-        if row.added_at > cursor.base and place <= cursor.head:
+        if row.added_at > cursor.base and position <= cursor.head:
             return False
         login.served.transactions.discard(row.id)
         result.removed.append(removal(change.account, row.id))

@@ -164,7 +164,7 @@ class Ledger:
 
     @property
     def head(self) -> int:
-        """Place of the newest change; the change log only grows."""
+        """Position of the newest change; the change log only grows."""
         return len(self.changes)
 
     def open_accounts(self) -> list[Account]:

@@ -1,4 +1,4 @@
-"""How Flower runs here: behind a password, on loopback, read-only, showing ids and no other arguments.
+"""Flower's options: a password, loopback alone, no commands to workers, and of a task's arguments the ids alone.
 
 `worker.app` calls `configure` whenever `celery -A worker.app flower` begins, so that no configuration file is needed.
 Options of the command line count before these.

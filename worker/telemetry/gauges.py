@@ -1,4 +1,4 @@
-"""Gauges that the exporter reads from Postgres and Redis when it is asked.
+"""Gauges that the exporter reads from Postgres and Redis each time it is asked for them.
 
 They are kept for a few seconds, longer when reading them takes longer, so that scrapes cost a server at most a
 twentieth of its time.

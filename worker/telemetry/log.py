@@ -1,4 +1,4 @@
-"""Structured logs: JSON in production, readable in a terminal; secrets never.
+"""Structured logs: JSON in production, coloured text in a terminal, secrets masked in both.
 
 Every line passes the same processors, whether structlog, Celery or a library wrote it. What is bound with
 `structlog.contextvars` (task, attempt, provider, run) is on all lines of that context. Tracebacks have no local

@@ -1,4 +1,4 @@
-"""Where processes count for the exporter: a file each (prometheus-client's multiprocess mode), folded when they end."""
+"""The files in which processes count for the exporter: one a process; what ended ones counted is kept as sums."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What is counted, by name. Services call the `observe_…` functions; labels come from closed sets, never an id.
+"""All metrics, each declared here once, and the functions that count them.
 
-Processes count in memory, or, after `metric_files.share_with_exporter`, in files that `worker.telemetry.exporter`
-adds up. Counting never raises: a full disk must not cost a token.
+Services call the `observe_…` functions; labels come from closed sets, never an id. Processes count in memory, or, after
+`metric_files.share_with_exporter`, in files that `worker.telemetry.exporter` adds up. Counting never raises: a full
+disk must not cost a token.
 """
 
 from __future__ import annotations

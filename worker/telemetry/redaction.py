@@ -1,4 +1,4 @@
-"""Takes secrets out of whatever is about to be written: by exact value, by the name beside it, and by its shape.
+"""Masks secrets in what is about to be written: known values, values beside certain names, texts of certain shapes.
 
 Exact values are those of the configuration (`remember`); providers' own shapes come with their integrations
 (`remember_shapes`). Names are words such as `password`. Shapes are those of

@@ -1,4 +1,4 @@
-"""Traces of tasks, sent by OTLP when OTEL_EXPORTER_OTLP_ENDPOINT is set; otherwise nothing of this is even imported.
+"""Traces of tasks, sent over OTLP when OTEL_EXPORTER_OTLP_ENDPOINT is set; else OpenTelemetry is not imported.
 
 Spans say which task ran when, for how long and whether it failed. What an error said stays in the logs, which are
 redacted; spans are not.

@@ -67,10 +67,10 @@ class StandIn(OAuthProfile, PlainBooks):
     def _changes(self, login: Login, request: Request) -> Answer:
         asked = request.parameters().get("since", "")
         try:
-            place = change_feed.start(asked, login, login.name, "", mutation_stops=False)
+            begin = change_feed.start(asked, login, login.name, "", mutation_stops=False)
         except change_feed.BadCursorError:
             return self.error("bad_request")
-        page = change_feed.page(login, place, PAGE, accounts=login.ledger.accounts, removal=lambda _, id_: encode(id_))
+        page = change_feed.page(login, begin, PAGE, accounts=login.ledger.accounts, removal=lambda _, id_: encode(id_))
         written = b",".join([*page.added, *page.modified])
         body = b'{"written":[%b],"erased":[%b],"bookmark":%b,"more":%b}' % (
             written,

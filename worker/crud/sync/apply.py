@@ -49,7 +49,7 @@ NO_SCOPE = bytes(16)
 
 
 Differing = tuple[int, bytes | None]
-"""An entry that is not stored as listed: its place among the entries, and the stored row's id if there is one."""
+"""An entry that is not stored as listed: its index among the entries, and the stored row's id if there is one."""
 
 
 def is_safe_key(key: str) -> bool:
@@ -74,7 +74,7 @@ def diff(connection: Connection, noun: Noun, entries: Entries) -> list[Differing
     listed = uuids(entries.scopes), texts(entries.keys), digests(entries.hashes)
     with connection.cursor(binary=True) as cursor:
         cursor.execute(noun.diff_statement, listed)
-        return [(place - 1, stored.bytes if stored else None) for place, stored in cursor.fetchall()]
+        return [(number - 1, stored.bytes if stored else None) for number, stored in cursor.fetchall()]
 
 
 class Refusal(NamedTuple):
@@ -182,11 +182,11 @@ def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, caref
     ids = iter(new_ids(len(differing)))
     new: list[Row] = []
     changed: list[Row] = []
-    for place, stored_id in differing:
+    for index, stored_id in differing:
         if stored_id is None or noun.snapshots:
-            new.append((next(ids), *listed[place].values))
+            new.append((next(ids), *listed[index].values))
         else:
-            changed.append((stored_id, *listed[place].values))
+            changed.append((stored_id, *listed[index].values))
     refused = write(connection, noun, new=new, changed=changed, careful=careful)
     known = {row[0] for row in changed}
     lost_changes = sum(refusal.row[0] in known for refusal in refused)
@@ -208,8 +208,8 @@ def new_ids(count: int) -> list[bytes]:
         return [*new_ids(0x1000), *new_ids(count - 0x1000)]
     # Written column by column: a page's ids cost less than two made one by one.
     ids = bytearray(os.urandom(16 * count))
-    for place, byte in enumerate((time.time_ns() // 1_000_000).to_bytes(6, "big")):
-        ids[place::16] = bytes((byte,)) * count
+    for index, byte in enumerate((time.time_ns() // 1_000_000).to_bytes(6, "big")):
+        ids[index::16] = bytes((byte,)) * count
     ids[6::16] = bytes(0x70 | number >> 8 for number in range(count))
     ids[7::16] = bytes(number & 0xFF for number in range(count))
     ids[8::16] = ids[8::16].translate(_VARIANT)

@@ -45,7 +45,7 @@ class PagesApplied(NamedTuple):
     accounts: dict[str, bytes] | None = None
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """Where a feed stands before some pages, and the loop that they belong to."""
 
     cancel_requested: bool
@@ -95,7 +95,7 @@ def apply_pages(
         Unavailable: pages that this worker has applied are not there; go on from the cursors.
         PageRefused: not when `careful`, which finds out what cannot be stored, and sends it to quarantine.
     """
-    place = _enter(session, run, pages[-1][0], progress)
+    position = _enter(session, run, pages[-1][0], progress)
     known, tally, problems = progress.accounts, Tally(), list[ProviderError]()
     for page, prepared in joined(pages):
         work = Work(
@@ -104,7 +104,7 @@ def apply_pages(
             rules=rules,
             now=now,
             accounts=dict(known or {}),
-            loop_id=place.loop_id.bytes if place.loop_id else None,
+            loop_id=position.loop_id.bytes if position.loop_id else None,
             careful=careful,
         )
         try:
@@ -116,8 +116,8 @@ def apply_pages(
         known = work.accounts
         tally.update(work.tally)
         problems += [*page.problems, *work.problems]
-    _leave(session, run, [page for page, _ in pages], place, Tally(progress.tally + tally), problems)
-    return PagesApplied(tally, problems, place.cancel_requested, place.loop_id, known)
+    _leave(session, run, [page for page, _ in pages], position, Tally(progress.tally + tally), problems)
+    return PagesApplied(tally, problems, position.cancel_requested, position.loop_id, known)
 
 
 def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
@@ -149,23 +149,23 @@ _ENTER = (
 )
 
 
-def _enter(session: Session, run: RunKey, last: Page, progress: Progress) -> _Place:
+def _enter(session: Session, run: RunKey, last: Page, progress: Progress) -> _Position:
     row = driver(session).execute(_ENTER, (last.feed, run.id, run.owner)).fetchone()
     if row is None:
         raise Fenced(f"run {run.id} was taken over or ended; nothing of these pages was written")
-    place = _Place(*row[:5])
-    if place.pages != progress.pages:
-        raise Unavailable(f"Postgres has {place.pages} of the {progress.pages} pages of run {run.id}")
-    if last.more and place.loop_id is None and last.feed:  # a loop that begins and ends here can never be restarted
-        return place._replace(loop_cursor=place.cursor or "", loop_id=new_id())
-    return place
+    position = _Position(*row[:5])
+    if position.pages != progress.pages:
+        raise Unavailable(f"Postgres has {position.pages} of the {progress.pages} pages of run {run.id}")
+    if last.more and position.loop_id is None and last.feed:  # a loop that begins and ends here can never be restarted
+        return position._replace(loop_cursor=position.cursor or "", loop_id=new_id())
+    return position
 
 
 def _leave(
     session: Session,
     run: RunKey,
     pages: Sequence[Page],
-    place: _Place,
+    position: _Position,
     total: Tally,
     problems: Sequence[ProviderError],
 ) -> None:
@@ -179,11 +179,11 @@ def _leave(
         "counts": msgspec.json.encode(counters["counts"]).decode(),
         "provider_id": run.provider_id,
         "feed": last.feed,
-        "cursor": cursors[-1] if cursors else place.cursor,
-        "loop_cursor": place.loop_cursor if last.more else None,
-        "loop_id": place.loop_id if last.more else None,
+        "cursor": cursors[-1] if cursors else position.cursor,
+        "loop_cursor": position.loop_cursor if last.more else None,
+        "loop_id": position.loop_id if last.more else None,
     }
-    moved = last.feed and (cursors or place.loop_id is not None)
+    moved = last.feed and (cursors or position.loop_id is not None)
     connection = driver(session)
     done = connection.execute(_COUNT_AND_MOVE if moved else _COUNT, parameters)
     if done.rowcount != 1:
@@ -191,8 +191,8 @@ def _leave(
     if problems and last.feed:  # should this run break off, the next one does not meet them again
         kept = msgspec.json.encode(runs.as_kept({last.feed: list(problems)})).decode()
         connection.execute(_KEEP_PROBLEMS, (kept, run.id))
-    if place.loop_id is not None and not last.more:
-        connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (place.loop_id,))
+    if position.loop_id is not None and not last.more:
+        connection.execute("DELETE FROM sync_undo WHERE loop_id = %s", (position.loop_id,))
 
 
 _COUNT = (

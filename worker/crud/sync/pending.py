@@ -41,7 +41,7 @@ def without_superseded(work: Work, read: list[ReadAnew]) -> tuple[list[ReadAnew]
     """Leaves out pending rows whose successor is stored or listed too: an old page was replayed.
 
     Returns:
-        The others; and of those left out, by place, the keys of the rows that they themselves had replaced.
+        The others; and of those left out, by account and key, the keys of the rows that they themselves had replaced.
     """
     pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
     if not pending:
@@ -76,14 +76,14 @@ def take_over(
     taken: dict[bytes, bool] = {}
     replaced: list[StoredRow] = []
     linked = [(one, _predecessors(one, superseded)) for one in read if one.record.pending_key not in (None, one.key)]
-    places = [(one.scope, key) for one, keys in linked for key in keys]
-    by_place = {(row.account_id, row.key): row for row in stored_rows(work, places)}
+    row_keys = [(one.scope, key) for one, keys in linked for key in keys]
+    by_row_key = {(row.account_id, row.key): row for row in stored_rows(work, row_keys)}
     settled = set[tuple[bytes, str]]()
-    if by_place:
+    if by_row_key:
         settled = {(one.scope, one.key) for one in read if one.record.status != TransactionStatus.PENDING}
     for one, keys in linked:
         for key in keys:
-            row = by_place.get((one.scope, key))
+            row = by_row_key.get((one.scope, key))
             if row is None or row.id in taken or (one.scope, key) in settled:  # what is settled keeps its own row
                 continue
             if row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
@@ -116,23 +116,23 @@ def _unique_matches(read: Sequence[ReadAnew], withdrawn: Sequence[StoredRow]) ->
     new: dict[tuple[Any, ...], list[ReadAnew]] = {}
     for one in read:
         if one.stored_id is None and one.record.status == TransactionStatus.POSTED and one.record.pending_key is None:
-            place = (one.scope, one.record.amount, one.record.description)
-            new.setdefault(place, []).append(one)
+            alike = (one.scope, one.record.amount, one.record.description)
+            new.setdefault(alike, []).append(one)
     old: dict[tuple[Any, ...], list[StoredRow]] = {}
     for row in withdrawn:
         old.setdefault((row.account_id, row.amount, row.description), []).append(row)
-    return [(new[place][0], rows[0]) for place, rows in old.items() if len(rows) == 1 and len(new.get(place, ())) == 1]
+    return [(new[alike][0], rows[0]) for alike, rows in old.items() if len(rows) == 1 and len(new.get(alike, ())) == 1]
 
 
-def stored_rows(work: Work, places: Sequence[tuple[bytes, str]]) -> list[StoredRow]:
+def stored_rows(work: Work, row_keys: Sequence[tuple[bytes, str]]) -> list[StoredRow]:
     """The stored rows with these accounts and keys."""
-    if not places:
+    if not row_keys:
         return []
     rows = work.connection.execute(
         "SELECT t.id, t.account_id, t.provider_transaction_id, t.status, t.amount, t.description"
         " FROM unnest(%s, %s) AS k(account_id, key)"
         " JOIN transactions t ON t.account_id = k.account_id AND t.provider_transaction_id = k.key",
-        _pairs(place for place in places if is_safe_key(place[1])),
+        _pairs(one for one in row_keys if is_safe_key(one[1])),
     )
     return [as_stored(row) for row in rows]
 
@@ -142,10 +142,10 @@ def as_stored(row: tuple[Any, ...]) -> StoredRow:
     return StoredRow(row[0].bytes, row[1].bytes, *row[2:])
 
 
-def _pairs(places: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
-    """Places as two parameters."""
+def _pairs(row_keys: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
+    """Accounts and keys as two parameters."""
     scopes, keys = [], []
-    for scope, key in places:
+    for scope, key in row_keys:
         scopes.append(scope)
         keys.append(key)
     return uuids(scopes), texts(keys)

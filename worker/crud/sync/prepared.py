@@ -13,15 +13,15 @@ from worker.models.pages import Page, RawRecord
 from worker.models.records import TransactionRecord
 
 T = TypeVar("T")
-Place = tuple[str, str]
+RowKey = tuple[str, str]
 """A transaction's account and its key, as the provider names both."""
 
 
 class Prepared(NamedTuple):
-    """A page's transactions, each place once, and their content hashes.
+    """A page's transactions, each once, and their content hashes.
 
     Attributes:
-        conflicting: places that were listed twice with different content; the last one wins, and is flagged.
+        conflicting: those that were listed twice with different content; the last one wins, and is flagged.
         records: all of them read, or why not, where all are expected to be new; else only what differs is read, later.
     """
 
@@ -29,8 +29,8 @@ class Prepared(NamedTuple):
     account_keys: Sequence[str]
     keys: Sequence[str]
     hashes: Sequence[bytes]
-    places: Set[Place]
-    conflicting: frozenset[Place] = frozenset()
+    row_keys: Set[RowKey]
+    conflicting: frozenset[RowKey] = frozenset()
     records: Sequence[TransactionRecord | BadRecord] | None = None
 
 
@@ -38,9 +38,9 @@ def prepare(page: Page, rules: Rules) -> Prepared:
     """Finds what is listed twice, and hashes the records; reads them if none of them can be stored already."""
     rows: Sequence[RawRecord] = page.transactions
     last = {(raw.account_key, raw.key): raw for raw in rows}
-    conflicting: frozenset[Place] = frozenset()
+    conflicting: frozenset[RowKey] = frozenset()
     if len(last) < len(rows):
-        conflicting = frozenset(place for raw in rows if last[place := (raw.account_key, raw.key)].raw != raw.raw)
+        conflicting = frozenset(key for raw in rows if last[key := (raw.account_key, raw.key)].raw != raw.raw)
         rows = list(last.values())
     texts = [raw.raw for raw in rows]
     if page.beside:
@@ -73,15 +73,15 @@ def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepa
     that page says which days it lists completely.
     """
     together: list[tuple[Page, Prepared]] = []
-    places: set[Place] = set()
+    row_keys: set[RowKey] = set()
     for page, prepared in pages:
-        if together and not (_only_lists(together[-1][0], page) and places.isdisjoint(prepared.places)):
-            yield _one_of(together, places)
-            together, places = [], set()
+        if together and not (_only_lists(together[-1][0], page) and row_keys.isdisjoint(prepared.row_keys)):
+            yield _one_of(together, row_keys)
+            together, row_keys = [], set()
         together.append((page, prepared))
-        places.update(prepared.places)
+        row_keys.update(prepared.row_keys)
     if together:
-        yield _one_of(together, places)
+        yield _one_of(together, row_keys)
 
 
 _SAYS_MORE = {field.name for field in fields(Page)} - {"feed", "cursor", "more", "transactions", "map_transaction"}
@@ -97,7 +97,7 @@ def _only_lists(page: Page, then: Page) -> bool:
     )
 
 
-def _one_of(together: Sequence[tuple[Page, Prepared]], places: Set[Place]) -> tuple[Page, Prepared]:
+def _one_of(together: Sequence[tuple[Page, Prepared]], row_keys: Set[RowKey]) -> tuple[Page, Prepared]:
     if len(together) == 1:
         return together[0]
     last, parts = together[-1][0], [prepared for _, prepared in together]
@@ -109,7 +109,7 @@ def _one_of(together: Sequence[tuple[Page, Prepared]], places: Set[Place]) -> tu
             account_keys=_flat(part.account_keys for part in parts),
             keys=_flat(part.keys for part in parts),
             hashes=_flat(part.hashes for part in parts),
-            places=places,
+            row_keys=row_keys,
             conflicting=frozenset().union(*(part.conflicting for part in parts)),
             records=_flat(read) if len(read) == len(parts) else None,
         ),

@@ -291,7 +291,7 @@ def as_kept(problems: Problems) -> list[dict[str, str]]:
         for feed, found in problems.items()
         for problem in found
     ]
-    return [problem for place, problem in enumerate(kept) if problem not in kept[:place]]
+    return [problem for index, problem in enumerate(kept) if problem not in kept[:index]]
 
 
 def _problems_of(session: Session, reading_id: UUID | None) -> Problems:

@@ -91,7 +91,7 @@ class Noun:
 
     @cached_property
     def diff_statement(self) -> bytes:
-        """Place and stored id of every entry that is not stored as listed; see `INDEX_PROBES`."""
+        """Number (from 1) and stored id of every entry that is not stored as listed; see `INDEX_PROBES`."""
         if self.snapshots:
             stored = (
                 "LEFT JOIN LATERAL (SELECT id, content_hash FROM {table} WHERE {scope} = listed.scope"
@@ -102,7 +102,8 @@ class Noun:
         else:
             stored = "LEFT JOIN {table} stored ON stored.{scope} = listed.scope AND stored.{key} = listed.key"
         listed = sql.SQL(
-            "SELECT listed.place, stored.id FROM unnest(%b, %b, %b) WITH ORDINALITY AS listed(scope, key, hash, place) "
+            "SELECT listed.number, stored.id"
+            " FROM unnest(%b, %b, %b) WITH ORDINALITY AS listed(scope, key, hash, number) "
         )
         unlike = sql.SQL(" WHERE stored.content_hash IS DISTINCT FROM listed.hash")
         joined = sql.SQL(stored).format(

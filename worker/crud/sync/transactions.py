@@ -38,7 +38,7 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
         differing = diff(work.connection, _NOUN, listing.entries)
     work.tally.add(_NOUN.name, unchanged=len(listing.rows) - len(differing))
     if work.rules.open_quarantine:
-        unlike = {listing.entries.keys[place] for place, _ in differing}
+        unlike = {listing.entries.keys[index] for index, _ in differing}
         work.stored_keys += [key for key in listing.entries.keys if key not in unlike]
     found = _read(work, page, listing, differing)
     withdrawn = _unlisted_pendings(work, page, listing)
@@ -54,7 +54,7 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
 
 
 class _Listing(NamedTuple):
-    """The records that have a place to be stored in."""
+    """The records whose account is known."""
 
     rows: Sequence[RawRecord]
     entries: Entries
@@ -106,15 +106,15 @@ def _reject(work: Work, raw: RawRecord, reason: str, detail: str | None = None) 
 def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differing]) -> list[ReadAnew]:
     rows, (scopes, keys, hashes) = listing.rows, listing.entries
     found = []
-    for place, stored_id in differing:
-        raw = rows[place]
-        record = read(page, raw) if listing.records is None else listing.records[place]
+    for index, stored_id in differing:
+        raw = rows[index]
+        record = read(page, raw) if listing.records is None else listing.records[index]
         if isinstance(record, BadRecord):
             _reject(work, raw, record.reason, str(record))
             continue
         if listing.conflicting and (raw.account_key, raw.key) in listing.conflicting:
             record = _flagged(record)
-        found.append(ReadAnew(record, scopes[place], keys[place], hashes[place], stored_id))
+        found.append(ReadAnew(record, scopes[index], keys[index], hashes[index], stored_id))
     return found
 
 
@@ -201,13 +201,13 @@ def _remove(work: Work, removals: Sequence[Removal]) -> None:
     if work.rules.open_quarantine:
         work.removed_keys += [removal.key for removal in known]
     everywhere = list(work.accounts.values())
-    places = [
+    row_keys = [
         (account_id, removal.key)
         for removal in known
         for account_id in ([work.accounts.get(removal.account_key)] if removal.account_key else everywhere)
         if account_id is not None
     ]
-    ids = [row.id for row in stored_rows(work, places) if row.status != TransactionStatus.REMOVED]
+    ids = [row.id for row in stored_rows(work, row_keys) if row.status != TransactionStatus.REMOVED]
     remember(work, ids)
     _withdraw(work, ids)
 

@@ -259,10 +259,10 @@ def distinct(holdings: Sequence[HoldingRecord]) -> list[HoldingRecord]:
     seen: dict[tuple[str, str], int] = {}
     result = []
     for holding in holdings:
-        place = (holding.account_key, holding.holding_key)
-        seen[place] = seen.get(place, 0) + 1
-        if seen[place] > 1:
-            holding = msgspec.structs.replace(holding, holding_key=f"{holding.holding_key}:{seen[place]}")
+        key = (holding.account_key, holding.holding_key)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] > 1:
+            holding = msgspec.structs.replace(holding, holding_key=f"{holding.holding_key}:{seen[key]}")
         result.append(holding)
     return result
 

@@ -202,15 +202,15 @@ class Plaid(Integration):
         answer = answers.investments.page(await self._read(request.caller, "/investments/transactions/get", asked))
         rows, total = answer.investment_transactions, answer.total_investment_transactions
         if cursor.offset:
-            if total != cursor.total or not rows or answers.place_of(rows[0]) != cursor.tail:
+            if total != cursor.total or not rows or answers.identity_of(rows[0]) != cursor.tail:
                 return None, windows.at_offset(cursor, request, window)
             rows = rows[1:]
         counted = rows[:_COUNT]
-        place = cursor.offset + len(counted)
-        if not counted and place < total:  # rows that the total counts are missing
+        offset = cursor.offset + len(counted)
+        if not counted and offset < total:  # rows that the total counts are missing
             return None, windows.at_offset(cursor, request, window)
-        if place < total:
-            after = windows.at_offset(cursor, request, window, place, total, answers.place_of(counted[-1]))
+        if offset < total:
+            after = windows.at_offset(cursor, request, window, offset, total, answers.identity_of(counted[-1]))
         else:
             after = windows.after(window[1], request)
         page = answers.investments_page(rows, answer.securities)

@@ -231,7 +231,7 @@ def investments_page(rows: Sequence[msgspec.Raw], securities: Sequence[msgspec.R
     )
 
 
-def place_of(raw: msgspec.Raw) -> str:
+def identity_of(raw: msgspec.Raw) -> str:
     """What an investment transaction is recognised by, even one that cannot be read."""
     try:
         return _investment_head.record(raw).investment_transaction_id

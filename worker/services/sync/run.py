@@ -50,7 +50,7 @@ _MAX_RESTARTS = 5
 _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
 _MAX_RETURNS = 5
-"""A feed by offset that is read again because its rows shifted may come by the same place, three times at most."""
+"""A feed by offset that is read again because its rows shifted may come by the same position, three times at most."""
 _MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0
 _LONGEST_RESUME_PAUSE = 8.0
@@ -209,9 +209,9 @@ class RunUnderWay:
                 unstated = (one.account_key or "" for one in page.rejects if one.kind == "balance")
                 self._found.without_balance.update(unstated)
                 if page.more and page.cursor is not None:
-                    place = _digest(page.feed, page.cursor)
-                    times[place] += 1
-                    if page.cursor == served.get(page.feed) or times[place] > _MAX_RETURNS:
+                    position = _digest(page.feed, page.cursor)
+                    times[position] += 1
+                    if page.cursor == served.get(page.feed) or times[position] > _MAX_RETURNS:
                         raise BadPayload("cursor_loop")
                 served[page.feed] = page.cursor
                 idle[page.feed] = idle[page.feed] + 1 if _is_idle(page) else 0
@@ -319,7 +319,7 @@ def weight(found: tuple[Page, Prepared]) -> int:
 
 
 def _digest(feed: str, cursor: str) -> bytes:
-    """A place, however long its cursor is."""
+    """A position in a feed, however long its cursor is."""
     return blake2b(f"{feed}\0{cursor}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
@@ -337,4 +337,4 @@ def _windows_at_most(request: SyncRequest) -> int:
 
 
 def _of_transactions(tally: Tally) -> Tally:
-    return Tally({place: count for place, count in tally.items() if place[0] == "transactions"})
+    return Tally({key: count for key, count in tally.items() if key[0] == "transactions"})
