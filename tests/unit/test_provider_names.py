@@ -17,7 +17,7 @@ from worker.integrations.registry import OURS, REGISTRY, package_of
 
 HOME = ROOT / "worker" / "integrations"
 NAMES = re.compile("|".join(sorted(key for key in REGISTRY if package_of(key) == OURS)), re.IGNORECASE)
-MAY = {"worker/cli/run/logins.py"}  # the list of the demonstration's logins
+MAY = {"worker/cli/demo_logins.py"}  # the list of the demonstration's logins
 
 
 def named_in(tree: ast.AST) -> Iterator[tuple[int, str]]:

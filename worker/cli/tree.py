@@ -61,6 +61,7 @@ ENTRIES = (
     ),
     Entry("migrate", "migrate", "Bring the database's schema to a version, the newest by default."),
     Entry("database", None, "Prepare the database."),
+    Entry("sandbox", None, "Make something go wrong at the sandbox of `dashtam run`, and look what the worker does."),
     Entry("devstack", None, "Start and stop a private Postgres and Redis."),
 )
 

@@ -19,10 +19,10 @@ from tests.support.command_line import Dashtam
 from tests.support.fixtures import MakeRuntime
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.cli import link
-from worker.cli.run.sandbox import SandboxControl
 from worker.models import Provider, SyncRun, User, new_id
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime
+from worker.sandbox.control import SandboxControl
 from worker.services.fleet.asking import REFRESH_TASK
 from worker.services.refresh import protocol
 from worker.services.sync import batch

@@ -10,15 +10,16 @@ import pytest
 from rich.console import Console
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from worker.cli.demo_logins import LOGINS
 from worker.cli.exits import Interrupted
 from worker.cli.run.cycle import Cycle
 from worker.cli.run.demo import Demo
 from worker.cli.run.environment import Demonstration
-from worker.cli.run.logins import LOGINS
 from worker.cli.run.processes import SANDBOX
-from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble
+from worker.cli.run.sandbox import Progress
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
+from worker.sandbox.control import SandboxControl, SandboxTrouble
 from worker.services.refresh import protocol
 from worker.services.sync import batch
 

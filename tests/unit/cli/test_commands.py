@@ -76,6 +76,7 @@ def test_no_command_takes_a_secret_as_an_argument(name: str) -> None:
         "audit",
         "database",
         "devstack",
+        "sandbox",
     ],
 )
 def test_every_group_has_help(dashtam: Dashtam, group: str) -> None:

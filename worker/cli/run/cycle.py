@@ -16,9 +16,10 @@ from worker.cli.run import report, watch
 from worker.cli.run.demo import Demo
 from worker.cli.run.environment import Demonstration
 from worker.cli.run.processes import FLOWER, SANDBOX, specs
-from worker.cli.run.sandbox import Progress, SandboxControl, SandboxTrouble, answers
+from worker.cli.run.sandbox import Progress, answers
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
+from worker.sandbox.control import SandboxControl, SandboxTrouble
 from worker.settings import get_settings
 
 _POLL_SECONDS = 0.1

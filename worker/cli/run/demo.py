@@ -7,16 +7,14 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
-from worker.cli.run.logins import LOGINS, Login
-from worker.cli.run.sandbox import Progress, SandboxControl
+from worker.cli.demo_logins import LOGINS, USER, Login
+from worker.cli.run.sandbox import Progress
 from worker.models.fleet import ProviderRow, Run, Stored
 from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
 from worker.runtime import Runtime
+from worker.sandbox.control import SandboxControl
 from worker.services.fleet import looking
 from worker.services.linking import begin, complete, users
-
-USER = "demo@dashtam.localhost"
-
 
 NONE = Stored()
 

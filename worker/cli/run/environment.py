@@ -12,11 +12,12 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
+from worker.cli.demo_logins import PROVIDER_KEYS
 from worker.cli.home import ENV_FILE, write_environment, write_private
-from worker.cli.run.logins import PROVIDER_KEYS
 from worker.devstack import Urls
 from worker.devstack.processes import free_port, port_is_free
 from worker.errors import Refused
+from worker.sandbox.control import access_file, access_text
 from worker.sandbox.stand_ins import stand_in, variables
 from worker.settings import get_settings
 
@@ -73,6 +74,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         **_pace(access_seconds, once=once),
     }
     write_environment(home, variables)
+    write_private(access_file(home), access_text(sandbox_url, sandbox_token))
     for name in variables:  # a secret may be set in one way only
         os.environ.pop(f"{name}_FILE", None)
         os.environ.pop(name.removesuffix("_FILE"), None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from worker.cli.demo_logins import LOGINS, PROVIDER_KEYS
 from worker.cli.run.environment import Demonstration
-from worker.cli.run.logins import LOGINS, PROVIDER_KEYS
 from worker.devstack import ProcessSpec
 
 SANDBOX = "sandbox"

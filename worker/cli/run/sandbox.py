@@ -1,93 +1,15 @@
-"""The sandbox as `dashtam run` uses it: its switches, and how far its books have moved."""
+"""How far the sandbox's books have moved, for a sandbox that is started anew; and whether an address answers."""
 
 from __future__ import annotations
 
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from worker.errors import DashtamError
-
-_SECONDS = 10.0
 _ANSWER_SECONDS = 1.0
-
-
-class SandboxTrouble(DashtamError):  # noqa: N818 - reads better where it is raised
-    """The sandbox did not answer as it should; its log is in the home."""
-
-
-class SandboxControl:
-    """The admin side of a running sandbox.
-
-    Args:
-        url: where it listens.
-        token: what its admin side asks for.
-    """
-
-    def __init__(self, url: str, token: str) -> None:
-        self._url = url
-        self._headers = {"x-sandbox-admin": token, "content-type": "application/json"}
-
-    def is_up(self) -> bool:
-        """Whether it answers yet."""
-        try:
-            self._call("/admin/ready")
-        except SandboxTrouble:
-            return False
-        return True
-
-    def steps(self) -> int:
-        """How often its books have moved."""
-        return int(self._call("/admin/ready")["steps"])
-
-    def advance(self, steps: int) -> None:
-        """Moves the books on."""
-        if steps:
-            self._call("/admin/advance", {"steps": steps})
-
-    def link(self, login: str, asked: Mapping[str, str]) -> dict[str, str]:
-        """What a login's owner hands over to be linked, by the names of the fields of the link form.
-
-        Args:
-            login: whose.
-            asked: the parameters of the address where the owner consents; empty when there is none.
-        """
-        form: dict[str, str] = self._call(f"/admin/link/{login}", dict(asked))
-        return form
-
-    def served(self) -> dict[str, dict[str, int]]:
-        """By login: how many distinct things its client was told of."""
-        served: dict[str, dict[str, int]] = self._call("/admin/served")
-        return served
-
-    def books(self, login: str) -> dict[str, int]:
-        """How many accounts, transactions and holdings a login has."""
-        books = self._call(f"/admin/books/{login}")
-        return {noun: len(books[noun]) for noun in ("accounts", "transactions", "holdings")}
-
-    def _call(self, path: str, body: object = None) -> Any:
-        data = None if body is None else msgspec.json.encode(body)
-        request = urllib.request.Request(self._url + path, data=data, headers=self._headers)  # noqa: S310 - loopback
-        try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-                return msgspec.json.decode(answer.read())
-        except urllib.error.HTTPError as refused:
-            raise SandboxTrouble(f"the sandbox answered {path} with {refused.code}: {_reason(refused)}") from None
-        except (OSError, msgspec.DecodeError) as error:
-            raise SandboxTrouble(f"the sandbox did not answer {path} ({type(error).__name__})") from None
-
-
-def _reason(refused: urllib.error.HTTPError) -> str:
-    try:
-        return str(msgspec.json.decode(refused.read())["error"])
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
-        return str(refused.reason)
 
 
 class Progress:

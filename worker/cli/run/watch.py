@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 
+from worker.cli.demo_logins import LOGINS
 from worker.cli.output import plain, relative, status, table
 from worker.cli.run.demo import Story
 from worker.cli.run.environment import Demonstration
-from worker.cli.run.logins import LOGINS
 from worker.devstack import ProcessState, ProcessStatus
 
 _STATES = {

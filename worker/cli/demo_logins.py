@@ -1,4 +1,4 @@
-"""What the demonstration links: the one list of its logins."""
+"""What the demonstration links: its user, and the list of its logins."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A login of the sandbox and the alias under which the demo user links it."""
+    """A login of the sandbox and the alias under which the demo user links it.
+
+    Attributes:
+        in_browser: whether its owner consents at an address; otherwise the provider hands out a token.
+    """
 
     provider_key: str
     number: int
     alias: str
+    in_browser: bool = False
 
     @property
     def name(self) -> str:
@@ -19,9 +24,10 @@ class Login:
         return f"{self.provider_key}-{self.number}"
 
 
+USER = "demo@dashtam.localhost"
 LOGINS = (
-    Login("schwab", 1, "Schwab one"),
-    Login("schwab", 2, "Schwab two"),
+    Login("schwab", 1, "Schwab one", in_browser=True),
+    Login("schwab", 2, "Schwab two", in_browser=True),
     Login("plaid", 1, "Plaid one"),
     Login("plaid", 2, "Plaid two"),
 )

@@ -1,0 +1,132 @@
+"""The admin side of a running sandbox, as `dashtam run` and `dashtam sandbox` call it."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from worker.errors import DashtamError, Refused, Unavailable
+
+_SECONDS = 10.0
+_ACCESS_FILE = "sandbox.access"
+
+
+class SandboxTrouble(DashtamError):  # noqa: N818 - reads better where it is raised
+    """The sandbox did not answer as it should; its log is in the home."""
+
+
+class SandboxAway(SandboxTrouble, Unavailable):
+    """Nothing answers at the sandbox's address."""
+
+
+class SandboxControl:
+    """The admin side of a running sandbox.
+
+    Args:
+        url: where it listens.
+        token: what its admin side asks for.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._headers = {"x-sandbox-admin": token, "content-type": "application/json"}
+
+    def is_up(self) -> bool:
+        """Whether it answers yet."""
+        try:
+            self._call("/admin/ready")
+        except SandboxTrouble:
+            return False
+        return True
+
+    def steps(self) -> int:
+        """How often its books have moved."""
+        return int(self._call("/admin/ready")["steps"])
+
+    def advance(self, steps: int, login: str | None = None) -> None:
+        """Makes `steps` changes in the books: of one login, or of all."""
+        if steps:
+            self._call("/admin/advance", {"steps": steps, "logins": None if login is None else [login]})
+
+    def revoke(self, login: str) -> None:
+        """Ends the consent of a login, as its owner would at the provider's site."""
+        self._call("/admin/revoke", {"logins": [login]})
+
+    def arm(self, rule: Mapping[str, object]) -> None:
+        """Adds a rule of misbehaviour: the members of `worker.sandbox.faults.Fault` that differ from its defaults."""
+        self._call("/admin/faults", dict(rule))
+
+    def disarm(self) -> int:
+        """Removes all rules of misbehaviour. Returns how many there were."""
+        count = len(self._call("/admin/faults"))
+        self._call("/admin/faults", method="DELETE")
+        return count
+
+    def link(self, login: str, asked: Mapping[str, str]) -> dict[str, str]:
+        """What a login's owner hands over to be linked, by the names of the fields of the link form.
+
+        Args:
+            login: whose.
+            asked: the parameters of the address where the owner consents; empty when there is none.
+        """
+        form: dict[str, str] = self._call(f"/admin/link/{login}", dict(asked))
+        return form
+
+    def served(self) -> dict[str, dict[str, int]]:
+        """By login: how many distinct things its client was told of."""
+        served: dict[str, dict[str, int]] = self._call("/admin/served")
+        return served
+
+    def books(self, login: str) -> dict[str, int]:
+        """How many accounts, transactions and holdings a login has."""
+        books = self._call(f"/admin/books/{login}")
+        return {noun: len(books[noun]) for noun in ("accounts", "transactions", "holdings")}
+
+    def _call(self, path: str, body: object = None, method: str | None = None) -> Any:
+        data = None if body is None else msgspec.json.encode(body)
+        address = self._url + path
+        request = urllib.request.Request(address, data, self._headers, method=method)  # noqa: S310 - loopback
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+                return msgspec.json.decode(answer.read())
+        except urllib.error.HTTPError as refused:
+            raise SandboxTrouble(f"the sandbox answered {path} with {refused.code}: {_reason(refused)}") from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise SandboxAway(f"the sandbox did not answer {path} ({type(error).__name__})") from None
+
+
+def _reason(refused: urllib.error.HTTPError) -> str:
+    try:
+        return str(msgspec.json.decode(refused.read())["error"])
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        return str(refused.reason)
+
+
+def access_file(home: Path) -> Path:
+    """Where `dashtam run` writes the address and the admin token of its sandbox."""
+    return home / _ACCESS_FILE
+
+
+def access_text(url: str, token: str) -> str:
+    """The content of that file."""
+    return msgspec.json.encode({"url": url, "token": token}).decode() + "\n"
+
+
+def control_of(home: Path) -> SandboxControl:
+    """The sandbox of the `dashtam run` that uses this home.
+
+    Raises:
+        Refused: no `dashtam run` has written where its sandbox is.
+    """
+    try:
+        access = msgspec.json.decode(access_file(home).read_bytes(), type=dict[str, str])
+        return SandboxControl(access["url"], access["token"])
+    except (OSError, KeyError, msgspec.DecodeError):
+        raise Refused(
+            f"no sandbox has been started in {home}; nothing was changed. Start one in another terminal: dashtam run"
+        ) from None
