@@ -66,7 +66,7 @@ test-smoke: $(STAMP) ## Smoke tests: whole flows
 
 .PHONY: test-deep
 test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
-	$(PYTEST) tests/unit tests/integration tests/deep -m "deep or hypothesis" -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
+	$(PYTEST) tests/unit tests/integration tests/smoke tests/deep -m deep -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped, filled or cut off; minutes

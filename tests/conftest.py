@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import is_hypothesis_test
 from hypothesis import settings as hypothesis_settings
 
 from tests.support.environment import isolate
@@ -25,7 +26,6 @@ pytest_plugins = ("tests.support.fixtures", "tests.support.celery_fixtures")
 
 # Random order and machine speed must not decide a test's result.
 hypothesis_settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
-hypothesis_settings.register_profile("quick", hypothesis_settings.get_profile("tests"), max_examples=15)  # make test
 hypothesis_settings.load_profile("tests")
 
 _KINDS = ("unit", "integration", "smoke", "deep", "faults")
@@ -33,12 +33,17 @@ _KINDS = ("unit", "integration", "smoke", "deep", "faults")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Marks tests with their directory, groups those that share the session's worker, and puts the long ones first."""
+    """Marks tests, groups those that share the session's worker, and puts the long ones first.
+
+    The marks: a test's directory, and `deep` for a property, which tries many examples.
+    """
     root = Path(__file__).parent
     for item in items:
         kind = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if kind in _KINDS:
             item.add_marker(kind)
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker("deep")
         if "session_worker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("session worker"))  # which takes seconds to start
     yield  # tests are selected by their marks, and the order is made random

@@ -14,6 +14,7 @@ from worker.models import ProviderToken
 from worker.services.encryption import EncryptionService
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "make",
     [factories.make_user, factories.make_provider, factories.make_account, factories.make_transaction],

@@ -13,6 +13,7 @@ from worker.crud import audit
 from worker.models import Provider, ProviderAuditLog, ProviderCreate, User
 
 
+@pytest.mark.deep
 def test_session_wide_db_works_as_documented(db: Session, test_user: User) -> None:
     provider_in = ProviderCreate(user_id=test_user.id, provider_key="schwab", alias="Test Account")
 

@@ -26,6 +26,7 @@ _OWN_OBJECTS = text(
 )
 
 
+@pytest.mark.deep
 def test_tables_after_all_migrations_are_those_of_the_models(databases: Databases) -> None:
     check(databases.clone("check"))
 
@@ -75,6 +76,7 @@ def test_migration_of_an_unreachable_database_names_no_password(monkeypatch: pyt
     assert "hush-hush" not in "".join(traceback.format_exception(refused.value))
 
 
+@pytest.mark.deep
 def test_migration_that_finds_a_table_locked_gives_up_and_lets_the_others_pass(databases: Databases) -> None:
     url = databases.clone("locked")
     engine = create_engine(url, poolclass=NullPool)
@@ -86,6 +88,7 @@ def test_migration_that_finds_a_table_locked_gives_up_and_lets_the_others_pass(d
             command.upgrade(config, "head")
 
 
+@pytest.mark.deep
 def test_link_that_was_ended_before_gets_its_last_generation_from_the_audit_log(databases: Databases) -> None:
     url = databases.create("generations")
     migrate(url, "0019")

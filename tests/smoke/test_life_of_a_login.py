@@ -95,6 +95,7 @@ def beat(process_environment: dict[str, str], tmp_path: Path, tether: Tether) ->
     process.stop()
 
 
+@pytest.mark.deep
 def test_beat_alone_gets_due_logins_refreshed_and_synced(
     celery_worker: CeleryTestWorker,
     beat: LocalProcess,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -24,19 +25,22 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from tests.support.floors import CORE_FLOOR, Covered, combine, measure, overall_floor
+from tests.support.floors import CORE_FLOOR, ROOT, Covered, combine, measure, overall_floor
 
 # Two sessions of about the same length. One on several processes (xdist) would collect everything twice.
+# One of them alone starts servers.
 HALVES: Mapping[str, Sequence[str]] = {
-    "unit, smoke": ("tests/unit", "tests/smoke", "--ignore=tests/unit/sandbox"),
-    "integration": ("tests/integration", "tests/unit/sandbox"),
+    "unit": ("tests/unit", "--ignore=tests/unit/sandbox"),
+    "integration, smoke": ("tests/integration", "tests/smoke", "tests/unit/sandbox"),
 }
-# tests.support.progress watches for tests that hang; `make test-deep` tries more examples.
-_OPTIONS = (
-    *("-m", "not deep", "--hypothesis-profile=quick"),
+# Properties are deep: hypothesis' plugin has nothing to do, and reads all sources before it begins.
+# tests.support.progress watches for tests that hang.
+OPTIONS = (
+    *("-m", "not deep", "-p", "no:hypothesispytest"),
     *("--cov", "--cov-report=", "--cov-fail-under=0"),
     *("-o", "faulthandler_timeout=0"),
 )
+_DEEP_FILE = re.compile(r"^pytestmark = .*\bpytest\.mark\.deep\b", re.MULTILINE)
 _PYTEST_RAN = (0, 1, 5)  # all passed, some failed, nothing was selected
 _SECONDS_TO_TIDY_UP = 30
 _EVERY_SECOND = 1.0
@@ -241,13 +245,18 @@ class Sessions:
         self._to.flush()
 
 
+def left_out(tests: Path) -> list[str]:
+    """Options of pytest that keep it from reading the files that are deep as a whole."""
+    return [
+        f"--ignore={path}" for path in sorted(tests.rglob("test_*.py")) if _DEEP_FILE.search(path.read_text("utf-8"))
+    ]
+
+
 def main(core: str, *arguments: str) -> int:
     """Runs both halves. Returns the exit code: 0 when all passed and no floor is missed."""
     for left in Path().glob(".coverage*"):
         left.unlink()
-    sessions = Sessions(
-        HALVES, ("-m", "not deep", "--cov", "--cov-report=", "--cov-fail-under=0", *arguments), to=sys.stdout
-    )
+    sessions = Sessions(HALVES, (*OPTIONS, *left_out(ROOT / "tests"), *arguments), to=sys.stdout)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, sessions.interrupt)
     sessions.follow()

@@ -38,6 +38,7 @@ def test_message_is_kept_until_its_task_has_ended(config: dict[str, Any]) -> Non
     assert config["worker_prefetch_multiplier"] == 1
 
 
+@pytest.mark.deep
 def test_no_task_can_outlive_the_visibility_timeout(config: dict[str, Any]) -> None:
     visibility = config["broker_transport_options"]["visibility_timeout"]
 

@@ -70,6 +70,7 @@ def test_beat_goes_on_after_its_clock_is_set(make_scheduler: MakeScheduler, sent
     assert 9 <= sent.count("seldom") <= 12
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("before", [SPRING, AUTUMN])
 def test_beat_goes_on_across_a_change_of_the_hour(
     make_scheduler: MakeScheduler, sent: list[str], before: datetime

@@ -18,7 +18,7 @@ from worker.settings.only import PROGRAMS, variables_of
 from worker.settings.secret_files import CREDENTIALS_DIR
 
 ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE: dict[str, Any] = yaml.load((ROOT / "docker-compose.yml").read_text(), Loader=yaml.CSafeLoader)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"migrate", "tests"}
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -27,6 +27,7 @@ PROCFILE = dict(
 )
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_is_hardened(name: str) -> None:
     service = SERVICES[name]
@@ -86,6 +87,7 @@ def test_no_provider_is_named() -> None:
     assert [key for key in REGISTRY if key in text] == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", SERVICES)
 def test_workers_alone_have_keys_credentials_and_a_role_that_writes(name: str) -> None:
     is_worker = name.startswith("worker-")
@@ -181,6 +183,7 @@ def test_procfile_has_what_a_deployment_needs() -> None:
     assert {queue["queue"] for queue in app.conf.task_routes.values()} == set(QUEUES)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("queue", QUEUES)
 def test_procfile_s_workers_have_options_that_celery_knows(queue: str) -> None:
     from celery.bin.worker import worker

@@ -20,6 +20,7 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_somewhere(page: Path) -> None:
     missing = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
@@ -32,6 +33,7 @@ def groups() -> dict[str, set[str]]:
     return {name: set(getattr(command, "commands", {})) for name, command in command_tree().commands.items()}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_exist(page: Path, groups: dict[str, set[str]]) -> None:
     for command, rest in _COMMAND.findall(page.read_text()):
@@ -40,6 +42,7 @@ def test_commands_exist(page: Path, groups: dict[str, set[str]]) -> None:
             assert rest in groups[command], f"dashtam {command} {rest}"
 
 
+@pytest.mark.deep
 def test_every_promise_names_tests_that_exist() -> None:
     promises = (ROOT / "docs" / "promises.md").read_text().split("\n## ")[1:]
 
@@ -64,6 +67,7 @@ def test_architecture_names_every_folder_of_the_worker() -> None:
     assert named - folders - {"schedules", "tests", "stand_in"} == set()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_files_of_the_worker_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"`((?:worker|schedules)/[\w/]+\.py)", page.read_text())

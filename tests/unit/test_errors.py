@@ -14,6 +14,7 @@ ALL = [value for value in vars(errors).values() if isinstance(value, type) and i
 OF_PROVIDERS = [error for error in ALL if issubclass(error, ProviderError)]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.__name__)
 def test_error_is_drawn_in_the_tree(error: type[DashtamError]) -> None:
     drawn = re.findall(r"^[│├└─ ]*(\w+)", errors.__doc__ or "", flags=re.MULTILINE)

@@ -112,6 +112,7 @@ _OF_CHANGES: dict[str, Callable[[str], bool]] = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("path", sorted(VERSIONS.glob("*.py")), ids=lambda path: path.stem)
 def test_migration_leaves_workers_of_the_release_before_alone(path: Path) -> None:
     allowed = {rule for number, rule in EXCEPTIONS if number == path.stem[:4]}
@@ -119,6 +120,7 @@ def test_migration_leaves_workers_of_the_release_before_alone(path: Path) -> Non
     assert set(broken_rules(_sql(path))) == allowed
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("sql", "rule"),
     [

@@ -23,6 +23,7 @@ def _mutant(number: int, place: str = "longest") -> Mutant:
     return Mutant(line=number, place=place, before="a > b", after=f"a > {number}", source="")
 
 
+@pytest.mark.deep
 def test_mutants_change_one_thing_and_say_where() -> None:
     found = {mutant.after: mutant for mutant in mutants(SOURCE)}
 
@@ -32,6 +33,7 @@ def test_mutants_change_one_thing_and_say_where() -> None:
     assert "seconds + factor" in "".join(found)
 
 
+@pytest.mark.deep
 def test_annotations_and_the_mark_of_keyword_parameters_are_left_alone() -> None:
     heads = {mutant.after for mutant in mutants(SOURCE) if mutant.line == 3}
 
@@ -41,12 +43,14 @@ def test_annotations_and_the_mark_of_keyword_parameters_are_left_alone() -> None
     }
 
 
+@pytest.mark.deep
 def test_each_caught_exception_is_left_uncaught_once_dotted_names_too() -> None:
     handlers = {mutant.after for mutant in mutants(SOURCE) if mutant.line == 6}
 
     assert handlers == {"except (NothingRaisesThis, ValueError):", "except (errors.Late, NothingRaisesThis):"}
 
 
+@pytest.mark.deep
 def test_no_mutant_is_made_twice_and_none_equals_the_source() -> None:
     sources = [mutant.source for mutant in mutants(SOURCE)]
 

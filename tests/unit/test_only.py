@@ -37,6 +37,7 @@ def test_a_program_gets_its_own_secrets_alone(program: str) -> None:
     assert given.keys() == NEEDED[program] | {"LOG_LEVEL", "PATH", "LC_ALL", "DASHTAM_ENV_FILE"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_reads_its_settings_from_that_and_no_file(
     program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -30,7 +30,7 @@ from worker.telemetry import gauges, metrics
 ROOT = Path(__file__).parents[2]
 RULES = {
     rule["alert"]: rule
-    for group in yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text())["groups"]
+    for group in yaml.load((ROOT / "ops/prometheus/rules.yml").read_text(), Loader=yaml.CSafeLoader)["groups"]
     for rule in group["rules"]
 }
 DASHBOARD = json.loads((ROOT / "ops/grafana/dashboards/dashtam.json").read_text())
@@ -118,6 +118,7 @@ def _selections(text: str) -> tuple[list[tuple[str, set[str]]], set[str]]:
     return selections, labels
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("name", "text"), EXPRESSIONS)
 def test_expression_is_well_formed_and_what_it_names_exists(name: str, text: str, series: dict[str, set[str]]) -> None:
     selections, labels = _selections(text)
@@ -129,6 +130,7 @@ def test_expression_is_well_formed_and_what_it_names_exists(name: str, text: str
     assert labels <= set().union(*(series[metric] for metric, _ in selections))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", RULES)
 def test_alert_says_what_happened_how_grave_it_is_and_where_to_read_on(name: str) -> None:
     rule = RULES[name]
@@ -159,10 +161,13 @@ def test_every_metric_is_on_the_dashboard_or_in_a_rule(series: dict[str, set[str
     }
 
 
+@pytest.mark.deep
 def test_rules_and_dashboard_are_loaded_by_compose() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    config = yaml.safe_load((ROOT / "ops/prometheus/prometheus.yml").read_text())
-    source = yaml.safe_load((ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text())
+    services = yaml.load((ROOT / "docker-compose.yml").read_text(), Loader=yaml.CSafeLoader)["services"]
+    config = yaml.load((ROOT / "ops/prometheus/prometheus.yml").read_text(), Loader=yaml.CSafeLoader)
+    source = yaml.load(
+        (ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text(), Loader=yaml.CSafeLoader
+    )
 
     assert config["rule_files"] == ["/etc/prometheus/rules.yml"]
     assert "./ops/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
@@ -185,6 +190,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.deep
 def test_secrets_are_what_compose_asks_for_and_fit_each_other(tmp_path: Path) -> None:
     directory = tmp_path / "secrets"
     script("make_secrets").make(directory)
@@ -192,7 +198,7 @@ def test_secrets_are_what_compose_asks_for_and_fit_each_other(tmp_path: Path) ->
     def read(name: str) -> str:
         return (directory / name).read_text()
 
-    declared = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["secrets"].keys()
+    declared = yaml.load((ROOT / "docker-compose.yml").read_text(), Loader=yaml.CSafeLoader)["secrets"].keys()
     assert declared <= {path.name for path in directory.iterdir()}
     assert all(path.stat().st_mode & 0o337 == 0 for path in directory.rglob("*") if path.is_file())
     assert (directory / "credentials").stat().st_mode & 0o027 == 0
@@ -215,6 +221,7 @@ def test_secrets_that_exist_are_kept(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("key", sorted(REGISTRY))
 def test_credentials_that_were_filled_in_make_the_integration_s_settings(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

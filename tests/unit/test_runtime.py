@@ -38,6 +38,7 @@ def test_process_has_one_runtime() -> None:
     assert get_runtime() is get_runtime()
 
 
+@pytest.mark.deep
 def test_forked_process_makes_its_own() -> None:
     inherited = get_runtime()
 
@@ -48,6 +49,7 @@ def test_forked_process_makes_its_own() -> None:
     inherited.close()
 
 
+@pytest.mark.deep
 def test_collector_does_not_look_through_what_the_process_is_made_of() -> None:
     before, looked_through, frozen = gc.get_threshold(), len(gc.get_objects()), gc.get_freeze_count()
     try:
@@ -61,6 +63,7 @@ def test_collector_does_not_look_through_what_the_process_is_made_of() -> None:
         gc.unfreeze()
 
 
+@pytest.mark.deep
 def test_closing_twice_is_harmless() -> None:
     get_runtime()
 
@@ -78,6 +81,7 @@ def test_incomplete_settings_refuse_a_runtime(monkeypatch: pytest.MonkeyPatch) -
         get_runtime()
 
 
+@pytest.mark.deep
 def test_other_runtime_is_used_for_a_while(runtime: Runtime) -> None:
     with use_runtime(runtime):
         assert get_runtime() is runtime
@@ -136,6 +140,7 @@ def test_time_is_the_database_s_however_late_its_answer_reaches_us(
     assert timedelta() <= first == later <= timedelta(seconds=0.011)
 
 
+@pytest.mark.deep
 def test_time_that_was_read_while_the_process_was_held_up_is_read_anew(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def test_entry_names_a_registered_task(name: str, registered: set[str]) -> None:
     assert schedules.ENTRIES[name][0] in registered
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("scale", [1.0, 0.05, 4.0])
 @pytest.mark.parametrize("name", sorted(schedules.ENTRIES))
 def test_tick_expires_before_the_next_one(name: str, scale: float) -> None:

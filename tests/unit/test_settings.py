@@ -41,6 +41,7 @@ def refusal(settings: type[DatabaseSettings] = Settings) -> str:
     return str(refused.value)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS"])
 def test_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.delenv(variable)
@@ -67,6 +68,7 @@ def test_all_wrong_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) 
 _KEY, _OTHER = (base64.urlsafe_b64encode(bytes([number] * 32)).decode() for number in (1, 2))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
@@ -102,6 +104,7 @@ def test_keys_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(Settings).encryption_keys.get_secret_value() == keys
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "nan", "inf", "1e999", "1,5"])
 @pytest.mark.parametrize("variable", ["TICK_SCALE", "SYNC_INTERVAL", "LEASE_SECONDS", "HTTP_TOTAL_SECONDS"])
 def test_interval_must_be_a_positive_number(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -110,6 +113,7 @@ def test_interval_must_be_a_positive_number(monkeypatch: pytest.MonkeyPatch, var
     assert refusal().startswith(f"{variable}: Input should be")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -183,6 +187,7 @@ def test_production_with_tls_everywhere_is_accepted(production: pytest.MonkeyPat
     assert load(Settings).environment == "production"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "url",
     [
@@ -212,6 +217,7 @@ def test_production_refuses_servers_without_verified_tls_off_loopback(production
     assert "hush" not in message
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "url",
     [
@@ -301,6 +307,7 @@ def test_env_file_may_name_secret_files(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert refusal() == "REDIS_URL: the .env file sets REDIS_URL_FILE, too; take out one of them"
 
 
+@pytest.mark.deep
 def test_environment_counts_before_the_env_file_whichever_way_a_secret_is_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def imported(source: str) -> set[str]:
     return {name for name in names if name in NETWORK or name.partition(".")[0] in NETWORK}
 
 
+@pytest.mark.deep
 def test_tls_is_verified_and_redirects_are_not_followed_anywhere() -> None:
     assert {name_of(path): lines for path in FILES if (lines := list(weaknesses(path.read_text())))} == {}
 
@@ -85,6 +86,7 @@ def test_every_way_to_weaken_it_would_be_found(source: str) -> None:
     assert list(weaknesses(source))
 
 
+@pytest.mark.deep
 def test_only_few_files_speak_to_a_network() -> None:
     others = [path for path in FILES if not name_of(path).startswith(MAY_SPEAK)]
 

@@ -68,6 +68,7 @@ def test_one_success_among_failures_keeps_the_breaker_closed(quiet: Runtime) -> 
     assert (state.breaker, state.failures) == ("closed", 9)
 
 
+@pytest.mark.deep
 def test_one_login_that_fails_alone_never_opens_the_breaker(quiet: Runtime, new_ids: list[UUID]) -> None:
     lonely = new_ids[0]
     for _ in range(30):
@@ -76,6 +77,7 @@ def test_one_login_that_fails_alone_never_opens_the_breaker(quiet: Runtime, new_
     assert state_of(quiet).breaker == "closed"
 
 
+@pytest.mark.deep
 def test_three_logins_that_fail_in_turn_open_the_breaker(quiet: Runtime, new_ids: list[UUID]) -> None:
     for place in range(10):
         quiet.run(breaker.report(quiet, "schwab", [OUTAGE], provider_ids=[new_ids[place % 3]], now=NOW))
@@ -83,6 +85,7 @@ def test_three_logins_that_fail_in_turn_open_the_breaker(quiet: Runtime, new_ids
     assert state_of(quiet).breaker == "open"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "outcome",
     [
@@ -100,6 +103,7 @@ def test_what_is_no_outage_of_the_integration_leaves_no_trace(quiet: Runtime, ou
         assert integration_states.read_states(session) == {}
 
 
+@pytest.mark.deep
 def test_open_breaker_lets_one_login_through_at_probe_time(quiet: Runtime) -> None:
     report(quiet, *[OUTAGE] * 10)
 
@@ -108,6 +112,7 @@ def test_open_breaker_lets_one_login_through_at_probe_time(quiet: Runtime) -> No
     assert state_of(quiet).breaker == "half_open"
 
 
+@pytest.mark.deep
 def test_answer_to_the_probe_closes_the_breaker(quiet: Runtime) -> None:
     report(quiet, *[OUTAGE] * 10)
     claimable(quiet, NOW + timedelta(seconds=16))
@@ -128,6 +133,7 @@ def test_dead_grant_as_answer_to_the_probe_closes_the_breaker_too(quiet: Runtime
     assert state_of(quiet).breaker == "closed"
 
 
+@pytest.mark.deep
 def test_failed_probes_wait_longer_each_time_up_to_the_limit(quiet: Runtime) -> None:
     report(quiet, *[OUTAGE] * 10)
     now, waits = NOW, []
@@ -154,6 +160,7 @@ def test_worker_with_an_old_state_does_not_probe_before_its_time(make_quiet: Mak
     assert claimable(other, probe_at + timedelta(seconds=1)) == 0
 
 
+@pytest.mark.deep
 def test_late_failures_of_calls_in_flight_do_not_put_off_the_probe(quiet: Runtime) -> None:
     report(quiet, *[OUTAGE] * 10)
     before = state_of(quiet).probe_at
@@ -222,6 +229,7 @@ def test_pause_stops_ticks_and_all_calls_until_resume(quiet: Runtime) -> None:
     assert claimable(quiet, NOW) == 500
 
 
+@pytest.mark.deep
 def test_second_operator_pausing_or_resuming_changes_nothing(quiet: Runtime) -> None:
     quiet.run(breaker.pause(quiet, "schwab", reason="first", actor="operator:ann"))
 
@@ -269,6 +277,7 @@ def paused(runtime: Runtime) -> bool:
     return state_of(runtime).paused_at is not None
 
 
+@pytest.mark.deep
 def test_one_login_that_is_refused_for_ever_pauses_nobody_else(quiet: Runtime, new_ids: list[UUID]) -> None:
     for minutes in range(50):
         refuse(quiet, new_ids[0], now=NOW + timedelta(minutes=minutes))
@@ -301,6 +310,7 @@ def test_login_that_is_served_says_that_the_application_is_not_meant(quiet: Runt
     assert not paused(quiet)
 
 
+@pytest.mark.deep
 def test_refresh_that_is_served_says_nothing_about_syncs(quiet: Runtime, new_ids: list[UUID]) -> None:
     for login in new_ids:
         refuse(quiet, login)
@@ -309,6 +319,7 @@ def test_refresh_that_is_served_says_nothing_about_syncs(quiet: Runtime, new_ids
     assert paused(quiet)
 
 
+@pytest.mark.deep
 def test_refusals_of_different_hours_do_not_add_up(quiet: Runtime, new_ids: list[UUID]) -> None:
     for hours, login in enumerate(new_ids):
         refuse(quiet, login, now=NOW + timedelta(hours=1.1 * hours))
@@ -316,6 +327,7 @@ def test_refusals_of_different_hours_do_not_add_up(quiet: Runtime, new_ids: list
     assert not paused(quiet)
 
 
+@pytest.mark.deep
 def test_resume_forgets_who_was_refused(quiet: Runtime, new_ids: list[UUID]) -> None:
     refuse(quiet, *new_ids)
     quiet.run(breaker.resume(quiet, "schwab", actor="operator:ann"))
@@ -325,6 +337,7 @@ def test_resume_forgets_who_was_refused(quiet: Runtime, new_ids: list[UUID]) -> 
     assert not paused(quiet)
 
 
+@pytest.mark.deep
 def test_alarm_after_resume_tells_the_operator_anew(quiet: Runtime) -> None:
     report(quiet, AppMisconfigured("invalid_client"))
     quiet.run(breaker.resume(quiet, "schwab", actor="operator:ann"))

@@ -80,6 +80,7 @@ def stored(runtime: Runtime, provider: Provider) -> Provider:
 # Reaping -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.deep
 def test_run_whose_heartbeat_has_stopped_fails_and_its_login_is_due(quiet: Runtime) -> None:
     dead, living = linked(quiet), linked(quiet)
     add(quiet, run_of(dead, heartbeat_at=NOW - timedelta(seconds=181)), run_of(living))
@@ -107,6 +108,7 @@ def test_dead_run_of_a_login_that_is_not_active_makes_nothing_due(quiet: Runtime
     assert stored(quiet, provider).sync_due_at is None
 
 
+@pytest.mark.deep
 def test_attempt_left_by_a_dead_worker_is_handed_to_the_next_refresh_as_it_is(quiet: Runtime) -> None:
     provider = linked(quiet)
     add(quiet, attempt_of(provider, started_at=NOW - timedelta(minutes=5)))
@@ -119,6 +121,7 @@ def test_attempt_left_by_a_dead_worker_is_handed_to_the_next_refresh_as_it_is(qu
         assert session.scalars(select(TokenRefresh.status)).all() == ["sent"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("why", ["leased", "young", "newer generation", "ended", "paused"])
 def test_attempt_that_is_nobodys_business_is_left_alone(quiet: Runtime, why: str) -> None:
     provider = linked(quiet, **({"status": "paused"} if why == "paused" else {}))
@@ -185,6 +188,7 @@ def test_two_reapers_do_no_harm_to_each_other(quiet: Runtime) -> None:
 # Retention -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.deep
 def test_rows_older_than_their_retention_go_and_the_others_stay(quiet: Runtime) -> None:
     provider = linked(quiet)
     for age in (OLD, NOW):
@@ -206,6 +210,7 @@ def test_rows_older_than_their_retention_go_and_the_others_stay(quiet: Runtime) 
     assert retain(quiet) == {}
 
 
+@pytest.mark.deep
 def test_what_is_open_or_the_last_of_its_kind_is_kept_however_old(quiet: Runtime) -> None:
     provider, other = linked(quiet), linked(quiet)
     with quiet.transaction() as session:
@@ -224,6 +229,7 @@ def test_what_is_open_or_the_last_of_its_kind_is_kept_however_old(quiet: Runtime
     assert retain(quiet) == {}
 
 
+@pytest.mark.deep
 def test_open_attempts_of_earlier_generations_go_and_those_of_the_present_one_stay(quiet: Runtime) -> None:
     provider = linked(quiet)
     with quiet.transaction() as session:
@@ -250,6 +256,7 @@ def test_snapshots_go_but_for_the_newest_of_each_account(quiet: Runtime) -> None
         assert session.scalars(select(Balance.taken_at)).all() == [OLD + timedelta(days=2)]
 
 
+@pytest.mark.deep
 def test_retention_works_in_small_batches_and_within_its_time(quiet: Runtime) -> None:
     provider = linked(quiet)
     add(quiet, *(attempt_of(provider, status="done", started_at=OLD) for _ in range(25)))
@@ -309,6 +316,7 @@ def test_scan_for_ending_grants_reads_its_partial_index(quiet: Runtime) -> None:
     assert "Index Scan using ix_providers_grant_expires" in "\n".join(plan)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("task", "name"),
     [

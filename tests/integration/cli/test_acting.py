@@ -83,6 +83,7 @@ def _closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("command", "column"), [("refresh", "refresh_due_at"), ("sync", "sync_due_at")])
 def test_without_redis_the_row_is_left_due_and_the_exit_code_says_so(
     dashtam: Dashtam,
@@ -102,6 +103,7 @@ def test_without_redis_the_row_is_left_due_and_the_exit_code_says_so(
     assert getattr(_now(rows, provider), column) <= datetime.now(UTC)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("status", ["needs_reauth", "paused", "unlinked", "pending"])
 @pytest.mark.parametrize("command", ["refresh", "sync"])
 def test_a_provider_that_is_not_active_is_refused_with_what_would_help(
@@ -158,6 +160,7 @@ def test_a_second_sync_within_the_least_interval_needs_force(
     assert dashtam("sync", "Home", "--force").exit_code == 0
 
 
+@pytest.mark.deep
 def test_sync_all_asks_for_every_active_provider_in_batches(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     size = runtime.settings.sync_batch_size
     for _ in range(size + 1):
@@ -266,6 +269,7 @@ def test_link_schwab_takes_the_callback_address_from_standard_input(
     assert linked["grant_expires_at"] is not None
 
 
+@pytest.mark.deep
 def test_link_plaid_takes_the_public_token_from_standard_input(dashtam: Dashtam, control: SandboxControl) -> None:
     token = control.link("plaid-1", {})["public_token"]
 
@@ -297,6 +301,7 @@ def test_link_for_an_address_that_nobody_has_must_say_that_a_new_user_is_meant(
     assert rows.scalars(select(User)).all() == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "command",
     [("refresh", "Home"), ("sync", "Home"), ("link", "schwab", *ADA, "--alias", "Another")],
@@ -322,6 +327,7 @@ def test_link_with_nothing_on_standard_input_links_nothing(dashtam: Dashtam, run
     assert json_of(dashtam("providers", "--json")) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("address", ["a@[", "ada@", "ada@example.org\nBcc: eve@example.org"])
 def test_link_for_an_address_that_no_mail_can_have_makes_no_user(dashtam: Dashtam, rows: Session, address: str) -> None:
     result = dashtam("link", "plaid", "--user", address, "--create-user", "--alias", "My bank", stdin="token\n")
@@ -331,6 +337,7 @@ def test_link_for_an_address_that_no_mail_can_have_makes_no_user(dashtam: Dashta
     assert rows.scalars(select(User)).all() == []
 
 
+@pytest.mark.deep
 def test_link_finds_the_user_however_the_domain_is_written(
     dashtam: Dashtam, control: SandboxControl, rows: Session
 ) -> None:
@@ -349,6 +356,7 @@ def test_link_finds_the_user_however_the_domain_is_written(
     assert rows.scalars(select(User.email)).all() == ["ada@example.org"]
 
 
+@pytest.mark.deep
 def test_a_used_public_token_is_a_plain_failure(dashtam: Dashtam, control: SandboxControl) -> None:
     token = control.link("plaid-1", {})["public_token"]
     arguments = ("link", "plaid", *ADA, "--alias", "My bank")
@@ -381,6 +389,7 @@ def test_unlink_revokes_and_keeps_the_rows(dashtam: Dashtam, control: SandboxCon
     assert row["status"] == "unlinked"
 
 
+@pytest.mark.deep
 def test_unlink_asks_first(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     dashtam("providers", "unlink", "Home", stdin="n\n")
 

@@ -62,6 +62,7 @@ def test_incomplete_configuration_is_the_only_finding(found: Found, monkeypatch:
     assert "REDIS_URL" in finding.found
 
 
+@pytest.mark.deep
 def test_a_schema_that_is_behind_is_found(found: Found, rows: Session) -> None:
     version = rows.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
     rows.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -76,6 +77,7 @@ def test_a_schema_that_is_behind_is_found(found: Found, rows: Session) -> None:
     assert finding.mend == "run: dashtam migrate"
 
 
+@pytest.mark.deep
 def test_a_role_that_may_alter_the_audit_log_is_found_in_production(found: Found, make_runtime: MakeRuntime) -> None:
     with use_runtime(make_runtime(DASHTAM_ENV="production")):
         finding = found()["database role"]
@@ -111,6 +113,7 @@ def test_standbys_that_no_commit_waits_for_are_found_in_production(
     assert ("synchronous_standby_names" in finding.mend) is not ok
 
 
+@pytest.mark.deep
 def test_a_clock_that_is_off_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_health, "clock", lambda _: datetime.now(UTC) + timedelta(minutes=5))
 
@@ -120,6 +123,7 @@ def test_a_clock_that_is_off_is_found(found: Found, monkeypatch: pytest.MonkeyPa
     assert finding.found.startswith(("299 s", "300 s"))
 
 
+@pytest.mark.deep
 def test_a_missing_key_is_found(found: Found, rows: Session, runtime: Runtime) -> None:
     make_linked_provider(rows, runtime.encryption, token={"key_id": "long-gone"})
     rows.commit()
@@ -130,6 +134,7 @@ def test_a_missing_key_is_found(found: Found, rows: Session, runtime: Runtime) -
     assert "long-gone" in finding.found
 
 
+@pytest.mark.deep
 def test_redis_that_may_evict_messages_is_found(found: Found, runtime: Runtime) -> None:
     runtime.redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -141,6 +146,7 @@ def test_redis_that_may_evict_messages_is_found(found: Found, runtime: Runtime) 
     assert "allkeys-lru" in finding.found
 
 
+@pytest.mark.deep
 def test_a_long_queue_is_found(found: Found, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
     monkeypatch.setattr(health, "_BACKLOG_MAX", 1)
     runtime.redis.rpush("sync", "a", "b")
@@ -157,12 +163,14 @@ def test_workers_named_otherwise_are_no_failure(found: Found, monkeypatch: pytes
     assert "none is named after refresh, sync, upkeep" in finding.found
 
 
+@pytest.mark.deep
 def test_a_full_disk_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_FREE_BYTES_MIN", 10**18)
 
     assert not found()["disk"].ok
 
 
+@pytest.mark.deep
 def test_postgres_that_is_away_is_found_and_the_other_checks_go_on(found: Found, make_runtime: MakeRuntime) -> None:
     away = "postgresql+psycopg://x:y@127.0.0.1:1/x"
     with use_runtime(make_runtime(database_url=away)):

@@ -49,6 +49,7 @@ def _run(provider: Provider, **values: object) -> SyncRun:
     return SyncRun(**defaults | values)
 
 
+@pytest.mark.deep
 def test_status_counts_what_is_due_and_who_is_not_well(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     make_linked_provider(rows, runtime.encryption, refresh_due_at=datetime.now(UTC) - timedelta(hours=1))
     make_linked_provider(
@@ -136,6 +137,7 @@ def test_providers_can_be_narrowed_down(dashtam: Dashtam, rows: Session, runtime
     assert aliases("--limit", "2") == ["A", "B"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", ["id", "prefix", "alias"])
 def test_a_provider_is_found_by_id_its_beginning_or_alias(dashtam: Dashtam, provider: Provider, name: str) -> None:
     given = {"id": str(provider.id), "prefix": str(provider.id)[:23], "alias": "Home"}[name]
@@ -155,6 +157,7 @@ def test_showing_a_provider_shows_no_token(dashtam: Dashtam, provider: Provider,
         assert ciphertext[:20] not in output
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("command", ["providers show", "explain", "refresh", "sync", "providers pause"])
 def test_an_unknown_provider_is_one_line_and_exit_code_2(dashtam: Dashtam, command: str) -> None:
     result = dashtam(*command.split(), "Nowhere")
@@ -165,6 +168,7 @@ def test_an_unknown_provider_is_one_line_and_exit_code_2(dashtam: Dashtam, comma
     assert "Nowhere" in result.stderr
 
 
+@pytest.mark.deep
 def test_sql_as_an_id_is_refused_and_changes_nothing(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     result = dashtam("providers", "unlink", "'; DROP TABLE providers; --", "--yes")
 
@@ -172,6 +176,7 @@ def test_sql_as_an_id_is_refused_and_changes_nothing(dashtam: Dashtam, provider:
     assert rows.get(Provider, provider.id) is not None
 
 
+@pytest.mark.deep
 def test_an_alias_of_two_providers_is_refused_with_both_ids(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
     both = [make_linked_provider(rows, runtime.encryption, alias="Home") for _ in range(2)]
     rows.commit()

@@ -37,6 +37,7 @@ def refresh_error(provider: SandboxAdmin, connect: Connect, total_seconds: float
     return asyncio.run(refresh())
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("fault", "kind", "reason"),
     [
@@ -143,6 +144,7 @@ def test_name_that_leads_nowhere_was_sent_nothing() -> None:
     assert type(error) is Unsent
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("trusted", "name", "hours"),
     [(False, "127.0.0.1", 1), (True, "127.0.0.1", -1), (True, "elsewhere.example", 1)],
@@ -189,6 +191,7 @@ def trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
     transport._tls.cache_clear()
 
 
+@pytest.mark.deep
 def test_server_that_hangs_up_after_hearing_leaves_the_outcome_unknown() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await hear(reader)
@@ -258,6 +261,7 @@ def test_only_gzip_is_asked_for() -> None:
     assert b"user-agent: dashtam-worker" in lines
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", ["Bearer a\r\nx-evil: 1", "Bearer a\nb"])
 def test_header_with_a_line_break_is_never_sent(value: str) -> None:
     heads: list[bytes] = []

@@ -42,6 +42,7 @@ def exporter(own_settings: ExporterSettings, engine: Engine, redis: redis_client
     made.close()
 
 
+@pytest.mark.deep
 def test_fleet_is_counted_by_integration(exporter: Exporter, engine: Engine) -> None:
     now = datetime.now(UTC)
     with Session(engine) as session, session.begin():
@@ -79,6 +80,7 @@ def test_fleet_is_counted_by_integration(exporter: Exporter, engine: Engine) -> 
     assert seen("dashtam_grants_ending", integration="schwab") == 3
 
 
+@pytest.mark.deep
 def test_integration_without_logins_reads_zero(exporter: Exporter) -> None:
     seen = Scraped(exporter.answer())
 
@@ -87,6 +89,7 @@ def test_integration_without_logins_reads_zero(exporter: Exporter) -> None:
     assert seen("dashtam_breaker_state", integration="plaid", state="closed") == 1
 
 
+@pytest.mark.deep
 def test_states_heartbeats_and_backlogs_are_told(exporter: Exporter, engine: Engine, redis: redis_client.Redis) -> None:
     now = datetime.now(UTC)
     with Session(engine) as session, session.begin():

@@ -29,7 +29,9 @@ from worker.devstack.tether import Tether
 
 pytestmark = pytest.mark.deep
 
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+SERVICES: dict[str, dict[str, Any]] = yaml.load((ROOT / "docker-compose.yml").read_text(), Loader=yaml.CSafeLoader)[
+    "services"
+]
 PASSWORD = "only-for-this-test"
 READY = {"beat": "beat: Starting", "flower": "Visit me at", "exporter": "exporter_ready"}
 

@@ -92,6 +92,7 @@ def kept(linked: Linked) -> list[tuple[Any, ...]]:
 # Pages and cursors
 
 
+@pytest.mark.deep
 def test_unchanged_record_is_read_anew_when_what_it_is_read_with_changes(apply: Applying) -> None:
     movement = Movement("t1", "A", "1.00")
 
@@ -110,6 +111,7 @@ def test_unchanged_record_is_read_anew_when_what_it_is_read_with_changes(apply: 
     ]
 
 
+@pytest.mark.deep
 def test_replaying_a_page_changes_and_writes_nothing(apply: Applying) -> None:
     page = of(
         [Movement("t1", "A", "1.00"), Movement("p1", "A", "2.00", "pending")],
@@ -127,6 +129,7 @@ def test_replaying_a_page_changes_and_writes_nothing(apply: Applying) -> None:
     assert again.tally.nested() == {"balances": {"unchanged": 1}, "transactions": {"unchanged": 2}}
 
 
+@pytest.mark.deep
 def test_page_without_cursor_leaves_the_stored_one(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"), feed="feed", cursor="c1")
 
@@ -172,6 +175,7 @@ def test_new_mapping_version_reads_stored_rows_anew(apply: Applying) -> None:
 # Transactions
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("removal_first", [True, False])
 def test_posted_transaction_takes_the_row_of_its_pending_one(apply: Applying, removal_first: bool) -> None:
     apply.rows(Movement("p1", "A", "-5.00", "pending"))
@@ -221,6 +225,7 @@ def test_removal_before_addition_and_of_an_unknown_row_are_right_in_the_end(appl
     assert apply.linked.live().keys() == {"t1"}
 
 
+@pytest.mark.deep
 def test_row_that_is_listed_again_after_its_removal_comes_back(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"))
     removed = apply(Page(removals=[Removal("t1", None)]))
@@ -261,6 +266,7 @@ def test_transaction_of_an_unknown_account_goes_to_quarantine_and_the_rest_lands
     assert applied.tally.nested()["transactions"] == {"added": 1, "quarantined": 1}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("key", ["", "a\x1fb", "a\x00b", "\ud800", "k" * 600])
 def test_transaction_whose_key_cannot_be_stored_goes_to_quarantine(apply: Applying, key: str) -> None:
     bad = RawRecord(key, "A", b"{}")
@@ -287,6 +293,7 @@ def test_record_that_cannot_be_read_goes_to_quarantine_masked_and_the_rest_lands
     assert payload.keys() == {"bytes"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("expect_new", [True, False])
 def test_rows_that_no_column_takes_go_to_quarantine_and_the_rest_of_the_page_lands(
     linked: Linked, expect_new: bool
@@ -313,6 +320,7 @@ def test_first_load_that_meets_a_stored_row_compares_after_all(linked: Linked) -
     assert applied.tally.nested()["transactions"] == {"added": 1, "changed": 1, "unchanged": 1}
 
 
+@pytest.mark.deep
 def test_quarantined_record_is_kept_once_and_settled_when_it_can_be_stored(apply: Applying) -> None:
     unknown = Movement("t2", "C", "1.00")
     apply.rows(unknown)
@@ -360,6 +368,7 @@ def test_vanished_pending_row_gives_its_row_to_the_only_exact_match(apply: Apply
     ]
 
 
+@pytest.mark.deep
 def test_vanished_pending_rows_that_match_twice_are_not_guessed_at(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "-5.00", "pending"), Movement("p2", "A", "-5.00", "pending"))
 
@@ -369,6 +378,7 @@ def test_vanished_pending_rows_that_match_twice_are_not_guessed_at(apply: Applyi
     assert apply.linked.rows("SELECT count(*) FROM transactions") == [(3,)]
 
 
+@pytest.mark.deep
 def test_unreadable_record_in_a_window_withdraws_nothing(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "1.00", "pending"))
 
@@ -440,6 +450,7 @@ def test_balance_is_a_snapshot_when_it_changed_or_once_a_day(apply: Applying) ->
     ]
 
 
+@pytest.mark.deep
 def test_quarantined_change_is_settled_when_the_provider_takes_it_back_or_withdraws_the_record(apply: Applying) -> None:
     good, other = Movement("t1", "A", "1.00"), Movement("t2", "A", "1.00")
     apply.rows(good, other)
@@ -479,6 +490,7 @@ def test_vanished_holding_is_closed_and_opens_again(apply: Applying) -> None:
     assert held(apply.linked) == [("X", Decimal(1), True), ("Y", Decimal(2), True)]
 
 
+@pytest.mark.deep
 def test_holding_is_not_closed_by_a_listing_that_is_not_complete_or_has_a_bad_record(apply: Applying) -> None:
     apply(Page(holdings=[holding("X", "1")], holdings_complete_for=frozenset({"A"})))
 
@@ -489,6 +501,7 @@ def test_holding_is_not_closed_by_a_listing_that_is_not_complete_or_has_a_bad_re
     assert held(apply.linked) == [("X", Decimal(1), True)]
 
 
+@pytest.mark.deep
 def test_holding_has_one_row_of_history_a_day(apply: Applying) -> None:
     for quantity, day in (("1", 0), ("2", 0), ("2", 1)):
         apply(Page(holdings=[holding("X", quantity)]), now=NOW + timedelta(days=day))
@@ -499,6 +512,7 @@ def test_holding_has_one_row_of_history_a_day(apply: Applying) -> None:
     ]
 
 
+@pytest.mark.deep
 def test_security_keeps_the_words_of_the_integration_that_named_it_first(apply: Applying) -> None:
     apply(Page(holdings=[holding("X", "1", name="First")]))
     apply.run = replace(apply.run, provider_key="other")
@@ -511,6 +525,7 @@ def test_security_keeps_the_words_of_the_integration_that_named_it_first(apply: 
     assert apply.linked.rows("SELECT name FROM securities WHERE key = 'cusip:X'") == [("Renamed",)]
 
 
+@pytest.mark.deep
 def test_pages_stored_together_have_the_last_ones_cursor_and_count_one_by_one(apply: Applying) -> None:
     first = of([Movement("t1", "A", "1.00")], feed="feed", cursor="c1", more=True)
     second = of([Movement("t2", "A", "2.00")], feed="feed", cursor="c2", more=True)
@@ -532,6 +547,7 @@ def test_later_page_of_those_stored_together_wins(apply: Applying) -> None:
     assert {key: row[1] for key, row in apply.linked.live().items()} == {"t1": Decimal("2.00")}
 
 
+@pytest.mark.deep
 def test_loop_that_is_stored_at_once_leaves_nothing_to_undo(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"), feed="feed", cursor="c0")
 
@@ -545,6 +561,7 @@ def test_loop_that_is_stored_at_once_leaves_nothing_to_undo(apply: Applying) -> 
     assert apply.linked.rows("SELECT 1 FROM sync_undo") == []
 
 
+@pytest.mark.deep
 def test_what_one_page_cannot_store_keeps_none_of_those_stored_with_it_out(apply: Applying) -> None:
 
     applied = apply(

@@ -67,6 +67,7 @@ def last_run(linked: Linked) -> tuple[str, str | None]:
     return rows[0][0], rows[0][1]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("page", [1, 2, 3], ids=["before_the_first_cursor", "in_a_loop", "after_the_loop"])
 def test_run_of_a_replaced_login_writes_nothing_more_and_the_other_login_is_read_from_its_beginning(
     login: Linked, page: int
@@ -89,6 +90,7 @@ def test_run_of_a_replaced_login_writes_nothing_more_and_the_other_login_is_read
     assert login.sync().status == RunStatus.COMPLETED
 
 
+@pytest.mark.deep
 def test_accounts_of_a_replaced_login_are_out_of_reach_however_many_they_are(login: Linked) -> None:
     login.sync()
 
@@ -112,6 +114,7 @@ def test_full_sync_of_a_replaced_login_is_not_gone_on_with(login: Linked) -> Non
     assert login.rows("SELECT 1 FROM sync_seen WHERE provider_id = :id") == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("external_id", ["item-1", None], ids=["named", "unnamed"])
 def test_run_of_a_login_that_is_linked_anew_ends_and_the_next_one_goes_on_from_its_cursors(
     login: Linked, external_id: str | None
@@ -126,6 +129,7 @@ def test_run_of_a_login_that_is_linked_anew_ends_and_the_next_one_goes_on_from_i
     assert set(login.live()) == {f"t{number}" for number in range(5)}
 
 
+@pytest.mark.deep
 def test_run_that_begins_while_another_login_is_linked_waits_for_it_and_reads_that_one(login: Linked) -> None:
     login.sync()
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -140,6 +144,7 @@ def test_run_that_begins_while_another_login_is_linked_waits_for_it_and_reads_th
     assert (run.status, run.cursor_before) == (RunStatus.COMPLETED, {})
 
 
+@pytest.mark.deep
 def test_unlinking_ends_the_run_that_is_under_way(login: Linked) -> None:
     def unlink() -> None:
         with login.runtime.transaction() as session:
@@ -178,6 +183,7 @@ def forgotten(link_model: Callable[..., Linked]) -> Linked:
     return linked
 
 
+@pytest.mark.deep
 def test_refused_cursor_makes_the_run_a_full_sync_and_is_a_problem_of_it(forgotten: Linked) -> None:
     forgotten.integration.times = 1  # type: ignore[attr-defined]
 
@@ -204,6 +210,7 @@ def test_full_sync_after_a_refused_cursor_that_broke_off_is_gone_on_with(forgott
     assert set(forgotten.live()) == {"t0", "t1", "t2", "t4", "t9"}
 
 
+@pytest.mark.deep
 def test_cursor_that_is_refused_again_within_a_run_ends_it(forgotten: Linked) -> None:
     class Stubborn(ForgetfulIntegration):
         async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:

@@ -58,6 +58,7 @@ def status_of(linked: Linked) -> tuple[Any, ...]:
     return linked.rows("SELECT status, status_reason, sync_failures FROM providers WHERE id = :id")[0]
 
 
+@pytest.mark.deep
 def test_second_run_is_refused_while_one_is_running(linked: Linked) -> None:
     linked.integration.plan = Plan(die_before=1)
     with pytest.raises(Killed):
@@ -96,6 +97,7 @@ def test_dead_run_is_taken_over_and_its_late_page_is_refused(linked: Linked) -> 
     assert linked.rows("SELECT 1 FROM sync_cursors WHERE cursor = 'late'") == []
 
 
+@pytest.mark.deep
 def test_run_keeps_counts_pages_trigger_and_cursors(linked: Linked) -> None:
     for number in range(5):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
@@ -139,6 +141,7 @@ def test_interval_that_is_set_while_a_run_goes_on_counts_from_its_end(link_model
     assert (due_at - run.finished_at).total_seconds() < 700
 
 
+@pytest.mark.deep
 def test_manual_sync_waits_for_the_least_interval_unless_forced(linked: Linked) -> None:
     linked.sync()
 
@@ -149,6 +152,7 @@ def test_manual_sync_waits_for_the_least_interval_unless_forced(linked: Linked) 
     assert linked.sync().status == RunStatus.COMPLETED  # the schedule has its own interval
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("status", ["pending", "needs_reauth", "paused", "unlinked"])
 def test_provider_that_is_not_active_is_refused_with_what_to_do(linked: Linked, status: str) -> None:
     linked.execute("UPDATE providers SET status = :status WHERE id = :id", status=status)
@@ -172,6 +176,7 @@ def page_by_page(monkeypatch: Any) -> None:
     monkeypatch.setattr(sync_run, "ROWS_AHEAD", 1)
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("page_by_page")
 def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked) -> None:
     for number in range(15):
@@ -191,6 +196,7 @@ def test_cancel_stops_after_the_page_and_keeps_what_was_committed(linked: Linked
     assert len(linked.live()) == 15
 
 
+@pytest.mark.deep
 def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:
     with linked.runtime.transaction() as session:
         assert runs.request_cancel(session, provider_id=linked.provider_id) is None
@@ -286,6 +292,7 @@ def test_day_to_which_a_run_goes_back_is_kept_until_every_account_was_read(
     assert ManyAccounts.requests == [(None, frozenset())]
 
 
+@pytest.mark.deep
 def test_run_that_gets_no_feed_further_ends_when_twice_its_time_is_up(
     link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +343,7 @@ def test_error_ends_the_run_and_schedules_the_next(
         assert timedelta(0) < due_in(linked) < timedelta(minutes=2)
 
 
+@pytest.mark.deep
 def test_what_a_strangers_exception_says_is_not_kept(link_model: Callable[..., Linked]) -> None:
     linked = link_model(FailingIntegration(ValueError("account 123456789012 of Ann, token SECRETWORD")))  # type: ignore[arg-type]
 
@@ -354,6 +362,7 @@ def test_run_whose_accounts_are_all_refused_counts_as_a_refusal_of_the_login(lin
     ]
 
 
+@pytest.mark.deep
 def test_run_with_one_refused_account_among_others_accuses_nobody(link_model: Callable[..., Linked]) -> None:
     linked = link_model(FailingIntegration(problems=(Forbidden("http_403", account_key="A"),)))
 
@@ -396,6 +405,7 @@ def test_dead_grant_of_an_older_token_does_not_stop_a_provider_that_was_linked_a
     assert due_in(linked) > timedelta(0)
 
 
+@pytest.mark.deep
 def test_problem_of_one_account_makes_the_run_partial(link_model: Callable[..., Linked]) -> None:
     linked = link_model(FailingIntegration(problems=(BadPayload("odd", account_key="A"),)))
 
@@ -406,6 +416,7 @@ def test_problem_of_one_account_makes_the_run_partial(link_model: Callable[..., 
     assert len(linked.rows("SELECT 1 FROM accounts WHERE provider_id = :id")) == 4
 
 
+@pytest.mark.deep
 def test_run_in_which_every_account_failed_is_no_success(link_model: Callable[..., Linked]) -> None:
     linked = link_model(FailingIntegration(problems=tuple(BadPayload("odd", account_key=key) for key in "ABWC")))
 
@@ -430,6 +441,7 @@ def test_part_that_is_not_ready_is_scheduled_and_no_failure(link_model: Callable
     assert abs(due_in(linked) - SOON) < timedelta(seconds=30)
 
 
+@pytest.mark.deep
 def test_refused_token_is_renewed_once_and_the_sync_goes_on(linked: Linked) -> None:
     for number in range(6):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
@@ -451,6 +463,7 @@ def test_token_refused_twice_in_a_row_fails_without_demanding_a_new_grant(linked
     assert status_of(linked)[0] == "active"
 
 
+@pytest.mark.deep
 def test_tokens_refused_after_every_first_page_are_not_renewed_for_ever(linked: Linked) -> None:
     linked.integration.plan = Plan(refuse_access_before=set(range(1, 99, 2)))
 
@@ -503,6 +516,7 @@ class PagingIntegration(ModelIntegration):
             yield Page(feed="paged", cursor=cursor, more=more, transactions=rows, map_transaction=self._read)
 
 
+@pytest.mark.deep
 def test_cursor_that_leads_back_to_itself_ends_the_run_and_nothing_of_its_page_is_kept(
     link_model: Callable[..., Linked],
 ) -> None:
@@ -514,6 +528,7 @@ def test_cursor_that_leads_back_to_itself_ends_the_run_and_nothing_of_its_page_i
     assert set(linked.live()) == {"t0"}
 
 
+@pytest.mark.deep
 def test_cursors_that_lead_back_to_each_other_end_the_run(link_model: Callable[..., Linked]) -> None:
     linked = link_model(PagingIntegration(*[("c1", True), ("c2", True)] * 20))
 
@@ -522,6 +537,7 @@ def test_cursors_that_lead_back_to_each_other_end_the_run(link_model: Callable[.
     assert (run.status, run.error, run.error_reason) == (RunStatus.FAILED, "bad_payload", "cursor_loop")
 
 
+@pytest.mark.deep
 def test_place_that_comes_again_because_offsets_shifted_is_no_loop(link_model: Callable[..., Linked]) -> None:
     linked = link_model(PagingIntegration(*[("c1", True), ("c2", True)] * 4, ("c3", False)))
 

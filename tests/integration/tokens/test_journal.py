@@ -261,6 +261,7 @@ def test_link_that_waits_in_the_journal_finds_its_login_under_another_alias(
 # Draining
 
 
+@pytest.mark.deep
 def test_entry_is_applied_before_anything_else_touches_its_provider(desk: Desk) -> None:
     id_ = _journal_one(desk)
 
@@ -272,6 +273,7 @@ def test_entry_is_applied_before_anything_else_touches_its_provider(desk: Desk) 
     assert _entry(desk) == {}
 
 
+@pytest.mark.deep
 def test_older_entry_never_overwrites_a_newer_generation(desk: Desk) -> None:
     id_ = _journal_one(desk)
     newer = desk.runtime.encryption.seal("newer", provider_id=id_, kind="refresh", generation=2)
@@ -283,6 +285,7 @@ def test_older_entry_never_overwrites_a_newer_generation(desk: Desk) -> None:
     assert _entry(desk) == {}
 
 
+@pytest.mark.deep
 def test_entry_waits_while_another_worker_holds_the_lease(desk: Desk) -> None:
     id_ = _journal_one(desk)
     desk.rows("UPDATE provider_tokens SET lease_until = now() + interval '1 minute'")
@@ -294,6 +297,7 @@ def test_entry_waits_while_another_worker_holds_the_lease(desk: Desk) -> None:
     assert _drain(desk) == 1
 
 
+@pytest.mark.deep
 def test_entry_that_cannot_be_stored_holds_up_no_other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [_journal_one(desk) for _ in range(3)]
     store = token_rows.store
@@ -311,6 +315,7 @@ def test_entry_that_cannot_be_stored_holds_up_no_other(desk: Desk, monkeypatch: 
     assert len(_entry(desk)) == 1
 
 
+@pytest.mark.deep
 def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
     _journal_one(desk)
     desk.rows("DELETE FROM providers")
@@ -319,6 +324,7 @@ def test_entry_of_a_provider_that_is_gone_goes_too(desk: Desk) -> None:
     assert _entry(desk) == {}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("why", ["gone", "of another user"])
 def test_link_that_can_never_be_stored_leaves_the_journal(desk: Desk, why: str) -> None:
     known, id_ = desk.link(external_id="item-1"), desk.link(status="pending")
@@ -350,6 +356,7 @@ def test_link_that_can_never_be_stored_is_ended_at_its_provider(desk: Desk, why:
     assert desk.schwab.revoked == [("access-9", "refresh-9")]
 
 
+@pytest.mark.deep
 def test_link_that_a_later_one_without_a_login_id_has_overtaken_is_left_alone(desk: Desk) -> None:
     id_ = desk.link()
     _keep_grant(desk, id_, external_id=None)
@@ -446,6 +453,7 @@ def test_entry_that_redis_will_not_forget_is_out_of_date_at_the_next_drain(
     assert desk.token(id_)["generation"] == 2
 
 
+@pytest.mark.deep
 def test_entry_stays_when_its_lease_is_lost_before_it_is_stored(desk: Desk) -> None:
     id_ = _journal_one(desk)
     (entry,) = desk.runtime.run(journal.entries(desk.runtime))
@@ -457,6 +465,7 @@ def test_entry_stays_when_its_lease_is_lost_before_it_is_stored(desk: Desk) -> N
     assert desk.token(id_)["generation"] == 1
 
 
+@pytest.mark.deep
 def test_entry_stays_until_its_commit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     _journal_one(desk)
 
@@ -472,6 +481,7 @@ def test_entry_stays_until_its_commit(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert _drain(desk) == 1
 
 
+@pytest.mark.deep
 def test_drained_rotation_revives_a_provider_given_up_as_lost(desk: Desk) -> None:
     id_ = _journal_one(desk)
     desk.rows("UPDATE providers SET status = 'needs_reauth', status_reason = 'lost_rotation', refresh_due_at = NULL")
@@ -482,6 +492,7 @@ def test_drained_rotation_revives_a_provider_given_up_as_lost(desk: Desk) -> Non
     assert desk.provider(id_)["refresh_due_at"] is not None
 
 
+@pytest.mark.deep
 def test_drain_leaves_a_provider_that_is_dead_for_another_reason_dead(desk: Desk) -> None:
     id_ = _journal_one(desk)
     desk.rows("UPDATE providers SET status = 'needs_reauth', status_reason = 'invalid_grant'")
@@ -490,6 +501,7 @@ def test_drain_leaves_a_provider_that_is_dead_for_another_reason_dead(desk: Desk
     assert desk.provider(id_)["status"] == "needs_reauth"
 
 
+@pytest.mark.deep
 def test_refused_retry_takes_the_first_answer_from_the_journal(desk: Desk) -> None:
     id_ = desk.link()
     desk.leave_behind(id_)
@@ -516,6 +528,7 @@ def test_refused_retry_takes_the_first_answer_from_the_journal(desk: Desk) -> No
     assert desk.provider(id_)["status"] == "active"
 
 
+@pytest.mark.deep
 def test_unknown_outcome_waits_while_the_journal_cannot_be_asked(make_desk: MakeDesk) -> None:
     desk = make_desk(redis_url=NO_REDIS)
     id_ = desk.link()
@@ -528,6 +541,7 @@ def test_unknown_outcome_waits_while_the_journal_cannot_be_asked(make_desk: Make
     assert desk.token(id_)["lease_owner"] is None
 
 
+@pytest.mark.deep
 def test_refresh_without_a_past_needs_no_redis(make_desk: MakeDesk) -> None:
     desk = make_desk(redis_url=NO_REDIS)
     id_ = desk.link()
@@ -535,6 +549,7 @@ def test_refresh_without_a_past_needs_no_redis(make_desk: MakeDesk) -> None:
     assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
 
 
+@pytest.mark.deep
 def test_drain_without_redis_says_so(make_desk: MakeDesk) -> None:
     desk = make_desk(redis_url=NO_REDIS)
 
@@ -570,6 +585,7 @@ def test_entry_that_cannot_be_trusted_is_neither_applied_nor_lost(desk: Desk, da
     assert _entry(desk) == {field: entry}
 
 
+@pytest.mark.deep
 def test_entry_written_by_a_key_that_is_away_holds_its_provider_back(make_desk: MakeDesk) -> None:
     both = new_keys("k1", "k2")
     desk = make_desk(encryption_keys=both)
@@ -584,6 +600,7 @@ def test_entry_written_by_a_key_that_is_away_holds_its_provider_back(make_desk: 
     assert len(_entry(desk)) == 1
 
 
+@pytest.mark.deep
 def test_spool_that_breaks_in_mid_write_leaves_nothing_half_done(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -604,6 +621,7 @@ def test_spool_that_breaks_in_mid_write_leaves_nothing_half_done(
     assert [path.name for path in (tmp_path / "home" / "spool").iterdir()] == ["id"]
 
 
+@pytest.mark.deep
 def test_answers_that_arrive_together_wait_for_a_hanging_redis_once(make_desk: MakeDesk, tmp_path: Path) -> None:
     desk = make_desk(DASHTAM_HOME=str(tmp_path / "home"))
     ids = [desk.link() for _ in range(8)]

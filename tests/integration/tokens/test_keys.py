@@ -46,6 +46,7 @@ def test_all_tokens_are_written_anew_in_batches_and_stay_usable(desk_with: Desks
     assert desk_with(NEW).refresh(*ids[:5]) == dict.fromkeys(ids[:5], Outcome.REFRESHED)
 
 
+@pytest.mark.deep
 def test_rotation_that_broke_off_goes_on(desk_with: Desks, monkeypatch: pytest.MonkeyPatch) -> None:
     before = desk_with(OLD)
     for _ in range(4):
@@ -67,6 +68,7 @@ def test_rotation_that_broke_off_goes_on(desk_with: Desks, monkeypatch: pytest.M
     assert desk.runtime.run(keys.reencrypt(desk.runtime, batch_size=2)).done == 2
 
 
+@pytest.mark.deep
 def test_rotation_never_overwrites_a_refresh_that_came_between(
     desk_with: Desks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +93,7 @@ def test_rotation_never_overwrites_a_refresh_that_came_between(
     assert desk.plain(id_, "refresh") == "newer"
 
 
+@pytest.mark.deep
 def test_refresh_under_way_may_store_after_its_row_was_written_anew(desk_with: Desks) -> None:
     desk_with(OLD).link()
     desk = desk_with(f"{NEW},{OLD}")
@@ -106,6 +109,7 @@ def test_refresh_under_way_may_store_after_its_row_was_written_anew(desk_with: D
     assert desk.plain(id_, "refresh") == "refresh-2"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("not_restarted", "restarted"),
     [(OLD, f"{OLD},{NEW}"), (f"{OLD},{NEW}", f"{NEW},{OLD}")],
@@ -122,6 +126,7 @@ def test_in_both_steps_of_a_rotation_each_process_refreshes_what_the_other_wrote
     assert outcomes == [Outcome.REFRESHED] * 3
 
 
+@pytest.mark.deep
 def test_new_key_put_in_front_at_once_is_unreadable_to_processes_that_have_not_restarted(desk_with: Desks) -> None:
     before, after = desk_with(OLD), desk_with(f"{NEW},{OLD}")
     id_ = before.link()
@@ -131,6 +136,7 @@ def test_new_key_put_in_front_at_once_is_unreadable_to_processes_that_have_not_r
     assert after.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
 
 
+@pytest.mark.deep
 def test_token_that_no_key_opens_is_named_and_left(desk_with: Desks) -> None:
     id_ = desk_with(new_keys("k0")).link()
     desk = desk_with(f"{NEW},{OLD}")
@@ -141,6 +147,7 @@ def test_token_that_no_key_opens_is_named_and_left(desk_with: Desks) -> None:
     assert desk.token(id_)["key_id"] == "k0"
 
 
+@pytest.mark.deep
 def test_status_counts_tokens_and_journal_entries_per_key(desk_with: Desks) -> None:
     before = desk_with(OLD)
     id_ = before.link()
@@ -175,6 +182,7 @@ def test_key_cannot_be_retired_while_the_journal_cannot_be_asked(make_desk: Make
         desk.runtime.run(keys.require_retirable(desk.runtime, "k1"))
 
 
+@pytest.mark.deep
 def test_key_withdrawn_too_early_refuses_startup_by_its_id(desk_with: Desks) -> None:
     desk_with(OLD).link()
 
@@ -197,6 +205,7 @@ def begin_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Desk], None]:
     return begin
 
 
+@pytest.mark.deep
 def test_worker_does_not_start_without_a_key_in_use(
     desk_with: Desks, begin_worker: Callable[[Desk], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +219,7 @@ def test_worker_does_not_start_without_a_key_in_use(
     assert said == "error: ENCRYPTION_KEYS: stored tokens need the key k1; put it back, behind the writing key\n"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("away", [{}, {"database_url": "postgresql://nobody@127.0.0.1:1/nowhere"}], ids=["", "away"])
 def test_worker_starts_with_its_keys_and_while_nobody_can_say_which_it_needs(
     make_desk: MakeDesk, begin_worker: Callable[[Desk], None], away: dict[str, str]
@@ -219,6 +229,7 @@ def test_worker_starts_with_its_keys_and_while_nobody_can_say_which_it_needs(
     begin_worker(make_desk(encryption_keys=f"{NEW},{OLD}", **away))
 
 
+@pytest.mark.deep
 def test_configured_keys_pass(desk_with: Desks) -> None:
     desk = desk_with(OLD)
     desk.link()

@@ -62,6 +62,7 @@ def _link(desk: Desk, user: UUID, alias: str = "Main") -> UUID:
     return desk.runtime.run(_begin(desk, user, alias).complete(desk))
 
 
+@pytest.mark.deep
 def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
     login = sandbox.create_logins("schwab", 1)[0]
     begun = runtime.run(begin.begin_link(runtime, "schwab", _user(runtime), "Main"))
@@ -75,6 +76,7 @@ def test_linked_schwab_login_can_be_refreshed(runtime: Runtime, sandbox: Sandbox
     assert summary.counts == {"refreshed": 1}
 
 
+@pytest.mark.deep
 def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime, sandbox: SandboxAdmin) -> None:
     login = sandbox.create_logins("plaid", 1)[0]
     public_token = sandbox.link(login)["public_token"]
@@ -89,6 +91,7 @@ def test_linked_plaid_item_has_a_token_that_is_never_refreshed(runtime: Runtime,
     assert summary.counts == {"unsupported": 1}
 
 
+@pytest.mark.deep
 def test_code_is_decoded_once_and_the_provider_is_active_and_due(desk: Desk) -> None:
     desk.schwab.script = [answer(1, grant_expires_at=datetime.now(UTC) + timedelta(days=7))]
 
@@ -106,6 +109,7 @@ def test_code_is_decoded_once_and_the_provider_is_active_and_due(desk: Desk) -> 
     assert desk.audit(id_) == ["linked"]
 
 
+@pytest.mark.deep
 def test_state_is_good_for_one_use(desk: Desk) -> None:
     begun = _begin(desk, _user(desk.runtime))
     desk.runtime.run(begun.complete(desk))
@@ -124,6 +128,7 @@ def test_expired_state_is_refused(desk: Desk) -> None:
     assert desk.schwab.exchanged == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "callback",
     [
@@ -139,6 +144,7 @@ def test_callback_that_was_not_begun_here_is_refused(desk: Desk, callback: str) 
     assert desk.schwab.exchanged == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("holder", ["", "somebody-else"])
 def test_link_that_somebody_else_began_is_refused_and_stays_good_for_who_began_it(desk: Desk, holder: str) -> None:
     begun = _begin(desk, _user(desk.runtime))
@@ -149,6 +155,7 @@ def test_link_that_somebody_else_began_is_refused_and_stays_good_for_who_began_i
     assert desk.provider(desk.runtime.run(begun.complete(desk)))["status"] == "active"
 
 
+@pytest.mark.deep
 def test_link_that_nobody_is_known_to_have_begun_is_refused(desk: Desk) -> None:
     begun = _begin(desk, _user(desk.runtime))
     desk.rows("UPDATE link_states SET holder_hash = NULL")  # as a worker of an older release leaves it
@@ -176,6 +183,7 @@ def test_callback_to_another_place_is_refused(desk: Desk) -> None:
     assert desk.schwab.exchanged == []
 
 
+@pytest.mark.deep
 def test_relink_is_the_next_generation_of_the_same_provider(desk: Desk) -> None:
     user = _user(desk.runtime)
     first = _link(desk, user)
@@ -197,6 +205,7 @@ def test_relink_is_the_next_generation_of_the_same_provider(desk: Desk) -> None:
     assert desk.audit(first) == ["linked", "linked"]
 
 
+@pytest.mark.deep
 def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
     user = _user(desk.runtime)
     id_ = _link(desk, user)
@@ -216,6 +225,7 @@ def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
     assert desk.token(id_)["generation"] == 2
 
 
+@pytest.mark.deep
 def test_refresh_that_ends_during_a_relink_does_not_cost_the_new_grant(desk: Desk) -> None:
     user = _user(desk.runtime)
     id_ = _link(desk, user)
@@ -282,6 +292,7 @@ def _link_whose_user_goes(desk: Desk) -> None:
     _link(desk, user)
 
 
+@pytest.mark.deep
 def test_grant_that_nobody_can_have_any_more_is_ended_at_the_provider(desk: Desk) -> None:
     with pytest.raises(NotFound, match="no user"):
         _link_whose_user_goes(desk)
@@ -305,6 +316,7 @@ def test_grant_without_a_login_id_is_ended_although_other_providers_have_none_ei
     assert desk.schwab.revoked == [("access-3", "refresh-3")]
 
 
+@pytest.mark.deep
 def test_failed_revocation_does_not_hide_why_a_link_was_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: object, **__: object) -> bool:
         raise Transient("http_503")
@@ -381,6 +393,7 @@ def test_two_first_links_of_one_login_at_once_make_one_provider(
     assert desk.schwab.revoked == []
 
 
+@pytest.mark.deep
 def test_link_that_is_begun_while_another_makes_the_same_provider_waits_for_it(desk: Desk) -> None:
     user = _user(desk.runtime)
     begun = _begin(desk, user)
@@ -400,6 +413,7 @@ def test_link_that_is_begun_while_another_makes_the_same_provider_waits_for_it(d
     assert desk.provider(made)["status"] == "active"
 
 
+@pytest.mark.deep
 def test_link_whose_pending_provider_turned_out_to_be_another_makes_it_anew(desk: Desk) -> None:
     user = _user(desk.runtime)
 
@@ -441,6 +455,7 @@ def test_new_grant_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypat
     assert desk.schwab.revoked == []
 
 
+@pytest.mark.deep
 def test_refused_code_leaves_a_pending_provider_without_token(desk: Desk) -> None:
     desk.schwab.script = [OutcomeUnknown("timeout")]
 
@@ -523,6 +538,7 @@ def test_form_that_is_not_filled_in_links_nothing(desk: Desk, form: dict[str, st
     assert desk.rows("SELECT 1 FROM providers") == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
@@ -541,6 +557,7 @@ def test_filled_in_form_reaches_the_integration_by_its_fields(desk: Desk, kind: 
     assert desk.provider(id_)["status"] == "active"
 
 
+@pytest.mark.deep
 def test_code_verifier_ties_the_consent_to_the_exchange_and_is_kept_encrypted(desk: Desk) -> None:
     desk.schwab.link_kind = OAUTH_PKCE
     begun = _begin(desk, _user(desk.runtime))
@@ -571,6 +588,7 @@ def test_code_verifier_of_another_user_or_key_completes_nothing(desk: Desk) -> N
     assert desk.schwab.forms == []
 
 
+@pytest.mark.deep
 def test_consent_without_pkce_has_no_verifier(desk: Desk) -> None:
     _link(desk, _user(desk.runtime))
 
@@ -578,12 +596,14 @@ def test_consent_without_pkce_has_no_verifier(desk: Desk) -> None:
     assert desk.schwab.forms == [{"code": "C0.abc+d@"}]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("alias", ["", "x" * 101])
 def test_alias_out_of_bounds_is_refused(desk: Desk, alias: str) -> None:
     with pytest.raises(Refused, match="alias"):
         desk.runtime.run(begin.begin_link(desk.runtime, "schwab", _user(desk.runtime), alias))
 
 
+@pytest.mark.deep
 def test_unlink_revokes_forgets_the_token_and_stops_everything(desk: Desk) -> None:
     id_ = _link(desk, _user(desk.runtime))
 
@@ -611,6 +631,7 @@ def test_link_after_an_unlink_owes_nothing_to_the_old_tokens_unknown_outcomes(de
     assert desk.refresh(id_, force=True) == {id_: Outcome.REFRESHED}
 
 
+@pytest.mark.deep
 def test_generations_go_on_after_an_unlinking(desk: Desk) -> None:
     user = _user(desk.runtime)
     id_ = _link(desk, user)
@@ -630,6 +651,7 @@ def test_generations_go_on_after_an_unlinking(desk: Desk) -> None:
     assert desk.provider(id_)["status"] == "active"
 
 
+@pytest.mark.deep
 def test_generations_go_on_after_an_unlinking_by_a_worker_of_the_release_before(desk: Desk) -> None:
     user = _user(desk.runtime)
     id_ = _link(desk, user)
@@ -643,6 +665,7 @@ def test_generations_go_on_after_an_unlinking_by_a_worker_of_the_release_before(
     assert desk.token(id_)["generation"] == used + 1
 
 
+@pytest.mark.deep
 def test_failed_revocation_still_ends_the_link_here(desk: Desk) -> None:
     id_ = _link(desk, _user(desk.runtime))
     desk.schwab.script = [Transient("http_503")]
@@ -682,6 +705,7 @@ def test_unlink_of_nobody_is_not_found(desk: Desk) -> None:
         desk.runtime.run(end.unlink(desk.runtime, uuid4()))
 
 
+@pytest.mark.deep
 def test_no_token_reaches_a_log(desk: Desk, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
     secret = "very-secret-value"
     desk.schwab.script = [answer(1, access_token=secret, refresh_token=secret)] * 2

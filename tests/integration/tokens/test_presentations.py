@@ -53,6 +53,7 @@ def _acknowledgements_lost(desk: Desk, *, times: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("told", [True, False], ids=["told by itself", "told by another worker"])
 def test_unacknowledged_attempts_are_no_presentations(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch, told: bool
@@ -79,6 +80,7 @@ async def _nothing(_: object) -> None:
     return None
 
 
+@pytest.mark.deep
 def test_refusal_after_an_unacknowledged_attempt_is_the_provider_s_own_word(desk: Desk) -> None:
     id_ = desk.link()
     with _acknowledgements_lost(desk, times=1), pytest.raises(Unavailable):
@@ -104,6 +106,7 @@ def test_attempt_that_is_given_up_cannot_be_written_afterwards(desk: Desk) -> No
     assert _statuses(desk, id_) == ["not_sent"]
 
 
+@pytest.mark.deep
 def test_call_that_is_given_up_while_it_waits_for_its_quota_was_not_sent(make_desk: MakeDesk) -> None:
     desk = make_desk(http_total_seconds=0.05, lease_seconds=0.3)
     id_ = desk.link()
@@ -148,6 +151,7 @@ def test_call_that_never_left_is_no_presentation_although_its_end_cannot_be_stor
     assert _statuses(desk, id_) == ["not_sent", "done"]
 
 
+@pytest.mark.deep
 def test_call_that_was_sent_is_a_presentation_when_its_end_cannot_be_stored(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +172,7 @@ def test_call_that_was_sent_is_a_presentation_when_its_end_cannot_be_stored(
 # Time
 
 
+@pytest.mark.deep
 def test_machine_that_was_suspended_sends_nothing_after_its_lease(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = desk.link()
     begin = token_rows.begin_attempts
@@ -187,6 +192,7 @@ def test_machine_that_was_suspended_sends_nothing_after_its_lease(desk: Desk, mo
     assert _statuses(desk, id_) == ["not_sent"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "error",
     [
@@ -211,6 +217,7 @@ def test_batch_that_is_delivered_again_keeps_to_the_wait(desk: Desk, error: Exce
     assert desk.token(id_)["lease_owner"] is None
 
 
+@pytest.mark.deep
 def test_sync_that_needs_the_token_keeps_to_the_wait_and_learns_how_long_it_is(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [RateLimited("http_429", retry_after=timedelta(hours=2))]
@@ -224,6 +231,7 @@ def test_sync_that_needs_the_token_keeps_to_the_wait_and_learns_how_long_it_is(d
     assert desk.schwab.presented == ["refresh-1"]
 
 
+@pytest.mark.deep
 def test_wait_ends_with_the_next_token(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [Transient("http_503")]
@@ -236,6 +244,7 @@ def test_wait_ends_with_the_next_token(desk: Desk) -> None:
 # Gateways
 
 
+@pytest.mark.deep
 def test_hour_of_gateways_errors_costs_no_user_anything(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [GatewayError("http_502"), GatewayError("http_504")] * 3
@@ -250,6 +259,7 @@ def test_hour_of_gateways_errors_costs_no_user_anything(desk: Desk) -> None:
     assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
 
 
+@pytest.mark.deep
 def test_rotation_behind_a_gateway_s_error_that_is_not_forgiven_is_a_lost_rotation(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [GatewayError("http_502"), ReauthRequired("invalid_grant")]
@@ -264,6 +274,7 @@ def test_rotation_behind_a_gateway_s_error_that_is_not_forgiven_is_a_lost_rotati
 # A backend of Postgres that stands still
 
 
+@pytest.mark.deep
 def test_lease_that_was_held_up_within_postgres_decides_by_what_is_true_when_it_is_given(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ from worker.services.refresh.access_token import AccessToken, access_token
 from worker.services.refresh.results import Outcome
 
 
+@pytest.mark.deep
 def test_rotated_token_is_stored_as_the_next_generation_with_clocks_attempt_and_audit(desk: Desk) -> None:
     id_ = desk.link(refresh_failures=3)
 
@@ -51,6 +52,7 @@ def test_rotated_token_is_stored_as_the_next_generation_with_clocks_attempt_and_
     assert timedelta(minutes=8) < provider["refresh_due_at"] - datetime.now(UTC) <= timedelta(minutes=18)
 
 
+@pytest.mark.deep
 def test_refresh_keeps_old_token_when_answer_omits_it(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [answer(2, refresh_token=None)]
@@ -61,6 +63,7 @@ def test_refresh_keeps_old_token_when_answer_omits_it(desk: Desk) -> None:
     assert desk.token(id_)["generation"] == 2
 
 
+@pytest.mark.deep
 def test_refresh_never_moves_the_grant_clock(desk: Desk) -> None:
     id_ = desk.link()
     before = desk.provider(id_)["grant_expires_at"]
@@ -70,6 +73,7 @@ def test_refresh_never_moves_the_grant_clock(desk: Desk) -> None:
     assert desk.provider(id_)["grant_expires_at"] == before
 
 
+@pytest.mark.deep
 def test_attempt_is_committed_before_the_call_and_no_transaction_is_open_during_it(desk: Desk) -> None:
     id_ = desk.link()
     seen: dict[str, Any] = {}
@@ -90,6 +94,7 @@ def test_attempt_is_committed_before_the_call_and_no_transaction_is_open_during_
     assert seen == {"attempts": ["sent"], "leased": True, "open": []}
 
 
+@pytest.mark.deep
 def test_fresh_token_is_not_sent_and_its_due_time_is_set_again(desk: Desk) -> None:
     id_ = desk.link(issued_at=datetime.now(UTC), refresh_due_at=datetime.now(UTC))
 
@@ -102,6 +107,7 @@ def test_fresh_token_is_not_sent_and_its_due_time_is_set_again(desk: Desk) -> No
     assert desk.token(id_)["lease_owner"] is None
 
 
+@pytest.mark.deep
 def test_forced_refresh_sends_a_fresh_token(desk: Desk) -> None:
     id_ = desk.link(issued_at=datetime.now(UTC))
 
@@ -109,6 +115,7 @@ def test_forced_refresh_sends_a_fresh_token(desk: Desk) -> None:
     assert desk.schwab.callers == [Caller(provider_id=id_, manual=True)]
 
 
+@pytest.mark.deep
 def test_stale_generation_is_refreshed_once_however_many_met_it(desk: Desk) -> None:
     id_ = desk.link(issued_at=datetime.now(UTC))
 
@@ -127,6 +134,7 @@ def test_leased_token_is_left_alone(desk: Desk) -> None:
     assert desk.schwab.presented == []
 
 
+@pytest.mark.deep
 def test_ended_lease_is_taken_over(desk: Desk) -> None:
     lease = {"lease_owner": uuid4(), "lease_until": datetime.now(UTC) - timedelta(seconds=1)}
     id_ = desk.link(token=lease)
@@ -148,6 +156,7 @@ def test_unknown_provider_is_missing(desk: Desk) -> None:
     assert desk.refresh(id_) == {id_: Outcome.MISSING}
 
 
+@pytest.mark.deep
 def test_token_without_refresh_is_unsupported_and_never_due_again(desk: Desk) -> None:
     id_ = desk.link(refresh_token=None, refresh_due_at=datetime.now(UTC))
 
@@ -155,6 +164,7 @@ def test_token_without_refresh_is_unsupported_and_never_due_again(desk: Desk) ->
     assert desk.provider(id_)["refresh_due_at"] is None
 
 
+@pytest.mark.deep
 def test_integration_that_is_not_enabled_keeps_its_providers_due(desk: Desk) -> None:
     due_at = datetime.now(UTC) - timedelta(minutes=1)
     id_ = desk.link(provider_key="elsewhere", refresh_due_at=due_at)
@@ -166,6 +176,7 @@ def test_integration_that_is_not_enabled_keeps_its_providers_due(desk: Desk) -> 
 # Errors
 
 
+@pytest.mark.deep
 def test_dead_grant_needs_reauth_with_its_reason_and_stops_all_calls(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [ReauthRequired("invalid_grant")]
@@ -203,6 +214,7 @@ def test_login_that_was_paused_during_the_call_stays_paused_and_its_user_is_told
     assert desk.token(id_)["lease_owner"] is None
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("error", "attempt", "failures"),
     [
@@ -234,6 +246,7 @@ def test_error_that_may_pass_never_demands_reauth(desk: Desk, error: Exception, 
     assert desk.token(id_)["lease_owner"] is None
 
 
+@pytest.mark.deep
 def test_retry_after_is_honoured(desk: Desk) -> None:
     id_ = desk.link()
     before = desk.now()
@@ -245,6 +258,7 @@ def test_retry_after_is_honoured(desk: Desk) -> None:
     assert before + timedelta(hours=2) <= desk.provider(id_)["refresh_due_at"] <= desk.now() + timedelta(hours=2)
 
 
+@pytest.mark.deep
 def test_limit_without_a_time_waits_longer_each_time(desk: Desk) -> None:
     id_ = desk.link()
     waits = []
@@ -257,6 +271,7 @@ def test_limit_without_a_time_waits_longer_each_time(desk: Desk) -> None:
     assert waits[4] > timedelta(minutes=5)
 
 
+@pytest.mark.deep
 def test_broken_client_credential_pauses_the_integration_and_harms_no_user(desk: Desk) -> None:
     ids = [desk.link() for _ in range(3)]
     desk.schwab.script = [AppMisconfigured("invalid_client")] * 3
@@ -273,6 +288,7 @@ def test_broken_client_credential_pauses_the_integration_and_harms_no_user(desk:
 # Unknown outcomes
 
 
+@pytest.mark.deep
 def test_unknown_outcome_is_retried_exactly_once_with_the_old_token(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [OutcomeUnknown("timeout")]
@@ -284,6 +300,7 @@ def test_unknown_outcome_is_retried_exactly_once_with_the_old_token(desk: Desk) 
     assert desk.provider(id_)["status"] == "active"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "second", [ReauthRequired("invalid_grant"), OutcomeUnknown("timeout")], ids=["refused", "lost"]
 )
@@ -309,6 +326,7 @@ def test_retry_that_was_not_acted_upon_does_not_use_up_the_retry(desk: Desk) -> 
     assert outcomes == [Outcome.UNKNOWN, Outcome.FAILED, Outcome.DEFERRED, Outcome.REFRESHED]
 
 
+@pytest.mark.deep
 def test_attempt_of_a_dead_worker_is_retried_once(desk: Desk) -> None:
     id_ = desk.link()
     desk.leave_behind(id_)
@@ -319,6 +337,7 @@ def test_attempt_of_a_dead_worker_is_retried_once(desk: Desk) -> None:
     assert [row["status"] for row in desk.attempts(id_)] == ["unknown", "done"]
 
 
+@pytest.mark.deep
 def test_two_attempts_of_dead_workers_are_a_lost_rotation_without_another_call(desk: Desk) -> None:
     id_ = desk.link()
     desk.leave_behind(id_)
@@ -365,6 +384,7 @@ def _sibling(desk: Desk, id_: UUID) -> None:
     desk.rows("UPDATE providers SET access_expires_at = now() + interval '30 minutes' WHERE id = :id", id=id_)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "late", [answer(9), ReauthRequired("invalid_grant"), OutcomeUnknown("timeout")], ids=["answer", "refused", "lost"]
 )
@@ -389,6 +409,7 @@ def test_siblings_newer_generation_stands_whatever_the_stale_worker_brings(
     assert (token.value, token.generation) == ("sibling-access", 2)
 
 
+@pytest.mark.deep
 def test_answer_without_the_lease_goes_to_the_journal_and_not_over_the_token(desk: Desk) -> None:
     id_ = desk.link()
     desk.lose_lease_during_the_call(id_)
@@ -401,6 +422,7 @@ def test_answer_without_the_lease_goes_to_the_journal_and_not_over_the_token(des
     assert desk.plain(id_, "refresh") == "refresh-2"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("moved", ["provider", "kind", "generation", "key"])
 def test_ciphertext_that_was_moved_is_refused_before_any_call(desk: Desk, moved: str) -> None:
     id_, other = desk.link(), desk.link(refresh_token="other-1")
@@ -424,6 +446,7 @@ def test_ciphertext_that_was_moved_is_refused_before_any_call(desk: Desk, moved:
 # Batches
 
 
+@pytest.mark.deep
 def test_window_bounds_the_calls_in_flight(make_desk: MakeDesk) -> None:
     desk = make_desk(refresh_concurrency=3)
     ids = [desk.link() for _ in range(10)]
@@ -492,6 +515,7 @@ def test_group_that_cannot_be_stored_is_stored_row_by_row(desk: Desk, monkeypatc
     }
 
 
+@pytest.mark.deep
 def test_text_that_postgres_cannot_hold_does_not_cost_the_token(desk: Desk) -> None:
     id_ = desk.link()
     desk.schwab.script = [answer(2, scope="api\x00")]
@@ -533,6 +557,7 @@ def test_usable_access_token_is_read_without_a_call(desk: Desk) -> None:
     assert "access-1" not in repr(token)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("wanted", ["expired", "stale"])
 def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: str) -> None:
     if wanted == "expired":
@@ -605,6 +630,7 @@ def test_access_token_says_why_there_is_none(
 # Claims
 
 
+@pytest.mark.deep
 def test_claim_takes_what_is_due_before_the_next_tick_earliest_first(desk: Desk) -> None:
     now = datetime.now(UTC)
     later, soon, over = (desk.link(refresh_due_at=now + timedelta(seconds=s)) for s in (60, 10, -60))

@@ -211,6 +211,7 @@ def test_journal_that_does_not_answer_keeps_no_answer_and_no_call_waiting(
     assert outcomes == {other: Outcome.REFRESHED} | dict.fromkeys(left_behind, Outcome.DEFERRED)
 
 
+@pytest.mark.deep
 def test_nothing_is_sent_when_the_lease_may_end_during_the_call(
     make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +254,7 @@ def test_answer_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch:
     assert desk.plain(id_, "refresh") == "refresh-2"
 
 
+@pytest.mark.deep
 def test_token_that_never_lives_long_enough_is_not_refreshed_for_ever(desk: Desk) -> None:
     id_ = desk.link()
 

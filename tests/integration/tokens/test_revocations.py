@@ -45,6 +45,7 @@ def _reap(desk: Desk) -> dict[str, int]:
     return desk.runtime.run(upkeep.reap(desk.runtime, datetime.now(UTC)))
 
 
+@pytest.mark.deep
 def test_login_that_is_replaced_is_ended_at_its_provider(desk: Desk) -> None:
     _, id_ = _replace(desk)
 
@@ -54,6 +55,7 @@ def test_login_that_is_replaced_is_ended_at_its_provider(desk: Desk) -> None:
     assert sorted(desk.audit(id_)) == ["grant_revoked", "linked", "linked", "login_replaced"]
 
 
+@pytest.mark.deep
 def test_login_that_could_not_be_ended_is_kept_until_it_can_be(desk: Desk) -> None:
     _, id_ = _replace(desk, refused=Transient("http_503"))
     assert desk.rows(WAITING) == [{"reason": "replaced", "attempts": 1, "error": "transient (http_503)", "later": True}]
@@ -67,6 +69,7 @@ def test_login_that_could_not_be_ended_is_kept_until_it_can_be(desk: Desk) -> No
     assert desk.audit(id_)[-1] == "grant_revoked"
 
 
+@pytest.mark.deep
 def test_login_that_is_not_due_is_left_alone(desk: Desk) -> None:
     _replace(desk, refused=Transient("http_503"))
 
@@ -75,12 +78,14 @@ def test_login_that_is_not_due_is_left_alone(desk: Desk) -> None:
     assert len(desk.schwab.revoked) == 1
 
 
+@pytest.mark.deep
 def test_login_that_its_provider_has_forgotten_is_ended(desk: Desk) -> None:
     _replace(desk, refused=ReauthRequired("ITEM_NOT_FOUND"))
 
     assert desk.rows(WAITING) == []
 
 
+@pytest.mark.deep
 def test_grants_for_which_there_is_no_time_are_not_counted_as_tried(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +107,7 @@ def _claimable(desk: Desk) -> int:
     return len(desk.rows("SELECT 1 FROM revocations WHERE due_at <= clock_timestamp()"))
 
 
+@pytest.mark.deep
 def test_ciphertexts_of_what_waits_are_never_plain(desk: Desk) -> None:
     _replace(desk, refused=Transient("http_503"))
 
@@ -110,6 +116,7 @@ def test_ciphertexts_of_what_waits_are_never_plain(desk: Desk) -> None:
     assert not any(plain in str(value) for plain in ("access-1", "refresh-1") for value in row.values())
 
 
+@pytest.mark.deep
 def test_login_that_is_linked_again_is_not_ended(desk: Desk) -> None:
     user, _ = _replace(desk, refused=Transient("http_503"))
 
@@ -120,6 +127,7 @@ def test_login_that_is_linked_again_is_not_ended(desk: Desk) -> None:
     assert desk.schwab.revoked[1:] == [("access-2", "refresh-2")]  # which this one has replaced in its turn
 
 
+@pytest.mark.deep
 def test_same_login_linked_anew_is_not_ended(desk: Desk) -> None:
     user = _user(desk)
     for number in (1, 2):
@@ -141,6 +149,7 @@ def test_unlinking_that_the_provider_does_not_answer_is_made_up_for(desk: Desk) 
     assert desk.audit(id_) == ["linked", "unlinked", "grant_revoked"]
 
 
+@pytest.mark.deep
 def test_grant_that_was_never_stored_is_ended_too(desk: Desk) -> None:
     user = _user(desk)
 
@@ -171,6 +180,7 @@ def test_grant_waits_while_its_integration_is_not_enabled(desk: Desk) -> None:
     assert _reap(desk)["revoked_grants"] == 1
 
 
+@pytest.mark.deep
 def test_waiting_grants_are_written_anew_with_the_new_key_and_keep_the_old_one_until_then(make_desk: MakeDesk) -> None:
     old, new = new_keys("k1"), new_keys("k2")
     _replace(make_desk(encryption_keys=old), refused=Transient("http_503"))

@@ -104,6 +104,7 @@ def test_long_batch_tells_while_it_goes_on_what_is_on_this_disk(hosts: tuple[Des
     assert one.plain(spooled, "refresh") == "refresh-2"
 
 
+@pytest.mark.deep
 def test_other_host_waits_until_the_first_has_told_and_presents_nothing(hosts: tuple[Desk, Desk]) -> None:
     one, other = hosts
     id_ = one.link()
@@ -120,6 +121,7 @@ def test_other_host_waits_until_the_first_has_told_and_presents_nothing(hosts: t
     assert other.plain(id_, "refresh") == "refresh-2"
 
 
+@pytest.mark.deep
 def test_other_host_waits_for_an_answer_that_is_known_to_be_on_the_first_one_s_disk(
     hosts: tuple[Desk, Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +160,7 @@ def test_other_host_does_not_wait_for_one_that_has_told_since_or_that_stays_sile
     assert other.refresh(ids[1]) == {ids[1]: Outcome.REFRESHED}
 
 
+@pytest.mark.deep
 def test_key_that_an_answer_on_another_host_s_disk_needs_is_not_retired(hosts: tuple[Desk, Desk]) -> None:
     one, other = hosts
     id_ = one.link()
@@ -170,6 +173,7 @@ def test_key_that_an_answer_on_another_host_s_disk_needs_is_not_retired(hosts: t
         other.runtime.run(keys.require_retirable(other.runtime, "old"))
 
 
+@pytest.mark.deep
 def test_spool_that_cannot_be_told_for_any_reason_holds_up_no_refresh(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +212,7 @@ def test_file_that_cannot_be_read_is_set_aside_and_holds_up_no_other(hosts: tupl
     assert (finding.ok, finding.mend.endswith(f"mv {aside} {broken}")) == (False, True)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("place", ["redis", "disk"])
 def test_late_first_answer_does_not_replace_that_of_the_retry(desk: Desk, place: str) -> None:
     id_ = desk.link()
@@ -226,6 +231,7 @@ def test_late_first_answer_does_not_replace_that_of_the_retry(desk: Desk, place:
     assert desk.plain(id_, "refresh") == "refresh-3"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("drain", ["all", "disk", "find"])
 @pytest.mark.parametrize("later_in", ["redis", "disk"])
 def test_later_of_two_answers_counts_wherever_each_of_them_waits(desk: Desk, drain: str, later_in: str) -> None:
@@ -244,6 +250,7 @@ def test_later_of_two_answers_counts_wherever_each_of_them_waits(desk: Desk, dra
     assert desk.runtime.run(journal.entries(desk.runtime)) == []
 
 
+@pytest.mark.deep
 def test_attempt_names_the_disk_on_which_its_answer_would_wait(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = desk.link()
 

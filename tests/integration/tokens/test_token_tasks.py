@@ -25,6 +25,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return messages
 
 
+@pytest.mark.deep
 def test_tick_sends_ids_alone_after_the_claim_is_committed(current: Desk, sent: list[dict[str, Any]]) -> None:
     id_ = current.link(refresh_due_at=datetime.now(UTC) - timedelta(minutes=1))
 
@@ -54,6 +55,7 @@ def test_large_claim_is_spread_over_the_tick(current: Desk, sent: list[dict[str,
     assert [message["countdown"] for message in sent] == [None, 5.0, 10.0]
 
 
+@pytest.mark.deep
 def test_tick_takes_no_more_than_its_limit_earliest_first(make_desk: MakeDesk, sent: list[dict[str, Any]]) -> None:
     desk = make_desk(refresh_claim_limit=2, claim_limit=1)
     due_at = datetime.now(UTC) - timedelta(minutes=1)
@@ -65,6 +67,7 @@ def test_tick_takes_no_more_than_its_limit_earliest_first(make_desk: MakeDesk, s
     assert sent == [{"args": [[str(ids[2]), str(ids[1])]], "countdown": None}]
 
 
+@pytest.mark.deep
 def test_batch_task_refreshes_and_counts(current: Desk) -> None:
     first, second = current.link(), current.link()
 
@@ -82,6 +85,7 @@ def test_manual_trigger_may_use_the_manual_share(current: Desk) -> None:
     assert current.attempts(id_)[0]["trigger"] == "manual"
 
 
+@pytest.mark.deep
 def test_same_message_twenty_times_presents_the_token_once(current: Desk) -> None:
     id_ = current.link()
 

@@ -28,21 +28,25 @@ TREE = command_tree()
 COMMANDS = dict(_commands(TREE))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_the_list_of_commands_says_what_each_commands_own_help_says(entry: Any) -> None:
     assert " ".join(TREE.commands[entry.name].help.split("\n\n")[0].split()) == entry.summary
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_no_type_for_an_option_that_takes_no_value(dashtam: Dashtam, name: str) -> None:
     assert "<bool>" not in dashtam(*name.split(), "--help").output
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_can_print_json(name: str) -> None:
     assert "--json" in {option for parameter in COMMANDS[name].params for option in parameter.opts}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name: str) -> None:
     text = COMMANDS[name].help or ""
@@ -51,6 +55,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert re.search(rf"dashtam {name}\b", text), f"the example does not show `dashtam {name}`"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_takes_a_secret_as_an_argument(name: str) -> None:
     taking = [
@@ -63,6 +68,7 @@ def test_no_command_takes_a_secret_as_an_argument(name: str) -> None:
     assert set(taking) <= {"key", "key_id"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "group",
     [

@@ -33,6 +33,7 @@ def _prepare(home: Path) -> Demonstration:
     return prepare(home, URLS, access_seconds=12, once=True)
 
 
+@pytest.mark.deep
 def test_keys_and_passwords_are_made_once_and_for_their_owner_alone(home: Path) -> None:
     first = _prepare(home)
     keys, password = keys_file(home).read_text(), first.flower_password
@@ -52,6 +53,7 @@ def test_keys_that_the_environment_has_are_used(home: Path) -> None:
     assert "ENCRYPTION_KEYS_FILE" not in _prepare(home).variables
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("access_seconds", [4, 12, 60, 1800])
 def test_the_environment_makes_safe_settings(home: Path, monkeypatch: pytest.MonkeyPatch, access_seconds: int) -> None:
     demonstration = prepare(home, URLS, access_seconds=access_seconds, once=False)
@@ -78,6 +80,7 @@ def test_no_secret_is_on_a_command_line(home: Path) -> None:
     assert not [word for word in words for secret in secrets if secret in word]
 
 
+@pytest.mark.deep
 def test_beat_and_workers_begin_once_the_sandbox_knows_the_demo_user(home: Path) -> None:
     processes = {spec.name: spec for spec in specs(_prepare(home), access_seconds=12, live=False, linked=lambda: False)}
 

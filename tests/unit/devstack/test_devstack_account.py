@@ -68,6 +68,7 @@ def test_switching_drops_all_groups() -> None:
     }
 
 
+@pytest.mark.deep
 def test_program_that_is_missing_cannot_be_run() -> None:
     assert not OURSELVES.can_run(["/no/such/program"])
 

@@ -8,6 +8,8 @@ from worker.integrations.kit.contract import CHECKS, Check, Subject, name_of
 from worker.integrations.registry import REGISTRY
 from worker.sandbox.stand_ins import stand_in
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.mark.parametrize("key", sorted(REGISTRY))
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)

@@ -188,6 +188,7 @@ def test_plaid_account_position_or_security_with_anything_in_it_costs_itself_alo
     assert all(not r.reason.startswith("mapping_failed") for r in [*listed.rejects, *held.rejects])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("field", ["time", "tradeDate", "settlementDate"])
 @pytest.mark.parametrize("value", EXTREME_TIMES)
 def test_schwab_time_at_the_edge_of_the_calendar_is_quarantined(field: str, value: str) -> None:
@@ -199,6 +200,7 @@ def test_schwab_time_at_the_edge_of_the_calendar_is_quarantined(field: str, valu
     assert list(read(page)[0]) == ["2"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("field", ["datetime", "authorized_datetime"])
 @pytest.mark.parametrize("value", EXTREME_TIMES)
 def test_plaid_time_at_the_edge_of_the_calendar_is_quarantined(field: str, value: str) -> None:
@@ -207,6 +209,7 @@ def test_plaid_time_at_the_edge_of_the_calendar_is_quarantined(field: str, value
     assert (list(good), bad) == (["good"], {"bad": f"{field}_out_of_range"})
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("year", ["0002", "9998"])
 def test_time_that_every_time_zone_can_show_is_kept(year: str) -> None:
     good, _ = read(page_of(plaid_row("a", datetime=f"{year}-01-01T00:00:00+14:00")))
@@ -228,6 +231,7 @@ def test_fault_of_the_mapping_itself_is_the_records_and_has_the_exceptions_name(
     assert "out of range" not in str(refused), "what an exception says may quote the record"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("code", ["U", "US", "USDX", "usd", "U$D", "U" * 500])
 def test_currency_that_is_no_code_is_quarantined(code: str) -> None:
     good, bad = read(page_of(plaid_row("bad", iso_currency_code=code), plaid_row("good")))
@@ -235,6 +239,7 @@ def test_currency_that_is_no_code_is_quarantined(code: str) -> None:
     assert (list(good), bad) == (["good"], {"bad": "currency_malformed"})
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("code", "fine"), [("BTC", True), ("USDT", True), ("B", False), ("B" * 13, False), ("€", False)]
 )
@@ -260,6 +265,7 @@ def twice(record: dict[str, Any], key: str, value: Any) -> str:
     return json.dumps(record)[:-1] + f", {json.dumps(key)}: {json.dumps(value)}}}"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("key", "value"), [("amount", 1), ("date", "2025-01-01")])
 def test_plaid_row_that_says_a_thing_twice_is_quarantined(key: str, value: Any) -> None:
     good, bad = read(page_of(twice(plaid_row("bad"), key, value), plaid_row("good")))
@@ -267,6 +273,7 @@ def test_plaid_row_that_says_a_thing_twice_is_quarantined(key: str, value: Any) 
     assert (list(good), bad) == (["good"], {"bad": f"key_twice:{key}"})
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("key", "value"), [("netAmount", 1), ("tradeDate", "2025-01-01T00:00:00Z")])
 def test_schwab_row_that_says_a_thing_twice_is_quarantined(key: str, value: Any) -> None:
     (page,) = schwab_rows(twice(schwab_trade(NUMBER, 1, NOW), key, value), schwab_trade(NUMBER, 2, NOW))
@@ -324,6 +331,7 @@ def test_depth_that_does_not_end_is_no_page() -> None:
     assert [problem.reason for page in pages for problem in page.problems] == ["not_json"]
 
 
+@pytest.mark.deep
 def test_schwab_row_nested_without_end_costs_itself_alone() -> None:
     deep = json.dumps(schwab_trade(NUMBER, 1, NOW, user="DEEP")).replace(
         '"DEEP"', '{"a":' * 50_000 + "1" + "}" * 50_000

@@ -76,6 +76,7 @@ def with_amount(text: str) -> str:
     return json.dumps(plaid_row("bad", amount="AMOUNT")).replace('"AMOUNT"', text)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("amount", "reason"),
     [
@@ -145,6 +146,7 @@ def test_nul_in_an_id_is_stripped_from_the_key() -> None:
     assert set(good) == {"ab", "good"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("lone", ["\\ud800", "\\udc00", "\\ud83dx", "\\ud800\\ud800"])
 def test_lone_surrogate_is_replaced_and_flagged(lone: str) -> None:
     row = json.dumps(plaid_row("a", name="NAME")).replace("NAME", f"A{lone} \\ud83d\\ude00 \\\\ud800")
@@ -166,6 +168,7 @@ def test_repair_of_one_record_leaves_the_bytes_of_the_others_alone() -> None:
     assert beside == alone
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -197,6 +200,7 @@ def test_body_over_the_limit_is_refused_and_moves_no_cursor() -> None:
     assert [problem.reason for page in pages for problem in page.problems] == ["body_too_large"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("field", ["date", "datetime"])
 @pytest.mark.parametrize("value", ["0000-00-00", "10000-01-01", "2025-13-01", "yesterday", 20250305, ""])
 def test_date_that_is_none_is_quarantined(field: str, value: object) -> None:
@@ -214,6 +218,7 @@ def test_time_without_zone_is_taken_as_utc_and_flagged() -> None:
     assert good["a"].flags == ("time_without_zone",)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("row", ["null", "[]", "7", '"text"', "{}", '{"transaction_id":7,"account_id":"a"}'])
 def test_row_without_ids_is_quarantined_at_once(row: str) -> None:
     page = page_of(row, GOOD)
@@ -311,6 +316,7 @@ def schwab_row(activity_id: int, **changes: Any) -> dict[str, Any]:
     return schwab_trade("12345678", activity_id, NOW, **changes)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -32,12 +32,14 @@ def build(keys: tuple[str, ...], settings: Settings) -> dict[str, object]:
     return dict(build_integrations(keys, settings, transport=httpx.MockTransport(lambda _: httpx.Response(200))))
 
 
+@pytest.mark.deep
 def test_named_integrations_are_built_from_the_environment(configured: Settings) -> None:
     built = build(("plaid", "schwab"), configured)
 
     assert {key: type(integration) for key, integration in built.items()} == REGISTRY
 
 
+@pytest.mark.deep
 def test_only_named_integrations_need_their_settings(configured: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHWAB_APP_KEY", "")
     monkeypatch.setenv("DASHTAM_ENV_FILE", "/nonexistent")
@@ -52,6 +54,7 @@ def test_unknown_integration_names_the_variable_and_the_known_ones(configured: S
         build(("schwab", "simplefin"), configured)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("name", "settings"), [("SCHWAB_BASE_URL", SchwabSettings), ("PLAID_BASE_URL", PlaidSettings)])
 def test_base_url_without_tls_is_refused_by_name_and_not_shown(
     configured: Settings, monkeypatch: pytest.MonkeyPatch, name: str, settings: type
@@ -64,6 +67,7 @@ def test_base_url_without_tls_is_refused_by_name_and_not_shown(
     assert "evil" not in str(caught.value)
 
 
+@pytest.mark.deep
 def test_settings_do_not_show_their_secrets(configured: Settings) -> None:
     assert "SECRETWORD" not in repr((load(SchwabSettings), load(PlaidSettings)))
 

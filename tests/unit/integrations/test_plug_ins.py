@@ -99,6 +99,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("text", "more", "reason"), BROKEN, ids=[reason for _, _, reason in BROKEN])
 def test_one_that_cannot_be_used_stays_out_and_says_why(
     install: Install, text: str, more: dict[str, str], reason: str
@@ -124,6 +125,7 @@ def test_of_two_packages_with_one_key_the_first_by_name_has_it(install: Install)
     ]
 
 
+@pytest.mark.deep
 def test_broken_one_that_is_enabled_refuses_startup_naming_its_package(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:

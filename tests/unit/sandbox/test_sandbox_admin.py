@@ -62,6 +62,7 @@ def test_clock_offset_ends_access_and_grants(client: httpx.Client, sandbox: Sand
     assert client.post("/schwab/v1/oauth/token", auth=("sandbox-app", "sandbox-secret"), data=form).is_client_error
 
 
+@pytest.mark.deep
 def test_broken_login_is_mended(client: httpx.Client, sandbox: SandboxAdmin) -> None:
     (minted,) = sandbox.mint("plaid-1")
     sandbox.break_login("plaid-1", "INSTITUTION_DOWN")
@@ -78,6 +79,7 @@ def test_restarts_are_demanded_as_often_as_asked(client: httpx.Client, sandbox: 
     assert ["error_code" in answer for answer in answers] == [True, False]
 
 
+@pytest.mark.deep
 def test_served_says_what_the_client_was_given(client: httpx.Client, sandbox: SandboxAdmin) -> None:
     (minted,) = sandbox.mint("plaid-1")
     page = plaid(client, "/transactions/sync", minted.access_token, count=500, options={"days_requested": 730})

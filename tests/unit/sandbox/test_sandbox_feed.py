@@ -62,6 +62,7 @@ class Follower:
         return {row["id"]: (row["amount"], row["status"]) for row in books["transactions"] if row["account"] in fed}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("count", [1, 7, 500])
 def test_loop_gives_the_books_whatever_the_page_size(sandbox: Sandbox, count: int) -> None:
     follower = Follower(sandbox, "plaid-1")
@@ -99,6 +100,7 @@ def test_any_interleaving_of_moves_and_pages_ends_in_the_books(clock: object, sc
     assert follower.held() == follower.truth()
 
 
+@pytest.mark.deep
 def test_row_listed_early_in_a_loop_and_removed_during_it_is_listed_as_removed(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.page(1)
@@ -108,6 +110,7 @@ def test_row_listed_early_in_a_loop_and_removed_during_it_is_listed_as_removed(s
     assert listed not in follower.rows
 
 
+@pytest.mark.deep
 def test_replayed_cursor_gives_the_same_page(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.page(20)
@@ -131,6 +134,7 @@ def test_change_in_mid_loop_demands_a_restart_from_the_loops_first_cursor(sandbo
     assert follower.held() == follower.truth()
 
 
+@pytest.mark.deep
 def test_restarts_can_be_demanded_a_number_of_times(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.page(5)
@@ -177,6 +181,7 @@ def test_account_stream_lists_one_account_and_its_cursor_fits_no_other(sandbox: 
     assert follower.page(5)["error_code"] == "INVALID_FIELD"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("cursor", ["nonsense", "AAAA", "é", "bm9uZXw|"])
 def test_foreign_cursor_is_refused(sandbox: Sandbox, cursor: str) -> None:
     follower = Follower(sandbox, "plaid-1")

@@ -26,6 +26,7 @@ def change(sandbox: Sandbox, login: str, *mutations: dict[str, Any]) -> list[str
     return mutate(sandbox.logins[login], encode(mutations))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("login", ["schwab-1", "plaid-1"])
 def test_same_seed_and_day_give_the_same_books_after_the_same_steps(sandbox: Sandbox, login: str) -> None:
     other = Sandbox(1, PROFILES, {"schwab": 2, "plaid": 2}, {})
@@ -34,6 +35,7 @@ def test_same_seed_and_day_give_the_same_books_after_the_same_steps(sandbox: San
     assert books(sandbox, login) == books(other, login)
 
 
+@pytest.mark.deep
 def test_books_do_not_depend_on_which_login_was_looked_at_first(sandbox: Sandbox) -> None:
     other = Sandbox(1, PROFILES, {"schwab": 2, "plaid": 2}, {})
     books(other, "plaid-2")
@@ -42,11 +44,13 @@ def test_books_do_not_depend_on_which_login_was_looked_at_first(sandbox: Sandbox
     assert [books(sandbox, name) for name in sandbox.logins] == [books(other, name) for name in other.logins]
 
 
+@pytest.mark.deep
 def test_other_seed_gives_other_books(sandbox: Sandbox) -> None:
     other = Sandbox(2, PROFILES, {"schwab": 1}, {})
     assert books(sandbox, "schwab-1")["transactions"] != books(other, "schwab-1")["transactions"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("login", ["schwab-1", "plaid-1"])
 def test_balance_is_opening_plus_posted_rows_plus_positions(sandbox: Sandbox, login: str) -> None:
     sandbox.advance(20)
@@ -62,6 +66,7 @@ def test_balance_is_opening_plus_posted_rows_plus_positions(sandbox: Sandbox, lo
         assert account.pending_sum == pending
 
 
+@pytest.mark.deep
 def test_rows_stay_in_order_of_time(sandbox: Sandbox) -> None:
     sandbox.advance(10)
     change(sandbox, "plaid-1", {"op": "add", "amount": "5.00", "date": "2026-01-02"})
@@ -125,6 +130,7 @@ def test_malformed_mutation_changes_nothing(sandbox: Sandbox) -> None:
     assert books(sandbox, "plaid-1") == before
 
 
+@pytest.mark.deep
 def test_fleet_logins_have_no_books_until_asked_and_do_not_move(sandbox: Sandbox) -> None:
     fleet = sandbox.add_logins(LoginSpec(profile="schwab", count=50, transactions=0, accounts=1))
     sandbox.advance(1)

@@ -116,6 +116,7 @@ def test_accounts_show_positions_only_on_request_and_hashes_never(sandbox: Sandb
     assert not any(pair["hashValue"] in json.dumps(plain, default=str) for pair in numbers)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("missing", ["startDate", "endDate", "types"])
 def test_transactions_need_each_parameter(sandbox: Sandbox, missing: str) -> None:
     token = access(sandbox)
@@ -141,6 +142,7 @@ def test_transactions_refuse_bad_windows_and_types(sandbox: Sandbox, changed: di
     assert get(sandbox, f"/accounts/{account}/transactions", token, **(WINDOW | changed)).status == 400
 
 
+@pytest.mark.deep
 def test_window_gives_its_newest_3000_rows_at_most(sandbox: Sandbox) -> None:
     spec = LoginSpec(profile="schwab", accounts=1, transactions=3200, history_days=100)
     (login,) = sandbox.add_logins(spec)

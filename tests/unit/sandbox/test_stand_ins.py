@@ -48,6 +48,7 @@ def sandbox() -> Sandbox:
     return Sandbox(1, (toy.Toy,), {"toy": 2}, {})
 
 
+@pytest.mark.deep
 def test_every_built_in_integration_has_a_stand_in() -> None:
     usable, problems = stand_ins.stand_ins()
 
@@ -102,6 +103,7 @@ def test_variables_of_a_stand_in_are_those_of_its_integration() -> None:
     }
 
 
+@pytest.mark.deep
 def test_all_built_in_integrations_are_enabled_unless_some_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(Settings).enabled_integrations == built_in_integrations()
 
@@ -155,6 +157,7 @@ def test_consent_for_another_application_is_refused(sandbox: Sandbox) -> None:
         sandbox.profiles["toy"].consent(sandbox.logins["toy-1"], {"client_id": "another"})
 
 
+@pytest.mark.deep
 def test_small_stand_in_has_tokens_books_and_answers(sandbox: Sandbox) -> None:
     profile, login = sandbox.profiles["toy"], sandbox.logins["toy-1"]
     token = profile.mint(login)["access_token"]

@@ -152,6 +152,7 @@ def test_rotation_writes_all_tokens_anew_in_batches_and_keeps_their_values(store
     assert runtime.tokens[UUID(int=6)].refresh_token is None
 
 
+@pytest.mark.deep
 def test_rotation_reads_five_hundred_tokens_at_a_time(stored: Make) -> None:
     token = _token(1)
     rows = [msgspec.structs.replace(token, id=UUID(int=number)) for number in range(1, 503)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.floors import Covered
-from tests.support.suite import Half, verdict
+from tests.support.suite import Half, left_out, verdict
 
 FLOORS = (88.0, 97.0)
 ENOUGH = (Covered(884, 1000), Covered(976, 1000))
@@ -98,3 +100,11 @@ def test_test_whose_teardown_fails_is_not_a_passed_one() -> None:
     made.hear({"outcome": "failed", "name": "test_a"})
 
     assert (made.count("passed"), made.failed) == (0, 1)
+
+
+def test_files_that_are_deep_as_a_whole_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text("import pytest\n\npytestmark = pytest.mark.deep  # why\n")
+    (tmp_path / "test_two.py").write_text("import pytest\n\npytestmark = [pytest.mark.deep, pytest.mark.long]\n")
+    (tmp_path / "test_three.py").write_text("import pytest\n\n\n@pytest.mark.deep\ndef test_this(): ...\n")
+
+    assert left_out(tmp_path) == [f"--ignore={tmp_path / 'test_one.py'}", f"--ignore={tmp_path / 'test_two.py'}"]

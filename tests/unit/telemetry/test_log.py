@@ -76,6 +76,7 @@ def test_celery_s_own_lines_name_their_task(settings: Settings, capsys: pytest.C
     assert (line["task_id"], line["task"]) == ("t9", "worker.tasks.tokens.refresh_due")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_secrets_leave_messages_arguments_and_tracebacks(
     log_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

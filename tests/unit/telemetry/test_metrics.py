@@ -37,6 +37,7 @@ def test_refresh_counts_outcome_lag_and_whether_it_was_in_time() -> None:
     assert counted("dashtam_refresh_lag_seconds_count", integration="schwab") == 2
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("answer", "label"), [(200, "2xx"), (503, "5xx"), (429, "429"), (401, "401"), (404, "4xx"), ("timeout", "timeout")]
 )

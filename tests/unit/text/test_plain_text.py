@@ -19,6 +19,7 @@ from worker.text.plain_text import HARMFUL, visible
 HARM = "\x1b[2J\x1b]0;title\x07 \x9b31m \u202eevil\u202c \u2066x\u2069 \u200b \r\x00 \U000e0041"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -46,6 +47,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return sent
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "show",
     [

@@ -21,6 +21,7 @@ NOUNS = (nouns.ACCOUNTS, nouns.BALANCES, nouns.SECURITIES, nouns.HOLDINGS, nouns
 RULES = Rules(content_hashes=nouns.raw_hasher("model", 1), mask=lambda raw: {}, mass_deletion_share=0.5)
 
 
+@pytest.mark.deep
 def test_ids_are_uuids_of_version_7_in_rising_order() -> None:
     ids = new_ids(5000)
 

@@ -152,6 +152,7 @@ def test_gzip_answer_whose_last_member_ends_early_is_an_unknown_outcome() -> Non
         send(subject)
 
 
+@pytest.mark.deep
 def test_gzip_bomb_is_refused_before_it_unfolds() -> None:
     bomb = gzip.compress(b"0" * 5_000_000)
     subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(bomb)))

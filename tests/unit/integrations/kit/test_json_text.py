@@ -37,6 +37,7 @@ def test_what_is_too_deep_and_that_alone_is_cut_out(value: Any, levels: int, ind
     assert json.loads(shallow(text, levels)) == cut_at(value, levels)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_depth_without_end_is_cut_out_and_text_that_ends_within_is_no_json(opening: bytes) -> None:
     closing = b"]" if opening == b"[" else b"}"

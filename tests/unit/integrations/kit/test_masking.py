@@ -30,6 +30,7 @@ def test_free_text_may_name_anybody_and_is_only_measured(field: str) -> None:
     }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("field", "value"),
     [

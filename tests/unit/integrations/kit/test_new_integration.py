@@ -42,6 +42,7 @@ def missing(subject: Subject) -> dict[str, str]:
     return {result.check: result.missing for result in contract.run(subject) if result.missing}
 
 
+@pytest.mark.deep
 def test_new_integration_passes_every_check(toy: SimpleNamespace) -> None:
     assert missing(Subject(toy.integration, toy.stand_in)) == {}
 
@@ -163,6 +164,7 @@ def test_each_check_notices_what_it_is_there_for(toy: SimpleNamespace, check: st
     assert str(caught.value), "it says what is missing"
 
 
+@pytest.mark.deep
 def test_number_of_an_account_in_a_record_is_noticed() -> None:
     subject = Subject(REGISTRY["schwab"], stand_in("schwab"))
     numbers = [account.number for account in subject.connected().login.ledger.accounts.values()]
@@ -178,6 +180,7 @@ def test_number_of_an_account_in_a_record_is_noticed() -> None:
     }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "key", ["", "1st", "two words", "class", "match-box", "Éa", "UPPER", "x" * 32, "a.b", "../up", "None"]
 )

@@ -81,6 +81,7 @@ def test_answer_without_refresh_token_leaves_the_old_one(value: object) -> None:
     assert refresh(schwab_tokens(refresh_token=value)).refresh_token is None
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("value", "lifetime", "flags"),
     [
@@ -125,6 +126,7 @@ GOOD = b'{"access_token":"abc","refresh_token":"def","token_type":"Bearer","expi
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("body", "flags"),
     [
@@ -153,6 +155,7 @@ def test_lifetime_of_five_thousand_digits_costs_no_token() -> None:
     assert (answer.access_token, answer.lifetime) == ("abc", timedelta(days=1))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "body",
     [
@@ -167,6 +170,7 @@ def test_token_that_may_not_be_the_whole_answer_is_an_unknown_outcome(body: byte
     assert type(refresh_error(httpx.Response(200, content=body))) is OutcomeUnknown
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", [b'"d\xffef"', b"[1]", DEEP, b"12", b'"d\\u0000ef"'])
 def test_refresh_token_that_cannot_be_read_is_never_taken_for_none(value: bytes) -> None:
     error = refresh_error(httpx.Response(200, content=GOOD.replace(b'"def"', value) + b" and more"))
@@ -225,6 +229,7 @@ def test_answer_too_long_to_read_is_an_unknown_outcome() -> None:
     assert type(refresh_error(httpx.Response(200, content=b" " * (2 << 20)))) is OutcomeUnknown
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("field", ["access_token", "refresh_token"])
 @pytest.mark.parametrize("value", ["a" * 100_000, "a\r\nX-Evil: 1", "a\nb", "a\x00b", "a b", "ä", 12345, {"a": 1}])
 def test_token_that_no_header_may_hold_is_refused(field: str, value: object) -> None:
@@ -240,11 +245,13 @@ def test_token_type_other_than_bearer_is_an_error_that_asks_nothing_of_the_user(
     assert (type(error), error.reason) == (BadPayload, "token_type")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", ["bearer", "BEARER", ..., None])
 def test_bearer_is_bearer_in_any_spelling_or_none(value: object) -> None:
     assert refresh(schwab_tokens(token_type=value)).access_token
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "answer",
     [
@@ -267,6 +274,7 @@ def test_dead_grant_is_recognised_in_each_of_its_shapes(answer: httpx.Response) 
     assert error.scope is Scope.PROVIDER
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("description", ["Unauthorized", None, 7, ["refresh token"]])
 def test_invalid_client_that_does_not_speak_of_a_refresh_token_is_the_operators(description: object) -> None:
     error = refresh_error(error_answer(401, "invalid_client", description))
@@ -275,6 +283,7 @@ def test_invalid_client_that_does_not_speak_of_a_refresh_token_is_the_operators(
     assert error.scope is Scope.APP
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "echoed",
     [
@@ -291,6 +300,7 @@ def test_code_that_may_be_a_token_or_a_number_is_not_kept_as_the_reason(echoed: 
     assert refresh_error(error_answer(400, echoed)).reason == "http_400"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("code", ["protocol.http.TooBigBody", "ITEM_LOGIN_REQUIRED", "AADSTS700", "error-42", "1403"])
 def test_code_that_is_made_of_words_is_kept_as_the_reason(code: str) -> None:
     assert refresh_error(error_answer(400, code)).reason == code
@@ -304,6 +314,7 @@ def test_refusal_that_does_not_speak_of_the_client_accuses_neither_login_nor_app
     assert error.scope is Scope.PROVIDER
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
@@ -326,6 +337,7 @@ def test_trouble_that_is_not_the_grants_never_asks_for_a_new_login(
     assert type(refresh_error(answer)) is kind
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("status", [502, 504, 520, 524])
 @pytest.mark.parametrize("body", ["", "<html>Bad Gateway</html>", '{"message": "x"}', '{"error": "server_error"}'])
 def test_answer_of_a_gateway_says_nothing_about_what_the_provider_did(status: int, body: str) -> None:

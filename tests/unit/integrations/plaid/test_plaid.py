@@ -110,6 +110,7 @@ def test_application_goes_into_headers_and_the_users_token_into_the_body() -> No
         assert APP_SECRET.encode() not in request.content
 
 
+@pytest.mark.deep
 def test_first_feed_request_asks_for_the_whole_history_and_later_ones_for_what_is_new() -> None:
     subject = provider("plaid")
 
@@ -166,6 +167,7 @@ def test_removal_that_cannot_be_read_is_quarantined() -> None:
     assert len(page.rejects) == 1
 
 
+@pytest.mark.deep
 def test_data_that_is_not_ready_is_scheduled_and_stores_no_cursor() -> None:
     answer = plaid_sync([], "", transactions_update_status="NOT_READY")
 
@@ -191,6 +193,7 @@ def test_books_that_change_under_the_pages_demand_a_restart_of_that_feed() -> No
     assert caught.value.feed == "transactions"
 
 
+@pytest.mark.deep
 def test_cursor_that_does_not_advance_is_found_out() -> None:
     subject = provider(
         "plaid", answering("/transactions/sync", lambda body: plaid_sync([plaid_row("a")], "c1", more=True))
@@ -214,6 +217,7 @@ def test_empty_pages_without_end_are_found_out() -> None:
     assert len(asked(subject, "/transactions/sync")) < 50
 
 
+@pytest.mark.deep
 def test_single_empty_page_with_more_to_come_is_fine() -> None:
     answers = {"0": plaid_sync([], "1", more=True), "1": plaid_sync([plaid_row("a")], "2")}
 
@@ -229,6 +233,7 @@ def investments_in(pages: list[Page]) -> list[str]:
     return [row.key for page in pages if page.feed == "investments" for row in page.transactions]
 
 
+@pytest.mark.deep
 def test_investment_transactions_are_read_window_by_window_and_page_by_page() -> None:
     subject = provider("plaid")
 
@@ -242,6 +247,7 @@ def test_investment_transactions_are_read_window_by_window_and_page_by_page() ->
     assert (last.cursor, last.more) == ('{"through":"2025-03-10"}', False)
 
 
+@pytest.mark.deep
 def test_investment_window_is_never_longer_than_two_years() -> None:
     subject = provider("plaid")
 
@@ -350,6 +356,7 @@ def test_investments_that_are_not_ready_are_scheduled() -> None:
     assert problem.retry_after is not None
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("code", ["NO_INVESTMENT_ACCOUNTS", "PRODUCTS_NOT_SUPPORTED", "NO_ACCOUNTS"])
 def test_login_without_investments_is_no_problem(code: str) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
@@ -358,6 +365,7 @@ def test_login_without_investments_is_no_problem(code: str) -> None:
     assert problems(sync(handler)) == []
 
 
+@pytest.mark.deep
 def test_holdings_that_fail_leave_the_rest_alone() -> None:
     pages = sync(answering("/investments/holdings/get", httpx.Response(500)))
 
@@ -365,6 +373,7 @@ def test_holdings_that_fail_leave_the_rest_alone() -> None:
     assert investments_in(pages)
 
 
+@pytest.mark.deep
 def test_holdings_are_joined_with_their_securities() -> None:
     (page,) = [page for page in sync() if page.holdings]
 
@@ -401,6 +410,7 @@ def test_security_is_keyed_by_the_widest_known_id(given: dict[str, Any], key: st
     assert (security.key, security.type) == (key, SecurityType.ETF)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -631,6 +641,7 @@ def test_account_types_are_closed(kind: str, expected: AccountType) -> None:
     assert (record.type, record.provider_type) == (expected, kind)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("word", "ours"),
     [
@@ -711,6 +722,7 @@ def test_balance_says_when_it_was_true() -> None:
 # Errors
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("code", "kind", "expected", "scope"),
     [
@@ -734,6 +746,7 @@ def test_error_of_the_whole_item_stops_the_sync(
     assert (caught.value.reason, caught.value.scope) == (code, scope)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("code", "kind", "status", "expected"),
     [

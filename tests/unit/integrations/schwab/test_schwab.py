@@ -78,6 +78,7 @@ def test_trade_is_read_in_full() -> None:
     assert record.flags == ()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("amount", "effect", "subtype"),
     [
@@ -173,6 +174,7 @@ def test_income_is_told_apart_by_words_then_by_its_payer(
     assert (record.type, record.subtype) == (kind, subtype)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("kind", "amount", "expected"),
     [
@@ -396,6 +398,7 @@ def test_cost_of_a_bond_is_not_guessed() -> None:
     assert (holding.cost_basis, holding.average_price) == (None, Decimal("1.5"))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("asset_type", [*SECURITY_TYPES, "NEW_KIND"])
 def test_every_asset_type_has_a_security_type(asset_type: str) -> None:
     assert isinstance(position(instrument={"assetType": asset_type}).security.type, SecurityType)
@@ -579,6 +582,7 @@ def crowded(days: dict[str, int]) -> Any:
     return handler
 
 
+@pytest.mark.deep
 def test_full_window_is_split_until_every_row_is_listed() -> None:
     handler = crowded({"2025-03-02": 1400, "2025-03-05": 1400, "2025-03-09": 1400})
     subject = provider("schwab", handler, max_bytes=1 << 24)
@@ -620,6 +624,7 @@ def test_account_that_an_earlier_run_of_this_reading_has_read_is_listed_and_aske
     assert any(page.transactions for page in pages)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
@@ -652,6 +657,7 @@ def test_trouble_with_one_account_is_a_problem_and_the_others_go_on(
     assert any(page.transactions for page in pages if page.feed == f"account:{SCHWAB_NUMBERS['87654321']}")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [

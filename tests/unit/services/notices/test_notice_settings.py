@@ -9,6 +9,8 @@ import pytest
 from worker.errors import ConfigurationError
 from worker.settings import Settings, load
 
+pytestmark = pytest.mark.deep
+
 SERVERS = {"database_url": "postgresql://localhost/x", "redis_url": "redis://localhost"}
 EMAIL = {"notice_channels": "email", "smtp_host": "mail.example", "notice_from": "notices@example.com"}
 WEBHOOK = {"notice_channels": "webhook", "webhook_url": "https://hooks.example", "webhook_secret": "made-up-secret"}

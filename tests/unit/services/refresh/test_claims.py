@@ -21,6 +21,7 @@ def test_few_providers_go_at_once_in_one_message() -> None:
     assert (batch.after_s, batch.ids) == (0, _ids(4))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("count", [11, 150, 1190, 5000])
 def test_many_providers_are_spread_over_the_tick_earliest_first(count: int) -> None:
     batches = spread(_ids(count), tick_s=15, batch_size=250)

@@ -61,6 +61,7 @@ def test_margin_is_the_larger_of_minutes_and_share() -> None:
     assert NOW + timedelta(hours=7) < latest <= NOW + timedelta(hours=8)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("lifetime", "latest"),
     [
@@ -83,6 +84,7 @@ def test_due_is_the_same_whoever_computes_it_and_moves_with_the_generation() -> 
     assert _due(HALF_AN_HOUR) != _due(HALF_AN_HOUR, generation=2)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("lifetime", [timedelta(minutes=5), HALF_AN_HOUR, timedelta(days=1)])
 def test_herd_is_spread_so_wide_that_no_moment_has_twice_the_mean(lifetime: timedelta) -> None:
     size, parts = 600, 4
@@ -104,6 +106,7 @@ def test_backoff_doubles_up_to_a_quarter_of_an_hour(failures: int, seconds: int)
     assert 0.75 * seconds <= wait <= 1.25 * seconds
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("failures", "seconds"), [(0, 30), (1, 30), (2, 60), (5, 480), (6, 900), (1000, 900)])
 def test_backoff_is_spread_by_a_quarter_either_way(failures: int, seconds: int) -> None:
     waits = [
@@ -125,6 +128,7 @@ def test_token_shown_once_may_be_shown_again_after_half_a_minute(shown: int) -> 
     assert due.show_again_at(NOW, provider_id=ID, shown=shown) == NOW + timedelta(seconds=30)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("shown", [2, 3, 50])
 def test_token_shown_more_often_waits_a_quarter_of_an_hour_and_up_to_a_quarter_more(shown: int) -> None:
     waits = [
@@ -163,6 +167,7 @@ def test_backoff_is_never_shorter_than_the_provider_asks() -> None:
     assert due.retry_at(NOW, provider_id=ID, failures=1, after=timedelta(0)) > NOW
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("left", "lifetime", "usable"),
     [

@@ -47,6 +47,7 @@ PASSING = [
 ]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 @pytest.mark.parametrize("unknowns", [0, 1, 2])
 def test_error_that_may_pass_never_demands_reauth_and_is_tried_again(error: ProviderError, unknowns: int) -> None:
@@ -154,6 +155,7 @@ def test_failures_in_a_row_wait_longer() -> None:
     assert waits[1] - NOW > 2 * (waits[0] - NOW)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("failures", [0, 1, 2, 5])
 @pytest.mark.parametrize("error", [errors.Transient("http_503"), errors.RateLimited("http_429")], ids=repr)
 def test_wait_counts_the_failure_that_was_just_seen(error: ProviderError, failures: int) -> None:

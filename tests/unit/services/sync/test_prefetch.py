@@ -98,6 +98,7 @@ def test_nothing_to_read_yields_nothing() -> None:
     assert asyncio.run(use()) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("rows", "size", "expected"),
     [(0, 0, 500), (500, 600, 500), (900, 600, 900), (1, 32 * 2**20, 16384)],
