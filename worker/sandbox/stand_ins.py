@@ -22,14 +22,10 @@ class StandInError(Exception):
 
 def find() -> dict[str, str]:
     """The module of each integration's stand-in by the integration's key, whether it exists or not."""
-    found = {key: _ours(key) for key in built_in_integrations()}
+    found = {key: f"worker.integrations.{key}.stand_in" for key in built_in_integrations()}
     for point in entry_points(group=GROUP):
         found.setdefault(point.name, f"{point.module}.stand_in")
     return found
-
-
-def _ours(key: str) -> str:
-    return f"worker.integrations.{key}.stand_in"
 
 
 def stand_in(key: str) -> type[Profile]:
@@ -39,7 +35,7 @@ def stand_in(key: str) -> type[Profile]:
         KeyError: there is no such integration, or it has no stand-in.
         StandInError: its module does not import, or does not define `STAND_IN`.
     """
-    module = _ours(key) if key in built_in_integrations() else find()[key]
+    module = find()[key]
     try:
         if find_spec(module) is None:
             raise KeyError(key)
