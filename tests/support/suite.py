@@ -30,8 +30,8 @@ from tests.support.floors import CORE_FLOOR, ROOT, Covered, combine, measure, ov
 # Two sessions of about the same length. One on several processes (xdist) would collect everything twice.
 # One of them alone starts servers.
 HALVES: Mapping[str, Sequence[str]] = {
-    "unit": ("tests/unit", "--ignore=tests/unit/sandbox"),
-    "integration, smoke": ("tests/integration", "tests/smoke", "tests/unit/sandbox"),
+    "unit": ("tests/unit",),
+    "integration, smoke": ("tests/integration", "tests/smoke"),
 }
 # Properties are deep: hypothesis' plugin has nothing to do, and reads all sources before it begins.
 # tests.support.progress watches for tests that hang.

@@ -232,6 +232,7 @@ def test_answer_to_the_old_grant_does_not_push_a_link_out_of_the_journal(
     assert found.new_grant
 
 
+@pytest.mark.deep
 def test_link_that_waits_in_the_journal_gives_way_to_an_unlinking(
     fragile: Callable[..., Desk], stack: Devstack
 ) -> None:

@@ -63,6 +63,7 @@ def _run(*arguments: str, **variables: str) -> tuple[str, set[str]]:
     return output, {module.partition(".")[0] for module in modules.split()}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("argument", "word"), [("--help", "quarantine"), ("--version", "dashtam")])
 def test_help_and_version_import_nothing_slow(argument: str, word: str) -> None:
     output, packages = _run(argument)
@@ -71,6 +72,7 @@ def test_help_and_version_import_nothing_slow(argument: str, word: str) -> None:
     assert not packages & _SLOW
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("words", "completed"),
     [("dashtam pro", "providers"), ("dashtam sync --fo", "--force"), ("dashtam integrations pause sch", "schwab")],
