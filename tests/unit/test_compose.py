@@ -15,6 +15,7 @@ from worker.integrations.registry import REGISTRY
 from worker.process.redis_names import QUEUES
 from worker.settings import DatabaseSettings, Settings
 from worker.settings.only import PROGRAMS, variables_of
+from worker.settings.parts import ExporterPart, FlowerPart, WebPart
 from worker.settings.secret_files import CREDENTIALS_DIR
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ COMPOSE: dict[str, Any] = yaml.load((ROOT / "docker-compose.yml").read_text(), L
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"migrate", "tests"}
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 PROCFILE = dict(
     re.findall(r"^([a-z]+): (.*)$", (ROOT / "Procfile").read_text(), re.MULTILINE),
 )
@@ -56,7 +58,7 @@ def test_each_queue_has_a_worker_that_outlasts_its_soft_shutdown(queue: str) -> 
 
 
 def test_ports_are_published_on_loopback_alone() -> None:
-    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    published = [substituted(port, {}) for service in SERVICES.values() for port in service.get("ports", [])]
 
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
@@ -71,14 +73,109 @@ def test_no_secret_is_inline() -> None:
                 assert str(value).removeprefix("/run/secrets/") in service["secrets"], f"{name}: {variable}"
 
 
-OWN = {**PROGRAMS, "migrate": DatabaseSettings, **{f"worker-{queue}": Settings for queue in QUEUES}}
+OF_OTHERS = (FlowerPart, ExporterPart, WebPart)
+"""Parts of the settings that workers load, as `dashtam doctor` shows them, and do not use."""
+NOT_THE_WORKERS = {"MIGRATE_DATABASE_URL", "READONLY_DATABASE_URL"} | {
+    variable for part in OF_OTHERS for variable in variables_of(part)
+}
+OF_THE_CONTAINER = {"DASHTAM_HOME", "FLOWER_ADDRESS", "FLOWER_PORT", "EXPORTER_ADDRESS", "EXPORTER_PORT"}
+"""Fixed by the image; addresses and ports say where the host publishes what listens in the container."""
+
+
+def read_by(name: str) -> set[str]:
+    """Variables that a service's program reads, without those of files."""
+    if name.startswith("worker-"):
+        classes = [Settings, *(integration.settings_class for integration in REGISTRY.values())]
+    else:
+        classes = [{**PROGRAMS, "migrate": DatabaseSettings}[name]]
+    found = {variable for one in classes for variable in variables_of(one)}
+    found = {variable for variable in found if variable.removesuffix("_FILE") not in found - {variable}}
+    return found - (NOT_THE_WORKERS if name.startswith("worker-") else {"MIGRATE_DATABASE_URL"})
+
+
+OWN = (*PROGRAMS, "migrate", *(f"worker-{queue}" for queue in QUEUES))
+DOTENV = {name: f"of-{name}" for name in re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", ENV_EXAMPLE, re.MULTILINE)}
+
+
+def names_in(env_file: str) -> list[str]:
+    """What an env_file of names without values lists: each is taken from `.env`, or left out when that has none."""
+    return [line for line in (ROOT / env_file).read_text().splitlines() if line and not line.startswith("#")]
+
+
+def rendered(name: str, dotenv: dict[str, str]) -> dict[str, str]:
+    """The environment of a service's container, as Compose makes it with this `.env`."""
+    service = SERVICES[name]
+    inherited = {variable for file in service.get("env_file", []) for variable in names_in(file)}
+    written = {variable: substituted(str(value), dotenv) for variable, value in service.get("environment", {}).items()}
+    return {variable: dotenv[variable] for variable in inherited if variable in dotenv} | written
+
+
+def substituted(text: str, dotenv: dict[str, str]) -> str:
+    """Compose's `${X:-default}`."""
+    return re.sub(r"\$\{([A-Z_]+):-(.*?)\}", lambda found: dotenv.get(found[1]) or found[2], text)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [(name, variable) for name in OWN for variable in sorted(read_by(name) & DOTENV.keys() - OF_THE_CONTAINER)],
+)
+def test_variable_of_the_env_file_reaches_every_service_that_reads_it(name: str, variable: str) -> None:
+    given = rendered(name, DOTENV)
+
+    if f"{variable}_FILE" in given:  # of what compose itself runs: `ops/make_secrets.py` has made it
+        assert given[f"{variable}_FILE"].removeprefix("/run/secrets/") in SERVICES[name]["secrets"]
+        assert variable not in given, "it would be set twice"
+    else:
+        assert given[variable] == f"of-{variable}"
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_each_process_is_given_its_own_variables_and_no_others(name: str) -> None:
-    given = SERVICES[name]["environment"].keys() - {CREDENTIALS_DIR}
+    own = read_by(name)
 
-    assert given <= variables_of(OWN[name])
+    given = {variable if variable in own else variable.removesuffix("_FILE") for variable in rendered(name, DOTENV)} - {
+        CREDENTIALS_DIR
+    }
+
+    assert given - OF_THE_CONTAINER == own - OF_THE_CONTAINER
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "ops/compose").glob("*.env")), ids=lambda path: str(path.name))
+def test_file_of_names_is_sorted_and_holds_no_value(file: Path) -> None:
+    names = names_in(str(file.relative_to(ROOT)))
+
+    assert names == sorted(set(names))
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in names)
+    assert file.read_text().endswith("\n"), "Compose takes a name without a line feed for a mistake"
+    assert any(f"ops/compose/{file.name}" in service.get("env_file", []) for service in SERVICES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "dotenv", "published"),
+    [
+        ("flower", {}, "127.0.0.1:5555:5555"),
+        ("flower", {"FLOWER_PORT": "5999", "FLOWER_ADDRESS": "10.0.0.7"}, "10.0.0.7:5999:5555"),
+        ("exporter", {"EXPORTER_PORT": "9999"}, "127.0.0.1:9999:9540"),
+        ("prometheus", {"PROMETHEUS_PORT": "9999"}, "127.0.0.1:9999:9090"),
+        ("grafana", {"GRAFANA_PORT": "3999"}, "127.0.0.1:3999:3000"),
+        ("demo", {"DEMO_FLOWER_PORT": "5999"}, "127.0.0.1:5999:5999"),
+    ],
+)
+def test_ports_of_the_host_are_settings(name: str, dotenv: dict[str, str], published: str) -> None:
+    assert [substituted(port, dotenv) for port in SERVICES[name]["ports"]] == [published]
+
+
+def test_demonstration_prints_the_address_that_the_host_publishes() -> None:
+    assert rendered("demo", {})["FLOWER_PORT"] == "5556"
+    assert [substituted(port, {}) for port in SERVICES["demo"]["ports"]] == ["127.0.0.1:5556:5556"]
+
+
+def test_env_example_lists_what_compose_alone_reads_with_its_true_default() -> None:
+    settings = {variable for name in OWN for variable in read_by(name)} | NOT_THE_WORKERS
+    used = dict(re.findall(r"\$\{([A-Z_]+):-(.*?)\}", (ROOT / "docker-compose.yml").read_text()))
+
+    for name in used.keys() - settings:
+        assert re.search(rf"^# {name}={re.escape(used[name])}$", ENV_EXAMPLE, re.MULTILINE), name
 
 
 def test_no_provider_is_named() -> None:

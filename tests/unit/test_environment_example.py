@@ -12,10 +12,12 @@ from worker.integrations.registry import REGISTRY
 from worker.sandbox.__main__ import ADMIN_TOKEN_VARIABLE
 from worker.settings import EnvironmentSettings, Settings
 
-TEXT = (Path(__file__).parents[2] / ".env.example").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / ".env.example").read_text()
 LISTED = dict(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=(.*)$", TEXT, re.MULTILINE))
 CLASSES = (Settings, *(integration.settings_class for integration in REGISTRY.values()))
-ELSEWHERE = {ADMIN_TOKEN_VARIABLE}
+DEPLOYMENT = "".join((ROOT / name).read_text() for name in ("docker-compose.yml", "Procfile"))
+ELSEWHERE = {ADMIN_TOKEN_VARIABLE, *re.findall(r"\$\{([A-Z_]+):-", DEPLOYMENT)}
 
 
 def variables(settings: type[EnvironmentSettings]) -> dict[str, object]:

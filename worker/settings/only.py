@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
+from pydantic import BaseModel
 
 from worker.settings import EnvironmentSettings, ExporterSettings, FlowerSettings, QueueSettings
 from worker.settings.secret_files import is_secret
@@ -25,11 +26,11 @@ _EVERYBODY_S = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "TERM
 _EVERYBODY_S_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
 
 
-def variables_of(settings: type[EnvironmentSettings]) -> set[str]:
-    """Every variable that these settings are read from."""
-    found = set()
+def variables_of(settings: type[BaseModel]) -> set[str]:
+    """Every variable that these settings, or a part of some, are read from."""
+    found, prefix = set(), settings.model_config.get("env_prefix") or ""
     for name, field in settings.model_fields.items():
-        variable = str(field.validation_alias or name).upper()
+        variable = str(field.validation_alias or f"{prefix}{name}").upper()
         found |= {variable, f"{variable}_FILE"} if is_secret(field) else {variable}
     return found
 
