@@ -97,7 +97,17 @@ class Fenced(DashtamError):  # noqa: N818
 
 
 class Unavailable(DashtamError):  # noqa: N818
-    """Postgres or Redis could not be reached; what was due stays due."""
+    """Postgres or Redis could not be reached; pending work is kept.
+
+    Attributes:
+        server: `postgres` or `redis` when that server itself is the reason; else empty.
+        silent: it took the question and gave no answer, so that it is not down but stands still.
+    """
+
+    def __init__(self, message: str, *, server: str = "", silent: bool = False) -> None:
+        super().__init__(message)
+        self.server = server
+        self.silent = silent
 
 
 class BadRecord(DashtamError):  # noqa: N818

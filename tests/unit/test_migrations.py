@@ -12,8 +12,10 @@ from types import ModuleType
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 
 from tests.support.environment import ROOT
+from worker.crud import schema
 
 VERSIONS = ROOT / "worker" / "migrations" / "versions"
 INDEX = "index of an existing table must be built CONCURRENTLY"
@@ -160,3 +162,7 @@ def test_each_rule_can_be_broken(sql: str, rule: str) -> None:
 )
 def test_what_disturbs_nobody_is_allowed(sql: str) -> None:
     assert broken_rules(sql) == []
+
+
+def test_the_version_that_the_code_wants_is_alembics_head() -> None:
+    assert schema.wanted() == ScriptDirectory.from_config(schema._config()).get_current_head()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from worker.cli.home import write_environment
+from worker.cli.home import ENV_FILE, write_environment
 from worker.cli.output import AsJson, SafeConsole, print_json, say, show, status, table
 from worker.cli.run.environment import keys_file
-from worker.devstack import Devstack, ServerStatus, default_home
+from worker.devstack import Devstack, ServerStatus, default_home, is_demo_running
 
 app = typer.Typer(help="Start and stop a private Postgres and Redis.", no_args_is_help=True)
 
@@ -27,18 +28,26 @@ def up(as_json: AsJson = False) -> None:
     """Start a private Postgres and Redis, unless DATABASE_URL and REDIS_URL name others.
 
     Data stays under .dashtam (or DASHTAM_HOME). Commands that follow find the servers by themselves; for other programs
-    the addresses are in .dashtam/run.env, which only you can read.
+    the addresses are in .dashtam/run.env, which only you can read. While `dashtam run` is up in the same home, only
+    what is down of its servers is started, and its environment is left as it is.
 
     [bold]Example[/]
 
     dashtam devstack up && dashtam migrate
     """
     stack = _stack()
+    if is_demo_running(stack.home):
+        stack.up()
+        _show_up(stack, stack.home / ENV_FILE, as_json=as_json)
+        return
     urls = stack.up()
     variables = {"DASHTAM_HOME": str(stack.home), "DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url}
     if not os.environ.get("ENCRYPTION_KEYS") and not os.environ.get("ENCRYPTION_KEYS_FILE"):
         variables["ENCRYPTION_KEYS_FILE"] = str(keys_file(stack.home))
-    path = write_environment(stack.home, variables)
+    _show_up(stack, write_environment(stack.home, variables), as_json=as_json)
+
+
+def _show_up(stack: Devstack, path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"servers": stack.status(), "environment": path})
     else:

@@ -12,7 +12,7 @@ from worker.cli.exits import Failed
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show
 
 if TYPE_CHECKING:
-    from worker.services.health import Finding
+    from worker.services.findings import Finding
 
 
 def doctor(
@@ -43,7 +43,7 @@ def doctor(
             say(_line(finding))
     if as_json:
         print_json(findings)
-    bad = [finding.check for finding in findings if not finding.ok]
+    bad = [finding.check for finding in findings if not finding.ok and not finding.skipped]
     if bad:
         raise Failed(f"not as it should be: {', '.join(bad)}")
 
@@ -55,12 +55,19 @@ def run_checks() -> Iterator[Finding]:
 
     first = health.configuration()
     yield first
-    if first.ok:
-        for name in health.CHECKS:
-            yield ask(health.check, name, send)
+    failed: set[str] = set()
+    for name in health.CHECKS if first.ok else ():
+        for finding in ask(health.check, name, send, failed):
+            if not finding.ok:
+                failed.add(name)
+            yield finding
 
 
 def _line(finding: Finding) -> str:
-    mark = "[green]ok  [/]" if finding.ok else "[red]bad [/]"
+    mark = "[red]bad [/]"
+    if finding.ok:
+        mark = "[yellow]note[/]" if finding.mend else "[green]ok  [/]"
+    elif finding.skipped:
+        mark = "[dim]-   [/]"
     mend = f" [bold]→ {plain(finding.mend)}[/]" if finding.mend else ""
     return f"{mark} {finding.check:<16} {plain(finding.found)}{mend}"

@@ -103,7 +103,7 @@ class CommandGroup(TyperGroup):
         except typer.TyperException as error:
             raise _ended(error) from None
         except DashtamError as error:
-            complain(str(error))
+            complain(_with_mend(error))
             raise typer.Exit(exit_code(error)) from None
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -111,6 +111,23 @@ class CommandGroup(TyperGroup):
             # Whoever read our output has gone, as in `dashtam runs | head`.
             sys.stderr.close()
             raise typer.Exit(ExitCode.OK) from None
+
+
+def _with_mend(error: DashtamError) -> str:
+    """What to say of an error; of a server that is out of reach also what starts it."""
+    if isinstance(error, ConfigurationError) and "DATABASE_URL: is required" in str(error):
+        return f"{error}; fill in .env as .env.example says, or have private servers started: dashtam devstack up"
+    server = error.server if isinstance(error, Unavailable) else ""
+    if not server:
+        return str(error)
+    from worker.services.mending import start_server
+    from worker.settings import get_settings
+
+    try:
+        settings = get_settings()
+    except ConfigurationError:  # a command that needs less than all of it
+        return str(error)
+    return f"{error}; {start_server(server, settings, silent=isinstance(error, Unavailable) and error.silent)}"
 
 
 def _ended(error: typer.TyperException) -> Exception:

@@ -21,8 +21,9 @@ def explain_(provider: ProviderArgument, as_json: AsJson = False) -> None:
     dashtam explain "Schwab one"
     """
     from worker.services.explain import explain_provider
+    from worker.tasks import send
 
-    row, told = ask(explain_provider, provider)
+    row, told = ask(explain_provider, provider, send)
     data: dict[str, Any] = {"provider": row, "explanation": told}
     show(data, as_json=as_json, render=lambda _: _render(told))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -154,3 +154,13 @@ def plural(count: int, noun: str, many: str | None = None) -> str:
 def short(id_: UUID) -> str:
     """The beginning of an id, long enough to mean one row: ids begin with the time, to the millisecond."""
     return str(id_)[:18]
+
+
+def trouble_lines(troubles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What keeps work from being done, the true cause first: a line for each, and one with what puts it right."""
+    lines = []
+    for trouble in troubles:
+        word = "[yellow]note   [/]" if trouble["ok"] else "[red]trouble[/]"
+        lines.append(f"{word} {plain(trouble['check'])}: {plain(trouble['found'])}")
+        lines.append(f"        [bold]→ {plain(trouble['mend'])}[/]")
+    return [*lines, ""] if lines else []

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from worker.cli.ask import ask, remember_names
-from worker.cli.output import AsJson, pairs, relative, show, table
+from worker.cli.output import AsJson, pairs, relative, show, table, trouble_lines
 from worker.cli.output import status as coloured
 from worker.errors import Unavailable
 
@@ -29,15 +29,18 @@ def status(
 
     dashtam status --json
     """
+    from worker.services import health
     from worker.services.fleet import looking
-    from worker.tasks.send import ask_broker
+    from worker.tasks import send
 
     now = datetime.now(UTC)
-    data = ask(looking.status, now=now, broker=ask_broker(seconds=seconds))
+    troubles = ask(health.troubles, send)
+    health.require_postgres(troubles)
+    data = ask(looking.status, now=now, broker=send.ask_broker(seconds=seconds), troubles=troubles)
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     remember_names()
     if not data["redis"]["reachable"]:
-        raise Unavailable("Redis does not answer; what is due stays due until it is back")
+        raise Unavailable("Redis cannot be asked; what Postgres knows was shown")
 
 
 def _render(data: dict[str, Any], now: datetime) -> RenderableType:
@@ -53,7 +56,7 @@ def _render(data: dict[str, Any], now: datetime) -> RenderableType:
         ("notices", f"{fleet['notices_waiting']} waiting"),
         ("beat", _beat(beat, now)),
         ("queues", _queues(redis)),
-        ("workers", escape(", ".join(redis["workers"])) or "[red]none answers[/]"),
+        ("workers", _workers(redis)),
     ]
     integrations = table(
         ("integration", "breaker", "paused", "alarm"),
@@ -67,7 +70,7 @@ def _render(data: dict[str, Any], now: datetime) -> RenderableType:
             for key, state in data["integrations"].items()
         ],
     )
-    return Group(pairs(rows), "", integrations)
+    return Group(*trouble_lines(data["troubles"]), pairs(rows), "", integrations)
 
 
 def _providers(fleet: dict[str, Any]) -> str:
@@ -96,8 +99,14 @@ def _beat(beat: dict[str, Any], now: datetime) -> str:
     return f"[red]{words}[/]" if beat["late"] else words
 
 
+def _workers(redis: dict[str, Any]) -> str:
+    if not redis["reachable"]:
+        return "not asked"
+    return escape(", ".join(redis["workers"])) or "[red]none answers[/]"
+
+
 def _queues(redis: dict[str, Any]) -> str:
     if not redis["reachable"]:
-        return "[red]Redis does not answer[/]"
+        return "[red]Redis cannot be asked[/]"
     waiting = ", ".join(f"{queue} {count}" for queue, count in redis["backlog"].items())
     return f"{waiting}; {redis['in_flight']} in flight"

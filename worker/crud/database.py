@@ -17,10 +17,9 @@ import psycopg
 from psycopg import errors, waiting
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine, event, func, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
 
+from worker.crud.unreachable import Silent, unavailable
 from worker.errors import Unavailable
 from worker.process.clocks import elapsed
 from worker.process.threads import Threads
@@ -188,10 +187,6 @@ def _set_in_each_transaction(engine: Engine, for_session: dict[str, str]) -> Non
         connection.exec_driver_sql(f"SELECT {columns}")
 
 
-class Silent(psycopg.OperationalError):
-    """Postgres said nothing for so long that the connection was closed; what was asked of it may have been done."""
-
-
 class _Connection(psycopg.Connection[Any]):
     """Waits for an answer until its step's end at most, and hangs up then: no thread stands still for ever.
 
@@ -279,36 +274,12 @@ def transaction(engine: Engine) -> Iterator[Session]:
                 raise
     except BaseException as error:
         cause = first or error
-        told = why_unavailable(cause)
+        told = unavailable(cause)
         if told is None:
             if cause is error:
                 raise
             raise cause  # noqa: B904 - it came first
-        raise Unavailable(told) from cause
-
-
-def why_unavailable(error: BaseException) -> str | None:
-    """What to say when Postgres is out of reach; None for any other error."""
-    if isinstance(error, NoConnectionFree):
-        return "Postgres: all connections of this process are in use"
-    if isinstance(error, DBAPIError):
-        if not isinstance(error, OperationalError | InterfaceError):
-            return "Postgres closed the connection" if error.connection_invalidated else None
-        return why_unavailable(error.orig) if error.orig is not None else f"Postgres: {type(error).__name__}"
-    if isinstance(error, Silent):
-        return f"Postgres did not answer: {error}"
-    if isinstance(error, errors.ConnectionTimeout):
-        return "Postgres did not answer: no connection within DATABASE_CONNECT_SECONDS"
-    if isinstance(error, errors.LockNotAvailable):
-        return "Postgres: another transaction kept a lock for longer than DATABASE_LOCK_SECONDS"
-    if isinstance(error, errors.QueryCanceled):
-        return "Postgres ended a statement, most likely after DATABASE_STATEMENT_SECONDS"
-    if isinstance(error, _GONE):  # out of COPY and the like, too
-        return f"Postgres: {type(error).__name__}"
-    return None
-
-
-_GONE = (psycopg.OperationalError, psycopg.InterfaceError, errors.IdleInTransactionSessionTimeout)
+        raise told from cause
 
 
 def now(session: Session) -> datetime:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.errors import LockNotAvailable
+from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
+from worker import migrations
 from worker.crud import roles
-from worker.crud.database import make_engine, transaction, why_unavailable
+from worker.crud.database import make_engine, transaction
 from worker.crud.roles import Roles
+from worker.crud.unreachable import unavailable
 from worker.errors import Refused, Unavailable
 from worker.settings import DatabaseSettings, load
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_VERSIONS = Path(migrations.__path__[0]) / "versions"
 
 
 def upgrade(revision: str = "head") -> None:
@@ -25,22 +31,31 @@ def upgrade(revision: str = "head") -> None:
     Raises:
         Unavailable: Postgres is out of reach, or others held a lock for too long; what was applied by then is kept.
     """
+    from alembic import command  # not for those who only ask for versions
+
     try:
         command.upgrade(_config(), revision)
     except (OperationalError, InterfaceError) as error:
-        is_locked = isinstance(error.orig, LockNotAvailable)
-        what = "Postgres: a table was locked by others" if is_locked else why_unavailable(error)
-        raise Unavailable(
-            f"{what}; migrations that were finished are kept, the one under way was undone; run again: dashtam migrate"
-        ) from error
+        kept = "migrations that were finished are kept, the one under way was undone"
+        if isinstance(error.orig, LockNotAvailable):
+            raise Unavailable(f"Postgres: a table was locked by others; {kept}; run again: dashtam migrate") from error
+        told = unavailable(error) or Unavailable(f"Postgres: {type(error).__name__}")
+        raise Unavailable(f"{told}; {kept}", server=told.server, silent=told.silent) from error
 
 
-def versions(session: Session) -> tuple[str | None, str | None]:
-    """The schema's version as it is, and as this code wants it."""
-    return (
-        MigrationContext.configure(session.connection()).get_current_revision(),
-        ScriptDirectory.from_config(_config()).get_current_head(),
-    )
+def versions(session: Session) -> tuple[str | None, str]:
+    """The schema's version as it is, None before the first migration, and as this code wants it."""
+    there = session.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+    now = session.scalar(text("SELECT version_num FROM alembic_version")) if there else None
+    return now, wanted()
+
+
+def wanted() -> str:
+    """The version that this code wants: the newest migration, by the beginning of its file's name.
+
+    Alembic would say so too, after it has imported every migration.
+    """
+    return max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
 
 
 def create_roles(*, passwords: Mapping[str, str] | None, prefix: str) -> Roles:
@@ -64,6 +79,8 @@ def create_roles(*, passwords: Mapping[str, str] | None, prefix: str) -> Roles:
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "worker:migrations")
     return config

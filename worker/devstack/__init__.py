@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from worker.devstack.child import ProcessSpec, ProcessState
+from worker.devstack.demo import is_demo_running, only_one, was_demo
 from worker.devstack.errors import DevstackError
 from worker.devstack.stack import Devstack, ServerStatus, Urls, default_home
 from worker.devstack.supervisor import ProcessStatus, Supervisor
@@ -23,4 +24,7 @@ __all__ = [
     "Tether",
     "Urls",
     "default_home",
+    "is_demo_running",
+    "only_one",
+    "was_demo",
 ]

@@ -144,6 +144,13 @@ class Devstack:
             self._one_status("redis", "REDIS_URL", state.redis),
         ]
 
+    def ports(self) -> dict[str, int]:
+        """The port of each server that was ever started here, by its name; a server that is down keeps its port."""
+        if not (self.home / states.STATE_FILE).exists():
+            return {}
+        state = self._state()
+        return {"postgres": state.postgres.port, "redis": state.redis.port}
+
     def erase(self) -> None:
         """Stop the servers and remove their data, logs and state; the home too when it holds nothing else."""
         self.down()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from worker.crud import heartbeats, integration_states
+from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history, overview
-from worker.integrations.registry import REGISTRY
+from worker.errors import RateLimited
 from worker.models import IntegrationState
 from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
+from worker.services import health, mending
 from worker.services.context import Context
-from worker.services.fleet import lookup
-from worker.services.fleet.looking import BEAT_LATE
+from worker.services.findings import Finding
+from worker.services.fleet import held, lookup
+from worker.services.health import Transport
+from worker.text.spans import when
 
 
 class Actor(StrEnum):
@@ -32,17 +35,17 @@ class Facts:
     """All that an explanation is drawn from.
 
     Attributes:
-        refreshable: whether the integration refreshes tokens; None when it is not enabled here.
-        last_tick: when any tick was last worked off.
+        causes: what keeps every login from being worked on, the true cause first.
+        is_enabled: whether its integration is enabled here.
     """
 
     provider: ProviderRow
-    refreshable: bool | None
+    causes: Sequence[Finding]
+    is_enabled: bool
     token: TokenFacts | None
     attempts: list[Attempt]
     runs: list[Run]
     state: IntegrationState | None
-    last_tick: datetime | None
     quarantined: int
     now: datetime
     run_dead_after: timedelta
@@ -53,9 +56,11 @@ class Explanation:
     """What to tell an operator.
 
     Attributes:
+        causes: what keeps it from being worked on, the true cause first; empty when all is well.
         next_refresh_at, next_sync_at: when a tick next dispatches them; None when none will.
     """
 
+    causes: list[Finding] = field(default_factory=list)
     status: list[str] = field(default_factory=list)
     refresh: list[str] = field(default_factory=list)
     sync: list[str] = field(default_factory=list)
@@ -69,127 +74,112 @@ def gather(
     session: OpenTransaction,
     provider: ProviderRow,
     *,
-    refreshable: bool | None,
+    causes: Sequence[Finding],
+    is_enabled: bool,
     now: datetime,
     run_dead_after: timedelta,
 ) -> Facts:
     """Reads the facts of one provider."""
     return Facts(
         provider=provider,
-        refreshable=refreshable,
+        causes=causes,
+        is_enabled=is_enabled,
         token=overview.token_facts(session, provider_id=provider.id),
         attempts=history.attempts(session, provider_ids=[provider.id], limit=5),
         runs=history.runs(session, provider_ids=[provider.id], limit=5),
         state=integration_states.read_states(session).get(provider.provider_key),
-        last_tick=max(heartbeats.read_heartbeats(session).values(), default=None),
         quarantined=overview.quarantined(session, provider_id=provider.id),
         now=now,
         run_dead_after=run_dead_after,
     )
 
 
-async def explain_provider(runtime: Context, given: str) -> tuple[ProviderRow, Explanation]:
+async def explain_provider(runtime: Context, given: str, transport: Transport) -> tuple[ProviderRow, Explanation]:
     """The login that is meant, and its explanation.
 
     Raises:
         BadArgument: no login, or more than one, is meant.
         Unavailable: Postgres is out of reach.
     """
+    row = await runtime.db(lookup.provider, given)
+    causes = await health.troubles(runtime, transport, without={"logins"})
 
     def read(session: OpenTransaction) -> Facts:
-        row = lookup.provider(session, given)
         return gather(
             session,
             row,
-            refreshable=_refreshable(row.provider_key, runtime.settings.enabled_integrations),
-            now=datetime.now(UTC),
+            causes=causes,
+            is_enabled=row.provider_key in runtime.settings.enabled_integrations,
+            now=now,
             run_dead_after=timedelta(seconds=runtime.settings.run_dead_seconds),
         )
 
-    facts = await runtime.db(read)
-    return facts.provider, explain(facts)
-
-
-def _refreshable(provider_key: str, enabled: Sequence[str]) -> bool | None:
-    if provider_key not in enabled or provider_key not in REGISTRY:
-        return None
-    return REGISTRY[provider_key].refresh_policy is not None
+    now = await runtime.now()
+    return row, explain(await runtime.db(read))
 
 
 def explain(facts: Facts) -> Explanation:
     """The explanation; pure."""
     told = Explanation()
+    key = facts.provider.provider_key
+    own = (_own_quota(facts), held.of_login(facts.provider))
+    told.causes = [*facts.causes, *held.of_integration(key, facts.state, facts.now), *(one for one in own if one)]
     _status(facts, told)
-    _integration(facts, told)
     _refresh(facts, told)
     _sync(facts, told)
-    _beat(facts, told)
     if not told.todo:
         told.todo.append("Nobody has to do anything.")
     return told
 
 
-_LINK_AGAIN = {
-    "lost_rotation": "The provider may have replaced the token without our learning the new one.",
-    "grant_expired": "The user's consent has ended; a refresh never extends it.",
-}
-
-
 def _status(facts: Facts, told: Explanation) -> None:
     provider, name = facts.provider, facts.provider.alias
+    told.status += [cause.sentence for cause in told.causes]
+    for cause in told.causes:
+        by_user = cause.check == name and provider.status != ProviderStatus.PAUSED
+        (_user if by_user else _operator)(told, cause.mend)
     match provider.status:
+        case ProviderStatus.ACTIVE if told.causes:
+            told.status.append(f"{name} is linked; what is said above may keep it from being refreshed and synced.")
         case ProviderStatus.ACTIVE:
             told.status.append(f"{name} is active: the schedule refreshes and syncs it.")
-        case ProviderStatus.PENDING:
-            told.status.append(f"{name} was created but never linked, so there is no token to work with.")
-            _user(told, f"Link it: dashtam link {provider.provider_key}.")
-        case ProviderStatus.NEEDS_REAUTH:
-            reason = provider.status_reason or "unknown"
-            why = _LINK_AGAIN.get(reason, "The provider no longer accepts the user's consent.")
-            told.status.append(
-                f"{name} needs its user's consent again ({reason}). {why} All calls for it have stopped."
-            )
-            _user(told, f"The user must link it again: dashtam link {provider.provider_key}. Its rows are kept.")
-        case ProviderStatus.PAUSED:
-            told.status.append(f"{name} is paused ({provider.status_reason or 'no reason was given'}).")
-            _operator(told, f"When it may go on: dashtam providers resume {provider.id}.")
         case ProviderStatus.UNLINKED:
             told.status.append(f"{name} was unlinked; its rows are kept and nothing is fetched any more.")
+    if facts.is_enabled is False:
+        key = provider.provider_key
+        told.status.append(f"The integration {key} is not enabled here, so nothing of it is dispatched.")
+        _operator(told, f"Add {key} to INTEGRATIONS, if it should be.")
     if provider.status == ProviderStatus.ACTIVE and provider.grant_expires_at is not None:
         left = provider.grant_expires_at - facts.now
         if left <= timedelta(hours=72):
-            told.status.append(f"The user's consent ends {_when(provider.grant_expires_at, facts.now)}.")
-            _user(told, f"The user should link it again before that: dashtam link {provider.provider_key}.")
+            told.status.append(f"The user's consent ends {when(provider.grant_expires_at, facts.now)}.")
+            _user(told, f"The user should link it again before that: {mending.link_again(provider)}")
 
 
-def _integration(facts: Facts, told: Explanation) -> None:
-    key, state = facts.provider.provider_key, facts.state
-    if facts.refreshable is None:
-        told.status.append(f"The integration {key} is not enabled here, so nothing of it is dispatched.")
-        _operator(told, f"Add {key} to INTEGRATIONS, if it should be.")
-    if state is None:
-        return
-    if state.alarm is not None:
-        told.status.append(f"{key} refuses our own credentials ({state.alarm}); users' links are unharmed.")
-        _operator(told, f"Mend {key}'s credentials, then: dashtam integrations resume {key}.")
-    elif state.paused_at is not None:
-        by = state.paused_by or "somebody"
-        told.status.append(f"{key} was paused by {by}: {state.paused_reason or 'no reason was given'}.")
-        _operator(told, f"When it may go on: dashtam integrations resume {key}.")
-    if state.breaker == "open":
-        probe = f" The next probe is {_when(state.probe_at, facts.now)}." if state.probe_at else ""
-        told.status.append(f"{key} as a whole does not answer, so its calls wait.{probe} This mends itself.")
-    elif state.breaker == "half_open":
-        told.status.append(f"{key} is being probed after an outage; one success lets everything through.")
+def _own_quota(facts: Facts) -> Finding | None:
+    """Whether this login waits for a quota."""
+    waits = []
+    if facts.attempts and _is_quota(facts.attempts[0].error, facts.attempts[0].reason):
+        waits.append(facts.provider.refresh_due_at)
+    if facts.runs and _is_quota(facts.runs[0].error, facts.runs[0].error_reason):
+        waits.append(facts.provider.sync_due_at)
+    until = min((due for due in waits if due is not None and due > facts.now), default=None)
+    if until is None:
+        return None
+    return held.over_quota(facts.provider.provider_key, 1, facts.provider.alias, until, facts.now)
+
+
+def _is_quota(error: str | None, reason: str | None) -> bool:
+    return error == RateLimited.kind and reason not in held.NO_QUOTA
 
 
 def _refresh(facts: Facts, told: Explanation) -> None:
     provider, now = facts.provider, facts.now
-    if facts.refreshable is False:
+    if facts.token is not None and not facts.token.has_refresh_token and provider.refresh_due_at is None:
         told.refresh.append(f"Tokens of {provider.provider_key} do not expire; there is nothing to refresh.")
         return
     if provider.refreshed_at is not None:
-        told.refresh.append(f"The token was last stored {_when(provider.refreshed_at, now)}.")
+        told.refresh.append(f"The token was last stored {when(provider.refreshed_at, now)}.")
     if facts.attempts:
         told.refresh.append(_attempt(facts.attempts[0], now))
     if provider.status != ProviderStatus.ACTIVE:
@@ -197,30 +187,36 @@ def _refresh(facts: Facts, told: Explanation) -> None:
         return
     if provider.access_expires_at is not None:
         word = "ends" if provider.access_expires_at > now else "ended"
-        told.refresh.append(f"The access token {word} {_when(provider.access_expires_at, now)}.")
+        told.refresh.append(f"The access token {word} {when(provider.access_expires_at, now)}.")
     if facts.token is not None and facts.token.lease_until is not None and facts.token.lease_until > now:
-        told.refresh.append(
-            f"A worker is refreshing it just now; its lease ends {_when(facts.token.lease_until, now)}."
-        )
-    told.next_refresh_at = provider.refresh_due_at
-    told.refresh.append(_next("refresh", provider.refresh_due_at, provider.refresh_failures, now))
+        told.refresh.append(f"A worker is refreshing it just now; its lease ends {when(facts.token.lease_until, now)}.")
+    told.next_refresh_at = None if told.causes else provider.refresh_due_at
+    told.refresh.append(_next("refresh", provider.refresh_due_at, provider.refresh_failures, now, told))
+
+
+_PUT_OFF = {
+    "integration_paused": "the integration is paused",
+    "breaker_open": "the provider did not answer",
+    "quota_uncounted": "Redis was away, so that calls could not be counted",
+}
 
 
 def _attempt(attempt: Attempt, now: datetime) -> str:
-    when = _when(attempt.started_at, now)
+    then = when(attempt.started_at, now)
     asked = f"asked for by {attempt.trigger}"
     match attempt.status:
         case AttemptStatus.DONE:
-            return f"The last attempt succeeded {when}, {asked}."
+            return f"The last attempt succeeded {then}, {asked}."
         case AttemptStatus.SENT:
-            return f"An attempt was sent {when}, {asked}, and its outcome is not yet known."
+            return f"An attempt was sent {then}, {asked}, and its outcome is not yet known."
         case AttemptStatus.UNKNOWN:
-            return f"The last attempt ended without a readable answer {when}; it is retried once with the same token."
+            return f"The last attempt ended without a readable answer {then}; it is retried once with the same token."
         case AttemptStatus.NOT_SENT:
-            return f"The last attempt did not leave this side {when} ({attempt.reason}); its token was not used."
+            return f"The last attempt did not leave this side {then} ({attempt.reason}); its token was not used."
         case AttemptStatus.DEFERRED:
-            return f"The last attempt was put off {when} ({attempt.reason}): a quota was used up."
-    return f"The last attempt failed {when}, {asked}: {attempt.error} ({attempt.reason})."
+            why = _PUT_OFF.get(attempt.reason or "", "a quota was used up")
+            return f"The last attempt was put off {then} ({attempt.reason}): {why}."
+    return f"The last attempt failed {then}, {asked}: {attempt.error} ({attempt.reason})."
 
 
 def _sync(facts: Facts, told: Explanation) -> None:
@@ -231,50 +227,40 @@ def _sync(facts: Facts, told: Explanation) -> None:
         told.sync.append(_run(facts.runs[0], now, facts.run_dead_after))
         good = next((run for run in facts.runs if run.status == RunStatus.COMPLETED), None)
         if facts.runs[0].status in (RunStatus.FAILED, RunStatus.PARTIAL) and good is not None:
-            told.sync.append(f"The last complete one began {_when(good.started_at, now)}.")
+            told.sync.append(f"The last complete one began {when(good.started_at, now)}.")
     if facts.quarantined:
         told.sync.append(f"{facts.quarantined} records are in quarantine.")
         _operator(told, "Look at what could not be trusted: dashtam quarantine list.")
     if provider.status != ProviderStatus.ACTIVE:
         told.sync.append("No sync will be dispatched while it is not active.")
         return
-    told.next_sync_at = provider.sync_due_at
-    told.sync.append(_next("sync", provider.sync_due_at, provider.sync_failures, now))
+    told.next_sync_at = None if told.causes else provider.sync_due_at
+    told.sync.append(_next("sync", provider.sync_due_at, provider.sync_failures, now, told))
 
 
 def _run(run: Run, now: datetime, dead_after: timedelta) -> str:
-    when = _when(run.started_at, now)
+    then = when(run.started_at, now)
     if run.status == RunStatus.RUNNING:
         if now - run.heartbeat_at > dead_after:
-            return f"A run that began {when} has given no sign of life for too long; it will be taken over."
-        return f"A run began {when} and is at page {run.pages}."
+            return f"A run that began {then} has given no sign of life for too long; it will be taken over."
+        return f"A run began {then} and is at page {run.pages}."
     rows = f"{run.added} added, {run.changed} changed, {run.removed} removed, {run.unchanged} unchanged"
     if run.status == RunStatus.COMPLETED:
-        return f"The last run, {when}, completed: {rows}."
+        return f"The last run, {then}, completed: {rows}."
     why = f": {run.error} ({run.error_reason})" if run.error else ""
     kept = "what was committed is kept"
-    return f"The last run, {when}, ended {run.status}{why}; {rows}; {kept}. dashtam runs show {run.id} says more."
+    return f"The last run, {then}, ended {run.status}{why}; {rows}; {kept}. dashtam runs show {run.id} says more."
 
 
-def _next(what: str, due: datetime | None, failures: int, now: datetime) -> str:
+def _next(what: str, due: datetime | None, failures: int, now: datetime, told: Explanation) -> str:
     after = f" after {failures} failure{'s' if failures != 1 else ''} in a row" if failures else ""
     if due is None:
         return f"No {what} is planned."
     if due <= now:
-        return f"A {what} has been due since {_when(due, now)}{after}; the next tick dispatches it."
-    return f"The next {what} is due {_when(due, now)}{after}."
-
-
-def _beat(facts: Facts, told: Explanation) -> None:
-    if facts.last_tick is not None and facts.now - facts.last_tick <= BEAT_LATE:
-        return
-    words = (
-        "No tick was ever worked off"
-        if facts.last_tick is None
-        else f"The last tick was worked off {_when(facts.last_tick, facts.now)}"
-    )
-    told.status.append(f"{words}: beat or the workers are down, so nothing is dispatched.")
-    _operator(told, "Start beat and the workers; dashtam status and dashtam doctor show which are missing.")
+        then = "the next tick dispatches it" if not told.causes else "it waits, as said above"
+        return f"A {what} has been due since {when(due, now)}{after}; {then}."
+    then = "." if not told.causes else ", and waits for what is said above."
+    return f"The next {what} is due {when(due, now)}{after}{then}"
 
 
 def _user(told: Explanation, what: str) -> None:
@@ -286,12 +272,3 @@ def _user(told: Explanation, what: str) -> None:
 def _operator(told: Explanation, what: str) -> None:
     told.todo.append(what)
     told.must_act = Actor.OPERATOR
-
-
-def _when(moment: datetime, now: datetime) -> str:
-    seconds = int(abs((moment - now).total_seconds()))
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds")):
-        if seconds >= 2 * size or size == 1:
-            words = f"{seconds // size} {unit}"
-            break
-    return f"in {words}" if moment > now else f"{words} ago"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -17,30 +16,19 @@ from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError, Unavailable
 from worker.integrations.registry import REGISTRY, faults
 from worker.process.redis_names import QUEUES
-from worker.services import keys
+from worker.services import keys, mending
 from worker.services.context import Context
-from worker.services.fleet.looking import BEAT_LATE
+from worker.services.findings import Finding
+from worker.services.fleet import held
+from worker.services.fleet.looking import beat_late
 from worker.services.refresh import journal
 from worker.settings import EnvironmentSettings, get_settings, load
 
 _SKEW_MAX = timedelta(seconds=2)
 _BACKLOG_MAX = 1000
+_PING_SECONDS = 0.7
 _READY_SECONDS = 3.0
 _FREE_BYTES_MIN = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        mend: what to do; empty when all is well.
-    """
-
-    check: str
-    ok: bool
-    found: str
-    mend: str = ""
 
 
 class Transport(Protocol):
@@ -64,12 +52,44 @@ def configuration() -> Finding:
     return Finding("configuration", True, "complete and safe")
 
 
-async def check(runtime: Context, name: str, transport: Transport) -> Finding:
-    """Does one of `CHECKS`; an error on the way is a finding too."""
+async def check(
+    runtime: Context, name: str, transport: Transport, failed: Container[str] = frozenset[str]()
+) -> list[Finding]:
+    """Does one of `CHECKS`; an error on the way is a finding too. What hangs on one of `failed` is not looked at."""
+    if cause := next((other for other in _NEEDS.get(name, ()) if other in failed), None):
+        return [Finding(name, False, f"not looked at, because of {cause}", skipped=True)]
     try:
-        return await _CHECKS[name](runtime, transport)
+        found = await _CHECKS[name](runtime, transport)
+    except Unavailable as error:
+        mend = mending.start_server(error.server, runtime.settings, silent=error.silent) if error.server else _LATER
+        return [Finding(name, False, str(error), mend)]
     except DashtamError as error:
-        return Finding(name, False, str(error), _MENDS.get(name, "see docs/operations.md"))
+        return [Finding(name, False, str(error), _MENDS.get(name, "see docs/operations.md"))]
+    return [found] if isinstance(found, Finding) else found
+
+
+async def troubles(
+    runtime: Context, transport: Transport, *, without: Container[str] = frozenset[str]()
+) -> list[Finding]:
+    """What keeps work from being done, the true cause first: servers, processes, keys, integrations, single logins."""
+    found: list[Finding] = []
+    failed: set[str] = set()
+    for name in _CAUSES:
+        if name in without:
+            continue
+        for finding in await check(runtime, name, transport, failed):
+            if not finding.ok:
+                failed.add(name)
+            if finding.is_trouble:
+                found.append(finding)
+    return found
+
+
+def require_postgres(troubles: Sequence[Finding]) -> None:
+    """Raises `Unavailable` when Postgres is among the troubles, with what mends it; nobody need ask it again."""
+    for trouble in troubles:
+        if trouble.check == "postgres":
+            raise Unavailable(f"{trouble.found}; {trouble.mend}")
 
 
 async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:
@@ -137,7 +157,11 @@ async def _schema(runtime: Context, transport: Transport) -> Finding:
     now, wanted = await runtime.db(schema.versions)
     if now == wanted:
         return Finding("schema", True, f"at {now}")
-    return Finding("schema", False, f"at {now or 'nothing'}, this code wants {wanted}", "run: dashtam migrate")
+    if now is not None and now > wanted:
+        return Finding(
+            "schema", False, f"at {now}, which is newer than this code's {wanted}", "install the newer release"
+        )
+    return Finding("schema", False, f"at {now or 'nothing'}, this code wants {wanted}", mending.MIGRATE)
 
 
 async def _privileges(runtime: Context, transport: Transport) -> Finding:
@@ -172,7 +196,8 @@ async def _clock(runtime: Context, transport: Transport) -> Finding:
     skew = max(there - after, before - there, timedelta())
     if skew <= _SKEW_MAX:
         return Finding("clock", True, "agrees with Postgres")
-    return Finding("clock", False, f"{skew.total_seconds():.0f} s apart from Postgres", "synchronise both clocks (NTP)")
+    apart = f"{skew.total_seconds():.0f} s apart from Postgres"
+    return Finding("clock", False, apart, "set the clocks of both machines by NTP: timedatectl set-ntp true")
 
 
 async def _keys(runtime: Context, transport: Transport) -> Finding:
@@ -184,8 +209,13 @@ async def _redis(runtime: Context, transport: Transport) -> Finding:
     with transport.impatient_redis() as client:
         policy = client.info("memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
-        return Finding("redis", True, "answers, and evicts nothing")
-    return Finding("redis", False, f"may evict messages ({policy})", "set maxmemory-policy noeviction")
+        return Finding("redis", True, "reachable; eviction off")
+    return Finding(
+        "redis",
+        False,
+        f"may evict messages ({policy})",
+        "switch that off: redis-cli CONFIG SET maxmemory-policy noeviction",
+    )
 
 
 async def _queues(runtime: Context, transport: Transport) -> Finding:
@@ -198,24 +228,34 @@ async def _queues(runtime: Context, transport: Transport) -> Finding:
 
 
 async def _workers(runtime: Context, transport: Transport) -> Finding:
-    names = transport.ping_workers(seconds=0.7)
+    names = transport.ping_workers(seconds=_PING_SECONDS)
+    if not names:
+        found = "none answers, so nothing is refreshed or synced; pending work is kept"
+        return Finding("workers", False, found, mending.start_workers(runtime.settings))
     missing = [queue for queue in QUEUES if not any(name.startswith(queue) for name in names)]
-    if names and not missing:
+    if not missing:
         return Finding("workers", True, ", ".join(names))
-    if names:
-        # Workers may be named as one likes; only an empty answer is wrong for certain.
+    if not all(name.startswith(tuple(f"{queue}@" for queue in QUEUES)) for name in names):
+        # Workers may be named as one likes; then nobody can say which queue has none.
         return Finding("workers", True, f"{', '.join(names)}; none is named after {', '.join(missing)}")
-    return Finding("workers", False, "none answers", "start a worker for each queue, or see its log")
+    found = f"none of the queue {', '.join(missing)} answers; its pending work is kept"
+    return Finding("workers", False, found, mending.start_workers(runtime.settings, missing))
 
 
 async def _beat(runtime: Context, transport: Transport) -> Finding:
     last = max((await runtime.db(heartbeats.read_heartbeats)).values(), default=None)
-    if last is not None and datetime.now(UTC) - last <= BEAT_LATE:
+    if last is not None and await runtime.now() - last <= beat_late(runtime.settings.tick_scale):
         return Finding("beat", True, "ticks")
     found = (
         "no tick was ever worked off" if last is None else f"the last tick was worked off at {last:%Y-%m-%d %H:%M:%S}Z"
     )
-    return Finding("beat", False, found, "start beat and the workers, or see their logs")
+    found = f"{found}, so nothing new is begun; pending work is kept"
+    return Finding("beat", False, found, mending.start_beat(runtime.settings))
+
+
+async def _held(runtime: Context, transport: Transport) -> list[Finding]:
+    found = await runtime.db(held.in_the_fleet, enabled=runtime.settings.enabled_integrations, now=await runtime.now())
+    return found or [Finding("logins", True, "none is paused, over a quota, or needs its user")]
 
 
 async def _disk(runtime: Context, transport: Transport) -> Finding:
@@ -237,19 +277,20 @@ async def _spool(runtime: Context, transport: Transport) -> Finding:
     return Finding("spool", False, f"{len(waiting)} files with token answers cannot be read, {file.name} first", mend)
 
 
-_CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding]]] = {
-    "integrations": _integrations,
-    "plug-ins": _plug_ins,
+_CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Finding]]]] = {
     "postgres": _postgres,
     "schema": _schema,
-    "database role": _privileges,
-    "standbys": _standbys,
     "clock": _clock,
     "redis": _redis,
-    "encryption keys": _keys,
-    "queues": _queues,
     "workers": _workers,
     "beat": _beat,
+    "encryption keys": _keys,
+    "integrations": _integrations,
+    "plug-ins": _plug_ins,
+    "logins": _held,
+    "database role": _privileges,
+    "standbys": _standbys,
+    "queues": _queues,
     "disk": _disk,
     "spool": _spool,
 }
@@ -257,15 +298,23 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding]]] = {
 CHECKS = tuple(_CHECKS)
 """In an order in which the first failure explains those after it."""
 
+_CAUSES = ("postgres", "schema", "clock", "redis", "workers", "beat", "encryption keys", "logins")
+
+_NEEDS = {
+    "schema": ("postgres",),
+    "clock": ("postgres",),
+    "workers": ("redis",),
+    "beat": ("postgres", "schema", "redis", "workers"),
+    "encryption keys": ("postgres", "schema"),
+    "logins": ("postgres", "schema"),
+    "database role": ("postgres",),
+    "standbys": ("postgres",),
+    "queues": ("redis",),
+}
+"""What each check asks, by the checks that find it well; who cannot be asked says nothing true."""
+
+_LATER = "try again: dashtam doctor"
 _MENDS = {
-    "integrations": "set the variables it names; see docs/operations.md",
-    "postgres": "start Postgres, or correct DATABASE_URL",
-    "schema": "run: dashtam migrate",
-    "standbys": "start Postgres, or correct DATABASE_URL",
-    "clock": "start Postgres, or correct DATABASE_URL",
-    "redis": "start Redis, or correct REDIS_URL",
-    "encryption keys": "put the missing key back into ENCRYPTION_KEYS",
-    "queues": "start Redis, or correct REDIS_URL",
-    "workers": "start Redis, or correct REDIS_URL",
-    "beat": "run: dashtam migrate",
+    "integrations": "set the variables it names, as docs/operations.md says; then: dashtam doctor",
+    "encryption keys": "put the missing key back into ENCRYPTION_KEYS, behind the first; then: dashtam keys status",
 }

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from worker.errors import Unavailable
 from worker.models.fleet import Broker
@@ -42,7 +44,23 @@ def impatient_redis() -> Iterator[redis.Redis]:
             client.ping()
             yield client
     except (OperationalError, RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {type(error).__name__}; what is due stays due") from error
+        place = urlsplit(get_settings().redis_url.get_secret_value())
+        raise _unavailable(f"{place.hostname}:{place.port or 6379}", error) from error
+
+
+def _unavailable(place: str, error: Exception) -> Unavailable:
+    """What to say of Redis, or of the broker in its place, when it cannot be asked."""
+    kept = "pending work is kept"
+    if isinstance(error, OperationalError):  # kombu's own connection
+        return Unavailable(f"the broker cannot be asked ({error.__cause__ or type(error).__name__}); {kept}")
+    if isinstance(error, AuthenticationError):
+        return Unavailable(f"Redis at {place} refuses the password of REDIS_URL; {kept}")
+    if isinstance(error, RedisTimeout):
+        told = f"Redis at {place} did not answer within {_SECONDS:g} s; {kept}"
+        return Unavailable(told, server="redis", silent=True)
+    if "refused" in str(error):
+        return Unavailable(f"Redis does not run at {place}; {kept}", server="redis")
+    return Unavailable(f"Redis at {place}: {type(error).__name__}; {kept}", server="redis")
 
 
 def send(task: str, *args: Any, **kwargs: Any) -> str:

@@ -17,6 +17,7 @@ from tests.support.fixtures import MakeRuntime
 from worker.cli.doctor import run_checks
 from worker.crud import health as database_health
 from worker.crud import heartbeats
+from worker.devstack import only_one
 from worker.runtime import Runtime, use_runtime
 from worker.services import health
 from worker.services.health import Finding
@@ -176,9 +177,27 @@ def test_postgres_that_is_away_is_found_and_the_other_checks_go_on(found: Found,
     with use_runtime(make_runtime(database_url=away)):
         findings = found()
 
-    assert not findings["postgres"].ok
-    assert findings["postgres"].mend == "start Postgres, or correct DATABASE_URL"
+    assert findings["postgres"].found == "Postgres does not run at 127.0.0.1:1"
+    assert findings["postgres"].mend.startswith("start Postgres at 127.0.0.1:1, or correct DATABASE_URL")
+    assert findings["schema"].skipped
+    assert not findings["schema"].mend
     assert findings["redis"].ok
+
+
+def test_devstack_beside_a_running_demonstration_leaves_its_environment(
+    dashtam: Dashtam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASHTAM_HOME", str(tmp_path))
+    (tmp_path / "run.env").write_text("DATABASE_URL=as-the-demonstration-wrote-it\n")
+
+    with only_one(tmp_path):
+        beside = dashtam("devstack", "up")
+    written = (tmp_path / "run.env").read_text()
+
+    assert beside.exit_code == 0, beside.output
+    assert written == "DATABASE_URL=as-the-demonstration-wrote-it\n"
+    assert dashtam("devstack", "up").exit_code == 0
+    assert "as-the-demonstration-wrote-it" not in (tmp_path / "run.env").read_text()
 
 
 def test_devstack_leaves_servers_of_ones_own_alone_and_notes_where_they_are(

@@ -11,6 +11,7 @@ import pytest
 from worker.models import IntegrationState
 from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
 from worker.services.explain import Actor, Facts, explain
+from worker.services.findings import Finding
 
 NOW = datetime(2025, 3, 14, 3, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -82,12 +83,12 @@ COMPLETED = Run(
 )
 FACTS = Facts(
     provider=PROVIDER,
-    refreshable=True,
+    causes=[],
+    is_enabled=True,
     token=TOKEN,
     attempts=[DONE],
     runs=[COMPLETED],
     state=None,
-    last_tick=NOW - timedelta(seconds=10),
     quarantined=0,
     now=NOW,
     run_dead_after=3 * MINUTE,
@@ -124,7 +125,7 @@ def test_when_all_is_well_nobody_has_to_act() -> None:
         ("needs_reauth", "grant_expired", Actor.USER, "a refresh never extends it"),
         ("needs_reauth", "invalid_grant", Actor.USER, "no longer accepts the user's consent"),
         ("pending", None, Actor.USER, "never linked"),
-        ("paused", "the user asked", Actor.OPERATOR, "paused (the user asked)"),
+        ("paused", "the user asked", Actor.OPERATOR, "Home: paused (the user asked)"),
         ("unlinked", None, Actor.NOBODY, "was unlinked"),
     ],
 )
@@ -135,6 +136,7 @@ def test_a_provider_that_is_not_active_names_who_must_act(
 
     assert told.must_act is actor
     assert words in told.status[0]
+    assert bool(told.causes) == (status != "unlinked")
     assert told.next_refresh_at is None
     assert told.next_sync_at is None
 
@@ -163,7 +165,10 @@ def test_an_operators_pause_names_who_and_why() -> None:
 
     told = explain(replace(FACTS, state=state))
 
-    assert "schwab was paused by operator:ada: maintenance." in told.status
+    assert told.status[0].startswith("schwab: paused by operator:ada (maintenance)")
+    assert told.todo == ["when it may go on: dashtam integrations resume schwab"]
+    assert told.refresh[-1] == "The next refresh is due in 14 minutes, and waits for what is said above."
+    assert told.next_refresh_at is None
 
 
 def test_an_open_breaker_mends_itself() -> None:
@@ -171,26 +176,50 @@ def test_an_open_breaker_mends_itself() -> None:
 
     told = explain(replace(FACTS, state=state))
 
-    assert told.must_act is Actor.NOBODY
-    assert any("The next probe is in 40 seconds." in sentence for sentence in told.status)
+    assert "the next probe is in 40 seconds" in told.status[0]
+    assert "closes by itself" in told.todo[0]
 
 
-def test_without_ticks_the_operator_must_start_beat() -> None:
-    told = explain(replace(FACTS, last_tick=NOW - timedelta(hours=3)))
+def test_what_is_wrong_with_servers_and_processes_comes_first() -> None:
+    away = Finding("redis", False, "Redis does not run at 127.0.0.1:6379", "start it: dashtam devstack up")
+    state = IntegrationState(provider_key="schwab", breaker="open", probe_at=NOW + timedelta(seconds=40))
+
+    told = explain(replace(FACTS, causes=[away], state=state))
 
     assert told.must_act is Actor.OPERATOR
-    assert any("The last tick was worked off 3 hours ago" in sentence for sentence in told.status)
+    assert told.status[0] == "redis: Redis does not run at 127.0.0.1:6379"
+    assert told.todo[0] == "start it: dashtam devstack up"
+    assert not any("is active" in sentence for sentence in told.status)
+
+
+@pytest.mark.parametrize("reason", ["over_budget", "held_by_provider", "http_429"])
+def test_a_quota_that_is_used_up_is_the_cause_and_says_when_work_goes_on(reason: str) -> None:
+    attempt = replace(DONE, status="deferred", error="rate_limited", reason=reason)
+
+    told = explain(replace(FACTS, attempts=[attempt]))
+
+    assert told.status[0] == "schwab: a quota of calls is used up; Home waits and goes on in 14 minutes"
+    assert told.todo == ["it goes on by itself; to sync less often: dashtam providers interval Home --seconds 21600"]
+
+
+def test_what_was_put_off_for_a_pause_is_no_quota() -> None:
+    attempt = replace(DONE, status="deferred", error="rate_limited", reason="integration_paused")
+
+    told = explain(replace(FACTS, attempts=[attempt]))
+
+    assert not told.causes
+    assert "(integration_paused): the integration is paused." in told.refresh[1]
 
 
 def test_an_integration_that_is_not_enabled_is_said_to_be_so() -> None:
-    told = explain(replace(FACTS, refreshable=None))
+    told = explain(replace(FACTS, is_enabled=False))
 
     assert told.must_act is Actor.OPERATOR
     assert any("not enabled here" in sentence for sentence in told.status)
 
 
 def test_tokens_that_do_not_expire_are_not_refreshed() -> None:
-    told = explain(replace(FACTS, refreshable=False))
+    told = explain(replace(_provider(refresh_due_at=None), token=replace(TOKEN, has_refresh_token=False)))
 
     assert told.refresh == ["Tokens of schwab do not expire; there is nothing to refresh."]
 
@@ -200,7 +229,7 @@ def test_tokens_that_do_not_expire_are_not_refreshed() -> None:
     [
         ("sent", "its outcome is not yet known"),
         ("unknown", "it is retried once with the same token"),
-        ("deferred", "was put off 10 minutes ago (app_quota)"),
+        ("deferred", "was put off 10 minutes ago (app_quota): a quota was used up."),
         ("failed", "failed 10 minutes ago, asked for by schedule: transient (app_quota)"),
     ],
 )

@@ -90,7 +90,7 @@ def test_completion_imports_nothing_slow(words: str, completed: str) -> None:
     ("commands", "unwanted"),
     [
         ("providers;providers show x;accounts;transactions;runs;quarantine list;failures list", _WORKERS_OWN | _BROKER),
-        ("explain x;sync x;refresh x;sync --all", _WORKERS_OWN),
+        ("status;explain x;sync x;refresh x;sync --all", _WORKERS_OWN),
     ],
 )
 def test_commands_import_nothing_that_only_workers_need(commands: str, unwanted: set[str]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from worker.cli.run import environment
-from worker.cli.run.environment import Demonstration, keys_file, only_one, prepare
+from worker.cli.run.environment import Demonstration, keys_file, prepare
 from worker.cli.run.processes import SANDBOX, specs
 from worker.cli.run.sandbox import Progress
-from worker.devstack import Urls
+from worker.devstack import Urls, only_one
 from worker.errors import Refused
 from worker.services.encryption import EncryptionService
 from worker.settings import Settings, load

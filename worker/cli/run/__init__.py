@@ -11,7 +11,7 @@ from worker.cli.exits import ExitCode, UsageProblem
 from worker.cli.output import AsJson, SafeConsole, console, show
 from worker.cli.run import environment, report
 from worker.cli.run.cycle import started
-from worker.devstack import Devstack, default_home
+from worker.devstack import Devstack, default_home, only_one
 from worker.services import schema
 
 _ONCE_ACCESS_SECONDS = 12
@@ -45,7 +45,7 @@ def run(
     # What happens goes above the live table, and so through the same console.
     notes = console if console.is_terminal and not once else SafeConsole(stderr=True, highlight=False, quiet=as_json)
     stack = Devstack(home, durable=True, say=lambda sentence: notes.print(sentence, markup=False))
-    with environment.only_one(home), stack.session() as urls:
+    with only_one(home), stack.session() as urls:
         demonstration = environment.prepare(home, urls, access_seconds=access, once=once)
         schema.upgrade()
         with started(demonstration, access_seconds=access, live=not once, console=notes) as cycle:

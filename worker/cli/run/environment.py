@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from worker.cli.demo_logins import PROVIDER_KEYS
 from worker.cli.home import ENV_FILE, write_environment, write_private
 from worker.devstack import Urls
 from worker.devstack.processes import free_port, port_is_free
-from worker.errors import Refused
 from worker.sandbox.control import access_file, access_text
 from worker.sandbox.stand_ins import stand_in, variables
 from worker.settings import get_settings
@@ -123,29 +120,6 @@ def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
         "SYNC_BUDGET_SECONDS": "8",
         "SOFT_SHUTDOWN_SECONDS": "3",
     }
-
-
-@contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Holds the home for one `dashtam run`.
-
-    Raises:
-        Refused: another one has it.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "run.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise Refused(
-                f"`dashtam run` is already up in {home} (process {lock.read().strip()}); it was left alone. "
-                "Stop it with Ctrl-C, or set DASHTAM_HOME to another directory"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def _has_keys() -> bool:

@@ -26,19 +26,25 @@ from worker.models.fleet import (
     TransactionRow,
 )
 from worker.services.context import Context
+from worker.services.findings import Finding
 from worker.services.fleet import lookup
 from worker.services.fleet.asking import refuse_paused
 
 if TYPE_CHECKING:
     from worker.integrations.kit.link_kinds import LinkKind
 
-BEAT_LATE = timedelta(seconds=90)
-"""Ticks are written down more often than this."""
 _NAMES = 500
+_BEAT_LATE = 90
+_BEAT_LATE_MIN = 15
 
 
-async def status(runtime: Context, *, now: datetime, broker: Broker) -> dict[str, Any]:
-    """The fleet at a glance, as plain data.
+def beat_late(tick_scale: float) -> timedelta:
+    """Ticks are written down more often than this, as long as beat and the workers run."""
+    return timedelta(seconds=max(_BEAT_LATE_MIN, _BEAT_LATE * tick_scale))
+
+
+async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: Sequence[Finding]) -> dict[str, Any]:
+    """The fleet at a glance, as plain data; `troubles` stand first, as they were found.
 
     Raises:
         Unavailable: Postgres is out of reach.
@@ -48,9 +54,11 @@ async def status(runtime: Context, *, now: datetime, broker: Broker) -> dict[str
         beats = heartbeats.read_heartbeats(session)
         states = integration_states.read_states(session)
         last = max(beats.values(), default=None)
+        late = beat_late(runtime.settings.tick_scale)
         return {
+            "troubles": [asdict(trouble) for trouble in troubles],
             "providers": asdict(overview.fleet(session, now=now)),
-            "beat": {"last_tick": last, "late": last is None or now - last > BEAT_LATE, "ticks": beats},
+            "beat": {"last_tick": last, "late": last is None or now - last > late, "ticks": beats},
             "redis": asdict(broker),
             "integrations": {
                 key: {

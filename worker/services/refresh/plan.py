@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from worker.crud.refresh.records import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, ProviderError, RateLimited, Scope, Unsupported
 from worker.integrations.kit.base import RefreshPolicy, TokenAnswer
-from worker.integrations.kit.integration import Integration
 from worker.models import new_id
 from worker.process.clocks import elapsed
 from worker.services.encryption import EncryptionService
 from worker.services.refresh import due
 from worker.services.refresh.results import Outcome, RefreshResult
+
+if TYPE_CHECKING:
+    from worker.integrations.kit.integration import Integration
 
 
 @dataclass(slots=True)

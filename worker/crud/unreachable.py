@@ -1,0 +1,69 @@
+"""Which of Postgres's errors say that it is out of reach, and in what words."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg import errors
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+
+from worker.errors import Unavailable
+
+
+class Silent(psycopg.OperationalError):
+    """Postgres said nothing for so long that the connection was closed; what was asked of it may have been done."""
+
+
+_GONE = (psycopg.OperationalError, psycopg.InterfaceError, errors.IdleInTransactionSessionTimeout)
+_OLD_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
+_REFUSED = re.compile(r'connection to server (?:at|on socket) "([^"]*)"(?: \([^)]*\))?(?:, port (\d+))? failed: (.*)')
+_NO_SUCH_NAME = re.compile(r"failed to resolve host '([^']*)'")
+
+
+def unavailable(error: BaseException) -> Unavailable | None:
+    """What to raise when Postgres is out of reach; None for any other error."""
+    if isinstance(error, NoConnectionFree):
+        return Unavailable("Postgres: all connections of this process are in use")
+    if isinstance(error, DBAPIError):
+        return _of_the_driver(error)
+    if isinstance(error, Silent):
+        return Unavailable(f"Postgres did not answer: {error}", server="postgres", silent=True)
+    if isinstance(error, errors.ConnectionTimeout):
+        told = "Postgres did not answer: no connection within DATABASE_CONNECT_SECONDS"
+        return Unavailable(told, server="postgres", silent=True)
+    if isinstance(error, errors.LockNotAvailable):
+        return Unavailable("Postgres: another transaction kept a lock for longer than DATABASE_LOCK_SECONDS")
+    if isinstance(error, errors.QueryCanceled):
+        return Unavailable("Postgres ended a statement, most likely after DATABASE_STATEMENT_SECONDS")
+    if isinstance(error, _GONE):  # out of COPY and the like, too
+        return _not_connected(str(error)) or Unavailable(f"Postgres: {type(error).__name__}", server="postgres")
+    return None
+
+
+def _of_the_driver(error: DBAPIError) -> Unavailable | None:
+    if isinstance(error.orig, _OLD_SCHEMA):
+        return Unavailable("the database has not the tables of this version", server="schema")
+    if not isinstance(error, OperationalError | InterfaceError):
+        return (
+            Unavailable("Postgres closed the connection", server="postgres") if error.connection_invalidated else None
+        )
+    if error.orig is None:
+        return Unavailable(f"Postgres: {type(error).__name__}", server="postgres")
+    return unavailable(error.orig)
+
+
+def _not_connected(text: str) -> Unavailable | None:
+    """Why no connection was made, by libpq's words for it; None when there was one."""
+    if found := _NO_SUCH_NAME.search(text):
+        return Unavailable(f"Postgres: the name {found[1]} of its host cannot be resolved", server="postgres")
+    if (found := _REFUSED.search(text)) is None:
+        return None
+    place = f"{found[1]}:{found[2]}" if found[2] else found[1]
+    reason = found[3].strip().removeprefix("FATAL:").strip()
+    if reason.startswith(("Connection refused", "No such file")):
+        return Unavailable(f"Postgres does not run at {place}", server="postgres")
+    if "timeout" in reason.lower() or "timed out" in reason.lower():
+        return Unavailable(f"Postgres did not answer at {place}", server="postgres", silent=True)
+    return Unavailable(f"Postgres at {place} lets nobody in: {reason}", server="postgres")

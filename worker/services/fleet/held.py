@@ -1,0 +1,102 @@
+"""What keeps integrations and logins from being refreshed and synced while servers and processes are well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from worker.crud import integration_states
+from worker.crud.database import OpenTransaction
+from worker.crud.fleet import overview, quota_waits
+from worker.models import IntegrationState
+from worker.models.fleet import ProviderRow
+from worker.models.vocabulary import ProviderStatus
+from worker.services import mending
+from worker.services.findings import Finding
+from worker.text.spans import when
+
+NO_QUOTA = ("integration_paused", "breaker_open", "quota_uncounted")
+"""Why a call may be put off as if a quota were used up."""
+
+_RECENT = timedelta(minutes=15)
+_LISTED = 100
+
+
+def in_the_fleet(session: OpenTransaction, *, enabled: Sequence[str], now: datetime) -> list[Finding]:
+    """Integrations that are paused or cut off, quotas that are used up, logins that are paused or need their user."""
+    states = integration_states.read_states(session)
+    found = [finding for key in enabled for finding in of_integration(key, states.get(key), now)]
+    waits = quota_waits.quota_waits(session, since=now - _RECENT, now=now, others=list(NO_QUOTA))
+    found += [over_quota(wait.provider_key, wait.logins, wait.alias, wait.until, now) for wait in waits]
+    for status in (ProviderStatus.PAUSED, ProviderStatus.NEEDS_REAUTH):
+        rows = overview.list_providers(session, limit=_LISTED, status=status)
+        if rows:
+            found += _logins(rows)
+    return found
+
+
+def of_integration(key: str, state: IntegrationState | None, now: datetime) -> list[Finding]:
+    """What holds up all logins of one integration."""
+    if state is None:
+        return []
+    found = []
+    resume = f"dashtam integrations resume {key}"
+    if state.alarm is not None:
+        what = f"it refuses our own credentials ({state.alarm}); its logins wait, and nothing of them is lost"
+        found.append(Finding(key, True, what, f"correct {key}'s credentials, then: {resume}"))
+    elif state.paused_at is not None:
+        reason = state.paused_reason or "no reason was given"
+        what = f"paused by {state.paused_by or 'somebody'} ({reason}); its logins are neither refreshed nor synced"
+        found.append(Finding(key, True, what, f"when it may go on: {resume}"))
+    if state.breaker == "open":
+        probe = f"; the next probe is {when(state.probe_at, now)}" if state.probe_at else ""
+        what = f"the provider does not answer, so the breaker is open and its calls wait{probe}"
+        found.append(
+            Finding(key, True, what, f"it closes by itself when the provider answers; to try at once: {resume}")
+        )
+    elif state.breaker == "half_open":
+        what = "the breaker is half open after an outage; one success lets all calls through"
+        found.append(Finding(key, True, what, f"nothing has to be done; to let all through at once: {resume}"))
+    return found
+
+
+def over_quota(key: str, logins: int, alias: str, until: datetime, now: datetime) -> Finding:
+    """Logins that wait for a quota."""
+    who = f"{alias} waits" if logins == 1 else f"{logins} logins wait, {alias} first"
+    what = f"a quota of calls is used up; {who} and goes on {when(until, now)}"
+    return Finding(key, True, what, f"it goes on by itself; to sync less often: {mending.less_often(alias)}")
+
+
+def of_login(provider: ProviderRow) -> Finding | None:
+    """What holds up one login alone."""
+    reason = provider.status_reason or "no reason was given"
+    match provider.status:
+        case ProviderStatus.PAUSED:
+            mend = f"when it may go on: dashtam providers resume {provider.id}"
+            return Finding(provider.alias, True, f"paused ({reason}); it is neither refreshed nor synced", mend)
+        case ProviderStatus.NEEDS_REAUTH:
+            why = _LINK_AGAIN.get(reason, "the provider no longer accepts the user's consent")
+            what = (
+                f"it needs its user's consent again ({reason}): {why}. All calls for it have stopped; its rows are kept"
+            )
+            return Finding(provider.alias, True, what, f"its user must link it again: {mending.link_again(provider)}")
+        case ProviderStatus.PENDING:
+            what = "it was created but never linked, so there is no token to work with"
+            return Finding(provider.alias, True, what, f"link it: {mending.link_again(provider)}")
+    return None
+
+
+_LINK_AGAIN = {
+    "lost_rotation": "the provider may have replaced the token without our learning the new one",
+    "grant_expired": "the user's consent has ended, and a refresh never extends it",
+}
+
+
+def _logins(rows: Sequence[ProviderRow]) -> list[Finding]:
+    first = of_login(rows[0])
+    if first is None or len(rows) == 1:
+        return [] if first is None else [first]
+    many = f"{_LISTED} or more" if len(rows) == _LISTED else str(len(rows))
+    word = "are paused" if rows[0].status == ProviderStatus.PAUSED else "need their users"
+    all_of_them = f"dashtam providers list --status {rows[0].status}"
+    return [Finding("logins", True, f"{many} {word} (`{all_of_them}`); the first: {first.sentence}", first.mend)]

@@ -1,0 +1,93 @@
+"""The commands that put things right, as they can be pasted: what they say of names and addresses is quoted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from worker.devstack import Devstack, is_demo_running, was_demo
+from worker.models.fleet import ProviderRow
+from worker.process.redis_names import QUEUES
+from worker.settings import Settings
+from worker.settings.addresses import is_loopback
+
+MIGRATE = "run: dashtam migrate"
+_SERVERS = {"postgres": ("Postgres", "DATABASE_URL"), "redis": ("Redis", "REDIS_URL")}
+
+
+def link_again(provider: ProviderRow) -> str:
+    """Renews the consent of one login."""
+    user = shlex.quote(provider.user or str(provider.user_id))
+    return f"dashtam link {provider.provider_key} --user {user} --alias {shlex.quote(provider.alias)}"
+
+
+def less_often(name: str) -> str:
+    """Syncs one login four times a day."""
+    return f"dashtam providers interval {shlex.quote(name)} --seconds 21600"
+
+
+def start_server(server: str, settings: Settings, *, silent: bool = False) -> str:
+    """Starts Postgres or Redis.
+
+    Args:
+        server: `postgres` or `redis`, or `schema` for the tables.
+        settings: where the server should be, and the home.
+        silent: it runs and says nothing, so it must be stopped first.
+    """
+    if server == "schema":
+        return MIGRATE
+    name, variable = _SERVERS[server]
+    url = (settings.database_url if server == "postgres" else settings.redis_url).get_secret_value()
+    if _is_private(server, settings, url):
+        return f"{'restart' if silent else 'start'} it: {_devstack(settings, silent=silent)}"
+    host, port = _place(url)
+    if host == server:  # the name of the service in docker-compose.yml
+        return f"{'restart' if silent else 'start'} it: docker-compose {'restart' if silent else 'up -d'} {server}"
+    return f"{'restart' if silent else 'start'} {name} at {host}:{port}, or correct {variable}; then: dashtam doctor"
+
+
+def start_workers(settings: Settings, queues: Sequence[str] = tuple(QUEUES)) -> str:
+    """Starts workers of these queues."""
+    if together := _started_together(settings):
+        return together
+    name = queues[0] if len(queues) == 1 else "all"
+    return f"start one: celery -A worker.app worker --queues {','.join(queues)} --hostname {name}@%h"
+
+
+def start_beat(settings: Settings) -> str:
+    """Starts beat."""
+    return _started_together(settings) or "start it: celery -A worker.app beat"
+
+
+def _started_together(settings: Settings) -> str | None:
+    """What starts everything, where one command does."""
+    if _is_private("postgres", settings, settings.database_url.get_secret_value()) and was_demo(settings.home):
+        if is_demo_running(settings.home):
+            return "stop the running `dashtam run` with Ctrl-C, then: dashtam run"
+        return "start everything: dashtam run"
+    if _place(settings.redis_url.get_secret_value())[0] == "redis":
+        return "start what is down: docker-compose up -d"
+    return None
+
+
+def _devstack(settings: Settings, *, silent: bool) -> str:
+    if was_demo(settings.home) and not is_demo_running(settings.home):
+        return "dashtam devstack down && dashtam run" if silent else "dashtam run"
+    return "dashtam devstack down && dashtam devstack up" if silent else "dashtam devstack up"
+
+
+def _is_private(server: str, settings: Settings, url: str) -> bool:
+    """Whether this address is that of the home's own server, up or down."""
+    _, port = _place(url)
+    if not is_loopback(url) or not settings.home.is_dir():
+        return False
+    return Devstack(settings.home, durable=True, environ={}).ports().get(server) == port
+
+
+def _place(url: str) -> tuple[str, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port
+    except ValueError:  # several hosts, as libpq takes them
+        return "", None
