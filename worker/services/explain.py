@@ -94,15 +94,17 @@ def gather(
     )
 
 
-async def explain_provider(runtime: Context, given: str, transport: Transport) -> tuple[ProviderRow, Explanation]:
-    """The login that is meant, and its explanation.
+async def explain_provider(
+    runtime: Context, given: str, transport: Transport | None
+) -> tuple[ProviderRow, Explanation]:
+    """The login that is meant, and its explanation; without `transport` servers and processes are not looked at.
 
     Raises:
         BadArgument: no login, or more than one, is meant.
         Unavailable: Postgres is out of reach.
     """
     row = await runtime.db(lookup.provider, given)
-    causes = await health.troubles(runtime, transport, without={"logins"})
+    causes = [] if transport is None else await health.troubles(runtime, transport, without={"logins"})
 
     def read(session: OpenTransaction) -> Facts:
         return gather(

@@ -166,7 +166,7 @@ def test_explanation_says_what_is_next_and_who_must_act(client: TestClient, ada:
 
     assert told["provider_id"] == str(login.id)
     assert told["status"][0] == "Home is active: the schedule refreshes and syncs it."
-    assert told["must_act"] == "operator"  # no beat has ever ticked in this database
+    assert told["must_act"] == "nobody"  # that no beat has ever ticked here is for operators to know
     assert told["next_sync_at"] is not None
 
 

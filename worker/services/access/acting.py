@@ -10,6 +10,7 @@ from worker.services.context import Context
 from worker.services.explain import Explanation, explain_provider
 from worker.services.fleet import asking
 from worker.services.fleet.asking import Asked, Send, SyncWish
+from worker.services.health import Transport
 
 
 async def sync(runtime: Context, principal: Principal, provider_id: UUID, wish: SyncWish, *, send: Send) -> Asked:
@@ -34,7 +35,10 @@ async def refresh(runtime: Context, principal: Principal, provider_id: UUID, *, 
     return await asking.refresh(runtime, str(provider_id), send=send)
 
 
-async def explain(runtime: Context, principal: Principal, provider_id: UUID) -> Explanation:
-    """Why a refresh or a sync did or did not happen. Raises as `logins.own`."""
+async def explain(runtime: Context, principal: Principal, provider_id: UUID, *, transport: Transport) -> Explanation:
+    """Why a refresh or a sync did or did not happen. Raises as `logins.own`.
+
+    What is wrong with servers and processes is for operators: it names addresses.
+    """
     await own(runtime, principal, provider_id)
-    return (await explain_provider(runtime, str(provider_id)))[1]
+    return (await explain_provider(runtime, str(provider_id), transport if principal.user_id is None else None))[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from worker.models.reading import RunSlice
 from worker.models.vocabulary import RunStatus
@@ -45,6 +45,7 @@ async def list_runs(
 
 
 @router.get("/explain", summary="Explain", responses=documented(401, 403, 404, 422))
-async def explain(provider_id: UUID, runtime: Services, who: Reader) -> Explained:
+async def explain(provider_id: UUID, runtime: Services, who: Reader, request: Request) -> Explained:
     """Why a refresh or a sync did or did not happen, what is next, and who must act: in sentences."""
-    return Explained.of(provider_id, await acting.explain(runtime, who, provider_id))
+    transport = request.app.state.transport
+    return Explained.of(provider_id, await acting.explain(runtime, who, provider_id, transport=transport))
