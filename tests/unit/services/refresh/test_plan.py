@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -10,10 +10,10 @@ import pytest
 from tests.support.environment import new_keys
 from tests.support.scripted import ScriptedIntegration, answer
 from worker.crud.refresh.records import LeasedToken
-from worker.errors import EncryptionError, RateLimited
+from worker.errors import EncryptionError, RateLimited, Transient
 from worker.services.encryption import EncryptionService
 from worker.services.refresh.due import refresh_due_at, retry_at
-from worker.services.refresh.plan import Call, NotSent, plan, seal_answer
+from worker.services.refresh.plan import Call, Ended, NotSent, plan, seal_answer, unseal_answer
 from worker.services.refresh.results import Outcome
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
@@ -269,6 +269,21 @@ def test_both_tokens_are_bound_to_one_generation_more_than_was_presented(generat
         issued_at=NOW,
         lifetime=timedelta(minutes=30),
     )
+
+
+@pytest.mark.parametrize("generation", [0, 1, 4])
+def test_sealed_answer_is_read_with_the_generation_that_it_is_bound_to(generation: int) -> None:
+    token = _seal(answer(5), generation=generation)
+
+    assert unseal_answer(ENCRYPTION, token) == {"access": "access-5", "refresh": "refresh-5"}
+
+
+def test_sealed_answer_without_refresh_token_has_only_the_other() -> None:
+    assert unseal_answer(ENCRYPTION, _seal(answer(5, refresh_token=None))) == {"access": "access-5"}
+
+
+def test_call_counts_as_sent_unless_it_is_known_that_it_was_not() -> None:
+    assert not Ended(cast("Call", None), Transient("reset")).unsent
 
 
 @pytest.mark.parametrize(
