@@ -57,7 +57,7 @@ def test_no_two_files_use_one_name() -> None:
 def test_every_task_module_is_included() -> None:
     modules = {f"worker.tasks.{path.stem}" for path in (ROOT / "worker" / "tasks").glob("[!_]*.py")}
 
-    assert modules - {"worker.tasks.base", "worker.tasks.send", "worker.tasks.ticks"} == set(TASK_MODULES)
+    assert modules - {"worker.tasks.base", "worker.tasks.send"} == set(TASK_MODULES)
 
 
 def test_celery_runs_the_schedule_at_the_configured_pace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from worker.crud.unreachable import Silent, unavailable
 from worker.errors import Unavailable
 from worker.process.clocks import elapsed
-from worker.process.threads import Threads
+from worker.process.loop import Threads
 from worker.settings.database import DatabaseLimits
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Upkeep: ends what dead workers left behind, removes old rows, records that a tick has run."""
+"""Upkeep: ends what dead workers left behind, and removes old rows."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ _RETAIN_BATCH = 2000
 _RETAIN_SECONDS = 60.0
 _DELIVERIES_KEPT = timedelta(days=1)
 _QUOTA_DAYS_KEPT = 7
-
-
-async def beat(runtime: Context, name: str, at: datetime | None = None) -> None:
-    """Records that the tick `name` (its entry in `schedules`) has run to its end."""
-    await runtime.db(heartbeats.beat, name=name, at=at or await runtime.now())
 
 
 async def last_beat(runtime: Context, name: str) -> datetime | None:

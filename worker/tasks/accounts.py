@@ -8,8 +8,7 @@ from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime, get_runtime
 from worker.services.sync import batch as accounts
-from worker.tasks.base import WorkerTask, parse_ids
-from worker.tasks.ticks import tick
+from worker.tasks.base import WorkerTask, parse_ids, tick
 
 
 @tick("sync-due")

@@ -1,4 +1,4 @@
-"""What every task shares: deliveries counted, context logged, errors mapped in one place.
+"""What every task shares: deliveries counted, context logged, errors mapped; and what makes a function a tick.
 
 Retries are not Celery's business here: what is due is a column, so a task that fails leaves its rows due and a later
 tick sends them again.
@@ -6,16 +6,20 @@ tick sends them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
 import structlog
 from celery import Task
 
-from worker.crud import failures
+from schedules import ENTRIES
+from worker.app import app
+from worker.crud import failures, heartbeats
 from worker.errors import DashtamError, Unavailable
-from worker.runtime import get_runtime, is_wedged
+from worker.runtime import Runtime, get_runtime, is_wedged
 from worker.services.refresh import spool
 
 log = structlog.get_logger()
@@ -76,6 +80,31 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
     def _forget_deliveries(self) -> None:
         with get_runtime().transaction() as session:
             failures.forget_delivery(session, task_id=self.request.id)
+
+
+def tick(name: str) -> Callable[[Callable[[Runtime, datetime], object]], Any]:
+    """Makes a function the task of the entry `name` in `schedules`, which has its interval and its expiry.
+
+    The function is called with the process's runtime and the database's time. When it has run to its end, its heartbeat
+    is stored under that name, at that time.
+
+    Raises:
+        KeyError: the schedule has no such entry.
+    """
+    task_name, _ = ENTRIES[name]
+
+    def decorate(work: Callable[[Runtime, datetime], object]) -> Any:
+        @wraps(work)
+        def run() -> None:
+            runtime = get_runtime()
+            now = runtime.run(runtime.now())
+            work(runtime, now)
+            runtime.run(runtime.db(heartbeats.beat, name=name, at=now))
+
+        del run.__wrapped__  # Celery checks calls by its parameters
+        return app.task(base=WorkerTask, name=task_name)(run)
+
+    return decorate
 
 
 def _leave_if_wedged() -> None:

@@ -9,14 +9,15 @@ from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime, get_runtime
 from worker.services.refresh import claims, journal, protocol
-from worker.tasks.base import WorkerTask, parse_ids
-from worker.tasks.ticks import tick
+from worker.tasks.base import WorkerTask, parse_ids, tick
+
+TICK_SECONDS = tick_seconds("refresh-due")
 
 
 @tick("refresh-due")
 def refresh_due(runtime: Runtime, now: datetime) -> None:
     """Claims what falls due until the next tick and sends it in batches, once the claim is committed."""
-    tick_s = tick_seconds("refresh-due", scale=runtime.settings.tick_scale)
+    tick_s = TICK_SECONDS * runtime.settings.tick_scale
     for batch in runtime.run(claims.claim_refresh_due(runtime, now, tick_s=tick_s)):
         refresh_providers.apply_async(
             args=[[str(id_) for id_ in batch.ids]], countdown=batch.after_s if batch.after_s > 0 else None

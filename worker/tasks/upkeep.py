@@ -7,7 +7,7 @@ from datetime import datetime
 from worker.runtime import Runtime
 from worker.services import upkeep
 from worker.services.notices import queue
-from worker.tasks.ticks import tick
+from worker.tasks.base import tick
 
 
 @tick("warn-of-expiring-grants")

@@ -176,7 +176,7 @@ def test_many_steps_end_soon_when_postgres_says_nothing_and_their_threads_are_fr
 def test_thread_that_stands_still_elsewhere_is_told_and_the_process_known_to_be_wedged(
     own_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.process.threads.GRACE_S", 0.1)
+    monkeypatch.setattr("worker.process.loop.GRACE_S", 0.1)
     goes_on = threading.Event()
 
     def stand_still(session: Session) -> None:

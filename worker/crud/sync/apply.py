@@ -20,7 +20,7 @@ import psycopg
 from psycopg.types.string import BytesBinaryDumper
 
 from worker.crud.sync.arrays import digests, texts, uuids
-from worker.crud.sync.table import Noun, Row
+from worker.crud.sync.nouns import Listed, Noun, Row
 
 Connection = psycopg.Connection[Any]
 
@@ -29,23 +29,12 @@ _unsafe_in_keys = re.compile(r"[\x00-\x1f\ud800-\udfff]").search
 REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError, OverflowError)
 
 
-class Entry(NamedTuple):
-    """One listed record: where it belongs, its key, and its content hash of 16 bytes."""
-
-    scope: bytes
-    key: str
-    hash: bytes
-
-
 class Entries(NamedTuple):
     """Many of them, as columns: a page's unchanged records cost no object each."""
 
     scopes: Sequence[bytes]
     keys: Sequence[str]
     hashes: Sequence[bytes]
-
-
-NO_SCOPE = bytes(16)
 
 
 Differing = tuple[int, bytes | None]
@@ -156,13 +145,6 @@ def _as_json(noun: Noun, rows: Sequence[Row]) -> str:
             for row in rows
         ]
     ).decode()
-
-
-class Listed(NamedTuple):
-    """A record that is ready to be stored: its entry and its row without the id."""
-
-    entry: Entry
-    values: Row
 
 
 class Applied(NamedTuple):

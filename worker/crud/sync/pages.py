@@ -13,10 +13,10 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from worker.crud.sync import accounts, cursors, quarantine, runs
+from worker.crud.sync.accounts import apply_holdings
 from worker.crud.sync.apply import REFUSALS, driver
-from worker.crud.sync.holdings import apply_holdings
+from worker.crud.sync.nouns import INDEX_PROBES
 from worker.crud.sync.prepared import Prepared, joined
-from worker.crud.sync.table import INDEX_PROBES
 from worker.crud.sync.transactions import apply_transactions
 from worker.crud.sync.work import Rules, RunKey, Tally, Work
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable

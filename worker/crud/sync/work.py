@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from worker.crud.sync.apply import Connection, Refusal, driver
-from worker.crud.sync.table import Noun
+from worker.crud.sync.nouns import Noun
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.models.records import Reject
 

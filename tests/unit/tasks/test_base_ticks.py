@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import asyncio
+import math
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from schedules import ENTRIES, beat_schedule, tick_seconds
 from tests.support.environment import ROOT
 from worker.app import app
-from worker.tasks import ticks
+from worker.crud import heartbeats
+from worker.tasks import base
 
 NOW = datetime(2025, 3, 14, 12, tzinfo=UTC)
 TASKS = ROOT / "worker" / "tasks"
 
 
 class FakeRuntime:
-    """Runs what it is given at once; its time stands still."""
+    """Runs what it is given at once, and keeps heartbeats; its time stands still."""
 
-    def run(self, work: Any) -> Any:
-        return work
+    kept: ClassVar[list[tuple[str, datetime]]] = []
+    spool_told_at = math.inf
 
-    def now(self) -> datetime:
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run(work)
+
+    async def now(self) -> datetime:
         return NOW
+
+    async def db(self, step: Any, *, name: str, at: datetime) -> None:
+        assert step is heartbeats.beat
+        self.kept.append((name, at))
 
 
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, datetime]]]:
     kept: list[tuple[str, datetime]] = []
-    monkeypatch.setattr(ticks, "get_runtime", FakeRuntime)
-    monkeypatch.setattr(ticks, "upkeep", SimpleNamespace(beat=lambda _, name, at: kept.append((name, at))))
+    monkeypatch.setattr(FakeRuntime, "kept", kept)
+    monkeypatch.setattr(base, "get_runtime", FakeRuntime)
     monkeypatch.setitem(ENTRIES, "made-up", ("worker.tasks.upkeep.made_up", 40))
     yield kept
     app.tasks.pop("worker.tasks.upkeep.made_up", None)
@@ -42,7 +51,7 @@ def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, datetime]
 def test_tick_has_the_name_of_its_entry_everywhere(beats: list[tuple[str, datetime]]) -> None:
     called_at = []
 
-    @ticks.tick("made-up")
+    @base.tick("made-up")
     def made_up(_: Any, now: datetime) -> None:
         called_at.append(now)
 
@@ -58,7 +67,7 @@ def test_tick_has_the_name_of_its_entry_everywhere(beats: list[tuple[str, dateti
 
 
 def test_tick_that_fails_leaves_no_heartbeat(beats: list[tuple[str, datetime]]) -> None:
-    @ticks.tick("made-up")
+    @base.tick("made-up")
     def made_up(_: Any, __: datetime) -> None:
         raise RuntimeError("the work failed")
 
@@ -70,7 +79,7 @@ def test_tick_that_fails_leaves_no_heartbeat(beats: list[tuple[str, datetime]]) 
 
 def test_tick_without_an_entry_in_the_schedule_is_refused() -> None:
     with pytest.raises(KeyError, match="no-such-entry"):
-        ticks.tick("no-such-entry")
+        base.tick("no-such-entry")
 
 
 def test_every_entry_of_the_schedule_is_one_tick() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.waiting import wait_for
 from worker.errors import Unavailable
-from worker.process.threads import Threads
+from worker.process.loop import Threads
 
 FAR = 1000.0
 
@@ -34,7 +34,7 @@ class Step:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
-    monkeypatch.setattr("worker.process.threads.GRACE_S", 0.0)
+    monkeypatch.setattr("worker.process.loop.GRACE_S", 0.0)
     made = Threads(2)
     yield made
     made.close()
