@@ -29,8 +29,10 @@ def _own_settings() -> Iterator[None]:
 def eager_app() -> Iterator[object]:
     """The Celery application with tasks run where they are sent, errors raised."""
     from worker.app import app
+    from worker.runtime import close_runtime
 
     before = app.conf.task_always_eager, app.conf.task_eager_propagates
     app.conf.task_always_eager = app.conf.task_eager_propagates = True
     yield app
     app.conf.task_always_eager, app.conf.task_eager_propagates = before
+    close_runtime()  # a task makes one
