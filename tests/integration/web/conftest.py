@@ -42,7 +42,7 @@ def web_runtime(databases: Databases, servers: Urls, sandbox_process: SandboxPro
     get_settings.cache_clear()
 
 
-RATES = {"WEB_KEY_RATE": "100000/second", "WEB_ADDRESS_RATE": "100000/second", "SYNC_MIN_INTERVAL": "60"}
+RATES = {"WEB_KEY_RATE": "100000/second", "WEB_ADDRESS_RATE": "100000/second"}
 """Tests ask often; those of the rates have an application of their own."""
 
 

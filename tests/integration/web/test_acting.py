@@ -45,6 +45,13 @@ def _url(login: Provider, what: str) -> str:
     return f"/api/v1/providers/{login.id}/{what}"
 
 
+def _add_run(rows: Session, login: Provider, status: str, at: datetime) -> None:
+    rows.add(
+        SyncRun(provider_id=login.id, status=status, trigger="schedule", owner=uuid4(), started_at=at, heartbeat_at=at)
+    )
+    rows.commit()
+
+
 def test_sync_is_sent_as_the_schedule_sends_it_and_is_due_should_that_be_lost(
     client: TestClient, ada: Person, login: Provider, sent: Sent, rows: Session
 ) -> None:
@@ -102,8 +109,7 @@ def test_login_that_is_not_active_is_refused_and_nothing_is_sent(
 def test_sync_a_moment_after_the_last_is_refused(
     client: TestClient, ada: Person, login: Provider, rows: Session
 ) -> None:
-    login.synced_at = datetime.now(UTC)
-    rows.commit()
+    _add_run(rows, login, "completed", datetime.now(UTC))
 
     assert client.post(_url(login, "syncs"), headers=ada.headers).status_code == 409
     assert client.post(_url(login, "syncs"), headers=ada.headers, json={"force": True}).status_code == 202
@@ -144,13 +150,7 @@ def test_sync_that_cannot_be_is_refused(
 def test_runs_are_listed_newest_first(client: TestClient, ada: Person, login: Provider, rows: Session) -> None:
     began = datetime(2026, 1, 5, tzinfo=UTC)
     for hours, status in enumerate(("completed", "failed")):
-        at = began + timedelta(hours=hours)
-        rows.add(
-            SyncRun(
-                provider_id=login.id, status=status, trigger="schedule", owner=uuid4(), started_at=at, heartbeat_at=at
-            )
-        )
-    rows.commit()
+        _add_run(rows, login, status, began + timedelta(hours=hours))
 
     runs = client.get(_url(login, "runs"), headers=ada.headers).json()["items"]
     failed = client.get(_url(login, "runs?status=failed&limit=5"), headers=ada.headers).json()["items"]
