@@ -133,6 +133,10 @@ migrate: $(STAMP) ## Bring the tables up to date
 worker: $(STAMP) ## A worker; ARGS="-Q refresh" for one queue
 	REMAP_SIGTERM=SIGQUIT $(BIN)/celery -A worker.app worker --queues refresh,sync,upkeep --loglevel INFO $(ARGS)
 
+.PHONY: web
+web: $(STAMP) ## The HTTP API, on WEB_ADDRESS:WEB_PORT
+	$(BIN)/python -m worker.web
+
 .PHONY: beat
 beat: $(STAMP) ## The scheduler
 	$(BIN)/celery -A worker.app beat --loglevel INFO $(ARGS)

@@ -15,7 +15,7 @@ from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 
 LINES = dict(re.findall(r"^([a-z]+): (.*)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
-READY = {"beat": "beat: Starting", "flower": "Visit me at", "exporter": "exporter_ready"}
+READY = {"beat": "beat: Starting", "flower": "Visit me at", "exporter": "exporter_ready", "web": "Uvicorn running on"}
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def processes(
         "FLOWER_PASSWORD": "only-for-this-test",
         "FLOWER_PORT": str(free_port()),
         "EXPORTER_PORT": str(free_port()),
+        "WEB_PORT": str(free_port()),
     }
     started = {
         name: LocalProcess(

@@ -78,22 +78,28 @@ OF_OTHERS = (FlowerPart, ExporterPart, WebPart)
 NOT_THE_WORKERS = {"MIGRATE_DATABASE_URL", "READONLY_DATABASE_URL"} | {
     variable for part in OF_OTHERS for variable in variables_of(part)
 }
-OF_THE_CONTAINER = {"DASHTAM_HOME", "FLOWER_ADDRESS", "FLOWER_PORT", "EXPORTER_ADDRESS", "EXPORTER_PORT"}
+OF_THE_CONTAINER = {"DASHTAM_HOME"} | {
+    f"{of}_{what}" for of in ("FLOWER", "EXPORTER", "WEB") for what in ("ADDRESS", "PORT")
+}
 """Fixed by the image; addresses and ports say where the host publishes what listens in the container."""
 
 
 def read_by(name: str) -> set[str]:
     """Variables that a service's program reads, without those of files."""
-    if name.startswith("worker-"):
+    not_used = {
+        "web": NOT_THE_WORKERS - variables_of(WebPart),
+        **dict.fromkeys((f"worker-{queue}" for queue in QUEUES), NOT_THE_WORKERS),
+    }
+    if name in not_used:
         classes = [Settings, *(integration.settings_class for integration in REGISTRY.values())]
     else:
         classes = [{**PROGRAMS, "migrate": DatabaseSettings}[name]]
     found = {variable for one in classes for variable in variables_of(one)}
     found = {variable for variable in found if variable.removesuffix("_FILE") not in found - {variable}}
-    return found - (NOT_THE_WORKERS if name.startswith("worker-") else {"MIGRATE_DATABASE_URL"})
+    return found - not_used.get(name, {"MIGRATE_DATABASE_URL"})
 
 
-OWN = (*PROGRAMS, "migrate", *(f"worker-{queue}" for queue in QUEUES))
+OWN = (*PROGRAMS, "web", "migrate", *(f"worker-{queue}" for queue in QUEUES))
 DOTENV = {name: f"of-{name}" for name in re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", ENV_EXAMPLE, re.MULTILINE)}
 
 
@@ -155,6 +161,8 @@ def test_file_of_names_is_sorted_and_holds_no_value(file: Path) -> None:
     [
         ("flower", {}, "127.0.0.1:5555:5555"),
         ("flower", {"FLOWER_PORT": "5999", "FLOWER_ADDRESS": "10.0.0.7"}, "10.0.0.7:5999:5555"),
+        ("web", {}, "127.0.0.1:8000:8000"),
+        ("web", {"WEB_PORT": "8999", "WEB_ADDRESS": "10.0.0.7"}, "10.0.0.7:8999:8000"),
         ("exporter", {"EXPORTER_PORT": "9999"}, "127.0.0.1:9999:9540"),
         ("prometheus", {"PROMETHEUS_PORT": "9999"}, "127.0.0.1:9999:9090"),
         ("grafana", {"GRAFANA_PORT": "3999"}, "127.0.0.1:3999:3000"),
@@ -186,8 +194,8 @@ def test_no_provider_is_named() -> None:
 
 @pytest.mark.deep
 @pytest.mark.parametrize("name", SERVICES)
-def test_workers_alone_have_keys_credentials_and_a_role_that_writes(name: str) -> None:
-    is_worker = name.startswith("worker-")
+def test_workers_and_the_http_api_alone_have_keys_credentials_and_a_role_that_writes(name: str) -> None:
+    is_worker = name.startswith("worker-") or name == "web"  # which exchanges codes, and begins links
     service = SERVICES[name]
     mounted = [volume for volume in service.get("volumes", []) if "credentials" in volume]
 
@@ -226,7 +234,7 @@ def test_postgres_lets_nobody_in_without_encryption() -> None:
 
 
 def test_nothing_works_before_the_schema_is_up_to_date() -> None:
-    for name in ("worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower", "exporter"):
+    for name in ("worker-refresh", "worker-sync", "worker-upkeep", "web", "beat", "flower", "exporter"):
         assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
@@ -274,7 +282,7 @@ def test_copied_files_are_in_the_build_context() -> None:
 
 
 def test_procfile_has_what_a_deployment_needs() -> None:
-    assert PROCFILE.keys() == {"refresh", "sync", "upkeep", "beat", "flower", "exporter"}
+    assert PROCFILE.keys() == {"refresh", "sync", "upkeep", "web", "beat", "flower", "exporter"}
     for queue in QUEUES:
         assert f"--queues {queue} " in PROCFILE[queue]
     assert {queue["queue"] for queue in app.conf.task_routes.values()} == set(QUEUES)

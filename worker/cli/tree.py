@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 ENTRIES = (
-    Entry("run", "run", "Run everything on this machine: servers, sandbox, workers, beat and Flower."),
+    Entry("run", "run", "Run everything on this machine: servers, sandbox, workers, beat, Flower and HTTP API."),
     Entry(
         "status",
         "status",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import uvicorn
@@ -29,6 +30,9 @@ def main() -> None:
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(ConfigurationError.exit_code)
+    # uvicorn sends the signal again once it has ended; that must not end this before the rest is closed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
     app = create_app(runtime, send=broker.send, transport=broker)
     uvicorn.run(
         app,

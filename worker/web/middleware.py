@@ -29,7 +29,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_UNLIMITED = {"/healthz", "/readyz"}
+_FOR_SUPERVISORS = {"/healthz", "/readyz"}
+"""Asked often, by whatever name of this machine, and not logged."""
 
 
 class Shield:
@@ -70,7 +71,7 @@ class Shield:
             await problem(scope, receive, send_safely)
         finally:
             spent_ms = round((time.monotonic() - began) * 1000)
-            if scope["path"] not in _UNLIMITED:
+            if scope["path"] not in _FOR_SUPERVISORS:
                 log.info("request", method=scope["method"], path=scope["path"], status=status, spent_ms=spent_ms)
 
 
@@ -83,7 +84,11 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and _host(Headers(scope=scope).getlist("host")) not in self._hosts:
+        if (
+            scope["type"] == "http"
+            and scope["path"] not in _FOR_SUPERVISORS
+            and _host(Headers(scope=scope).getlist("host")) not in self._hosts
+        ):
             told = "this server has another name than the request's Host; its operator can add it to WEB_HOSTS"
             await problems.answer(scope["path"], 400, told)(scope, receive, send)
             return
@@ -108,7 +113,7 @@ class AddressRate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and scope["path"] not in _UNLIMITED:
+        if scope["type"] == "http" and scope["path"] not in _FOR_SUPERVISORS:
             address = (scope.get("client") or ("unknown",))[0]
             wait_s = await self._rates.wait(self._rate, "address", address)
             if wait_s is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import time
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from rich.console import Console
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.cli.demo_logins import LOGINS
 from worker.cli.exits import Interrupted
+from worker.cli.run import cycle
 from worker.cli.run.cycle import Cycle
-from worker.cli.run.demo import Demo
+from worker.cli.run.demo import Demo, keep_api_key
 from worker.cli.run.environment import Demonstration
 from worker.cli.run.processes import SANDBOX
 from worker.cli.run.sandbox import Progress
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
 from worker.sandbox.control import SandboxControl, SandboxTrouble
+from worker.services.access import keys
 from worker.services.refresh import protocol
 from worker.services.sync import batch
 
@@ -66,7 +69,15 @@ class _Processes(Supervisor):
 
 
 @pytest.fixture
-def demonstration(tmp_path: Path, sandbox_process: SandboxProcess) -> Demonstration:
+def silent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Addresses at which nobody answers; all others answer, although nothing is started."""
+    found: set[str] = set()
+    monkeypatch.setattr(cycle, "answers", lambda url: url not in found)
+    return found
+
+
+@pytest.fixture
+def demonstration(tmp_path: Path, sandbox_process: SandboxProcess, silent: set[str]) -> Demonstration:
     """Where everything is; nothing of it is started."""
     password = tmp_path / "flower.password"
     password.write_text("made-up-word\n")
@@ -79,16 +90,18 @@ def demonstration(tmp_path: Path, sandbox_process: SandboxProcess) -> Demonstrat
         flower_password_file=password,
         variables={},
         env_file=tmp_path / "run.env",
+        web_url="http://127.0.0.1:8000",
+        api_key_file=tmp_path / "api.key",
     )
 
 
 def test_a_cycle_is_whole_once_everything_was_refreshed_synced_and_compared(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
-    cycle = Cycle(_Processes(runtime, demo, polls=1000), demo, control, demonstration)
+    whole = Cycle(_Processes(runtime, demo, polls=1000), demo, control, demonstration)
     now = time.monotonic()
 
-    result = cycle.once(began=now, deadline=now + 30)
+    result = whole.once(began=now, deadline=now + 30)
 
     assert result["ok"], result["missing"]
     assert [p["refreshed_by_schedule"] for p in result["providers"]] == [1, 1, 0, 0]
@@ -132,15 +145,15 @@ def test_a_sandbox_that_was_started_again_is_linked_again(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
     processes = _Processes(runtime, demo, polls=1000)
-    cycle = Cycle(processes, demo, control, demonstration)
-    cycle.poll()
+    whole = Cycle(processes, demo, control, demonstration)
+    whole.poll()
     ids = dict(demo.ids)
 
     processes.restarts = 1
-    assert not cycle.linked
-    cycle.poll()
+    assert not whole.linked
+    whole.poll()
 
-    assert cycle.linked
+    assert whole.linked
     assert demo.ids == ids
 
 
@@ -155,6 +168,7 @@ def test_the_live_table_shows_providers_processes_and_where_flower_is(
     assert all(login.alias in shown for login in LOGINS)
     assert "http://127.0.0.1:5555" in shown
     assert "made-up-word" in shown
+    assert "http://127.0.0.1:8000/docs" in shown
     assert "Ctrl-C" in shown
 
 
@@ -194,3 +208,42 @@ def test_a_sandbox_that_refuses_is_told_apart_from_one_that_is_away(
         control.link("nobody-1", {})
     with pytest.raises(SandboxTrouble, match="did not answer"):
         SandboxControl("http://127.0.0.1:1", "none").link(LOGINS[0].name, {})
+
+
+def test_key_of_the_http_api_is_kept_while_it_opens_something(runtime: Runtime, tmp_path: Path) -> None:
+    path = tmp_path / "api.key"
+
+    keep_api_key(runtime, path)
+    first = path.read_text()
+    keep_api_key(runtime, path)
+    kept = path.read_text()
+    runtime.run(keys.revoke(runtime, first.split("_")[1], actor="operator:tests"))
+    keep_api_key(runtime, path)
+
+    assert kept == first != path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert runtime.run(keys.authenticate(runtime, path.read_text().strip())).user_id is None
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:5555/healthcheck", "Flower does not answer at http://127.0.0.1:5555"),
+        ("http://127.0.0.1:8000/readyz", "The HTTP API does not answer at http://127.0.0.1:8000"),
+    ],
+)
+def test_a_server_of_the_cycle_that_does_not_answer_is_named(
+    runtime: Runtime,
+    demo: Demo,
+    control: SandboxControl,
+    demonstration: Demonstration,
+    silent: set[str],
+    url: str,
+    told: str,
+) -> None:
+    silent.add(url)
+
+    result = Cycle(_Processes(runtime, demo, polls=1000), demo, control, demonstration).once(began=0, deadline=0)
+
+    assert result["ok"] is False
+    assert [what for what in result["missing"] if what.startswith(told)]

@@ -128,7 +128,11 @@ def test_a_host_that_is_not_ours_is_refused(client: TestClient, host: str) -> No
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:1234", "LOCALHOST", "[::1]", "[::1]:80"])
 def test_our_own_names_are_served_with_any_port(client: TestClient, host: str) -> None:
-    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+    assert client.get("/api/v1/health", headers={"Host": host}).status_code == 200
+
+
+def test_supervisors_ask_by_whatever_name_they_know(client: TestClient) -> None:
+    assert client.get("/healthz", headers={"Host": "10.0.0.7:8000"}).status_code == 200
 
 
 def test_what_is_not_there_is_said_so(client: TestClient) -> None:

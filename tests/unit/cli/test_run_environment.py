@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home; what `prepare` puts into the environment is undone, and no port is probed."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(environment, "free_port", lambda: 40001)
-    monkeypatch.setattr(environment, "_flower_port", lambda: 40002)
+    monkeypatch.setattr(environment, "_port", lambda *_: 40002)
     os.environ.pop("ENCRYPTION_KEYS", None)
     return tmp_path
 
@@ -84,7 +84,7 @@ def test_no_secret_is_on_a_command_line(home: Path) -> None:
 def test_beat_and_workers_begin_once_the_sandbox_knows_the_demo_user(home: Path) -> None:
     processes = {spec.name: spec for spec in specs(_prepare(home), access_seconds=12, live=False, linked=lambda: False)}
 
-    assert set(processes) == {SANDBOX, "worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower"}
+    assert set(processes) == {SANDBOX, "worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower", "web"}
     assert all(SANDBOX in spec.after for name, spec in processes.items() if name != SANDBOX)
     assert processes[SANDBOX].ready is not None
     assert not processes[SANDBOX].ready()

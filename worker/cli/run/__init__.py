@@ -26,7 +26,7 @@ def run(
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that --once may take.")] = 55.0,
 ) -> None:
-    """Run everything on this machine: servers, sandbox, workers, beat and Flower.
+    """Run everything on this machine: servers, sandbox, workers, beat, Flower and HTTP API.
 
     State is kept under .dashtam (or DASHTAM_HOME). With --once, exits 0 when beat has driven one whole cycle, else 1,
     naming what did not happen.

@@ -13,9 +13,9 @@ from rich.markup import escape
 
 from worker.cli.exits import Interrupted
 from worker.cli.run import report, watch
-from worker.cli.run.demo import Demo
+from worker.cli.run.demo import Demo, keep_api_key
 from worker.cli.run.environment import Demonstration
-from worker.cli.run.processes import FLOWER, SANDBOX, specs
+from worker.cli.run.processes import FLOWER, SANDBOX, WEB, specs
 from worker.cli.run.sandbox import Progress, answers
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
 from worker.runtime import Runtime
@@ -113,7 +113,7 @@ class Cycle:
         return report.summary(self._demo.stories(counts=True), seconds=seconds, restarts=restarts, troubles=troubles)
 
     def _troubles(self) -> list[str]:
-        """What is wrong with the processes, in words: some are down or keep ending, or Flower does not answer."""
+        """What is wrong with the processes, in words: some are down, keep ending or do not answer."""
         down = {process.name: process for process in self._supervisor.status() if keeps_ending(process)}
         log = self._demonstration.home / "log"
         troubles = [
@@ -121,8 +121,13 @@ class Cycle:
             f"see the end of {log / name}.log"
             for name, process in down.items()
         ]
-        if FLOWER not in down and not answers(f"{self._demonstration.flower_url}/healthcheck"):
-            troubles.append(f"Flower does not answer at {self._demonstration.flower_url}; see {log / FLOWER}.log")
+        where = self._demonstration
+        for process, name, url, path in (
+            (FLOWER, "Flower", where.flower_url, "/healthcheck"),
+            (WEB, "The HTTP API", where.web_url, "/readyz"),
+        ):
+            if process not in down and not answers(f"{url}{path}"):
+                troubles.append(f"{name} does not answer at {url}; see {log / process}.log")
         return troubles
 
     def _sandbox_restarts(self) -> int:
@@ -139,6 +144,7 @@ def started(demonstration: Demonstration, *, access_seconds: int, live: bool, co
     """The cycle with its processes, which are stopped at the end of the block."""
     sandbox = SandboxControl(demonstration.sandbox_url, demonstration.sandbox_token)
     runtime = Runtime(get_settings())
+    keep_api_key(runtime, demonstration.api_key_file)
     demo = Demo(runtime, sandbox, Progress(demonstration.home / "sandbox.json"))
     cycle: Cycle
     supervisor = Supervisor(

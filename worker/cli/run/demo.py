@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
+from worker.cli.ask import operator
 from worker.cli.demo_logins import LOGINS, USER, Login
+from worker.cli.home import write_private
 from worker.cli.run.sandbox import Progress
+from worker.errors import NotAuthenticated
 from worker.models.fleet import ProviderRow, Run, Stored
-from worker.models.vocabulary import AttemptStatus, RunStatus, Trigger
+from worker.models.vocabulary import AttemptStatus, KeyScope, RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.sandbox.control import SandboxControl
+from worker.services.access import keys
 from worker.services.fleet import looking
 from worker.services.linking import begin, complete, users
 
@@ -54,6 +60,17 @@ class Story:
         elif self.runs[0].status != RunStatus.COMPLETED:
             wants.append(f"its last sync is {self.runs[0].status} ({self.runs[0].error_reason or 'see its problems'})")
         return wants
+
+
+def keep_api_key(runtime: Runtime, path: Path) -> None:
+    """Keeps an operator's key of the HTTP API in this file: the one that is there, unless that opens nothing."""
+    with suppress(OSError, NotAuthenticated):
+        runtime.run(keys.authenticate(runtime, path.read_text().strip()))
+        return
+    made = keys.create(
+        runtime, name="dashtam run", scopes=tuple(KeyScope), user_id=None, lifetime=None, actor=operator()
+    )
+    write_private(path, f"{runtime.run(made).key}\n")
 
 
 class Demo:

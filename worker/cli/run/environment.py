@@ -21,6 +21,8 @@ from worker.settings import get_settings
 _KEYS_FILE = "encryption.keys"
 _FLOWER_FILE = "flower.password"
 _FLOWER_PORT = 5555
+_WEB_PORT = 8000
+_API_KEY_FILE = "api.key"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Demonstration:
     Attributes:
         variables: environment of every process; passwords are in it, so it is never printed.
         env_file: the same in a file (0600), for commands in another terminal.
+        web_url: where the HTTP API is.
+        api_key_file: has an operator's key for it.
     """
 
     home: Path
@@ -40,6 +44,8 @@ class Demonstration:
     flower_password_file: Path
     variables: Mapping[str, str]
     env_file: Path
+    web_url: str
+    api_key_file: Path
 
     @property
     def flower_password(self) -> str:
@@ -49,7 +55,7 @@ class Demonstration:
 
 def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demonstration:
     """Settles ports, keys and passwords, and puts them into this process's own environment too."""
-    sandbox_port, flower_port = free_port(), _flower_port()
+    sandbox_port, flower_port, web_port = free_port(), _port("FLOWER_PORT", _FLOWER_PORT), _port("WEB_PORT", _WEB_PORT)
     sandbox_token = secrets.token_urlsafe(16)
     flower_password = _kept(home / _FLOWER_FILE, lambda: secrets.token_urlsafe(12))
     sandbox_url = f"http://127.0.0.1:{sandbox_port}"
@@ -67,6 +73,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "DASHTAM_SANDBOX_ADMIN_TOKEN": sandbox_token,
         "FLOWER_PASSWORD_FILE": str(flower_password),
         "FLOWER_PORT": str(flower_port),
+        "WEB_PORT": str(web_port),
         "NOTICE_CHANNELS": "log",
         **_pace(access_seconds, once=once),
     }
@@ -86,6 +93,8 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         flower_password_file=flower_password,
         variables=variables,
         env_file=env_file,
+        web_url=f"http://127.0.0.1:{web_port}",
+        api_key_file=home / _API_KEY_FILE,
     )
 
 
@@ -132,6 +141,6 @@ def _kept(path: Path, make: Callable[[], str]) -> Path:
     return path
 
 
-def _flower_port() -> int:
-    wanted = int(os.environ.get("FLOWER_PORT") or _FLOWER_PORT)
+def _port(variable: str, usual: int) -> int:
+    wanted = int(os.environ.get(variable) or usual)
     return wanted if port_is_free(wanted) else free_port()

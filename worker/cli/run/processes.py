@@ -1,4 +1,4 @@
-"""What `dashtam run` supervises: the sandbox, a worker per queue, beat and Flower."""
+"""What `dashtam run` supervises: the sandbox, a worker per queue, beat, Flower and the HTTP API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from worker.devstack import ProcessSpec
 
 SANDBOX = "sandbox"
 FLOWER = "flower"
+WEB = "web"
 _ONLY = (sys.executable, "-m", "worker.settings.only")
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 # The pools are as small as a demonstration needs; production sizes are in the Procfile and the compose file.
@@ -70,4 +71,5 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
             after=(SANDBOX,),
             grace_s=_GRACE_SECONDS,
         ),
+        ProcessSpec(WEB, (sys.executable, "-m", "worker.web"), after=(SANDBOX,), grace_s=_GRACE_SECONDS),
     ]

@@ -70,6 +70,7 @@ def _where(demo: Demonstration) -> str:
     return (
         f"Flower    {demo.flower_url}  user [bold]{escape(demo.flower_user)}[/]  "
         f"password [bold]{escape(demo.flower_password)}[/]\n"
+        f"HTTP API  {demo.web_url}/docs  key in {escape(str(demo.api_key_file))}\n"
         f"Logs      {escape(str(demo.home / 'log'))}\n"
         f"Commands  in another terminal here: dashtam status, dashtam providers, dashtam explain '{LOGINS[0].alias}'"
     )
