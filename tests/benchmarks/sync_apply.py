@@ -23,8 +23,7 @@ from tests.benchmarks.sync_setup import PAGE, Bench, link, median, read_feeds, s
 from worker.crud.sync import nouns, pages
 from worker.crud.sync.apply import copy_rows, driver, new_ids
 from worker.crud.sync.nouns import raw_hasher
-from worker.crud.sync.prepared import Prepared, prepare
-from worker.crud.sync.work import Rules, RunKey, Tally
+from worker.crud.sync.work import Prepared, Rules, RunKey, Tally, prepare
 from worker.integrations.kit.base import Page, RawRecord
 from worker.integrations.kit.masking import masked
 from worker.models import SyncCursor, SyncRun, Transaction, new_id

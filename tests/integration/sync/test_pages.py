@@ -14,8 +14,7 @@ from tests.integration.sync.feeds import DAY, ModelIntegration, Movement, read_m
 from worker.crud.sync import pages
 from worker.crud.sync.nouns import raw_hasher
 from worker.crud.sync.pages import PagesApplied
-from worker.crud.sync.prepared import prepare
-from worker.crud.sync.work import Rules, RunKey
+from worker.crud.sync.work import Rules, RunKey, prepare
 from worker.errors import BadRecord
 from worker.integrations.kit.base import Page, RawRecord, Removal, Window
 from worker.models import SyncRun, new_id

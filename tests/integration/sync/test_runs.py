@@ -10,8 +10,7 @@ import pytest
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import Killed, ModelIntegration, Movement, Plan
 from worker.crud.sync import pages, runs
-from worker.crud.sync.prepared import prepare
-from worker.crud.sync.work import Rules, RunKey
+from worker.crud.sync.work import Rules, RunKey, prepare
 from worker.errors import (
     AppMisconfigured,
     BadPayload,

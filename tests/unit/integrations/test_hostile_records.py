@@ -24,7 +24,7 @@ from tests.unit.integrations.scripts import (
     schwab_trade,
 )
 from tests.unit.integrations.test_integrations_bad_data import page_of, plaid_pages, read, schwab_rows
-from worker.crud.sync.prepared import read as read_one
+from worker.crud.sync.work import read as read_one
 from worker.errors import BadPayload, BadRecord
 from worker.integrations.kit import reading
 from worker.integrations.kit.base import Page, RawRecord

@@ -16,9 +16,8 @@ from worker.crud.sync import accounts, cursors, quarantine, runs
 from worker.crud.sync.accounts import apply_holdings
 from worker.crud.sync.apply import REFUSALS, driver
 from worker.crud.sync.nouns import INDEX_PROBES
-from worker.crud.sync.prepared import Prepared, joined
 from worker.crud.sync.transactions import apply_transactions
-from worker.crud.sync.work import Rules, RunKey, Tally, Work
+from worker.crud.sync.work import Prepared, Rules, RunKey, Tally, Work, joined
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
 from worker.models import SyncRun, new_id, sync_seen
 from worker.models.pages import Page

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from worker.crud.sync.apply import is_safe_key
-from worker.crud.sync.arrays import Texts, Uuids, texts, uuids
+from worker.crud.sync.apply import Texts, Uuids, is_safe_key, texts, uuids
 from worker.crud.sync.nouns import TRANSACTIONS
 from worker.crud.sync.work import Work
 from worker.models.records import TransactionRecord

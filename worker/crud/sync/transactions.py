@@ -15,12 +15,10 @@ import msgspec
 
 from worker.crud.sync import nouns
 from worker.crud.sync.accounts import store_securities
-from worker.crud.sync.apply import Differing, Entries, are_safe_keys, diff, is_safe_key, new_ids, write
-from worker.crud.sync.arrays import texts, uuids
+from worker.crud.sync.apply import Differing, Entries, are_safe_keys, diff, is_safe_key, new_ids, texts, uuids, write
 from worker.crud.sync.nouns import Row
 from worker.crud.sync.pending import ReadAnew, StoredRow, as_stored, stored_rows, take_over, without_superseded
-from worker.crud.sync.prepared import Prepared, read
-from worker.crud.sync.work import Work
+from worker.crud.sync.work import Prepared, Work, read
 from worker.errors import BadRecord
 from worker.models.pages import Page, RawRecord, Removal, Window
 from worker.models.records import TransactionRecord

@@ -16,9 +16,8 @@ import structlog
 
 from worker.crud.sync import cursors, pages, runs
 from worker.crud.sync.nouns import raw_hasher
-from worker.crud.sync.prepared import Prepared, prepare
 from worker.crud.sync.runs import RunBegun
-from worker.crud.sync.work import Rules, Tally
+from worker.crud.sync.work import Prepared, Rules, Tally, prepare
 from worker.errors import (
     AccessExpired,
     BadPayload,

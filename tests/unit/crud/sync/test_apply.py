@@ -9,8 +9,7 @@ import pytest
 from worker.crud.sync import nouns
 from worker.crud.sync.apply import are_safe_keys, is_safe_key, new_ids
 from worker.crud.sync.nouns import Noun, noun_of
-from worker.crud.sync.prepared import prepare
-from worker.crud.sync.work import Rules, Tally
+from worker.crud.sync.work import Rules, Tally, prepare
 from worker.models import Security
 from worker.models.pages import Page, RawRecord
 from worker.models.records import BalanceRecord, SecurityRecord

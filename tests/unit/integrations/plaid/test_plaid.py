@@ -33,8 +33,7 @@ from tests.unit.integrations.scripts import (
     sync_request,
 )
 from worker.crud.sync.nouns import raw_hasher
-from worker.crud.sync.prepared import prepare
-from worker.crud.sync.work import Rules
+from worker.crud.sync.work import Rules, prepare
 from worker.errors import (
     AppMisconfigured,
     BadPayload,

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from worker.crud.sync.prepared import Prepared
+from worker.crud.sync.work import Prepared
 from worker.models.pages import Page, RawRecord
 from worker.services.sync.prefetch import read_ahead
 from worker.services.sync.run import ROWS_AHEAD, weight

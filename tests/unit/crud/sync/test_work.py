@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from worker.crud.sync import nouns
-from worker.crud.sync.prepared import Prepared, joined, prepare
-from worker.crud.sync.work import Rules
+from worker.crud.sync.work import Prepared, Rules, joined, prepare
 from worker.integrations.kit.base import Page, RawRecord, Removal, Window
 from worker.models.records import Reject, TransactionRecord
 

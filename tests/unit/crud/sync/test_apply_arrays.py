@@ -9,7 +9,7 @@ import pytest
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.types.array import ListBinaryDumper
 
-from worker.crud.sync import arrays
+from worker.crud.sync import apply
 
 SIXTEENS = [bytes([number]) * 16 for number in range(3)]
 
@@ -22,9 +22,9 @@ def as_sent(values: Any) -> tuple[int, bytes]:
 @pytest.mark.parametrize(
     ("ours", "values", "theirs"),
     [
-        (arrays.uuids, SIXTEENS, [UUID(bytes=value) for value in SIXTEENS]),
-        (arrays.digests, SIXTEENS, SIXTEENS),
-        (arrays.texts, ["a", "ключ", "with space"], ["a", "ключ", "with space"]),
+        (apply.uuids, SIXTEENS, [UUID(bytes=value) for value in SIXTEENS]),
+        (apply.digests, SIXTEENS, SIXTEENS),
+        (apply.texts, ["a", "ключ", "with space"], ["a", "ключ", "with space"]),
     ],
     ids=["uuids", "digests", "texts"],
 )
@@ -39,10 +39,10 @@ def test_arrays_are_written_as_psycopg_itself_writes_them(
 
 def test_text_that_no_column_takes_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
-        arrays.texts(["\udfff"])
+        apply.texts(["\udfff"])
 
 
 def test_columns_of_arrays_are_still_written_by_psycopg() -> None:
-    found = psycopg.adapters.get_dumper_by_oid(arrays.Texts.type_oid, psycopg.pq.Format.BINARY)
+    found = psycopg.adapters.get_dumper_by_oid(apply.Texts.type_oid, psycopg.pq.Format.BINARY)
 
     assert issubclass(found, ListBinaryDumper)
