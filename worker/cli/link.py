@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 from uuid import UUID
 
 import typer
@@ -37,6 +37,9 @@ def link(
     is asked for. Elsewhere what the provider gave the user is asked for: a token, or a key and its secret. All of it is
     read from standard input, line by line, and never taken as an argument, which everybody on the machine could see.
 
+    For a login at Plaid that needs its user, a token for Link in update mode is printed: hand it to your front end.
+    Press Enter when the user has finished. A new public token instead of Enter links the login anew.
+
     [bold]Examples[/]
 
     dashtam link schwab --user ada@example.org --create-user --alias "My Schwab"
@@ -44,25 +47,60 @@ def link(
     dashtam link plaid --user ada@example.org --alias "My bank" < public-token.txt
     """
     from worker.services.fleet import looking
-    from worker.services.linking import begin, complete
+    from worker.services.linking import renew
 
     kind = ask(looking.link_kind, integration)
     user_id = _user(user, create=create_user)
-    if kind.redirects:
-        begun = ask(begin.begin_link, integration, user_id, alias)
-        _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
-        _notes.print(begun.url, markup=False)
-        (callback_url,) = _filled_in(kind).values()
-        provider_id = ask(complete.complete_link, callback_url, holder=begun.holder)
-    else:
-        form = _filled_in(kind)
-        provider_id = ask(complete.link_with_form, integration, user_id, alias, form)
+    wanted = Wanted(integration, user_id, alias)
+    renewable = ask(renew.find_renewable, integration, user_id, alias)
+    provider_id = _linked(kind, wanted) if renewable is None else _renewed(renewable, kind, wanted)
     row = ask(looking.provider_by_id, provider_id)
     remember_names()
     if as_json:
         print_json(row)
     else:
         say(f"[green]linked[/] {plain(row.alias)} as {row.id}; the schedule takes it from here")
+
+
+class Wanted(NamedTuple):
+    """What is to be linked: the arguments of the linking services."""
+
+    integration: str
+    user_id: UUID
+    alias: str
+
+
+def _linked(kind: LinkKind, wanted: Wanted) -> UUID:
+    from worker.services.linking import begin, complete
+
+    if not kind.redirects:
+        return ask(complete.link_with_form, *wanted, _filled_in(kind))
+    begun = ask(begin.begin_link, *wanted)
+    _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
+    _notes.print(begun.url, markup=False)
+    (callback_url,) = _filled_in(kind).values()
+    return ask(complete.complete_link, callback_url, holder=begun.holder)
+
+
+def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted) -> UUID:
+    """Lets the user renew the consent in place; a new token that is given instead links the login anew."""
+    from worker.errors import ProviderError
+    from worker.services.linking import complete, renew
+
+    try:
+        begun = ask(renew.begin_renewal, provider_id)
+    except ProviderError as error:
+        _notes.print(f"This login cannot be renewed in place ({error}), so it is linked anew.", markup=False)
+        return _linked(kind, wanted)
+    until = "" if begun.expires_at is None else f", valid until {plain(begun.expires_at)}"
+    _notes.print(f"Token with which your front end opens Link in update mode{until}:", style="bold")
+    _notes.print(begun.link_token, markup=False)
+    (field,) = kind.fields
+    given = _line(field, f"Press Enter when the user has finished, or paste a new {field.label}: ").strip()
+    if given:
+        return ask(complete.link_with_form, *wanted, {field.name: given})
+    ask(renew.complete_renewal, provider_id)
+    return provider_id
 
 
 def _user(given: str, *, create: bool) -> UUID:
@@ -89,10 +127,18 @@ def _asked(field: FormField) -> str:
         if sys.stdin.isatty():
             _notes.print(f"{field.label}, then Ctrl-D on a line of its own:")
         given = sys.stdin.read(_FILE_MAX)
-    elif not sys.stdin.isatty():
-        given = sys.stdin.readline(_LINE_MAX)
     else:
-        given = (getpass.getpass if field.secret else input)(f"{field.label}: ")
+        given = _line(field, f"{field.label}: ")
     if not given.strip():
         raise UsageProblem("nothing was given on standard input; nothing was linked")
     return given.strip()
+
+
+def _line(field: FormField, prompt: str) -> str:
+    """One line, that may be empty. Raises `UsageProblem` at the end of standard input."""
+    if sys.stdin.isatty():
+        return (getpass.getpass if field.secret else input)(prompt)
+    given = sys.stdin.readline(_LINE_MAX)
+    if not given:
+        raise UsageProblem("nothing was given on standard input; nothing was linked")
+    return given

@@ -119,6 +119,15 @@ def find_or_create(session: Session, *, provider_in: ProviderCreate) -> Provider
     return found
 
 
+def find_with_token(session: Session, *, provider_in: ProviderCreate, status: ProviderStatus) -> UUID | None:
+    """The user's provider of this alias, if it has a token and this status."""
+    return session.scalar(
+        select(Provider.id)
+        .join(ProviderToken, ProviderToken.provider_id == Provider.id)
+        .filter_by(**provider_in.model_dump(), status=status)
+    )
+
+
 def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:
     """The same with what a grant needs to know of it. Raises `NotFound` likewise."""
     return _target(session, find_or_create(session, provider_in=provider_in))

@@ -64,6 +64,33 @@ def test_a_revoked_login_needs_its_user_and_is_linked_again_by_the_commands_that
     assert f'dashtam sandbox consent "Plaid one" | dashtam link plaid --user {USER} --alias "Plaid one"' in printed
 
 
+def test_enter_completes_a_renewal_whose_link_token_was_printed(
+    dashtam: Dashtam, plaid_one: UUID, runtime: Runtime
+) -> None:
+    dashtam("sandbox", "revoke", "Plaid one")
+    _sync(runtime, plaid_one)
+    renewal = ("link", "plaid", "--user", USER, "--alias", "Plaid one")
+
+    too_early = dashtam(*renewal, stdin="\n")
+    dashtam("sandbox", "consent", "Plaid one")
+    renewed = dashtam(*renewal, stdin="\n")
+
+    assert (too_early.exit_code, renewed.exit_code) == (3, 0)
+    assert "link-sandbox-" in renewed.stderr
+    assert renewed.stdout.startswith("linked Plaid one")
+    assert _status(dashtam) == ("active", None)
+
+
+def test_a_renewal_that_nobody_answers_changes_nothing(dashtam: Dashtam, plaid_one: UUID, runtime: Runtime) -> None:
+    dashtam("sandbox", "revoke", "Plaid one")
+    _sync(runtime, plaid_one)
+
+    result = dashtam("link", "plaid", "--user", USER, "--alias", "Plaid one", stdin="")
+
+    assert result.exit_code == 2
+    assert _status(dashtam)[0] == "needs_reauth"
+
+
 def test_advance_makes_rows_that_the_next_sync_stores(dashtam: Dashtam, plaid_one: UUID, runtime: Runtime) -> None:
     _sync(runtime, plaid_one)
     before = json_of(dashtam("transactions", "--limit", "5000", "--json"))

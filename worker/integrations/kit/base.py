@@ -19,6 +19,7 @@ __all__ = [
     "RawRecord",
     "RefreshPolicy",
     "Removal",
+    "Renewal",
     "SyncRequest",
     "TokenAnswer",
     "Window",
@@ -127,6 +128,19 @@ class TokenAnswer:
     def __repr__(self) -> str:
         """Tokens stay out of tracebacks and logs."""
         return f"TokenAnswer(lifetime={self.lifetime}, flags={self.flags})"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a front end needs to let a user renew a consent in place.
+
+    Attributes:
+        link_token: opens the provider's own form (Plaid: Link in update mode); for this user alone.
+        expires_at: until when; None when the provider does not say.
+    """
+
+    link_token: str = field(repr=False)
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -30,7 +31,7 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, Renewal, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
 from worker.integrations.kit.link_kinds import LinkKind
 from worker.integrations.kit.taxonomy import Rule, classify
@@ -82,6 +83,7 @@ class Integration:
             and every run reads what it belongs to.
         harmless: reasons of `Unsupported` that most logins meet, so that they are no problem of a run.
         correlation_header: the answer's header that names the request in the provider's own logs.
+        can_renew: a user can renew the consent in place, and the token stays what it is (`begin_renewal`).
     """
 
     key: ClassVar[str]
@@ -99,6 +101,7 @@ class Integration:
     memory_feeds: ClassVar[frozenset[str]] = frozenset()
     harmless: ClassVar[frozenset[str]] = frozenset()
     correlation_header: ClassVar[str] = "x-request-id"
+    can_renew: ClassVar[bool] = False
 
     def __init__(self, settings: Any, api: Api) -> None:
         self.settings = settings
@@ -196,6 +199,29 @@ class Integration:
         """Ends the grant at the provider. False when the provider has no way to do so."""
         return False
 
+    async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> Renewal:
+        """What the front end needs to let the user renew the consent in place (`can_renew`).
+
+        Args:
+            caller: on whose behalf.
+            access_token: of the login.
+            user_id: our id of its user.
+
+        Raises:
+            ReauthRequired: the login cannot be renewed; it must be linked again.
+            ProviderError: the provider did not answer as it should.
+        """
+        raise Unsupported("renewal")
+
+    async def complete_renewal(self, caller: Caller, *, access_token: str) -> TokenAnswer:
+        """The same token with the new end of its consent, once the user has renewed it (`can_renew`).
+
+        Raises:
+            ReauthRequired: the login still needs its user.
+            ProviderError: the provider did not answer as it should.
+        """
+        raise Unsupported("renewal")
+
     # Reading
 
     def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
@@ -288,4 +314,6 @@ def missing_of(integration: type[Integration]) -> list[str]:
         methods.append("refresh")
     if isinstance(kind, LinkKind) and kind.redirects:
         methods += ["authorize_url", "redirect_uri"]
+    if integration.can_renew:
+        methods += ["begin_renewal", "complete_renewal"]
     return lacks + [name for name in methods if getattr(integration, name) is getattr(Integration, name)]

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, Page, Quota, Renewal, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.integration import Integration, IntegrationSettings
 from worker.integrations.kit.link_kinds import PUBLIC_TOKEN
@@ -43,6 +44,13 @@ class PlaidSettings(IntegrationSettings):
     client_id: SecretStr
     secret: SecretStr
     base_url: str = "https://production.plaid.com"
+    client_name: str = Field(default="Dashtam", max_length=30)
+    """What Link calls this application."""
+    language: str = "en"
+    country_codes: str = "US"
+    """Of the institutions that Link shows, with commas between them."""
+    redirect_uri: str | None = None
+    """Where institutions that use OAuth send the browser back to, as registered with Plaid."""
 
 
 class Plaid(Integration):
@@ -53,6 +61,7 @@ class Plaid(Integration):
     provider_type = "aggregator"
     description = "Banks, cards, loans and investments by way of Plaid."
     nouns = (*Integration.nouns, "holdings")
+    can_renew = True
     link_kind = PUBLIC_TOKEN
     settings_class = PlaidSettings
     quotas = (
@@ -109,6 +118,27 @@ class Plaid(Integration):
         """Removes the Item. Its token then opens nothing any more."""
         await self._write(caller, "/item/remove", access_token=access_token)
         return True
+
+    async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> Renewal:
+        """A token for Link in update mode; products are left out there, as Plaid asks."""
+        settings: PlaidSettings = self.settings
+        asked: dict[str, Any] = {
+            "client_name": settings.client_name,
+            "language": settings.language,
+            "country_codes": [code.strip() for code in settings.country_codes.split(",")],
+            "user": {"client_user_id": str(user_id)},
+            "access_token": access_token,
+        }
+        if settings.redirect_uri:
+            asked["redirect_uri"] = settings.redirect_uri
+        answer = answers.link_token.page((await self._write(caller, "/link/token/create", **asked)).body)
+        return Renewal(checked_token(answer.link_token, "link_token"), answer.expiration)
+
+    async def complete_renewal(self, caller: Caller, *, access_token: str) -> TokenAnswer:
+        """Asks whether the Item is in order again. Its token stays, so that nothing is exchanged."""
+        body = await self._read(caller, "/item/get", {"access_token": access_token})
+        item = answers.renewed_item(body)
+        return TokenAnswer(access_token, grant_expires_at=answers.consent_expires(body), external_id=item)
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances, then transactions, positions, and investment transactions.

@@ -28,7 +28,9 @@ _error = reading.Reader(_Error)
 
 
 class _Item(msgspec.Struct, gc=False):
+    item_id: str | None = None
     consent_expiration_time: datetime | None = None
+    error: _Error | None = None
 
 
 class _ItemAnswer(msgspec.Struct, gc=False):
@@ -146,6 +148,30 @@ def consent_expires(body: bytes) -> datetime | None:
         return None if moment is None else moments.in_utc(moment, "consent_expiration_time")
     except BadRecord as error:
         raise BadPayload(error.reason) from None
+
+
+class LinkToken(msgspec.Struct, gc=False):
+    """Answer of `/link/token/create`."""
+
+    link_token: str
+    expiration: datetime | None = None
+
+
+link_token = reading.Reader(LinkToken)
+
+
+def renewed_item(body: bytes) -> str | None:
+    """The id of an Item whose user has renewed the consent.
+
+    Raises:
+        ProviderError: what the Item still says that is wrong with it.
+        BadPayload: it does not say so in a way that can be read.
+    """
+    item = _item.page(body).item
+    if item.error is not None:
+        text = item.error.error_message or ""
+        raise classify(RULES, status=400, code=item.error.error_code, kind=item.error.error_type, text=text)
+    return item.item_id
 
 
 def accounts_page(body: bytes) -> Page:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from unittest.mock import Mock
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -107,6 +108,44 @@ def test_application_goes_into_headers_and_the_users_token_into_the_body() -> No
         assert request.headers["plaid-version"] == "2020-09-14"
         assert json.loads(request.content)["access_token"] == ACCESS_TOKEN
         assert APP_SECRET.encode() not in request.content
+
+
+def test_renewal_asks_for_link_in_update_mode_as_published() -> None:
+    made = {"link_token": "link-sandbox-made-up", "expiration": "2025-06-01T12:00:00Z", "request_id": "r"}
+    subject = provider("plaid", answering("/link/token/create", httpx.Response(200, json=made)))
+
+    begun = asyncio.run(subject.integration.begin_renewal(Caller(), access_token=ACCESS_TOKEN, user_id=UUID(int=7)))
+
+    assert (begun.link_token, begun.expires_at) == (made["link_token"], datetime(2025, 6, 1, 12, tzinfo=UTC))
+    # Products are left out in update mode, and the user is named by an id that says nothing about them.
+    assert asked(subject, "/link/token/create") == [
+        {
+            "client_name": "Dashtam",
+            "language": "en",
+            "country_codes": ["US"],
+            "user": {"client_user_id": "00000000-0000-0000-0000-000000000007"},
+            "access_token": ACCESS_TOKEN,
+        }
+    ]
+
+
+def test_renewal_is_complete_once_the_item_has_no_error() -> None:
+    item = {"item_id": "item-1", "consent_expiration_time": "2026-01-01T00:00:00Z", "error": None}
+    subject = provider("plaid", answering("/item/get", httpx.Response(200, json={"item": item})))
+
+    renewed = asyncio.run(subject.integration.complete_renewal(Caller(), access_token=ACCESS_TOKEN))
+
+    assert (renewed.access_token, renewed.external_id) == (ACCESS_TOKEN, "item-1")
+    assert renewed.grant_expires_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_renewal_of_an_item_that_still_has_an_error_is_not_complete() -> None:
+    error = {"error_type": "ITEM_ERROR", "error_code": "ITEM_LOGIN_REQUIRED", "error_message": "login required"}
+    item = {"item_id": "item-1", "consent_expiration_time": None, "error": error}
+    subject = provider("plaid", answering("/item/get", httpx.Response(200, json={"item": item})))
+
+    with pytest.raises(ReauthRequired):
+        asyncio.run(subject.integration.complete_renewal(Caller(), access_token=ACCESS_TOKEN))
 
 
 @pytest.mark.deep

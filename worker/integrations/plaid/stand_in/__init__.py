@@ -108,6 +108,10 @@ class PlaidProfile(PlainBooks):
         for name in ("client_name", "language", "country_codes", "user"):
             if name not in body:
                 raise PlaidError("MISSING_FIELDS", name)
+        if not text_of(body["user"] if isinstance(body["user"], dict) else {}, "client_user_id"):
+            raise PlaidError("MISSING_FIELDS", "user.client_user_id")
+        if "access_token" in body and self._items.by_token(text_of(body, "access_token")) is None:
+            raise PlaidError("INVALID_ACCESS_TOKEN")
         expires = (self.sandbox.clock.now() + timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
         number = self._items.request_id()
         token = f"link-sandbox-{identifier('link', number, length=32)}"

@@ -1,0 +1,126 @@
+"""Renewing a consent in place: the user logs in again in the provider's own form, and the token stays what it is.
+
+For Plaid this is Link in update mode. Linking again with a new public token would make a second Item of the same login.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from uuid import UUID, uuid4
+
+import structlog
+from msgspec import structs
+
+from worker.crud import links, logins
+from worker.crud.database import OpenTransaction
+from worker.crud.refresh import tokens
+from worker.crud.refresh.records import TokenState
+from worker.errors import Fenced, NotFound, Refused
+from worker.integrations.kit.base import Caller, Renewal
+from worker.integrations.kit.integration import Integration
+from worker.models import ProviderCreate
+from worker.models.vocabulary import ProviderStatus
+from worker.services.context import Context
+from worker.services.linking.begin import enabled
+from worker.services.refresh.lease import store_in_time
+from worker.services.refresh.plan import seal_answer
+
+log = structlog.get_logger()
+
+_RENEWABLE = (ProviderStatus.ACTIVE, ProviderStatus.NEEDS_REAUTH)
+
+
+async def find_renewable(runtime: Context, provider_key: str, user_id: UUID, alias: str) -> UUID | None:
+    """The login of this user and alias, if it needs its user and its consent can be renewed in place; else None.
+
+    Raises:
+        NotFound: no such integration is enabled.
+    """
+    if not enabled(runtime, provider_key).can_renew:
+        return None
+    return await runtime.db(
+        links.find_with_token,
+        provider_in=ProviderCreate.model_construct(user_id=user_id, provider_key=provider_key, alias=alias),
+        status=ProviderStatus.NEEDS_REAUTH,
+    )
+
+
+async def begin_renewal(runtime: Context, provider_id: UUID) -> Renewal:
+    """What the front end needs to open the provider's form for this login's user. Nothing is changed here.
+
+    Raises:
+        NotFound: no such login.
+        Refused: it has no token, is paused or unlinked, or its provider has no renewal in place.
+        EncryptionError: the stored token cannot be read.
+        ReauthRequired: the provider does not know the token any more: link the login again.
+        ProviderError: the provider did not answer as it should.
+    """
+    login = await _login(runtime, provider_id)
+    return await login.integration.begin_renewal(
+        Caller(provider_id=provider_id, manual=True), access_token=login.access_token, user_id=login.user_id
+    )
+
+
+async def complete_renewal(runtime: Context, provider_id: UUID) -> None:
+    """Makes a login active again whose user has ended the provider's form; its first sync is due at once.
+
+    The provider is asked whether that is so. The token is stored as the next generation, as after every consent. When
+    this fails, nothing is lost: call it again.
+
+    Raises:
+        ReauthRequired: the provider says that the login still needs its user.
+        Refused: the login was linked anew meanwhile; or as `begin_renewal`.
+        NotFound, EncryptionError, ProviderError: as `begin_renewal`.
+        Unavailable: Postgres is away.
+    """
+    login = await _login(runtime, provider_id)
+    state = login.state
+    answer = await login.integration.complete_renewal(
+        Caller(provider_id=provider_id, manual=True), access_token=login.access_token
+    )
+    sealed = seal_answer(
+        runtime.encryption,
+        login.integration.refresh_policy,
+        answer,
+        provider_id=provider_id,
+        generation=login.generation,
+        issued_at=state.now,
+        new_grant=True,
+    )
+    token = structs.replace(sealed, provider_key=login.integration.key)
+    try:
+        await store_in_time(runtime, partial(links.store_grant, token=token, owner=uuid4()))
+    except Fenced:
+        raise Refused(
+            "the login was linked anew meanwhile; that link is in use, and nothing else was changed"
+        ) from None
+    log.info("consent_renewed", provider_id=str(provider_id), provider_key=login.integration.key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    integration: Integration
+    user_id: UUID
+    state: TokenState
+    generation: int
+    access_token: str = field(repr=False)
+
+
+async def _login(runtime: Context, provider_id: UUID) -> _Login:
+    def read(session: OpenTransaction) -> tuple[UUID | None, TokenState | None]:
+        found = logins.get(session, provider_id=provider_id)
+        return found.user_id if found else None, tokens.read(session, ids=[provider_id]).get(provider_id)
+
+    user_id, state = await runtime.db(read)
+    if user_id is None or state is None:
+        raise NotFound(f"no provider has the id {provider_id}; `dashtam providers` lists them")
+    integration = enabled(runtime, state.provider_key)
+    if not integration.can_renew:
+        raise Refused(f"{integration.name} has no renewal in place; link the login again: dashtam link")
+    if state.status not in _RENEWABLE or state.access_token is None or state.generation is None:
+        raise Refused(f"provider {provider_id} is {state.status}; {ProviderStatus(state.status).what_to_do}")
+    access = runtime.encryption.unseal(
+        state.access_token, provider_id=provider_id, kind="access", generation=state.generation, key_id=state.key_id
+    )
+    return _Login(integration, user_id, state, state.generation, access)
