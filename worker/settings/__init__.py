@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationI
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import ConfigurationError
-from worker.settings.addresses import is_loopback
+from worker.settings.addresses import is_loopback, postgres_url
 from worker.settings.database import DatabaseLimits
 from worker.settings.keys import parse_keys
 from worker.settings.parts import (
@@ -29,7 +29,6 @@ from worker.settings.parts import (
     RedisPart,
     Seconds,
     WebPart,
-    postgres_address,
     require_tls,
 )
 from worker.settings.secret_files import CredentialsDirectorySource, SecretFileSource, is_secret
@@ -124,7 +123,7 @@ class DatabaseSettings(EnvironmentSettings, DatabaseLimits):
     @field_validator("database_url", "migrate_database_url", mode="after")
     @classmethod
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else postgres_address(value)
+        return None if value is None else SecretStr(postgres_url(value.get_secret_value(), writes=True))
 
 
 class QueueSettings(EnvironmentSettings, QueuePart):
@@ -144,7 +143,7 @@ class ExporterSettings(EnvironmentSettings, RedisPart, IntegrationsPart, Exporte
     @field_validator("readonly_database_url", mode="after")
     @classmethod
     def _readonly(cls, value: SecretStr) -> SecretStr:
-        return postgres_address(value)
+        return SecretStr(postgres_url(value.get_secret_value(), writes=False))
 
     @model_validator(mode="after")
     def _postgres_is_safe_in_production(self) -> Self:

@@ -3,10 +3,98 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import parse_qs, urlsplit
+import re
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 _TLS_MODES = {"require", "verify-ca", "verify-full"}
 _NO_CHECKS = {"none", "cert_none", "optional", "cert_optional"}
+# As SQLAlchemy takes an address apart; its password may hold everything but an @.
+_POSTGRES = re.compile(
+    r"(?P<head>[\w+]+://(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>[^/?]*)(?P<path>/[^?]*)?(?:\?(?P<query>.*))?"
+)
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>.*))?")
+_POSTGRES_PORT = "5432"
+_REDIS_OPTIONS = ("ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile")
+_PORT_MAX = 65535
+
+
+def postgres_url(url: str, *, writes: bool) -> str:
+    """An address of Postgres as SQLAlchemy and psycopg read it; several hosts may be listed as libpq lists them.
+
+    Args:
+        url: `postgresql://user:password@host:port,host:port/database?option=value`.
+        writes: whether, of several hosts, only one that takes writes will do.
+
+    Raises:
+        ValueError: it cannot be used. Says which form can, and nothing of the password.
+    """
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    parts = _POSTGRES.fullmatch(url)
+    if not url.startswith("postgresql+psycopg://") or parts is None:
+        raise ValueError("must begin with postgresql://")
+    if not is_readable(url):
+        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+    hosts = [_host_and_port(entry) for entry in parts["hosts"].split(",")]
+    options = parse_qsl(parts["query"] or "", keep_blank_values=True)
+    _require_libpq_options([name for name, _ in options])
+    if len(hosts) == 1:
+        return url
+    options += [
+        ("host", ",".join(host for host, _ in hosts)),
+        ("port", ",".join(port or _POSTGRES_PORT for _, port in hosts)),
+    ]
+    if writes and "target_session_attrs" not in dict(options):
+        options.append(("target_session_attrs", "read-write"))
+    return f"{parts['head']}{parts['path'] or '/'}?{urlencode(options)}"
+
+
+def _host_and_port(entry: str) -> tuple[str, str]:
+    found = _HOST.fullmatch(entry)
+    if found is None:
+        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+    port = found["port"] or ""
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_MAX):
+        raise ValueError(
+            "has a port that is no number from 1 to 65535; the form is postgresql://user:password@host:5432/name"
+        )
+    return found["ipv6"] or found["name"] or "", port
+
+
+def _require_libpq_options(names: list[str]) -> None:
+    if not names:
+        return
+    if "prepare_threshold" in names:
+        raise ValueError("prepare_threshold is no option of an address; for a pooler set DATABASE_POOLER=true")
+    from psycopg.pq import Conninfo  # of libpq, which only those load who have a database
+
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"{unknown[0]} is no option that libpq knows; take ?{unknown[0]}=… out of the address")
+
+
+def require_redis_url(url: str) -> None:
+    """Refuses an address that redis-py or Celery would fail on later.
+
+    Raises:
+        ValueError: it cannot be used. Says which form can, and nothing of the password.
+    """
+    if not url.startswith(("redis://", "rediss://")):
+        raise ValueError("must begin with redis:// or rediss://")
+    if not is_readable(url):
+        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+    parts = urlsplit(url)
+    form = f"the form is {parts.scheme}://user:password@host:6379/0"
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError(f"names several servers, and one is needed: the primary, or what leads to it; {form}")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"has a port that is no number from 1 to 65535; {form}") from None
+    if (database := parts.path.strip("/")) and not (database.isascii() and database.isdigit()):
+        raise ValueError(f"has a database that is no number; {form}")
+    for name in parse_qs(parts.query, keep_blank_values=True):
+        if name not in _REDIS_OPTIONS:
+            raise ValueError(f"{name} is no option of this address; there are {', '.join(_REDIS_OPTIONS)}")
 
 
 def is_readable(url: str) -> bool:
@@ -29,7 +117,8 @@ def is_loopback(url: str) -> bool:
         query = parse_qs(parts.query)
     except ValueError:
         return False
-    hosts += [host for name in ("host", "hostaddr") for value in query.get(name, []) for host in value.split(",")]
+    named = [host for name in ("host", "hostaddr") for value in query.get(name, []) for host in value.split(",")]
+    hosts += [host.partition(":")[0] if host.count(":") == 1 else host for host in named]
     return bool(hosts) and all(_is_local(host) for host in hosts)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, field_validator, model_validator
 
-from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
+from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls, require_redis_url
 from worker.settings.built_in import built_in_integrations
 
 Environment = Literal["development", "test", "production"]
@@ -42,10 +42,7 @@ class RedisPart(ProcessPart):
     @field_validator("redis_url", mode="after")
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must begin with redis:// or rediss://")
-        if not is_readable(value.get_secret_value()):
-            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        require_redis_url(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -156,20 +153,6 @@ class WebPart(BaseModel):
     def allowed_hosts(self) -> frozenset[str]:
         """`web_hosts`, in lower case."""
         return frozenset(host.strip().lower() for host in self.web_hosts.split(",") if host.strip())
-
-
-def postgres_address(value: SecretStr) -> SecretStr:
-    """An address of Postgres for SQLAlchemy.
-
-    Raises:
-        ValueError: it is none.
-    """
-    url = value.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)
-    if not url.startswith("postgresql+psycopg://"):
-        raise ValueError("must begin with postgresql://")
-    if not is_readable(url):
-        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
-    return SecretStr(url)
 
 
 def require_tls(variable: str, address: SecretStr | None, environment: Environment) -> None:
