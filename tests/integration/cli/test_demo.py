@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,10 @@ class _Processes(Supervisor):
         polls: how many polls to go on for.
     """
 
-    def __init__(self, runtime: Runtime, demo: Demo, *, polls: int) -> None:
+    def __init__(self, runtime: Runtime, demo: Demo, *, polls: int, until: Callable[[], bool] = lambda: False) -> None:
         self._runtime = runtime
         self._demo = demo
+        self._until = until
         self.polls = polls
         self.done = False
         self.restarts = 0
@@ -62,7 +64,7 @@ class _Processes(Supervisor):
             self._runtime.run(protocol.refresh_providers(self._runtime, ids, force=True))
             self._runtime.run(batch.sync_providers(self._runtime, ids))
             self.done = True
-        return self.polls >= 0
+        return self.polls >= 0 and not self._until()
 
     def status(self) -> list[ProcessStatus]:
         return [ProcessStatus(SANDBOX, ProcessState.RUNNING, 1, self.restarts, 1.0, None)]
@@ -161,8 +163,9 @@ def test_the_live_table_shows_providers_processes_and_where_flower_is(
     runtime: Runtime, demo: Demo, control: SandboxControl, demonstration: Demonstration
 ) -> None:
     out = io.StringIO()
+    processes = _Processes(runtime, demo, polls=1000, until=lambda: LOGINS[-1].alias in out.getvalue())
 
-    Cycle(_Processes(runtime, demo, polls=3), demo, control, demonstration).watch(Console(file=out, width=200))
+    Cycle(processes, demo, control, demonstration).watch(Console(file=out, width=200, force_terminal=True))
 
     shown = out.getvalue()
     assert all(login.alias in shown for login in LOGINS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -15,16 +16,20 @@ from worker.cli.exits import Interrupted
 from worker.cli.run import report, watch
 from worker.cli.run.demo import Demo, keep_api_key
 from worker.cli.run.environment import Demonstration
+from worker.cli.run.lookout import Lookout
 from worker.cli.run.processes import FLOWER, SANDBOX, WEB, specs
 from worker.cli.run.sandbox import Progress, answers
 from worker.devstack import ProcessState, ProcessStatus, Supervisor
+from worker.errors import Unavailable
 from worker.runtime import Runtime
 from worker.sandbox.control import SandboxControl, SandboxTrouble
 from worker.settings import get_settings
+from worker.tasks import send
 
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
 _DRAW_SECONDS = 1.0
+_LINK_AGAIN_SECONDS = 1.0
 _RESTARTS_MAX = 2
 
 
@@ -46,6 +51,7 @@ class Cycle:
         self._sandbox = sandbox
         self._demonstration = demonstration
         self._linked_at_restart = -1
+        self._link_at = 0.0
 
     @property
     def linked(self) -> bool:
@@ -56,10 +62,20 @@ class Cycle:
         """Moves everything on by one step. False once all has stopped."""
         going = self._supervisor.poll()
         if going and not self.linked and self._sandbox.is_up():
-            restarts = self._sandbox_restarts()
-            self._demo.link()
-            self._linked_at_restart = restarts
+            self._link()
         return going
+
+    def _link(self) -> None:
+        """Links everything, or tries again in a moment when Postgres is out of reach: the table says so."""
+        if time.monotonic() < self._link_at:
+            return
+        restarts = self._sandbox_restarts()
+        try:
+            self._demo.link()
+        except Unavailable:
+            self._link_at = time.monotonic() + _LINK_AGAIN_SECONDS
+            return
+        self._linked_at_restart = restarts
 
     def once(self, *, began: float, deadline: float) -> dict[str, Any]:
         """Waits until beat has driven one whole cycle, or the deadline; then the summary.
@@ -85,16 +101,17 @@ class Cycle:
     def watch(self, console: Console) -> None:
         """Draws the live table until a signal ends it."""
         draw_at = 0.0
-        with Live(console=console, auto_refresh=False, transient=False) as live:
+        with (
+            Lookout(self._demo, lambda: Runtime(get_settings()), send) as lookout,
+            Live(console=console, auto_refresh=False, transient=False) as live,
+        ):
             while self.poll():
                 now = time.monotonic()
                 if now >= draw_at:
                     draw_at = now + _DRAW_SECONDS
-                    stories = self._demo.stories(counts=False) if self.linked else []
-                    live.update(
-                        watch.screen(self._demonstration, stories, self._supervisor.status()),
-                        refresh=console.is_terminal,
-                    )
+                    seen = lookout.seen if self.linked else replace(lookout.seen, stories=())
+                    drawn = watch.screen(self._demonstration, seen, self._supervisor.status(), width=console.width)
+                    live.update(drawn, refresh=console.is_terminal)
                 # At every step: what a sync has stored, the next sandbox must have in its books again.
                 self._keep_progress()
                 time.sleep(_POLL_SECONDS)

@@ -121,10 +121,24 @@ class Demo:
         """Notes how far the books have moved."""
         self._progress.save(self._sandbox.steps())
 
-    def stories(self, *, counts: bool) -> list[Story]:
-        """Every provider's story so far; `counts` also counts rows here and in the sandbox."""
+    @property
+    def is_linked(self) -> bool:
+        """Whether every login was linked."""
+        return len(self.ids) == len(LOGINS)
+
+    def stories(self, *, counts: bool, runtime: Runtime | None = None) -> list[Story]:
+        """Every provider's story so far.
+
+        Args:
+            counts: also counts rows here and in the sandbox.
+            runtime: of the calling thread, where that is not the main one.
+
+        Raises:
+            Unavailable: Postgres is out of reach.
+        """
+        asked = runtime or self._runtime
         ids = list(self.ids.values())
-        happened = self._runtime.run(looking.happened_since(self._runtime, ids, self.began_at))
+        happened = asked.run(looking.happened_since(asked, ids, self.began_at))
         rows, stored = happened["providers"], happened["stored"]
         attempts, runs = happened["attempts"], happened["runs"]
         stories = []
