@@ -42,7 +42,7 @@ ROW = ProviderRow(
     created_at=NOW,
 )
 SEEN = Seen([Story(LOGINS[0], ROW, refreshable=True, stored=Stored(3, 1234, 5))], NOW)
-NAMES = ("sandbox", "worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower")
+NAMES = ("sandbox", "worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower", "web")
 
 
 def _shown(tmp_path: Path, seen: Seen, *, width: int = 80, state: ProcessState = ProcessState.RUNNING) -> list[str]:
@@ -55,6 +55,8 @@ def _shown(tmp_path: Path, seen: Seen, *, width: int = 80, state: ProcessState =
         flower_url="http://127.0.0.1:5555",
         flower_user="operator",
         flower_password_file=password,
+        web_url="http://127.0.0.1:8000",
+        api_key_file=Path("/home/ada/.dashtam/api.key"),
         variables={},
         env_file=tmp_path / "run.env",
     )
