@@ -15,7 +15,7 @@ from worker.services.health import Transport
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
-from worker.web.routes import acting, authorization, health, provider_types, providers, reading
+from worker.web.routes import acting, authorization, health, landing, provider_types, providers, reading
 
 ROUTERS = (
     health.router,
@@ -23,6 +23,7 @@ ROUTERS = (
     provider_types.router,
     providers.router,
     authorization.router,
+    landing.router,
     acting.router,
     reading.router,
 )

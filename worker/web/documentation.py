@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader
+
+from worker.web.pages import page
 
 router = APIRouter(tags=["documentation"])
-
-_TEMPLATES = Environment(loader=PackageLoader("worker.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """The page."""
     schema = request.app.openapi()
-    page = _TEMPLATES.get_template("docs.html").render(schema=schema, style=_style(), tags=_by_tag(schema))
-    policy = f"default-src 'none'; style-src 'sha256-{_style_hash()}'; frame-ancestors 'none'; base-uri 'none'"
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+    return page("docs.html", schema=schema, tags=_by_tag(schema))
 
 
 def _by_tag(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -50,13 +44,3 @@ def _example(described: dict[str, Any] | None, schema: dict[str, Any]) -> str:
     name = content.get("$ref", "").rpartition("/")[2]
     examples = schema["components"]["schemas"].get(name, {}).get("examples") or content.get("examples")
     return json.dumps(examples[0], indent=2, ensure_ascii=False) if examples else ""
-
-
-@cache
-def _style() -> str:
-    return _TEMPLATES.get_template("docs.css").render()
-
-
-@cache
-def _style_hash() -> str:
-    return base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()

@@ -19,6 +19,7 @@ from worker.runtime import Runtime
 pytestmark = pytest.mark.deep
 
 PROVIDERS = "/api/v1/providers"
+LINKS = 30
 
 
 @pytest.fixture
@@ -224,3 +225,82 @@ def test_cookie_is_sent_over_https_alone_where_there_is_https(client: TestClient
     url = HOST.replace("http:", "https:") + _make(client, ada)
 
     assert "Secure" in client.post(f"{url}/authorization", headers=ada.headers).headers["set-cookie"]
+
+
+def test_person_who_lands_in_the_browser_reads_what_happened(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    login = _make(client, ada, alias="<b>Mine</b>")
+    query = _consent(sandbox, _begin(client, ada, login))
+    cookies = dict(client.cookies)
+    url = f"/oauth/{REFRESHED_KEY}/callback?{query}"
+
+    client.cookies.clear()
+    elsewhere = client.get(url)
+    client.cookies.update(cookies)
+    landed = client.get(url)
+    client.cookies.update(cookies)
+    again = client.get(url)
+
+    assert [answer.status_code for answer in (elsewhere, landed, again)] == [400, 200, 400]
+    assert "&lt;b&gt;Mine&lt;/b&gt; is linked" in landed.text
+    assert "start linking again" in again.text
+    assert landed.headers["content-type"].startswith("text/html")
+    assert "script" not in landed.text
+    assert "style-src 'sha256-" in landed.headers["content-security-policy"]
+    assert client.get(login, headers=ada.headers).json()["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "status"),
+    [
+        ("nobank", "code=x&state=y", 404),
+        (LASTING_KEY, "code=x&state=y", 400),
+        (REFRESHED_KEY, "error=access_denied&state=y", 400),
+        (REFRESHED_KEY, "", 400),
+    ],
+)
+def test_person_who_lands_without_a_link_reads_that_nothing_was_linked(
+    client: TestClient, key: str, query: str, status: int
+) -> None:
+    answer = client.get(f"/oauth/{key}/callback?{query}")
+
+    assert answer.status_code == status
+    assert "This login was not linked" in answer.text
+
+
+def test_code_that_the_provider_does_not_take_is_told_on_the_page(client: TestClient, ada: Person) -> None:
+    state = _begin(client, ada, _make(client, ada))["state"]
+
+    assert client.get(f"/oauth/{REFRESHED_KEY}/callback?code=C0.unknown%40&state={state}").status_code == 500
+
+
+def test_replayed_forged_and_late_callbacks_link_nothing_twice_and_lose_nothing(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
+) -> None:
+    """Many links; every fifth callback is preceded by a forged one, repeated, or too late."""
+    made: list[tuple[str, int]] = []
+    for number in range(LINKS):
+        client.cookies.clear()
+        login = _make(client, ada, alias=f"Login {number}")
+        query = _consent(sandbox, _begin(client, ada, login))
+        url, kind = f"{login}/authorization/callback?{query}", number % 15
+        statuses = []
+        if kind == 0:
+            statuses.append(client.get(url.replace("state=", "state=x")).status_code)
+        if kind == 5:
+            rows.execute(text("UPDATE link_states SET expires_at = now() - interval '1 s'"))
+            rows.commit()
+        cookies = dict(client.cookies)
+        statuses.append(client.get(url).status_code)
+        if kind == 10:
+            client.cookies.update(cookies)
+            statuses.append(client.get(url).status_code)
+        made.append((login, 400 if kind == 5 else 200))
+        assert statuses == {0: [400, 200], 5: [400], 10: [200, 400]}.get(kind, [200])
+
+    states = {login: client.get(login, headers=ada.headers).json()["is_connected"] for login, _ in made}
+    assert states == {login: status == 200 for login, status in made}
+    linked = text("SELECT count(*) FROM providers WHERE user_id = :user AND status = 'active'")
+    count = rows.execute(linked, {"user": ada.user_id}).scalar()
+    assert count == sum(status == 200 for _, status in made)

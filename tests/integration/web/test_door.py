@@ -28,6 +28,7 @@ NEEDS_NO_KEY = {
     "/docs": "documentation, the same for everybody",
     "/api/v1/provider-types": "which institutions can be linked is no secret: a sign-up page shows it",
     "/api/v1/provider-types/{key}": "the same",
+    "/oauth/{provider_key}/callback": "a browser that a provider sends: state and cookie",
     "/api/v1/providers/{provider_id}/authorization/callback": "a browser that a provider sends: state and cookie",
 }
 """Every route that asks for no API key, and why not."""

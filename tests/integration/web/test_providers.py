@@ -206,6 +206,8 @@ def test_logins_are_sorted_and_filtered(client: TestClient, ada: Person, web_run
         ("per_page=101", 422),
         ("page=1e9", 422),
         ("order=sideways", 422),
+        ("provider_key=%00", 422),
+        ("provider_key=a'b", 422),
     ],
 )
 def test_page_that_cannot_be_is_refused(client: TestClient, ada: Person, query: str, status: int) -> None:

@@ -70,11 +70,26 @@ async def complete_authorization(runtime: Context, provider_id: UUID, *, query: 
         ProviderError: the provider did not take the code.
     """
     expected = await _named(runtime, provider_id)
-    integration = begin.enabled(runtime, expected.provider_key)
+    return await _complete(runtime, expected.provider_key, query, holder, expected)
+
+
+async def complete_at(runtime: Context, provider_key: str, *, query: str, holder: str) -> Grant:
+    """The same at the one address that an integration's provider sends all its users back to.
+
+    Raises:
+        NotFound, Refused, ProviderError: see `complete_authorization`.
+    """
+    return await _complete(runtime, provider_key, query, holder, None)
+
+
+async def _complete(
+    runtime: Context, provider_key: str, query: str, holder: str, expected: ProviderCreate | None
+) -> Grant:
+    integration = begin.enabled(runtime, provider_key)
     if not integration.link_kind.redirects:
         raise Refused(f"{integration.name} is not linked by an address: start linking again")
-    redirect_uri = integration.redirect_uri
-    linked = await complete.complete_link(runtime, f"{redirect_uri}?{query}", holder=holder, expected=expected)
+    callback_url = f"{integration.redirect_uri}?{query}"
+    linked = await complete.complete_link(runtime, callback_url, holder=holder, expected=expected)
     return await runtime.db(_grant, linked)
 
 

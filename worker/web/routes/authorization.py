@@ -6,9 +6,8 @@ browser in which it was begun: otherwise somebody could be led to finish the lin
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
@@ -16,15 +15,12 @@ from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
 from worker.errors import ProviderError, Refused
 from worker.services.access import authorizing
 from worker.services.access.authorizing import Grant
-from worker.services.linking.begin import LinkBegun
+from worker.web import cookies
 from worker.web.asking import Linker, Reader, Services, Tasks
 from worker.web.problems import documented
 from worker.web.schemas import AuthorizationBegun, AuthorizationState, Authorized, Message
 
 router = APIRouter(prefix="/api/v1/providers/{provider_id}/authorization", tags=["authorization"])
-
-_COOKIE = "dashtam_link_"
-_COOKIE_PATH = "/"
 
 
 @router.post("", summary="Begin an authorization", responses=documented(400, 401, 403, 404, 422))
@@ -33,8 +29,8 @@ async def begin(
 ) -> AuthorizationBegun:
     """Where the user is to consent, for institutions that have an address for it."""
     begun = await authorizing.begin_authorization(runtime, who, provider_id)
-    state = _state(urlsplit(begun.url).query)
-    _keep(response, request, state, begun, seconds=runtime.settings.link_state_seconds)
+    state = cookies.state_in(urlsplit(begun.url).query)
+    cookies.keep(response, request, state, begun, seconds=runtime.settings.link_state_seconds)
     told = "Open auth_url in the browser that got this answer; its cookie ties the way back to it."
     return AuthorizationBegun(auth_url=begun.url, state=state, message=told)
 
@@ -90,16 +86,14 @@ async def end(provider_id: UUID, runtime: Services, who: Linker) -> None:
 
 
 async def _complete(runtime: Any, request: Request, response: Response, provider_id: UUID) -> Authorized:
-    query = request.scope["query_string"].decode("latin-1")
-    name = _cookie(_state(query))
-    holder = request.cookies.get(name, "")
+    came = cookies.came_back(request)
     try:
-        found = await authorizing.complete_authorization(runtime, provider_id, query=query, holder=holder)
+        found = await authorizing.complete_authorization(runtime, provider_id, query=came.query, holder=came.holder)
     except Refused as error:
         raise HTTPException(400, str(error)) from None
     except ProviderError as error:
         raise HTTPException(500, f"the provider did not take the code ({error}): start linking again") from None
-    response.delete_cookie(name, path=_COOKIE_PATH)
+    cookies.forget(response, came)
     return _authorized(found)
 
 
@@ -108,25 +102,3 @@ def _authorized(found: Grant) -> Authorized:
     lifetime, scope = (token.lifetime_s, token.scope) if token else (None, None)
     told = f"{login.alias} is linked; its first sync is due"
     return Authorized(message=told, provider_id=login.id, alias=login.alias, expires_in=lifetime, scope=scope)
-
-
-def _keep(response: Response, request: Request, state: str, begun: LinkBegun, *, seconds: int) -> None:
-    """Puts the link's holder into the browser: sent back when the provider leads it here, unreadable for scripts."""
-    response.set_cookie(
-        _cookie(state),
-        begun.holder,
-        max_age=seconds,
-        path=_COOKIE_PATH,
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",
-    )
-
-
-def _cookie(state: str) -> str:
-    """One cookie for each link that is under way; its name does not give the state away."""
-    return _COOKIE + hashlib.sha256(state.encode()).hexdigest()[:16]
-
-
-def _state(query: str) -> str:
-    return parse_qs(query).get("state", [""])[0]

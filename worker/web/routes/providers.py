@@ -31,7 +31,7 @@ async def list_providers(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
     per_page: Annotated[int, Query(ge=1, le=100)] = 50,
     status: LoginState | None = None,
-    provider_key: Annotated[str | None, Query(max_length=50)] = None,
+    provider_key: Annotated[str | None, Query(pattern="^[a-z][a-z0-9_]{0,31}$")] = None,
     sort: Annotated[str, Query(description="created_at, updated_at, alias or provider_key")] = "created_at",
     order: Literal["asc", "desc"] = "desc",
 ) -> ProviderPage:

@@ -1,0 +1,44 @@
+"""The page on which a browser lands that a provider sends back: at one address for each integration.
+
+Most providers want the whole address registered, so that no login's id can be in it: `/oauth/<key>/callback`.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from worker.errors import DashtamError, NotFound, ProviderError, Refused
+from worker.services.access import authorizing
+from worker.web import cookies
+from worker.web.asking import Services
+from worker.web.pages import page
+
+router = APIRouter(prefix="/oauth", tags=["authorization"])
+
+_STATUSES: tuple[tuple[type[DashtamError], int], ...] = ((Refused, 400), (NotFound, 404), (ProviderError, 500))
+
+
+@router.get(
+    "/{provider_key}/callback",
+    summary="Land in the browser",
+    response_class=HTMLResponse,
+    responses={status: {"description": "a page that says what happened"} for status in (400, 404, 500, 503)},
+)
+async def land(provider_key: str, request: Request, runtime: Services) -> HTMLResponse:
+    """Completes a link like `…/authorization/callback`, and says so to a person."""
+    came = cookies.came_back(request)
+    try:
+        found = await authorizing.complete_at(runtime, provider_key, query=came.query, holder=came.holder)
+    except DashtamError as error:
+        status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 503)
+        return page("told.html", status=status, title="This login was not linked", text=_sentence(error))
+    text = f"{found.login.alias} is linked, and its accounts are being read. You may close this page."
+    response = page("told.html", title="The login is linked", text=text)
+    cookies.forget(response, came)
+    return response
+
+
+def _sentence(error: DashtamError) -> str:
+    told = str(error)
+    return f"{told[:1].upper()}{told[1:]}."
