@@ -40,10 +40,10 @@ def grant_subject(grant_expires_at: datetime) -> str:
 def enqueue(
     session: Session,
     *,
-    stage: str,
-    subject_key: str,
     provider_id: UUID | None = None,
     provider_key: str | None = None,
+    stage: str,
+    subject_key: str,
     channels: Sequence[str] = CHANNELS,
     due_at: datetime | None = None,
 ) -> int:

@@ -58,6 +58,12 @@ def _begin(desk: Desk, user: UUID, alias: str = "Main") -> _Begun:
     return _Begun(callback, begun.holder)
 
 
+def _linked_and_begun_again(desk: Desk) -> tuple[UUID, _Begun]:
+    """A linked provider, and another link of the same login under way."""
+    user = _user(desk.runtime)
+    return _link(desk, user), _begin(desk, user)
+
+
 def _link(desk: Desk, user: UUID, alias: str = "Main") -> UUID:
     return desk.runtime.run(_begin(desk, user, alias).complete(desk))
 
@@ -207,15 +213,13 @@ def test_relink_is_the_next_generation_of_the_same_provider(desk: Desk) -> None:
 
 @pytest.mark.deep
 def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
-    user = _user(desk.runtime)
-    id_ = _link(desk, user)
+    id_, begun = _linked_and_begun_again(desk)
 
     async def relink_meanwhile(token: str) -> Any:
         desk.schwab.script = [answer(50)]
         await begun.complete(desk)
         return answer(9)
 
-    begun = _begin(desk, user)
     desk.schwab.script = [relink_meanwhile]
 
     outcomes = desk.refresh(id_, force=True)
@@ -227,15 +231,13 @@ def test_refresh_of_the_old_grant_cannot_overwrite_a_relink(desk: Desk) -> None:
 
 @pytest.mark.deep
 def test_refresh_that_ends_during_a_relink_does_not_cost_the_new_grant(desk: Desk) -> None:
-    user = _user(desk.runtime)
-    id_ = _link(desk, user)
+    id_, begun = _linked_and_begun_again(desk)
 
     async def refresh_meanwhile(code: str) -> Any:
         desk.schwab.script = [answer(9)]
         await protocol.refresh_providers(desk.runtime, [id_], force=True)
         return answer(50)
 
-    begun = _begin(desk, user)
     desk.schwab.script = [refresh_meanwhile]
 
     desk.runtime.run(begun.complete(desk))

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from tests.support.fleet_rows import MINUTE, NOW, PROVIDER
 from worker.models import IntegrationState
-from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
+from worker.models.fleet import Attempt, Run, TokenFacts
 from worker.services.explain import Actor, Facts, explain
 from worker.services.findings import Finding
 
-NOW = datetime(2025, 3, 14, 3, 0, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-
-PROVIDER = ProviderRow(
-    id=UUID(int=1),
-    provider_key="schwab",
-    alias="Home",
-    user_id=UUID(int=2),
-    user="ada@example.org",
-    status="active",
-    status_reason=None,
-    access_expires_at=NOW + 20 * MINUTE,
-    grant_expires_at=NOW + timedelta(days=6),
-    refreshed_at=NOW - 10 * MINUTE,
-    refresh_due_at=NOW + 14 * MINUTE,
-    refresh_failures=0,
-    synced_at=NOW - 30 * MINUTE,
-    sync_due_at=NOW + 210 * MINUTE,
-    sync_interval=None,
-    sync_failures=0,
-    created_at=NOW - timedelta(days=1),
-)
 TOKEN = TokenFacts(
     generation=7,
     key_id="k1",

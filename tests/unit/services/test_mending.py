@@ -5,37 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from tests.support.fleet_rows import PROVIDER
 from worker.devstack import only_one
-from worker.models.fleet import ProviderRow
 from worker.services import mending
 from worker.settings import Settings, load
 
 _PORTS = {"postgres": 5433, "redis": 6380}
-PROVIDER = ProviderRow(
-    id=UUID(int=1),
-    provider_key="schwab",
-    alias="Ada's; rm -rf ~",
-    user_id=UUID(int=2),
-    user="ada@example.org",
-    status="needs_reauth",
-    status_reason="lost_rotation",
-    access_expires_at=None,
-    grant_expires_at=None,
-    refreshed_at=None,
-    refresh_due_at=None,
-    refresh_failures=0,
-    synced_at=None,
-    sync_due_at=None,
-    sync_interval=None,
-    sync_failures=0,
-    created_at=datetime(2025, 3, 14, tzinfo=UTC),
-)
+LOST = replace(PROVIDER, alias="Ada's; rm -rf ~", status="needs_reauth", status_reason="lost_rotation")
 
 
 def _settings(home: Path, database: str = "127.0.0.1:5433", redis: str = "127.0.0.1:6380") -> Settings:
@@ -58,7 +39,7 @@ def devstack(tmp_path: Path) -> Path:
 
 
 def test_names_and_addresses_are_quoted() -> None:
-    words = shlex.split(mending.link_again(PROVIDER))
+    words = shlex.split(mending.link_again(LOST))
 
     assert words == ["dashtam", "link", "schwab", "--user", "ada@example.org", "--alias", "Ada's; rm -rf ~"]
     assert shlex.split(mending.link_again(replace(PROVIDER, user=None)))[4] == str(UUID(int=2))

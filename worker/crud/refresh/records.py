@@ -18,6 +18,7 @@ class LeasedToken:
 
     Attributes:
         refresh_token: ciphertext.
+        lifetime: of the access token; None when it does not expire.
         unknowns: how often this generation was already presented without a known outcome.
         gateway_errors: to how many of these a gateway has answered in the provider's place.
         not_before: nothing is sent before this time.
@@ -30,7 +31,7 @@ class LeasedToken:
     generation: int
     refresh_token: str | None = field(repr=False)
     key_id: str
-    lifetime_s: int | None
+    lifetime: timedelta | None
     issued_at: datetime
     refresh_failures: int
     unknowns: int
@@ -44,11 +45,6 @@ class LeasedToken:
         """How often it was presented and nothing at all came back."""
         return self.unknowns - self.gateway_errors
 
-    @property
-    def lifetime(self) -> timedelta | None:
-        """Of the access token; None when it does not expire."""
-        return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
-
 
 @dataclass(frozen=True, slots=True)
 class TokenState:
@@ -57,6 +53,7 @@ class TokenState:
     Attributes:
         generation: None when it has no token.
         access_token: ciphertext.
+        lifetime: of the access token; None when it does not expire.
         leased: someone is refreshing it just now.
         now: by the database's clock.
     """
@@ -69,15 +66,10 @@ class TokenState:
     access_token: str | None = field(repr=False)
     refresh_token: str | None = field(repr=False)
     key_id: str | None
-    lifetime_s: int | None
+    lifetime: timedelta | None
     access_expires_at: datetime | None
     leased: bool
     now: datetime
-
-    @property
-    def lifetime(self) -> timedelta | None:
-        """Of the access token; None when it does not expire."""
-        return None if self.lifetime_s is None else timedelta(seconds=self.lifetime_s)
 
 
 class AttemptBegun(msgspec.Struct, frozen=True, kw_only=True):

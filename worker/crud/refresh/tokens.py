@@ -38,8 +38,9 @@ _LEASE = text(
 
 _READ_LEASED = text(
     """
-    SELECT t.provider_id, p.provider_key, t.generation, t.refresh_token, t.key_id, t.lifetime_s, t.issued_at,
-        p.refresh_failures, p.refresh_not_before AS not_before, shown.unknowns, shown.gateway_errors,
+    SELECT t.provider_id, p.provider_key, t.generation, t.refresh_token, t.key_id, t.issued_at,
+        make_interval(secs => t.lifetime_s) AS lifetime, p.refresh_failures, p.refresh_not_before AS not_before,
+        shown.unknowns, shown.gateway_errors,
         t.lease_until - make_interval(secs => :seconds) AS leased_at
     FROM provider_tokens t JOIN providers p ON p.id = t.provider_id CROSS JOIN LATERAL (
         SELECT count(*) AS unknowns, count(*) FILTER (WHERE r.error = 'gateway_error') AS gateway_errors
@@ -189,7 +190,7 @@ _SETTLE = text(
 _READ = text(
     """
     SELECT p.id AS provider_id, p.provider_key, p.status, p.status_reason, t.generation, t.access_token,
-        t.refresh_token, t.key_id, t.lifetime_s, p.access_expires_at,
+        t.refresh_token, t.key_id, make_interval(secs => t.lifetime_s) AS lifetime, p.access_expires_at,
         coalesce(t.lease_until > clock_timestamp(), false) AS leased, clock_timestamp() AS now
     FROM providers p LEFT JOIN provider_tokens t ON t.provider_id = p.id
     WHERE p.id = ANY (CAST(string_to_array(:ids, ',') AS uuid[]))

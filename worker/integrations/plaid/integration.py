@@ -58,12 +58,12 @@ class Plaid(Integration):
 
     key = "plaid"
     name = "Plaid"
+    link_kind = PUBLIC_TOKEN
+    settings_class = PlaidSettings
     provider_type = "aggregator"
     description = "Banks, cards, loans and investments by way of Plaid."
     nouns = (*Integration.nouns, "holdings")
     can_renew = True
-    link_kind = PUBLIC_TOKEN
-    settings_class = PlaidSettings
     quotas = (
         Quota("provider", 15, 60, endpoint="/accounts/get"),
         Quota("app", 15_000, 60, endpoint="/accounts/get"),

@@ -13,20 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.integrations.scripts import ACCESS_TOKEN, NOW, REFRESH_TOKEN, form_of, provider, schwab_tokens
-from worker.errors import (
-    AppMisconfigured,
-    BadPayload,
-    BadRequest,
-    Forbidden,
-    GatewayError,
-    OutcomeUnknown,
-    ProviderError,
-    RateLimited,
-    ReauthRequired,
-    Refused,
-    Scope,
-    Transient,
-)
+from worker import errors
+from worker.errors import ProviderError, Refused, Scope
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.integrations.kit.oauth2 import parse_callback
 
@@ -167,7 +155,7 @@ def test_lifetime_of_five_thousand_digits_costs_no_token() -> None:
     ],
 )
 def test_token_that_may_not_be_the_whole_answer_is_an_unknown_outcome(body: bytes) -> None:
-    assert type(refresh_error(httpx.Response(200, content=body))) is OutcomeUnknown
+    assert type(refresh_error(httpx.Response(200, content=body))) is errors.OutcomeUnknown
 
 
 @pytest.mark.deep
@@ -175,14 +163,14 @@ def test_token_that_may_not_be_the_whole_answer_is_an_unknown_outcome(body: byte
 def test_refresh_token_that_cannot_be_read_is_never_taken_for_none(value: bytes) -> None:
     error = refresh_error(httpx.Response(200, content=GOOD.replace(b'"def"', value) + b" and more"))
 
-    assert (type(error), error.reason) == (BadPayload, "refresh_token_malformed")
+    assert (type(error), error.reason) == (errors.BadPayload, "refresh_token_malformed")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_error_that_is_no_json_as_a_whole_ends_no_grant(status: int) -> None:
     error = refresh_error(httpx.Response(status, content=b'{"error":"invalid_grant"} <html>'))
 
-    assert type(error) is Transient
+    assert type(error) is errors.Transient
 
 
 def test_scope_that_no_column_could_hold_is_kept_as_far_as_it_can_be() -> None:
@@ -222,11 +210,11 @@ def test_no_answer_whatever_its_bytes_raises_what_is_no_outcome(noise: bytes, st
     ],
 )
 def test_success_that_cannot_be_read_is_an_unknown_outcome(body: bytes) -> None:
-    assert type(refresh_error(httpx.Response(200, content=body))) is OutcomeUnknown
+    assert type(refresh_error(httpx.Response(200, content=body))) is errors.OutcomeUnknown
 
 
 def test_answer_too_long_to_read_is_an_unknown_outcome() -> None:
-    assert type(refresh_error(httpx.Response(200, content=b" " * (2 << 20)))) is OutcomeUnknown
+    assert type(refresh_error(httpx.Response(200, content=b" " * (2 << 20)))) is errors.OutcomeUnknown
 
 
 @pytest.mark.deep
@@ -235,14 +223,14 @@ def test_answer_too_long_to_read_is_an_unknown_outcome() -> None:
 def test_token_that_no_header_may_hold_is_refused(field: str, value: object) -> None:
     error = refresh_error(schwab_tokens(**{field: value}))
 
-    assert type(error) is BadPayload
+    assert type(error) is errors.BadPayload
     assert error.reason == f"{field}_malformed"
 
 
 def test_token_type_other_than_bearer_is_an_error_that_asks_nothing_of_the_user() -> None:
     error = refresh_error(schwab_tokens(token_type="mac"))
 
-    assert (type(error), error.reason) == (BadPayload, "token_type")
+    assert (type(error), error.reason) == (errors.BadPayload, "token_type")
 
 
 @pytest.mark.deep
@@ -270,7 +258,7 @@ def test_bearer_is_bearer_in_any_spelling_or_none(value: object) -> None:
 def test_dead_grant_is_recognised_in_each_of_its_shapes(answer: httpx.Response) -> None:
     error = refresh_error(answer)
 
-    assert type(error) is ReauthRequired
+    assert type(error) is errors.ReauthRequired
     assert error.scope is Scope.PROVIDER
 
 
@@ -279,7 +267,7 @@ def test_dead_grant_is_recognised_in_each_of_its_shapes(answer: httpx.Response) 
 def test_invalid_client_that_does_not_speak_of_a_refresh_token_is_the_operators(description: object) -> None:
     error = refresh_error(error_answer(401, "invalid_client", description))
 
-    assert type(error) is AppMisconfigured
+    assert type(error) is errors.AppMisconfigured
     assert error.scope is Scope.APP
 
 
@@ -310,7 +298,7 @@ def test_code_that_is_made_of_words_is_kept_as_the_reason(code: str) -> None:
 def test_refusal_that_does_not_speak_of_the_client_accuses_neither_login_nor_application(code: str) -> None:
     error = refresh_error(error_answer(400, code))
 
-    assert type(error) is Forbidden
+    assert type(error) is errors.Forbidden
     assert error.scope is Scope.PROVIDER
 
 
@@ -318,17 +306,17 @@ def test_refusal_that_does_not_speak_of_the_client_accuses_neither_login_nor_app
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (httpx.Response(500, text="<html>oops</html>"), Transient),
-        (httpx.Response(501, text=""), Transient),
-        (httpx.Response(503, json={"message": "temporary problem"}), Transient),
-        (httpx.Response(400, text="<html>Bad Request</html>"), Transient),
-        (httpx.Response(401, text="<html>Unauthorized</html>"), Transient),
-        (httpx.Response(429, text="slow down"), RateLimited),
-        (error_answer(429, None), RateLimited),
-        (error_answer(400, "temporarily_unavailable"), Transient),
-        (error_answer(400, "invalid_request"), BadRequest),
-        (error_answer(400, {"nested": 1}), BadRequest),
-        (error_answer(401, "something_new"), BadRequest),
+        (httpx.Response(500, text="<html>oops</html>"), errors.Transient),
+        (httpx.Response(501, text=""), errors.Transient),
+        (httpx.Response(503, json={"message": "temporary problem"}), errors.Transient),
+        (httpx.Response(400, text="<html>Bad Request</html>"), errors.Transient),
+        (httpx.Response(401, text="<html>Unauthorized</html>"), errors.Transient),
+        (httpx.Response(429, text="slow down"), errors.RateLimited),
+        (error_answer(429, None), errors.RateLimited),
+        (error_answer(400, "temporarily_unavailable"), errors.Transient),
+        (error_answer(400, "invalid_request"), errors.BadRequest),
+        (error_answer(400, {"nested": 1}), errors.BadRequest),
+        (error_answer(401, "something_new"), errors.BadRequest),
     ],
 )
 def test_trouble_that_is_not_the_grants_never_asks_for_a_new_login(
@@ -343,17 +331,21 @@ def test_trouble_that_is_not_the_grants_never_asks_for_a_new_login(
 def test_answer_of_a_gateway_says_nothing_about_what_the_provider_did(status: int, body: str) -> None:
     error = refresh_error(httpx.Response(status, text=body, headers={"retry-after": "60"}))
 
-    assert (type(error), error.reason, error.retry_after) == (GatewayError, f"http_{status}", timedelta(seconds=60))
+    assert (type(error), error.reason, error.retry_after) == (
+        errors.GatewayError,
+        f"http_{status}",
+        timedelta(seconds=60),
+    )
 
 
 def test_provider_s_own_word_counts_whatever_the_status() -> None:
-    assert type(refresh_error(error_answer(502, "invalid_grant"))) is ReauthRequired
+    assert type(refresh_error(error_answer(502, "invalid_grant"))) is errors.ReauthRequired
 
 
 def test_over_the_limit_says_when_to_ask_again() -> None:
     error = refresh_error(httpx.Response(429, headers={"retry-after": "30"}, json={"error": "slow_down"}))
 
-    assert isinstance(error, RateLimited)
+    assert isinstance(error, errors.RateLimited)
     assert error.retry_after == timedelta(seconds=30)
 
 
@@ -366,7 +358,7 @@ def test_providers_code_is_kept_only_when_it_is_a_plain_word() -> None:
 def test_redirect_to_another_host_is_refused_and_nothing_is_sent_there() -> None:
     subject = provider("schwab", lambda request: httpx.Response(302, headers={"location": "https://evil.test/"}))
 
-    with pytest.raises(BadPayload, match="redirect_refused"):
+    with pytest.raises(errors.BadPayload, match="redirect_refused"):
         asyncio.run(subject.integration.refresh(Caller(), REFRESH_TOKEN))
 
     assert subject.hosts() == {"provider.test"}
@@ -434,13 +426,13 @@ def test_plaid_token_without_consent_limit_has_no_end() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"item_id":"i"}', b'{"access_token":""}', b'{"access_tok'])
 def test_plaid_exchange_that_cannot_be_read_is_an_unknown_outcome(body: bytes) -> None:
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(errors.OutcomeUnknown):
         exchange_plaid(httpx.Response(200, content=body))
 
 
 @pytest.mark.parametrize("token", ["a\r\nb", "a" * 100_000, 7])
 def test_plaid_token_that_cannot_be_used_is_refused(token: object) -> None:
-    with pytest.raises(BadPayload):
+    with pytest.raises(errors.BadPayload):
         exchange_plaid(httpx.Response(200, content=json.dumps({"access_token": token}).encode()))
 
 

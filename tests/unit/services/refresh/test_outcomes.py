@@ -23,7 +23,7 @@ def _leased(*, unknowns: int = 0, failures: int = 0, gateway_errors: int = 0) ->
         generation=4,
         refresh_token="ciphertext",
         key_id="k1",
-        lifetime_s=1800,
+        lifetime=timedelta(seconds=1800),
         issued_at=NOW,
         refresh_failures=failures,
         unknowns=unknowns,

@@ -28,7 +28,7 @@ def _leased(**values: Any) -> LeasedToken:
         "generation": 4,
         "refresh_token": ENCRYPTION.seal("refresh-4", provider_id=ID, kind="refresh", generation=4),
         "key_id": "k1",
-        "lifetime_s": 1800,
+        "lifetime": timedelta(seconds=1800),
         "issued_at": NOW - timedelta(minutes=29),
         "refresh_failures": 0,
         "unknowns": 0,
@@ -113,7 +113,7 @@ def test_fresh_token_is_not_sent_and_due_at_its_time(stale: int | None) -> None:
 
 
 def test_token_that_never_expires_is_not_sent() -> None:
-    planned = _plan(_leased(lifetime_s=None))
+    planned = _plan(_leased(lifetime=None))
 
     assert isinstance(planned, NotSent)
     assert planned.settlement.refresh_due_at is None
@@ -178,7 +178,7 @@ def test_settlement_is_of_the_token_that_was_leased(leased: dict[str, Any]) -> N
 
 
 def test_only_an_unreadable_token_counts_as_a_failure() -> None:
-    for values in ({"issued_at": NOW}, {"refresh_token": None}, {"lifetime_s": None}):
+    for values in ({"issued_at": NOW}, {"refresh_token": None}, {"lifetime": None}):
         planned = _plan(_leased(**values))
 
         assert isinstance(planned, NotSent)
