@@ -281,6 +281,19 @@ def test_copied_files_are_in_the_build_context() -> None:
             assert source == "." or source.split("/")[0] in allowed, source
 
 
+def test_files_that_tests_read_are_in_the_build_context_of_their_image() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    read = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r'\bROOT / "([^"/]+)', path.read_text())
+        if (ROOT / name).exists()
+    }
+
+    # Tests that ask Git are none of those that the image runs.
+    assert read - {".git"} | {path.name for path in ROOT.glob("*.md")} <= allowed
+
+
 def test_procfile_has_what_a_deployment_needs() -> None:
     assert PROCFILE.keys() == {"refresh", "sync", "upkeep", "web", "beat", "flower", "exporter"}
     for queue in QUEUES:

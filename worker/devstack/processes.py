@@ -16,6 +16,9 @@ from worker.devstack.errors import DevstackError
 POLL_SECONDS = 0.005
 LOG_BYTES_MAX = 5_000_000
 
+# Where there is no /proc, as on macOS.
+_PS = "/bin/ps"
+
 # The shell puts the server in the background, prints its pid and ends, so that the server is nobody's child to reap.
 _DETACH = 'umask 077; "$@" >&2 & echo $!'
 
@@ -38,7 +41,7 @@ def identity(pid: int) -> str | None:
 
 def _identity_from_ps(pid: int) -> str | None:
     out = subprocess.run(
-        ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        [_PS, "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.split(maxsplit=1)
     return None if len(out) < 2 or out[0].startswith("Z") else out[1].strip()
 
