@@ -141,6 +141,24 @@ def test_alert_says_what_happened_how_grave_it_is_and_where_to_read_on(name: str
     assert re.fullmatch(r"\d+[smhd]", rule["for"])
 
 
+@pytest.mark.parametrize(
+    ("name", "minutes", "words"),
+    [
+        ("BeatSilent", 3, "No tick has run to its end for three minutes."),
+        ("RefreshesLate", 3 + 5, "late for more than three minutes, five minutes long."),
+        ("SyncsLate", 30 + 10, "late for more than half an hour, ten minutes long."),
+        ("BreakerOpen", 5, "has failed for five minutes"),
+    ],
+)
+def test_alert_comes_when_its_section_says(name: str, minutes: int, words: str) -> None:
+    section = OPERATIONS.read_text().partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+    threshold = re.search(r"> (\d+)", RULES[name]["expr"])
+    seconds = (int(threshold[1]) if threshold else 0) + 60 * int(RULES[name]["for"].removesuffix("m"))
+
+    assert words in section.replace("\n", " ")
+    assert seconds == 60 * minutes
+
+
 def test_every_alert_has_a_section_and_every_section_an_alert() -> None:
     alerts = OPERATIONS.read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
 
@@ -169,7 +187,12 @@ def test_rules_and_dashboard_are_loaded_by_compose() -> None:
         (ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text(), Loader=yaml.CSafeLoader
     )
 
-    assert config["rule_files"] == ["/etc/prometheus/rules.yml"]
+    files = [*config["rule_files"], *config["alerting"]["alertmanagers"][0]["file_sd_configs"][0]["files"]]
+    assert files == ["rules.yml", "alertmanagers.yml"], (
+        "relative to the file that names them, here and in the container"
+    )
+    assert all((ROOT / "ops/prometheus" / name).is_file() for name in files)
+    assert yaml.safe_load((ROOT / "ops/prometheus/alertmanagers.yml").read_text()) == []
     assert "./ops/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
     assert config["scrape_configs"][0]["static_configs"][0]["targets"] == ["exporter:9540"]
     assert "./ops/grafana/dashboards:/etc/dashboards:ro" in services["grafana"]["volumes"]

@@ -23,7 +23,18 @@ from worker.telemetry.redaction import redact_value
 from worker.text.plain_text import visible
 
 # What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "tornado.access", "opentelemetry", "sqlalchemy", "kombu", "amqp")
+_QUIET = (
+    "httpx",
+    "httpcore",
+    "aiohttp",
+    "asyncio",
+    "tornado.access",
+    "opentelemetry",
+    "sqlalchemy",
+    "kombu",
+    "amqp",
+    "redis",
+)
 _AS_THEY_ARE = {"timestamp", "level", "logger"}
 _MANY_LINES = {"event", "exception", "stack"}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 
 import pytest
 from redis.exceptions import RedisError
 
+from worker.devstack import Urls
 from worker.process.redis_client import connect
 
 
@@ -26,6 +28,18 @@ def connections(server: socket.socket) -> int:
         except BlockingIOError:
             return count
         count += 1
+
+
+def test_connection_is_not_asked_for_notifications_that_its_server_does_not_know(
+    servers: Urls, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "redis")
+    client = connect(servers.redis_url, seconds=5)
+
+    client.ping()
+
+    client.close()
+    assert [line for line in caplog.messages if "maintenance" in line] == []
 
 
 def test_silent_redis_is_asked_once(silent_server: socket.socket) -> None:
