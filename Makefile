@@ -167,6 +167,16 @@ bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in 
 soak: $(STAMP) ## Steady load with restarts for MINUTES=20: memory, connections, queues and bloat must stay flat
 	$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
+##@ Documentation
+
+.PHONY: pictures
+pictures: $(STAMP) ## Take the pictures of the terminal in docs/images anew, from a real `dashtam run`; two minutes
+	$(BIN)/python ops/pictures.py
+
+.PHONY: figures
+figures: $(STAMP) ## Count the tests into docs/testing.md
+	$(BIN)/python ops/figures.py
+
 ##@ Housekeeping
 
 COMPILE := .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

@@ -35,6 +35,7 @@ RULES = {
 }
 DASHBOARD = json.loads((ROOT / "ops/grafana/dashboards/dashtam.json").read_text())
 PANELS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+SHOWN = [panel for panel in DASHBOARD["panels"] if "targets" in panel]
 EXPRESSIONS = [*((name, rule["expr"]) for name, rule in RULES.items()), *PANELS]
 OPERATIONS = ROOT / "docs/operations.md"
 
@@ -199,6 +200,27 @@ def test_rules_and_dashboard_are_loaded_by_compose() -> None:
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if "targets" in panel} == {
         source["datasources"][0]["uid"]
     }
+
+
+@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: str(panel["title"]))
+def test_panel_leads_to_a_section_of_the_runbook_and_turns_red_where_its_alert_does(panel: dict[str, Any]) -> None:
+    (alert,) = [link["url"].removeprefix("${runbook}#") for link in panel.get("links", ())] or [""]
+    rules = {name.lower(): rule["expr"] for name, rule in RULES.items()}
+    steps = panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
+
+    assert alert in {*rules, "alerts", ""}
+    if alert in rules:
+        limits = {float(number) for number in re.findall(r"[><=] ([0-9.]+)", rules[alert])}
+        for step in steps:
+            # Whole numbers: more than 0 is 1; a share is of what is well.
+            assert step["value"] is None or {step["value"], step["value"] - 1, round(1 - step["value"], 2)} & limits
+
+
+def test_panels_show_the_integrations_that_were_chosen(series: dict[str, set[str]]) -> None:
+    assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["integration", "runbook"]
+    for title, text in PANELS:
+        by_integration = {metric for metric, _ in _selections(text)[0] if "integration" in series[metric]}
+        assert text.count('integration=~"$integration"') >= len(by_integration), title
 
 
 # Scripts --------------------------------------------------------------------------------------------------------------

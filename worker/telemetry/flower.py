@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
@@ -19,6 +20,7 @@ from flower.options import options as running_options
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
+import schedules
 from worker.errors import ConfigurationError
 from worker.settings import FlowerSettings, Settings
 from worker.telemetry.redaction import redact
@@ -28,6 +30,8 @@ _MAX_IDS = 5
 _MAX_TEXT = 2000
 _SAVE_EVERY_MS = 60_000
 _CONNECTIONS = 32
+_BEGINNINGS = ("task-sent", "task-received", "task-started")
+_TICKS_HELD = 1000
 
 
 def configure(app: Celery, settings: FlowerSettings) -> None:
@@ -100,20 +104,51 @@ def _ids_of(arguments: str) -> str:
     return ", ".join(ids[:_MAX_IDS]) + more
 
 
+class Ticks:
+    """Keeps ticks that succeed out of what Flower shows: several begin every minute and would hide everything else.
+
+    The events of a tick are held back until it ends. If it did not succeed, all of them are let through.
+
+    Args:
+        names: tasks that beat sends.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._held: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+
+    def let_through(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """The events to show now that this one has come: none, this one, or with those that were held back."""
+        kind, task_id = str(event.get("type", "")), event.get("uuid")
+        if not kind.startswith("task-") or task_id is None:
+            return [event]
+        if kind == "task-succeeded" and self._held.pop(task_id, None) is not None:
+            return []
+        if kind in _BEGINNINGS and (task_id in self._held or event.get("name") in self._names):
+            self._held.setdefault(task_id, []).append(event)
+            if len(self._held) > _TICKS_HELD:  # of ticks that expired, no end is reported
+                self._held.popitem(last=False)
+            return []
+        return [*self._held.pop(task_id, ()), event]
+
+
 def shield() -> None:
     """Lets in only what may be shown: pages, API answers and the saved state all come from these events.
 
     Flower's `format_task` would reach the pages alone. Its metrics ask for the password too.
     """
     if not hasattr(Events.on_event, "__wrapped__"):
-        Events.on_event = _cleaned(Events.on_event)
+        Events.on_event = _cleaned(Events.on_event, Ticks(task for task, _ in schedules.ENTRIES.values()))
         Metrics.get = authenticated(Metrics.get)
 
 
-def _cleaned(on_event: Callable[[Events, dict[str, Any]], None]) -> Callable[[Events, dict[str, Any]], None]:
+def _cleaned(
+    on_event: Callable[[Events, dict[str, Any]], None], ticks: Ticks
+) -> Callable[[Events, dict[str, Any]], None]:
     @wraps(on_event)
     def on_clean_event(self: Events, event: dict[str, Any]) -> None:
-        on_event(self, ids_only(event))
+        for shown in ticks.let_through(ids_only(event)):
+            on_event(self, shown)
 
     return on_clean_event
 

@@ -9,7 +9,7 @@ import pytest
 
 from worker.errors import ConfigurationError
 from worker.settings import Settings, load
-from worker.telemetry.flower import flower_options, ids_only
+from worker.telemetry.flower import Ticks, flower_options, ids_only
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +57,50 @@ def test_event_s_texts_are_redacted() -> None:
 
     assert "abc" not in str(clean)
     assert clean["result"] is None
+
+
+TICK = "worker.tasks.tokens.refresh_due"
+
+
+def _shown(*events: tuple[str, str, str | None]) -> list[tuple[str, str]]:
+    """Type and id of what is shown of events, which are given by type, id and name."""
+    ticks = Ticks({TICK})
+    came = [{"type": f"task-{kind}", "uuid": task_id, "name": name} for kind, task_id, name in events]
+    return [(shown["type"], shown["uuid"]) for event in came for shown in ticks.let_through(event)]
+
+
+def test_a_tick_that_succeeded_is_not_shown() -> None:
+    tick = [("sent", "1", TICK), ("received", "1", TICK), ("started", "1", None), ("succeeded", "1", None)]
+
+    assert _shown(*tick) == []
+
+
+@pytest.mark.parametrize("end", ["failed", "retried", "revoked", "rejected"])
+def test_a_tick_that_did_not_succeed_is_shown_from_its_beginning(end: str) -> None:
+    shown = _shown(("received", "1", TICK), ("started", "1", None), (end, "1", None))
+
+    assert shown == [("task-received", "1"), ("task-started", "1"), (f"task-{end}", "1")]
+
+
+def test_other_tasks_are_shown_as_their_events_come() -> None:
+    other = "worker.tasks.tokens.refresh_providers"
+
+    shown = _shown(
+        ("received", "1", TICK), ("received", "2", other), ("succeeded", "2", None), ("succeeded", "1", None)
+    )
+
+    assert shown == [("task-received", "2"), ("task-succeeded", "2")]
+
+
+def test_events_of_workers_are_shown() -> None:
+    assert Ticks({TICK}).let_through({"type": "worker-heartbeat"}) == [{"type": "worker-heartbeat"}]
+
+
+def test_ticks_whose_end_is_never_reported_take_no_room_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.telemetry.flower._TICKS_HELD", 10)
+    ticks = Ticks({TICK})
+
+    for number in range(50):
+        ticks.let_through({"type": "task-received", "uuid": str(number), "name": TICK})
+
+    assert len(ticks._held) == 10
