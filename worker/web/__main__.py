@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
+from typing import Protocol
 
+import structlog
 import uvicorn
 
 from worker.errors import ConfigurationError
-from worker.runtime import close_runtime, get_runtime
+from worker.runtime import Runtime, close_runtime, get_runtime
 from worker.settings import get_settings
 from worker.tasks import send as broker
 from worker.telemetry.log import configure_logging
 from worker.web.application import create_app
+
+log = structlog.get_logger()
 
 _KEEP_ALIVE_SECONDS = 15
 _END_SECONDS = 10
@@ -34,23 +41,44 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     app = create_app(runtime, send=broker.send, transport=broker)
-    uvicorn.run(
-        app,
-        host=settings.web_address,
-        port=settings.web_port,
-        log_config=None,
-        access_log=False,  # with the query, in which a code may be; `Shield` writes its own
-        server_header=False,
-        proxy_headers=bool(settings.web_proxies),
-        forwarded_allow_ips=settings.web_proxies or None,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_END_SECONDS,
-        h11_max_incomplete_event_size=_HEADER_BYTES,
-        limit_concurrency=_AT_ONCE,
-        ws="none",
-        lifespan="on",
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.web_address,
+            port=settings.web_port,
+            log_config=None,
+            access_log=False,  # with the query, in which a code may be; `Shield` writes its own
+            server_header=False,
+            proxy_headers=bool(settings.web_proxies),
+            forwarded_allow_ips=settings.web_proxies or None,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_END_SECONDS,
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+            limit_concurrency=_AT_ONCE,
+            ws="none",
+            lifespan="on",
+        )
     )
+    threading.Thread(target=leave_when_wedged, args=(server, runtime), daemon=True).start()
+    server.run()
+    if runtime.is_wedged:  # the interpreter would wait for a thread that never comes back
+        sys.stderr.flush()
+        os._exit(1)
     close_runtime()
+
+
+class Stoppable(Protocol):
+    """What of uvicorn's server is needed to end it."""
+
+    should_exit: bool
+
+
+def leave_when_wedged(server: Stoppable, runtime: Runtime, *, every_s: float = 5.0) -> None:
+    """Ends the server once database threads stand still for good: whoever supervises it starts another process."""
+    while not runtime.is_wedged:
+        time.sleep(every_s)
+    log.critical("process_wedged", next="this process ends, and its supervisor starts another")
+    server.should_exit = True
 
 
 if __name__ == "__main__":

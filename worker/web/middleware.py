@@ -6,6 +6,7 @@ Plain ASGI, outermost first as `worker.web.application` puts them together.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import Mapping
 
@@ -115,11 +116,20 @@ class AddressRate:
         """See ASGI."""
         if scope["type"] == "http" and scope["path"] not in _FOR_SUPERVISORS:
             address = (scope.get("client") or ("unknown",))[0]
-            wait_s = await self._rates.wait(self._rate, "address", address)
+            wait_s = await self._rates.wait(self._rate, "address", _one_party(address))
             if wait_s is not None:
                 await problems.too_often(scope["path"], "address", self._rate, wait_s)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _one_party(address: str) -> str:
+    """What belongs to one customer of a network: of IPv6 a whole /64, out of which they may take any address."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((known, 64), strict=False)) if known.version == 6 else address
 
 
 class Body:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 from structlog.testing import capture_logs
@@ -16,8 +20,11 @@ from worker.errors import Unavailable
 from worker.models.vocabulary import KeyScope
 from worker.runtime import Runtime
 from worker.services.access import keys
+from worker.settings import Settings, load
 from worker.tasks import send as broker
+from worker.web.__main__ import leave_when_wedged
 from worker.web.application import ROUTERS, create_app
+from worker.web.middleware import Body
 
 NEEDS_NO_KEY = {
     "/": "names the server and where its documentation is",
@@ -50,6 +57,20 @@ def test_the_application_has_no_route_but_those_of_the_routers(client: TestClien
     own = {getattr(route, "path", None) for route in client.app.routes} - {None}  # type: ignore[attr-defined]
 
     assert own == {"/openapi.json"}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [route.endpoint for router in ROUTERS for route in router.routes],
+    ids=lambda endpoint: endpoint.__name__,
+)
+def test_route_hands_its_work_to_a_service(endpoint: Any) -> None:
+    (function,) = ast.parse(inspect.getsource(endpoint)).body
+    assert isinstance(function, ast.AsyncFunctionDef)
+    assert ast.get_docstring(function)
+    first = function.body[1]
+
+    assert (function.end_lineno or 0) - first.lineno + 1 <= 15
 
 
 def _problem(response: Any, status: int) -> dict[str, Any]:
@@ -182,6 +203,48 @@ def test_body_that_does_not_say_its_length_is_read_to_the_limit_alone(client: Te
     _problem(client.post("/api/v1/health", content=chunks()), 413)
 
 
+def _app(*, seconds: float) -> Body:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        await JSONResponse({"bytes": len(message["body"])})(scope, receive, send)
+
+    return Body(echo, load(Settings).model_copy(update={"web_body_bytes": 10, "web_body_seconds": seconds}))
+
+
+def _answer(app: Body, *messages: dict[str, Any]) -> int:
+    """The status of the answer to a body that comes in these messages, and then no more."""
+    statuses: list[int] = []
+    waiting = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        if waiting:
+            return waiting.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError("nothing comes")
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    return statuses[0]
+
+
+def _part(body: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def test_body_is_read_whole_or_refused(web_runtime: Runtime) -> None:
+    app = _app(seconds=60)
+
+    assert _answer(app, _part(b"12345", more=True), _part(b"67890", more=False)) == 200
+    assert _answer(app, _part(b"12345", more=True), _part(b"678901", more=True)) == 413
+
+
+def test_body_that_never_ends_is_not_waited_for(web_runtime: Runtime) -> None:
+    assert _answer(_app(seconds=0.01), _part(b"1", more=True)) == 408
+
+
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
@@ -289,3 +352,44 @@ def test_while_redis_is_away_each_process_counts_for_itself(web_runtime: Runtime
         return [wait is None for wait in waits]
 
     assert runtime_run(web_runtime, ask()) == [True, True, False]
+
+
+def test_addresses_of_one_ipv6_network_are_one_party(web_runtime: Runtime, sent: Sent) -> None:
+    before = web_runtime.settings
+    web_runtime.settings = before.model_copy(update={"web_address_rate": "2/hour"})
+    app = create_app(web_runtime, send=sent, transport=broker)
+    web_runtime.settings = before
+
+    def ask(address: str) -> int:
+        return asking(address).get("/api/v1/health").status_code
+
+    with TestClient(app, base_url=HOST) as first:
+
+        def asking(address: str) -> TestClient:
+            first._transport.client = (address, 1)  # type: ignore[attr-defined]
+            return first
+
+        assert [ask(f"2001:db8:1:2::{number}") for number in range(3)] == [200, 200, 429]
+        assert ask("2001:db8:1:3::1") == 200
+
+
+# The program ----------------------------------------------------------------------------------------------------------
+
+
+def test_server_whose_threads_stand_still_ends_so_that_another_takes_its_place() -> None:
+    class Standing:
+        looks = 0
+
+        @property
+        def is_wedged(self) -> bool:
+            self.looks += 1
+            return self.looks > 2
+
+    class Server:
+        should_exit = False
+
+    server, runtime = Server(), Standing()
+    leave_when_wedged(server, runtime, every_s=0)  # type: ignore[arg-type]
+
+    assert server.should_exit
+    assert runtime.looks == 3
