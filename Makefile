@@ -106,7 +106,7 @@ lint: $(STAMP) ## Ruff's rules and format, and the layers of imports
 	$(BIN)/lint-imports
 
 .PHONY: format
-format: $(STAMP) ## Put the code in ruff's format and mend what it can
+format: $(STAMP) ## Put the code in ruff's format and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
