@@ -26,6 +26,7 @@ def test_factory_needs_only_a_session(db_session: Session, make: Callable[[Sessi
     assert row.id is not None
 
 
+@pytest.mark.deep
 def test_linked_provider_has_a_token_that_its_keys_open(db_session: Session) -> None:
     encryption = EncryptionService(new_keys("a"))
 

@@ -25,7 +25,10 @@ import pytest
 from tests.support.tracing import traced_by
 
 VARIABLE = "PROGRESS_PIPE"
+IMPORTS = "PROGRESS_IMPORTS"
+"""Set where imports are traced: what modules do when they are imported is the same in each session."""
 _PIPE = int(os.environ.pop(VARIABLE))
+_IMPORTS = os.environ.pop(IMPORTS, "") != ""
 os.set_inheritable(_PIPE, False)  # the pipe ends with this process, not with a server that it leaves behind
 _STDERR = os.dup(2)  # before pytest captures it
 
@@ -71,14 +74,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[None]:
-    """Traces what modules of ours do when they are imported, and nothing else until a test runs."""
+    """Traces what modules of ours do when they are imported, in one session, and nothing else until a test runs."""
     global _tracer
     _tracer = sys.gettrace()
-    for name in _TRACED if _tracer else ():
-        package = importlib.import_module(name)
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith(("__main__", "migrations.env")) and ".versions." not in module.name:
-                importlib.import_module(module.name)
+    with traced_by(_tracer if _IMPORTS else None):
+        for name in _TRACED if _tracer else ():
+            package = importlib.import_module(name)
+            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+                if not module.name.endswith(("__main__", "migrations.env")) and ".versions." not in module.name:
+                    importlib.import_module(module.name)
     with traced_by(None):
         return (yield)
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tests.support.tracing import counting
 from tests.support.waiting import PATIENCE_S
 from worker.sandbox.app import SandboxApp
 from worker.sandbox.stand_ins import stand_ins, variables
@@ -66,7 +67,7 @@ class SandboxProcess:
         """
         environment = os.environ | {"DASHTAM_SANDBOX_ADMIN_TOKEN": self.admin_token}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.sandbox", *self._arguments],
+            [sys.executable, *counting("sandbox"), "-m", "worker.sandbox", *self._arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -92,7 +93,7 @@ class SandboxProcess:
         if process is None:
             return
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)  # a Python that SIGTERM ends writes no coverage
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:

@@ -157,6 +157,7 @@ class Sessions:
                 env={
                     **os.environ,
                     "PROGRESS_PIPE": str(writing),
+                    "PROGRESS_IMPORTS": "yes" if half is self.halves[0] else "",
                     "COVERAGE_FILE": f".coverage.{half.name.partition(',')[0]}",
                     "COLUMNS": str(shutil.get_terminal_size((120, 24)).columns),
                 },

@@ -75,6 +75,7 @@ def too_long(path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.deep
 def test_modules_have_one_job_and_functions_fit_on_a_page() -> None:
     sources = _sources()
 

@@ -303,6 +303,7 @@ def test_credentials_of_an_earlier_release_are_taken_over(tmp_path: Path) -> Non
     assert (tmp_path / "old" / "credentials" / name).read_text() == "kept"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("host", ["postgres", "redis"])
 def test_server_s_certificate_is_trusted_by_its_clients(tmp_path: Path, host: str) -> None:
     script("make_secrets").make(tmp_path / "s")

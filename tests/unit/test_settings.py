@@ -131,6 +131,7 @@ def test_time_limits_stay_below_the_visibility_timeout(
     assert "TASK_SOFT_TIME_LIMIT < TASK_TIME_LIMIT < VISIBILITY_TIMEOUT" in refusal()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -157,6 +158,7 @@ def test_http_deadline_stays_below_the_lease(monkeypatch: pytest.MonkeyPatch) ->
     assert "HTTP_TOTAL_SECONDS must be below LEASE_SECONDS" in refusal()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -294,6 +296,7 @@ def test_secret_set_in_both_ways_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     assert refusal() == "REDIS_URL: the environment sets REDIS_URL_FILE, too; take out one of them"
 
 
+@pytest.mark.deep
 def test_env_file_may_name_secret_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text(f"REDIS_URL_FILE={_secret(tmp_path, 'redis://127.0.0.1/7')}\n")
@@ -324,6 +327,7 @@ def test_environment_counts_before_the_env_file_whichever_way_a_secret_is_set(
     assert load(Settings).redis_url.get_secret_value() == "redis://127.0.0.1/1"
 
 
+@pytest.mark.deep
 def test_blanks_around_a_secret_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = new_keys("k1")
     monkeypatch.setenv("ENCRYPTION_KEYS", f" {keys}\n")

@@ -51,6 +51,7 @@ def test_ten_consecutive_failures_of_several_logins_open_the_breaker(quiet: Runt
     assert claimable(quiet, NOW + timedelta(seconds=14)) == 0
 
 
+@pytest.mark.deep
 def test_failures_add_up_across_workers(make_quiet: MakeQuiet) -> None:
     one, other = make_quiet(), make_quiet()
     report(one, *[OUTAGE] * 5)
@@ -149,6 +150,7 @@ def test_failed_probes_wait_longer_each_time_up_to_the_limit(quiet: Runtime) -> 
     assert waits == [15, 15, 30, 60, 120, 240, 300, 300]
 
 
+@pytest.mark.deep
 def test_worker_with_an_old_state_does_not_probe_before_its_time(make_quiet: MakeQuiet) -> None:
     one, other = make_quiet(), make_quiet()
     report(one, *[OUTAGE] * 10)
@@ -170,6 +172,7 @@ def test_late_failures_of_calls_in_flight_do_not_put_off_the_probe(quiet: Runtim
     assert state_of(quiet).probe_at == before
 
 
+@pytest.mark.deep
 def test_open_breaker_defers_calls_of_the_schedule_and_lets_people_through(quiet: Runtime) -> None:
     report(quiet, *[OUTAGE] * 10, now=datetime.now(UTC))
     gate = quiet.gate("schwab")
@@ -184,6 +187,7 @@ def test_open_breaker_defers_calls_of_the_schedule_and_lets_people_through(quiet
     assert abs(named - state_of(quiet).probe_at) < timedelta(seconds=2)
 
 
+@pytest.mark.deep
 def test_other_workers_see_an_open_breaker_within_two_seconds(
     make_quiet: MakeQuiet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def test_run_whose_heartbeat_has_stopped_fails_and_its_login_is_due(quiet: Runti
     assert stored(quiet, living).sync_due_at == NOW + timedelta(hours=1)
 
 
+@pytest.mark.deep
 def test_dead_run_of_a_login_that_is_not_active_makes_nothing_due(quiet: Runtime) -> None:
     provider = linked(quiet, status="needs_reauth", sync_due_at=None)
     add(quiet, run_of(provider, heartbeat_at=OLD))
@@ -153,6 +154,7 @@ def test_expired_lease_stays_so_that_a_late_answer_can_still_be_stored(quiet: Ru
         assert session.scalars(select(ProviderToken.lease_owner)).all() == [owner]
 
 
+@pytest.mark.deep
 def test_expired_link_states_and_old_deliveries_go(quiet: Runtime) -> None:
     user_id = linked(quiet).user_id
     for seconds in (-1, 1):
@@ -174,6 +176,7 @@ def test_expired_link_states_and_old_deliveries_go(quiet: Runtime) -> None:
         assert session.scalars(select(TaskDelivery.task_id)).all() == ["1"]
 
 
+@pytest.mark.deep
 def test_two_reapers_do_no_harm_to_each_other(quiet: Runtime) -> None:
     provider = linked(quiet)
     add(quiet, run_of(provider, heartbeat_at=OLD))

@@ -49,6 +49,7 @@ def _now(rows: Session, provider: Provider) -> Provider:
     return provider
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("command", "queue", "column"), [("refresh", "refresh", "refresh_due_at"), ("sync", "sync", "sync_due_at")]
 )
@@ -320,6 +321,7 @@ def test_what_a_paused_integration_would_not_do_is_refused_with_the_command_that
     assert runtime.redis.llen("refresh") == runtime.redis.llen("sync") == 0
 
 
+@pytest.mark.deep
 def test_link_with_nothing_on_standard_input_links_nothing(dashtam: Dashtam, runtime: Runtime) -> None:
     result = dashtam("link", "plaid", *ADA, "--alias", "My bank", stdin="")
 
@@ -432,6 +434,7 @@ def linked(sandbox: SandboxAdmin, rows: Session, runtime: Runtime) -> Provider:
     return made
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("worker_at_once")
 def test_refresh_waits_for_the_outcome(dashtam: Dashtam, linked: Provider) -> None:
     attempt = json_of(dashtam("refresh", "Home", "--wait", "--json"))

@@ -43,6 +43,7 @@ def test_a_key_without_a_user_is_an_operators_and_may_read(dashtam: Dashtam, run
     assert (who.user_id, who.scopes) == (None, {"read"})
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -87,6 +87,7 @@ def test_a_role_that_may_alter_the_audit_log_is_found_in_production(found: Found
     assert "dashtam database roles" in finding.mend
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("standbys", "synchronous", "environment", "ok"),
     [

@@ -138,6 +138,7 @@ def test_server_that_is_not_there_was_sent_nothing() -> None:
     assert error.reason == "connect_failed"
 
 
+@pytest.mark.deep
 def test_name_that_leads_nowhere_was_sent_nothing() -> None:
     (error,) = asyncio.run(ask(443, "https", "nowhere.invalid"))
 

@@ -162,6 +162,7 @@ def test_restarted_loop_leaves_rows_as_they_were_before_it(apply: Applying) -> N
     assert apply.rows(old, pending, gone).tally["transactions", "unchanged"] == 3
 
 
+@pytest.mark.deep
 def test_new_mapping_version_reads_stored_rows_anew(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"))
     apply.rules = replace(apply.rules, content_hashes=raw_hasher("model", 2))
@@ -190,6 +191,7 @@ def test_posted_transaction_takes_the_row_of_its_pending_one(apply: Applying, re
     ]
 
 
+@pytest.mark.deep
 def test_pending_row_of_an_old_page_does_not_come_back_beside_its_successor(apply: Applying) -> None:
     pending = Movement("p1", "A", "-5.00", "pending")
     apply.rows(pending)
@@ -210,12 +212,14 @@ def test_withdrawn_pending_row_of_an_old_page_does_not_come_back_beside_its_succ
     assert set(apply.linked.live()) == {"q"}
 
 
+@pytest.mark.deep
 def test_pending_and_posted_in_one_page_are_one_row(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "-5.00", "pending"), Movement("q1", "A", "-5.00", pending_key="p1"))
 
     assert apply.linked.live().keys() == {"q1"}
 
 
+@pytest.mark.deep
 def test_removal_before_addition_and_of_an_unknown_row_are_right_in_the_end(apply: Applying) -> None:
     apply(Page(removals=[Removal("t1", None), Removal("never", "A")]))
 
@@ -237,6 +241,7 @@ def test_row_that_is_listed_again_after_its_removal_comes_back(apply: Applying) 
     assert apply.linked.rows("SELECT count(*) FROM transactions") == [(1,)]
 
 
+@pytest.mark.deep
 def test_same_id_twice_with_the_same_content_is_one_row(apply: Applying) -> None:
     apply.rows(Movement("t1", "A", "1.00"), Movement("t1", "A", "1.00"))
 
@@ -249,6 +254,7 @@ def test_same_id_twice_with_different_content_keeps_the_last_and_says_so(apply: 
     assert apply.linked.rows("SELECT amount, flags FROM transactions") == [(Decimal("2.00"), ["duplicate_conflict"])]
 
 
+@pytest.mark.deep
 def test_amounts_are_exact(apply: Applying) -> None:
     apply.rows(
         Movement("t1", "A", "0.1"), Movement("t2", "A", "0.2"), Movement("t3", "A", "12345678901234567890.123456789")
@@ -309,6 +315,7 @@ def test_rows_that_no_column_takes_go_to_quarantine_and_the_rest_of_the_page_lan
     assert applied.tally.nested()["transactions"] == {"added": 20, "quarantined": 2}
 
 
+@pytest.mark.deep
 def test_first_load_that_meets_a_stored_row_compares_after_all(linked: Linked) -> None:
     apply = Applying(linked, expect_new=True)
     apply.list_accounts("A")
@@ -340,6 +347,7 @@ def window(first: int = 10, last: int = 0) -> list[Window]:
     return [Window("A", DAY - timedelta(days=first), DAY - timedelta(days=last))]
 
 
+@pytest.mark.deep
 def test_pending_row_that_its_window_lists_no_more_is_withdrawn(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "1.00", "pending"), Movement("t1", "A", "1.00"))
 
@@ -348,6 +356,7 @@ def test_pending_row_that_its_window_lists_no_more_is_withdrawn(apply: Applying)
     assert apply.linked.live().keys() == {"t1"}
 
 
+@pytest.mark.deep
 def test_pending_row_outside_of_the_window_stays(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "1.00", "pending", day="2025-02-01"))
 
@@ -386,6 +395,7 @@ def test_unreadable_record_in_a_window_withdraws_nothing(apply: Applying) -> Non
     assert apply.linked.live().keys() == {"p1"}
 
 
+@pytest.mark.deep
 def test_window_that_would_withdraw_most_rows_is_not_believed(apply: Applying) -> None:
     apply.rows(*(Movement(f"p{number}", "A", "1.00", "pending") for number in range(12)))
 
@@ -411,6 +421,7 @@ def test_account_missing_from_a_complete_listing_becomes_inaccessible_and_comes_
     assert statuses(apply.linked) == {"A": "active", "B": "active"}
 
 
+@pytest.mark.deep
 def test_account_missing_from_an_incomplete_listing_stays(apply: Applying) -> None:
     apply.list_accounts("A", complete=False)
 
@@ -424,6 +435,7 @@ def test_empty_account_list_deletes_nothing_and_is_a_problem(apply: Applying) ->
     assert [problem.reason for problem in applied.problems] == ["mass_deletion"]
 
 
+@pytest.mark.deep
 def test_account_that_could_not_be_read_has_not_vanished(apply: Applying) -> None:
     apply.list_accounts("A", rejects=[Reject(kind="account", reason="odd", record_key="B")])
 
@@ -434,6 +446,7 @@ def balance(current: str, **more: Any) -> Page:
     return Page(balances=[BalanceRecord(account_key="A", current=Decimal(current), source="x", **more)])
 
 
+@pytest.mark.deep
 def test_balance_is_a_snapshot_when_it_changed_or_once_a_day(apply: Applying) -> None:
     apply(balance("1.00", as_of=NOW))
     apply(balance("1.00", as_of=NOW + timedelta(hours=1)))
@@ -537,6 +550,7 @@ def test_pages_stored_together_have_the_last_ones_cursor_and_count_one_by_one(ap
     assert applied.tally["transactions", "added"] == 2
 
 
+@pytest.mark.deep
 def test_later_page_of_those_stored_together_wins(apply: Applying) -> None:
     apply(
         of([Movement("t1", "A", "1.00"), Movement("t2", "A", "1.00")], feed="feed", cursor="c1", more=True),

@@ -250,6 +250,7 @@ class ManyAccounts(ModelIntegration):
                 yield self._serve(Page(feed=feed, cursor="c", transactions=rows, map_transaction=self._read))
 
 
+@pytest.mark.deep
 def test_accounts_that_one_runs_time_is_not_enough_for_are_read_by_the_next_ones(
     link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,6 +555,7 @@ def test_overlap_that_is_read_again_may_end_where_the_stored_cursor_stands(link_
     assert (run.status, run.cursor_after) == (RunStatus.COMPLETED, {"paged": "2025-03-10"})
 
 
+@pytest.mark.deep
 def test_one_bad_provider_does_not_delay_the_others(link_model: Callable[..., Linked]) -> None:
     linked = link_model()
     unknown = new_id()

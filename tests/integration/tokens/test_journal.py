@@ -339,6 +339,7 @@ def test_link_that_can_never_be_stored_leaves_the_journal(desk: Desk, why: str) 
     assert desk.rows("SELECT 1 FROM revocations") == []  # it may be the grant that is in use
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("external_id", ["item-1", None])
 @pytest.mark.parametrize("why", ["gone", "unlinked"])
 def test_link_that_can_never_be_stored_is_ended_at_its_provider(desk: Desk, why: str, external_id: str | None) -> None:
@@ -372,6 +373,7 @@ def test_link_that_a_later_one_without_a_login_id_has_overtaken_is_left_alone(de
     assert desk.rows("SELECT 1 FROM revocations") == []
 
 
+@pytest.mark.deep
 def test_link_that_waits_beside_an_attempt_without_an_end_is_stored_as_a_link(desk: Desk) -> None:
     id_ = desk.link()
     desk.leave_behind(id_)

@@ -684,6 +684,7 @@ def test_unlink_of_a_token_that_cannot_be_read_ends_the_link_here(desk: Desk) ->
     assert desk.schwab.revoked == []
 
 
+@pytest.mark.deep
 def test_unlink_of_a_provider_that_never_had_a_token(desk: Desk) -> None:
     id_ = desk.link()
     desk.rows("DELETE FROM provider_tokens")

@@ -100,6 +100,7 @@ def test_retry_whose_token_cannot_be_read_is_not_sent_and_not_given_up(desk: Des
     assert desk.provider(id_)["refresh_failures"] == 1
 
 
+@pytest.mark.deep
 def test_journal_entry_that_another_worker_stores_first_is_left_to_it(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

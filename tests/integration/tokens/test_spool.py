@@ -87,6 +87,7 @@ def test_task_of_any_queue_tells_first_what_is_on_this_disk(hosts: tuple[Desk, D
     assert not path.exists()
 
 
+@pytest.mark.deep
 def test_long_batch_tells_while_it_goes_on_what_is_on_this_disk(hosts: tuple[Desk, Desk]) -> None:
     one, _ = hosts
     spooled, other = one.link(), one.link()

@@ -76,6 +76,7 @@ def test_batch_task_refreshes_and_counts(current: Desk) -> None:
     assert counts == {"refreshed": 2}
 
 
+@pytest.mark.deep
 def test_manual_trigger_may_use_the_manual_share(current: Desk) -> None:
     id_ = current.link()
 

@@ -52,6 +52,7 @@ def _add_run(rows: Session, login: Provider, status: str, at: datetime) -> None:
     rows.commit()
 
 
+@pytest.mark.deep
 def test_sync_is_sent_as_the_schedule_sends_it_and_is_due_should_that_be_lost(
     client: TestClient, ada: Person, login: Provider, sent: Sent, rows: Session
 ) -> None:
@@ -71,6 +72,7 @@ def test_sync_is_sent_as_the_schedule_sends_it_and_is_due_should_that_be_lost(
     assert login.sync_due_at < LATER
 
 
+@pytest.mark.deep
 def test_sync_from_the_beginning_and_from_a_day(client: TestClient, ada: Person, login: Provider, sent: Sent) -> None:
     for body, options in (
         ({"full": True, "force": True}, {"mode": "full", "force": True}),
@@ -80,6 +82,7 @@ def test_sync_from_the_beginning_and_from_a_day(client: TestClient, ada: Person,
         assert sent.tasks[-1][2] == {"trigger": "manual"} | options
 
 
+@pytest.mark.deep
 def test_refresh_is_sent_as_the_schedule_sends_it(client: TestClient, ada: Person, login: Provider, sent: Sent) -> None:
     answer = client.post(_url(login, "refreshes"), headers=ada.headers)
 
@@ -91,6 +94,7 @@ def test_refresh_is_sent_as_the_schedule_sends_it(client: TestClient, ada: Perso
     )
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("what", ["syncs", "refreshes"])
 def test_login_that_is_not_active_is_refused_and_nothing_is_sent(
     client: TestClient, ada: Person, login: Provider, sent: Sent, rows: Session, what: str
@@ -106,6 +110,7 @@ def test_login_that_is_not_active_is_refused_and_nothing_is_sent(
     assert len(sent.tasks) == before
 
 
+@pytest.mark.deep
 def test_sync_a_moment_after_the_last_is_refused(
     client: TestClient, ada: Person, login: Provider, rows: Session
 ) -> None:
@@ -137,6 +142,7 @@ def test_without_the_broker_the_work_is_due_and_the_answer_says_so(
     assert due <= datetime.now(UTC)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("body", [{"full": "maybe"}, {"since": "yesterday"}, {"all": True}, []])
 def test_sync_that_cannot_be_is_refused(
     client: TestClient, ada: Person, login: Provider, sent: Sent, body: Any
@@ -170,6 +176,7 @@ def test_explanation_says_what_is_next_and_who_must_act(client: TestClient, ada:
     assert told["next_sync_at"] is not None
 
 
+@pytest.mark.deep
 def test_what_is_sent_reaches_the_queue(client: TestClient, ada: Person, login: Provider, web_runtime: Runtime) -> None:
     state: Any = client.app.state  # type: ignore[attr-defined]
     before, state.send = state.send, broker.send

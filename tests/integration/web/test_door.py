@@ -108,6 +108,7 @@ def test_without_redis_it_is_alive_and_not_ready(client: TestClient, monkeypatch
     assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.deep
 def test_every_answer_has_the_headers_that_keep_browsers_safe(client: TestClient) -> None:
     for path in ("/healthz", "/docs", "/nowhere", "/api/v1/provider-types"):
         headers = client.get(path).headers
@@ -141,6 +142,7 @@ def test_openapi_names_the_problem_document_for_every_error(client: TestClient) 
                     assert "application/problem+json" in response["content"], (operation["summary"], status)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("host", ["example.com", "127.0.0.1.example.com", "", "127.0.0.1:8000:1", "evil@127.0.0.1"])
 def test_a_host_that_is_not_ours_is_refused(client: TestClient, host: str) -> None:
     problem = _problem(client.get("/api/v1/provider-types", headers={"Host": host}), 400)
@@ -148,6 +150,7 @@ def test_a_host_that_is_not_ours_is_refused(client: TestClient, host: str) -> No
     assert "WEB_HOSTS" in problem["detail"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:1234", "LOCALHOST", "[::1]", "[::1]:80"])
 def test_our_own_names_are_served_with_any_port(client: TestClient, host: str) -> None:
     assert client.get("/api/v1/health", headers={"Host": host}).status_code == 200
@@ -272,6 +275,7 @@ def test_key_is_stored_as_a_hash_alone(web_runtime: Runtime, person: Person) -> 
     assert not any(key in row or key[-43:] in row for row in stored)
 
 
+@pytest.mark.deep
 def test_key_that_has_expired_opens_nothing(web_runtime: Runtime, person: Person) -> None:
     headers = make_key(web_runtime, person.user_id)
     with web_runtime.transaction() as session:

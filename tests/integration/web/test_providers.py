@@ -32,6 +32,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.deep
 def test_create_provider_endpoint(client: TestClient, superuser_token_headers: dict[str, str]):  # type: ignore[no-untyped-def]
     data = {"provider_key": "schwab", "alias": "My Schwab Account"}
     response = client.post("/api/v1/providers/", headers=superuser_token_headers, json=data)
@@ -62,6 +63,7 @@ def _linked(rows: Session, web_runtime: Runtime, person: Person, **values: Any) 
     return provider.id
 
 
+@pytest.mark.deep
 def test_new_login_is_pending_and_must_be_linked(client: TestClient, ada: Person) -> None:
     made = _make(client, ada)
 
@@ -85,6 +87,7 @@ def test_the_audit_log_says_which_key_made_it(client: TestClient, ada: Person, r
     assert {entry.actor for entry in log} == {f"user:key {prefix}"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("data", "status"),
     [
@@ -114,6 +117,7 @@ def test_login_that_cannot_be_made_is_refused_and_nothing_is(
     assert client.get(PROVIDERS, headers=ada.headers).json()["total"] == 0
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "body",
     [
@@ -137,6 +141,7 @@ def test_body_that_is_no_json_is_a_clear_problem(client: TestClient, ada: Person
     assert client.get(PROVIDERS, headers=ada.headers).json()["total"] == 0
 
 
+@pytest.mark.deep
 def test_an_alias_is_had_once_whoever_is_first(client: TestClient, ada: Person, stranger: Person) -> None:
     _make(client, ada, "Main")
     data = {"provider_key": LASTING_KEY, "alias": "Main"}
@@ -147,6 +152,7 @@ def test_an_alias_is_had_once_whoever_is_first(client: TestClient, ada: Person, 
     assert client.post(PROVIDERS, headers=stranger.headers, json=data).status_code == 200
 
 
+@pytest.mark.deep
 def test_two_that_ask_at_once_for_the_same_alias_make_one_login(client: TestClient, ada: Person) -> None:
     data = {"provider_key": REFRESHED_KEY, "alias": "Main"}
 
@@ -156,6 +162,7 @@ def test_two_that_ask_at_once_for_the_same_alias_make_one_login(client: TestClie
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
 
 
+@pytest.mark.deep
 def test_page_of_logins(client: TestClient, ada: Person, stranger: Person) -> None:
     made = [_make(client, ada, alias) for alias in ("b", "a", "c")]
     _make(client, stranger, "not hers")
@@ -195,6 +202,7 @@ def test_logins_are_sorted_and_filtered(client: TestClient, ada: Person, web_run
     assert aliases("sort=provider_key&order=asc")[0] == "a"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("query", "status"),
     [
@@ -214,6 +222,7 @@ def test_page_that_cannot_be_is_refused(client: TestClient, ada: Person, query: 
     assert client.get(f"{PROVIDERS}?{query}", headers=ada.headers).status_code == status
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("stored", "reason", "told", "connected", "reconnect"),
     [
@@ -254,6 +263,7 @@ def test_open_accounts_are_counted(client: TestClient, ada: Person, web_runtime:
     assert client.get(f"{PROVIDERS}/{provider.id}", headers=ada.headers).json()["accounts_count"] == 2
 
 
+@pytest.mark.deep
 def test_operator_sees_everybodys_logins(
     client: TestClient, ada: Person, superuser_token_headers: dict[str, str]
 ) -> None:
@@ -277,6 +287,7 @@ def test_renaming_changes_the_alias_alone(client: TestClient, ada: Person) -> No
     assert (taken.status_code, same.status_code, bad.status_code) == (409, 200, 422)
 
 
+@pytest.mark.deep
 def test_removing_takes_the_rows_and_frees_the_alias(
     client: TestClient, ada: Person, web_runtime: Runtime, rows: Session
 ) -> None:
@@ -294,6 +305,7 @@ def test_removing_takes_the_rows_and_frees_the_alias(
     assert left == 0
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize(("id_", "status"), [(str(uuid4()), 404), ("not-a-uuid", 422)])
 def test_login_that_is_not_there(client: TestClient, ada: Person, method: str, id_: str, status: int) -> None:

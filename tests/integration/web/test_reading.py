@@ -91,6 +91,7 @@ def _all(client: TestClient, path: str, headers: dict[str, str], **query: Any) -
             return found
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("limit", [3, 20, 21, 500])
 def test_transactions_come_newest_first_and_each_once(
     client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int
@@ -103,6 +104,7 @@ def test_transactions_come_newest_first_and_each_once(
     assert {row["status"] for row in found} == {"posted"}
 
 
+@pytest.mark.deep
 def test_row_that_comes_while_somebody_reads_moves_no_other(
     client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], rows: Session
 ) -> None:
@@ -150,6 +152,7 @@ def test_amounts_are_exact(client: TestClient, ada: Person, accounts: list[tuple
     assert row["taken_at"] == "2026-01-05T12:00:00Z"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("limit", [1, 4, 100])
 def test_balances_have_their_history(
     client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int
@@ -162,6 +165,7 @@ def test_balances_have_their_history(
     assert len(of_a_day) == 3
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("limit", [1, 100])
 def test_open_positions(client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int) -> None:
     found = _all(client, "holdings", ada.headers, limit=limit)
@@ -182,6 +186,7 @@ def test_accounts_have_their_newest_balance(
     assert len(closed) == 3
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("path", ["accounts", "balances", "holdings", "transactions"])
 def test_rows_of_others_are_refused_by_whatever_id(
     client: TestClient, stranger: Person, accounts: list[tuple[UUID, UUID]], path: str
@@ -199,6 +204,7 @@ def test_rows_of_others_are_refused_by_whatever_id(
     assert _all(client, path, stranger.headers) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("path", ["balances", "holdings", "transactions"])
 def test_cursor_of_somebody_else_opens_no_row(
     client: TestClient, ada: Person, stranger: Person, accounts: list[tuple[UUID, UUID]], path: str
@@ -224,6 +230,7 @@ def test_operator_says_whose_rows(
 BAD_CURSORS = ["x", "é", "AAAA", base64.urlsafe_b64encode(msgspec.json.encode([1, 2])).decode(), "'; DROP TABLE"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("cursor", BAD_CURSORS)
 @pytest.mark.parametrize("path", ["accounts", "balances", "holdings", "transactions"])
 def test_cursor_that_is_none_of_ours_is_refused(client: TestClient, ada: Person, path: str, cursor: str) -> None:
@@ -233,6 +240,7 @@ def test_cursor_that_is_none_of_ours_is_refused(client: TestClient, ada: Person,
     assert "cursor" in answer.json()["detail"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=501", "since=yesterday", "status=fine", "unknown=1", "cursor=" + "x" * 201]
 )

@@ -53,6 +53,7 @@ def _ask(client: TestClient, method: str, path: str, headers: dict[str, str], pr
     return client.request(method, url, headers=headers, json=BODIES.get((method, path)))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("method", "path"), OF_ONE_LOGIN)
 def test_a_stranger_gets_nothing_and_changes_nothing(
     client: TestClient, stranger: Person, person: Person, hers: UUID, sent: Sent, method: str, path: str
@@ -69,6 +70,7 @@ def test_a_stranger_gets_nothing_and_changes_nothing(
     assert len(sent.tasks) == messages
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
 def test_without_a_key_that_opens_nothing_is_done(
     client: TestClient, hers: UUID, method: str, path: str, scopes: frozenset[str]
@@ -102,6 +104,7 @@ def test_a_key_does_what_its_scope_is_for_and_nothing_else(
 LISTS = [path for method, path, _ in ROUTES if method == "GET" and "{" not in path]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("path", LISTS)
 def test_lists_have_no_row_of_others(client: TestClient, stranger: Person, hers: UUID, path: str) -> None:
     response = client.get(path, headers=stranger.headers)

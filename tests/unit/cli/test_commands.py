@@ -92,14 +92,17 @@ def test_every_group_has_help(dashtam: Dashtam, group: str) -> None:
     assert "Commands" in result.output
 
 
+@pytest.mark.deep
 def test_help_names_the_exit_codes(dashtam: Dashtam) -> None:
     assert "Exit codes" in dashtam("--help").output
 
 
+@pytest.mark.deep
 def test_a_group_alone_prints_its_help(dashtam: Dashtam) -> None:
     assert "Commands" in dashtam("keys").output
 
 
+@pytest.mark.deep
 def test_completion_can_be_installed(dashtam: Dashtam) -> None:
     assert "--install-completion" in dashtam("--help").output
 
@@ -110,6 +113,7 @@ def test_the_version_is_that_of_the_package(dashtam: Dashtam) -> None:
     assert (result.exit_code, result.stdout) == (0, f"dashtam {version('dashtam-worker')}\n")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -66,6 +66,7 @@ def test_the_environment_makes_safe_settings(home: Path, monkeypatch: pytest.Mon
     assert settings.enabled_integrations == ("schwab", "plaid")
 
 
+@pytest.mark.deep
 def test_nothing_of_a_dotenv_file_reaches_a_demonstration(home: Path) -> None:
     assert _prepare(home).variables["DASHTAM_ENV_FILE"] == str(home / "run.env")
 

@@ -143,6 +143,7 @@ def test_restarts_can_be_demanded_a_number_of_times(sandbox: Sandbox) -> None:
     assert codes == ["TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION"] * 2 + [None]
 
 
+@pytest.mark.deep
 def test_row_that_came_and_went_between_two_loops_is_not_mentioned(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.loop(500)
@@ -152,6 +153,7 @@ def test_row_that_came_and_went_between_two_loops_is_not_mentioned(sandbox: Sand
     assert (body["added"], body["modified"], body["removed"], body["has_more"]) == ([], [], [], False)
 
 
+@pytest.mark.deep
 def test_known_row_that_changed_is_modified_and_a_new_one_is_added(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.loop(500)
@@ -189,6 +191,7 @@ def test_foreign_cursor_is_refused(sandbox: Sandbox, cursor: str) -> None:
     assert follower.page(5)["error_code"] == "INVALID_FIELD"
 
 
+@pytest.mark.deep
 def test_history_reaches_as_far_back_as_first_asked(sandbox: Sandbox) -> None:
     follower = Follower(sandbox, "plaid-1")
     follower.page(500, days_requested=30)

@@ -97,6 +97,7 @@ def test_secrets_leave_messages_arguments_and_tracebacks(
     assert "test_secrets_leave_messages" in written
 
 
+@pytest.mark.deep
 def test_configured_secret_is_hidden_wherever_it_stands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,7 @@ def test_what_the_last_page_does_besides_listing_stays_with_it() -> None:
     assert list(found.removals) == [Removal("x", None)]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "more",
     [

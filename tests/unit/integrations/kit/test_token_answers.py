@@ -64,6 +64,7 @@ def test_rotated_token_is_taken_as_sent() -> None:
     assert (answer.lifetime, answer.scope, answer.flags) == (timedelta(minutes=30), "api", ())
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", [..., None, ""])
 def test_answer_without_refresh_token_leaves_the_old_one(value: object) -> None:
     assert refresh(schwab_tokens(refresh_token=value)).refresh_token is None
@@ -193,6 +194,7 @@ def test_no_answer_whatever_its_bytes_raises_what_is_no_outcome(noise: bytes, st
     assert answer.access_token.isascii()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "body",
     [

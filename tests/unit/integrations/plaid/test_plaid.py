@@ -97,6 +97,7 @@ def account(**changes: Any) -> tuple[AccountRecord, BalanceRecord]:
 # How it asks
 
 
+@pytest.mark.deep
 def test_application_goes_into_headers_and_the_users_token_into_the_body() -> None:
     subject = provider("plaid")
 
@@ -161,6 +162,7 @@ def test_first_feed_request_asks_for_the_whole_history_and_later_ones_for_what_i
     assert all("options" not in body for body in rest)
 
 
+@pytest.mark.deep
 def test_stored_cursor_is_where_the_feed_goes_on() -> None:
     subject = provider("plaid")
 
@@ -181,6 +183,7 @@ def test_revoke_removes_the_item() -> None:
 # The transactions feed
 
 
+@pytest.mark.deep
 def test_feed_page_carries_rows_changes_and_removals() -> None:
     answer = plaid_sync(
         [plaid_row("new")],
@@ -195,6 +198,7 @@ def test_feed_page_carries_rows_changes_and_removals() -> None:
     assert page.removals == [Removal("gone", "acc_checking"), Removal("older", None)]
 
 
+@pytest.mark.deep
 def test_removal_that_cannot_be_read_is_quarantined() -> None:
     answer = plaid_sync([plaid_row("new")], "c1", removed=[{"transaction_id": 7}, {"transaction_id": "gone"}])
 
@@ -471,6 +475,7 @@ def test_security_types(kind: str | None, expected: SecurityType) -> None:
 POSTED, INITIATED = "2025-03-05T11:01:01Z", "2025-03-03T10:34:50+01:00"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("posted", "initiated", "expected"),
     [
@@ -651,6 +656,7 @@ def test_what_the_bank_says_counts_before_what_plaid_thinks(
     assert (record.type, record.subtype) == expected
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("kind", "current", "expected"),
     [

@@ -502,6 +502,7 @@ def test_first_sync_reads_windows_oldest_first_without_a_gap() -> None:
     assert asked[-1][1] == "2025-03-10T12:00:00.000Z"
 
 
+@pytest.mark.deep
 def test_all_types_are_asked_for() -> None:
     subject = provider("schwab")
 
@@ -542,6 +543,7 @@ def test_window_is_never_longer_than_a_year() -> None:
         assert date.fromisoformat(end[:10]) - date.fromisoformat(start[:10]) < timedelta(days=366)
 
 
+@pytest.mark.deep
 def test_reading_again_since_a_day_resumes_where_it_broke_off() -> None:
     feed = f"account:{FIRST_HASH}"
     since = TODAY - timedelta(days=200)

@@ -11,6 +11,7 @@ from worker.services.availability import breaker
 from worker.services.availability.breaker import per_tick
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("quotas", "share", "expected"),
     [
@@ -31,6 +32,7 @@ def test_tick_claims_what_the_quotas_of_the_application_let_through(
     assert per_tick(quotas, seconds=15, share=share, at_most=500) == expected
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("outcome", "outage", "answer"),
     [

@@ -36,6 +36,7 @@ def due(stage: str, *, subject_key: str | None = None, **provider: Any) -> DueNo
     return DueNotice(notice, Provider(**defaults | provider), "ann@example.com")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("stage", USER_STAGES)
 def test_every_stage_names_the_login_the_institution_and_the_next_step(stage: str) -> None:
     message = queue.compose(runtime(), due(stage))
