@@ -47,7 +47,7 @@ run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS
 	@$(BIN)/dashtam run $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; one to two minutes
+test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; half a minute
 	@$(BIN)/python -m tests.support.suite $(CORE) $(ARGS)
 
 ##@ Tests
