@@ -64,6 +64,14 @@ def _linked_and_begun_again(desk: Desk) -> tuple[UUID, _Begun]:
     return _link(desk, user), _begin(desk, user)
 
 
+def _linked_and_refreshed(desk: Desk) -> tuple[UUID, UUID, int]:
+    """User, provider, and the generation of its token."""
+    user = _user(desk.runtime)
+    id_ = _link(desk, user)
+    desk.refresh(id_, force=True)
+    return user, id_, desk.token(id_)["generation"]
+
+
 def _link(desk: Desk, user: UUID, alias: str = "Main") -> UUID:
     return desk.runtime.run(_begin(desk, user, alias).complete(desk))
 
@@ -635,10 +643,7 @@ def test_link_after_an_unlink_owes_nothing_to_the_old_tokens_unknown_outcomes(de
 
 @pytest.mark.deep
 def test_generations_go_on_after_an_unlinking(desk: Desk) -> None:
-    user = _user(desk.runtime)
-    id_ = _link(desk, user)
-    desk.refresh(id_, force=True)
-    used = desk.token(id_)["generation"]
+    user, id_, used = _linked_and_refreshed(desk)
     desk.runtime.run(end.unlink(desk.runtime, id_))
     desk.rows("DELETE FROM token_refreshes")  # as retention does
 
@@ -655,10 +660,7 @@ def test_generations_go_on_after_an_unlinking(desk: Desk) -> None:
 
 @pytest.mark.deep
 def test_generations_go_on_after_an_unlinking_by_a_worker_of_the_release_before(desk: Desk) -> None:
-    user = _user(desk.runtime)
-    id_ = _link(desk, user)
-    desk.refresh(id_, force=True)
-    used = desk.token(id_)["generation"]
+    user, id_, used = _linked_and_refreshed(desk)
     desk.rows("DELETE FROM provider_tokens")
     desk.rows("UPDATE providers SET status = 'unlinked'")
 

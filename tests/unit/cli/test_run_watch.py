@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
+from tests.support.fleet_rows import NOW, PROVIDER
 from worker.cli.demo_logins import LOGINS
 from worker.cli.output import SafeConsole
 from worker.cli.run.demo import Story
@@ -17,29 +17,18 @@ from worker.cli.run.environment import Demonstration
 from worker.cli.run.lookout import Seen
 from worker.cli.run.watch import screen
 from worker.devstack import ProcessState, ProcessStatus
-from worker.models.fleet import ProviderRow, Stored
+from worker.models.fleet import Stored
 from worker.services.findings import Finding
 
-NOW = datetime(2025, 3, 14, 3, 0, tzinfo=UTC)
 AWAY = Finding("redis", False, "Redis does not run at 127.0.0.1:6379; pending work is kept", "start it: dashtam run")
-ROW = ProviderRow(
-    id=UUID(int=1),
-    provider_key="schwab",
+ROW = replace(
+    PROVIDER,
     alias="Schwab one",
-    user_id=UUID(int=2),
-    user="demo@dashtam.localhost",
-    status="active",
-    status_reason=None,
     access_expires_at=NOW + timedelta(seconds=44),
-    grant_expires_at=None,
     refreshed_at=NOW - timedelta(minutes=10, seconds=12),
     refresh_due_at=NOW + timedelta(minutes=12, seconds=33),
-    refresh_failures=0,
     synced_at=NOW - timedelta(minutes=58, seconds=59),
     sync_due_at=NOW - timedelta(seconds=32),
-    sync_interval=None,
-    sync_failures=0,
-    created_at=NOW,
 )
 SEEN = Seen([Story(LOGINS[0], ROW, refreshable=True, stored=Stored(3, 1234, 5))], NOW)
 NAMES = ("sandbox", "worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower", "web")

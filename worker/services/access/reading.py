@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -54,36 +55,38 @@ async def accounts(runtime: Context, principal: Principal, wanted: WantedAccount
 
 async def balances(runtime: Context, principal: Principal, wanted: WantedDays) -> BalanceSlice:
     """What providers stated of accounts, newest first. Raises as `accounts`."""
-    after = _read(wanted.cursor, tuple[datetime, UUID])
-
-    def read(session: OpenTransaction) -> BalanceSlice:
-        ids = _account_ids(session, principal, wanted)
-        found = reading.balances(session, account_ids=ids, wanted=wanted, after=after)
-        return _cut(found, wanted, lambda row: (row.taken_at, row.id))
-
-    return await runtime.db(read)
+    query = partial(reading.balances, wanted=wanted)
+    kind = tuple[datetime, UUID]
+    return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.taken_at, row.id))
 
 
 async def holdings(runtime: Context, principal: Principal, wanted: Wanted) -> HoldingSlice:
     """Open positions. Raises as `accounts`."""
-    after = _read(wanted.cursor, UUID)
-
-    def read(session: OpenTransaction) -> HoldingSlice:
-        ids = _account_ids(session, principal, wanted)
-        found = reading.holdings(session, account_ids=ids, limit=wanted.limit, after=after)
-        return _cut(found, wanted, lambda row: row.id)
-
-    return await runtime.db(read)
+    query = partial(reading.holdings, limit=wanted.limit)
+    return await _of_accounts(runtime, principal, wanted, query, UUID, lambda row: row.id)
 
 
 async def transactions(runtime: Context, principal: Principal, wanted: WantedTransactions) -> MovementSlice:
     """Transactions, newest first. Raises as `accounts`."""
-    after = _read(wanted.cursor, tuple[date, UUID])
+    query = partial(reading.transactions, wanted=wanted)
+    kind = tuple[date, UUID]
+    return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.posted_date, row.id))
 
-    def read(session: OpenTransaction) -> MovementSlice:
+
+async def _of_accounts(
+    runtime: Context,
+    principal: Principal,
+    wanted: Wanted,
+    query: Callable[..., list[T]],
+    kind: Any,
+    position: Callable[[T], Any],
+) -> Slice[T]:
+    """What `query` finds of the accounts that are meant, and the cursor of the last row's `position`, a `kind`."""
+    after = _read(wanted.cursor, kind)
+
+    def read(session: OpenTransaction) -> Slice[T]:
         ids = _account_ids(session, principal, wanted)
-        found = reading.transactions(session, account_ids=ids, wanted=wanted, after=after)
-        return _cut(found, wanted, lambda row: (row.posted_date, row.id))
+        return _cut(query(session, account_ids=ids, after=after), wanted, position)
 
     return await runtime.db(read)
 
@@ -119,16 +122,16 @@ def _account_ids(session: OpenTransaction, principal: Principal, wanted: Wanted)
     return ids if wanted.account_id is None else [id_ for id_ in ids if id_ == wanted.account_id]
 
 
-def _cut(rows: list[T], wanted: Wanted, place: Callable[[T], Any]) -> Slice[T]:
+def _cut(rows: list[T], wanted: Wanted, position: Callable[[T], Any]) -> Slice[T]:
     """At most as many as were wanted, with a cursor when one more was found."""
     if len(rows) <= wanted.limit:
         return Slice(rows, None)
     kept = rows[: wanted.limit]
-    return Slice(kept, base64.urlsafe_b64encode(msgspec.json.encode(place(kept[-1]))).decode().rstrip("="))
+    return Slice(kept, base64.urlsafe_b64encode(msgspec.json.encode(position(kept[-1]))).decode().rstrip("="))
 
 
 def _read(cursor: str | None, kind: Any) -> Any:
-    """The place that a cursor names. It opens nothing: whoever asks sees their own rows alone."""
+    """The position that a cursor names. It opens nothing: whoever asks sees their own rows alone."""
     if cursor is None:
         return None
     try:
