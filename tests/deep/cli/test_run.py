@@ -68,8 +68,8 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
 
 def _once(start: Start, tmp_path: Path) -> dict[str, Any]:
-    process = start("--once", "--json")
-    _, errors = process.communicate(timeout=120)
+    process = start("--once", "--json", "--timeout", "150")  # of a machine that does other things, too
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors.decode() + (tmp_path / "out").read_text()
     result: dict[str, Any] = json.loads((tmp_path / "out").read_text())
     return result
@@ -111,11 +111,11 @@ def test_a_newcomers_first_cycle_and_a_second_that_changes_nothing(start: Start,
 def test_a_worker_killed_in_the_middle_of_a_page_is_started_again_and_the_cycle_completes(
     start: Start, home: Path, tmp_path: Path
 ) -> None:
-    running = start("--once", "--json")
+    running = start("--once", "--json", "--timeout", "150")
     with _sandbox(home) as sandbox, sandbox.paused_in_mid_body(profile="plaid", path="/transactions/sync") as page:
         wait_for(page.waiting, what="a sync in the middle of a page")
         _sync_worker(home, running.pid).kill()
-    _, errors = running.communicate(timeout=120)
+    _, errors = running.communicate(timeout=200)
 
     result = json.loads((tmp_path / "out").read_text())
     assert running.returncode == 0, errors.decode()
