@@ -68,6 +68,16 @@ def test_environment_comes_before_the_file_as_it_does_for_everybody(tmp_path: Pa
     assert "FLOWER_PASSWORD" not in given
 
 
+def test_secret_of_the_environment_comes_before_its_file_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("FLOWER_PASSWORD_FILE=/run/secrets/flower\nREDIS_URL_FILE='/run/secrets/redis'\n")
+
+    given = environment_of("flower", {"DASHTAM_ENV_FILE": str(file), "FLOWER_PASSWORD": "from-the-environment"})
+
+    assert "FLOWER_PASSWORD_FILE" not in given
+    assert given["REDIS_URL_FILE"] == "/run/secrets/redis"
+
+
 def test_file_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
     assert environment_of("beat", {"DASHTAM_ENV_FILE": str(tmp_path / "none")}) == {"DASHTAM_ENV_FILE": os.devnull}
 

@@ -45,8 +45,12 @@ def environment_of(program: str, environment: Mapping[str, str]) -> dict[str, st
         for name, value in environment.items()
         if name in own | _EVERYBODY_S or name.startswith(_EVERYBODY_S_PREFIXES)
     }
-    # A secret's file in the environment comes before the secret itself in `.env`.
-    written = {name: value for name, value in written.items() if f"{name}_FILE" not in kept}
+    # In whichever of its two ways the environment sets a secret, that comes before `.env`.
+    written = {
+        name: value
+        for name, value in written.items()
+        if f"{name}_FILE" not in kept and name.removesuffix("_FILE") not in kept
+    }
     return {**written, **kept, "DASHTAM_ENV_FILE": os.devnull}
 
 

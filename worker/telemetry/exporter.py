@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker.crud.database import make_engine, transaction
 from worker.errors import ConfigurationError, Unavailable
+from worker.process.ports import require_free
 from worker.process.redis_client import connect
 from worker.settings import ExporterSettings, load
 from worker.settings.database import DatabaseLimits
@@ -102,27 +103,18 @@ def serve(exporter: Exporter, address: str, port: int) -> ThreadingHTTPServer:
     return server
 
 
-def _listen(exporter: Exporter, settings: ExporterSettings) -> ThreadingHTTPServer:
-    try:
-        return serve(exporter, settings.exporter_address, settings.exporter_port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"EXPORTER_PORT: the exporter cannot listen on {settings.exporter_address}, port {settings.exporter_port} "
-            f"({error.strerror}); stop the program that does, or set another EXPORTER_PORT"
-        ) from None
-
-
 def main() -> None:
     """Runs until SIGTERM or SIGINT."""
     try:
         settings = load(ExporterSettings)
         configure_logging(settings)
-        exporter = Exporter(settings)
-        server = _listen(exporter, settings)
+        require_free("EXPORTER_PORT", settings.exporter_address, settings.exporter_port)
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    exporter = Exporter(settings)
     exporter.connect()
+    server = serve(exporter, settings.exporter_address, settings.exporter_port)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         threading.Thread(target=server.shutdown).start()

@@ -6,9 +6,7 @@ Options of the command line count before these.
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -22,6 +20,7 @@ from tornado.web import authenticated
 
 import schedules
 from worker.errors import ConfigurationError
+from worker.process.ports import require_free
 from worker.settings import FlowerSettings, Settings
 from worker.telemetry.redaction import redact
 
@@ -42,22 +41,11 @@ def configure(app: Celery, settings: FlowerSettings) -> None:
     """
     for name, value in flower_options(settings).items():
         setattr(running_options, name, value)
-    _require_free(settings.flower_address, settings.flower_port)
+    require_free("FLOWER_PORT", settings.flower_address, settings.flower_port)
     shield()
     # Flower inspects with eight questions at once, and each holds two connections: with the workers' small pool they
     # wait for one another for ever, and Flower neither shows workers nor stops.
     app.conf.broker_pool_limit = _CONNECTIONS
-
-
-def _require_free(address: str, port: int) -> None:
-    try:
-        socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise ConfigurationError(
-            f"FLOWER_PORT: Flower cannot listen on {address}, port {port} ({why}); stop the program that does, or set "
-            "another FLOWER_PORT"
-        ) from None
 
 
 def flower_options(settings: FlowerSettings | Settings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from worker.errors import ConfigurationError
+from worker.process.ports import require_free
 from worker.runtime import Runtime, close_runtime, get_runtime
 from worker.settings import get_settings
 from worker.tasks import send as broker
@@ -32,6 +33,7 @@ def main() -> None:
     try:
         settings = get_settings()
         configure_logging(settings)
+        require_free("WEB_PORT", settings.web_address, settings.web_port)
         runtime = get_runtime()
         runtime.integrations  # noqa: B018 - a missing credential is told now, and not at the first link
     except ConfigurationError as error:

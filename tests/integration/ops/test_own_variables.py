@@ -130,10 +130,11 @@ def test_program_that_cannot_start_says_why_in_one_line(start: Start) -> None:
         taken = {
             "FLOWER_PORT": start("flower", FLOWER_PORT=port),
             "EXPORTER_PORT": start("exporter", EXPORTER_ADDRESS="127.0.0.1", EXPORTER_PORT=port),
+            "WEB_PORT": start("web", WEB_ADDRESS="127.0.0.1", WEB_PORT=port),
         }
         missing = [start(name, REDIS_URL_FILE="") for name in ("beat", "worker-refresh")]
 
-        assert [process.wait() for process in (*taken.values(), *missing)] == [5] * 4
+        assert [process.wait() for process in (*taken.values(), *missing)] == [5] * 5
 
     for variable, process in taken.items():
         (line,) = process.logs().splitlines()
