@@ -15,9 +15,9 @@ DashtamError
 ├── BadRecord                   one record of a page cannot be trusted; it goes to quarantine
 └── ProviderError               what a provider's answer means, with its scope
     ├── AccessExpired           the access token is refused: refresh once and go on
-    ├── ReauthRequired          the grant is dead: only the user can mend it
+    ├── ReauthRequired          the grant is dead: only the user can repair it
     ├── Forbidden               a call is refused, and nothing says whether the login or our application is the reason
-    ├── AppMisconfigured        our client credentials or product are refused: only the operator can mend it
+    ├── AppMisconfigured        our client credentials or product are refused: only the operator can repair it
     ├── RateLimited             try again after `retry_after`
     ├── InstitutionDown         the bank behind the provider is out
     ├── Transient               worth trying again

@@ -107,7 +107,7 @@ def revoke(
     prefix: Annotated[str, typer.Argument(help="The eight characters after `dashtam_`, as `list` shows them.")],
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key: from now on it opens nothing.
+    """Revoke a key: from now on it is refused.
 
     [bold]Example[/]
 

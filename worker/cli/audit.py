@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.models.fleet import AuditEntry
     from worker.services.audit import Verification
 
-app = typer.Typer(help="Read the audit log, and verify that nobody altered it.", no_args_is_help=True)
+app = typer.Typer(help="Read the audit log, and verify that it was not altered.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -50,7 +50,7 @@ def verify(
     against: Annotated[Path | None, typer.Option(help="A file that --save wrote: also shows what was cut off.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Walk the hash chain of one provider, or of all; exits 1 when an entry was altered, removed or slipped in.
+    """Walk the hash chain of one provider, or of all; exits 1 when an entry was altered, removed or inserted.
 
     A chain alone cannot show that its end was cut off: keep what --save writes somewhere else, and compare later.
 

@@ -28,7 +28,7 @@ def roles(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create the roles migrate, app and readonly, or mend them.
+    """Create the roles migrate, app and readonly, or correct them.
 
     `app` works in the tables but only adds to and reads the audit log; `readonly` sees no token. Uses
     MIGRATE_DATABASE_URL or DATABASE_URL, whose role must be allowed to create roles. Run it again after each migration.

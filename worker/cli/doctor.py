@@ -1,4 +1,4 @@
-"""`dashtam doctor`: whether everything is as it should be."""
+"""`dashtam doctor`: checks of configuration, servers and processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check configuration, connections, schema, clocks, queues and workers; a mend for each failure.
+    """Check configuration, connections, schema, clocks, queues and workers; a fix for each failure.
 
     Exits 1 when a check fails.
 
@@ -45,7 +45,7 @@ def doctor(
         print_json(findings)
     bad = [finding.check for finding in findings if not finding.ok and not finding.skipped]
     if bad:
-        raise Failed(f"not as it should be: {', '.join(bad)}")
+        raise Failed(f"checks that failed: {', '.join(bad)}")
 
 
 def run_checks() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`dashtam failures`: tasks that were given up."""
+"""`dashtam failures`: failed tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.cli.output import AsJson, lists_alone, pairs, plain, print_json, say
 if TYPE_CHECKING:
     from worker.models.fleet import Failure
 
-app = typer.Typer(help="Look at tasks that were given up, and send them again.", invoke_without_command=True)
+app = typer.Typer(help="List failed tasks, and send them again.", invoke_without_command=True)
 
 _SHOWN = 3
 
@@ -92,7 +92,7 @@ def _show(failure: Failure) -> RenderableType:
 
 @app.command()
 def replay(failure: FailureId, as_json: AsJson = False) -> None:
-    """Send a given-up task again, as a new message.
+    """Send a failed task again, as a new message.
 
     [bold]Example[/]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.models.fleet import IntegrationRow
 
 app = typer.Typer(
-    help="List integrations, pause or resume one as a whole, begin a new one and check it.", invoke_without_command=True
+    help="List integrations, pause or resume one, write a new one and check it.", invoke_without_command=True
 )
 
 
@@ -62,7 +62,7 @@ def new(
     directory: Annotated[Path, typer.Option("--in", help="Where its folder is written.")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write the folder of a new integration, which works against the stand-in that is in it.
+    """Write the folder of a new integration, with a stand-in against which it works.
 
     It is a package with the entry point that makes it known once it is installed. With
     --in worker/integrations, in a checkout, it becomes one of the worker's own.
@@ -128,7 +128,7 @@ def pause(
     reason: Annotated[str, typer.Option(help="Why; shown to whoever asks later.")] = "paused by an operator",
     as_json: AsJson = False,
 ) -> None:
-    """Stop all calls of an integration; what is due stays due.
+    """Stop all calls of an integration; pending work is kept.
 
     [bold]Example[/]
 
@@ -144,7 +144,7 @@ def pause(
 
 @app.command()
 def resume(key: IntegrationArgument, as_json: AsJson = False) -> None:
-    """Let an integration's calls go on, close its breaker and clear its alarm.
+    """Resume an integration's calls, close its breaker and clear its alarm.
 
     [bold]Example[/]
 

@@ -81,7 +81,7 @@ def rotate(
 ) -> None:
     """Write every token anew with the first key of ENCRYPTION_KEYS, while refreshes go on.
 
-    May be broken off and begun again at any time. First put the new key behind the old one
+    It may be interrupted and started again at any time. First put the new key behind the old one
     and restart all processes, then in front and restart again.
 
     [bold]Example[/]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker.models.vocabulary import ProviderStatus
 
 app = typer.Typer(
-    help="List linked logins; say how often to sync them; pause, resume or unlink them.", invoke_without_command=True
+    help="List linked logins; set how often they are synced; pause, resume or unlink them.", invoke_without_command=True
 )
 
 MAX_INTERVAL = 31 * 24 * 3600
@@ -137,7 +137,7 @@ def interval(
     usual: Annotated[bool, typer.Option("--usual", help="Back to SYNC_INTERVAL.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how often one provider is synced, where SYNC_INTERVAL does not fit it.
+    """Set how often one provider is synced, instead of SYNC_INTERVAL.
 
     [bold]Example[/]
 
@@ -172,7 +172,7 @@ def pause(provider: ProviderArgument, reason: Reason = None, as_json: AsJson = F
 
 @app.command()
 def resume(provider: ProviderArgument, as_json: AsJson = False) -> None:
-    """Take a paused provider back into the schedules; what it missed is due at once.
+    """Resume a paused provider; work that it missed is due at once.
 
     [bold]Example[/]
 

@@ -16,7 +16,7 @@ from worker.cli.output import AsJson, lists_alone, pairs, plain, print_json, say
 if TYPE_CHECKING:
     from worker.models.fleet import QuarantineEntry
 
-app = typer.Typer(help="Look at records that could not be trusted, and try them again.", invoke_without_command=True)
+app = typer.Typer(help="List records that could not be trusted, and try them again.", invoke_without_command=True)
 
 EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="Id of an entry, or its beginning.")]
 
@@ -76,9 +76,9 @@ def _show(entry: QuarantineEntry) -> RenderableType:
 
 @app.command()
 def replay(entry: EntryId, as_json: AsJson = False) -> None:
-    """Fetch the entry's provider anew, from scratch; the entry closes by itself once its record can be stored.
+    """Sync the entry's provider from the beginning; the entry is closed once its record can be stored.
 
-    What was kept is masked, so the record itself comes from the provider again. Worth it after its mapping was mended.
+    What was kept is masked, so the record is fetched from the provider again. Do this once its mapping is corrected.
 
     [bold]Example[/]
 
@@ -96,7 +96,7 @@ def replay(entry: EntryId, as_json: AsJson = False) -> None:
 
 @app.command()
 def dismiss(entry: EntryId, as_json: AsJson = False) -> None:
-    """Close an entry that nobody will mend; it is kept until its retention ends.
+    """Close an entry that needs no correction; it is kept until its retention ends.
 
     [bold]Example[/]
 

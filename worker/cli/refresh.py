@@ -28,7 +28,7 @@ def refresh(
 ) -> None:
     """Refresh a provider's token now, through the same task that the schedule sends.
 
-    Exits 3 when its user must link it again, 4 when Redis or the provider is out of reach; it then stays due.
+    Exits 3 when its user must link it again, 4 when Redis or the provider is out of reach; it is then done later.
 
     [bold]Example[/]
 
@@ -62,7 +62,9 @@ def _wait(asked: Asked, *, seconds: float) -> Attempt:
         if (attempt := ask(asking.attempt_of, asked)) is not None:
             return attempt
         time.sleep(_POLL_SECONDS)
-    raise Unavailable(f"no worker has finished it within {seconds:g} s; it stays due. `dashtam status` shows workers")
+    raise Unavailable(
+        f"no worker has finished it within {seconds:g} s; it is done later. `dashtam status` shows workers"
+    )
 
 
 def _judge(attempt: Attempt, alias: str) -> None:

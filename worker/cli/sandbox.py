@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.sandbox.control import SandboxControl
 
 app = typer.Typer(
-    help="Make something go wrong at the sandbox of `dashtam run`, and look what the worker does.",
+    help="Make something go wrong at the sandbox of `dashtam run`, and see what the worker does.",
     invoke_without_command=True,
 )
 

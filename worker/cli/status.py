@@ -19,7 +19,7 @@ def status(
     as_json: AsJson = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to wait for workers to answer.")] = 0.5,
 ) -> None:
-    """Show the fleet at a glance: what is due, what is late, and whether everybody who should work does.
+    """Show the fleet at a glance: what is due, what is late, and whether all processes work.
 
     Exits 4 when Postgres or Redis is out of reach; what Postgres knows is shown all the same.
 
@@ -52,7 +52,7 @@ def _render(data: dict[str, Any], now: datetime) -> RenderableType:
         ("tokens", _tokens(fleet, now)),
         ("grants", f"{fleet['grants_ending']} end within 72 hours"),
         ("quarantine", f"{fleet['quarantined']} records"),
-        ("failures", f"{fleet['failures']} tasks given up"),
+        ("failures", f"{fleet['failures']} failed tasks"),
         ("notices", f"{fleet['notices_waiting']} waiting"),
         ("beat", _beat(beat, now)),
         ("queues", _queues(redis)),

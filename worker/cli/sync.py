@@ -25,17 +25,17 @@ def sync(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every active provider.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and show pages and rows as they land.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="From scratch; what the provider no longer lists goes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="From the beginning; removes what is no longer listed.")] = False,
     since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Go back to this day.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it was synced a moment ago.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Stop the running sync after its page.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop the running sync after its current page.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 600.0,
     as_json: AsJson = False,
 ) -> None:
     """Sync accounts now, through the same task that the schedule sends.
 
     Exits 1 when a run that was waited for failed, 3 when the provider's state does not allow it, 4 when Redis is out of
-    reach; it then stays due.
+    reach: the sync is then done later.
 
     [bold]Examples[/]
 
@@ -74,4 +74,4 @@ def _cancel(provider: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": row.id, "run_id": run_id, "cancel_requested": True})
     else:
-        say(f"{plain(row.alias)}: its run stops after the page that it is at; what was committed is kept")
+        say(f"{plain(row.alias)}: its run stops after the current page; committed pages are kept")

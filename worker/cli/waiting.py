@@ -57,7 +57,7 @@ def _wait(asked: Asked, seconds: float, bars: _Bars) -> dict[UUID, Run]:
         if time.monotonic() >= deadline:
             left = len(ids) - sum(run.status != _RUNNING for run in runs.values())
             raise Unavailable(
-                f"{left} of {len(ids)} syncs have not ended within {seconds:g} s; they go on, or stay due"
+                f"{left} of {len(ids)} syncs have not ended within {seconds:g} s; they go on, or are done later"
             )
         time.sleep(_POLL_SECONDS)
 

@@ -1,6 +1,6 @@
 """Database roles: `migrate` owns the schema, `app` works in it, `readonly` looks.
 
-Run after a migration, by a role that may create roles; running it again mends what differs.
+Run after a migration, by a role that may create roles; running it again corrects what differs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Roles:
 
 
 def create_roles(session: Session, *, passwords: Mapping[str, str] | None = None, prefix: str = "dashtam") -> Roles:
-    """Creates or mends the roles `<prefix>_migrate`, `<prefix>_app` and `<prefix>_readonly`.
+    """Creates or corrects the roles `<prefix>_migrate`, `<prefix>_app` and `<prefix>_readonly`.
 
     A role can log in once it has been given a password; `passwords` has them by `migrate`, `app` and `readonly`, and
     they leave this process only as SCRAM verifiers. A role that is not named there keeps what it has.

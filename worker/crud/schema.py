@@ -59,7 +59,7 @@ def wanted() -> str:
 
 
 def create_roles(*, passwords: Mapping[str, str] | None, prefix: str) -> Roles:
-    """Creates or mends the roles, as the role that may migrate.
+    """Creates or corrects the roles, as the role that may migrate.
 
     Raises:
         Refused: that role may not create others; nothing was changed.

@@ -30,7 +30,7 @@ class Server:
         save: writes the state.
         durable: False gives up the data's safety for speed; for tests. What that means is in `not_durable`.
         settings: further server settings, by name.
-        say: told what was found and mended.
+        say: told what was found and repaired.
     """
 
     name: ClassVar[str]

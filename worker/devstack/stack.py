@@ -71,7 +71,7 @@ class Devstack:
         environ: environment to read; the process's own by default.
         postgres_settings: further settings of Postgres, by name; they hold from the next start.
         redis_settings: the same for Redis.
-        say: told in a sentence what was found and mended; logged by default.
+        say: told in a sentence what was found and repaired; logged by default.
     """
 
     def __init__(

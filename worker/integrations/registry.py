@@ -163,7 +163,7 @@ def require(keys: Iterable[str]) -> dict[str, type[Integration]]:
         if key not in REGISTRY and key in broken:
             raise ConfigurationError(
                 f"INTEGRATIONS: {key} cannot be used: {broken[key].package}: {broken[key].reason}. "
-                f"Mend or update that package, or take {key} out of INTEGRATIONS"
+                f"Repair or update that package, or take {key} out of INTEGRATIONS"
             )
     unknown = sorted(set(wanted) - REGISTRY.keys())
     if unknown:

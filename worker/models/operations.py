@@ -74,7 +74,7 @@ class IntegrationState(Base):
         breaker: `closed`, `open` or `half_open`.
         failures: consecutive failures of the integration as a whole.
         failing: the first few logins that these failures came from; one login alone opens no breaker.
-        alarm: why only the operator can mend it; cleared by a resume.
+        alarm: why only the operator can repair it; cleared by a resume.
         probe_at: when an open breaker lets one probe through.
         refused: logins that were refused without a word on whose account, as `<kind of call>:<login>`.
         refused_since: when the first of them was.

@@ -10,7 +10,7 @@ class ProviderStatus(StrEnum):
 
     PENDING = "pending"  # created, no token yet
     ACTIVE = "active"
-    NEEDS_REAUTH = "needs_reauth"  # only the user can mend it
+    NEEDS_REAUTH = "needs_reauth"  # only the user can repair it
     PAUSED = "paused"  # an operator's choice
     UNLINKED = "unlinked"  # ended by the user or an operator; rows are kept
 

@@ -113,15 +113,20 @@ async def require_retirable(runtime: Context, key_id: str) -> None:
 
     Raises:
         BadArgument: no key has this name.
-        Refused: it writes, or something that it wrote is left.
-        Unavailable: nobody can say just now.
+        Refused: it is the active key, or something that was encrypted with it is left.
+        Unavailable: Postgres or Redis is away, so that it is unknown just now.
     """
     uses = {use.key_id: use for use in await status(runtime)}
     use = uses.get(key_id)
     if use is None:
         raise BadArgument(f"no key is named {key_id!r}; `dashtam keys status` lists them")
+    if use.writing:
+        raise Refused(
+            f"key {key_id} is the active key and was kept; add a new one in front of it in ENCRYPTION_KEYS first: "
+            "dashtam keys generate"
+        )
     if use.in_use:
-        why = "it writes" if use.writing else f"{use.tokens} tokens and {use.journal} journal entries need it"
+        why = f"{use.tokens} tokens and {use.journal} journal entries need it"
         raise Refused(f"key {key_id} cannot be retired: {why}; run: dashtam keys rotate")
 
 

@@ -51,7 +51,7 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
                 if redelivered:
                     self._forget_deliveries()
             except Unavailable as error:
-                log.warning("task_postponed", error=str(error), kept="what was due stays due")
+                log.warning("task_postponed", error=str(error), kept="pending work is kept")
                 return None
             except DashtamError as error:
                 log.error("task_failed", error=str(error), kind=type(error).__name__)
@@ -114,7 +114,7 @@ def _leave_if_wedged() -> None:
         SystemExit: the pool takes it as this task's end, and starts another process.
     """
     if is_wedged():
-        log.critical("process_wedged", kept="what was due stays due", next="the pool starts another process")
+        log.critical("process_wedged", kept="pending work is kept", next="the pool starts another process")
         raise SystemExit("threads of this process stand still")
 
 

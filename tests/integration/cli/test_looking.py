@@ -399,7 +399,7 @@ def test_doctor_names_a_mend_for_each_failure(dashtam: Dashtam) -> None:
     assert {name for name, finding in findings.items() if not finding["ok"]} == {"workers", "beat"}
     assert all(finding["mend"] for finding in findings.values() if not finding["ok"] and not finding["skipped"])
     assert findings["schema"]["ok"]
-    assert "not as it should be: workers" in result.stderr
+    assert "checks that failed: workers" in result.stderr
 
 
 def test_doctor_shows_the_configuration_without_secrets(dashtam: Dashtam, runtime: Runtime) -> None:

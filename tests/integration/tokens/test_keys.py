@@ -169,7 +169,7 @@ def test_key_in_use_cannot_be_retired(desk_with: Desks) -> None:
 
     with pytest.raises(Refused, match="1 tokens and 0 journal"):
         desk.runtime.run(keys.require_retirable(desk.runtime, "k1"))
-    with pytest.raises(Refused, match="it writes"):
+    with pytest.raises(Refused, match="is the active key"):
         desk.runtime.run(keys.require_retirable(desk.runtime, "k2"))
     desk.runtime.run(keys.reencrypt(desk.runtime))
     desk.runtime.run(keys.require_retirable(desk.runtime, "k1"))

@@ -125,7 +125,7 @@ def test_without_the_broker_the_work_is_due_and_the_answer_says_so(
     client: TestClient, ada: Person, login: Provider, rows: Session, what: str
 ) -> None:
     def refuse(*_: object, **__: object) -> str:
-        raise Unavailable("Redis: ConnectionError; what is due stays due")
+        raise Unavailable("Redis: ConnectionError; pending work is kept")
 
     state: Any = client.app.state  # type: ignore[attr-defined]
     before, state.send = state.send, refuse

@@ -96,7 +96,7 @@ def test_alive_and_ready(client: TestClient) -> None:
 
 def test_without_redis_it_is_alive_and_not_ready(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> Any:
-        raise Unavailable("Redis: ConnectionError; what is due stays due")
+        raise Unavailable("Redis: ConnectionError; pending work is kept")
 
     monkeypatch.setattr(broker, "impatient_redis", away)
 

@@ -154,7 +154,7 @@ def test_worker_does_not_start_to_serve_one_that_cannot_be_used(
     assert ended.value.code == ConfigurationError.exit_code
     said = capsys.readouterr().err
     assert said.startswith("error: INTEGRATIONS: mine cannot be used: dashtam-mine: it does not import")
-    assert said.endswith("Mend or update that package, or take mine out of INTEGRATIONS\n")
+    assert said.endswith("Repair or update that package, or take mine out of INTEGRATIONS\n")
 
 
 def test_doctor_and_list_say_which_package_and_why(install: Install) -> None:

@@ -182,7 +182,7 @@ def test_rotation_names_what_no_key_opens_logs_it_and_goes_on(stored: Make) -> N
 
 
 def test_key_that_writes_cannot_be_retired(stored: Make) -> None:
-    with pytest.raises(Refused, match="key k2 cannot be retired: it writes; run: dashtam keys rotate"):
+    with pytest.raises(Refused, match="key k2 is the active key and was kept; add a new one in front"):
         _run(keys.require_retirable(stored(), "k2"))
 
 

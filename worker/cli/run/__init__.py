@@ -19,7 +19,7 @@ _LIVE_ACCESS_SECONDS = 60
 
 
 def run(
-    once: Annotated[bool, typer.Option("--once", help="One whole cycle, then a summary.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="One complete cycle, then a summary.")] = False,
     as_json: AsJson = False,
     access_seconds: Annotated[
         int | None, typer.Option(min=4, max=86400, help="Life of the sandbox's access tokens.")

@@ -96,7 +96,7 @@ class Cycle:
             elif now >= deadline:
                 return self._summary(time.monotonic() - began)
             time.sleep(_POLL_SECONDS)
-        raise Interrupted("stopped before the cycle was whole; rows that were committed are kept")
+        raise Interrupted("stopped before the cycle was complete; committed rows are kept")
 
     def watch(self, console: Console) -> None:
         """Draws the live table until a signal ends it."""

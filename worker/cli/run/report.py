@@ -93,7 +93,7 @@ def render(result: dict[str, Any]) -> RenderableType:
         "#removed",
     )
     if result["ok"]:
-        closing = f"[green]one whole cycle, driven by beat, in {result['seconds']} s[/]"
+        closing = f"[green]one complete cycle, driven by beat, in {result['seconds']} s[/]"
     else:
         closing = "\n".join(f"[red]did not happen:[/] {escape(what)}" for what in result["missing"])
     return Group(table(columns, rows), "", closing)

@@ -1,4 +1,4 @@
-"""What a data call learns about the grant: it is dead, and only the user can mend it."""
+"""What a data call learns about the grant: it is dead, and only the user can repair it."""
 
 from __future__ import annotations
 

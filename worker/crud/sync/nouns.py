@@ -212,7 +212,7 @@ def noun_of(
     if no_columns or no_attributes:
         raise TypeError(
             f"{model.__name__} has no columns {sorted(no_columns)} and"
-            f" {record.__name__} no attributes {sorted(no_attributes)}: mend the names that noun_of is called with"
+            f" {record.__name__} no attributes {sorted(no_attributes)}: correct the names that noun_of is called with"
         )
     kinds = {name: table.columns[name].type.compile(dialect=_POSTGRES).lower() for name in (*first, *fields)}
     return Noun(model.__tablename__, kinds, fields, scope, key, **more)

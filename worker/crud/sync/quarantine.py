@@ -162,7 +162,7 @@ def entries_between(session: Session, *, first: UUID, last: UUID) -> list[Quaran
 
 
 def dismiss(session: Session, *, entry_id: UUID, now: datetime, actor: str) -> None:
-    """Closes an entry that nobody will mend."""
+    """Closes an entry that needs no correction."""
     session.execute(
         update(Quarantine).where(Quarantine.id == entry_id).values(resolved_at=now, resolution=f"dismissed by {actor}")
     )

@@ -242,7 +242,7 @@ async def _count_failures(
             provider_key=provider_key,
             failures=state.failures,
             probe_at=state.probe_at.isoformat() if state.probe_at else None,
-            kept="what is due stays due; no login's failure count suffers",
+            kept="pending work is kept; no login's failure count changes",
         )
     _forget(runtime)
 
@@ -262,7 +262,7 @@ async def _alarm(runtime: Context, provider_key: str, reason: str, now: datetime
             reason=f"app_misconfigured: {reason}",
             actor="system",
             kept="users' links are unharmed",
-            next=f"mend the application's credentials or products, then: dashtam integrations resume {provider_key}",
+            next=f"correct the application's credentials or products, then: dashtam integrations resume {provider_key}",
         )
         _forget(runtime)
 

@@ -64,7 +64,7 @@ async def set_interval(runtime: Context, given: str, *, seconds: int | None, act
 
 
 async def dismiss_entry(runtime: Context, given: str, *, actor: str) -> UUID:
-    """Closes a quarantined record that nobody will mend. Returns its id.
+    """Closes a quarantined record that needs no correction. Returns its id.
 
     Raises:
         BadArgument, NotFound: no entry, or more than one, is meant.

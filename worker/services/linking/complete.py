@@ -139,7 +139,7 @@ async def _abandon(runtime: Context, grant: _Grant) -> None:
     try:
         in_use = await runtime.db(links.abandon, provider_in=grant.provider_in, external_id=answer.external_id)
     except Unavailable:
-        log.warning("link_left_behind", provider_id=str(provider_id), next="linking again under the alias mends it")
+        log.warning("link_left_behind", provider_id=str(provider_id), next="link it again under the same alias")
         return
     if in_use:
         return

@@ -1,4 +1,4 @@
-"""Notices: who is told what, and when.
+"""Notices: which ones are sent, to whom and when.
 
 A grant is warned about 72, 24 and 2 hours before it ends and once when it has ended; a login that needs its user, and
 an integration that needs its operator, are told of once. Rows are queued in the transaction of what they tell of, and
@@ -255,9 +255,9 @@ def _to_operator(runtime: Context, provider_key: str, due: DueNotice) -> Message
         subject=f"{integration} refuses our client credentials: calls are paused",
         text=(
             f"{integration} refuses the application itself, not its users. All its calls are paused.\n\n"
-            f"Next step: mend the client credentials of {provider_key}, restart the workers, then run\n"
+            f"Next step: correct the client credentials of {provider_key}, restart the workers, then run\n"
             f"    dashtam integrations resume {provider_key}\n\n"
-            "All links and tokens are kept; what is due stays due.\n"
+            "All links and tokens are kept; pending work is kept.\n"
         ),
         event={"stage": due.notice.stage, "provider_key": provider_key},
     )

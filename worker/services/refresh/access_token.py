@@ -52,7 +52,7 @@ async def access_token(
     Raises:
         NotFound: no such provider.
         Refused: it is not linked, or paused.
-        ReauthRequired: only the user can mend it.
+        ReauthRequired: only the user can repair it.
         EncryptionError: the stored token cannot be read.
         ProviderError: the refresh failed for now.
         Unavailable: Postgres is away.
@@ -100,7 +100,7 @@ def usable(
     Raises:
         NotFound: no such provider.
         Refused: it is not linked, or paused.
-        ReauthRequired: only the user can mend it.
+        ReauthRequired: only the user can repair it.
         EncryptionError: the stored token cannot be read.
     """
     if state is None:

@@ -89,7 +89,7 @@ async def refresh_providers(
         stale_generation: refresh also what is not due if it is still of this generation.
 
     Raises:
-        Unavailable: Postgres is away. What was in flight by then is kept in the journal; the rest stays due.
+        Unavailable: Postgres is away. What was in flight by then is kept in the journal; the rest is done later.
     """
     lease = BatchLease(runtime, trigger=trigger, force=force, stale_generation=stale_generation, manual=manual)
     with ending.unfinished():
@@ -129,7 +129,7 @@ class _Batch:
         async with asyncio.TaskGroup() as calls:
             while waiting or in_flight:
                 if ending.is_near():
-                    left = RefreshResult(Outcome.DEFERRED, Unavailable("this process is ending; what is due stays due"))
+                    left = RefreshResult(Outcome.DEFERRED, Unavailable("this process is ending; pending work is kept"))
                     self._results.update(dict.fromkeys(waiting, left))
                     waiting.clear()
                 room = min(self._settings.refresh_concurrency - in_flight, len(waiting))

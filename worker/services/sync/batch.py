@@ -53,7 +53,7 @@ async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
     """Claims what is due per integration, earliest first, and cuts it into batches.
 
     Raises:
-        Unavailable: Postgres is away; all stays due.
+        Unavailable: Postgres is away; all work is kept.
     """
     settings = runtime.settings
     batches: list[list[UUID]] = []
@@ -92,7 +92,7 @@ async def sync_providers(
     tick has claimed, they are due at once instead of at the claim's end; a Postgres that is away is waited for.
 
     Raises:
-        Unavailable: Postgres is away; what has not been synced stays due.
+        Unavailable: Postgres is away; what has not been synced is done later.
     """
     begun_at = asyncio.get_running_loop().time()
     summary = SyncSummary()
@@ -104,7 +104,7 @@ async def sync_providers(
     async def sync(provider_id: UUID) -> None:
         async with places:
             if asyncio.get_running_loop().time() > begin_before:
-                summary.refused[provider_id] = "no time left in this batch; stays due"
+                summary.refused[provider_id] = "no time left in this batch; done later"
                 left.append(provider_id)
                 return
             try:
