@@ -227,7 +227,15 @@ def test_operator_says_whose_rows(
     assert _all(client, "accounts", superuser_token_headers, provider_id=str(accounts[2][1]))
 
 
-BAD_CURSORS = ["x", "é", "AAAA", base64.urlsafe_b64encode(msgspec.json.encode([1, 2])).decode(), "'; DROP TABLE"]
+_NAIVE = msgspec.json.encode(["2026-01-05T12:00:00", str(UUID(int=0))])
+BAD_CURSORS = [
+    base64.urlsafe_b64encode(_NAIVE).decode(),
+    "x",
+    "é",
+    "AAAA",
+    base64.urlsafe_b64encode(msgspec.json.encode([1, 2])).decode(),
+    "'; DROP TABLE",
+]
 
 
 @pytest.mark.deep

@@ -1,24 +1,24 @@
 """Rows as the HTTP API hands them out: some at a time, from where the last ones ended.
 
 What is in the order of time is read account by account, each from its index, and merged: a user's whole history is
-never sorted.
+never sorted. These statements are written once: to build one anew took a third of an answer's time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, cast, func, select, true, tuple_
+from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
 from worker.crud.fleet.overview import account_rows
-from worker.models import Account, Balance, Holding, Provider, Security, Transaction
+from worker.models import Account, Holding, Provider, Security
 from worker.models.fleet import AccountRow
 from worker.models.reading import BalanceRow, HoldingRow, MovementRow, WantedAccounts, WantedDays, WantedTransactions
-from worker.models.vocabulary import AccountStatus, TransactionStatus
+from worker.models.vocabulary import AccountStatus
 
 
 def provider_of(session: Session, *, account_id: UUID) -> UUID | None:
@@ -68,60 +68,79 @@ def holdings(session: Session, *, account_ids: Sequence[UUID], limit: int, after
     return [HoldingRow(*row) for row in session.execute(query)]
 
 
+_EARLIEST, _LATEST = date.min, date.max
+_HIGHEST = UUID(int=2**128 - 1)
+
+
+def _newest_first(
+    row: type[Any], *, table: str, moment: str, where: str = "true", elsewhere: Mapping[str, str] | None = None
+) -> TextClause:
+    """The newest rows of some accounts taken together: of each at most `limit`, and at most `limit` of all.
+
+    Args:
+        row: whose members are read.
+        table: that has them.
+        moment: its column of time, of which each account has an index.
+        where: a further condition.
+        elsewhere: members that another table has, with their columns.
+    """
+    columns = ", ".join(f"{(elsewhere or {}).get(name, f't.{name}')} AS {name}" for name in row.__slots__)
+    securities = "LEFT JOIN securities s ON s.id = t.security_id" if elsewhere else ""
+    return text(
+        f"""
+        SELECT newest.* FROM unnest(CAST(:account_ids AS uuid[])) AS listed (id) CROSS JOIN LATERAL (
+            SELECT {columns} FROM {table} t {securities}
+            WHERE t.account_id = listed.id AND t.{moment} >= :since AND t.{moment} <= :until
+                AND (t.{moment}, t.id) < (:after, :after_id) AND {where}
+            ORDER BY t.{moment} DESC, t.id DESC LIMIT :limit
+        ) AS newest ORDER BY newest.{moment} DESC, newest.id DESC LIMIT :limit
+        """  # noqa: S608 - made of the constants above
+    )
+
+
+_BALANCES = _newest_first(BalanceRow, table="balances", moment="taken_at")
+_TRANSACTIONS = _newest_first(
+    MovementRow,
+    table="transactions",
+    moment="posted_date",
+    where="""t.status <> 'removed' AND (CAST(:status AS text) IS NULL OR t.status = :status)
+        AND (CAST(:type AS text) IS NULL OR t.type = :type)""",
+    elsewhere={"symbol": "s.symbol"},
+)
+
+
 def balances(
     session: Session, *, account_ids: Sequence[UUID], wanted: WantedDays, after: tuple[datetime, UUID] | None
 ) -> list[BalanceRow]:
     """What was stated, newest first, one more than the limit if there are more."""
-    query = select(*(getattr(Balance, name) for name in BalanceRow.__slots__))
-    if wanted.since is not None:
-        query = query.where(Balance.taken_at >= _midnight(wanted.since))
-    if wanted.until is not None:
-        query = query.where(Balance.taken_at < _midnight(wanted.until) + timedelta(days=1))
-    merged = _merged(query, Balance, Balance.taken_at, account_ids, wanted.limit + 1, after)
-    return [BalanceRow(*row) for row in session.execute(merged)]
+    first, last = wanted.since or _EARLIEST, wanted.until or _LATEST
+    end = datetime.combine(last, time.max, UTC)
+    moment, id_ = after or (end, _HIGHEST)
+    parameters = {
+        "account_ids": list(account_ids),
+        "since": datetime.combine(first, time.min, UTC),
+        "until": min(end, moment),  # said twice: the index has the time alone
+        "after": moment,
+        "after_id": id_,
+        "limit": wanted.limit + 1,
+    }
+    return [BalanceRow(*row) for row in session.execute(_BALANCES, parameters)]
 
 
 def transactions(
     session: Session, *, account_ids: Sequence[UUID], wanted: WantedTransactions, after: tuple[date, UUID] | None
 ) -> list[MovementRow]:
     """Transactions, newest first, one more than the limit if there are more."""
-    columns = [Security.symbol if name == "symbol" else getattr(Transaction, name) for name in MovementRow.__slots__]
-    query = select(*columns).outerjoin(Security, Security.id == Transaction.security_id)
-    query = query.where(Transaction.status != TransactionStatus.REMOVED)
-    if wanted.status is not None:
-        query = query.where(Transaction.status == wanted.status)
-    if wanted.type is not None:
-        query = query.where(Transaction.type == wanted.type)
-    if wanted.since is not None:
-        query = query.where(Transaction.posted_date >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(Transaction.posted_date <= wanted.until)
-    merged = _merged(query, Transaction, Transaction.posted_date, account_ids, wanted.limit + 1, after)
-    return [MovementRow(*row) for row in session.execute(merged)]
-
-
-def _merged(
-    query: Select[Any],
-    table: Any,
-    moment: Any,
-    account_ids: Sequence[UUID],
-    limit: int,
-    after: tuple[Any, UUID] | None,
-) -> Select[Any]:
-    """The newest rows of these accounts taken together: of each at most `limit`, and at most `limit` of all."""
-    each = select(func.unnest(cast(list(account_ids), ARRAY(Uuid))).label("id")).subquery()
-    if after is not None:
-        # Said twice: the index of an account has the time alone.
-        query = query.where(moment <= after[0], tuple_(moment, table.id) < tuple_(*after))
-    newest = query.where(table.account_id == each.c.id).order_by(moment.desc(), table.id.desc()).limit(limit).lateral()
-    return (
-        select(newest)
-        .select_from(each)
-        .join(newest, true())
-        .order_by(newest.c[moment.key].desc(), newest.c.id.desc())
-        .limit(limit)
-    )
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+    last = wanted.until or _LATEST
+    day, id_ = after or (last, _HIGHEST)
+    parameters = {
+        "account_ids": list(account_ids),
+        "since": wanted.since or _EARLIEST,
+        "until": min(last, day),
+        "after": day,
+        "after_id": id_,
+        "status": wanted.status,
+        "type": wanted.type,
+        "limit": wanted.limit + 1,
+    }
+    return [MovementRow(*row) for row in session.execute(_TRANSACTIONS, parameters)]

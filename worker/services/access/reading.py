@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -56,7 +56,7 @@ async def accounts(runtime: Context, principal: Principal, wanted: WantedAccount
 async def balances(runtime: Context, principal: Principal, wanted: WantedDays) -> BalanceSlice:
     """What providers stated of accounts, newest first. Raises as `accounts`."""
     query = partial(reading.balances, wanted=wanted)
-    kind = tuple[datetime, UUID]
+    kind = tuple[Annotated[datetime, msgspec.Meta(tz=True)], UUID]
     return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.taken_at, row.id))
 
 
