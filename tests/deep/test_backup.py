@@ -35,7 +35,7 @@ def restored(databases: Databases) -> Iterator[tuple[str, Engine]]:
     """An empty database."""
     url = databases.create("restored")
     engine = create_engine(url)
-    yield url.replace("postgresql+psycopg://", "postgresql://"), engine
+    yield url, engine
     engine.dispose()
 
 
@@ -61,7 +61,7 @@ def test_backup_is_restored_whole_with_tokens_that_the_keys_still_open(
     environment = {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "DATABASE_URL": database_url.replace("postgresql+psycopg://", "postgresql://"),
+        "DATABASE_URL": database_url,
         "RESTORED_URL": restored_url,
         "BACKUP": str(tmp_path / "backup"),
     }

@@ -22,7 +22,10 @@ _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 @app.command()
 def generate(
-    key_id: Annotated[str, typer.Option("--id", help="Name of the key; kept beside every ciphertext.")] = "k1",
+    key_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Name of the key; kept beside every ciphertext. Without: k1, k2, … as is free."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a new key for ENCRYPTION_KEYS. It is written nowhere else.
@@ -31,6 +34,10 @@ def generate(
 
     dashtam keys generate --id k2 > k2.key
     """
+    if key_id is None:
+        from worker.services.keys import free_id
+
+        key_id = free_id()
     if not _KEY_ID.fullmatch(key_id):
         raise UsageProblem("--id may hold letters, digits and _.- alone, at most 32")
     from cryptography.fernet import Fernet

@@ -43,7 +43,7 @@ def refresh(
         if as_json:
             print_json({"id": row.id, "task_id": asked.task_ids[0]})
         else:
-            say(f"asked for a refresh of {plain(row.alias)}; `dashtam refresh --wait` waits for the outcome")
+            say(f"asked for a refresh of {plain(row.alias)}; `dashtam refresh {row.id} --wait` waits for the outcome")
         return
     with console.status("waiting for a worker") if console.is_terminal and not as_json else _Silence():
         attempt = _wait(asked, seconds=timeout)
@@ -78,7 +78,7 @@ def _judge(attempt: Attempt, alias: str) -> None:
         raise Refused(f"{what}; its user must link it again")
     if attempt.error in (Transient.kind, Unsent.kind, RateLimited.kind) or attempt.status == _DEFERRED:
         raise Unavailable(f"{what}; the schedule will try again")
-    raise Failed(f"{what}; `dashtam explain` says what is next")
+    raise Failed(f"{what}; `dashtam explain {attempt.provider_id}` says what is next")
 
 
 class _Silence:

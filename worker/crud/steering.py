@@ -79,7 +79,8 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     provider = get_provider(session, provider_id, lock=True)
     if provider.status != ProviderStatus.ACTIVE:
         reason = f" ({provider.status_reason})" if provider.status_reason else ""
-        raise Refused(f"{provider.alias} is {provider.status}{reason}: {ProviderStatus(provider.status).what_to_do}")
+        todo = ProviderStatus(provider.status).what_to_do(provider.id)
+        raise Refused(f"{provider.alias} is {provider.status}{reason}: {todo}")
     if what == "sync":
         provider.sync_due_at = min(provider.sync_due_at or at, at)
         return
@@ -117,7 +118,7 @@ def _leaves(provider: Provider, before: ProviderStatus, after: ProviderStatus, e
     if provider.status == after:
         return False
     if provider.status != before:
-        todo = else_ or ProviderStatus(provider.status).what_to_do
+        todo = else_ or ProviderStatus(provider.status).what_to_do(provider.id)
         raise Refused(f"{provider.alias} is {provider.status}: {todo}")
     provider.status = after
     return True

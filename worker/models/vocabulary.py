@@ -14,18 +14,17 @@ class ProviderStatus(StrEnum):
     PAUSED = "paused"  # an operator's choice
     UNLINKED = "unlinked"  # ended by the user or an operator; rows are kept
 
-    @property
-    def what_to_do(self) -> str:
-        """What makes it active again, as the end of a sentence that says what it is."""
-        return _WHAT_TO_DO[self.value]
+    def what_to_do(self, provider_id: object) -> str:
+        """What makes a login active again, as the end of a sentence that says what it is."""
+        return _WHAT_TO_DO[self.value].format(provider_id)
 
 
 _WHAT_TO_DO = {
-    "pending": "it was never linked; link it: dashtam link",
+    "pending": "it was never linked; the command that links it is told by: dashtam explain {}",
     "active": "nothing needs to be done",
-    "needs_reauth": "its user must link it again: dashtam link",
-    "paused": "resume it first: dashtam providers resume",
-    "unlinked": "it was unlinked; link it again to go on: dashtam link",
+    "needs_reauth": "its user must link it again; the command is told by: dashtam explain {}",
+    "paused": "resume it first: dashtam providers resume {}",
+    "unlinked": "it was unlinked; link it again to go on",
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from itertools import count
 from uuid import UUID
 
 import structlog
@@ -20,6 +21,8 @@ from worker.crud.refresh import spools
 from worker.errors import BadArgument, ConfigurationError, EncryptionError, Refused
 from worker.services.context import Context
 from worker.services.refresh import journal, spool
+from worker.settings import get_settings
+from worker.settings.keys import parse_keys
 
 log = structlog.get_logger()
 
@@ -62,6 +65,15 @@ class Reencrypted:
     done: int
     unreadable: list[UUID]
     left: int
+
+
+def free_id() -> str:
+    """The first of k1, k2, … that no configured key has; nothing needs to be configured yet."""
+    try:
+        taken = parse_keys(get_settings().encryption_keys.get_secret_value())
+    except ConfigurationError:
+        taken = {}
+    return next(key_id for number in count(1) if (key_id := f"k{number}") not in taken)
 
 
 async def status(runtime: Context) -> list[KeyUse]:

@@ -30,9 +30,9 @@ ROUTERS = (
 
 _DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.
 
-Each request carries a key that `dashtam api-keys create` has made: `Authorization: Bearer dashtam_…`. A user's key sees
-that user's logins alone, an operator's key sees all. Errors are problem documents (RFC 9457). Amounts are decimal
-strings, times are UTC, and each address can be written with or without a slash at its end.
+Each request carries a key that `dashtam api-keys create --name app` has made: `Authorization: Bearer dashtam_…`. A
+user's key sees that user's logins alone, an operator's key sees all. Errors are problem documents (RFC 9457). Amounts
+are decimal strings, times are UTC, and each address can be written with or without a slash at its end.
 """
 
 

@@ -14,7 +14,10 @@ from worker.services.context import Context
 from worker.services.fleet.asking import Send
 
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="ApiKey", bearerFormat="dashtam_…", description="A key of `dashtam api-keys create`."
+    auto_error=False,
+    scheme_name="ApiKey",
+    bearerFormat="dashtam_…",
+    description="A key that `dashtam api-keys create --name app` makes.",
 )
 
 

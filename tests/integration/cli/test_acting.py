@@ -240,13 +240,13 @@ def test_interval_of_one_provider_brings_its_next_sync_forward_and_is_taken_back
 
 
 def test_a_provider_that_needs_its_user_cannot_be_resumed(dashtam: Dashtam, rows: Session, runtime: Runtime) -> None:
-    make_linked_provider(rows, runtime.encryption, alias="Home", status="needs_reauth")
+    provider_id = make_linked_provider(rows, runtime.encryption, alias="Home", status="needs_reauth").id
     rows.commit()
 
     result = dashtam("providers", "resume", "Home")
 
     assert result.exit_code == 3
-    assert "dashtam link" in result.stderr
+    assert f"dashtam explain {provider_id}" in result.stderr
 
 
 @pytest.fixture

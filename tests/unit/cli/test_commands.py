@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command_line import Dashtam, command_tree
 from worker.cli.tree import ENTRIES
+from worker.settings import get_settings
 
 _SECRET = re.compile(r"token|secret|password|key$|code")
 
@@ -174,3 +175,19 @@ def test_a_generated_key_is_one_that_encryption_accepts(dashtam: Dashtam) -> Non
     result = dashtam("keys", "generate", "--id", "k7")
 
     assert EncryptionService(result.stdout.strip()).key_id == "k7"
+
+
+def test_a_generated_key_has_an_id_that_no_configured_key_has(
+    dashtam: Dashtam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = dashtam("keys", "generate", "--id", "k1").stdout.strip()
+    monkeypatch.setenv("ENCRYPTION_KEYS", taken)
+    for name, value in {"DATABASE_URL": "postgresql://u:p@127.0.0.1/x", "REDIS_URL": "redis://127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    try:
+        result = dashtam("keys", "generate")
+    finally:
+        get_settings.cache_clear()
+
+    assert result.stdout.startswith("k2:"), result.output

@@ -150,7 +150,7 @@ def _insert(session: Session, **values: Any) -> UUID:
 
 def _check_active(provider: Provider, integrations: Container[str]) -> None:
     if provider.status != ProviderStatus.ACTIVE:
-        what = ProviderStatus(provider.status).what_to_do
+        what = ProviderStatus(provider.status).what_to_do(provider.id)
         raise Refused(f"provider {provider.id} is {provider.status}, so nothing was synced; {what}")
     if provider.provider_key not in integrations:
         raise Refused(f"provider {provider.id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")

@@ -86,6 +86,10 @@ def of_login(provider: ProviderRow) -> Finding | None:
     return None
 
 
+_MANY = {
+    "paused": ("are paused", "dashtam providers list --status paused"),
+    "needs_reauth": ("need their users", "dashtam providers list --status needs_reauth"),
+}
 _LINK_AGAIN = {
     "lost_rotation": "the provider may have replaced the token without our learning the new one",
     "grant_expired": "the user's consent has ended, and a refresh never extends it",
@@ -97,6 +101,5 @@ def _logins(rows: Sequence[ProviderRow]) -> list[Finding]:
     if first is None or len(rows) == 1:
         return [] if first is None else [first]
     many = f"{_LISTED} or more" if len(rows) == _LISTED else str(len(rows))
-    word = "are paused" if rows[0].status == ProviderStatus.PAUSED else "need their users"
-    all_of_them = f"dashtam providers list --status {rows[0].status}"
+    word, all_of_them = _MANY[rows[0].status]
     return [Finding("logins", True, f"{many} {word} (`{all_of_them}`); the first: {first.sentence}", first.mend)]

@@ -117,9 +117,11 @@ async def _login(runtime: Context, provider_id: UUID) -> _Login:
         raise NotFound(f"no provider has the id {provider_id}; `dashtam providers` lists them")
     integration = enabled(runtime, state.provider_key)
     if not integration.can_renew:
-        raise Refused(f"{integration.name} has no renewal in place; link the login again: dashtam link")
+        todo = ProviderStatus.NEEDS_REAUTH.what_to_do(provider_id)
+        raise Refused(f"{integration.name} has no renewal in place; {todo}")
     if state.status not in _RENEWABLE or state.access_token is None or state.generation is None:
-        raise Refused(f"provider {provider_id} is {state.status}; {ProviderStatus(state.status).what_to_do}")
+        todo = ProviderStatus(state.status).what_to_do(provider_id)
+        raise Refused(f"provider {provider_id} is {state.status}; {todo}")
     access = runtime.encryption.unseal(
         state.access_token, provider_id=provider_id, kind="access", generation=state.generation, key_id=state.key_id
     )

@@ -110,7 +110,7 @@ def usable(
     if state.status != ProviderStatus.ACTIVE or state.access_token is None or state.generation is None:
         raise Refused(
             f"provider {provider_id} is {state.status}, so nothing is sent for it;"
-            f" {ProviderStatus(state.status).what_to_do}"
+            f" {ProviderStatus(state.status).what_to_do(provider_id)}"
         )
     if state.generation == stale_generation:
         if state.refresh_token is None:

@@ -221,7 +221,7 @@ def why_not_leased(state: TokenState | None) -> RefreshResult:
     if state.status == ProviderStatus.NEEDS_REAUTH:
         return RefreshResult(Outcome.INACTIVE, ReauthRequired(state.status_reason or "needs_reauth"))
     if state.status != ProviderStatus.ACTIVE:
-        what = ProviderStatus(state.status).what_to_do
+        what = ProviderStatus(state.status).what_to_do(state.provider_id)
         refused = f"provider {state.provider_id} is {state.status}, so nothing is sent for it; {what}"
         return RefreshResult(Outcome.INACTIVE, Refused(refused))
     return RefreshResult(Outcome.BUSY)
