@@ -24,7 +24,7 @@ _WHAT_TO_DO = {
     "active": "nothing needs to be done",
     "needs_reauth": "its user must link it again; the command is told by: dashtam explain {}",
     "paused": "resume it first: dashtam providers resume {}",
-    "unlinked": "it was unlinked; link it again to go on",
+    "unlinked": "it was unlinked; the command that links it again is told by: dashtam explain {}",
 }
 
 

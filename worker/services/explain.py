@@ -147,6 +147,7 @@ def _status(facts: Facts, told: Explanation) -> None:
             told.status.append(f"{name} is active: the schedule refreshes and syncs it.")
         case ProviderStatus.UNLINKED:
             told.status.append(f"{name} was unlinked; its rows are kept and nothing is fetched any more.")
+            told.status.append(f"To link it again: {mending.link_again(provider)}")
     if facts.is_enabled is False:
         key = provider.provider_key
         told.status.append(f"The integration {key} is not enabled here, so nothing of it is dispatched.")
