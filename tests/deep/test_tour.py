@@ -17,6 +17,9 @@ import pytest
 from tests.support.environment import ROOT
 from tests.support.waiting import PATIENCE_S, wait_for
 
+# All of them in one process: they share a `make run`.
+pytestmark = [pytest.mark.xdist_group("tour"), pytest.mark.long]
+
 TEXT = (ROOT / "docs/tour.md").read_text()
 TOURS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 INTRODUCTION = TEXT.partition("\n## ")[0]

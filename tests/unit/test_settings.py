@@ -72,15 +72,15 @@ _KEY, _OTHER = (base64.urlsafe_b64encode(bytes([number] * 32)).decode() for numb
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        (f"k1:{_KEY[:20]}", "entry 1 is no key"),
-        (f"k1:{_KEY[:-1]}", "entry 1 is no key"),
-        ("k1:not-base64-at-all-but-44-characters-long!!!!", "entry 1 is no key"),
-        (f"k1:{_KEY[:-2]}é=", "entry 1 is no key"),
+        (f"k1:{_KEY[:20]}", "entry 1 is not a key"),
+        (f"k1:{_KEY[:-1]}", "entry 1 is not a key"),
+        ("k1:not-base64-at-all-but-44-characters-long!!!!", "entry 1 is not a key"),
+        (f"k1:{_KEY[:-2]}é=", "entry 1 is not a key"),
         (_KEY, "entry 1 is not of the form id:key"),
         (f":{_KEY}", "entry 1 is not of the form id:key"),
         (f"k1:{_KEY},k2:{_KEY}", "entry 2 repeats"),
         (f"k1:{_KEY},k1:{_OTHER}", "entry 2 repeats"),
-        (f"k1:{_KEY},k2:short", "entry 2 is no key"),
+        (f"k1:{_KEY},k2:short", "entry 2 is not a key"),
         (" , ", "no key"),
     ],
 )

@@ -119,7 +119,7 @@ def check(key: IntegrationArgument, as_json: AsJson = False) -> None:
         print_json(results)
     bad = [result for result in results if result.missing]
     if bad:
-        raise Failed(f"{len(bad)} of {len(results)} checks say that something is missing")
+        raise Failed(f"{len(bad)} of {len(results)} checks found something missing")
 
 
 @app.command()

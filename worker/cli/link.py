@@ -59,7 +59,7 @@ def link(
     if as_json:
         print_json(row)
     else:
-        say(f"[green]linked[/] {plain(row.alias)} as {row.id}; the schedule takes it from here")
+        say(f"[green]linked[/] {plain(row.alias)} as {row.id}; the schedule refreshes and syncs it from now on")
 
 
 class Wanted(NamedTuple):

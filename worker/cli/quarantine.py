@@ -91,7 +91,7 @@ def replay(entry: EntryId, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"id": entry_id, "provider_id": asked.ids[0], "task_id": asked.task_ids[0]})
     else:
-        say(f"asked for a full sync of {plain(asked.rows[0].alias)}; `dashtam runs` shows what becomes of it")
+        say(f"asked for a full sync of {plain(asked.rows[0].alias)}; `dashtam runs` shows the result")
 
 
 @app.command()

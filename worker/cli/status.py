@@ -40,7 +40,7 @@ def status(
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     remember_names()
     if not data["redis"]["reachable"]:
-        raise Unavailable("Redis cannot be asked; what Postgres knows was shown")
+        raise Unavailable("Redis is out of reach; only what Postgres knows was shown")
 
 
 def _render(data: dict[str, Any], now: datetime) -> RenderableType:

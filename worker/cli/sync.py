@@ -62,7 +62,7 @@ def sync(
     elif as_json:
         print_json({"ids": asked.ids})
     else:
-        say(f"asked for {plural(len(asked.ids), 'sync')}; `dashtam runs` shows what becomes of it")
+        say(f"asked for {plural(len(asked.ids), 'sync')}; `dashtam runs` shows the result")
 
 
 def _cancel(provider: str | None, *, as_json: bool) -> None:

@@ -44,7 +44,7 @@ def unavailable(error: BaseException) -> Unavailable | None:
 
 def _of_the_driver(error: DBAPIError) -> Unavailable | None:
     if isinstance(error.orig, _OLD_SCHEMA):
-        return Unavailable("the database has not the tables of this version", server="schema")
+        return Unavailable("the database does not have the tables of this version", server="schema")
     if not isinstance(error, OperationalError | InterfaceError):
         return (
             Unavailable("Postgres closed the connection", server="postgres") if error.connection_invalidated else None
@@ -66,4 +66,4 @@ def _not_connected(text: str) -> Unavailable | None:
         return Unavailable(f"Postgres does not run at {place}", server="postgres")
     if "timeout" in reason.lower() or "timed out" in reason.lower():
         return Unavailable(f"Postgres did not answer at {place}", server="postgres", silent=True)
-    return Unavailable(f"Postgres at {place} lets nobody in: {reason}", server="postgres")
+    return Unavailable(f"Postgres at {place} refuses the connection: {reason}", server="postgres")

@@ -70,7 +70,7 @@ class RedisServer(Server):
     def down(self) -> None:
         """Stop the server if it runs; durable data stays."""
         if self._stop() is signal.SIGKILL:
-            self._say("Redis had to be killed; its last second of writes may be missing")
+            self._say("Redis had to be killed; writes of its last second may be missing")
 
     def _clear_stale(self) -> None:
         """Stop a server that we have no record of: two must not write one append-only file."""

@@ -106,5 +106,5 @@ class ProviderCreate(BaseModel):
     @classmethod
     def _readable(cls, value: str) -> str:
         if not value.strip() or visible(value) != value:
-            raise ValueError("must have letters, and nothing that cannot be seen")
+            raise ValueError("must have at least one visible character, and no invisible ones")
         return value

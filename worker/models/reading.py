@@ -34,7 +34,7 @@ class Wanted(BaseModel):
 class WantedAccounts(Wanted):
     """Which accounts."""
 
-    closed: Annotated[bool, Field(description="Those that are no longer listed, too.")] = False
+    closed: Annotated[bool, Field(description="Also those that are no longer listed.")] = False
 
 
 class WantedDays(Wanted):

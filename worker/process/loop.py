@@ -184,7 +184,7 @@ class Threads:
                 raise Unavailable("Postgres: all database threads of this process are busy") from None
             self._lost.append((future, until))
             raise Unavailable(
-                "Postgres: a database thread did not come back; this process is replaced if it never does"
+                "Postgres: a database thread did not come back; this process is replaced if it does not return"
             ) from None
         except asyncio.CancelledError:
             if not future.cancel():

@@ -264,7 +264,7 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
         if not self.database_step_seconds < min(self.lease_seconds, self.run_dead_seconds):
             raise ValueError(
                 "DATABASE_STEP_SECONDS must be below LEASE_SECONDS and RUN_DEAD_SECONDS, or a worker that waits for"
-                " Postgres is taken for dead"
+                " Postgres is considered dead"
             )
         return self
 

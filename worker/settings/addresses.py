@@ -33,7 +33,7 @@ def postgres_url(url: str, *, writes: bool) -> str:
     if not url.startswith("postgresql+psycopg://") or parts is None:
         raise ValueError("must begin with postgresql://")
     if not is_readable(url):
-        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
     hosts = [_host_and_port(entry) for entry in parts["hosts"].split(",")]
     options = parse_qsl(parts["query"] or "", keep_blank_values=True)
     _require_libpq_options([name for name, _ in options])
@@ -51,7 +51,7 @@ def postgres_url(url: str, *, writes: bool) -> str:
 def _host_and_port(entry: str) -> tuple[str, str]:
     found = _HOST.fullmatch(entry)
     if found is None:
-        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
     port = found["port"] or ""
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_MAX):
         raise ValueError(
@@ -81,11 +81,11 @@ def require_redis_url(url: str) -> None:
     if not url.startswith(("redis://", "rediss://")):
         raise ValueError("must begin with redis:// or rediss://")
     if not is_readable(url):
-        raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+        raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
     parts = urlsplit(url)
     form = f"the form is {parts.scheme}://user:password@host:6379/0"
     if "," in parts.netloc.rpartition("@")[2]:
-        raise ValueError(f"names several servers, and one is needed: the primary, or what leads to it; {form}")
+        raise ValueError(f"names several servers; name one: the primary, or a proxy in front of it; {form}")
     try:
         _ = parts.port
     except ValueError:

@@ -21,9 +21,9 @@ def parse_keys(text: str) -> Mapping[str, bytes]:
         if not colon or not key_id:
             raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is not of the form id:key")
         if any(sign.isspace() or not sign.isprintable() for sign in key_id):
-            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} has a blank or an invisible sign in its id")
+            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} has an invisible character in its id")
         if not _is_fernet_key(key):
-            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is no key as `dashtam keys generate` makes")
+            raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} is not a key of `dashtam keys generate`")
         if key_id in keys or key.encode() in keys.values():
             raise ConfigurationError(f"ENCRYPTION_KEYS: entry {position} repeats an id or a key")
         keys[key_id] = key.encode()

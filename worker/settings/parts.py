@@ -74,7 +74,7 @@ class QueuePart(RedisPart):
         if not value.get_secret_value().startswith(("amqp://", "amqps://")):
             raise ValueError("must begin with amqp:// or amqps://; a Redis is REDIS_URL's")
         if not is_readable(value.get_secret_value()):
-            raise ValueError("is no address that can be read; brackets belong around IPv6 hosts alone")
+            raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
         return value
 
     @model_validator(mode="after")

@@ -115,7 +115,7 @@ def _leave_if_wedged() -> None:
     """
     if is_wedged():
         log.critical("process_wedged", kept="pending work is kept", next="the pool starts another process")
-        raise SystemExit("threads of this process stand still")
+        raise SystemExit("threads of this process hang")
 
 
 def parse_ids(values: Iterable[object]) -> list[UUID]:

@@ -55,7 +55,7 @@ def flower_options(settings: FlowerSettings | Settings) -> dict[str, Any]:
         ConfigurationError: there is no password; Flower must not start.
     """
     if settings.flower_password is None:
-        raise ConfigurationError("FLOWER_PASSWORD: is required, Flower does not start without; or FLOWER_PASSWORD_FILE")
+        raise ConfigurationError("FLOWER_PASSWORD: is required; or set FLOWER_PASSWORD_FILE")
     state = settings.home / "flower"
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     return {
@@ -148,4 +148,4 @@ def refuse_without_authentication() -> None:
         SystemExit: with the reason.
     """
     if not any(running_options.basic_auth or ()):
-        raise SystemExit("error: Flower does not start without authentication; leave --basic_auth out")
+        raise SystemExit("error: Flower does not start without a password; remove --basic_auth")

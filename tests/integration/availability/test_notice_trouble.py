@@ -113,7 +113,7 @@ def test_server_that_knows_no_such_address_is_not_asked_again(make_quiet: MakeQu
         assert runtime.run(notices.send_notices(runtime)) == 1
 
     notice = notice_to(runtime, "jörg@example.com")
-    assert (notice.due_at, notice.last_error) == (None, "email: the server takes no such address")
+    assert (notice.due_at, notice.last_error) == (None, "email: the server does not accept this address")
 
 
 class Breaking:

@@ -57,7 +57,7 @@ def test_arguments_are_reduced_to_ids(flower: FlowerProcess, celery_application:
     ("command", "password", "why"),
     [
         ((), "", "error: FLOWER_PASSWORD: is required"),
-        (("--basic_auth=",), PASSWORD, "error: Flower does not start without authentication"),
+        (("--basic_auth=",), PASSWORD, "error: Flower does not start without a password"),
     ],
 )
 def test_it_does_not_start_without_a_password(

@@ -48,7 +48,7 @@ def test_check_says_what_is_missing_and_fails(dashtam: Dashtam, monkeypatch: pyt
 
     assert done.exit_code == 1
     assert "missing it never holds: the moon must be full" in done.stdout
-    assert "1 of 1 checks say that something is missing" in done.stderr
+    assert "1 of 1 checks found something missing" in done.stderr
 
 
 def test_check_of_one_that_does_not_import_says_why(dashtam: Dashtam, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def _wrapped(error: Exception) -> OperationalError:
         (
             'connection failed: connection to server at "db.example.org" (10.0.0.1), port 5432 failed: '
             'FATAL:  password authentication failed for user "ada"',
-            'Postgres at db.example.org:5432 lets nobody in: password authentication failed for user "ada"',
+            'Postgres at db.example.org:5432 refuses the connection: password authentication failed for user "ada"',
         ),
         (
             'connection to server on socket "/run/.s.PGSQL.5432" failed: No such file or directory',

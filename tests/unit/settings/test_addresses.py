@@ -57,8 +57,8 @@ def test_of_several_hosts_one_that_takes_writes_is_wanted_by_those_who_write() -
         ("h/dashtam?prepare_threshold=0", "set DATABASE_POOLER=true"),
         ("h/dashtam?sslmod=require", "sslmod is no option that libpq knows"),
         ("h/dashtam?autocommit", "autocommit is no option"),
-        ("[::1/dashtam", "no address that can be read"),
-        ("a[::1]/dashtam", "no address that can be read"),
+        ("[::1/dashtam", "not a readable address"),
+        ("a[::1]/dashtam", "not a readable address"),
     ],
 )
 def test_address_that_would_fail_later_is_refused_with_the_form_that_works(rest: str, says: str) -> None:
@@ -97,7 +97,7 @@ def test_address_of_redis_that_works_is_accepted(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redis://h1,h2", "names several servers, and one is needed"),
+        ("redis://h1,h2", "names several servers; name one"),
         (f"rediss://app:{SECRET}@h1:1,h2:2/0", "the form is rediss://user:password@host:6379/0"),
         ("redis://h:six/0", "no number from 1 to 65535"),
         ("redis://h:99999/0", "no number from 1 to 65535"),

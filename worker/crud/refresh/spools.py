@@ -15,7 +15,7 @@ from worker.models import ProviderToken, Spool, SpooledAnswer, TokenRefresh
 from worker.models.vocabulary import AttemptStatus
 
 ANSWERS_WITHIN = timedelta(seconds=30)
-"""A host that tells nothing for so long although it was asked is taken for dead: its disk may be gone for good."""
+"""A host that tells nothing for so long although it was asked is considered dead: its disk may be gone for good."""
 
 HELD_FOR = timedelta(minutes=10)
 """An answer that is known to wait on a disk is waited for so long after its host has last been heard of."""

@@ -137,4 +137,4 @@ def _read(cursor: str | None, kind: Any) -> Any:
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=kind)
     except (msgspec.MsgspecError, binascii.Error, ValueError):
-        raise BadArgument("the cursor is none that this interface gave; leave it out to begin anew") from None
+        raise BadArgument("this cursor is not valid; leave it out to start from the beginning") from None

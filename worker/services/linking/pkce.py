@@ -37,4 +37,4 @@ def unseal_verifier(encryption: EncryptionService, ciphertext: str, *, user_id: 
     try:
         return encryption.unseal(ciphertext, provider_id=user_id, kind=_KIND, generation=0)
     except EncryptionError:
-        raise Refused("what ties this consent to you can no longer be read: start linking again") from None
+        raise Refused("the record of who began this link can no longer be read: start linking again") from None

@@ -123,7 +123,7 @@ class EmailChannel:
             connection.send_message(mail, from_addr=sender.addr_spec, to_addrs=[recipient.addr_spec])
         except smtplib.SMTPNotSupportedError:
             self._disconnect()
-            raise Undelivered("email: the server takes no such address", permanent=True) from None
+            raise Undelivered("email: the server does not accept this address", permanent=True) from None
         except smtplib.SMTPRecipientsRefused as error:
             self._disconnect()
             codes = [code for code, _ in error.recipients.values()]

@@ -254,7 +254,7 @@ def _to_operator(runtime: Context, provider_key: str, due: DueNotice) -> Message
         to=runtime.settings.operator_email or None,
         subject=f"{integration} refuses our client credentials: calls are paused",
         text=(
-            f"{integration} refuses the application itself, not its users. All its calls are paused.\n\n"
+            f"{integration} refuses our application, not single users. All calls to it are paused.\n\n"
             f"Next step: correct the client credentials of {provider_key}, restart the workers, then run\n"
             f"    dashtam integrations resume {provider_key}\n\n"
             "All links and tokens are kept; pending work is kept.\n"

@@ -103,11 +103,11 @@ async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
     """
     if token.new_grant:
         if not await _drain_grant(runtime, token, owner):
-            raise Fenced("the user has decided anew since this grant; nothing was changed")
+            raise Fenced("the user has linked or unlinked this login since; nothing was changed")
         return
     unseal_answer(runtime.encryption, token)
     if not await runtime.db(tokens.store, tokens=[token], owner=owner):
-        raise Fenced("another worker has taken over; the answer stays in the journal")
+        raise Fenced("another worker has taken over; the answer is kept in the journal")
     await asyncio.to_thread(_remove, runtime, token)
     log.info("journal_entry_stored", provider_id=str(token.provider_id), generation=token.generation + 1)
 
@@ -212,7 +212,7 @@ def _find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | No
         kept = cast("list[bytes | None]", runtime.redis.hmget(JOURNAL, names))
     except RedisError:
         if not any(found):
-            raise Unavailable("journal: Redis is away, so that an answer may be waiting there unseen") from None
+            raise Unavailable("journal: Redis is away; an answer may be waiting in it") from None
         kept = []
     found += [_read(raw, "redis") for raw in kept if raw is not None]
     newest = {token.new_grant: token for token in _newest(found)}
@@ -223,7 +223,7 @@ def _entries(runtime: Context) -> list[NewToken]:
     try:
         kept = cast("dict[bytes, bytes]", runtime.redis.hgetall(JOURNAL))
     except RedisError:
-        raise Unavailable("journal: Redis is away; its entries stay there") from None
+        raise Unavailable("journal: Redis is away; its entries are kept there") from None
     return _newest([*spooled(runtime), *(_read(raw, "redis") for raw in kept.values())])
 
 

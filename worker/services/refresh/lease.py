@@ -166,7 +166,7 @@ class BatchLease:
         attempts = [self.attempt(call) for call in calls]
         writing.attempts += attempts
         if writing.given_up:
-            raise Unavailable("Postgres answered too late: nobody waits for these attempts any more")
+            raise Unavailable("Postgres answered too late: these attempts are no longer waited for")
         tokens.begin_attempts(session, attempts=attempts)
 
     def attempt(self, call: Call) -> AttemptBegun:

@@ -293,7 +293,7 @@ class _Batch:
             for answer in answers:
                 log.critical("answer_lost", provider_id=str(answer.provider_id), error=str(error), next="one retry")
             return RefreshResult(Outcome.UNKNOWN, error)
-        return RefreshResult(Outcome.JOURNALED, Unavailable("the new token is in the journal until it can be stored"))
+        return RefreshResult(Outcome.JOURNALED, Unavailable("the new token is kept in the journal for now"))
 
     # Step 7: tell
 

@@ -75,7 +75,7 @@ def _read(runtime: Context) -> dict[str, AttemptBegun]:
     try:
         found = cast("dict[bytes, bytes]", runtime.redis.hgetall(UNSENT))
     except RedisError:
-        raise Unavailable("Redis is away, so that nobody knows which attempts were never sent") from None
+        raise Unavailable("Redis is away, so that it is unknown which attempts were never sent") from None
     return {name.decode(): _decode(raw) for name, raw in found.items()}
 
 

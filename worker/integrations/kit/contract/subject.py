@@ -146,7 +146,7 @@ class Trial:
             asyncio.run(every(self.integration.pages(self.request(ACCESS_TOKEN))))
         except error as raised:
             return raised
-        raise AssertionError(f"`pages` must raise {error.__name__} here; it ended as if all was well")
+        raise AssertionError(f"`pages` must raise {error.__name__} here; it ended without an error")
 
 
 async def every(pages: AsyncIterator[Page]) -> list[Page]:
