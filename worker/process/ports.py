@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -22,9 +23,11 @@ def require_free(variable: str, address: str, port: int) -> None:
     try:
         socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
     except OSError as error:
-        # What cannot be resolved has a number below zero, or none.
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else f"{address} is no address of this host"
-        raise ConfigurationError(
-            f"{variable}: nothing can listen on {address}, port {port} ({why}); stop the program that does, or set "
-            f"another {variable}"
-        ) from None
+        if error.errno == errno.EADDRINUSE:
+            why, mend = os.strerror(errno.EADDRINUSE), f"stop the program that uses it, or set another {variable}"
+        else:
+            why = "no address of this host"
+            mend = f"set {variable.replace('_PORT', '_ADDRESS')} to one, for example 127.0.0.1"
+            if error.errno == errno.EACCES:
+                why, mend = os.strerror(errno.EACCES), f"set {variable} to a port above 1023"
+        raise ConfigurationError(f"{variable}: nothing can listen on {address}, port {port} ({why}); {mend}") from None
