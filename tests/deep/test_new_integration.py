@@ -188,7 +188,7 @@ def shell(fresh: Path, tmp_path: Path, process_environment: dict[str, str]) -> I
 
 def test_document_followed_to_the_letter_gives_an_integration_that_works(shell: Shell, engine: Engine) -> None:
     (begin,) = commands("Begin")
-    sandbox, names, work = commands("See it at work")
+    sandbox, names, work = commands("Run it")
     port = free_port()
 
     said = shell.run(begin)
