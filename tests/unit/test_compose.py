@@ -121,18 +121,16 @@ def substituted(text: str, dotenv: dict[str, str]) -> str:
     return re.sub(r"\$\{([A-Z_]+):-(.*?)\}", lambda found: dotenv.get(found[1]) or found[2], text)
 
 
-@pytest.mark.parametrize(
-    ("name", "variable"),
-    [(name, variable) for name in OWN for variable in sorted(read_by(name) & DOTENV.keys() - OF_THE_CONTAINER)],
-)
-def test_variable_of_the_env_file_reaches_every_service_that_reads_it(name: str, variable: str) -> None:
+@pytest.mark.parametrize("name", OWN)
+def test_variables_of_the_env_file_reach_every_service_that_reads_them(name: str) -> None:
     given = rendered(name, DOTENV)
 
-    if f"{variable}_FILE" in given:  # of what compose itself runs: `ops/make_secrets.py` has made it
-        assert given[f"{variable}_FILE"].removeprefix("/run/secrets/") in SERVICES[name]["secrets"]
-        assert variable not in given, "it would be set twice"
-    else:
-        assert given[variable] == f"of-{variable}"
+    for variable in sorted(read_by(name) & DOTENV.keys() - OF_THE_CONTAINER):
+        if f"{variable}_FILE" in given:  # of what compose itself runs: `ops/make_secrets.py` has made it
+            assert given[f"{variable}_FILE"].removeprefix("/run/secrets/") in SERVICES[name]["secrets"], variable
+            assert variable not in given, "it would be set twice"
+        else:
+            assert given.get(variable) == f"of-{variable}", variable
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -22,8 +22,6 @@ from worker.runtime import Runtime
 from worker.services.notices import queue as notices
 from worker.services.notices.channels import Message
 
-pytestmark = pytest.mark.deep
-
 ODD = ("a@[", "a@", "@", "a", "a@b@c.example", "a\nBcc: evil@example.com@example.com", "a@" + "x" * 300 + ".example")
 CLAIM = timedelta(minutes=5)
 
@@ -79,6 +77,7 @@ def received(box: Mailbox) -> Counter[str]:
     return Counter(str(mail["To"]) for mail in box.mails)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("odd", ODD)
 def test_one_odd_address_costs_nobody_else_a_mail_and_nobody_gets_two(
     make_quiet: MakeQuiet, box: Mailbox, odd: str
@@ -96,6 +95,7 @@ def test_one_odd_address_costs_nobody_else_a_mail_and_nobody_gets_two(
     assert (notice.attempts, notice.due_at, notice.last_error) == (1, None, "email: unusable address")
 
 
+@pytest.mark.deep
 def test_address_of_another_script_gets_its_mail(make_quiet: MakeQuiet, box: Mailbox) -> None:
     runtime = mailing(make_quiet, box)
     needy(runtime, "ann@münchen.example", "jörg@example.com")
@@ -131,6 +131,7 @@ class Breaking:
         """Nothing is open."""
 
 
+@pytest.mark.deep
 def test_unforeseen_error_is_that_notice_s_alone_and_is_tried_again_so_often_and_no_more(quiet: Runtime) -> None:
     channel = Breaking()
     needy(quiet, "ann@example.com", "odd@example.com", "bob@example.com", channel="log")
@@ -156,6 +157,7 @@ def through_proxy(make_quiet: MakeQuiet, quiet: Runtime, box: Mailbox) -> Iterat
         yield mailing(make_quiet, box, database_url=away), proxy
 
 
+@pytest.mark.deep
 def test_database_that_goes_away_between_sending_and_recording_brings_no_second_mail(
     through_proxy: tuple[Runtime, Proxy], quiet: Runtime, box: Mailbox
 ) -> None:
@@ -182,6 +184,7 @@ def test_database_that_goes_away_between_sending_and_recording_brings_no_second_
         assert all(session.scalars(select(Notice.sent_at)))
 
 
+@pytest.mark.deep
 def test_notice_whose_senders_die_every_time_is_given_up_and_not_sent_for_ever(quiet: Runtime) -> None:
     needy(quiet, "ann@example.com", channel="log")
     with quiet.transaction() as session:
@@ -196,6 +199,7 @@ def test_notice_whose_senders_die_every_time_is_given_up_and_not_sent_for_ever(q
     assert notice.last_error == "given up: nobody recorded how the last attempt ended"
 
 
+@pytest.mark.deep
 def test_sender_whose_claim_has_passed_to_another_sends_nothing(quiet: Runtime) -> None:
     needy(quiet, "ann@example.com", channel="log")
     now = quiet.run(quiet.now())

@@ -23,8 +23,6 @@ from worker.runtime import Runtime
 from worker.services.availability import breaker
 from worker.services.availability.quotas import QuotaGate
 
-pytestmark = pytest.mark.deep
-
 
 class Clock:
     """Time that stands still until it is moved."""
@@ -82,6 +80,7 @@ def admitted(
     return outcomes[type(None)]
 
 
+@pytest.mark.deep
 def test_processes_share_one_budget_and_never_exceed_it(make_quiet: MakeQuiet, make_gate: MakeGate) -> None:
     quotas, clock = (Quota("app", 1000, 60),), Clock()
     one, other = make_quiet(manual_quota_share=0), make_quiet(manual_quota_share=0)
@@ -93,6 +92,7 @@ def test_processes_share_one_budget_and_never_exceed_it(make_quiet: MakeQuiet, m
     assert (first, second) == (680, 300)
 
 
+@pytest.mark.deep
 def test_permits_that_lie_unused_are_not_used_later(quiet: Runtime, make_gate: MakeGate) -> None:
     clock = Clock()
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 100, 60),), clock=clock)
@@ -104,6 +104,7 @@ def test_permits_that_lie_unused_are_not_used_later(quiet: Runtime, make_gate: M
     assert [use.used for use in quiet.run(gate.usage())] == [8]
 
 
+@pytest.mark.deep
 def test_over_budget_names_the_time_when_a_call_is_free_again(quiet: Runtime, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 4, 60),))
     assert admitted(quiet, gate, 3) == 3
@@ -116,6 +117,7 @@ def test_over_budget_names_the_time_when_a_call_is_free_again(quiet: Runtime, ma
     assert 1 <= refused.value.retry_after.total_seconds() <= 61
 
 
+@pytest.mark.deep
 def test_share_kept_back_serves_people_who_wait(quiet: Runtime, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
 
@@ -123,6 +125,7 @@ def test_share_kept_back_serves_people_who_wait(quiet: Runtime, make_gate: MakeG
     assert admitted(quiet, gate, 50, caller=Caller(manual=True)) == 10
 
 
+@pytest.mark.deep
 def test_people_who_wait_use_up_the_same_budget(quiet: Runtime, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 100, 60),))
 
@@ -130,12 +133,14 @@ def test_people_who_wait_use_up_the_same_budget(quiet: Runtime, make_gate: MakeG
     assert admitted(quiet, gate, 100) == 30
 
 
+@pytest.mark.deep
 def test_logins_have_budgets_of_their_own(quiet: Runtime, new_ids: list[UUID], make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("provider", 10, 60), Quota("app", 1000, 60)))
 
     assert [admitted(quiet, gate, 20, caller=Caller(id_)) for id_ in new_ids[:2]] == [9, 9]
 
 
+@pytest.mark.deep
 def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("provider", 50, 60), Quota("app", 100_000, 60)))
 
@@ -146,6 +151,7 @@ def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime, ma
     quiet.run(ask())
 
 
+@pytest.mark.deep
 def test_endpoints_have_budgets_of_their_own(quiet: Runtime, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 10, 60, endpoint="trader"),))
 
@@ -153,6 +159,7 @@ def test_endpoints_have_budgets_of_their_own(quiet: Runtime, make_gate: MakeGate
     assert admitted(quiet, gate, 500, endpoint="token") == 500
 
 
+@pytest.mark.deep
 def test_calls_refused_by_a_narrow_quota_do_not_use_up_the_wide_one(
     quiet: Runtime, new_ids: list[UUID], make_gate: MakeGate
 ) -> None:
@@ -172,6 +179,7 @@ def test_calls_refused_by_the_wide_quota_keep_the_permits_of_the_day(quiet: Runt
     assert used == {86400: 2, 60: 2}
 
 
+@pytest.mark.deep
 def test_quota_of_a_day_survives_a_flushed_redis(
     make_quiet: MakeQuiet, redis: redis_client.Redis, make_gate: MakeGate
 ) -> None:
@@ -192,6 +200,7 @@ def test_quota_of_a_day_survives_a_flushed_redis(
     assert admitted(runtime, gate, 5, caller=manual, endpoint="balances", account_key="a") == 1
 
 
+@pytest.mark.deep
 def test_quota_of_a_day_is_deferred_to_midnight_and_begins_anew(quiet: Runtime, make_gate: MakeGate) -> None:
     clock = Clock()
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 2, 86400, daily=True),), clock=clock)
@@ -207,6 +216,7 @@ def test_quota_of_a_day_is_deferred_to_midnight_and_begins_anew(quiet: Runtime, 
     assert admitted(quiet, gate, 5) == 1
 
 
+@pytest.mark.deep
 def test_account_ids_are_not_written_to_redis(quiet: Runtime, redis: redis_client.Redis, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("account", 10, 60),))
     admitted(quiet, gate, 1, caller=Caller(UUID(int=7)), account_key="123456789")
@@ -215,6 +225,7 @@ def test_account_ids_are_not_written_to_redis(quiet: Runtime, redis: redis_clien
     assert not redis.keys("*123456789*")
 
 
+@pytest.mark.deep
 def test_time_that_the_provider_names_holds_up_every_process(make_quiet: MakeQuiet) -> None:
     one, other = make_quiet(), make_quiet()
     wait = timedelta(minutes=5)
@@ -229,6 +240,7 @@ def test_time_that_the_provider_names_holds_up_every_process(make_quiet: MakeQui
         assert wait / 2 < refused.value.retry_after <= wait
 
 
+@pytest.mark.deep
 def test_worker_whose_clock_is_an_hour_early_holds_nobody_up_for_longer(quiet: Runtime, make_gate: MakeGate) -> None:
     early, right = Clock(), Clock()
     early.now += 3600
@@ -242,6 +254,7 @@ def test_worker_whose_clock_is_an_hour_early_holds_nobody_up_for_longer(quiet: R
     assert refused.value.retry_after <= timedelta(minutes=5)
 
 
+@pytest.mark.deep
 def test_absurd_time_that_the_provider_names_is_capped(make_quiet: MakeQuiet, make_gate: MakeGate) -> None:
     runtime = make_quiet(retry_after_max=60)
     clock = Clock()
@@ -256,6 +269,7 @@ def test_absurd_time_that_the_provider_names_is_capped(make_quiet: MakeQuiet, ma
     assert admitted(runtime, gate, 1) == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "error",
     [
@@ -275,6 +289,7 @@ def test_limits_that_concern_nobody_else_hold_up_nobody(
     assert admitted(quiet, gate, 5) == 5
 
 
+@pytest.mark.deep
 def test_without_redis_each_process_goes_on_with_a_fraction(make_quiet: MakeQuiet, dead_redis_url: str) -> None:
     runtime = make_quiet(quotas=(Quota("app", 800, 60),), redis_url=dead_redis_url, manual_quota_share=0)
 
@@ -282,12 +297,14 @@ def test_without_redis_each_process_goes_on_with_a_fraction(make_quiet: MakeQuie
     assert runtime.run(runtime.gate("schwab").usage()) == []
 
 
+@pytest.mark.deep
 def test_days_are_counted_without_redis(make_quiet: MakeQuiet, dead_redis_url: str) -> None:
     runtime = make_quiet(quotas=(Quota("app", 10, 86400, daily=True),), redis_url=dead_redis_url)
 
     assert admitted(runtime, runtime.gate("schwab"), 50) == 9
 
 
+@pytest.mark.deep
 def test_usage_tells_what_is_used_of_each_quota_of_the_application(quiet: Runtime, make_gate: MakeGate) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("app", 120, 60, endpoint="trader"), Quota("provider", 5, 60)))
     admitted(quiet, gate, 6, caller=Caller(UUID(int=7)))

@@ -10,8 +10,6 @@ from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
 from tests.support.databases import Databases
 
-pytestmark = pytest.mark.deep
-
 
 @pytest.fixture
 def prefix(databases: Databases, dashtam: Dashtam, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -38,6 +36,7 @@ def test_roles_are_made_with_passwords_from_standard_input(dashtam: Dashtam, pre
     assert "made-up-word" not in result.output
 
 
+@pytest.mark.deep
 def test_passwords_that_are_no_json_change_nothing(dashtam: Dashtam, prefix: str) -> None:
     result = dashtam("database", "roles", "--prefix", prefix, "--passwords", stdin="not json")
 

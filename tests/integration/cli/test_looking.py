@@ -354,7 +354,6 @@ def test_integrations_are_paused_and_resumed(dashtam: Dashtam) -> None:
     assert json_of(dashtam("integrations", "resume", "schwab", "--json"))["changed"]
 
 
-@pytest.mark.deep
 def test_audit_lists_and_verifies(dashtam: Dashtam, provider: Provider, tmp_path: object) -> None:
     dashtam("providers", "pause", "Home", "--reason", "the user asked")
 
@@ -380,7 +379,6 @@ def test_audit_verify_finds_an_altered_entry(dashtam: Dashtam, provider: Provide
     assert "altered" in result.output
 
 
-@pytest.mark.deep
 def test_keys_status_rotate_and_retire(dashtam: Dashtam, provider: Provider) -> None:
     (key,) = json_of(dashtam("keys", "status", "--json"))
 

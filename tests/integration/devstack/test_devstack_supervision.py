@@ -15,8 +15,6 @@ import pytest
 
 from worker.devstack import DevstackError, ProcessSpec, ProcessState, Supervisor, child, processes
 
-pytestmark = pytest.mark.deep
-
 PROJECT = Path(__file__).parents[3]
 
 
@@ -70,6 +68,7 @@ def group_is_empty(group: int) -> bool:
     return True
 
 
+@pytest.mark.deep
 def test_processes_start_in_order_and_stop_in_reverse(tmp_path: Path) -> None:
     events: list[str] = []
     with Supervisor(
@@ -88,6 +87,7 @@ def test_processes_start_in_order_and_stop_in_reverse(tmp_path: Path) -> None:
     assert set(states(supervisor).values()) == {ProcessState.STOPPED}
 
 
+@pytest.mark.deep
 def test_a_process_waits_until_the_one_before_it_is_ready(tmp_path: Path) -> None:
     ready: list[bool] = []
     with Supervisor(
@@ -103,6 +103,7 @@ def test_a_process_waits_until_the_one_before_it_is_ready(tmp_path: Path) -> Non
     assert before == {"sandbox": ProcessState.STARTING, "refresh": ProcessState.WAITING}
 
 
+@pytest.mark.deep
 def test_killed_process_is_started_again_without_its_orphans(tmp_path: Path) -> None:
     clock = Patience()
     with Supervisor([shell("worker", "sleep 300 & echo $!; wait")], log_dir=tmp_path, clock=clock) as supervisor:
@@ -122,6 +123,7 @@ def test_killed_process_is_started_again_without_its_orphans(tmp_path: Path) -> 
         poll_until(supervisor, lambda: processes.identity(pool_child) is None)
 
 
+@pytest.mark.deep
 def test_it_waits_before_a_restart(tmp_path: Path) -> None:
     clock = Patience()
     with Supervisor([shell("worker", "exit 4")], log_dir=tmp_path, clock=clock) as supervisor:
@@ -134,6 +136,7 @@ def test_it_waits_before_a_restart(tmp_path: Path) -> None:
     assert (status.state, status.restarts, status.last_exit) == (ProcessState.BACKOFF, 0, 4)
 
 
+@pytest.mark.deep
 def test_process_that_never_comes_up_fails_the_whole_with_its_last_lines(tmp_path: Path) -> None:
     clock = Patience()
     supervisor = Supervisor(
@@ -165,6 +168,7 @@ def test_program_that_does_not_exist_fails_the_whole_at_once(tmp_path: Path) -> 
         supervisor.poll()
 
 
+@pytest.mark.deep
 def test_process_that_ignores_the_stop_signal_is_killed_with_its_group(tmp_path: Path) -> None:
     events: list[str] = []
     clock = Patience()
@@ -183,6 +187,7 @@ def test_process_that_ignores_the_stop_signal_is_killed_with_its_group(tmp_path:
     assert processes.wait_until(lambda: group_is_empty(group), 120)
 
 
+@pytest.mark.deep
 def test_processes_get_their_own_stop_signal_and_environment(tmp_path: Path) -> None:
     # A shell whose starter ignores SIGQUIT, as one in the background does, could not catch that.
     script = "trap 'echo quit; exit 0' USR1; echo $GREETING; while :; do sleep 0.01; done"
@@ -215,6 +220,7 @@ def test_log_lines_are_shown_with_the_process_name(tmp_path: Path) -> None:
     assert echo.getvalue() == "beat | one\nbeat | two\n"
 
 
+@pytest.mark.deep
 def test_log_that_grew_too_long_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "LOG_BYTES_MAX", 10)
     with Supervisor([shell("beat", "echo a line of some length; sleep 300")], log_dir=tmp_path) as supervisor:
@@ -248,6 +254,7 @@ def test_run_ends_at_a_signal_and_puts_the_handlers_back(tmp_path: Path) -> None
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.deep
 def test_ctrl_c_while_stopping_hurries(tmp_path: Path) -> None:
     pressed: list[bool] = []
 
@@ -269,6 +276,7 @@ def test_ctrl_c_while_stopping_hurries(tmp_path: Path) -> None:
     assert not pids(supervisor)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_stops_everything_and_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     with supervise(tmp_path) as runner:
@@ -281,6 +289,7 @@ def test_signal_stops_everything_and_ends_well(tmp_path: Path, number: signal.Si
     assert processes.wait_until(lambda: group_is_empty(group), 120)
 
 
+@pytest.mark.deep
 def test_processes_of_a_killed_supervisor_are_ended(tmp_path: Path) -> None:
     with supervise(tmp_path) as runner:
         assert runner.stdout is not None

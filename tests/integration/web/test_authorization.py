@@ -16,8 +16,6 @@ from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin
 from worker.runtime import Runtime
 
-pytestmark = pytest.mark.deep
-
 PROVIDERS = "/api/v1/providers"
 LINKS = 30
 
@@ -73,6 +71,7 @@ def test_consent_in_the_same_browser_links_the_login(
     assert not any(token in f"{answer.text}{grant}" for row in stored for token in row if token)
 
 
+@pytest.mark.deep
 def test_state_is_random_and_stored_as_a_hash(client: TestClient, ada: Person, rows: Session) -> None:
     login = _make(client, ada)
 
@@ -85,6 +84,7 @@ def test_state_is_random_and_stored_as_a_hash(client: TestClient, ada: Person, r
     assert not any(state in row for state in states for row in stored)
 
 
+@pytest.mark.deep
 def test_cookie_is_for_this_browser_alone(client: TestClient, ada: Person) -> None:
     login = _make(client, ada)
 
@@ -95,6 +95,7 @@ def test_cookie_is_for_this_browser_alone(client: TestClient, ada: Person) -> No
     assert "Max-Age=900" in cookie
 
 
+@pytest.mark.deep
 def test_another_browser_cannot_finish_the_link_and_the_right_one_still_can(
     client: TestClient, ada: Person, sandbox: SandboxAdmin
 ) -> None:
@@ -116,6 +117,7 @@ def test_another_browser_cannot_finish_the_link_and_the_right_one_still_can(
     assert "start linking again" in without.json()["detail"]
 
 
+@pytest.mark.deep
 def test_state_of_another_login_completes_nothing(client: TestClient, ada: Person, sandbox: SandboxAdmin) -> None:
     mine, other = _make(client, ada, alias="Mine"), _make(client, ada, alias="Other")
     query = _consent(sandbox, _begin(client, ada, mine))
@@ -125,6 +127,7 @@ def test_state_of_another_login_completes_nothing(client: TestClient, ada: Perso
     assert client.get(f"{mine}/authorization/callback?{query}").status_code == 200
 
 
+@pytest.mark.deep
 def test_login_that_was_renamed_on_the_way_is_linked_under_its_new_name(
     client: TestClient, ada: Person, sandbox: SandboxAdmin
 ) -> None:
@@ -136,6 +139,7 @@ def test_login_that_was_renamed_on_the_way_is_linked_under_its_new_name(
     assert client.get(PROVIDERS, headers=ada.headers).json()["total"] == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "query",
     ["error=access_denied&state={state}", "state={state}", "code=C0.x%40", "", "code=&state={state}", "%ff=%00"],
@@ -151,6 +155,7 @@ def test_user_who_declined_or_came_without_a_code_is_told(client: TestClient, ad
     assert client.get(login, headers=ada.headers).json()["status"] == "pending"
 
 
+@pytest.mark.deep
 def test_state_that_has_expired_is_refused(
     client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
 ) -> None:
@@ -162,6 +167,7 @@ def test_state_that_has_expired_is_refused(
     assert client.get(f"{login}/authorization/callback?{query}").status_code == 400
 
 
+@pytest.mark.deep
 def test_code_that_the_provider_does_not_take_is_told_as_a_failed_exchange(
     client: TestClient, ada: Person, sandbox: SandboxAdmin
 ) -> None:
@@ -181,6 +187,7 @@ def test_callback_of_a_login_that_is_not_there(client: TestClient) -> None:
     assert client.get(url).status_code == 404
 
 
+@pytest.mark.deep
 def test_login_without_an_address_for_consent_is_linked_by_its_form(
     client: TestClient, ada: Person, sandbox: SandboxAdmin
 ) -> None:
@@ -199,6 +206,7 @@ def test_login_without_an_address_for_consent_is_linked_by_its_form(
     assert client.get(f"{login}/authorization/callback?code=x&state=y").status_code == 400
 
 
+@pytest.mark.deep
 def test_refresh_is_asked_for_and_the_grant_is_ended(
     client: TestClient, ada: Person, sandbox: SandboxAdmin, sent: Sent
 ) -> None:
@@ -221,12 +229,14 @@ def test_refresh_is_asked_for_and_the_grant_is_ended(
     assert client.delete(login, headers=ada.headers).status_code == 200
 
 
+@pytest.mark.deep
 def test_cookie_is_sent_over_https_alone_where_there_is_https(client: TestClient, ada: Person) -> None:
     url = HOST.replace("http:", "https:") + _make(client, ada)
 
     assert "Secure" in client.post(f"{url}/authorization", headers=ada.headers).headers["set-cookie"]
 
 
+@pytest.mark.deep
 def test_person_who_lands_in_the_browser_reads_what_happened(
     client: TestClient, ada: Person, sandbox: SandboxAdmin
 ) -> None:
@@ -251,6 +261,7 @@ def test_person_who_lands_in_the_browser_reads_what_happened(
     assert client.get(login, headers=ada.headers).json()["status"] == "active"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("key", "query", "status"),
     [
@@ -269,12 +280,14 @@ def test_person_who_lands_without_a_link_reads_that_nothing_was_linked(
     assert "This login was not linked" in answer.text
 
 
+@pytest.mark.deep
 def test_code_that_the_provider_does_not_take_is_told_on_the_page(client: TestClient, ada: Person) -> None:
     state = _begin(client, ada, _make(client, ada))["state"]
 
     assert client.get(f"/oauth/{REFRESHED_KEY}/callback?code=C0.unknown%40&state={state}").status_code == 500
 
 
+@pytest.mark.deep
 def test_replayed_forged_and_late_callbacks_link_nothing_twice_and_lose_nothing(
     client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
 ) -> None:
