@@ -23,6 +23,7 @@ def test_session_wide_db_works_as_documented(db: Session, test_user: User) -> No
     assert db.get(Provider, provider.id) is provider
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_rows_committed_in_db_session_are_gone_for_the_next_test(db_session: Session, attempt: int) -> None:
     db_session.add(User(email="once@example.com"))

@@ -55,6 +55,7 @@ def ticks(scheduler: Scheduler, clock: time_machine.Coordinates, minutes: int = 
         passed += seconds
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("jump", [timedelta(days=-1), timedelta(hours=-1), timedelta(0), timedelta(days=1)])
 def test_beat_goes_on_after_its_clock_is_set(make_scheduler: MakeScheduler, sent: list[str], jump: timedelta) -> None:
     with time_machine.travel(NOON, tick=False) as clock:

@@ -121,6 +121,7 @@ def substituted(text: str, dotenv: dict[str, str]) -> str:
     return re.sub(r"\$\{([A-Z_]+):-(.*?)\}", lambda found: dotenv.get(found[1]) or found[2], text)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", OWN)
 def test_variables_of_the_env_file_reach_every_service_that_reads_them(name: str) -> None:
     given = rendered(name, DOTENV)
@@ -133,6 +134,7 @@ def test_variables_of_the_env_file_reach_every_service_that_reads_them(name: str
             assert given.get(variable) == f"of-{variable}", variable
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", OWN)
 def test_each_process_is_given_its_own_variables_and_no_others(name: str) -> None:
     own = read_by(name)
@@ -279,6 +281,7 @@ def test_copied_files_are_in_the_build_context() -> None:
             assert source == "." or source.split("/")[0] in allowed, source
 
 
+@pytest.mark.deep
 def test_files_that_tests_read_are_in_the_build_context_of_their_image() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     read = {

@@ -48,6 +48,7 @@ def test_command_of_ours_exists_with_its_options(line: str) -> None:
     dashtam(line)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("docker-compose ")])
 def test_compose_commands_name_what_the_file_has(line: str) -> None:
     services = set(COMPOSE["services"])

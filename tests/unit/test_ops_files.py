@@ -202,6 +202,7 @@ def test_rules_and_dashboard_are_loaded_by_compose() -> None:
     }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: str(panel["title"]))
 def test_panel_leads_to_a_section_of_the_runbook_and_turns_red_where_its_alert_does(panel: dict[str, Any]) -> None:
     (alert,) = [link["url"].removeprefix("${runbook}#") for link in panel.get("links", ())] or [""]
@@ -291,6 +292,7 @@ def _shown(value: object) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
+@pytest.mark.deep
 def test_credentials_of_an_earlier_release_are_taken_over(tmp_path: Path) -> None:
     make = script("make_secrets").make
     make(tmp_path / "new")

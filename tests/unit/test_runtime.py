@@ -155,6 +155,7 @@ def test_time_is_not_read_for_ever(runtime: Runtime, monkeypatch: pytest.MonkeyP
     assert runtime.run(runtime.now()) >= clocks.there()
 
 
+@pytest.mark.deep
 def test_clients_are_closed_with_the_runtime() -> None:
     class Client:
         closed = False

@@ -217,6 +217,7 @@ def test_backlog_drains_at_the_rate_of_the_quota(make_quiet: MakeQuiet) -> None:
     assert runtime.run(breaker.claimable(runtime, NOW, endpoint=None, at_most=500)) == {"schwab": 2}
 
 
+@pytest.mark.deep
 def test_pause_stops_ticks_and_all_calls_until_resume(quiet: Runtime) -> None:
     paused = quiet.run(breaker.pause(quiet, "schwab", reason="maintenance", actor="operator:ann"))
 
@@ -290,6 +291,7 @@ def test_one_login_that_is_refused_for_ever_pauses_nobody_else(quiet: Runtime, n
     assert claimable(quiet, NOW) == 500
 
 
+@pytest.mark.deep
 def test_many_logins_that_are_refused_while_none_is_served_pause_the_integration(
     make_quiet: MakeQuiet, new_ids: list[UUID]
 ) -> None:
@@ -305,6 +307,7 @@ def test_many_logins_that_are_refused_while_none_is_served_pause_the_integration
         assert session.scalars(select(Notice.stage)).all() == ["app_misconfigured"]
 
 
+@pytest.mark.deep
 def test_login_that_is_served_says_that_the_application_is_not_meant(quiet: Runtime, new_ids: list[UUID]) -> None:
     for place, login in enumerate(new_ids * 3):
         refuse(quiet, login)

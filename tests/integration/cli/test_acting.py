@@ -120,6 +120,7 @@ def test_a_provider_that_is_not_active_is_refused_with_what_would_help(
     assert runtime.redis.llen(command) == 0
 
 
+@pytest.mark.deep
 def test_a_provider_whose_tokens_are_not_refreshed_is_refused(
     dashtam: Dashtam, rows: Session, runtime: Runtime
 ) -> None:
@@ -148,6 +149,7 @@ def _run(rows: Session, provider: Provider, **values: object) -> SyncRun:
     return run
 
 
+@pytest.mark.deep
 def test_a_second_sync_within_the_least_interval_needs_force(
     dashtam: Dashtam, provider: Provider, rows: Session, runtime: Runtime
 ) -> None:
@@ -255,6 +257,7 @@ def control(sandbox: SandboxAdmin, sandbox_process: SandboxProcess) -> SandboxCo
     return SandboxControl(sandbox_process.base_url, sandbox_process.admin_token)
 
 
+@pytest.mark.deep
 def test_link_schwab_takes_the_callback_address_from_standard_input(
     dashtam: Dashtam, control: SandboxControl, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_key_is_made_listed_by_its_prefix_and_revoked(dashtam: Dashtam, runtim
         runtime.run(keys.authenticate(runtime, made["key"]))
 
 
+@pytest.mark.deep
 def test_a_key_without_a_user_is_an_operators_and_may_read(dashtam: Dashtam, runtime: Runtime) -> None:
     key = dashtam("api-keys", "create", "--name", "operations", "--days", "1").stdout.strip()
 

@@ -52,6 +52,7 @@ def test_all_is_well(dashtam: Dashtam, found: Found) -> None:
     assert result.stdout.count("ok ") == len(json_of(dashtam("doctor", "--json")))
 
 
+@pytest.mark.deep
 def test_incomplete_configuration_is_the_only_finding(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASHTAM_ENV_FILE", "/nonexistent")
     monkeypatch.delenv("REDIS_URL")
@@ -156,6 +157,7 @@ def test_a_long_queue_is_found(found: Found, monkeypatch: pytest.MonkeyPatch, ru
     assert not found()["queues"].ok
 
 
+@pytest.mark.deep
 def test_workers_named_otherwise_are_no_failure(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send, "ping_workers", lambda *, seconds: ["all@a"])
 

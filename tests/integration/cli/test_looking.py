@@ -203,6 +203,7 @@ def test_runs_are_listed_and_shown(dashtam: Dashtam, provider: Provider, rows: S
     assert dashtam("runs", "show", str(new_id())).exit_code == 2
 
 
+@pytest.mark.deep
 def test_lists_name_logins_by_alias_and_every_id_by_its_beginning(
     dashtam: Dashtam, provider: Provider, rows: Session
 ) -> None:
@@ -262,6 +263,7 @@ def test_aliases_are_completed_from_what_commands_have_seen(
     assert (tmp_path / "names.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.deep
 def test_explain_reads_the_facts_of_the_provider(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     rows.add(_run(provider))
     rows.add(
@@ -366,6 +368,7 @@ def test_audit_lists_and_verifies(dashtam: Dashtam, provider: Provider, tmp_path
     assert dashtam("audit", "verify", "--against", heads).exit_code == 0
 
 
+@pytest.mark.deep
 def test_audit_verify_finds_an_altered_entry(dashtam: Dashtam, provider: Provider, rows: Session) -> None:
     dashtam("providers", "pause", "Home", "--reason", "the user asked")
     rows.execute(text("ALTER TABLE provider_audit_logs DISABLE TRIGGER USER"))

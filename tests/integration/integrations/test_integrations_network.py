@@ -284,6 +284,7 @@ def test_header_with_a_line_break_is_never_sent(value: str) -> None:
     assert not any(b"x-evil" in head for head in heads)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "headers",
     [b"x-long: " + b"a" * 100_000, b"\r\n".join(b"x-%d: b" % place for place in range(500))],

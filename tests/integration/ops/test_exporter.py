@@ -133,6 +133,7 @@ def test_refresh_is_of_unknown_outcome_until_the_next_generation_or_the_user_s_t
     assert unknown(providers="status = 'active'", provider_tokens="generation = 8") == 0
 
 
+@pytest.mark.deep
 def test_no_label_names_a_provider(exporter: Exporter, engine: Engine) -> None:
     with Session(engine) as session, session.begin():
         provider_id = str(make_provider(session, status="active").id)

@@ -491,6 +491,7 @@ def held(linked: Linked) -> list[tuple[Any, ...]]:
     return linked.rows("SELECT holding_key, quantity, closed_at IS NULL FROM holdings ORDER BY 1")
 
 
+@pytest.mark.deep
 def test_vanished_holding_is_closed_and_opens_again(apply: Applying) -> None:
     everything = frozenset({"A"})
     apply(Page(holdings=[holding("X", "1"), holding("Y", "2")], holdings_complete_for=everything))

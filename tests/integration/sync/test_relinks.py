@@ -102,6 +102,7 @@ def test_accounts_of_a_replaced_login_are_out_of_reach_however_many_they_are(log
     assert login.rows(status) == [("A", "inaccessible"), ("B", "active"), ("C", "inaccessible"), ("W", "inaccessible")]
 
 
+@pytest.mark.deep
 def test_full_sync_of_a_replaced_login_is_not_gone_on_with(login: Linked) -> None:
     login.integration.plan = Plan(mutate_before={2: lambda: relinked(login, "item-2")})
     with pytest.raises(Fenced):

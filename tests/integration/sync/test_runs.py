@@ -209,6 +209,7 @@ def test_request_cancel_names_the_run_or_nothing(linked: Linked) -> None:
     assert linked.rows("SELECT id FROM sync_runs WHERE cancel_requested") == [(run_id,)]
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("page_by_page")
 def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., Linked], monkeypatch: Any) -> None:
     linked = link_model(sync_budget_seconds=1)
@@ -389,6 +390,7 @@ def test_dead_grant_met_by_a_data_call_stops_the_provider_with_audit_and_notice(
         linked.sync()
 
 
+@pytest.mark.deep
 def test_dead_grant_of_an_older_token_does_not_stop_a_provider_that_was_linked_anew(
     link_model: Callable[..., Linked],
 ) -> None:

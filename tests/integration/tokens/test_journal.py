@@ -571,6 +571,7 @@ def test_answer_that_nothing_can_keep_is_an_unknown_outcome(make_desk: MakeDesk,
     assert [row["status"] for row in desk.attempts(id_)] == ["sent"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("damage", ["moved", "unreadable"])
 def test_entry_that_cannot_be_trusted_is_neither_applied_nor_lost(desk: Desk, damage: str) -> None:
     id_ = _journal_one(desk)
@@ -652,6 +653,7 @@ def test_answers_that_arrive_together_wait_for_a_hanging_redis_once(make_desk: M
 # Time is up while an answer is being stored
 
 
+@pytest.mark.deep
 def test_answers_that_arrived_are_kept_when_time_is_up_while_one_is_stored(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ def test_status_counts_tokens_and_journal_entries_per_key(desk_with: Desks) -> N
     assert _status(desk_with(NEW)) == {"k2": (True, True, 0, 0), "k1": (False, False, 1, 1)}
 
 
+@pytest.mark.deep
 def test_key_in_use_cannot_be_retired(desk_with: Desks) -> None:
     desk_with(OLD).link()
     desk = desk_with(f"{NEW},{OLD}")

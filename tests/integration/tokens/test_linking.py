@@ -254,6 +254,7 @@ def test_refresh_that_ends_during_a_relink_does_not_cost_the_new_grant(desk: Des
     assert desk.token(id_)["generation"] == 3
 
 
+@pytest.mark.deep
 def test_same_login_under_another_alias_is_the_same_provider(desk: Desk) -> None:
     user = _user(desk.runtime)
     desk.schwab.script = [answer(1, external_id="item-1"), answer(2, external_id="item-1")]
@@ -489,6 +490,7 @@ def test_exchange_that_does_not_end_is_given_up(make_desk: MakeDesk) -> None:
         _link(desk, _user(desk.runtime))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("found", "error"), [(False, NotFound), (True, Fenced)], ids=["gone", "linked_meanwhile"])
 def test_grant_is_stored_for_the_provider_and_generation_that_it_was_made_for(
     desk: Desk, found: bool, error: type[Exception]

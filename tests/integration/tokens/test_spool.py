@@ -74,6 +74,7 @@ def test_host_stores_what_is_on_its_disk_before_it_presents_anything(hosts: tupl
     assert (one.schwab.presented, path.exists()) == ([], False)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("task", [sync_providers, refresh_providers])
 def test_task_of_any_queue_tells_first_what_is_on_this_disk(hosts: tuple[Desk, Desk], task: Callable[..., Any]) -> None:
     one, _ = hosts
@@ -190,6 +191,7 @@ def test_spool_that_cannot_be_told_for_any_reason_holds_up_no_refresh(
     assert [entry["error"] for entry in logs if entry["event"] == "spool_untold"] == ["PermissionError"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("damage", ["not an entry", "a directory"])
 def test_file_that_cannot_be_read_is_set_aside_and_holds_up_no_other(hosts: tuple[Desk, Desk], damage: str) -> None:
     one, _ = hosts

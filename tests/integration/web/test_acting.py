@@ -153,6 +153,7 @@ def test_sync_that_cannot_be_is_refused(
     assert len(sent.tasks) == before
 
 
+@pytest.mark.deep
 def test_runs_are_listed_newest_first(client: TestClient, ada: Person, login: Provider, rows: Session) -> None:
     began = datetime(2026, 1, 5, tzinfo=UTC)
     for hours, status in enumerate(("completed", "failed")):

@@ -59,6 +59,7 @@ def test_the_application_has_no_route_but_those_of_the_routers(client: TestClien
     assert own == {"/openapi.json"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "endpoint",
     [route.endpoint for router in ROUTERS for route in router.routes],
@@ -85,6 +86,7 @@ def _problem(response: Any, status: int) -> dict[str, Any]:
     return problem
 
 
+@pytest.mark.deep
 def test_alive_and_ready(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "alive"}
     ready = client.get("/readyz")
@@ -160,6 +162,7 @@ def test_supervisors_ask_by_whatever_name_they_know(client: TestClient) -> None:
     assert client.get("/healthz", headers={"Host": "10.0.0.7:8000"}).status_code == 200
 
 
+@pytest.mark.deep
 def test_what_is_not_there_is_said_so(client: TestClient) -> None:
     _problem(client.get("/nowhere"), 404)
     _problem(client.post("/healthz"), 405)
@@ -256,6 +259,7 @@ def _who(runtime: Runtime, headers: dict[str, str]) -> keys.Principal:
     return found
 
 
+@pytest.mark.deep
 def test_key_tells_whose_it_is_and_what_it_may(web_runtime: Runtime, person: Person) -> None:
     headers = make_key(web_runtime, person.user_id, KeyScope.READ)
 
@@ -358,6 +362,7 @@ def test_while_redis_is_away_each_process_counts_for_itself(web_runtime: Runtime
     assert runtime_run(web_runtime, ask()) == [True, True, False]
 
 
+@pytest.mark.deep
 def test_addresses_of_one_ipv6_network_are_one_party(web_runtime: Runtime, sent: Sent) -> None:
     before = web_runtime.settings
     web_runtime.settings = before.model_copy(update={"web_address_rate": "2/hour"})

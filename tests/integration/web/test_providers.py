@@ -254,6 +254,7 @@ def test_each_status_is_told_in_the_words_of_the_interface(
     assert [item["id"] for item in filtered["items"]] == [str(id_)]
 
 
+@pytest.mark.deep
 def test_open_accounts_are_counted(client: TestClient, ada: Person, web_runtime: Runtime, rows: Session) -> None:
     provider = make_provider(rows, user=rows.get_one(User, ada.user_id), alias="x")
     for status in ("active", "active", "closed"):
@@ -275,6 +276,7 @@ def test_operator_sees_everybodys_logins(
     assert client.get(f"{PROVIDERS}/{made['id']}", headers=superuser_token_headers).status_code == 200
 
 
+@pytest.mark.deep
 def test_renaming_changes_the_alias_alone(client: TestClient, ada: Person) -> None:
     made, other = _make(client, ada, "old"), _make(client, ada, "taken")
 

@@ -215,6 +215,7 @@ def test_cursor_of_somebody_else_opens_no_row(
     assert _all(client, path, stranger.headers, cursor=cursor) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("path", ["balances", "holdings", "transactions"])
 def test_operator_says_whose_rows(
     client: TestClient, superuser_token_headers: dict[str, str], accounts: list[tuple[UUID, UUID]], path: str

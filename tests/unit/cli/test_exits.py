@@ -19,6 +19,7 @@ from worker.errors import (
 )
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("error", "code"),
     [

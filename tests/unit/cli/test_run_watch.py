@@ -59,6 +59,7 @@ def _row(lines: list[str]) -> str:
     return next(line for line in lines if ROW.alias in line and "explain" not in line)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("width", [80, 120])
 def test_table_fits_and_nothing_in_it_is_cut(tmp_path: Path, width: int) -> None:
     lines = _shown(tmp_path, SEEN, width=width)
@@ -83,6 +84,7 @@ def test_more_troubles_than_fit_are_counted(tmp_path: Path) -> None:
     assert any("and 2 more: dashtam status" in line for line in lines)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("status", "words"), [("needs_reauth", "needs its user"), ("paused", "paused"), ("unlinked", "unlinked")]
 )

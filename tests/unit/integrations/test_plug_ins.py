@@ -157,6 +157,7 @@ def test_worker_does_not_start_to_serve_one_that_cannot_be_used(
     assert said.endswith("Repair or update that package, or take mine out of INTEGRATIONS\n")
 
 
+@pytest.mark.deep
 def test_doctor_and_list_say_which_package_and_why(install: Install) -> None:
     install("import nowhere")
 

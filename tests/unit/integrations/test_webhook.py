@@ -51,6 +51,7 @@ def test_request_carries_signature_timestamp_and_id_but_not_the_secret() -> None
     assert "s3cret" not in str(request.headers.raw)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("answer", "reason", "permanent"),
     [

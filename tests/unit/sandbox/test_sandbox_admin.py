@@ -38,6 +38,7 @@ def plaid(client: httpx.Client, path: str, token: str, **body: Any) -> dict[str,
     return dict(client.post(f"/plaid{path}", json=keys | body).json())
 
 
+@pytest.mark.deep
 def test_callback_url_and_public_token_lead_to_credentials(client: httpx.Client, sandbox: SandboxAdmin) -> None:
     callback = urlsplit(sandbox.link("schwab-2", state="s", redirect_uri="https://127.0.0.1:8182")["callback_url"])
     query = parse_qs(callback.query)
@@ -50,6 +51,7 @@ def test_callback_url_and_public_token_lead_to_credentials(client: httpx.Client,
     assert [entry["kind"] for entry in sandbox.log() if entry["status"] == 200][:2] == ["exchange", "exchange"]
 
 
+@pytest.mark.deep
 def test_clock_offset_ends_access_and_grants(client: httpx.Client, sandbox: SandboxAdmin) -> None:
     (minted,) = sandbox.mint("schwab-1")
     headers = {"Authorization": f"Bearer {minted.access_token}"}
@@ -120,6 +122,7 @@ def test_faults_count_their_hits_and_are_cleared(client: httpx.Client, sandbox: 
     assert client.get("/schwab/trader/v1/accounts").status_code == 401
 
 
+@pytest.mark.deep
 def test_fleet_is_minted_at_once(sandbox: SandboxAdmin) -> None:
     names = sandbox.create_logins("schwab", 200, transactions=0, accounts=1)
     minted = sandbox.mint(*names)

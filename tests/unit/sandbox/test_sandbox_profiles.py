@@ -126,6 +126,7 @@ def test_transactions_need_each_parameter(sandbox: Sandbox, missing: str) -> Non
     assert (answer.status, parsed(answer)["errors"]) == (400, [f"{missing} is required"])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "changed",
     [
@@ -189,6 +190,7 @@ def test_options_count_shares_at_plaid_and_contracts_in_the_books(sandbox: Sandb
     assert {sent[account, h.security.id] for account, h in held} == {h.quantity * 100 for _, h in held}
 
 
+@pytest.mark.deep
 def test_money_is_written_with_its_exact_digits(sandbox: Sandbox) -> None:
     login = sandbox.logins["plaid-1"]
     checking = next(iter(login.ledger.accounts.values()))
@@ -200,6 +202,7 @@ def test_money_is_written_with_its_exact_digits(sandbox: Sandbox) -> None:
     assert {r["transaction_id"]: str(r["amount"]) for r in body["added"]}[row.id] == "-0.3"
 
 
+@pytest.mark.deep
 def test_served_counts_what_the_client_holds(sandbox: Sandbox) -> None:
     login = sandbox.logins["schwab-1"]
     token = access(sandbox)
@@ -272,6 +275,7 @@ def test_schwab_answers_anything(sandbox: Sandbox, path: str, query: str, body: 
         assert 200 <= ask(sandbox.profiles["schwab"], request).status < 500
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_plaid_body_that_is_no_object_has_no_credentials(sandbox: Sandbox, body: bytes) -> None:
     answer = ask(sandbox.profiles["plaid"], Request("POST", "/accounts/get", "", {}, body))

@@ -16,6 +16,7 @@ def _key() -> str:
 _DOUBLE = _key()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "keys",
     [

@@ -50,6 +50,7 @@ def test_unreachable_server_ends_the_task_quietly_because_what_is_due_stays_due(
     assert [(line["event"], line["log_level"]) for line in logs] == [("task_postponed", "warning")]
 
 
+@pytest.mark.deep
 def test_own_error_is_logged_with_its_kind_and_fails_the_task(run_task: RunTask) -> None:
     def body() -> None:
         raise NotFound("no provider has the id 1")
@@ -60,6 +61,7 @@ def test_own_error_is_logged_with_its_kind_and_fails_the_task(run_task: RunTask)
     assert [(line["event"], line["kind"]) for line in logs] == [("task_failed", "NotFound")]
 
 
+@pytest.mark.deep
 def test_process_whose_threads_stand_still_leaves_after_its_task(
     run_task: RunTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +76,7 @@ def test_process_whose_threads_stand_still_leaves_after_its_task(
     assert [line["event"] for line in logs] == ["process_wedged"]
 
 
+@pytest.mark.deep
 def test_unknown_error_fails_the_task(run_task: RunTask) -> None:
     def body() -> None:
         raise ZeroDivisionError
@@ -93,6 +96,7 @@ def test_log_lines_of_a_task_carry_its_id_and_name(run_task: RunTask) -> None:
     assert "task_id" not in structlog.contextvars.get_contextvars()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "bad", ["", "../../x", "-1", -1, None, 1.5, {"id": 1}, "'; DROP TABLE providers", "a" * 10_000]
 )

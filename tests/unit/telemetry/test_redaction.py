@@ -50,6 +50,7 @@ def test_secret_is_taken_out(text: str, secret: str) -> None:
     assert secret not in redact(text)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "text",
     [

@@ -52,6 +52,7 @@ def test_call_goes_below_the_base_url_with_parameters_encoded() -> None:
     assert seen == ["https://provider.test/base/rows?types=A%2CB&at=2025-01-01T00%3A00%3A00.000Z"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "url",
     [
@@ -121,6 +122,7 @@ def test_gzip_answer_is_unpacked() -> None:
     assert send(subject).body == b'{"a":1}'
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 @pytest.mark.parametrize("after", [b"", b"\x1f", b"\x00\x00", b"trailing"])
 def test_gzip_answer_of_several_members_is_unpacked_whole(size: int, after: bytes) -> None:
@@ -270,6 +272,7 @@ def test_failure_is_logged_with_the_providers_own_id_and_without_the_url() -> No
     assert "provider.test" not in str(logs)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [

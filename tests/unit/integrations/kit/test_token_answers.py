@@ -432,6 +432,7 @@ def test_plaid_exchange_that_cannot_be_read_is_an_unknown_outcome(body: bytes) -
         exchange_plaid(httpx.Response(200, content=body))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("token", ["a\r\nb", "a" * 100_000, 7])
 def test_plaid_token_that_cannot_be_used_is_refused(token: object) -> None:
     with pytest.raises(errors.BadPayload):

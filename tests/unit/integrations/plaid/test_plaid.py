@@ -247,6 +247,7 @@ def test_cursor_that_does_not_advance_is_found_out() -> None:
     assert len(asked(subject, "/transactions/sync")) == 2
 
 
+@pytest.mark.deep
 def test_empty_pages_without_end_are_found_out() -> None:
     def answer(body: dict[str, Any]) -> httpx.Response:
         return plaid_sync([], str(int(body.get("cursor", "0")) + 1), more=True)
@@ -362,6 +363,7 @@ def test_offsets_that_never_hold_still_are_given_up_for_now() -> None:
     assert len(calls) < 20
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("listed", [0, 3])
 def test_window_that_lists_fewer_rows_than_its_total_is_not_taken_for_read(listed: int) -> None:
     rows = [plaid_investment(f"inv_{i}", "2025-03-05") for i in range(listed)]
@@ -559,6 +561,7 @@ def test_investment_transaction_is_credit_positive_with_units_as_sent() -> None:
     assert record.security.symbol == "ACME"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("kind", "subtype", "quantity", "expected"),
     [
@@ -627,6 +630,7 @@ def test_unofficial_currency_is_used_when_there_is_no_official_one() -> None:
     assert mapped(iso_currency_code=None, unofficial_currency_code="BTC").currency == "BTC"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("code", "category", "amount", "expected"),
     [

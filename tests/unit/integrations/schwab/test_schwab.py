@@ -101,6 +101,7 @@ def test_buy_and_sell_follow_from_units_and_effect(
     assert (record.type, record.subtype, record.quantity) == (TransactionType.TRADE, subtype, Decimal(amount))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("description", "subtype"),
     [
@@ -145,6 +146,7 @@ def test_fees_are_one_positive_sum_whatever_their_sign(cost: float) -> None:
     assert mapped(transferItems=[*fees, item(1)]).fees == Decimal("0.70")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("description", "items", "kind", "subtype"),
     [
@@ -216,6 +218,7 @@ def test_correction_is_an_adjustment_whatever_it_corrects() -> None:
     assert (record.type, record.subtype) == (TransactionType.ADJUSTMENT, "correction")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("status", "expected", "flags"),
     [
@@ -511,6 +514,7 @@ def test_all_types_are_asked_for() -> None:
     assert set(subject.requests[-1].url.params["types"].split(",")) == set(TYPES)
 
 
+@pytest.mark.deep
 def test_later_sync_reads_the_overlap_again() -> None:
     subject = provider("schwab")
     cursors = {f"account:{FIRST_HASH}": '{"through":"2025-03-08"}'}
@@ -596,6 +600,7 @@ def test_full_window_is_split_until_every_row_is_listed() -> None:
     assert not [problem for page in pages for problem in page.problems]
 
 
+@pytest.mark.deep
 def test_single_day_that_is_full_is_kept_and_said() -> None:
     subject = provider("schwab", crowded({"2025-03-05": 3500, "2025-03-06": 1}), max_bytes=1 << 24)
 
@@ -681,6 +686,7 @@ def test_trouble_with_the_login_or_the_application_stops_the_sync(
     assert caught.value.reason == reason
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
