@@ -12,7 +12,7 @@ from schedules import accounts, tokens, upkeep
 ENTRIES: dict[str, tuple[str, float]] = {**tokens.ENTRIES, **accounts.ENTRIES, **upkeep.ENTRIES}
 
 _EXPIRES = 0.9
-"""Share of its interval after which a tick that nobody took is worth nothing."""
+"""Share of its interval after which a tick that no worker took is dropped."""
 
 
 def tick_seconds(name: str, *, scale: float = 1.0) -> float:

@@ -32,7 +32,7 @@ from worker.telemetry.log import configure_logging, write_json_line
 
 log = structlog.get_logger()
 
-# SIGTERM begins the soft shutdown, so that a deploy loses nothing. The variable belongs into the environment of whoever
+# SIGTERM begins the soft shutdown, so that a deploy loses nothing. The variable belongs into the environment of what
 # starts workers; for a plain `celery -A worker.app worker` it is read anew here, after billiard.common and the one
 # module that has taken the signal's name from it already. The others come later.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")

@@ -18,7 +18,7 @@ class Beat(CeleryBeat):  # type: ignore[misc, unused-ignore]
 
 
 class Scheduler(CelerySchedule):  # type: ignore[misc, unused-ignore]
-    """Keeps its schedule in memory: what is due is in Postgres, and a tick more or less is harmless.
+    """Keeps its schedule in memory: what is due is in Postgres, and one tick more or less does no harm.
 
     Celery waits until an interval after the last run has come by the wall clock: set back by a day, it would be silent
     for a day.

@@ -108,7 +108,7 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read our output has gone, as in `dashtam runs | head`.
+            # The program that read our output has ended, as in `dashtam runs | head`.
             sys.stderr.close()
             raise typer.Exit(ExitCode.OK) from None
 

@@ -1,4 +1,4 @@
-"""Where commands find their configuration when nobody has set any: the last `dashtam run` or `dashtam devstack up`."""
+"""Where commands find their configuration when none is set: the last `dashtam run` or `dashtam devstack up`."""
 
 from __future__ import annotations
 

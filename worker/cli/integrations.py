@@ -125,7 +125,7 @@ def check(key: IntegrationArgument, as_json: AsJson = False) -> None:
 @app.command()
 def pause(
     key: IntegrationArgument,
-    reason: Annotated[str, typer.Option(help="Why; shown to whoever asks later.")] = "paused by an operator",
+    reason: Annotated[str, typer.Option(help="Why; shown to everybody who asks later.")] = "paused by an operator",
     as_json: AsJson = False,
 ) -> None:
     """Stop all calls of an integration; pending work is kept.

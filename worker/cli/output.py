@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class SafeConsole(Console):
-    """A console whose text cannot steer the terminal, whoever wrote it."""
+    """A console whose text cannot control the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See rich. What rich itself sends to steer the terminal is kept apart from text."""

@@ -188,7 +188,7 @@ def _set_in_each_transaction(engine: Engine, for_session: dict[str, str]) -> Non
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Waits for an answer until its step's end at most, and hangs up then: no thread stands still for ever.
+    """Waits for an answer until its step's end at most, and then closes the connection: no thread hangs for ever.
 
     Attributes:
         limits: of its engine.

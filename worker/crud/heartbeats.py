@@ -1,4 +1,4 @@
-"""Signs of life: one row per tick, written by whoever runs it."""
+"""Signs of life: one row per tick, written by the worker that runs it."""
 
 from __future__ import annotations
 

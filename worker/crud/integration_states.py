@@ -115,7 +115,7 @@ def count_refused(
 
 
 def forget_refused(session: Session, *, provider_key: str, call: str) -> None:
-    """The provider has served such a call: whoever it refuses, it does not refuse our application."""
+    """The provider has served such a call, so it does not refuse our application as a whole."""
     state = _lock(session, provider_key)
     state.refused = [entry for entry in state.refused if not entry.startswith(f"{call}:")]
     if not state.refused:

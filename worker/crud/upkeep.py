@@ -28,7 +28,7 @@ _DEAD_RUNS = text(
 )
 
 # The attempt itself stays as it is: what an unknown outcome means is the refresh's to decide. Leases are not cleared
-# either: one that has ended binds nobody, and its owner, should it wake up with the answer, may still store it as long
+# either: one that has ended has no effect, and its owner, should it wake up with the answer, may still store it as long
 # as no other has taken over.
 _LEFT_ATTEMPTS = text(
     """

@@ -1,4 +1,4 @@
-"""Keeps a list of processes running and stops them in order. No threads: whoever owns it calls `poll`."""
+"""Keeps a list of processes running and stops them in order. No threads: its owner calls `poll`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Provider(Base):
         grant_expires_at: when the user's consent ends; a refresh never moves it.
         refresh_due_at: when a tick next dispatches a refresh; moved ahead by claims and by backoff. None: never.
         sync_due_at: the same for a sync.
-        refresh_not_before: no refresh is sent sooner, whoever asks: a failure's backoff, or what the provider named.
+        refresh_not_before: no refresh is sent sooner: a failure's backoff, or what the provider named.
         last_generation: of the token that the last unlinking removed; a new link goes on from there.
         sync_interval: seconds between its syncs; None for the setting of that name.
     """

@@ -1,7 +1,7 @@
 """Places where a worker stops on purpose, for crash tests alone; the settings refuse them in production.
 
 `FAILPOINTS="after_answer=kill,before_commit=stop"`: the process ends as with `kill -9`, or is suspended, whenever it
-gets there. `hang` lets that thread alone stand still for ever.
+gets there. `hang` lets only that thread hang for ever.
 """
 
 from __future__ import annotations

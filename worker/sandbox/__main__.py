@@ -74,7 +74,7 @@ def _population(logins: list[str], providers: Iterable[str]) -> dict[str, int]:
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """Says where it listens once it does; whoever started it waits for that line."""
+    """Says where it listens once it does; its starter waits for that line."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

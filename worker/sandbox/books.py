@@ -1,4 +1,4 @@
-"""The truth in our own normalised terms, and changing it on purpose."""
+"""The provider's books in our own normalised terms, and changing them on purpose."""
 
 from __future__ import annotations
 

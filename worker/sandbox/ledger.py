@@ -1,4 +1,4 @@
-"""The truth a provider holds about one login: accounts, holdings, transactions, and every change in order.
+"""What a provider holds about one login: accounts, holdings, transactions, and every change in order.
 
 All amounts are credit-positive Decimals and all balances are signed from the owner's side; each profile turns them
 into its provider's signs when it renders them. A stated balance is always `opening + Σ transactions` (+ the holdings'

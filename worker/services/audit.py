@@ -1,4 +1,4 @@
-"""The audit log as operators use it: read it, and prove that nobody has altered it."""
+"""The audit log as operators use it: read it, and prove that it was not altered."""
 
 from __future__ import annotations
 

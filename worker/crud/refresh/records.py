@@ -14,7 +14,7 @@ from worker.process.clocks import elapsed
 
 @dataclass(frozen=True, slots=True)
 class LeasedToken:
-    """A token that nobody else may refresh until the lease ends, as it is under that lease.
+    """A token that no other worker may refresh until the lease ends, as it is under that lease.
 
     Attributes:
         refresh_token: ciphertext.
@@ -133,7 +133,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
         attempt_status, error, reason: what became of the attempt, if one was written.
         failed: whether it counts as a failure of this provider.
         keep_due: leave `refresh_due_at` as it is; otherwise it becomes this one's.
-        waits: nothing is sent before `refresh_due_at`, whoever asks.
+        waits: nothing is sent before `refresh_due_at`.
         status, status_reason: the provider's new status, if it changes.
     """
 

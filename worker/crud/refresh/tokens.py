@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from worker.crud.refresh.records import AttemptBegun, LeasedToken, NewToken, Settlement, TokenState
 from worker.process.clocks import elapsed
 
-# SKIP LOCKED: a row that someone is just storing is as good as leased. What is decided by is read after it, by a
+# SKIP LOCKED: a row that is being stored counts as leased. What decisions depend on is read after it, by a
 # statement of its own: this one sees all but the locked row as it was when it began, and it may have stood still since.
 _LEASE = text(
     """
@@ -207,7 +207,7 @@ def lease(
     active_only: bool = True,
     held_by: UUID | None = None,
 ) -> list[LeasedToken]:
-    """Leases those tokens that nobody else has, for `seconds` by the database's clock.
+    """Leases those tokens that no other worker has, for `seconds` by the database's clock.
 
     A token that is leased, locked, missing, or (`active_only`) whose provider is not active is left out. The lease of
     `held_by` is taken over: its holder has nothing more to do.

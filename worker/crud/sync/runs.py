@@ -23,7 +23,7 @@ UNEXPECTED = "unexpected: the worker's log has where it happened"
 """Reason of a run that ended by an exception of none of our kinds."""
 
 DEAD = "abandoned"
-"""Error of a run whose heartbeat stopped, whoever finds it: the provider's next run, or the reaper."""
+"""Error of a run whose heartbeat stopped; found by the provider's next run, or by the reaper."""
 
 WORKER_STOPPED = "its worker stopped; the next run goes on from the committed cursors"
 """Its reason."""
@@ -169,7 +169,7 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
 
 
 def end_running(session: Session, *, provider_id: UUID, error: str, reason: str, keep_full_sync: bool = True) -> None:
-    """Ends the provider's run, whoever runs it: nothing of it is written from now on.
+    """Ends the provider's run: nothing of it is written from now on.
 
     The caller has the lock of `take_turns_in_linking`, so that no other run begins meanwhile.
 

@@ -192,7 +192,7 @@ def _write(work: Work, read: Sequence[ReadAnew], taken: dict[bytes, bool]) -> No
 
 
 def _remove(work: Work, removals: Sequence[Removal]) -> None:
-    """Withdraws what the provider says is gone; the removal of a row that nobody knows is nothing."""
+    """Withdraws what the provider says is gone; the removal of an unknown row has no effect."""
     known = [removal for removal in removals if is_safe_key(removal.key)]
     if not known:
         return

@@ -39,7 +39,7 @@ class OAuth2Integration(Integration):
     Attributes:
         authorize_path, token_path: below the base URL.
         token_rules: what errors of the token endpoint mean, before the standard's own.
-        grant_lifetime: after how long a consent ends, whatever is refreshed meanwhile; None where nobody knows.
+        grant_lifetime: after how long a consent ends, whatever is refreshed meanwhile; None where it is unknown.
         scope: what consent is asked for; "" leaves it to the provider.
     """
 

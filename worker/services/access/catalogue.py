@@ -1,4 +1,4 @@
-"""Which institutions there are, as whoever wants to link one asks."""
+"""Which institutions can be linked."""
 
 from __future__ import annotations
 

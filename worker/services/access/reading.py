@@ -131,7 +131,7 @@ def _cut(rows: list[T], wanted: Wanted, position: Callable[[T], Any]) -> Slice[T
 
 
 def _read(cursor: str | None, kind: Any) -> Any:
-    """The position that a cursor names. It opens nothing: whoever asks sees their own rows alone."""
+    """The position that a cursor names. It grants no access: each caller sees only their own rows."""
     if cursor is None:
         return None
     try:

@@ -68,7 +68,7 @@ async def states(runtime: Context) -> dict[str, IntegrationState]:
             except Unavailable:
                 if cache.states is None:
                     raise
-                # What was known a moment ago is better than stopping whoever holds a lease.
+                # What was known a moment ago is better than stopping a worker that holds a lease.
                 log.warning("integration_states_unread", kept="the last known states")
             cache.until = time.monotonic() + CACHE_SECONDS
         return cache.states

@@ -34,8 +34,8 @@ class LinkBegun:
 async def begin_link(runtime: Context, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
     """Where the user is to consent. The state in it is random, good for one use, and expires; only its hash is kept.
 
-    A state alone completes nothing: whoever got somebody to follow a callback with it would link their own login to
-    that user, or the user's to themselves. Only who also has the `holder` that is returned here can.
+    A state alone completes nothing. Otherwise an attacker who made a user follow a callback with it could link the
+    attacker's login to that user, or the user's login to the attacker. So the `holder` is needed too.
 
     Raises:
         NotFound: no such integration or user.

@@ -51,7 +51,7 @@ async def end_grant(
 
     Raises:
         ProviderError: it could not be ended; try again.
-        TimeoutError: nobody knows.
+        TimeoutError: it is unknown.
     """
     caller = Caller(provider_id=provider_id, manual=True)
     try:

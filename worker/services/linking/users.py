@@ -1,4 +1,4 @@
-"""Users, as whoever links a login names them."""
+"""Users, found by what is given when a login is linked."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A grant is warned about 72, 24 and 2 hours before it ends and once when it has ended; a login that needs its user, and
 an integration that needs its operator, are told of once. Rows are queued in the transaction of what they tell of, and
-sent apart from it, so that a mail server that hangs holds up no refresh.
+sent apart from it, so that a mail server that hangs delays no refresh.
 
 A notice is claimed, its attempt counted, then it is sent, then that is recorded. It leaves once, or, should the sender
 die between the last two, twice with the same id. While Postgres cannot record what has left, the process keeps it in

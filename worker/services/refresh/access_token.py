@@ -41,7 +41,7 @@ async def access_token(
 ) -> AccessToken:
     """A token to call the provider with; refreshed first when it has run out or was refused.
 
-    Whoever finds another worker refreshing it waits and reads again.
+    While another worker refreshes it, this waits and reads again.
 
     Args:
         runtime: the process's.

@@ -1,6 +1,6 @@
 """When a token is refreshed, and when a failed refresh is tried again. Pure: no clock, no chance, no database.
 
-Two clocks run for every provider and never touch. The access clock, here, says when to refresh. The grant clock
+Every provider has two independent clocks. The access clock, here, says when to refresh. The grant clock
 (`grant_expires_at`) starts with the user's consent, is never moved by a refresh, and is only warned about.
 """
 

@@ -78,7 +78,7 @@ async def find(runtime: Context, provider_id: UUID, generation: int) -> NewToken
     """The answer that was kept for a presentation of this generation.
 
     Raises:
-        Unavailable: Redis cannot be asked, so that nobody knows.
+        Unavailable: Redis cannot be asked, so that it is unknown.
     """
     return await asyncio.to_thread(_find, runtime, provider_id, generation)
 
@@ -280,7 +280,7 @@ def spool_directory(runtime: Context) -> Path:
 
 
 def _read_spooled(path: Path) -> NewToken | None:
-    """The entry in a file. One that cannot be read is set aside, so that it holds up none of the others."""
+    """The entry in a file. One that cannot be read is set aside, so that it does not delay the others."""
     try:
         return _decode(path.read_bytes())
     except FileNotFoundError:  # there is none, or it was drained just now

@@ -52,7 +52,7 @@ class Writing:
     """The attempts that one step writes.
 
     Attributes:
-        given_up: nobody waits for the step any more, so that nothing of it will be sent.
+        given_up: the step is no longer waited for, so that nothing of it will be sent.
     """
 
     attempts: list[AttemptBegun] = field(default_factory=list)

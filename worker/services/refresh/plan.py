@@ -104,7 +104,7 @@ def plan(
 
 
 def unreadable(leased: LeasedToken, error: EncryptionError) -> NotSent:
-    """Nothing is sent and nothing is given up: a key may come back, an operator may look."""
+    """Nothing is sent, and the token is kept: a key may come back, an operator may act."""
     failures = leased.refresh_failures + 1
     retry_at = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=failures)
     return NotSent(_settled(leased, failed=True, refresh_due_at=retry_at), RefreshResult(Outcome.FAILED, error))

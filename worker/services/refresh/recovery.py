@@ -1,4 +1,4 @@
-"""Attempts that a dead worker left without an end: their generation was presented, and nobody knows what came of it.
+"""Attempts that a dead worker left without an end: their generation was presented, and the outcome is unknown.
 
 Its answer may be in the journal. If not, the token is presented exactly once more; was that done already, the rotation
 is lost.

@@ -33,7 +33,7 @@ async def settle(runtime: Context) -> None:
     try:
         async with asyncio.timeout(_AT_MOST_SECONDS):
             await _settle(runtime)
-    except Exception as error:  # whoever calls has tokens to refresh
+    except Exception as error:  # the caller must go on refreshing tokens
         log.warning("spool_untold", error=type(error).__name__, next="told and drained by the next try")
 
 

@@ -3,7 +3,7 @@
 Attempts are committed before they are sent. When Postgres goes away during that commit, nobody knows whether they are
 in the table. Nothing is sent for them, so they must not count as presentations of their tokens: two such commits would
 otherwise look like a rotation that was lost twice. They are noted in memory and in Redis, where every worker finds
-them, until Postgres has taken the truth.
+them, until Postgres has stored it.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ class RunUnderWay:
         log.info("paging_restarted", feed=error.feed, reason=error.reason, undone=undone)
 
     async def _read_anew(self, error: CursorRefused) -> None:
-        """From the beginning of every feed, as a full sync: a cursor that the provider refuses is as good as none."""
+        """From the beginning of every feed, as a full sync: a cursor that the provider refuses counts as none."""
         reading_id = await self._runtime.db(
             pages.read_anew, run=self._key, feed=error.feed, memory_feeds=self._integration.memory_feeds
         )

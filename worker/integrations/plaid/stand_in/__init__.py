@@ -195,7 +195,7 @@ class PlaidProfile(PlainBooks):
         return {"access_token": item.access_token, "item_id": item.id}
 
     def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
-        """A public token as Link would hand it to the application; whoever has gone through Link has logged in anew."""
+        """A public token as Link would hand it to the application; who has gone through Link has logged in anew."""
         if login.broken and login.broken.startswith("ITEM_LOGIN_REQUIRED"):
             login.broken = None
         return {"public_token": self._items.new_public_token(login.name)}
