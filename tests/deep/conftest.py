@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 import pytest
 
-from tests.support.wheel import EXTRAS, install
+from tests.support.wheel import EXTRAS, PROGRAMS, install
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, str]:
     """PATH and PYTHONPATH of a shell in which the wheel with its extras is installed, and this tree is not."""
-    directory = tmp_path_factory.mktemp("wheel")
-    programs = install(directory)
-    return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(directory / EXTRAS)}
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent  # one for all processes of the session
+    directory = shared / "wheel"
+    with (shared / "wheel.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            directory.mkdir()
+            install(directory)
+    return {
+        "PATH": f"{directory / PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(directory / EXTRAS),
+    }

