@@ -53,14 +53,14 @@ def celery_application(settings: Settings) -> Iterator[Celery]:
 
     url = settings.redis_url.get_secret_value()
     before = {name: app.conf[name] for name in ("broker_url", "task_always_eager")}
-    _reconnect(app, broker_url=url, task_always_eager=False)
-    _reconnect(sender, broker_url=url)
+    reconnect(app, broker_url=url, task_always_eager=False)
+    reconnect(sender, broker_url=url)
     yield app
-    _reconnect(sender, broker_url=before["broker_url"])
-    _reconnect(app, **before)
+    reconnect(sender, broker_url=before["broker_url"])
+    reconnect(app, **before)
 
 
-def _reconnect(app: Celery, **config: Any) -> None:
+def reconnect(app: Celery, **config: Any) -> None:
     """Changes the configuration and forgets every connection made under the old one."""
     app.conf.update(config)
     pools.reset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -70,7 +70,22 @@ class Servers:
             "REDIS_URL": _at(self._urls.redis_url, self.redis_network.port),
         }
 
+    def direct_addresses(self) -> dict[str, str]:
+        """Of the servers themselves."""
+        return {"DATABASE_URL": self._urls.database_url, "REDIS_URL": self._urls.redis_url}
+
     # Postgres
+
+    @contextmanager
+    def postgres_stopped(self) -> Iterator[None]:
+        """SIGSTOP: who connects anew is not answered. It may be ended within the block."""
+        pid = self._pid("postgres")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def kill_postgres(self) -> None:
         """Immediate shutdown, as `pg_ctl stop -m immediate`: nothing is written any more."""

@@ -48,6 +48,7 @@ class Lookout:
 
     Attributes:
         seen: what was seen last.
+        has_come_up: all was well once, or should have been by now; from then on workers that are away are told.
     """
 
     def __init__(self, demo: Demo, make_runtime: Callable[[], Runtime], transport: Transport) -> None:
@@ -58,7 +59,7 @@ class Lookout:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="lookout", daemon=True)
         self._began = time.monotonic()
-        self._have_come_up = False
+        self.has_come_up = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -87,8 +88,8 @@ class Lookout:
     def _troubles(self, runtime: Runtime) -> list[Finding]:
         """Processes that are only just starting are no trouble."""
         found = runtime.run(health.troubles(runtime, self._transport))
-        if self._have_come_up:
+        if self.has_come_up:
             return found
         others = [finding for finding in found if finding.check not in _PROCESSES]
-        self._have_come_up = not found or time.monotonic() - self._began > _START_SECONDS
+        self.has_come_up = not found or time.monotonic() - self._began > _START_SECONDS
         return others
