@@ -121,6 +121,7 @@ def stop(pid: int, known: str, steps: Sequence[tuple[signal.Signals, float]]) ->
             return None
         try:
             os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)  # one that was stopped would take none but SIGKILL
         except ProcessLookupError:
             return None
         except PermissionError as error:
