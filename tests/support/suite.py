@@ -28,10 +28,10 @@ from typing import IO, Any
 from tests.support.floors import CORE_FLOOR, ROOT, Covered, combine, measure, overall_floor
 
 # Two sessions of about the same length. One on several processes (xdist) would collect everything twice.
-# One of them alone starts servers.
+# Servers and a worker take seconds to start: the one waits for Postgres, the other for the worker.
 HALVES: Mapping[str, Sequence[str]] = {
-    "unit": ("tests/unit",),
-    "integration, smoke": ("tests/integration", "tests/smoke"),
+    "unit, smoke": ("tests/unit", "tests/smoke"),
+    "integration": ("tests/integration",),
 }
 # Properties are deep: hypothesis' plugin has nothing to do, and reads all sources before it begins.
 # tests.support.progress watches for tests that hang.
