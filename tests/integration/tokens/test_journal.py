@@ -262,7 +262,6 @@ def test_link_that_waits_in_the_journal_finds_its_login_under_another_alias(
 # Draining
 
 
-@pytest.mark.deep
 def test_entry_is_applied_before_anything_else_touches_its_provider(desk: Desk) -> None:
     id_ = _journal_one(desk)
 
@@ -589,7 +588,6 @@ def test_entry_that_cannot_be_trusted_is_neither_applied_nor_lost(desk: Desk, da
     assert _entry(desk) == {field: entry}
 
 
-@pytest.mark.deep
 def test_entry_written_by_a_key_that_is_away_holds_its_provider_back(make_desk: MakeDesk) -> None:
     both = new_keys("k1", "k2")
     desk = make_desk(encryption_keys=both)

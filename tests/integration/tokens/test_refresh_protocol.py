@@ -571,7 +571,6 @@ def test_access_token_that_will_not_do_is_refreshed_first(desk: Desk, wanted: st
     assert desk.attempts(id_)[0]["trigger"] == "sync"
 
 
-@pytest.mark.deep
 def test_many_who_need_the_token_at_once_wait_for_one_refresh(desk: Desk) -> None:
     id_ = desk.link()
 

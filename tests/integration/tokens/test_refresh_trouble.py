@@ -255,7 +255,6 @@ def test_answer_goes_to_the_journal_when_postgres_hangs(desk: Desk, monkeypatch:
     assert desk.plain(id_, "refresh") == "refresh-2"
 
 
-@pytest.mark.deep
 def test_token_that_never_lives_long_enough_is_not_refreshed_for_ever(desk: Desk) -> None:
     id_ = desk.link()
 
