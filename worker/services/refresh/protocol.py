@@ -144,7 +144,8 @@ class _Batch:
                     calls.create_task(self._resume(leased))
                 in_flight += len(begun.calls) + len(begun.left_behind)
                 if in_flight:
-                    calls.create_task(spool.settle(self._runtime))  # beside it: answers must not wait for this
+                    if spool.is_due(self._runtime):
+                        calls.create_task(spool.settle(self._runtime))  # beside it: answers must not wait for this
                     arrived = await self._arrived()
                     in_flight -= len(arrived)
                     await self._keep([item for item in arrived if item is not None])

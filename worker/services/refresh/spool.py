@@ -27,7 +27,7 @@ _AT_MOST_SECONDS = 10.0
 
 async def settle(runtime: Context) -> None:
     """Tells what waits on this host's disk, and stores it. Never raises; does nothing when it was tried just now."""
-    if elapsed() - runtime.spool_told_at < _EVERY_SECONDS:
+    if not is_due(runtime):
         return
     runtime.spool_told_at = elapsed()
     try:
@@ -35,6 +35,11 @@ async def settle(runtime: Context) -> None:
             await _settle(runtime)
     except Exception as error:  # the caller must go on refreshing tokens
         log.warning("spool_untold", error=type(error).__name__, next="told and drained by the next try")
+
+
+def is_due(runtime: Context) -> bool:
+    """Whether the last try is long enough ago."""
+    return elapsed() - runtime.spool_told_at >= _EVERY_SECONDS
 
 
 async def _settle(runtime: Context) -> None:
