@@ -481,4 +481,4 @@ def test_waiting_gives_up_when_no_worker_comes(dashtam: Dashtam, provider: Provi
         result = dashtam(command, "Home", "--wait", "--timeout", "0.3")
 
         assert result.exit_code == 4
-        assert "stay" in result.stderr
+        assert "done later" in result.stderr
