@@ -65,10 +65,16 @@ class LoginQuery:
     per_page: int = 50
 
 
-def get(session: Session, *, provider_id: UUID) -> LoginRow | None:
-    """One login; None if there is none."""
+def get(session: Session, *, provider_id: UUID) -> LoginRow:
+    """One login.
+
+    Raises:
+        NotFound: there is none.
+    """
     row = session.execute(select(*_ROW).where(Provider.id == provider_id)).one_or_none()
-    return None if row is None else LoginRow(*row)
+    if row is None:
+        raise NotFound(f"no provider has the id {provider_id}")
+    return LoginRow(*row)
 
 
 def page(session: Session, *, query: LoginQuery) -> tuple[list[LoginRow], int]:
@@ -107,7 +113,7 @@ def create(session: Session, *, provider_in: ProviderCreate, actor: str) -> Logi
     _refuse_taken(session, user_id=provider_in.user_id, alias=provider_in.alias)
     provider = create_provider(session, provider_in=provider_in)
     audit.record(session, provider_id=provider.id, action="created", actor=actor)
-    return _existing(session, provider.id)
+    return get(session, provider_id=provider.id)
 
 
 def rename(session: Session, *, provider_id: UUID, alias: str, actor: str) -> LoginRow:
@@ -131,7 +137,7 @@ def rename(session: Session, *, provider_id: UUID, alias: str, actor: str) -> Lo
         audit.record(session, provider_id=provider_id, action="renamed", actor=actor)
         provider.alias = alias
         session.flush()
-    return _existing(session, provider_id)
+    return get(session, provider_id=provider_id)
 
 
 def remove(session: Session, *, provider_id: UUID, actor: str) -> None:
@@ -153,12 +159,6 @@ def remove(session: Session, *, provider_id: UUID, actor: str) -> None:
 
 _NAMED = (Provider.user_id, Provider.provider_key, Provider.alias)
 _UNSYNCED = {"synchronize_session": False}
-
-
-def _existing(session: Session, provider_id: UUID) -> LoginRow:
-    row = get(session, provider_id=provider_id)
-    assert row is not None  # noqa: S101 - this transaction has just written it
-    return row
 
 
 def _refuse_taken(session: Session, *, user_id: UUID, alias: str) -> None:

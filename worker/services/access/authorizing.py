@@ -152,13 +152,10 @@ async def end_authorization(runtime: Context, principal: Principal, provider_id:
 
 async def _named(runtime: Context, provider_id: UUID) -> ProviderCreate:
     found = await runtime.db(logins.get, provider_id=provider_id)
-    if found is None:
-        raise NotFound(f"no provider has the id {provider_id}")
     return ProviderCreate(user_id=found.user_id, provider_key=found.provider_key, alias=found.alias)
 
 
 def _grant(session: OpenTransaction, provider_id: UUID) -> Grant:
     (row,) = overview.list_providers(session, limit=1, ids=[provider_id])
     login = logins.get(session, provider_id=provider_id)
-    assert login is not None  # noqa: S101 - read above, in the same transaction
     return Grant(login, overview.token_facts(session, provider_id=provider_id), row.access_expires_at)

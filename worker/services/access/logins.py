@@ -7,7 +7,7 @@ from uuid import UUID
 from worker.crud import logins
 from worker.crud.database import OpenTransaction
 from worker.crud.logins import SORTS, LoginQuery
-from worker.errors import BadArgument, NotFound, NotPermitted
+from worker.errors import BadArgument, NotPermitted
 from worker.models import ProviderCreate
 from worker.models.fleet import LoginRow
 from worker.services.access.keys import Principal
@@ -28,8 +28,6 @@ async def own(runtime: Context, principal: Principal, provider_id: UUID) -> Logi
 def require_own(session: OpenTransaction, principal: Principal, provider_id: UUID) -> LoginRow:
     """The same in a transaction that is open."""
     found = logins.get(session, provider_id=provider_id)
-    if found is None:
-        raise NotFound(f"no provider has the id {provider_id}")
     if principal.user_id not in (None, found.user_id):
         raise NotPermitted("this provider belongs to another user")
     return found

@@ -108,12 +108,13 @@ class _Login:
 
 
 async def _login(runtime: Context, provider_id: UUID) -> _Login:
-    def read(session: OpenTransaction) -> tuple[UUID | None, TokenState | None]:
-        found = logins.get(session, provider_id=provider_id)
-        return found.user_id if found else None, tokens.read(session, ids=[provider_id]).get(provider_id)
+    def read(session: OpenTransaction) -> tuple[UUID, TokenState | None]:
+        return logins.get(session, provider_id=provider_id).user_id, tokens.read(session, ids=[provider_id]).get(
+            provider_id
+        )
 
     user_id, state = await runtime.db(read)
-    if user_id is None or state is None:
+    if state is None:
         raise NotFound(f"no provider has the id {provider_id}; `dashtam providers` lists them")
     integration = enabled(runtime, state.provider_key)
     if not integration.can_renew:
