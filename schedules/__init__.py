@@ -1,8 +1,8 @@
 """What runs when: data only.
 
-Each entry names its task by string, so that nothing of the worker is imported here; a test asserts that every name is
-a registered task. Intervals are seconds. Every entry expires before its next tick: ticks that piled up while workers
-were away are worth no more than one. To add a schedule, add one entry to one of the files beside this one.
+Each entry names its task by a string, so that nothing of the worker is imported here; a test checks that every name is
+a registered task. Intervals are in seconds. Every entry expires before its next tick: when ticks have piled up while no
+worker ran, one of them does all the work. To add a schedule, add one entry to one of the files beside this one.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from schedules import accounts, tokens, upkeep
 ENTRIES: dict[str, tuple[str, float]] = {**tokens.ENTRIES, **accounts.ENTRIES, **upkeep.ENTRIES}
 
 _EXPIRES = 0.9
-"""Share of its interval after which a tick that no worker took is dropped."""
+"""A tick that no worker has taken is dropped after this share of its interval."""
 
 
 def tick_seconds(name: str, *, scale: float = 1.0) -> float:
-    """How long it is from one tick of this name to the next."""
+    """Seconds from one tick of this name to the next."""
     return ENTRIES[name][1] * scale
 
 

@@ -32,9 +32,10 @@ from worker.telemetry.log import configure_logging, write_json_line
 
 log = structlog.get_logger()
 
-# SIGTERM begins the soft shutdown, so that a deploy loses nothing. The variable belongs into the environment of what
-# starts workers; for a plain `celery -A worker.app worker` it is read anew here, after billiard.common and the one
-# module that has taken the signal's name from it already. The others come later.
+# On SIGTERM a worker begins its soft shutdown, so that a deploy loses no work. The processes that start workers should
+# set this variable in their environment. When a worker is started with `celery -A worker.app worker`, it is set here.
+# `billiard.common` and one Celery module have read it by then, so they get the new value below. All other modules are
+# imported later.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 if billiard.common.REMAP_SIGTERM is None:
     importlib.reload(billiard.common)
@@ -42,7 +43,7 @@ if billiard.common.REMAP_SIGTERM is None:
 
 
 def _refuse(error: ConfigurationError) -> NoReturn:
-    """Ends the process. Celery logs and forgets other exceptions of its signals' receivers."""
+    """Prints the error and ends the process. A signal's receiver must do this: Celery only logs other exceptions."""
     sys.stderr.write(f"error: {error}\n")
     raise SystemExit(error.exit_code) from None
 
@@ -68,8 +69,8 @@ def _setup_logging(**_: Any) -> None:
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _say_nothing_in_plain_text(instance: Any, **_: Any) -> None:
     if load(QueueSettings).log_format == "json":
-        instance.quiet = True  # its banner
-        program: Any = importlib.import_module("celery.apps.worker")  # not before the signal is remapped, above
+        instance.quiet = True  # no banner
+        program: Any = importlib.import_module("celery.apps.worker")  # only after REMAP_SIGTERM is set, see above
         program.safe_say = write_json_line
 
 
@@ -95,15 +96,15 @@ def _share_counts(**_: Any) -> None:
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _require_keys(**_: Any) -> None:
-    """No worker starts without an integration that it should serve, or that cannot read the stored tokens.
+    """Refuses to start a worker whose integrations are not installed or that lacks a key of the stored tokens.
 
-    While Postgres is away, nobody can say of the tokens.
+    The keys cannot be checked while Postgres is out of reach; the worker then starts with a warning.
     """
     try:
         registry.require(get_settings().enabled_integrations)
-        importlib.import_module("worker.services.availability.quotas")  # children share what is imported by now
+        importlib.import_module("worker.services.availability.quotas")  # imported before the fork: children share it
         tracing.require(get_settings())
-        with closing(Runtime(get_settings())) as runtime:  # before the fork, so nothing of it may stay
+        with closing(Runtime(get_settings())) as runtime:  # closed again: the forked children must not inherit it
             runtime.run(keys.require_configured(runtime))
             runtime.run(spool.settle(runtime))
     except ConfigurationError as error:
@@ -119,7 +120,7 @@ def _count_ticks(**_: Any) -> None:
 
     def count_tick(sender: str, **_: Any) -> None:
         metrics.observe_beat(sender)
-        # The container's health check looks at its age.
+        # The container's health check looks at the age of this file.
         with suppress(OSError):
             sign_of_life.touch()
 
@@ -130,7 +131,7 @@ def _count_ticks(**_: Any) -> None:
 def _after_fork(**_: Any) -> None:
     forget_runtime()
     spare_collector()
-    # This process may follow one that has ended.
+    # A process that ran before this one may have left its metric files behind.
     metric_files.fold_dead(metric_files.directory(get_settings().home))
     tracing.begin(get_settings())
 
@@ -163,11 +164,11 @@ def _task_ended(task: Task, state: str | None, **_: Any) -> None:
 
 
 def _begin(command: str) -> None:
-    """Before a command of `celery`: what is wrong with the configuration is said in one line, and the command ends."""
+    """Reads the settings before a `celery` command. An error in them is printed in one line and ends the command."""
     try:
         settings: FlowerSettings | QueueSettings = load(FlowerSettings) if command == "flower" else load(QueueSettings)
         if command in _PROGRAMS:
-            configure_logging(settings)  # what Celery says before it asks for a logger is a line of the log, too
+            configure_logging(settings)  # so that Celery's first lines have the log's format, too
         if isinstance(settings, FlowerSettings):
             from worker.telemetry.flower import configure
 

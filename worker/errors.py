@@ -4,32 +4,32 @@ DashtamError
 ├── ConfigurationError          startup is refused; names the variable, never its value
 ├── NotFound                    an id that no row has
 ├── BadArgument                 what was given means nothing, or more than one thing
-├── Refused                     the present state does not allow this; says what would
+├── BadArgument                 what was given names nothing, or more than one thing
 │   └── Taken                   the name is in use already
 ├── NotAuthenticated            no valid API key came with the request
 ├── NotPermitted                the key may not do this, or the row is another user's
-├── EncryptionError             a ciphertext that no key opens, or that belongs to another row
+├── EncryptionError             no key decrypts a ciphertext, or it belongs to another row
 ├── Fenced                      another worker took over; nothing was written
 ├── Unavailable                 Postgres or Redis is out of reach just now
-├── Undelivered                 a notice did not leave; says whether to try again
+├── Undelivered                 a notice could not be sent; says whether to try again
 ├── BadRecord                   one record of a page cannot be trusted; it goes to quarantine
 └── ProviderError               what a provider's answer means, with its scope
     ├── AccessExpired           the access token is refused: refresh once and go on
-    ├── ReauthRequired          the grant is dead: only the user can repair it
-    ├── Forbidden               a call is refused, and nothing says whether the login or our application is the reason
+    ├── AccessExpired           the access token is refused: refresh it once and go on
+    ├── ReauthRequired          the grant has ended: only the user can repair it
     ├── AppMisconfigured        our client credentials or product are refused: only the operator can repair it
     ├── RateLimited             try again after `retry_after`
     ├── InstitutionDown         the bank behind the provider is out
-    ├── Transient               worth trying again
-    │   ├── Unsent              the request has never left this machine
-    │   └── OutcomeUnknown      the request may have been acted upon, and no answer says so
-    │       └── GatewayError    the same, and a gateway has answered in the provider's place
+    ├── Transient               a failure that may pass by itself: try again
+    │   ├── Unsent              the request was never sent
+    │   ├── OutcomeUnknown      no answer came, so the provider may have processed the request
+    │       └── GatewayError    the same, and a gateway has answered instead of the provider
     ├── NotReady                the provider is still preparing the data
     ├── PagingRestart           start again from the loop's first cursor
-    ├── CursorRefused           a stored cursor means nothing there: all must be read again
-    ├── AccountGone             one account no longer exists there
+    ├── CursorRefused           the provider does not accept a stored cursor: all must be read again
+    ├── AccountGone             one account no longer exists at the provider
     ├── Unsupported             this login has no such product
-    ├── BadRequest              we asked wrongly; asking again will not help
+    ├── BadRequest              our request was wrong; sending it again will not help
     └── BadPayload              an answer that cannot be read as what it should be
 """
 
@@ -41,7 +41,7 @@ from typing import ClassVar
 
 
 class Scope(StrEnum):
-    """How far an error reaches, widest first."""
+    """What an error affects, from the widest to the narrowest."""
 
     APP = "app"
     INSTITUTION = "institution"
@@ -58,7 +58,7 @@ class ConfigurationError(DashtamError):
     """The configuration is missing something or unsafe. Names the variable, never its value.
 
     Attributes:
-        exit_code: of a process that refuses to start for it.
+        exit_code: exit status of a process that refuses to start because of this error.
     """
 
     exit_code: ClassVar[int] = 5
@@ -69,11 +69,11 @@ class NotFound(DashtamError):  # noqa: N818 - reads better where it is raised
 
 
 class BadArgument(DashtamError):  # noqa: N818
-    """What was given means nothing, or more than one thing; the message says how to name one thing."""
+    """What was given names nothing, or more than one thing; the message says how to name one thing."""
 
 
 class Refused(DashtamError):  # noqa: N818
-    """The present state does not allow the action; the message says what would."""
+    """The present state does not allow the action; the message says what would allow it."""
 
 
 class Taken(Refused):
@@ -81,7 +81,7 @@ class Taken(Refused):
 
 
 class NotAuthenticated(DashtamError):  # noqa: N818
-    """No API key came with the request, or one that is unknown, revoked or expired."""
+    """The request had no API key, or one that is unknown, revoked or expired."""
 
 
 class NotPermitted(DashtamError):  # noqa: N818
@@ -89,19 +89,19 @@ class NotPermitted(DashtamError):  # noqa: N818
 
 
 class EncryptionError(DashtamError):
-    """A ciphertext that no configured key opens, or that is bound to another row, kind or generation."""
+    """No configured key decrypts a ciphertext, or it is bound to another row, kind or generation."""
 
 
 class Fenced(DashtamError):  # noqa: N818
-    """Another worker has taken over this token or run; this one's write was refused and nothing changed."""
+    """Another worker has taken over this token or run. This worker's write was refused and nothing changed."""
 
 
 class Unavailable(DashtamError):  # noqa: N818
     """Postgres or Redis could not be reached; pending work is kept.
 
     Attributes:
-        server: `postgres` or `redis` when that server itself is the reason; else empty.
-        silent: it took the question and gave no answer, so that it is not down but stands still.
+        server: `postgres` or `redis` when that server is the cause; otherwise empty.
+        silent: the server accepted the request and did not answer: it hangs, but is not down.
     """
 
     def __init__(self, message: str, *, server: str = "", silent: bool = False) -> None:
@@ -114,7 +114,7 @@ class BadRecord(DashtamError):  # noqa: N818
     """One record cannot be trusted.
 
     Attributes:
-        reason: short stable word for counting, for example `amount_not_finite`.
+        reason: short stable word, used for counting, for example `amount_not_finite`.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -123,12 +123,15 @@ class BadRecord(DashtamError):  # noqa: N818
 
     @classmethod
     def of(cls, error: Exception) -> BadRecord:
-        """`error` as the fault of the one record whose reading raised it; of a stranger, only the name is kept."""
+        """Makes a `BadRecord` from the error that reading one record raised.
+
+        Of an error that is not a `BadRecord`, only the class name is kept: its message may contain personal data.
+        """
         return error if isinstance(error, cls) else cls(f"mapping_failed:{type(error).__name__}")
 
 
 class Undelivered(DashtamError):  # noqa: N818
-    """A notice did not leave.
+    """A notice could not be sent.
 
     Attributes:
         permanent: trying again will not help.
@@ -140,14 +143,14 @@ class Undelivered(DashtamError):  # noqa: N818
 
 
 class ProviderError(DashtamError):
-    """What a provider's answer, or its silence, means.
+    """What a provider's answer means, or what it means that there was none.
 
     Attributes:
         kind: stable word stored with attempts and runs.
-        scope: how far the trouble reaches.
-        reason: the provider's own code, sanitised and short; safe to store and show.
-        retry_after: not sooner, counted from the answer, when the provider said so; a span, since clocks differ.
-        account_key: provider's account id, for errors of one account.
+        scope: what the error affects.
+        reason: the provider's own code, short and sanitised; safe to store and show.
+        retry_after: time to wait, counted from the answer, when the provider named one; a span, since clocks differ.
+        account_key: the provider's account id, for errors of one account.
     """
 
     kind: ClassVar[str] = "provider_error"
@@ -175,16 +178,16 @@ class AccessExpired(ProviderError):  # noqa: N818
 
 
 class ReauthRequired(ProviderError):  # noqa: N818
-    """The grant is dead, revoked or expired."""
+    """The grant is invalid, revoked or expired."""
 
     kind = "reauth_required"
 
 
 class Forbidden(ProviderError):  # noqa: N818
-    """A call is refused without a word on whose account.
+    """A call is refused, and the answer does not say whether the login or our application is the cause.
 
-    It may be this login or account alone, or a page of a firewall; so it counts against the login. Only when several
-    logins meet it within a while is it taken for trouble of the whole application.
+    It may concern this login or account alone, or it may be a firewall's page. So it counts against the login. Only
+    when several logins are refused within a short time is it treated as an error of the whole application.
     """
 
     kind = "forbidden"
@@ -198,7 +201,7 @@ class AppMisconfigured(ProviderError):  # noqa: N818
 
 
 class RateLimited(ProviderError):  # noqa: N818
-    """Over a quota. `retry_after` is None when the provider named no time, or none that lies ahead."""
+    """A quota is used up. `retry_after` is None when the provider named no time, or one that has passed."""
 
     kind = "rate_limited"
     default_scope = Scope.APP
@@ -212,26 +215,26 @@ class InstitutionDown(ProviderError):  # noqa: N818
 
 
 class Transient(ProviderError):  # noqa: N818
-    """A failure that may pass by itself; the request was not acted upon."""
+    """A failure that may pass by itself; the provider did not process the request."""
 
     kind = "transient"
     default_scope = Scope.REQUEST
 
 
 class Unsent(Transient):
-    """The request has provably never left this machine."""
+    """The request was certainly never sent."""
 
     kind = "not_sent"
 
 
 class OutcomeUnknown(Transient):
-    """The request was sent and may have been acted upon; no readable answer came."""
+    """The request was sent and the provider may have processed it; no readable answer came."""
 
     kind = "outcome_unknown"
 
 
 class GatewayError(OutcomeUnknown):
-    """A gateway answered in the provider's place: it was given no answer, or none in time, or reached nobody at all."""
+    """A gateway answered instead of the provider: it got no answer in time, or could not reach the provider."""
 
     kind = "gateway_error"
 
@@ -243,7 +246,7 @@ class NotReady(ProviderError):  # noqa: N818
 
 
 class PagingRestart(ProviderError):  # noqa: N818
-    """The books changed under the pages; start again from the loop's first cursor.
+    """The provider's data changed while its pages were read; start again from the loop's first cursor.
 
     Attributes:
         feed: the feed whose loop must restart.
@@ -257,10 +260,10 @@ class PagingRestart(ProviderError):  # noqa: N818
 
 
 class CursorRefused(ProviderError):  # noqa: N818
-    """A stored cursor means nothing to the provider: it was given for another login, or is forgotten there.
+    """The provider does not accept a stored cursor: it belongs to another login, or has been deleted there.
 
     Attributes:
-        feed: the feed whose cursor it is.
+        feed: the feed that the cursor belongs to.
     """
 
     kind = "cursor_refused"
@@ -284,14 +287,14 @@ class Unsupported(ProviderError):  # noqa: N818
 
 
 class BadRequest(ProviderError):  # noqa: N818
-    """We asked wrongly; the same request will fail again."""
+    """Our request was wrong; the same request will fail again."""
 
     kind = "bad_request"
     default_scope = Scope.REQUEST
 
 
 class BadPayload(ProviderError):  # noqa: N818
-    """The answer is not what the provider's interface promises."""
+    """The answer cannot be read as what the provider documents."""
 
     kind = "bad_payload"
     default_scope = Scope.REQUEST

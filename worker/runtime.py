@@ -1,4 +1,7 @@
-"""Composition root: settings become an engine, keys, clients and one event loop; once per process, after fork."""
+"""Composition root: makes the database, keys, HTTP clients and event loop of one process from its settings.
+
+Each process makes its own, after the fork.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ _TASK_GRACE_SHARE = 0.75
 
 
 class Runtime(Context):
-    """What one process works with: the services' context, joined with the event loop on which they run.
+    """What one process works with: the services' context, and the event loop on which the services run.
 
     Args:
         settings: the process's settings.
-        engine: another engine than the settings' own, which outlives this (tests).
-        integrations: other integrations than the settings' own (tests).
+        engine: for tests: use this engine instead of one made from the settings; `close` leaves it open.
+        integrations: for tests: use these integrations instead of those that the settings enable.
     """
 
     def __init__(
@@ -66,14 +69,14 @@ class Runtime(Context):
         return found
 
     def gate(self, provider_key: str) -> QuotaGate:
-        """What the calls of one integration must pass."""
+        """The budget of calls of one integration."""
         from worker.services.availability.quotas import QuotaGate
 
         return self._gates.setdefault(provider_key, QuotaGate(self, provider_key))
 
     @property
     def is_wedged(self) -> bool:
-        """Whether threads or tasks of this process stand still for good, so that another must take its place."""
+        """Whether threads or tasks of this process hang for good, so that the process must be replaced."""
         return self._loop.is_clogged or self.database.has_stuck_threads
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -81,7 +84,7 @@ class Runtime(Context):
         return self._loop.run(work)
 
     def close(self) -> None:
-        """Closes clients, threads and connections; does nothing in a process that could not be waited for."""
+        """Closes clients, threads and connections. Does nothing when a thread or task of this process hangs."""
         if self.is_wedged:
             return
         if "integrations" in self.__dict__:
@@ -90,7 +93,7 @@ class Runtime(Context):
         self._close_rest()
 
     async def close_clients(self) -> None:
-        """Closes the integrations' connections: on the event loop that opened them."""
+        """Closes the integrations' connections. It runs on the event loop that opened them."""
         for integration in self.__dict__.pop("integrations", {}).values():
             await integration.aclose()
 
@@ -105,10 +108,11 @@ class Runtime(Context):
 
 
 def spare_collector() -> None:
-    """Keeps the garbage collector from looking through what the process is made of, and through every page of a sync.
+    """Makes the garbage collector run less often and skip the objects that exist when the process starts.
 
-    By default it is a fifth of a sync's time. What tasks leave behind in cycles is still found, thirty times later. Not
-    collected here: to look at all that a forked process shares with its parent would copy it.
+    With Python's defaults it takes a fifth of a sync's time. Reference cycles that tasks leave behind are still
+    collected, but thirty times less often. Nothing is collected here: a collection writes to every object, and so would
+    copy all the memory that a forked process shares with its parent.
     """
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
@@ -132,7 +136,7 @@ def get_runtime() -> Runtime:
 
 
 def forget_runtime() -> None:
-    """Drops an inherited runtime after a fork without closing what still belongs to the parent."""
+    """Drops the runtime inherited from the parent process. Closes nothing: it still belongs to the parent."""
     global _current
     _current = None
 
@@ -152,7 +156,7 @@ def close_runtime() -> None:
 
 @contextmanager
 def use_runtime(runtime: Runtime) -> Iterator[Runtime]:
-    """Makes `runtime` the process's own for a while (tests)."""
+    """Makes `runtime` the process's runtime inside the `with` block (tests)."""
     global _current
     before, _current = _current, runtime
     try:

@@ -1,4 +1,4 @@
-"""Tables, a file for each subject, and the inputs that create their rows."""
+"""Tables, one file for each subject, and the inputs that create their rows."""
 
 from worker.models.access import ApiKey
 from worker.models.account import Account, Balance, Holding, HoldingDay, Security

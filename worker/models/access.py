@@ -1,4 +1,4 @@
-"""Who may use the HTTP API."""
+"""Tables and records of API keys, which say who may use the HTTP API."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ApiKey(Base):
     """A key of the HTTP API. The key itself is shown once and never stored.
 
     Attributes:
-        name: what it is for, in its maker's words.
+        name: what it is for, in the words of the person who made it.
         prefix: the part of the key that lists and logs show.
-        key_hash: SHA-256 of the whole key, which has 256 bits of chance.
+        key_hash: SHA-256 of the whole key, which has 256 random bits.
         scopes: words of `KeyScope`.
         user_id: whose rows it may see; None for an operator's key, which may see all.
-        created_by, revoked_by: as the audit log names actors.
+        created_by, revoked_by: who did it, written as in the audit log.
     """
 
     __tablename__ = "api_keys"
@@ -42,7 +42,7 @@ class ApiKey(Base):
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """What a new key is to be; see `ApiKey`."""
+    """The values of a new key; see `ApiKey`."""
 
     name: str
     prefix: str
@@ -53,7 +53,7 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyRow:
-    """One key as lists show it; never the key or its hash.
+    """One key as lists show it, without the key and its hash.
 
     Attributes:
         user: the user's e-mail address.

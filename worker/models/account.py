@@ -1,4 +1,4 @@
-"""Accounts, what they are worth, and what they hold."""
+"""Tables of accounts, their balances, their securities and their positions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from worker.models.base import Base, CreatedAt, Id, finite
 
 
 class Account(Base):
-    """One account of a provider, as last listed.
+    """One account of a provider, as it was last listed.
 
     Attributes:
-        opening: what the provider's stated figure exceeded the posted rows since `opening_from` by when the books were
-            first whole; the books check starts from it. None until then.
+        opening: the provider's stated figure minus the sum of the posted rows since `opening_from`, at the time when
+            the account's rows were first complete. The books check starts from it. None until then.
     """
 
     __tablename__ = "accounts"
@@ -45,7 +45,7 @@ class Account(Base):
 
 
 class Balance(Base):
-    """A snapshot of what the provider states, taken when it changed or once a day."""
+    """What the provider stated of an account. A new row is stored when a figure changes, and once a day."""
 
     __tablename__ = "balances"
     __table_args__ = (
@@ -73,8 +73,8 @@ class Security(Base):
     """An instrument, shared across providers.
 
     Attributes:
-        source: `provider_key` of the integration whose words the row has: the first that named it keeps describing it,
-            or two that differ would rewrite it for ever.
+        source: `provider_key` of the integration that first named the security. Only this integration changes the row
+            later: two integrations with different descriptions would overwrite each other again and again.
     """
 
     __tablename__ = "securities"
@@ -94,10 +94,10 @@ class Security(Base):
 
 
 class Holding(Base):
-    """A position: open while the provider lists it, closed (quantity 0) once it has vanished.
+    """A position: open while the provider lists it, closed (quantity 0) when it is no longer listed.
 
     Attributes:
-        opening_quantity: what the stated quantity exceeded the units traded since the account's `opening_from` by; the
+        opening_quantity: the stated quantity minus the sum of the units traded since the account's `opening_from`; the
             books check starts from it.
     """
 
@@ -125,7 +125,7 @@ class Holding(Base):
 
 
 class HoldingDay(Base):
-    """What a position was at the end of a day on which it was synced."""
+    """A position as it was at the end of a day on which it was synced."""
 
     __tablename__ = "holding_days"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""What every table shares: its base, its keys, its kinds of column."""
+"""What all tables share: base class, keys, column types and constraints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 
 def new_id() -> UUID:
-    """A UUID of version 7 (RFC 9562): time-ordered, so that bulk loads fill index pages in order."""
+    """A UUID of version 7 (RFC 9562). These are ordered by time, so bulk inserts fill index pages in order."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
     version_and_random = 0x7 << 12 | random >> 68
@@ -48,5 +48,5 @@ CreatedAt = Annotated[datetime, mapped_column(DateTime(timezone=True), server_de
 
 
 def finite(*columns: str) -> list[CheckConstraint]:
-    """Constraints that keep NaN and the infinities out of `NUMERIC` columns (Postgres sorts NaN above Infinity)."""
+    """Constraints that refuse NaN and infinity in `NUMERIC` columns (Postgres sorts NaN above Infinity)."""
     return [CheckConstraint(f"{c} > '-Infinity' AND {c} < 'Infinity'", name=f"{c}_finite") for c in columns]

@@ -1,4 +1,4 @@
-"""What operators look at: plain records of logins, their refreshes, syncs and rows. None holds a token."""
+"""Records that operators see: logins, their refreshes, syncs and rows. None of them holds a token."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from worker.models.vocabulary import LoginState
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All providers in numbers.
+    """Counts and dates over all providers.
 
     Attributes:
-        refresh_late, sync_late: due for longer than `LATE_AFTER`.
-        tokens_expired: active providers whose access token has ended although it is refreshed.
-        oldest_token_expires_at: the end of the access token that is nearest to it, or furthest past it.
+        refresh_late, sync_late: providers that have been due for longer than `LATE_AFTER`.
+        tokens_expired: active providers with a refresh token whose access token has expired.
+        oldest_token_expires_at: the earliest expiry of an access token; it may lie in the past.
         grants_ending: grants that end within 72 hours.
     """
 
@@ -42,7 +42,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRow:
-    """One provider as lists show it; never a token.
+    """One provider as lists show it, without its token.
 
     Attributes:
         user: the user's e-mail address.
@@ -72,9 +72,9 @@ class LoginRow:
     """One login as the HTTP API shows it.
 
     Attributes:
-        state: a word of `LoginState`.
-        connected_at: when its user linked it last; None where a release before this column did.
-        accounts: open ones.
+        state: a value of `LoginState`.
+        connected_at: when its user last linked it; None if an older release, without this column, linked it.
+        accounts: number of open accounts.
     """
 
     id: UUID
@@ -90,13 +90,13 @@ class LoginRow:
 
     @property
     def is_linked(self) -> bool:
-        """Whether it has a grant that works, as far as anybody knows; also while it is paused."""
+        """Whether it has a grant that works, as far as we know. Also True while the login is paused."""
         return self.state in (LoginState.ACTIVE, LoginState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is stored of one provider: open accounts, positions and transactions that were not withdrawn."""
+    """Counts of one provider's stored rows: open accounts, positions, and transactions that were not withdrawn."""
 
     accounts: int = 0
     transactions: int = 0
@@ -105,7 +105,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """What may be said of a token: everything but its value."""
+    """All facts about a token except its value."""
 
     generation: int
     key_id: str
@@ -118,7 +118,7 @@ class TokenFacts:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A figure of an account on which stored rows and the provider disagree."""
+    """One figure of an account for which the stored rows and the provider disagree."""
 
     account: str
     figure: str
@@ -147,7 +147,7 @@ class Run:
     """One sync run as lists show it.
 
     Attributes:
-        alias, user: what its user calls the login, and the user's e-mail address.
+        alias, user: the user's name for the login, and the user's e-mail address.
     """
 
     id: UUID
@@ -181,7 +181,7 @@ class Failure:
     """A dead letter: a task that will not run again by itself.
 
     Attributes:
-        aliases: what users call the logins that it was about, as far as these still exist.
+        aliases: the users' names for the logins that the task worked on, for those that still exist.
     """
 
     id: UUID
@@ -198,10 +198,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One record that could not be trusted; what was kept of it is masked.
+    """One record that could not be trusted. The stored copy of it is masked.
 
     Attributes:
-        alias: what its user calls the login that it came from.
+        alias: the user's name for the login that the record came from.
     """
 
     id: UUID
@@ -221,7 +221,7 @@ class QuarantineEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One change of state, as the audit log has it."""
+    """One change of state, as the audit log holds it."""
 
     created_at: datetime
     provider_id: UUID
@@ -235,11 +235,11 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class IntegrationRow:
-    """One integration: where it comes from, whether it is enabled, paused, and what its breaker says.
+    """One integration: which package it is from, whether it is enabled or paused, and the state of its breaker.
 
     Attributes:
-        package: the distribution that it came with.
-        unusable: why it cannot be used although it is installed; then it has no breaker.
+        package: the installed package (distribution) that contains it.
+        unusable: why it cannot be used although it is installed; if set, it has no breaker.
     """
 
     provider_key: str
@@ -261,12 +261,12 @@ class IntegrationRow:
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """One stored account with its newest balance, both in the account's currency.
+    """One stored account with its newest balance. The amounts are in the account's currency.
 
     Attributes:
-        provider: what its user calls the login.
-        mask: last digits of the number, as the provider states them.
-        current, available: signed from the owner's side; None when the provider states none.
+        provider: the user's name for the login.
+        mask: the last digits of the account number, as the provider states them.
+        current, available: positive is the owner's money, negative is debt; None when the provider states none.
     """
 
     id: UUID
@@ -305,12 +305,12 @@ class TransactionRow:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What Redis and the workers say; None and empty where they could not be asked.
+    """State of Redis and of the workers; None and empty where they could not be asked.
 
     Attributes:
-        backlog: messages that wait, by queue.
-        in_flight: messages that workers have taken and not yet acknowledged.
-        workers: names of those that answered.
+        backlog: number of waiting messages, by queue.
+        in_flight: number of messages that workers have taken and not yet acknowledged.
+        workers: names of the workers that answered.
     """
 
     reachable: bool

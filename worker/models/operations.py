@@ -1,4 +1,4 @@
-"""What operators read and steer: audit, dead letters, integrations' states, quotas, notices."""
+"""Tables that operators read and change: audit log, dead letters, states of integrations, quotas, notices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from worker.models.base import Base, CreatedAt, Id
 
 
 class ProviderAuditLog(Base):
-    """One row per state change. Insert-only: a trigger numbers and hash-chains the rows of each provider.
+    """One row per state change. Insert-only: a trigger numbers the rows of each provider and hash-chains them.
 
     Attributes:
-        seq: place in the provider's chain, from 1; set by the database.
+        seq: position in the provider's chain, from 1; set by the database.
         prev_hash, hash: SHA-256 chain; set by the database.
         actor: `system`, `user` or `operator:<name>`.
         provider_id: no foreign key: the log outlives the provider. An API key has a chain of its own, under its id.
@@ -40,7 +40,7 @@ class ProviderAuditLog(Base):
 
 
 class TaskDelivery(Base):
-    """How often one task message was delivered and not finished; the row goes when the task ends."""
+    """How often one task message was delivered without being finished; the row is deleted when the task ends."""
 
     __tablename__ = "task_deliveries"
 
@@ -70,14 +70,15 @@ class IntegrationState(Base):
     """Kill switch and circuit breaker of one integration.
 
     Attributes:
-        paused_at: set by an operator, or by a broken client credential.
+        paused_at: set when an operator pauses it, or when the provider refuses our client credentials.
         breaker: `closed`, `open` or `half_open`.
         failures: consecutive failures of the integration as a whole.
-        failing: the first few logins that these failures came from; one login alone opens no breaker.
+        failing: the first few logins that these failures came from; failures of one login alone open no breaker.
         alarm: why only the operator can repair it; cleared by a resume.
         probe_at: when an open breaker lets one probe through.
-        refused: logins that were refused without a word on whose account, as `<kind of call>:<login>`.
-        refused_since: when the first of them was.
+        refused: logins that were refused without a statement whether the login or our application is the cause, as
+            `<kind of call>:<login>`.
+        refused_since: when the first of these refusals was.
     """
 
     __tablename__ = "integration_states"
@@ -98,7 +99,7 @@ class IntegrationState(Base):
 
 
 class QuotaDay(Base):
-    """What of a daily quota is used up; days outlive a flushed Redis."""
+    """How much of a daily quota is used. Stored in Postgres, so that the count survives the loss of Redis's data."""
 
     __tablename__ = "quota_days"
 
@@ -109,14 +110,14 @@ class QuotaDay(Base):
 
 
 class Notice(Base):
-    """A message to a user or operator: one per provider, grant, stage and channel.
+    """A message to a user or operator: one for each provider, grant, stage and channel.
 
     Attributes:
-        provider_id: the login that a user is told about; None for a message to the operator.
-        provider_key: the integration that the operator is told about; None for a message to a user.
+        provider_id: the login that the message to a user is about; None for a message to the operator.
+        provider_key: the integration that the message to the operator is about; None for a message to a user.
         stage: `expires_72h`, `expires_24h`, `expires_2h`, `expired`, `needs_reauth`, `app_misconfigured`.
-        subject_key: which grant or event it belongs to, so that the next grant is warned about anew.
-        due_at: when it is next tried; None once it is sent or given up.
+        subject_key: which grant or event it belongs to, so that there are new warnings for the next grant.
+        due_at: when it is next tried; None when it was sent or given up.
     """
 
     __tablename__ = "notices"
@@ -150,7 +151,7 @@ class Notice(Base):
 
 
 class Heartbeat(Base):
-    """When a singleton was last alive: `beat`, one row per tick name."""
+    """When a tick last ran to its end: one row for each tick name."""
 
     __tablename__ = "heartbeats"
 

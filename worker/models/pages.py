@@ -1,4 +1,4 @@
-"""What a page of a sync is: the hand-over from integrations, which read it, to the tables, which keep it."""
+"""A page of a sync: the records that integrations read and that the sync writes into tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, R
 
 
 class RawRecord(NamedTuple):
-    """A transaction as received, not yet read.
+    """A transaction as it was received, not yet mapped.
 
     Attributes:
-        key: the provider's transaction id, or a fingerprint of the content where it gives none.
+        key: the provider's transaction id; where there is none, a fingerprint of the content.
         account_key: the provider's account id.
-        raw: the record's own JSON text; equal text means an unchanged record, which is then never read.
+        raw: the record's own JSON text. When it is equal to the stored one, the record is unchanged and is not mapped.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Removal(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Days, both included, for which a page lists every transaction of an account."""
+    """The days for which a page lists every transaction of an account. The first and the last day are included."""
 
     account_key: str
     first: date
@@ -42,22 +42,23 @@ class Window(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Page:
-    """One answer's worth of a sync, applied in one transaction with its cursor.
+    """One answer of a provider, applied in one transaction together with its cursor.
 
     Attributes:
-        feed: whose cursor this page moves; "" when it moves none.
-        cursor: the position after this page; None leaves the stored one.
-        more: the feed's loop goes on; the loop's first cursor is kept until it ends.
-        accounts_complete: `accounts` is the whole listing, so that accounts missing from it have vanished.
-        holdings_complete_for: accounts whose whole set of positions is in `holdings`.
-        transactions: as listed; where an id repeats, the last one counts, flagged if they differ.
-        map_transaction: reads one of `transactions`; raises `BadRecord`.
-        beside: by account and key of a transaction, what reading it takes from elsewhere in the answer, such as the
-            instrument that it names. A record whose text is as it was is read anew when this changes.
-        windows: what `transactions` lists completely: pending rows in there that are not listed are withdrawn.
+        feed: the feed whose cursor this page moves; "" when it moves none.
+        cursor: the position after this page; None leaves the stored cursor as it is.
+        more: there are more pages in this loop; the loop's first cursor is kept until it ends.
+        accounts_complete: `accounts` is the complete listing, so stored accounts that it does not have have vanished.
+        holdings_complete_for: accounts all of whose positions are in `holdings`.
+        transactions: as listed; where an id repeats, the last one counts, with a flag if they differ.
+        map_transaction: maps one of `transactions`; raises `BadRecord`.
+        beside: data from elsewhere in the answer that is needed to map a transaction, such as the instrument that it
+            names, by account and key. When this data changes, a record with unchanged text is mapped again.
+        windows: the accounts and days that `transactions` lists completely: a stored pending row that falls in one and
+            is not listed is withdrawn.
         rejects: records that could not be read; they go to quarantine.
-        problems: trouble with a part of the login; the rest goes on. `NotReady` schedules, all others make the run
-            partial.
+        problems: errors of a part of the login; the other parts are synced. `NotReady` plans the next sync, any other
+            makes the run partial.
     """
 
     feed: str = ""

@@ -1,4 +1,4 @@
-"""One user's linked login at one institution, and when it is due."""
+"""The table of providers: each row is one user's linked login at one institution, and when it is due."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class Provider(Base):
     """A linked login. Everything is refreshed and synced per provider.
 
     Attributes:
-        external_id: the provider's own id of the login (Plaid: item_id), when it has one.
-        connected_at: when its user linked it last; None where a release before this column did.
+        external_id: the provider's own id of the login (Plaid: item_id), when there is one.
+        connected_at: when its user last linked it; None if an older release, without this column, linked it.
         status_reason: why the status is what it is, in a stable word such as `lost_rotation`.
-        access_expires_at: when the stored access token ends; None when it does not.
+        access_expires_at: when the stored access token expires; None when it does not expire.
         grant_expires_at: when the user's consent ends; a refresh never moves it.
-        refresh_due_at: when a tick next dispatches a refresh; moved ahead by claims and by backoff. None: never.
+        refresh_due_at: when a tick next dispatches a refresh; claims and backoff move it ahead. None: never.
         sync_due_at: the same for a sync.
-        refresh_not_before: no refresh is sent sooner: a failure's backoff, or what the provider named.
-        last_generation: of the token that the last unlinking removed; a new link goes on from there.
-        sync_interval: seconds between its syncs; None for the setting of that name.
+        refresh_not_before: no refresh is sent before this time. Set by the backoff after a failure, or to the time that
+            the provider named.
+        last_generation: generation of the token that the last unlinking deleted; a new link counts on from it.
+        sync_interval: seconds between its syncs; None means the setting `SYNC_INTERVAL`.
     """
 
     __tablename__ = "providers"
@@ -45,7 +46,7 @@ class Provider(Base):
             name="status",
         ),
         CheckConstraint("sync_interval > 0", name="sync_interval"),
-        # A tick claims per integration, earliest first; rows that are not due by themselves stay out of the index.
+        # A tick claims per integration, earliest first. Rows without a due time are left out of the index.
         Index(
             "ix_providers_refresh_due",
             "provider_key",
@@ -65,7 +66,7 @@ class Provider(Base):
             postgresql_where="status = 'active' AND grant_expires_at IS NOT NULL",
         ),
         Index("ix_providers_not_active", "status", "provider_key", postgresql_where="status <> 'active'"),
-        # Refreshes rewrite these rows all day: room on the page keeps the other indexes untouched.
+        # Refreshes update these rows all day. Free room on each page spares the other indexes an update.
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -94,7 +95,7 @@ class Provider(Base):
 
 
 class ProviderCreate(BaseModel):
-    """What it takes to create a provider; it starts as `pending` until it is linked."""
+    """The input that creates a provider. A provider is `pending` until it is linked."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What the HTTP API answers of stored rows, and how it is asked for. Amounts are in the currency beside them."""
+"""Rows that the HTTP API returns, and the queries for them. Amounts are in the currency beside them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Wanted(BaseModel):
-    """Which rows.
+    """Query: which rows are wanted.
 
     Attributes:
-        cursor: `next_cursor` of the slice before.
+        cursor: `next_cursor` of the previous slice.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,20 +32,20 @@ class Wanted(BaseModel):
 
 
 class WantedAccounts(Wanted):
-    """Which accounts."""
+    """Query: which accounts are wanted."""
 
     closed: Annotated[bool, Field(description="Also those that are no longer listed.")] = False
 
 
 class WantedDays(Wanted):
-    """Which rows of which days."""
+    """Query: which rows of which days are wanted."""
 
     since: Annotated[date | None, Field(description="From this day on.")] = None
     until: Annotated[date | None, Field(description="Up to this day.")] = None
 
 
 class WantedTransactions(WantedDays):
-    """Which transactions; those that their provider has withdrawn are left out."""
+    """Query: which transactions are wanted. Those that the provider has withdrawn are left out."""
 
     status: TransactionStatus | None = None
     type: TransactionType | None = None
@@ -53,10 +53,10 @@ class WantedTransactions(WantedDays):
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[T]):
-    """Some of the rows.
+    """A part of the result rows.
 
     Attributes:
-        next_cursor: leads to those after; None when there are none.
+        next_cursor: the cursor for the rows after these; None when there are no more.
     """
 
     items: list[T]
@@ -65,10 +65,10 @@ class Slice(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class BalanceRow:
-    """What a provider stated of an account, from `taken_at` until the next one.
+    """What a provider stated of an account. It is valid from `taken_at` until the next row.
 
     Attributes:
-        as_of: when it was so, by the provider; None when it does not say.
+        as_of: the time that the provider gives for the figures; None when it gives none.
     """
 
     id: UUID
@@ -107,7 +107,7 @@ class MovementRow:
 
     Attributes:
         amount: + is money into the account.
-        quantity, price: of a security, named by `symbol`.
+        quantity, price: units and price of the security that `symbol` names.
     """
 
     id: UUID
@@ -131,7 +131,7 @@ class MovementRow:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One sync run; counts are rows."""
+    """One sync run. The counts are numbers of rows."""
 
     id: UUID
     provider_id: UUID

@@ -1,9 +1,9 @@
-"""Normalised records: what integrations hand over and tables store.
+"""Normalised records: integrations make them, and tables store them.
 
 Amounts are credit-positive (+ is money into the account), quantities are + for units in, balances are signed from the
 owner's side (debts negative). All numbers are finite `Decimal`s parsed from the provider's text; all times carry a
-time zone. `…_key` fields are the provider's own ids. Records hold no cycles, so that the garbage collector need not
-look at them: a page has hundreds.
+time zone. `…_key` fields are the provider's own ids. Records contain no reference cycles, so the garbage collector
+does not track them: a page has hundreds.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One instrument.
 
     Attributes:
-        key: identity shared across providers: `cusip:…` or `isin:…` when known, else `<provider_key>:<provider's id>`
-            (or `<provider_key>:<type>:<symbol>` where the provider has no id).
-        multiplier: units of the underlying per contract; 100 for standard options, 1 for everything else.
+        key: identity across providers: `cusip:…` or `isin:…` when known, else `<provider_key>:<provider's id>` (or
+            `<provider_key>:<type>:<symbol>` where the provider has no id).
+        multiplier: units of the underlying for each contract; 100 for standard options, 1 for everything else.
     """
 
     key: str
@@ -37,12 +37,12 @@ class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class AccountRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One account as listed.
+    """One account as the provider lists it.
 
     Attributes:
-        account_key: provider's stable account id; never a full account number.
+        account_key: the provider's stable account id; never a full account number.
         mask: last four characters of the account number.
-        provider_ref: what the provider wants in paths when that is not `account_key` (Schwab's hash).
+        provider_ref: the id that the provider expects in URL paths when it is not `account_key` (Schwab's hash).
     """
 
     account_key: str
@@ -60,10 +60,10 @@ class AccountRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the provider states of one account's value.
+    """What the provider states of the value of one account.
 
     Attributes:
-        as_of: the provider's time of the figure; None when it names none.
+        as_of: the time that the provider gives for the figure; None when it gives none.
         source: which of the provider's figures this is, for example `currentBalances.liquidationValue`.
     """
 
@@ -103,10 +103,10 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One movement of money or units.
 
     Attributes:
-        posted_date: the provider's booking date (the day of occurrence while pending).
-        occurred_at: when it was initiated; where the provider knows only when it was posted, that; else None.
+        posted_date: the provider's booking date (while pending: the day on which it occurred).
+        occurred_at: when it was initiated; where the provider knows only when it was posted, that time; else None.
         pending_key: `transaction_key` of the pending row that this one replaces.
-        fees: what of `amount` was fees; positive.
+        fees: the part of `amount` that is fees; positive.
         flags: repairs made while reading, for example `nul_stripped`.
     """
 
@@ -133,7 +133,7 @@ class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A record that cannot be trusted, on its way to quarantine.
+    """A record that cannot be trusted and will be stored in quarantine.
 
     Attributes:
         kind: `account`, `balance`, `holding`, `security`, `transaction` or `page`.

@@ -1,4 +1,4 @@
-"""Runs, cursors, quarantine, drift: how a sync went and where it stands."""
+"""Tables of the account sync: runs, cursors, undo, rows met by a full sync, quarantine, drift."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ class SyncRun(Base):
     """One sync of one provider.
 
     Attributes:
-        owner: who runs it; every page is written under `status = 'running' AND owner = …`.
-        heartbeat_at: moved by every page; a run whose heartbeat has stopped is taken over.
+        owner: the process that runs it. Every page is written under the condition `status = 'running' AND owner = …`.
+        heartbeat_at: set to the current time by every page. A run with an old heartbeat is taken over.
         counts: rows per noun and outcome, `{"transactions": {"added": 3, "unchanged": 497, …}, …}`.
-        cancel_requested: asks the run to stop after its page.
-        reading_id: of a full sync: names the rows that it has seen; a run that goes on with it has the same one. The
-            column has the name that releases up to 0.2 use.
-        renews: somebody asked for that full sync.
-        reading_since: when the first run began of those that read the login together, since its time was not enough;
-            the next one goes on with the feeds that none of them has read to its end. None after a run that read all.
-        since: the day to which such a run was asked to go back in feeds by date; the next one does so, too.
+        cancel_requested: the run is asked to stop after its present page.
+        reading_id: of a full sync: names the rows that it has met. A run that continues this full sync has the same
+            one. The column has the name that releases up to 0.2 use.
+        renews: a person asked for this full sync.
+        reading_since: when one run did not have the time for all feeds, further runs read the rest. This is when the
+            first of these runs began; the next run reads only the feeds that none of them has read to the end. None
+            after a run that has read all.
+        since: the day back to which such a run was asked to read the feeds by date; the next run reads back to the same
+            day.
     """
 
     __tablename__ = "sync_runs"
@@ -71,7 +73,7 @@ class SyncCursor(Base):
 
     Attributes:
         feed: `transactions`, `account:<provider's account id>`, … as the integration names it.
-        loop_cursor: where the present pagination loop began ("" is the beginning of the feed); None between loops.
+        loop_cursor: the cursor at which the present loop began ("" is the beginning of the feed); None between loops.
         loop_id: names the present loop; None between loops.
     """
 
@@ -86,10 +88,10 @@ class SyncCursor(Base):
 
 
 class SyncUndo(Base):
-    """A transaction as it was before a pagination loop first changed it; a restarted loop puts it back.
+    """A transaction as it was before a loop first changed it. When the loop restarts, this state is restored.
 
     Attributes:
-        provider_id: None where a worker of an older release wrote it.
+        provider_id: None if a worker of an older release wrote the row.
     """
 
     __tablename__ = "sync_undo"
@@ -101,23 +103,23 @@ class SyncUndo(Base):
     created_at: Mapped[CreatedAt]
 
 
-# Transactions that a full sync has met so far; the others are withdrawn when it ends. Rows may repeat. What an open
-# pagination loop has met is forgotten when the loop is restarted.
+# Transactions that a full sync has met so far; the others are withdrawn when it ends. The same transaction may be here
+# more than once. The rows that an open loop has added are deleted when the loop is restarted.
 sync_seen = Table(
     "sync_seen",
     Base.metadata,
     Column("provider_id", Uuid, ForeignKey("providers.id", ondelete="CASCADE")),
-    Column("generation", Uuid, nullable=False, index=True, key="reading_id"),  # as releases up to 0.2 name it
+    Column("generation", Uuid, nullable=False, index=True, key="reading_id"),  # column name of releases up to 0.2
     Column("transaction_id", Uuid, nullable=False),
     Column("loop_id", Uuid),
 )
 
 
 class Quarantine(Base):
-    """A record that could not be trusted, with its reason; never dropped silently.
+    """A record that could not be trusted, with the reason. Every such record is stored here.
 
     Attributes:
-        fingerprint: of kind, key and content, so that a replay adds no second row.
+        fingerprint: of kind, key and content, so that reading the same record again adds no second row.
         payload: the record with secrets and account numbers masked.
     """
 
@@ -144,7 +146,7 @@ class Quarantine(Base):
 
 
 class BookDrift(Base):
-    """Where stored rows and the provider's stated figures disagree after a run.
+    """A figure for which the stored rows and the provider disagreed after a run.
 
     Attributes:
         figure: `balance` or `quantity:<holding_key>`.

@@ -1,4 +1,4 @@
-"""The provider's OAuth credential, encrypted, and what was attempted with it."""
+"""Tables of the providers' OAuth tokens (encrypted), refresh attempts, waiting answers, revocations and link states."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from worker.models.vocabulary import AttemptStatus, Trigger
 
 
 class ProviderToken(Base):
-    """The current token of one provider. Every write is fenced by `generation` and, in a refresh, by the lease.
+    """The current token of one provider. Every write is fenced by `generation` and, in a refresh, also by the lease.
 
     Attributes:
         access_token: Fernet ciphertext bound to provider, kind and generation.
-        refresh_token: the same; None when the integration has no refresh.
+        refresh_token: the same; None when tokens of this integration are not refreshed.
         key_id: which encryption key wrote both.
-        generation: rises by one at every stored rotation.
-        lifetime_s: seconds that the access token was given, as answered or by default.
+        generation: increases by one with every stored rotation.
+        lifetime_s: lifetime of the access token in seconds, as the provider answered, or the default.
         issued_at: when this generation was stored.
-        lease_owner, lease_until: who may refresh it just now.
+        lease_owner, lease_until: which process may refresh it now, and until when.
     """
 
     __tablename__ = "provider_tokens"
@@ -44,19 +44,19 @@ class ProviderToken(Base):
 
 
 class TokenRefresh(Base):
-    """One attempt to refresh, written before the call.
+    """One attempt to refresh. The row is written before the call.
 
     Attributes:
-        generation: the one whose refresh token was presented.
-        error: kind of error (`worker.errors`), with `reason` its detail.
+        generation: generation of the refresh token that was presented.
+        error: kind of error (`worker.errors`); `reason` has the detail.
         lease_owner: the lease under which it was sent.
-        spool_id: where its answer waits if neither Postgres nor Redis takes it.
+        spool_id: the spool in which its answer waits if neither Postgres nor Redis can store it.
     """
 
     __tablename__ = "token_refreshes"
     __table_args__ = (
         Index("ix_token_refreshes_provider", "provider_id", "started_at"),
-        # How often the present generation was presented without a known outcome: at most twice.
+        # How often the present generation was presented without a known outcome: twice at most.
         Index(
             "ix_token_refreshes_open",
             "provider_id",
@@ -80,15 +80,16 @@ class TokenRefresh(Base):
 
 
 class Revocation(Base):
-    """A grant that nothing here uses any more and that its provider has not yet confirmed to have ended.
+    """A grant that we no longer use. Its provider has not yet confirmed that it has ended.
 
     Attributes:
-        provider_id: whose it was; no foreign key: a consent lives on at its provider when the row here is gone.
-        external_id: the provider's own id of the login; it is not revoked while a link has that login.
+        provider_id: the login that it belonged to. Without a foreign key: at the provider the consent still exists when
+            our row is deleted.
+        external_id: the provider's own id of the login; the grant is not revoked while a link has that login.
         reason: `replaced`, `unlinked` or `abandoned`.
-        generation: what the ciphertexts are bound to, beside provider and kind.
-        attempts: how often it was tried.
-        due_at: when it is tried next.
+        generation: the ciphertexts are bound to it, besides provider and kind.
+        attempts: how often revoking was tried.
+        due_at: when it is next tried.
     """
 
     __tablename__ = "revocations"
@@ -109,11 +110,11 @@ class Revocation(Base):
 
 
 class Spool(Base):
-    """A directory of one host in which answers may wait that no other host can see.
+    """A directory on one host in which answers may wait. Other hosts cannot read it.
 
     Attributes:
-        seen_at: when a worker there last told what waits in it.
-        asked_at: since when another host waits to be told.
+        seen_at: when a worker of that host last reported what waits in it.
+        asked_at: since when another host has waited for such a report; None when none waits.
     """
 
     __tablename__ = "spools"
@@ -124,10 +125,10 @@ class Spool(Base):
 
 
 class SpooledAnswer(Base):
-    """An answer that waits in a spool: nobody else presents the token that it answers.
+    """An answer that waits in a spool. While it waits, no worker presents the token that it answers.
 
     Attributes:
-        generation: the one that was presented.
+        generation: generation of the token that was presented.
         key_id: which encryption key wrote it.
     """
 
@@ -142,12 +143,14 @@ class SpooledAnswer(Base):
 
 
 class LinkState(Base):
-    """An authorisation that a user has begun: single use, expiring.
+    """An authorisation that a user has begun. It can be used once, and it expires.
 
     Attributes:
         state_hash: SHA-256 of the OAuth `state`; the state itself is never stored.
-        holder_hash: the same of a secret that only who began it has; None where an older release began it.
-        code_verifier: ciphertext of the secret that ties the consent to the exchange (RFC 7636); None without one.
+        holder_hash: SHA-256 of a secret that only the browser or process which began it has. None: begun by an
+            older release.
+        code_verifier: ciphertext of the PKCE code verifier (RFC 7636), which binds the code exchange to this
+            authorisation; None without PKCE.
     """
 
     __tablename__ = "link_states"

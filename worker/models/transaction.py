@@ -1,4 +1,4 @@
-"""Movements of money and units."""
+"""The table of transactions: movements of money and units."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from worker.models.base import Base, Id, finite
 
 
 class Transaction(Base):
-    """One transaction; amount credit-positive. A removed one stays as a tombstone with status `removed`.
+    """One transaction. The amount is credit-positive. A removed one stays as a tombstone with status `removed`.
 
     Attributes:
-        content_hash: of the raw record and the mapping version; equal means nothing to do. Empty on a tombstone, so
-            that a row which is listed again is read anew.
-        loop_id: the pagination loop that inserted the row; a restarted loop withdraws what it had inserted.
+        content_hash: hash of the raw record and the mapping version; when it is equal, nothing is written. Empty on a
+            tombstone, so that a record that is listed again is mapped again.
+        loop_id: the loop that inserted the row; when the loop restarts, the rows that it inserted are withdrawn.
         run_id: the run that last wrote the row.
     """
 

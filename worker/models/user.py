@@ -1,4 +1,4 @@
-"""People who own providers."""
+"""The table of users: the people who own providers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worker.models.base import Base, CreatedAt, Id
 
 
 class User(Base):
-    """A person, known to this worker only as the owner of providers and the receiver of notices."""
+    """A person. This worker knows people only as owners of providers and receivers of notices."""
 
     __tablename__ = "users"
 

@@ -1,4 +1,4 @@
-"""The closed sets of words that rows may hold. Subtypes stay open: providers add to them."""
+"""The fixed sets of words that rows may hold. Subtypes are not fixed: providers add new ones."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from enum import StrEnum
 
 
 class ProviderStatus(StrEnum):
-    """Where a linked login stands. Only `active` ones are refreshed and synced by the schedule."""
+    """State of a linked login. The schedule refreshes and syncs only `active` ones."""
 
     PENDING = "pending"  # created, no token yet
     ACTIVE = "active"
     NEEDS_REAUTH = "needs_reauth"  # only the user can repair it
-    PAUSED = "paused"  # an operator's choice
+    PAUSED = "paused"  # an operator has paused it
     UNLINKED = "unlinked"  # ended by the user or an operator; rows are kept
 
     def what_to_do(self, provider_id: object) -> str:
-        """What makes a login active again, as the end of a sentence that says what it is."""
+        """How to make the login active again, worded as the end of a sentence that names its state."""
         return _WHAT_TO_DO[self.value].format(provider_id)
 
 
@@ -29,7 +29,7 @@ _WHAT_TO_DO = {
 
 
 class LoginState(StrEnum):
-    """Where a login stands, in the words of the HTTP API."""
+    """State of a login, in the words of the HTTP API."""
 
     PENDING = "pending"  # never linked
     ACTIVE = "active"
@@ -40,18 +40,18 @@ class LoginState(StrEnum):
 
 
 class AttemptStatus(StrEnum):
-    """What became of one refresh attempt."""
+    """Outcome of one refresh attempt."""
 
-    SENT = "sent"  # written before the call; left behind, it means that the outcome is unknown
+    SENT = "sent"  # written before the call; if it stays so, the outcome is unknown
     DONE = "done"
     FAILED = "failed"
     UNKNOWN = "unknown"
     DEFERRED = "deferred"
-    NOT_SENT = "not_sent"  # the request has provably never left
+    NOT_SENT = "not_sent"  # the request was certainly never sent
 
 
 class RunStatus(StrEnum):
-    """Where a sync run stands."""
+    """State of a sync run."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -61,7 +61,7 @@ class RunStatus(StrEnum):
 
 
 ROW_OUTCOMES = ("added", "changed", "unchanged", "removed", "quarantined")
-"""What a run counts of each noun's rows; a run has a column for each."""
+"""What a run counts for the rows of each noun; the table of runs has a column for each."""
 
 
 class Trigger(StrEnum):
@@ -70,11 +70,11 @@ class Trigger(StrEnum):
     SCHEDULE = "schedule"
     MANUAL = "manual"
     LINK = "link"
-    SYNC = "sync"  # a sync that met an expired access token
+    SYNC = "sync"  # a sync that found an expired access token
 
 
 class AccountType(StrEnum):
-    """FDX category and Plaid type, merged."""
+    """Types of accounts: FDX categories and Plaid types, merged."""
 
     DEPOSITORY = "depository"
     CREDIT = "credit"
@@ -86,7 +86,7 @@ class AccountType(StrEnum):
 
 
 class AccountStatus(StrEnum):
-    """`inaccessible` means missing from the latest complete listing."""
+    """State of an account. `inaccessible` means that it is missing from the latest complete listing."""
 
     ACTIVE = "active"
     CLOSED = "closed"
@@ -94,7 +94,7 @@ class AccountStatus(StrEnum):
 
 
 class TransactionType(StrEnum):
-    """What a transaction is; the open `subtype` says more."""
+    """Type of a transaction; the open `subtype` says more."""
 
     TRADE = "trade"
     INCOME = "income"
@@ -109,7 +109,7 @@ class TransactionType(StrEnum):
 
 
 class TransactionStatus(StrEnum):
-    """`removed` is the tombstone of a row that the provider has withdrawn."""
+    """State of a transaction. `removed` is the tombstone of a row that the provider has withdrawn."""
 
     PENDING = "pending"
     POSTED = "posted"
@@ -119,7 +119,7 @@ class TransactionStatus(StrEnum):
 
 
 class SecurityType(StrEnum):
-    """What kind of instrument a security is."""
+    """Type of a security."""
 
     EQUITY = "equity"
     ETF = "etf"
@@ -135,8 +135,8 @@ class SecurityType(StrEnum):
 
 
 class KeyScope(StrEnum):
-    """What an API key may do."""
+    """Permissions of an API key."""
 
-    READ = "read"  # look at logins and their rows
-    LINK = "link"  # make, rename, link, unlink and remove logins
+    READ = "read"  # read logins and their rows
+    LINK = "link"  # create, rename, link, unlink and remove logins
     OPERATE = "operate"  # ask for syncs and refreshes

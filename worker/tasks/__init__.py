@@ -1,1 +1,1 @@
-"""Celery tasks: each claims or parses, calls one service function, and maps the outcome."""
+"""Celery tasks. Each one parses its message or claims due rows, calls one service function and maps its errors."""

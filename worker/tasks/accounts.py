@@ -1,4 +1,4 @@
-"""Tasks of the account sync; what they do is in `worker.services.sync.batch`."""
+"""Celery tasks of the account sync. The work itself is in `worker.services.sync.batch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.tasks.base import WorkerTask, parse_ids, tick
 
 @tick("sync-due")
 def sync_due(runtime: Runtime, now: datetime) -> None:
-    """Claims what is due and sends it in batches, once the claim is committed."""
+    """Claims the logins whose sync is due and, when the claim is committed, sends them in batches."""
     for batch in runtime.run(accounts.claim_sync_due(runtime, now)):
         sync_providers.delay([str(id_) for id_ in batch])
 
@@ -26,7 +26,7 @@ def sync_providers(
     since: str | None = None,
     force: bool = False,
 ) -> dict[str, int]:
-    """Syncs a batch; returns how many were synced and how many refused. `since` is an ISO date."""
+    """Syncs a batch; returns how many logins were synced and how many refused. `since` is an ISO date."""
     runtime = get_runtime()
     summary = runtime.run(
         accounts.sync_providers(

@@ -1,7 +1,7 @@
-"""What every task shares: deliveries counted, context logged, errors mapped; and what makes a function a tick.
+"""The base class of all tasks: it counts deliveries, adds context to logs and maps errors. And the decorator `tick`.
 
-Retries are not Celery's business here: what is due is a column, so a task that fails leaves its rows due and a later
-tick sends them again.
+Celery does not retry these tasks. When work is due is a column in Postgres, so the rows of a failed task stay due and a
+later tick sends them again.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ MAX_DELIVERIES = 3
 class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
     """Base of all tasks.
 
-    A message that was delivered three times without an end (it kills its worker, or outlives the visibility timeout)
-    is recorded as a failure and dropped; its rows stay due.
+    A message that was delivered three times and never finished (it kills its worker, or runs longer than the visibility
+    timeout) is recorded as a failure and dropped; its rows stay due.
     """
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the task under its context; known errors end it quietly, unknown ones loudly."""
+        """Runs the task, with its id in all log lines. `Unavailable` is logged as a warning, not raised."""
         request = self.request
         with structlog.contextvars.bound_contextvars(task_id=request.id, task=self.name, attempt=1):
             redelivered = bool((request.delivery_info or {}).get("redelivered"))
             try:
                 if redelivered and not self._may_run_again(args, kwargs):
                     return None
-                # Another host may wait to hear what this one's disk holds, whatever queues its workers serve.
+                # Another host may be waiting for this host's list of spooled answers, so every task of every queue
+                # brings that list up to date first.
                 runtime = get_runtime()
                 runtime.run(spool.settle(runtime))
                 result = super().__call__(*args, **kwargs)
@@ -83,10 +84,10 @@ class WorkerTask(Task):  # type: ignore[misc, unused-ignore]
 
 
 def tick(name: str) -> Callable[[Callable[[Runtime, datetime], object]], Any]:
-    """Makes a function the task of the entry `name` in `schedules`, which has its interval and its expiry.
+    """Makes a function the task of the entry `name` in `schedules`; interval and expiry are set in that entry.
 
-    The function is called with the process's runtime and the database's time. When it has run to its end, its heartbeat
-    is stored under that name, at that time.
+    The function is called with the process's runtime and the database's time. When it has finished without an error, a
+    heartbeat with this name and this time is stored.
 
     Raises:
         KeyError: the schedule has no such entry.
@@ -101,17 +102,17 @@ def tick(name: str) -> Callable[[Callable[[Runtime, datetime], object]], Any]:
             work(runtime, now)
             runtime.run(runtime.db(heartbeats.beat, name=name, at=now))
 
-        del run.__wrapped__  # Celery checks calls by its parameters
+        del run.__wrapped__  # Celery would check the arguments of a call against the wrapped function's parameters
         return app.task(base=WorkerTask, name=task_name)(run)
 
     return decorate
 
 
 def _leave_if_wedged() -> None:
-    """Ends a pool process whose threads stand still: its successor begins with free ones.
+    """Ends a pool process whose threads hang, so that a new process with working threads replaces it.
 
     Raises:
-        SystemExit: the pool takes it as this task's end, and starts another process.
+        SystemExit: the pool treats it as the end of this task, and starts another process.
     """
     if is_wedged():
         log.critical("process_wedged", kept="pending work is kept", next="the pool starts another process")
@@ -119,7 +120,7 @@ def _leave_if_wedged() -> None:
 
 
 def parse_ids(values: Iterable[object]) -> list[UUID]:
-    """Provider ids out of a message; what is no UUID is logged and left out."""
+    """The provider ids in a message. A value that is not a UUID is logged and left out."""
     ids = []
     for value in values:
         try:

@@ -1,6 +1,6 @@
-"""Sending tasks by hand, the same ones that beat sends; asking Redis and the workers how they are.
+"""Sends tasks by hand (the same ones that beat sends), and asks Redis and the workers for their state.
 
-With a Celery application of its own, which has no tasks: a command need not wait until all that workers do is imported.
+It has its own Celery application without tasks, so that a command need not import everything that workers import.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ sender.add_defaults(lambda: celery_settings(load(QueueSettings)))
 
 @contextmanager
 def impatient_redis() -> Iterator[redis.Redis]:
-    """A client that asks once: a person waits, and the schedule does its own retrying.
+    """A Redis client that does not retry: a person is waiting, and the schedule sends the same work again anyway.
 
     Raises:
-        Unavailable: Redis is out of reach, now or within the block.
+        Unavailable: Redis is out of reach, at the start or inside the `with` block.
     """
     client = connect(get_settings().redis_url.get_secret_value(), seconds=_SECONDS, retries=0)
     try:
@@ -49,7 +49,7 @@ def impatient_redis() -> Iterator[redis.Redis]:
 
 
 def _unavailable(place: str, error: Exception) -> Unavailable:
-    """What to say of Redis, or of the broker in its place, when it cannot be asked."""
+    """The error for an operation on Redis, or on another broker, that failed."""
     kept = "pending work is kept"
     if isinstance(error, OperationalError):  # kombu's own connection
         return Unavailable(f"the broker cannot be asked ({error.__cause__ or type(error).__name__}); {kept}")
@@ -73,7 +73,7 @@ def send(task: str, *args: Any, **kwargs: Any) -> str:
         Unavailable: Redis is out of reach; nothing was sent.
     """
     with impatient_redis():
-        # Asking for a result would first wait for the result store, at length.
+        # ignore_result: else Celery would first try to reach a result store, and wait for it.
         sent = sender.send_task(
             task, args=args, kwargs=kwargs, headers={"published_at": time.time()}, ignore_result=True, retry=False
         )
@@ -81,7 +81,7 @@ def send(task: str, *args: Any, **kwargs: Any) -> str:
 
 
 def ping_workers(*, seconds: float) -> list[str]:
-    """Names of the workers that answer within so many seconds.
+    """Names of the workers that answer within `seconds`.
 
     Raises:
         Unavailable: Redis is out of reach.
@@ -92,10 +92,10 @@ def ping_workers(*, seconds: float) -> list[str]:
 
 
 def _listening(client: redis.Redis) -> int | None:
-    """How many answers there will be, so that nobody waits once all have come.
+    """How many workers will answer, so that the caller can stop waiting when all of them have answered.
 
-    Read from what kombu keeps in Redis about each worker. None where that does not name a worker of each queue: it was
-    flushed, workers have names of other kinds, or the broker is another server.
+    Read from the entries that kombu keeps in Redis for each worker. None when they do not include a worker of each
+    queue: Redis was emptied, the workers have names of another form, or the broker is not this Redis.
     """
     bound = client.smembers(f"_kombu.binding.{sender.control.mailbox.namespace}.pidbox")
     names = [str(member, "utf-8").rpartition(_SEPARATOR)[2] for member in bound if isinstance(member, bytes)]
@@ -104,7 +104,7 @@ def _listening(client: redis.Redis) -> int | None:
 
 
 def ask_broker(*, seconds: float) -> Broker:
-    """Backlogs, and the workers that answer within so many seconds."""
+    """Length of each queue, and names of the workers that answer within `seconds`."""
     try:
         with impatient_redis() as client:
             backlog = {queue: int(client.llen(queue)) for queue in QUEUES}

@@ -1,4 +1,4 @@
-"""Tasks of the token refresh; what they do is in `worker.services.refresh.protocol`."""
+"""Celery tasks of the token refresh. The work itself is in `worker.services.refresh.protocol`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TICK_SECONDS = tick_seconds("refresh-due")
 
 @tick("refresh-due")
 def refresh_due(runtime: Runtime, now: datetime) -> None:
-    """Claims what falls due until the next tick and sends it in batches, once the claim is committed."""
+    """Claims the logins whose refresh falls due before the next tick and, after the commit, sends them in batches."""
     tick_s = TICK_SECONDS * runtime.settings.tick_scale
     for batch in runtime.run(claims.claim_refresh_due(runtime, now, tick_s=tick_s)):
         refresh_providers.apply_async(
@@ -26,7 +26,7 @@ def refresh_due(runtime: Runtime, now: datetime) -> None:
 
 @app.task(base=WorkerTask, name="worker.tasks.tokens.refresh_providers")
 def refresh_providers(ids: list[str], trigger: str = Trigger.SCHEDULE, force: bool = False) -> dict[str, int]:
-    """Refreshes a batch; returns how many ended how."""
+    """Refreshes a batch; returns how many logins had each outcome."""
     runtime = get_runtime()
     manual = trigger == Trigger.MANUAL
     summary = runtime.run(
@@ -37,5 +37,5 @@ def refresh_providers(ids: list[str], trigger: str = Trigger.SCHEDULE, force: bo
 
 @tick("drain-journal")
 def drain_journal(runtime: Runtime, _: datetime) -> None:
-    """Stores answers that had to wait."""
+    """Stores the refresh answers that wait in the journal and in this host's spool."""
     runtime.run(journal.drain(runtime))

@@ -1,4 +1,4 @@
-"""Upkeep ticks: warnings, notices, reaping, retention."""
+"""Upkeep ticks: warn of ending grants, send notices, clean up after dead workers, delete old rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.tasks.base import tick
 
 @tick("warn-of-expiring-grants")
 def warn_of_expiring_grants(runtime: Runtime, now: datetime) -> None:
-    """Ends logins whose grant has ended, and warns of those that will."""
+    """Marks logins whose grant has ended, and warns the users of those whose grant ends soon."""
     runtime.run(queue.expire_grants(runtime, now))
     since = runtime.run(upkeep.last_beat(runtime, "warn-of-expiring-grants"))
     runtime.run(queue.warn_of_expiring_grants(runtime, now, since=since))
@@ -26,11 +26,11 @@ def send_notices(runtime: Runtime, _: datetime) -> None:
 
 @tick("reap")
 def reap(runtime: Runtime, now: datetime) -> None:
-    """Puts what dead workers left back in motion."""
+    """Repairs what dead workers left unfinished, so that it is worked on again."""
     runtime.run(upkeep.reap(runtime, now))
 
 
 @tick("retain")
 def retain(runtime: Runtime, now: datetime) -> None:
-    """Removes what is older than its retention."""
+    """Deletes rows that are older than their retention time."""
     runtime.run(upkeep.retain(runtime, now))
