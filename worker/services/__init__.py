@@ -1,1 +1,1 @@
-"""What the product does. Knows neither Celery nor an HTTP library nor SQL."""
+"""The product's functions. They import neither Celery nor an HTTP library nor SQL."""

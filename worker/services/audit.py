@@ -1,4 +1,4 @@
-"""The audit log as operators use it: read it, and prove that it was not altered."""
+"""Reading the audit log, and checking that its entries were not altered."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from worker.services.fleet import lookup
 log = structlog.get_logger()
 
 _VERIFY_SECONDS = 3600.0
-"""It reads every entry that was ever made."""
+"""Time limit of one query. It is long because a verification reads every entry that was ever made."""
 
 
 async def verify(
     runtime: Context, given: str | None = None, *, expected: Mapping[UUID, str] | None = None
 ) -> Verification:
-    """Walks one provider's chain, or all; `expected` has the heads of an earlier verification.
+    """Checks one provider's hash chain, or all; `expected` has the heads that an earlier verification returned.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
     """
     provider_id = None if given is None else await runtime.db(_provider_id, given)
     found = await runtime.db_within(
@@ -48,10 +48,10 @@ async def verify(
 async def list_entries(
     runtime: Context, given: str | None, *, action: str | None, since: datetime | None, limit: int
 ) -> list[AuditEntry]:
-    """Entries, newest first: of one login, or of all.
+    """Entries of one login, or of all, newest first.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
     """
     names = AuditEntry.__slots__
 
@@ -65,7 +65,7 @@ async def list_entries(
 
 def _provider_id(session: OpenTransaction, given: str) -> UUID:
     try:
-        # The log outlives the login, so a whole id need not be one that still exists.
+        # The log outlives the login, so a complete id need not belong to an existing login.
         return UUID(given)
     except ValueError:
         return lookup.provider(session, given).id

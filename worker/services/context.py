@@ -1,6 +1,6 @@
-"""What services are handed: settings, keys, Postgres, Redis, and the integrations with their budgets of calls.
+"""The context that services are given: settings, keys, Postgres, Redis, and the integrations with their call budgets.
 
-`worker.runtime` makes one for each process. Services know this type only, so that the runtime can be made of services.
+`worker.runtime` makes one for each process. Services import only this type, so that the runtime can import services.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from worker.crud.database import Database, OpenTransaction, transaction
 from worker.settings import Settings
 
-# A command that only reads Postgres must not wait until HTTP, Redis and cryptography are imported.
+# These imports are slow. A command that only reads Postgres must not wait for HTTP, Redis and cryptography.
 if TYPE_CHECKING:
     import redis
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Context(ABC):
-    """What services work with.
+    """The settings, connections and clients that services use.
 
     Args:
         settings: the process's settings.
@@ -37,10 +37,10 @@ class Context(ABC):
         now: the database's time: `Database.now`.
         db: runs one `crud` function in a transaction of its own: `Database.step`.
         db_within: the same, for at most so many seconds: `Database.step_within`.
-        unsent: attempts that were perhaps written down and never sent (`worker.services.refresh.unsent`).
-        spool_id: names this host's spool, once it is known.
-        spool_told_at: when this process has last told what waits there, by `elapsed`.
-        unrecorded_notices: when notices left whose record Postgres has not taken yet, by id.
+        unsent: attempts that may be in the table although they were never sent (`worker.services.refresh.unsent`).
+        spool_id: id of this host's spool, once it is known.
+        spool_told_at: when this process last reported what waits in the spool, by `elapsed`.
+        unrecorded_notices: time of sending of each notice whose sending Postgres has not yet recorded, by id.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -57,7 +57,7 @@ class Context(ABC):
 
     @cached_property
     def encryption(self) -> EncryptionService:
-        """The keys; the settings have refused keys that cannot be used."""
+        """The encryption keys. Keys that cannot be used were already refused when the settings were read."""
         from worker.services.encryption import EncryptionService
 
         return EncryptionService(self.settings.encryption_keys.get_secret_value())
@@ -69,11 +69,11 @@ class Context(ABC):
 
     @abstractmethod
     def gate(self, provider_key: str) -> Budget:
-        """What the calls of one integration must pass."""
+        """The call budget of one integration."""
 
     @cached_property
     def redis(self) -> redis.Redis:
-        """For the journal; the broker's own connections belong to Celery, and those of quotas to their gates."""
+        """A Redis client for the journal. Celery and the quota gates have their own connections."""
         from worker.process.redis_client import connect
 
         return connect(self.settings.redis_url.get_secret_value(), seconds=5)

@@ -1,7 +1,7 @@
-"""Tokens at rest: Fernet, many keys, every ciphertext bound to its row.
+"""Encryption of stored tokens: Fernet with several keys, every ciphertext bound to its row.
 
-Fernet has no associated data, so what a ciphertext belongs to is written inside it and checked on the way out: one
-that was moved to another provider, kind or generation is refused before anything is sent anywhere.
+Fernet has no associated data. So provider, kind and generation are encrypted together with the token, and checked when
+it is decrypted: a ciphertext that was moved to another row is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -42,43 +42,43 @@ class EncryptionService:
         self._by_id = {key_id: Fernet(key) for key_id, key in parsed.items()}
         self._any = MultiFernet(list(self._by_id.values()))
         self.key_id = next(iter(parsed))
-        """Id of the key that writes."""
+        """Id of the key that encrypts."""
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """Ids of all configured keys, the writing one first."""
+        """Ids of all configured keys, first the one that encrypts."""
         return tuple(self._by_id)
 
     def encrypt(self, value: str) -> str:
-        """A Fernet token of `value`, bound to nothing; for provider tokens use `seal`."""
+        """Encrypts `value` without binding it to anything; for provider tokens use `seal`."""
         return self._by_id[self.key_id].encrypt(value.encode()).decode()
 
     def decrypt(self, ciphertext: str) -> str:
-        """What `encrypt` was given.
+        """Decrypts what `encrypt` returned.
 
         Raises:
-            EncryptionError: no configured key opens it.
+            EncryptionError: no configured key decrypts it.
         """
         return self._open(ciphertext, None).decode()
 
     def seal(self, value: str, *, provider_id: UUID, kind: str, generation: int) -> str:
-        """A ciphertext that only `unseal` with the same binding opens."""
+        """Encrypts `value`; only `unseal` with the same provider, kind and generation decrypts it."""
         return self._by_id[self.key_id].encrypt(_encode(_Bound(provider_id, kind, generation, value))).decode()
 
     def unseal(
         self, ciphertext: str, *, provider_id: UUID, kind: str, generation: int, key_id: str | None = None
     ) -> str:
-        """What `seal` was given.
+        """Decrypts what `seal` returned.
 
         Args:
             ciphertext: as stored.
             provider_id: the row that it was read from.
             kind: `access`, `refresh` or `journal`.
             generation: as stored beside it.
-            key_id: which key wrote it, when known: saves trying the others.
+            key_id: id of the key that encrypted it, when known; then the others need not be tried.
 
         Raises:
-            EncryptionError: no configured key opens it, or it belongs to another row, kind or generation.
+            EncryptionError: no configured key decrypts it, or it belongs to another row, kind or generation.
         """
         try:
             bound = _decode(self._open(ciphertext, key_id))

@@ -1,4 +1,4 @@
-"""Why a refresh or a sync of one provider did or did not happen, what is next, and who must act. In sentences."""
+"""Explains in sentences why a refresh or sync of one provider happened or not, what comes next, and who must act."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Actor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that an explanation is drawn from.
+    """The facts that an explanation is made from.
 
     Attributes:
-        causes: what keeps every login from being worked on, the true cause first.
-        is_enabled: whether its integration is enabled here.
+        causes: problems that stop the work for every login, the root cause first.
+        is_enabled: whether the login's integration is enabled here.
     """
 
     provider: ProviderRow
@@ -53,11 +53,11 @@ class Facts:
 
 @dataclass(slots=True)
 class Explanation:
-    """What to tell an operator.
+    """What an operator should know about one login.
 
     Attributes:
-        causes: what keeps it from being worked on, the true cause first; empty when all is well.
-        next_refresh_at, next_sync_at: when a tick next dispatches them; None when none will.
+        causes: problems that stop the work for this login, the root cause first; empty when there are none.
+        next_refresh_at, next_sync_at: when a tick next dispatches them; None when no tick will.
     """
 
     causes: list[Finding] = field(default_factory=list)
@@ -79,7 +79,7 @@ def gather(
     now: datetime,
     run_dead_after: timedelta,
 ) -> Facts:
-    """Reads the facts of one provider."""
+    """Reads the facts about one provider."""
     return Facts(
         provider=provider,
         causes=causes,
@@ -97,10 +97,10 @@ def gather(
 async def explain_provider(
     runtime: Context, given: str, transport: Transport | None
 ) -> tuple[ProviderRow, Explanation]:
-    """The login that is meant, and its explanation; without `transport` servers and processes are not looked at.
+    """Finds the login and explains its state. Without `transport`, servers and processes are not checked.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
         Unavailable: Postgres is out of reach.
     """
     row = await runtime.db(lookup.provider, given)
@@ -121,7 +121,7 @@ async def explain_provider(
 
 
 def explain(facts: Facts) -> Explanation:
-    """The explanation; pure."""
+    """Makes the explanation from the facts. Pure."""
     told = Explanation()
     key = facts.provider.provider_key
     own = (_own_quota(facts), held.of_login(facts.provider))

@@ -1,4 +1,4 @@
-"""What one sees when one looks whether all is well: a line for each thing, with what puts it right."""
+"""The record for one line of a health report: what was found and how to repair it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Finding:
 
     Attributes:
         check: what was looked at.
-        ok: False when the worker itself cannot do its work, so that an operator must act.
-        found: what is so, in words.
-        mend: what puts it right, with the command at its end; empty when there is nothing to do. Of a finding that is
-            ok it says what to do about something that was wished for, or that concerns single logins.
-        skipped: nothing was looked at, since another check before it has failed.
+        ok: False when the worker cannot do its work, so that an operator must act.
+        found: what was found, in words.
+        mend: how to repair it, ending with the command; empty when there is nothing to do. When `ok` is True, it is
+            about a recommended setting or about single logins.
+        skipped: nothing was checked, because an earlier check has failed.
     """
 
     check: str
@@ -26,10 +26,10 @@ class Finding:
 
     @property
     def is_trouble(self) -> bool:
-        """Whether somebody should know of it: it keeps work from being done."""
+        """Whether a person should know about it, because it keeps work from being done."""
         return not self.skipped and (not self.ok or bool(self.mend))
 
     @property
     def sentence(self) -> str:
-        """What is so, by itself."""
+        """`found` as a complete sentence."""
         return f"{self.check}: {self.found}"

@@ -1,4 +1,4 @@
-"""Whether everything is as it should be: each check looks at one thing, and says what to do when it is wrong."""
+"""Health checks: each one checks one thing, and says what to do when it is wrong."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _FREE_BYTES_MIN = 1_000_000_000
 
 
 class Transport(Protocol):
-    """How the broker and the workers are asked; both raise `Unavailable` when the broker is out of reach."""
+    """How to reach the broker and the workers. Both methods raise `Unavailable` when the broker is out of reach."""
 
     def impatient_redis(self) -> AbstractContextManager[redis.Redis]:
-        """A client that asks once."""
+        """A Redis client that does not retry."""
         ...
 
     def ping_workers(self, *, seconds: float) -> list[str]:
-        """Names of the workers that answer within so many seconds."""
+        """Names of the workers that answer within `seconds`."""
         ...
 
 
 def configuration() -> Finding:
-    """Whether the settings are complete and safe; nothing else can be checked before they are."""
+    """Checks that the settings are complete and safe. Must succeed before any other check can run."""
     try:
         get_settings()
     except ConfigurationError as error:
@@ -55,7 +55,7 @@ def configuration() -> Finding:
 async def check(
     runtime: Context, name: str, transport: Transport, failed: Container[str] = frozenset[str]()
 ) -> list[Finding]:
-    """Does one of `CHECKS`; an error on the way is a finding too. What hangs on one of `failed` is not looked at."""
+    """Runs one of `CHECKS`. An error in it becomes a finding. A check that depends on one of `failed` is skipped."""
     if cause := next((other for other in _NEEDS.get(name, ()) if other in failed), None):
         return [Finding(name, False, f"not looked at, because of {cause}", skipped=True)]
     try:
@@ -71,7 +71,7 @@ async def check(
 async def troubles(
     runtime: Context, transport: Transport, *, without: Container[str] = frozenset[str]()
 ) -> list[Finding]:
-    """What keeps work from being done, the true cause first: servers, processes, keys, integrations, single logins."""
+    """Problems that stop work, the root cause first: servers, processes, keys, integrations, single logins."""
     found: list[Finding] = []
     failed: set[str] = set()
     for name in _CAUSES:
@@ -86,14 +86,14 @@ async def troubles(
 
 
 def require_postgres(troubles: Sequence[Finding]) -> None:
-    """Raises `Unavailable` when Postgres is among the troubles, with what mends it; nobody need ask it again."""
+    """Raises `Unavailable`, with the command that repairs it, when Postgres is among the troubles."""
     for trouble in troubles:
         if trouble.check == "postgres":
             raise Unavailable(f"{trouble.found}; {trouble.mend}")
 
 
 async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:
-    """What is wrong with Postgres and Redis, "" where all is well. Each is given a few seconds."""
+    """What is wrong with Postgres and Redis, or "" when nothing is. Each has a few seconds to answer."""
 
     async def postgres() -> None:
         await runtime.db_within(_READY_SECONDS, health.server_version)
@@ -114,7 +114,7 @@ async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:
 
 
 def effective() -> dict[str, Any]:
-    """Every variable with its effective value; of secrets only whether they are set.
+    """The effective value of every setting; for secrets only whether they are set.
 
     Raises:
         ConfigurationError: the configuration is incomplete or unsafe.
@@ -236,7 +236,7 @@ async def _workers(runtime: Context, transport: Transport) -> Finding:
     if not missing:
         return Finding("workers", True, ", ".join(names))
     if not all(name.startswith(tuple(f"{queue}@" for queue in QUEUES)) for name in names):
-        # Workers may be named as one likes; then nobody can say which queue has none.
+        # Workers may have any names; then it is unknown which queue has no worker.
         return Finding("workers", True, f"{', '.join(names)}; none is named after {', '.join(missing)}")
     found = f"none of the queue {', '.join(missing)} answers; its pending work is kept"
     return Finding("workers", False, found, mending.start_workers(runtime.settings, missing))
@@ -296,7 +296,7 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Findi
 }
 
 CHECKS = tuple(_CHECKS)
-"""In an order in which the first failure explains those after it."""
+"""In this order: when a check fails, later ones may fail for the same reason."""
 
 _CAUSES = ("postgres", "schema", "clock", "redis", "workers", "beat", "encryption keys", "logins")
 
@@ -311,7 +311,7 @@ _NEEDS = {
     "standbys": ("postgres",),
     "queues": ("redis",),
 }
-"""What each check asks, by the checks that find it well; who cannot be asked says nothing true."""
+"""For each check, the checks that must succeed before it; otherwise its result would be wrong."""
 
 _LATER = "try again: dashtam doctor"
 _MENDS = {

@@ -1,8 +1,8 @@
-"""Rotation of encryption keys while work goes on.
+"""Rotation of encryption keys while the workers run.
 
-Put the new key behind the others in `ENCRYPTION_KEYS` and restart all processes, so that all can read it; then in
-front, and restart again; `reencrypt`; take the old key out once `status` shows that nothing is left of it.
-A worker that misses a key which is still in use refuses to start.
+Add the new key at the end of `ENCRYPTION_KEYS` and restart all processes, so that all can decrypt with it. Then move it
+to the front and restart again. Run `reencrypt`. Remove the old key when `status` shows that nothing is encrypted with
+it. A worker refuses to start without a key that is still in use.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """One key.
+    """How much is encrypted with one key.
 
     Attributes:
         configured: it is in `ENCRYPTION_KEYS`.
-        writing: it is the first there.
-        tokens: stored tokens that it wrote.
-        journal: journal entries that it wrote, those on other hosts' disks included as far as they have told.
+        writing: it is the first one there, so it encrypts.
+        tokens: number of stored tokens that are encrypted with it.
+        journal: number of waiting answers that are encrypted with it, in the journal and, as last reported, in the
+            spools of other hosts.
     """
 
     key_id: str
@@ -46,19 +47,19 @@ class KeyUse:
 
     @property
     def in_use(self) -> bool:
-        """Whether taking it out would lose something."""
+        """Whether something could no longer be decrypted if the key were removed."""
         return self.writing or self.tokens > 0 or self.journal > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Reencrypted:
-    """What one rotation did.
+    """Result of one call of `reencrypt`.
 
     Attributes:
-        key_id: the key that writes.
-        done: tokens written anew.
-        unreadable: providers whose token no configured key opens; left as they are.
-        left: tokens that other keys than the writing one still hold, the unreadable ones included.
+        key_id: id of the key that encrypts now.
+        done: number of tokens that were encrypted again.
+        unreadable: providers whose token no configured key decrypts; left unchanged.
+        left: number of tokens that are still encrypted with other keys, including the unreadable ones.
     """
 
     key_id: str
@@ -68,7 +69,7 @@ class Reencrypted:
 
 
 def free_id() -> str:
-    """The first of k1, k2, … that no configured key has; nothing needs to be configured yet."""
+    """The first of k1, k2, … that is not the id of a configured key. Works also when no key is configured."""
     try:
         taken = parse_keys(get_settings().encryption_keys.get_secret_value())
     except ConfigurationError:
@@ -77,10 +78,10 @@ def free_id() -> str:
 
 
 async def status(runtime: Context) -> list[KeyUse]:
-    """All keys that are configured or in use, the writing one first.
+    """All keys that are configured or in use, first the one that encrypts.
 
     Raises:
-        Unavailable: Postgres or Redis is away, so that the count would be wrong.
+        Unavailable: Postgres or Redis is out of reach, so the counts would be wrong.
     """
     stored = await runtime.db(keys.count_by_key)
     waiting = Counter(token.key_id for token in await journal.entries(runtime))
@@ -99,12 +100,12 @@ async def status(runtime: Context) -> list[KeyUse]:
 
 
 async def reencrypt(runtime: Context, *, batch_size: int = 500) -> Reencrypted:
-    """Writes all tokens with the first key, batch by batch; may be broken off and begun again at any time.
+    """Encrypts all tokens with the first key, in batches. It may be stopped and started again at any time.
 
-    Refreshes go on meanwhile: what one of them stores is never overwritten.
+    Refreshes continue meanwhile: a token that one of them stores is never overwritten.
 
     Raises:
-        Unavailable: Postgres is away; what is done is done.
+        Unavailable: Postgres is out of reach; the batches that are done stay done.
     """
     writing, done, unreadable = runtime.encryption.key_id, 0, list[UUID]()
     for table in keys.TABLES:
@@ -121,12 +122,12 @@ async def reencrypt(runtime: Context, *, batch_size: int = 500) -> Reencrypted:
 
 
 async def require_retirable(runtime: Context, key_id: str) -> None:
-    """Checks that a key may be taken out of `ENCRYPTION_KEYS`.
+    """Checks that a key may be removed from `ENCRYPTION_KEYS`.
 
     Raises:
         BadArgument: no key has this name.
-        Refused: it is the active key, or something that was encrypted with it is left.
-        Unavailable: Postgres or Redis is away, so that it is unknown just now.
+        Refused: it is the key that encrypts, or something is still encrypted with it.
+        Unavailable: Postgres or Redis is out of reach, so it cannot be known now.
     """
     uses = {use.key_id: use for use in await status(runtime)}
     use = uses.get(key_id)
@@ -143,11 +144,11 @@ async def require_retirable(runtime: Context, key_id: str) -> None:
 
 
 async def require_configured(runtime: Context) -> None:
-    """Checks at startup that every key in use is there.
+    """Checks at startup that every key in use is configured.
 
     Raises:
-        ConfigurationError: names the missing keys' ids.
-        Unavailable: Postgres is away.
+        ConfigurationError: keys are missing; the message has their ids.
+        Unavailable: Postgres is out of reach.
     """
     missing = sorted(set(await runtime.db(keys.count_by_key)) - set(runtime.encryption.key_ids))
     if missing:

@@ -1,4 +1,4 @@
-"""The commands that put things right, as they can be pasted: what they say of names and addresses is quoted."""
+"""Repair commands, ready to be pasted into a shell: names and addresses in them are quoted."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _SERVERS = {"postgres": ("Postgres", "DATABASE_URL"), "redis": ("Redis", "REDIS_
 
 
 def link_again(provider: ProviderRow) -> str:
-    """Renews the consent of one login."""
+    """The command that renews the consent of one login."""
     user = shlex.quote(provider.user or str(provider.user_id))
     return f"dashtam link {provider.provider_key} --user {user} --alias {shlex.quote(provider.alias)}"
 
 
 def less_often(name: str) -> str:
-    """Syncs one login four times a day."""
+    """The command that sets the sync of one login to four times a day."""
     return f"dashtam providers interval {shlex.quote(name)} --seconds 21600"
 
 
 def start_server(server: str, settings: Settings, *, silent: bool = False) -> str:
-    """Starts Postgres or Redis.
+    """The command that starts Postgres or Redis.
 
     Args:
         server: `postgres` or `redis`, or `schema` for the tables.
-        settings: where the server should be, and the home.
-        silent: it runs and says nothing, so it must be stopped first.
+        settings: have the server's address, and the home directory.
+        silent: the server runs but does not answer, so it must be stopped first.
     """
     if server == "schema":
         return MIGRATE
@@ -42,13 +42,13 @@ def start_server(server: str, settings: Settings, *, silent: bool = False) -> st
     if _is_private(server, settings, url):
         return f"{'restart' if silent else 'start'} it: {_devstack(settings, silent=silent)}"
     host, port = _place(url)
-    if host == server:  # the name of the service in docker-compose.yml
+    if host == server:  # the host is the name of the service in docker-compose.yml
         return f"{'restart' if silent else 'start'} it: docker-compose {'restart' if silent else 'up -d'} {server}"
     return f"{'restart' if silent else 'start'} {name} at {host}:{port}, or correct {variable}; then: dashtam doctor"
 
 
 def start_workers(settings: Settings, queues: Sequence[str] = tuple(QUEUES)) -> str:
-    """Starts workers of these queues."""
+    """The command that starts workers of these queues."""
     if together := _started_together(settings):
         return together
     name = queues[0] if len(queues) == 1 else "all"
@@ -56,12 +56,12 @@ def start_workers(settings: Settings, queues: Sequence[str] = tuple(QUEUES)) -> 
 
 
 def start_beat(settings: Settings) -> str:
-    """Starts beat."""
+    """The command that starts beat."""
     return _started_together(settings) or "start it: celery -A worker.app beat"
 
 
 def _started_together(settings: Settings) -> str | None:
-    """What starts everything, where one command does."""
+    """The one command that starts everything, where there is one."""
     if _is_private("postgres", settings, settings.database_url.get_secret_value()) and was_demo(settings.home):
         if is_demo_running(settings.home):
             return "stop the running `dashtam run` with Ctrl-C, then: dashtam run"
@@ -78,7 +78,7 @@ def _devstack(settings: Settings, *, silent: bool) -> str:
 
 
 def _is_private(server: str, settings: Settings, url: str) -> bool:
-    """Whether this address is that of the home's own server, up or down."""
+    """Whether this is the address of the devstack's own server in the home directory, running or not."""
     _, port = _place(url)
     if not is_loopback(url) or not settings.home.is_dir():
         return False
@@ -89,5 +89,5 @@ def _place(url: str) -> tuple[str, int | None]:
     try:
         parts = urlsplit(url)
         return parts.hostname or "", parts.port
-    except ValueError:  # several hosts, as libpq takes them
+    except ValueError:  # several hosts in one address, which libpq allows
         return "", None

@@ -1,4 +1,4 @@
-"""The database's schema and roles, for installing and upgrading: see `worker.crud.schema`."""
+"""The database's schema and roles, for installation and upgrades: see `worker.crud.schema`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upkeep: ends what dead workers left behind, and removes old rows."""
+"""Upkeep: cleans up after dead workers, and deletes old rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def last_beat(runtime: Context, name: str) -> datetime | None:
 
 
 async def reap(runtime: Context, now: datetime) -> dict[str, int]:
-    """Puts back in motion what dead workers left, and removes what has run out. Returns counts by kind."""
+    """Ends dead runs, makes their work due again, and deletes expired rows. Returns the counts by kind."""
     settings = runtime.settings
     counts = {
         "dead_runs": await runtime.db(
@@ -61,9 +61,9 @@ async def retain(
     seconds: float = _RETAIN_SECONDS,
     clock: Callable[[], float] | None = None,
 ) -> dict[str, int]:
-    """Removes rows that are older than their table's retention, in small transactions, for at most `seconds`.
+    """Deletes rows that are older than their table's retention, in small transactions, for at most `seconds`.
 
-    What is left over goes next time. Returns how many rows went, by table.
+    The next call deletes the rest. Returns the number of deleted rows by table.
     """
     clock = clock or asyncio.get_running_loop().time
     deadline = clock() + seconds
@@ -79,7 +79,7 @@ async def retain(
 
 
 def retention_days(runtime: Context) -> dict[str, int]:
-    """How many days each table's rows are kept."""
+    """The number of days for which each table's rows are kept."""
     settings = runtime.settings
     return {
         "token_refreshes": settings.retain_attempts_days,

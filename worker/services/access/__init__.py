@@ -1,1 +1,1 @@
-"""Who may do what through the HTTP API: API keys, and whose rows a key may see."""
+"""Permissions in the HTTP API: API keys, and whose rows a key may read and change."""

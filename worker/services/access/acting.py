@@ -1,4 +1,4 @@
-"""Work on a login, as the owner of an API key asks for it."""
+"""Syncs, refreshes and explanations of a login that the owner of an API key asks for."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def refresh(runtime: Context, principal: Principal, provider_id: UUID, *, 
 
 
 async def explain(runtime: Context, principal: Principal, provider_id: UUID, *, transport: Transport) -> Explanation:
-    """Why a refresh or a sync did or did not happen. Raises as `logins.own`.
+    """Why a refresh or a sync happened or not. Raises what `logins.own` raises.
 
-    What is wrong with servers and processes is for operators: it names addresses.
+    Servers and processes are left out: their findings have addresses in them, which only operators may see.
     """
     await own(runtime, principal, provider_id)
     return (await explain_provider(runtime, str(provider_id), transport if principal.user_id is None else None))[1]

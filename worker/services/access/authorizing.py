@@ -1,4 +1,4 @@
-"""Linking a login through the HTTP API: the grant of a login that was created before."""
+"""Linking through the HTTP API: gives an existing login its grant, shows it and ends it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from worker.services.linking.begin import LinkBegun
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What may be said of a login's grant.
+    """What a user may see of a login's grant.
 
     Attributes:
-        token: None while there is none.
+        token: facts about the token; None while there is none.
+        access_expires_at: when the access token expires; None when it does not expire.
         access_expires_at: when the access token ends; None when it does not.
     """
 
@@ -37,12 +38,12 @@ class Grant:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a grant that works, as far as anybody knows."""
+        """Whether there is a grant that works, as far as we know."""
         return self.token is not None and self.login.is_linked
 
 
 async def begin_authorization(runtime: Context, principal: Principal, provider_id: UUID) -> LinkBegun:
-    """Where the user is to consent; `holder` goes into the browser's cookie.
+    """The address at which the user gives consent. The result's `holder` is to be set in the browser's cookie.
 
     Raises:
         NotFound, NotPermitted: see `logins.own`.
@@ -56,25 +57,25 @@ async def begin_authorization(runtime: Context, principal: Principal, provider_i
 
 
 async def complete_authorization(runtime: Context, provider_id: UUID, *, query: str, holder: str) -> Grant:
-    """Ends what was begun: the query that the browser came back with becomes a grant.
+    """Completes an authorisation: the query of the callback becomes a grant.
 
     Args:
-        runtime: the process's.
-        provider_id: the login that it must be for.
-        query: all of it, as it came.
-        holder: of the browser's cookie.
+        runtime: the process's context.
+        provider_id: the login that the authorisation must belong to.
+        query: the whole query string, unchanged.
+        holder: the secret in the browser's cookie.
 
     Raises:
         NotFound: no such login or integration.
-        Refused: the user declined; or the state is unknown, expired, used, of another login or another browser's.
-        ProviderError: the provider did not take the code.
+        Refused: the user declined; or the state is unknown, expired, used, or belongs to another login or browser.
+        ProviderError: the provider refused the code.
     """
     expected = await _named(runtime, provider_id)
     return await _complete(runtime, expected.provider_key, query, holder, expected)
 
 
 async def complete_at(runtime: Context, provider_key: str, *, query: str, holder: str) -> Grant:
-    """The same at the one address that an integration's provider sends all its users back to.
+    """The same for the one callback address that an integration uses for all its users.
 
     Raises:
         NotFound, Refused, ProviderError: see `complete_authorization`.
@@ -96,12 +97,12 @@ async def _complete(
 async def authorize_with_form(
     runtime: Context, principal: Principal, provider_id: UUID, form: Mapping[str, str]
 ) -> Grant:
-    """Links a login with what its provider gave the user: a public token, a key and its secret, ….
+    """Links a login with what the user filled in: a public token, a key and its secret, ….
 
     Raises:
         NotFound, NotPermitted: see `logins.own`.
-        BadArgument: this integration is not configured or is linked by an address, or the form is not filled in.
-        ProviderError: the provider did not take it.
+        BadArgument: this integration is not configured, is linked by an address, or the form is incomplete.
+        ProviderError: the provider refused what was filled in.
     """
     login = await own(runtime, principal, provider_id)
     kind = begin.enabled(runtime, login.provider_key).link_kind
@@ -114,7 +115,7 @@ async def authorize_with_form(
 
 
 async def grant(runtime: Context, principal: Principal, provider_id: UUID) -> Grant:
-    """What may be said of a login's grant. Raises as `logins.own`."""
+    """The login's grant, as its owner may see it. Raises what `logins.own` raises."""
 
     def read(session: OpenTransaction) -> Grant:
         require_own(session, principal, provider_id)
@@ -127,9 +128,10 @@ async def refresh(runtime: Context, principal: Principal, provider_id: UUID, *, 
     """Asks for a refresh now.
 
     Raises:
-        NotFound, NotPermitted: see `logins.own`; also when there is no grant.
+        NotFound: there is no such login, or it has no grant.
+        NotPermitted: see `logins.own`.
         Refused: its tokens are not refreshed, or the login or its integration is paused.
-        Unavailable: the broker is out of reach; the refresh is due all the same.
+        Unavailable: the broker is out of reach; the refresh is due, so the schedule will send it.
     """
     found = await grant(runtime, principal, provider_id)
     if found.token is None:
@@ -139,11 +141,12 @@ async def refresh(runtime: Context, principal: Principal, provider_id: UUID, *, 
 
 
 async def end_authorization(runtime: Context, principal: Principal, provider_id: UUID) -> None:
-    """Ends the grant, at the provider too where it has a way; rows are kept.
+    """Ends the grant, and revokes it at the provider if the provider has a call for that; rows are kept.
 
     Raises:
-        NotFound, NotPermitted: see `logins.own`; also when there is no grant.
-        Refused: its token is being refreshed just now.
+        NotFound: there is no such login, or it has no grant.
+        NotPermitted: see `logins.own`.
+        Refused: its token is being refreshed now.
     """
     if (await grant(runtime, principal, provider_id)).token is None:
         raise NotFound("this provider has no authorization; there is nothing to end")

@@ -1,4 +1,4 @@
-"""Which institutions can be linked."""
+"""The list of integrations that logins can be linked with."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ProviderType:
     """One integration.
 
     Attributes:
-        provider_type: `brokerage`, `bank`, `aggregator`, … as the integration says.
-        icon_url: none of ours has one.
+        provider_type: `brokerage`, `bank`, `aggregator`, … as the integration states it.
+        icon_url: None for all integrations in this repository.
         is_configured: whether logins can be linked here.
-        supported_features: nouns that it syncs.
+        supported_features: the nouns that it syncs.
     """
 
     key: str
@@ -30,13 +30,13 @@ class ProviderType:
 
 
 def types(runtime: Context, *, configured: bool | None) -> list[ProviderType]:
-    """Every integration that is installed, by key; those that are configured or not, if that is asked."""
+    """Every installed integration, ordered by key; `configured` selects those that are configured, or those not."""
     found = [_of(runtime, key) for key in sorted(REGISTRY)]
     return [one for one in found if configured is None or one.is_configured is configured]
 
 
 def type_of(runtime: Context, key: str) -> ProviderType:
-    """One integration. Raises `NotFound`."""
+    """One integration. Raises `NotFound` if there is none with this key."""
     if key not in REGISTRY:
         raise NotFound(f"no integration has this key; there are {', '.join(sorted(REGISTRY))}")
     return _of(runtime, key)

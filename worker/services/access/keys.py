@@ -1,7 +1,7 @@
-"""API keys: made, checked at each request, listed, revoked.
+"""API keys: creating them, checking them at each request, listing and revoking them.
 
-A key is `dashtam_<prefix>_<secret>`. Only its SHA-256 is stored: 256 bits of chance cannot be guessed from it, so that
-nothing slower is needed.
+A key is `dashtam_<prefix>_<secret>`. Only its SHA-256 is stored. The secret has 256 random bits and cannot be guessed
+from the hash, so a slow password hash is not needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ remember_shapes((r"\bdashtam_[0-9a-f]{8}_[\w-]{20,}",))
 
 @dataclass(frozen=True, slots=True)
 class KeyMade:
-    """A new key. This is the only time at which it is known in full."""
+    """A new key. Its full text is known only now and cannot be shown again."""
 
     row: ApiKeyRow
     key: str = field(repr=False)
@@ -41,10 +41,10 @@ class KeyMade:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks, once their key was checked.
+    """The owner of a key that has been checked.
 
     Attributes:
-        user_id: whose rows they may see; None for an operator, who may see all.
+        user_id: whose rows they may see; None for an operator, who may see all rows.
     """
 
     key_id: UUID
@@ -54,7 +54,7 @@ class Principal:
 
     @property
     def actor(self) -> str:
-        """As the audit log names them."""
+        """The owner's name in the audit log."""
         return f"{'operator' if self.user_id is None else 'user'}:key {self.prefix}"
 
 
@@ -67,7 +67,7 @@ async def create(
     lifetime: timedelta | None,
     actor: str,
 ) -> KeyMade:
-    """Makes a key: a user's, or an operator's when no user is given.
+    """Creates a key for a user, or for an operator when `user_id` is None.
 
     Raises:
         BadArgument: the name cannot be used, or a scope does not exist.
@@ -85,10 +85,10 @@ async def create(
 
 
 async def authenticate(runtime: Context, key: str | None) -> Principal:
-    """Who a key belongs to.
+    """Finds the owner of a key.
 
     Raises:
-        NotAuthenticated: there is none, or it is unknown, revoked or expired; nobody is told which.
+        NotAuthenticated: there is no key, or it is unknown, revoked or expired. The message does not say which.
         Unavailable: Postgres is out of reach.
     """
     row = None
@@ -106,12 +106,12 @@ def require(principal: Principal, scopes: Iterable[str]) -> None:
 
 
 async def list_keys(runtime: Context, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:
-    """Keys, oldest first: of one user, or all; `revoked` adds those that were revoked."""
+    """Keys of one user or of all, oldest first; `revoked` adds the revoked ones."""
     return await runtime.db(api_keys.list_keys, user_id=user_id, revoked=revoked, limit=limit)
 
 
 async def revoke(runtime: Context, prefix: str, *, actor: str) -> tuple[ApiKeyRow, bool]:
-    """Ends a key for good. Returns it, and whether that changed anything.
+    """Ends a key permanently. Returns the key, and whether it was valid before.
 
     Raises:
         NotFound: no key has this prefix.

@@ -1,4 +1,4 @@
-"""Logins as the owner of an API key sees and changes them: a user their own, an operator all."""
+"""Logins for the owner of an API key to read and change: users have their own logins, operators have all."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from worker.services.linking import end
 
 
 async def own(runtime: Context, principal: Principal, provider_id: UUID) -> LoginRow:
-    """The login with this id, if it is theirs.
+    """The login with this id, if the owner of the key may see it.
 
     Raises:
         NotFound: there is none.
-        NotPermitted: it is another user's.
+        NotPermitted: it belongs to another user.
     """
     return await runtime.db(require_own, principal, provider_id)
 
 
 def require_own(session: OpenTransaction, principal: Principal, provider_id: UUID) -> LoginRow:
-    """The same in a transaction that is open."""
+    """The same in an open transaction."""
     found = logins.get(session, provider_id=provider_id)
     if principal.user_id not in (None, found.user_id):
         raise NotPermitted("this provider belongs to another user")
@@ -34,10 +34,10 @@ def require_own(session: OpenTransaction, principal: Principal, provider_id: UUI
 
 
 async def page(runtime: Context, query: LoginQuery) -> tuple[list[LoginRow], int]:
-    """One page of logins, and how many there are on all pages.
+    """One page of logins, and the number of logins on all pages.
 
     Raises:
-        BadArgument: it cannot be sorted like this.
+        BadArgument: `query.sort` is not one of the allowed sort keys.
     """
     if query.sort not in SORTS:
         raise BadArgument(f"there is no order by this; sort by one of {', '.join(SORTS)}")
@@ -45,11 +45,11 @@ async def page(runtime: Context, query: LoginQuery) -> tuple[list[LoginRow], int
 
 
 async def create(runtime: Context, principal: Principal, *, provider_key: str, alias: str) -> LoginRow:
-    """A new login, to be linked: the key's user's, or the operator's own.
+    """Creates a login that can then be linked. It belongs to the key's user, or to the operator.
 
     Raises:
         BadArgument: no such integration is enabled.
-        Taken: the user has a login of this alias.
+        Taken: the user already has a login with this alias.
     """
     if provider_key not in runtime.integrations:
         raise BadArgument(f"no integration of this key is configured; there are {', '.join(runtime.integrations)}")
@@ -67,7 +67,7 @@ async def rename(runtime: Context, principal: Principal, provider_id: UUID, *, a
 
     Raises:
         NotFound, NotPermitted: see `own`.
-        Taken: the user has another login of this alias.
+        Taken: the user already has another login with this alias.
     """
 
     def change(session: OpenTransaction) -> LoginRow:
@@ -78,15 +78,15 @@ async def rename(runtime: Context, principal: Principal, provider_id: UUID, *, a
 
 
 async def remove(runtime: Context, principal: Principal, provider_id: UUID) -> tuple[LoginRow, bool]:
-    """Ends a link and removes the login with all its rows; the audit log stays.
+    """Ends the link and deletes the login with all its rows; the audit log is kept.
 
     Returns:
-        The login as it was, and whether the provider confirmed that the grant has ended. One that could not be asked
-        is asked again until it does.
+        The login as it was, and whether the provider confirmed that the grant has ended. If the provider could not be
+        asked, it is asked again until it confirms.
 
     Raises:
         NotFound, NotPermitted: see `own`.
-        Refused: its token is being refreshed, or it was linked anew, just now.
+        Refused: its token is being refreshed now, or it was linked again in the meantime.
     """
     login = await own(runtime, principal, provider_id)
     revoked = await end.unlink(runtime, provider_id, actor=principal.actor)

@@ -1,4 +1,4 @@
-"""Stored rows as the owner of an API key sees them: some at a time, with a cursor to the next ones."""
+"""Stored rows for the owner of an API key: a limited number at a time, with a cursor to the next ones."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def accounts(runtime: Context, principal: Principal, wanted: WantedAccount
     """Accounts with their newest balances.
 
     Raises:
-        NotFound, NotPermitted: the login or the account that is asked for is not there, or another user's.
-        BadArgument: the cursor is none of ours.
+        NotFound, NotPermitted: the wanted login or account does not exist, or belongs to another user.
+        BadArgument: the cursor was not made by this API.
     """
     after = _read(wanted.cursor, UUID)
 
@@ -54,20 +54,20 @@ async def accounts(runtime: Context, principal: Principal, wanted: WantedAccount
 
 
 async def balances(runtime: Context, principal: Principal, wanted: WantedDays) -> BalanceSlice:
-    """What providers stated of accounts, newest first. Raises as `accounts`."""
+    """Balances as the providers stated them, newest first. Raises what `accounts` raises."""
     query = partial(reading.balances, wanted=wanted)
     kind = tuple[Annotated[datetime, msgspec.Meta(tz=True)], UUID]
     return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.taken_at, row.id))
 
 
 async def holdings(runtime: Context, principal: Principal, wanted: Wanted) -> HoldingSlice:
-    """Open positions. Raises as `accounts`."""
+    """Open positions. Raises what `accounts` raises."""
     query = partial(reading.holdings, limit=wanted.limit)
     return await _of_accounts(runtime, principal, wanted, query, UUID, lambda row: row.id)
 
 
 async def transactions(runtime: Context, principal: Principal, wanted: WantedTransactions) -> MovementSlice:
-    """Transactions, newest first. Raises as `accounts`."""
+    """Transactions, newest first. Raises what `accounts` raises."""
     query = partial(reading.transactions, wanted=wanted)
     kind = tuple[date, UUID]
     return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.posted_date, row.id))
@@ -81,7 +81,7 @@ async def _of_accounts(
     kind: Any,
     position: Callable[[T], Any],
 ) -> Slice[T]:
-    """What `query` finds of the accounts that are meant, and the cursor of the last row's `position`, a `kind`."""
+    """Runs `query` for the wanted accounts. The cursor is made from the last row's `position`, of type `kind`."""
     after = _read(wanted.cursor, kind)
 
     def read(session: OpenTransaction) -> Slice[T]:
@@ -94,7 +94,7 @@ async def _of_accounts(
 async def runs(
     runtime: Context, principal: Principal, provider_id: UUID, *, status: RunStatus | None, limit: int
 ) -> RunSlice:
-    """The newest sync runs of a login. Raises as `logins.own`."""
+    """The newest sync runs of a login. Raises what `logins.own` raises."""
 
     def read(session: OpenTransaction) -> RunSlice:
         require_own(session, principal, provider_id)
@@ -123,7 +123,7 @@ def _account_ids(session: OpenTransaction, principal: Principal, wanted: Wanted)
 
 
 def _cut(rows: list[T], wanted: Wanted, position: Callable[[T], Any]) -> Slice[T]:
-    """At most as many as were wanted, with a cursor when one more was found."""
+    """The rows up to the wanted limit. There is a cursor when the query found one row more."""
     if len(rows) <= wanted.limit:
         return Slice(rows, None)
     kept = rows[: wanted.limit]
@@ -131,7 +131,7 @@ def _cut(rows: list[T], wanted: Wanted, position: Callable[[T], Any]) -> Slice[T
 
 
 def _read(cursor: str | None, kind: Any) -> Any:
-    """The position that a cursor names. It grants no access: each caller sees only their own rows."""
+    """The position in a cursor. A cursor grants no access: every query is limited to the caller's own rows."""
     if cursor is None:
         return None
     try:

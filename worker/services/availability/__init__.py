@@ -1,1 +1,1 @@
-"""Whether an integration may be called just now: circuit breaker, kill switch, quotas."""
+"""Whether an integration may be called now: circuit breaker, kill switch, quotas."""

@@ -1,4 +1,4 @@
-"""Permits are taken from a quota's budget in blocks, so that not every call asks Redis: how large, and until when."""
+"""Sizes of the blocks in which permits are taken from a quota, so that most calls need not ask Redis."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from worker.errors import RateLimited, Scope
 from worker.integrations.kit.base import Quota
 
 OVER_BUDGET = "over_budget"
-"""Reason of a call that no permit was left for."""
+"""Reason of a call that was refused because no permit was left."""
 
 _BLOCK_SHARES = {"app": 20, "provider": 4, "account": 4}
-"""A block is one part in so many of a limit. One login's calls mostly come from one process at a time."""
+"""A block is the limit divided by this; larger for one login, whose calls mostly come from one process at a time."""
 _BLOCK_AT_MOST = 50
 
 
 @dataclass(slots=True)
 class Bucket:
-    """Permits of one quota that this process has taken and not used."""
+    """Permits of one quota that this process has taken and not yet used."""
 
     name: str
     permits: int = 0
@@ -30,16 +30,16 @@ class Bucket:
 
 
 def over_budget(quota: Quota, seconds: float) -> RateLimited:
-    """The refusal of a call that must wait `seconds`."""
+    """The error for a call that must wait `seconds`."""
     scope = {"app": Scope.APP, "provider": Scope.PROVIDER, "account": Scope.ACCOUNT}[quota.scope]
     return RateLimited(OVER_BUDGET, scope=scope, retry_after=timedelta(seconds=max(seconds, 1)))
 
 
 def blocks(quota: Quota, limit: int) -> Iterator[int]:
-    """How many permits to ask for at once, the most first; fewer where the budget has not so many left."""
+    """Numbers of permits to ask for, in this order: first a whole block, then 1 if so many are not left."""
     block = min(limit // _BLOCK_SHARES[quota.scope], _BLOCK_AT_MOST)
     if quota.daily and limit <= 4 * _BLOCK_AT_MOST:
-        block = 1  # what a process leaves of a block is lost until midnight
+        block = 1  # permits that a process takes and does not use would be lost until midnight
     if block > 1:
         yield block
     yield 1
@@ -51,6 +51,6 @@ def as_time(seconds: float) -> datetime:
 
 
 def next_midnight(seconds: float) -> float:
-    """When the day in UTC ends that this moment is in, in seconds since the epoch."""
+    """The next midnight in UTC after this moment. Both are seconds since the epoch."""
     day = as_time(seconds).replace(hour=0, minute=0, second=0, microsecond=0)
     return (day + timedelta(days=1)).timestamp()

@@ -1,10 +1,12 @@
-"""Which integrations may be called just now: the kill switch and the circuit breaker.
+"""Whether an integration may be called now: the kill switch and the circuit breaker.
 
-An outage of a whole integration opens its breaker: ticks claim nothing of it, and calls of what was claimed already
-are deferred, so that no login's own failure count suffers. Once `probe_at` has come, one login per tick goes through;
-an answer closes the breaker, a failure opens it for longer. Refused client credentials pause the integration instead,
-and only an operator ends that. So do refusals that do not say whether one login or the application is meant, once they
-have met several logins while no other was served: a single account that is locked must not stop all others.
+An outage of a whole integration opens its breaker. Then ticks claim none of its logins, and calls for logins that were
+already claimed are deferred, so that the outage does not count as failures of these logins. From `probe_at` on, one
+login per tick is let through: an answer closes the breaker, a failure opens it for longer.
+
+Refused client credentials pause the integration instead, and only an operator can end the pause. Some refusals do not
+say whether one login or our application is the cause. They pause the integration only when several logins got them
+and no other login was served: one locked account must not stop all others.
 """
 
 from __future__ import annotations
@@ -40,10 +42,10 @@ log = structlog.get_logger()
 
 CACHE_SECONDS = 2.0
 REFUSED_WITHIN = timedelta(hours=1)
-"""Refusals count together for so long. A login that is refused for good comes again after a minute at first, later once
-per sync interval; were the span longer, the few such accounts that any fleet has would add up on a quiet night."""
+"""Refusals are counted together over this time. A login that is always refused tries again after a minute, later once
+per sync interval. Over a longer time the few such logins of every fleet would add up while no other login is synced."""
 TICK_SECONDS = 15
-"""The refresh tick's interval: one tick claims what the quota lets through until the next."""
+"""Interval of the refresh tick. One tick claims as many logins as the quota allows until the next tick."""
 
 
 class _Cache:
@@ -68,7 +70,7 @@ async def states(runtime: Context) -> dict[str, IntegrationState]:
             except Unavailable:
                 if cache.states is None:
                     raise
-                # What was known a moment ago is better than stopping a worker that holds a lease.
+                # A worker that holds a lease must not stop here: it goes on with the last known states.
                 log.warning("integration_states_unread", kept="the last known states")
             cache.until = time.monotonic() + CACHE_SECONDS
         return cache.states
@@ -81,8 +83,9 @@ def _forget(runtime: Context) -> None:
 async def claimable(runtime: Context, now: datetime, *, endpoint: str | None, at_most: int) -> dict[str, int]:
     """How many providers of each integration a tick may claim now.
 
-    0 while paused or open, 1 while half-open, else what the application's quotas let through until the next tick, and
-    never more than `at_most`. `endpoint` is what the work calls: refreshes only `token`; a sync anything (None).
+    0 while it is paused or its breaker is open; 1 while the breaker is half-open; otherwise what the application's
+    quotas allow until the next tick, but never more than `at_most`. `endpoint` is the endpoint that the work calls:
+    `token` for refreshes, None (any endpoint) for syncs.
     """
     known = await states(runtime)
     allowed = {}
@@ -93,7 +96,7 @@ async def claimable(runtime: Context, now: datetime, *, endpoint: str | None, at
 
 
 async def probing(runtime: Context) -> set[str]:
-    """Integrations whose breaker is half-open: what is claimed of them finds out whether the outage is over."""
+    """Integrations whose breaker is half-open: the logins claimed for them show whether the outage is over."""
     return {key for key, state in (await states(runtime)).items() if state.breaker == "half_open"}
 
 
@@ -109,7 +112,7 @@ async def _claimable(
         _forget(runtime)
         if let_through:
             log.info("breaker_half_open", provider_key=key)
-        # Otherwise another worker was quicker: its probe may have failed already.
+        # Otherwise another worker has already let its probe through, and that probe may have failed by now.
         return int(let_through)
     if state is not None and state.breaker == "half_open":
         return 1
@@ -123,7 +126,7 @@ async def _claimable(
 
 
 def per_tick(quotas: Sequence[Quota], *, seconds: float, share: float, at_most: int) -> int:
-    """How many calls the application's quotas let through in `seconds`, using `share` of them; at least 1."""
+    """How many calls a `share` of the application's quotas allows in `seconds`; at least 1."""
     rates = [quota.limit * share / quota.per_seconds for quota in quotas if quota.scope == "app" and not quota.daily]
     return max(1, min([at_most, *(int(rate * seconds) for rate in rates)]))
 
@@ -137,12 +140,12 @@ async def report(
     call: str = "refresh",
     now: datetime | None = None,
 ) -> None:
-    """Tells the breaker and the alarm how calls went; costs no query while all is well.
+    """Reports the outcomes of calls to the breaker and the alarm. Makes no query while all calls succeed.
 
-    `outcomes` has what each login's calls came to, in the order in which they ended, None being a success;
-    `provider_ids` says whose each is, without which every outcome counts as another login's. `call` is what was done,
-    `refresh` or `sync`: that one is served says nothing about the other. The sooner it is called after a call has
-    ended, the fewer calls run into the same wall.
+    `outcomes` has the result of each login's calls, in the order in which they ended; None is a success.
+    `provider_ids` has the login of each outcome; without it, every outcome counts as another login's. `call` is the
+    kind of call, `refresh` or `sync`: a success of one kind says nothing about the other. Report soon after a call has
+    ended: the earlier the breaker opens, the fewer calls fail for the same reason.
     """
     now = now or await runtime.now()
     for outcome in outcomes:
@@ -181,7 +184,7 @@ def _is_outage(outcome: ProviderError | None) -> bool:
 
 
 def _is_answer(outcome: ProviderError | None) -> bool:
-    """Whether the provider's own code answered; a quota of ours or a page of HTML says nothing."""
+    """Whether the answer came from the provider's own software. Our own quota or an HTML page does not count."""
     return not isinstance(outcome, RateLimited | BadPayload | Forbidden | Transient | InstitutionDown)
 
 
@@ -194,7 +197,7 @@ async def _watch_refusals(
     call: str,
     now: datetime,
 ) -> None:
-    """Raises the alarm when several logins are refused and none is served."""
+    """Raises the alarm when several logins are refused and no login is served."""
     if None in outcomes:
         state = (await states(runtime)).get(provider_key)
         if state is not None and any(entry.startswith(f"{call}:") for entry in state.refused):
@@ -268,7 +271,7 @@ async def _alarm(runtime: Context, provider_key: str, reason: str, now: datetime
 
 
 async def pause(runtime: Context, provider_key: str, *, reason: str, actor: str) -> bool:
-    """Stops all calls of an integration; `actor` is `operator:<name>`. Returns False when it was paused already.
+    """Stops all calls of an integration; `actor` is `operator:<name>`. Returns False if it was already paused.
 
     Raises:
         NotFound: no such integration is enabled.
@@ -284,7 +287,7 @@ async def pause(runtime: Context, provider_key: str, *, reason: str, actor: str)
 
 
 async def resume(runtime: Context, provider_key: str, *, actor: str, reason: str | None = None) -> bool:
-    """Lets an integration's calls go on and closes its breaker. Returns False when it was not paused.
+    """Ends the pause of an integration and closes its breaker. Returns False if it was not paused.
 
     Raises:
         NotFound: no such integration is enabled.

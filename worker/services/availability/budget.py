@@ -1,4 +1,4 @@
-"""What the calls of one integration must pass; `quotas` has the one that counts in Redis."""
+"""Interface of an integration's call budget; the implementation, which counts in Redis, is in `quotas`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.integrations.kit.http import Gate
 
 
 class QuotaUse(NamedTuple):
-    """How much of one of the application's quotas is used just now."""
+    """How much of one of the application's quotas is used now."""
 
     scope: str
     endpoint: str | None
@@ -19,10 +19,10 @@ class QuotaUse(NamedTuple):
 
 
 class Budget(Gate, Protocol):
-    """The budget of calls of one integration."""
+    """The call budget of one integration."""
 
     async def hold(self, error: RateLimited) -> None:
-        """Keeps everybody from calling until the time that the provider named."""
+        """Stops the calls of all workers until the time that the provider named."""
         ...
 
     async def usage(self) -> list[QuotaUse]:

@@ -1,10 +1,10 @@
-"""One budget of calls per integration, shared by all workers.
+"""The call budget of one integration, shared by all workers.
 
-Windows are counted in Redis by `limits`, days in Postgres. Permits are taken in small blocks per process, so that most
-calls cost a few dictionary look-ups. Who is over budget is deferred with a time, not failed.
+Quotas per time window are counted in Redis by `limits`, daily quotas in Postgres. A process takes permits in small
+blocks, so that most calls need no query. A call over the budget is deferred to a later time; this is no failure.
 
-Without Redis each process goes on with a fraction of the budget, counted in its own memory: whoever holds a lease may
-finish, and no provider is flooded. `Retry-After` of one caller holds up everybody within its scope.
+Without Redis each process continues with a fraction of the budget, counted in its own memory: a worker that holds a
+lease can finish, and no provider gets too many calls. A `Retry-After` holds up all callers within its scope.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from worker.telemetry import metrics
 log = structlog.get_logger()
 
 _PERMIT_SECONDS = 1
-"""How long a permit may lie unused; windows are counted this much longer, so that late use cannot exceed a limit."""
+"""How long a permit may stay unused. Windows are counted this much longer, so that late use cannot exceed a limit."""
 _HOLD_CACHE_SECONDS = 1.0
 _SAME_HOLD_SECONDS = 1.0
 _REDIS_REST_SECONDS = 5.0
 _UNCOUNTED_SECONDS = 10
 _LOCAL_SHARE = 8
-"""Without Redis each process may use one part in so many of a budget."""
+"""Without Redis each process may use the budget divided by this."""
 _BUCKETS_AT_MOST = 20_000
 _SCOPES = {"account": 0, "provider": 1, "app": 2}
 
 
 class QuotaGate:
-    """What one integration's calls must pass (`worker.integrations.kit.http.Gate`).
+    """The gate that all calls of one integration pass (`worker.integrations.kit.http.Gate`).
 
     Args:
-        runtime: settings, Redis and Postgres.
+        runtime: the process's context (settings, Redis and Postgres).
         provider_key: the integration.
-        quotas: which limits it has; by default those that the integration states, times `QUOTA_SCALE`.
-        clock: seconds since the epoch.
+        quotas: its limits; by default those that the integration states, times `QUOTA_SCALE`.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class QuotaGate:
         self._local: MemoryStorage | None = None
 
     async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
-        """Counts one call against every quota that it falls under, the narrowest first.
+        """Counts one call for every quota that applies to it, the narrowest first.
 
         Raises:
-            RateLimited: over budget, held up by the provider, paused, or the breaker is open; `retry_after` says how
-                long to wait. Nothing was sent.
+            RateLimited: the budget is used up, the provider asked us to wait, the integration is paused, or the breaker
+                is open; `retry_after` is the time to wait. Nothing was sent.
         """
         try:
             await self._admit(caller, endpoint, account_key)
@@ -110,10 +110,10 @@ class QuotaGate:
             taken.append(bucket)
 
     async def hold(self, error: RateLimited) -> None:
-        """Keeps everybody from calling until the time that the provider named, at most `retry_after_max` seconds.
+        """Stops the calls of all workers until the time that the provider named, for `retry_after_max` seconds at most.
 
-        Only what the provider says of the whole application holds up everybody; the due columns of one login keep
-        narrower times. Without a named time nobody is held up.
+        Only a limit of the whole application stops all workers; a narrower limit moves only the login's due time.
+        If the provider named no time, nothing is stopped.
         """
         if error.retry_after is None or error.scope is not Scope.APP or error.reason in _OUR_REASONS:
             return
@@ -124,7 +124,7 @@ class QuotaGate:
             return
         self._hold_until = until
         log.warning("integration_held", provider_key=self._key, until=as_time(until).isoformat(), reason=error.reason)
-        # How long it lasts is Redis's to count: the clocks of machines differ.
+        # The time ends in Redis, as a key that expires: the clocks of the machines differ.
         milliseconds = max(1, int(seconds * 1000))
         await self._ask_redis(lambda client: client.set(self._hold_key, error.reason, px=milliseconds))
 
@@ -163,7 +163,7 @@ class QuotaGate:
         known = self._by_endpoint.get(endpoint)
         if known is None:
             fitting = [quota for quota in self._quotas if quota.endpoint in (None, endpoint)]
-            # Days last: a permit of a day that another quota then refuses would be lost to the other processes.
+            # Daily quotas come last: a permit of a day would be lost if another quota then refused the call.
             fitting.sort(key=lambda quota: (quota.daily, _SCOPES[quota.scope]))
             known = self._by_endpoint[endpoint] = tuple(fitting)
         return known
@@ -171,7 +171,7 @@ class QuotaGate:
     def _bucket(self, quota: Quota, caller: Caller, account_key: str | None) -> Bucket:
         provider = caller.provider_id if quota.scope != "app" else None
         account = account_key if quota.scope == "account" else None
-        # The permits that are kept back for people who wait are never mixed with the schedule's.
+        # The permits that are reserved for people who wait have a bucket of their own.
         key = (quota, provider, account, caller.manual)
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -194,7 +194,7 @@ class QuotaGate:
         if provider is not None:
             parts.append(str(provider))
         if account is not None:
-            # Account ids are no secret, but they need not lie about in Redis either.
+            # Account ids are not secret, but they are not needed in Redis either: a digest is enough.
             parts.append(blake2b(account.encode(), digest_size=8).hexdigest())
         return ":".join(parts)
 
@@ -224,7 +224,7 @@ class QuotaGate:
                     quota_days.take, provider_key=self._key, bucket=name, day=now.date(), amount=amount, limit=limit
                 )
             except Unavailable:
-                # Nothing was sent, and what comes of the call could not be stored either.
+                # Without Postgres the call is not counted and its result could not be stored. Nothing was sent.
                 raise RateLimited(UNCOUNTED, retry_after=timedelta(seconds=_UNCOUNTED_SECONDS)) from None
         return await asyncio.to_thread(self._take_from_window, name, limit, quota.per_seconds, amount)
 
@@ -232,7 +232,7 @@ class QuotaGate:
         key, window = f"{self._key}:{name}", seconds + _PERMIT_SECONDS
         if (storage := self._storage()) is not None:
             try:
-                # The storage itself, not a `RateLimiter`: its keys hold the limit, and both shares must be one count.
+                # Not a `RateLimiter`: its keys contain the limit, but both shares of the budget must be one count.
                 return storage.acquire_entry(key, limit, window, amount)
             except redis.RedisError as error:
                 self._rest_from_redis(error)
@@ -248,7 +248,7 @@ class QuotaGate:
         window = await asyncio.to_thread(self._window, name, limit, quota.per_seconds)
         oldest = window[0] if window is not None and window[1] else now
         span = quota.per_seconds + _PERMIT_SECONDS
-        # The machine that took the oldest permit may have another time.
+        # The clock of the machine that took the oldest permit may differ from ours.
         return min(max(oldest + span, now + 1), now + span)
 
     def _window(self, name: str, limit: int, seconds: int) -> tuple[float, int] | None:
@@ -265,7 +265,7 @@ class QuotaGate:
         try:
             state = (await breaker.states(self._runtime)).get(self._key)
         except Unavailable:
-            # Whoever is here holds a lease or a run; Postgres will be missed where the result is stored.
+            # The caller holds a lease or a run. That Postgres is out of reach shows when the result is stored.
             return
         if state is None:
             return
@@ -308,7 +308,7 @@ class QuotaGate:
         return answer if isinstance(answer, int) else None
 
     def _storage(self) -> RedisStorage | None:
-        """Redis, unless it failed a moment ago: waiting for its time-out at every call would stop everything."""
+        """Redis, unless it failed a moment ago: waiting for its time-out at every call would stop all work."""
         if self._clock() < self._redis_rests_until:
             return None
         with self._opening:
@@ -321,7 +321,7 @@ class QuotaGate:
 
     def _rest_from_redis(self, error: Exception) -> None:
         if self._clock() < self._redis_rests_until:
-            return  # another thread has just said so
+            return  # another thread has just done this
         self._redis_rests_until = self._clock() + _REDIS_REST_SECONDS
         log.warning(
             "quotas_without_redis",
@@ -339,6 +339,6 @@ _OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET, UNCOUNTED}
 
 
 def granted(runtime: Context, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
-    """Published quotas times `QUOTA_SCALE`."""
+    """The quotas that the integration states, times `QUOTA_SCALE`."""
     scale = runtime.settings.quota_scale
     return tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in quotas)

@@ -1,1 +1,1 @@
-"""What operators ask about logins and runs, and what they may do to them; for the command line and other doors."""
+"""What operators can look at and change: logins, runs, integrations. For the command line and the HTTP API."""

@@ -1,6 +1,6 @@
-"""Asking for a refresh or a sync by hand: the same tasks that the schedule sends, and what became of them.
+"""Refreshes and syncs that a person asks for: sends the schedule's tasks, and finds out what became of them.
 
-A login is made due before its message is sent. If the message is lost, the schedule does the work all the same.
+A login is made due before its message is sent. So if the message is lost, the schedule still does the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worker.services.fleet import lookup
 REFRESH_TASK = "worker.tasks.tokens.refresh_providers"
 SYNC_TASK = "worker.tasks.accounts.sync_providers"
 
-# A clock of this machine that is ahead of the workers' must not hide their work.
+# If this machine's clock is ahead of the workers' clocks, their answers must still be found.
 _CLOCK_SLACK = timedelta(seconds=5)
 
 
@@ -38,12 +38,12 @@ class Send(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for.
+    """What was asked for, and how to find the answers.
 
     Attributes:
-        rows: the logins by name, when they were named; else empty.
-        at: when, by this machine's clock.
-        known: attempts or runs that were there before, and so are no answer.
+        rows: the logins by name, when they were named; otherwise empty.
+        at: when it was asked for, by this machine's clock.
+        known: attempts or runs that existed before, so they are not answers.
     """
 
     ids: list[UUID]
@@ -55,12 +55,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class SyncWish:
-    """How a sync is to be done.
+    """Options of a sync.
 
     Attributes:
-        full: from the beginning; what the provider no longer lists is removed.
+        full: read from the beginning; rows that the provider no longer lists are withdrawn.
         since: go back to this day.
-        force: even if the last one was a moment ago.
+        force: sync even if the last sync was only a moment ago.
     """
 
     full: bool = False
@@ -69,11 +69,11 @@ class SyncWish:
 
     @property
     def anew(self) -> bool:
-        """Whether it reads what was read before."""
+        """Whether rows that were read before are read again."""
         return self.full or self.since is not None
 
     def options(self) -> dict[str, Any]:
-        """As arguments of the task."""
+        """The options as arguments of the task."""
         options: dict[str, Any] = {"trigger": "manual"}
         if self.full:
             options["mode"] = "full"
@@ -88,9 +88,9 @@ async def refresh(runtime: Context, given: str, *, send: Send) -> Asked:
     """Asks for a refresh of one login.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
         Refused: it is not active, its tokens are not refreshed, or its integration is paused.
-        Unavailable: Postgres or the broker is out of reach; in the second case the refresh is due now.
+        Unavailable: Postgres or the broker is out of reach. If it is the broker, the refresh is already due.
     """
     now = datetime.now(UTC)
 
@@ -112,13 +112,13 @@ async def refresh(runtime: Context, given: str, *, send: Send) -> Asked:
 
 
 async def sync(runtime: Context, given: str | None, wish: SyncWish, *, send: Send) -> Asked:
-    """Asks for a sync of one login, or of every active one when none is named.
+    """Asks for a sync of one login, or of every active login when `given` is None.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
-        Refused: it is not active, was synced a moment ago, is being synced and `wish` reads anew, or its integration
-            is paused.
-        Unavailable: Postgres or the broker is out of reach; in the second case what was not sent is due now.
+        BadArgument: `given` names no login, or more than one.
+        Refused: it is not active; it was synced a moment ago; it is being synced and `wish` reads rows again; or its
+            integration is paused.
+        Unavailable: Postgres or the broker is out of reach. If it is the broker, the syncs are already due.
     """
     now = datetime.now(UTC)
 
@@ -135,7 +135,7 @@ async def sync(runtime: Context, given: str | None, wish: SyncWish, *, send: Sen
                 _refuse_haste(runtime, session, rows[0], now)
             steering.make_due(session, provider_id=ids[0], what="sync", at=_claimed(runtime, now))
         runs = history.runs(session, provider_ids=ids, limit=2 * len(ids) + 10)
-        # A run under way will do for an answer, unless something else was asked for.
+        # A run that is already running counts as the answer, unless `wish` asks for more than that run does.
         known = frozenset(run.id for run in runs if wish.anew or run.status != RunStatus.RUNNING)
         return Asked(ids, [], now, rows, known)
 
@@ -155,10 +155,10 @@ async def sync(runtime: Context, given: str | None, wish: SyncWish, *, send: Sen
 
 
 async def cancel_sync(runtime: Context, given: str) -> tuple[ProviderRow, UUID]:
-    """Asks a login's running sync to stop after its page. Returns the login and the run's id.
+    """Asks the running sync of a login to stop after its present page. Returns the login and the run's id.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
         Refused: it is not being synced.
     """
 
@@ -173,12 +173,12 @@ async def cancel_sync(runtime: Context, given: str) -> tuple[ProviderRow, UUID]:
 
 
 async def replay_entry(runtime: Context, given: str, *, send: Send) -> tuple[UUID, Asked]:
-    """Asks for a full sync of the login that a quarantined record came from. Returns the entry's id, and what it asked.
+    """Asks for a full sync of the login that a quarantined record belongs to. Returns the entry's id and the request.
 
     Raises:
-        BadArgument, NotFound: no entry, or more than one, is meant.
-        Refused: the entry is settled, or the login is being synced, not active, or its integration paused.
-        Unavailable: the broker is out of reach; the login is due, for an ordinary sync.
+        BadArgument, NotFound: `given` names no entry, or more than one.
+        Refused: the entry is resolved, or the login is being synced or not active, or its integration is paused.
+        Unavailable: the broker is out of reach; the login is due, but for an ordinary sync.
     """
     now = datetime.now(UTC)
 
@@ -199,14 +199,14 @@ async def replay_entry(runtime: Context, given: str, *, send: Send) -> tuple[UUI
 
 
 async def attempt_of(runtime: Context, asked: Asked) -> Attempt | None:
-    """The finished attempt to refresh that answers what was asked for; None as long as there is none."""
+    """The finished refresh attempt that answers the request; None while there is none."""
     attempts = await runtime.db(history.attempts, provider_ids=asked.ids, since=asked.at - _CLOCK_SLACK, limit=5)
     ended = (a for a in attempts if a.id not in asked.known and a.status != AttemptStatus.SENT)
     return next(ended, None)
 
 
 async def runs_of(runtime: Context, asked: Asked) -> dict[UUID, Run]:
-    """The newest run of each login that answers what was asked for, running ones included."""
+    """For each login, the newest run that answers the request, running ones included."""
     found = await runtime.db(
         history.runs, provider_ids=asked.ids, running_or_since=asked.at - _CLOCK_SLACK, limit=2 * len(asked.ids) + 10
     )
@@ -218,7 +218,7 @@ async def runs_of(runtime: Context, asked: Asked) -> dict[UUID, Run]:
 
 
 def refuse_paused(session: OpenTransaction, provider_key: str) -> None:
-    """Raises `Refused` while an integration is paused: none of its calls would be made."""
+    """Raises `Refused` if the integration is paused: then no call would be made."""
     state = integration_states.read_states(session).get(provider_key)
     if state is not None and state.paused_at is not None:
         raise Refused(
@@ -232,14 +232,14 @@ def _claimed(runtime: Context, now: datetime) -> datetime:
 
 
 def _refuse_beside_another(runtime: Context, session: OpenTransaction, row: ProviderRow) -> None:
-    """A run under way is not changed, and there is one at a time: what is asked for besides the usual would be lost."""
+    """Raises `Refused` during a run: a running sync cannot take over these options, and there is only one at a time."""
     dead_after = timedelta(seconds=runtime.settings.run_dead_seconds)
     if history.is_running(session, provider_id=row.id, dead_after=dead_after):
         raise Refused(f"{row.alias} is being synced; wait for that run, or stop it: dashtam sync {row.id} --cancel")
 
 
 def _refuse_haste(runtime: Context, session: OpenTransaction, row: ProviderRow, now: datetime) -> None:
-    """What the worker would refuse too, said while somebody listens."""
+    """Raises `Refused` if the worker would refuse the sync as too early, so that the person learns it now."""
     least = timedelta(seconds=runtime.settings.sync_min_interval)
     last = history.runs(session, provider_ids=[row.id], limit=1)
     if last and last[0].status != RunStatus.RUNNING and now - last[0].started_at < least:

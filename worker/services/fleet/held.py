@@ -1,4 +1,4 @@
-"""What keeps integrations and logins from being refreshed and synced while servers and processes are well."""
+"""Reasons why integrations and logins are not refreshed or synced although servers and processes work."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worker.services.findings import Finding
 from worker.text.spans import when
 
 NO_QUOTA = ("integration_paused", "breaker_open", "quota_uncounted")
-"""Why a call may be put off as if a quota were used up."""
+"""Reasons that are stored like a used-up quota, but are something else."""
 
 _RECENT = timedelta(minutes=15)
 _LISTED = 100
 
 
 def in_the_fleet(session: OpenTransaction, *, enabled: Sequence[str], now: datetime) -> list[Finding]:
-    """Integrations that are paused or cut off, quotas that are used up, logins that are paused or need their user."""
+    """Paused integrations, open breakers, used-up quotas, and logins that are paused or need their user."""
     states = integration_states.read_states(session)
     found = [finding for key in enabled for finding in of_integration(key, states.get(key), now)]
     waits = quota_waits.quota_waits(session, since=now - _RECENT, now=now, others=list(NO_QUOTA))
@@ -36,7 +36,7 @@ def in_the_fleet(session: OpenTransaction, *, enabled: Sequence[str], now: datet
 
 
 def of_integration(key: str, state: IntegrationState | None, now: datetime) -> list[Finding]:
-    """What holds up all logins of one integration."""
+    """Reasons that hold up all logins of one integration."""
     if state is None:
         return []
     found = []
@@ -61,14 +61,14 @@ def of_integration(key: str, state: IntegrationState | None, now: datetime) -> l
 
 
 def over_quota(key: str, logins: int, alias: str, until: datetime, now: datetime) -> Finding:
-    """Logins that wait for a quota."""
+    """The finding for logins that wait for a quota."""
     who = f"{alias} waits" if logins == 1 else f"{logins} logins wait, {alias} first"
     what = f"a quota of calls is used up; {who} and goes on {when(until, now)}"
     return Finding(key, True, what, f"it goes on by itself; to sync less often: {mending.less_often(alias)}")
 
 
 def of_login(provider: ProviderRow) -> Finding | None:
-    """What holds up one login alone."""
+    """The reason that holds up this login only."""
     reason = provider.status_reason or "no reason was given"
     match provider.status:
         case ProviderStatus.PAUSED:

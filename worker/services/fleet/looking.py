@@ -1,4 +1,4 @@
-"""What operators look at: the whole fleet, one login, its runs, its rows, and what could not be done."""
+"""What operators read: the whole fleet, one login, its runs and rows, dead letters and quarantined records."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _BEAT_LATE_MIN = 15
 
 
 def beat_late(tick_scale: float) -> timedelta:
-    """Ticks are written down more often than this, as long as beat and the workers run."""
+    """How old a tick's heartbeat may be: while beat and the workers run, it is always younger."""
     return timedelta(seconds=max(_BEAT_LATE_MIN, _BEAT_LATE * tick_scale))
 
 
 async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: Sequence[Finding]) -> dict[str, Any]:
-    """The fleet at a glance, as plain data; `troubles` stand first, as they were found.
+    """An overview of the fleet, as plain data. The `troubles` come first, in the given order.
 
     Raises:
         Unavailable: Postgres is out of reach.
@@ -75,7 +75,7 @@ async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: S
 
 
 async def integrations(runtime: Context) -> list[IntegrationRow]:
-    """Every integration that is installed, with its kill switch and breaker; last those that cannot be used."""
+    """Every installed integration with its kill switch and breaker; those that cannot be used come last."""
     states = await runtime.db(integration_states.read_states)
     names = [field.name for field in fields(IntegrationRow) if field.default is not MISSING]
     rows = [
@@ -94,7 +94,7 @@ async def integrations(runtime: Context) -> list[IntegrationRow]:
 
 
 def unusable() -> list[IntegrationRow]:
-    """Integrations that are installed and cannot be used, with the reason."""
+    """Integrations that are installed but cannot be used, with the reason."""
     return [
         IntegrationRow(fault.key, None, fault.package, None, fault.reason, enabled=False, breaker=None)
         for fault in faults()
@@ -102,16 +102,16 @@ def unusable() -> list[IntegrationRow]:
 
 
 def require_integration(key: str) -> None:
-    """Raises `BadArgument` unless an integration of this name is installed."""
+    """Raises `BadArgument` unless an integration with this key is installed."""
     if key not in REGISTRY:
         raise BadArgument(f"no integration is named {key!r}; there are {', '.join(sorted(REGISTRY))}")
 
 
 async def link_kind(runtime: Context, key: str) -> LinkKind:
-    """What a user fills in to link a login of this integration.
+    """The form that links a login of this integration.
 
     Raises:
-        BadArgument: no integration of this name is installed.
+        BadArgument: no integration with this key is installed.
         Refused: it is paused.
     """
     require_integration(key)
@@ -127,18 +127,18 @@ async def providers(
 
 
 async def find_provider(runtime: Context, given: str) -> ProviderRow:
-    """The one login that is meant; see `lookup.provider`."""
+    """The one login that `given` names; see `lookup.provider`."""
     return await runtime.db(lookup.provider, given)
 
 
 async def provider_by_id(runtime: Context, provider_id: UUID) -> ProviderRow:
-    """The login with this id, which exists."""
+    """The login with this id, which must exist."""
     (row,) = await runtime.db(overview.list_providers, limit=1, ids=[provider_id])
     return row
 
 
 async def provider(runtime: Context, given: str) -> dict[str, Any]:
-    """One login: its token's dates, its rows, its last attempts and runs."""
+    """One login: dates of its token, counts of its rows, its last attempts and runs."""
 
     def read(session: OpenTransaction) -> dict[str, Any]:
         row = lookup.provider(session, given)
@@ -156,7 +156,7 @@ async def provider(runtime: Context, given: str) -> dict[str, Any]:
 
 
 async def happened_since(runtime: Context, ids: Sequence[UUID], since: datetime) -> dict[str, Any]:
-    """Logins by id, with their rows, attempts and runs since then: `providers`, `stored`, `attempts`, `runs`."""
+    """What happened to these logins since then; by id: `providers`, `stored`, `attempts`, `runs`."""
 
     def read(session: OpenTransaction) -> dict[str, Any]:
         return {
@@ -170,7 +170,7 @@ async def happened_since(runtime: Context, ids: Sequence[UUID], since: datetime)
 
 
 async def runs(runtime: Context, given: str | None, *, status: str | None, limit: int) -> list[Run]:
-    """Runs, newest first: of one login, or of all."""
+    """Runs of one login, or of all, newest first."""
 
     def read(session: OpenTransaction) -> list[Run]:
         ids = None if given is None else [lookup.provider(session, given).id]
@@ -185,7 +185,7 @@ async def run(runtime: Context, given: str) -> Run:
 
 
 async def failures(runtime: Context, *, resolved: bool, limit: int) -> list[Failure]:
-    """Dead letters, newest first; with `resolved` also those that were sent again."""
+    """Dead letters, newest first; `resolved` adds those that were sent again."""
 
     def read(session: OpenTransaction) -> list[Failure]:
         return _named(session, history.task_failures(session, resolved=resolved, limit=limit))
@@ -203,7 +203,7 @@ async def failure(runtime: Context, given: str) -> Failure:
 
 
 def _named(session: OpenTransaction, failures: Sequence[Failure]) -> list[Failure]:
-    """The same failures, with the aliases of the logins that their arguments name."""
+    """Adds to each failure the aliases of the logins in its arguments."""
     ids = {failure.id: list(_ids_in(failure.arguments)) for failure in failures}
     wanted = {id_ for found in ids.values() for id_ in found}
     aliases = overview.aliases(session, ids=list(wanted), limit=len(wanted)) if wanted else {}
@@ -226,7 +226,7 @@ def _ids_in(value: Any) -> Iterator[UUID]:
 
 
 async def quarantined(runtime: Context, given: str | None, *, resolved: bool, limit: int) -> list[QuarantineEntry]:
-    """Quarantined records, newest first: of one login, or of all."""
+    """Quarantined records of one login, or of all, newest first."""
 
     def read(session: OpenTransaction) -> list[QuarantineEntry]:
         provider_id = None if given is None else lookup.provider(session, given).id
@@ -241,7 +241,7 @@ async def entry(runtime: Context, given: str) -> QuarantineEntry:
 
 
 async def accounts(runtime: Context, given: str | None, *, closed: bool, limit: int) -> list[AccountRow]:
-    """Stored accounts with their newest balances: of one login, or of all."""
+    """Stored accounts of one login, or of all, with their newest balances."""
 
     def read(session: OpenTransaction) -> list[AccountRow]:
         provider_id = None if given is None else lookup.provider(session, given).id
@@ -251,7 +251,7 @@ async def accounts(runtime: Context, given: str | None, *, closed: bool, limit: 
 
 
 async def transactions(runtime: Context, given: str | None, *, since: date | None, limit: int) -> list[TransactionRow]:
-    """Stored transactions, newest first: of one login, or of all."""
+    """Stored transactions of one login, or of all, newest first."""
 
     def read(session: OpenTransaction) -> list[TransactionRow]:
         provider_id = None if given is None else lookup.provider(session, given).id
@@ -261,6 +261,6 @@ async def transactions(runtime: Context, given: str | None, *, since: date | Non
 
 
 async def names(runtime: Context) -> dict[str, list[str]]:
-    """What a shell may complete: aliases of the logins linked last, and the keys of integrations."""
+    """Words for the shell's completion: aliases of the logins that were linked last, and keys of integrations."""
     aliases = await runtime.db(partial(overview.aliases, limit=_NAMES))
     return {"aliases": sorted(set(aliases.values())), "integrations": installed_keys()}

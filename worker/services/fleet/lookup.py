@@ -1,4 +1,4 @@
-"""Which login, run, failure or quarantined record is meant: by id, by the beginning of an id, or by alias."""
+"""Finds a login, run, failure or quarantined record by its id, the beginning of its id, or its alias."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.errors import BadArgument, NotFound
 from worker.models.fleet import Failure, ProviderRow, QuarantineEntry, Run
 
 _HEX = re.compile(r"[0-9a-fA-F-]{4,36}")
-# Aliases are people's own words; what no alias of ours would hold is told apart from one that is merely unknown.
+# Users choose aliases freely. For text that no alias may contain, the error differs from that for an unknown alias.
 _SUSPICIOUS = re.compile(r"[;\x00-\x1f\x7f]|--")
 
 
@@ -27,10 +27,10 @@ R = TypeVar("R", bound=_Row)
 
 
 def provider(session: OpenTransaction, given: str) -> ProviderRow:
-    """The one login that is meant.
+    """The one login that `given` names.
 
     Raises:
-        BadArgument: this cannot be an id or an alias, or none or several have it.
+        BadArgument: `given` cannot be an id or an alias, or it names no login, or several.
     """
     if not given or len(given) > 100 or _SUSPICIOUS.search(given):
         raise BadArgument("that is no provider id and no alias; `dashtam providers` lists them")
@@ -42,27 +42,27 @@ def provider(session: OpenTransaction, given: str) -> ProviderRow:
 
 
 def run(session: OpenTransaction, given: str) -> Run:
-    """The one run that is meant.
+    """The one run that `given` names.
 
     Raises:
-        BadArgument: this is no beginning of an id, or several runs have it.
-        NotFound: none has it.
+        BadArgument: `given` cannot be the beginning of an id, or the ids of several runs begin with it.
+        NotFound: no run's id begins with it.
     """
     return _by_id(session, given, "run", "dashtam runs", history.runs_between)
 
 
 def failure(session: OpenTransaction, given: str) -> Failure:
-    """The one dead letter that is meant. Raises as `run`."""
+    """The one dead letter that `given` names. Raises what `run` raises."""
     return _by_id(session, given, "failure", "dashtam failures", history.failures_between)
 
 
 def entry(session: OpenTransaction, given: str) -> QuarantineEntry:
-    """The one quarantined record that is meant. Raises as `run`."""
+    """The one quarantined record that `given` names. Raises what `run` raises."""
     return _by_id(session, given, "quarantine entry", "dashtam quarantine", quarantine.entries_between)
 
 
 def id_range(given: str) -> tuple[UUID | None, UUID | None]:
-    """The lowest and the highest id that begin like this; None twice when no id does."""
+    """The lowest and the highest id that begin with this text; None twice when no id can."""
     digits = given.replace("-", "")
     if not _HEX.fullmatch(given) or not 4 <= len(digits) <= 32:
         return None, None

@@ -1,4 +1,4 @@
-"""What operators change: pause, resume and interval of a login, and what is settled by hand."""
+"""What operators change: pause, resume and sync interval of a login, quarantined records and dead letters."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from worker.services.fleet.asking import Send
 
 
 async def pause(runtime: Context, given: str, *, actor: str, reason: str | None) -> tuple[ProviderRow, bool]:
-    """Takes a login out of every schedule. Returns it, and whether that changed anything.
+    """Stops the schedule's work for a login. Returns the login, and whether this changed anything.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
         Refused: it is neither active nor paused.
     """
 
@@ -32,7 +32,7 @@ async def pause(runtime: Context, given: str, *, actor: str, reason: str | None)
 
 
 async def resume(runtime: Context, given: str, *, actor: str) -> tuple[ProviderRow, bool]:
-    """Takes a paused login back into the schedules. Returns and raises as `pause`."""
+    """Makes a paused login active again. Returns and raises the same as `pause`."""
 
     def change(session: OpenTransaction) -> tuple[ProviderRow, bool]:
         row = lookup.provider(session, given)
@@ -42,10 +42,10 @@ async def resume(runtime: Context, given: str, *, actor: str) -> tuple[ProviderR
 
 
 async def set_interval(runtime: Context, given: str, *, seconds: int | None, actor: str) -> tuple[ProviderRow, bool]:
-    """Says how often a login is synced; None for `SYNC_INTERVAL`. Returns it, and whether that changed anything.
+    """Sets how often a login is synced; None means `SYNC_INTERVAL`. Returns it, and whether this changed anything.
 
     Raises:
-        BadArgument: no login, or more than one, is meant.
+        BadArgument: `given` names no login, or more than one.
     """
 
     def change(session: OpenTransaction) -> tuple[ProviderRow, bool]:
@@ -64,10 +64,10 @@ async def set_interval(runtime: Context, given: str, *, seconds: int | None, act
 
 
 async def dismiss_entry(runtime: Context, given: str, *, actor: str) -> UUID:
-    """Closes a quarantined record that needs no correction. Returns its id.
+    """Resolves a quarantined record that needs no correction. Returns its id.
 
     Raises:
-        BadArgument, NotFound: no entry, or more than one, is meant.
+        BadArgument, NotFound: `given` names no entry, or more than one.
     """
 
     def dismiss(session: OpenTransaction) -> UUID:
@@ -79,11 +79,11 @@ async def dismiss_entry(runtime: Context, given: str, *, actor: str) -> UUID:
 
 
 async def replay_failure(runtime: Context, given: str, *, actor: str, send: Send) -> tuple[Failure, str]:
-    """Sends a task again that had failed for good. Returns the failure, and the id of the new message.
+    """Sends a dead letter's task again. Returns the failure, and the id of the new message.
 
     Raises:
-        BadArgument, NotFound: no failure, or more than one, is meant.
-        Refused: it was sent again before.
+        BadArgument, NotFound: `given` names no failure, or more than one.
+        Refused: it has been sent again already.
         Unavailable: the broker is out of reach; nothing was sent.
     """
     found = await runtime.db(lookup.failure, given)
