@@ -1,1 +1,1 @@
-"""A folder for each provider API, made of what `kit` has; `registry` finds them."""
+"""The integrations: one folder for each provider API, built from the tools in `kit`; `registry` finds them."""

@@ -1,7 +1,7 @@
-"""Which integrations there are: our own by their folders, others by the entry-point group `dashtam.integrations`.
+"""Finds the integrations: our own in their folders, plug-ins by the entry-point group `dashtam.integrations`.
 
-Nothing is imported before somebody asks. One that cannot be used stays out, and why is kept in `faults()`: a package
-that does not import must not stop the others.
+Integrations are imported only when they are needed. One that cannot be used is left out, and `faults()` says why, so
+that a package that cannot be imported does not stop the others.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Fault:
     """An integration that is installed and cannot be used.
 
     Attributes:
-        key: what it calls itself.
-        package: the distribution that it came with.
-        reason: why it cannot be used, without secrets.
+        key: its key.
+        package: the distribution that contains it.
+        reason: why it cannot be used; contains no secrets.
     """
 
     key: str
@@ -52,11 +52,11 @@ class _Found:
 
 
 class _Unusable(Exception):  # noqa: N818 - never leaves this module
-    """Says why."""
+    """An integration cannot be used; the text says why."""
 
 
 class _Registry(Mapping[str, "type[Integration]"]):
-    """Every usable integration by key, found when first looked at."""
+    """Every usable integration by key. They are searched for at the first access."""
 
     def __getitem__(self, key: str) -> type[Integration]:
         return _found().integrations[key]
@@ -72,22 +72,22 @@ REGISTRY: Mapping[str, type[Integration]] = _Registry()
 
 
 def faults() -> tuple[Fault, ...]:
-    """What is installed and cannot be used."""
+    """The integrations that are installed and cannot be used."""
     return tuple(_found().faults)
 
 
 def package_of(key: str) -> str:
-    """The distribution that a usable integration came with."""
+    """The distribution that contains a usable integration."""
     return _found().packages[key]
 
 
 def installed_keys() -> list[str]:
-    """Keys of all that is installed, usable or not; nothing is imported for it."""
+    """Keys of all installed integrations, usable or not. Nothing is imported for this."""
     return sorted({*built_in_integrations(), *(point.name for point in entry_points(group=GROUP))})
 
 
 def forget_found() -> None:
-    """Looks again when next asked (a package was installed; tests)."""
+    """Forgets what was found, so that the next access searches again (after installing a package, and in tests)."""
     _found.cache_clear()
 
 
@@ -116,7 +116,7 @@ def _loaded(load: Callable[[], object]) -> object:
         return load()
     except _Unusable:
         raise
-    except (Exception, SystemExit) as error:  # whatever somebody else's code does while it is imported
+    except (Exception, SystemExit) as error:  # a plug-in's code may raise anything while it is imported
         first_line = redact(str(error)).partition("\n")[0]
         raise _Unusable(f"it does not import: {type(error).__name__}: {first_line}") from None
 
@@ -137,7 +137,7 @@ def _usable(key: str, given: object) -> type[Integration]:
 
 
 def _load_ours(key: str) -> type[Integration]:
-    """The integration in a folder of ours. The package itself imports nothing, so that a stand-in loads alone."""
+    """The integration in one of our folders. The package imports nothing, so that a stand-in can be loaded alone."""
     from worker.integrations.kit.integration import Integration
 
     module = importlib.import_module(f"worker.integrations.{key}.integration")
@@ -155,7 +155,7 @@ def require(keys: Iterable[str]) -> dict[str, type[Integration]]:
     """The named integrations, in this order.
 
     Raises:
-        ConfigurationError: an unknown key, or one of a package that cannot be used; says which package and why.
+        ConfigurationError: a key is unknown, or its package cannot be used; the text says which package and why.
     """
     wanted = tuple(keys)
     broken = {fault.key: fault for fault in faults()}
@@ -177,16 +177,16 @@ def build_integrations(
     gate: Gate | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> dict[str, Integration]:
-    """The named integrations, each with its own settings from the environment and its own connections.
+    """Builds the named integrations, each with its own settings from the environment and its own connections.
 
     Args:
         keys: provider keys.
         settings: deadlines and limits of calls.
         gate: our own budget of calls.
-        transport: for tests.
+        transport: replaces the network in tests.
 
     Raises:
-        ConfigurationError: an unknown key, one of a package that cannot be used, or a setting of an integration.
+        ConfigurationError: a key is unknown, its package cannot be used, or a setting of an integration is wrong.
     """
     return {
         key: integration.build(

@@ -1,7 +1,7 @@
-"""Signed webhooks: the one call that leaves for somebody who is no provider.
+"""Sends signed webhooks: the only HTTP calls that do not go to a provider.
 
 The receiver checks `HMAC-SHA256(secret, "<timestamp>.<body>")` and refuses old timestamps, so that a recorded request
-cannot be replayed; the notice's id tells a repeated delivery from a new one.
+cannot be replayed. By the notice's id, it recognises a repeated delivery.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
 
 
 class Webhook:
-    """Where signed notices are posted.
+    """The receiver to which signed notices are posted.
 
     Args:
-        url: the receiver; https, or http on this machine.
-        secret: known to the receiver.
+        url: the receiver's address; https, or http on this machine.
+        secret: the secret that the receiver knows, too.
         total_seconds: deadline of one call.
-        transport: for tests.
+        transport: replaces the network in tests.
 
     Raises:
-        ConfigurationError: the URL would send notices over plain http.
+        ConfigurationError: the URL is http and leads to another machine.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Webhook:
         """Posts one JSON body, signed with `timestamp` (seconds since the epoch).
 
         Raises:
-            Undelivered: no 2xx answer; a redirect is refused, and 410 means that the receiver wants no more.
+            Undelivered: the answer was not 2xx. A redirect is refused; 410 means that no more notices are wanted.
         """
         headers = {
             "content-type": "application/json",

@@ -1,1 +1,1 @@
-"""What every integration is made of: the base class, the way out over HTTP, and tools for reading answers."""
+"""The parts that every integration uses: the base class, the HTTP client, and tools for reading answers."""

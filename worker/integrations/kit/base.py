@@ -1,4 +1,4 @@
-"""The plain values that calls to a provider take and give: callers, quotas, token answers, requests of a sync."""
+"""Data classes for calls to a provider: callers, quotas, token answers, requests of a sync."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 
 @dataclass(slots=True)
 class Departure:
-    """Follows one request as far as the wire, for a caller who must know whether it can have been sent.
+    """Tracks one request until it is written to the connection; the caller must know whether it may have been sent.
 
     Attributes:
-        leaves_by: it does not leave later than this, by `elapsed`.
-        ends_at: it is given up then.
-        held: it is known to be still on this side. False says nothing.
+        leaves_by: the latest time at which the request may be sent, by the clock `elapsed`.
+        ends_at: the time at which the call is given up, by the same clock.
+        held: True: the request has certainly not been sent. False: it may or may not have been sent.
     """
 
     leaves_by: float
@@ -41,14 +41,14 @@ class Departure:
     held: bool = False
 
     def seconds_left(self) -> float:
-        """Until it is given up."""
+        """Seconds until the call is given up."""
         return max(0.0, self.ends_at - elapsed())
 
     def leave(self) -> None:
-        """To be called just before the request is written.
+        """Marks the request as possibly sent. Must be called just before the request is written.
 
         Raises:
-            Unsent: it is too late; the request stays here.
+            Unsent: `leaves_by` has passed; the request must not be sent.
         """
         if elapsed() > self.leaves_by:
             raise Unsent("lease_nearly_over", scope=Scope.PROVIDER)
@@ -57,12 +57,12 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf a call is made: for quotas and logs, never sent.
+    """The login for which a call is made. It is used for quotas and logs and is never sent.
 
     Attributes:
         provider_id: None for calls of the application itself.
-        manual: a person waits; may use the share of the quota that is kept back.
-        departure: given when it matters whether the request was sent.
+        manual: a person waits for the answer; the call may use the part of the quota that is reserved for people.
+        departure: set when the caller must know whether the request was sent.
     """
 
     provider_id: UUID | None = None
@@ -76,8 +76,8 @@ class Quota:
 
     Attributes:
         scope: `app` (all logins together), `provider` (one login), `account` (one account and endpoint).
-        endpoint: which endpoint it counts; None for all.
-        daily: counted per UTC day and kept in Postgres; otherwise a moving window in Redis.
+        endpoint: the endpoint whose calls are counted; None counts calls of all endpoints.
+        daily: True: calls are counted per UTC day, in Postgres. False: in a moving window, in Redis.
     """
 
     scope: str
@@ -92,11 +92,12 @@ class RefreshPolicy:
     """When tokens of an integration are refreshed.
 
     Attributes:
-        default_lifetime: used when the answer names no `expires_in`.
-        max_lifetime: longer answers are clamped to it.
-        margin, margin_share: a refresh is due at the latest the larger of `margin` and this share of the lifetime
-            before expiry, or at half of a lifetime that is too short for that. By default a token outlives ten minutes
-            in which nothing can be stored, and the two that it takes until all goes on.
+        default_lifetime: used when the answer has no `expires_in`.
+        max_lifetime: a longer lifetime is reduced to this.
+        margin, margin_share: how long before expiry a refresh is due: `margin`, or `margin_share` of the lifetime if
+            that is longer. If the lifetime is too short for this, the refresh is due at half of the lifetime. With the
+            defaults, a token stays valid through an outage of ten minutes in which nothing can be stored, and through
+            the two minutes until work has resumed.
     """
 
     default_lifetime: timedelta
@@ -107,14 +108,14 @@ class RefreshPolicy:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenAnswer:
-    """What an exchange or a refresh gave.
+    """The result of an exchange or a refresh.
 
     Attributes:
-        refresh_token: None when the answer had none: the old one stays.
-        lifetime: of the access token, coerced and clamped; None when it does not expire.
-        grant_expires_at: end of the consent; set by an exchange alone, a refresh never moves it.
+        refresh_token: None when the answer had none; then the old one stays in use.
+        lifetime: of the access token, after repair and reduction to the maximum; None when it does not expire.
+        grant_expires_at: end of the consent; set only by an exchange, because a refresh never extends it.
         external_id: the provider's own id of the login (Plaid: item_id).
-        flags: repairs made while reading, for example `expires_in_clamped`.
+        flags: repairs that were made while reading, for example `expires_in_clamped`.
     """
 
     access_token: str
@@ -126,17 +127,17 @@ class TokenAnswer:
     flags: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Tokens stay out of tracebacks and logs."""
+        """A text without the tokens, so that they do not appear in tracebacks and logs."""
         return f"TokenAnswer(lifetime={self.lifetime}, flags={self.flags})"
 
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a front end needs to let a user renew a consent in place.
+    """The data with which a front end lets a user renew a consent without linking the login again.
 
     Attributes:
-        link_token: opens the provider's own form (Plaid: Link in update mode); for this user alone.
-        expires_at: until when; None when the provider does not say.
+        link_token: opens the provider's own form (Plaid: Link in update mode); valid only for this user.
+        expires_at: when `link_token` expires; None when the provider does not say.
     """
 
     link_token: str = field(repr=False)
@@ -145,15 +146,15 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
-    """What `pages` starts from.
+    """The input of `Integration.pages`.
 
     Attributes:
-        cursors: committed cursor of each feed; a feed that is missing starts from its beginning.
-        since: for feeds by date, go back to this day whatever the cursor says.
-        done: feeds that an earlier run has read to their end, whose time was up then: they need not be read again.
-        backfill: how far a first sync goes back.
-        overlap: how far an increment by date re-reads.
-        window: longest span that one request by date asks for.
+        cursors: committed cursor of each feed; a feed that is missing here starts from its beginning.
+        since: feeds by date start again at this day, whatever their cursor says.
+        done: feeds that need not be read again: an earlier run read them to their end before its time limit ended it.
+        backfill: how far back a first sync reads.
+        overlap: how many of the days already read a later sync by date reads again.
+        window: the longest time span that one request by date asks for.
     """
 
     caller: Caller

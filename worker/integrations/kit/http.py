@@ -1,8 +1,8 @@
-"""The one way out: every call to a provider goes through `Api`.
+"""The HTTP client of integrations: every call to a provider goes through `Api`.
 
-It sends to one origin over verified TLS and nowhere else, follows no redirect, ends each call by a total deadline,
-refuses answers over a byte limit (counted after decompression), and turns every failure of the network into one of
-`worker.errors`. What an answer means is for the integration to say.
+It sends requests only to one origin, over verified TLS. It follows no redirect, ends each call at a total deadline,
+refuses answers over a byte limit (counted after decompression), and turns every network failure into an error of
+`worker.errors`. The integration decides what an answer means.
 """
 
 from __future__ import annotations
@@ -33,19 +33,23 @@ _STANDARD_HEADERS = {"accept": "application/json", "accept-encoding": "gzip", "u
 
 
 class Gate(Protocol):
-    """Our own budget of calls."""
+    """The interface of our own budget of calls."""
 
     async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
-        """Counts one call. Raises `RateLimited` with `retry_after` when the budget is used up."""
+        """Counts one call.
+
+        Raises:
+            RateLimited: the budget is used up; has `retry_after`.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a call goes.
+    """The name, method and URL of a call.
 
     Attributes:
-        name: stable word for quotas and logs; the URL itself may hold ids and is never logged.
+        name: a fixed word for quotas and logs. The URL is never logged, because it may contain ids.
     """
 
     name: str
@@ -59,14 +63,14 @@ class Api:
     Args:
         name: the integration's key, for logs.
         total_seconds: deadline of one call, retries included.
-        max_bytes: longest body that is read.
-        gate: asked before each request.
-        transport: for tests; by default aiohttp.
-        correlation_header: the answer's header that names the request in the provider's own logs.
-        sleep: how to wait between retries.
+        max_bytes: size of the longest body that is read.
+        gate: asked before each request whether the budget allows it.
+        transport: replaces aiohttp in tests.
+        correlation_header: the answer's header with the id that the request has in the provider's logs.
+        sleep: the function that waits between retries.
 
     Raises:
-        ConfigurationError: the base URL is not https although it leaves this machine.
+        ConfigurationError: the base URL is not https and does not lead to this machine.
     """
 
     def __init__(
@@ -93,11 +97,11 @@ class Api:
         self._sleep = sleep
 
     def endpoint(self, name: str, method: str, path: str) -> Endpoint:
-        """A place under the base URL; build it once where the path does not vary."""
+        """An endpoint under the base URL. Where the path is always the same, build it only once."""
         return Endpoint(name, method, str(httpx.URL(self._base + path)))
 
     def follow(self, endpoint: Endpoint, link: str) -> Endpoint:
-        """The place that a pagination link names.
+        """The endpoint to which a pagination link leads.
 
         Raises:
             BadPayload: the link leads to another origin; nothing is sent there.
@@ -121,9 +125,9 @@ class Api:
         params: Mapping[str, str] | None = None,
         account_key: str | None = None,
     ) -> Answer:
-        """One call that changes nothing at the provider: failures that may pass are tried again, at most twice.
+        """Makes a call that changes nothing at the provider. After a temporary failure it tries again, at most twice.
 
-        `check` raises what an unwanted answer means.
+        `check` raises the error that an unwanted answer stands for.
 
         Raises:
             ProviderError: the last failure.
@@ -150,13 +154,13 @@ class Api:
         headers: dict[str, str],
         content: bytes | None = None,
     ) -> Answer:
-        """One call, once: for token endpoints and everything else that must not be repeated.
+        """Makes one call without any retry: for token endpoints and all other calls that must not be repeated.
 
-        Its deadline begins when the request leaves: the wait for the budget is no part of it.
+        The deadline begins when the request is sent; waiting for the budget does not count.
 
         Raises:
             Unsent: nothing was sent.
-            OutcomeUnknown: sent, and no complete answer came.
+            OutcomeUnknown: the request was sent, and no complete answer came.
             BadPayload: a redirect, or a body over the limit.
             RateLimited: our own budget is used up; nothing was sent.
         """
@@ -225,10 +229,10 @@ class Api:
 
 
 def check_base_url(url: str) -> None:
-    """Refuses anything but https, or http to this machine.
+    """Accepts only https, or http to this machine.
 
     Raises:
-        ConfigurationError: without the URL, which may hold a password.
+        ConfigurationError: the URL is something else. The text does not show it, because it may contain a password.
     """
     try:
         parts = httpx.URL(url)
@@ -241,10 +245,10 @@ def check_base_url(url: str) -> None:
 
 
 def read_retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """How long the provider does not want to be asked again: at most 24 hours.
+    """How long to wait before the next call, as the provider's `Retry-After` asks: at most 24 hours.
 
-    A date counts from the provider's own (`Date`), or without one from this machine's clock. None when nothing is
-    said, or nothing that lies ahead.
+    If `Retry-After` is a date, the wait is counted from the answer's `Date` header, or from this machine's clock if
+    there is none. None if the header is missing, or if its time has already passed.
     """
     value = headers.get("retry-after", "").strip()
     try:
@@ -254,7 +258,7 @@ def read_retry_after(headers: Mapping[str, str]) -> timedelta | None:
         if named is None:
             return None
         seconds = (named - (_read_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
-    if not seconds > 0:  # NaN neither
+    if not seconds > 0:  # also True for NaN
         return None
     return timedelta(seconds=min(seconds, _MAX_RETRY_AFTER.total_seconds()))
 

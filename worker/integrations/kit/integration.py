@@ -1,11 +1,11 @@
-"""The base class of every integration: one provider API behind one interface, with defaults.
+"""The base class of every integration: one interface, with defaults, for all provider APIs.
 
-Refresh is a capability, not a duty; a sync is a stream of pages; cursors belong to feeds (one per login, one per
-account, or none). An integration never touches the database and holds no state between calls: whatever must survive is
-in the page's cursor, and a sync that broke off anywhere goes on from the committed cursors alone.
+An integration may offer refreshes or not. A sync is a sequence of pages. Cursors belong to feeds (one per login, one
+per account, or none). An integration never uses the database and keeps no state between calls: everything that a later
+call needs is in a page's cursor, so that an interrupted sync can continue with only the committed cursors.
 
-The least that a new one says is `key`, `name`, `link_kind` and `settings_class`; the least that it does is `exchange`
-and `pages` (and `refresh` where it has a `refresh_policy`). `OAuth2Integration` does all but `pages`.
+A new integration must define at least `key`, `name`, `link_kind` and `settings_class`, and the methods `exchange` and
+`pages` (and `refresh` if it has a `refresh_policy`). `OAuth2Integration` has everything except `pages`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _TROUBLE_OF_A_PART = (Transient, BadRequest, BadPayload, NotReady, Unsupported)
 
 
 class IntegrationSettings(EnvironmentSettings):
-    """How this application is known to a provider; each integration has a class of its own with its `env_prefix`."""
+    """This application's registration at a provider; each integration has its own subclass with its `env_prefix`."""
 
     base_url: str
-    """Where its API is: https, or http on this machine."""
+    """The address of the provider's API: https, or http on this machine."""
 
     @field_validator("base_url")
     @classmethod
@@ -64,26 +64,26 @@ class Integration:
 
     Args:
         settings: an instance of `settings_class`.
-        api: the only way out.
+        api: the HTTP client for all calls.
 
     Attributes:
         key: `provider_key` of the logins that it serves.
-        name: shown to people.
-        provider_type: `brokerage`, `bank`, `aggregator`, …; shown to people who choose.
-        description: a sentence for them; the link kind's title where there is none.
-        nouns: what it syncs.
-        link_kind: how a login is linked, and the form that asks for what that takes.
-        settings_class: its variables, each `<env_prefix><name>`.
+        name: the name that people see.
+        provider_type: `brokerage`, `bank`, `aggregator`, …; shown to people who choose an integration.
+        description: a sentence shown to them; where it is empty, the link kind's title is shown.
+        nouns: the tables that it syncs.
+        link_kind: how a login is linked, and the form that the user fills in for it.
+        settings_class: its environment variables, each named `<env_prefix><name>`.
         refresh_policy: None when its tokens are not refreshed.
         quotas: limits that the provider publishes.
-        mapping_version: raised whenever mapping changes, so that stored rows are read anew.
-        error_rules: what the provider's errors mean, read from the top.
-        secret_shapes: regular expressions of its tokens and keys: what matches is masked wherever it is written.
-        memory_feeds: feeds whose cursor is no position but something that is remembered for good: a full sync keeps it,
-            and every run reads what it belongs to.
-        harmless: reasons of `Unsupported` that most logins meet, so that they are no problem of a run.
-        correlation_header: the answer's header that names the request in the provider's own logs.
-        can_renew: a user can renew the consent in place, and the token stays what it is (`begin_renewal`).
+        mapping_version: must be raised whenever the mapping changes, so that stored rows are read again.
+        error_rules: what the provider's errors mean; the first rule that matches counts.
+        secret_shapes: regular expressions for its tokens and keys; text that matches is masked wherever it is written.
+        memory_feeds: feeds whose cursor is not a position but data that is kept for good: a full sync keeps it, and
+            every run reads the data that it belongs to.
+        harmless: reasons of `Unsupported` that are normal for most logins and therefore no problem of a run.
+        correlation_header: the answer's header with the id that the request has in the provider's logs.
+        can_renew: a user can renew the consent without a new token (`begin_renewal`).
     """
 
     key: ClassVar[str]
@@ -108,7 +108,7 @@ class Integration:
         self.api = api
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Its secrets are masked from the moment at which its code can run."""
+        """Registers `secret_shapes`, so that secrets are masked before any code of the integration can run."""
         super().__init_subclass__(**more)
         remember_shapes(cls.secret_shapes)
 
@@ -121,16 +121,16 @@ class Integration:
         gate: Gate | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> Self:
-        """From the environment.
+        """Builds the integration with settings from the environment.
 
         Args:
             total_seconds: deadline of one call.
-            max_bytes: longest body that is read.
+            max_bytes: size of the longest body that is read.
             gate: our own budget of calls.
-            transport: for tests.
+            transport: replaces the network in tests.
 
         Raises:
-            ConfigurationError: names the variables.
+            ConfigurationError: a setting is missing or wrong; the text names the variables.
         """
         settings = load(cls.settings_class)
         api = Api(
@@ -152,64 +152,65 @@ class Integration:
 
     @property
     def redirect_uri(self) -> str:
-        """Where the provider sends the user back to, as registered (`link_kind.redirects`)."""
+        """The registered address to which the provider sends the user back (`link_kind.redirects`)."""
         raise Unsupported("consent_by_link")
 
     def authorize_url(self, state: str, challenge: str | None = None) -> str:
-        """Where the user consents (`link_kind.redirects`).
+        """The address at which the user consents (`link_kind.redirects`).
 
         Args:
-            state: comes back with the user.
-            challenge: S256 of the code verifier, where `link_kind.pkce`.
+            state: the provider sends it back together with the user.
+            challenge: S256 of the code verifier; needed if `link_kind.pkce` is set.
 
         Raises:
-            Unsupported: this integration is not linked by an address.
+            Unsupported: users of this integration do not consent at an address.
         """
         raise Unsupported("consent_by_link")
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
-        """Turns what the user gave into a credential.
+        """Turns what the user gave into a token.
 
         Args:
-            caller: on whose behalf.
-            form: the values of `link_kind.fields` by name; where it redirects, `code` (and `code_verifier`) instead.
-            now: by the database's clock.
+            caller: the login for which the call is made.
+            form: the values of `link_kind.fields` by name; if the link kind redirects, `code` (and `code_verifier`).
+            now: the present time by the database's clock.
 
         Raises:
-            ProviderError: the provider did not take it.
+            ProviderError: the provider did not accept it.
         """
         raise Unsupported("exchange")
 
     async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
-        """Presents the refresh token once.
+        """Sends the refresh token once.
 
         Raises:
-            Unsupported: its tokens do not expire (`refresh_policy` None).
-            ReauthRequired: the grant is dead.
-            AppMisconfigured: our own credential is refused.
-            Forbidden: refused without a word on whose account.
-            OutcomeUnknown: sent, and no readable answer came: the token may have been used up.
-            GatewayError: sent, and a gateway answered in the provider's place: the same.
-            Unsent: it never left.
-            RateLimited, Transient, …: not acted upon; the token is unharmed.
+            Unsupported: its tokens do not expire (`refresh_policy` is None).
+            ReauthRequired: the grant has ended.
+            AppMisconfigured: the provider refuses this application's own credential.
+            Forbidden: the provider refuses and does not say whether the login or this application is the cause.
+            OutcomeUnknown: the request was sent, and no readable answer came. The refresh token may have been used up.
+            GatewayError: the request was sent, and a gateway answered instead of the provider. The refresh token may
+                have been used up.
+            Unsent: the request was not sent.
+            RateLimited, Transient, …: the provider did not act on the request; the refresh token is still valid.
         """
         raise Unsupported("tokens_do_not_expire")
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
-        """Ends the grant at the provider. False when the provider has no way to do so."""
+        """Ends the grant at the provider. Returns False when the provider's API cannot do this."""
         return False
 
     async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> Renewal:
-        """What the front end needs to let the user renew the consent in place (`can_renew`).
+        """The data with which the front end lets the user renew the consent (`can_renew`).
 
         Args:
-            caller: on whose behalf.
-            access_token: of the login.
-            user_id: our id of its user.
+            caller: the login for which the call is made.
+            access_token: the login's access token.
+            user_id: our id of the login's user.
 
         Raises:
             ReauthRequired: the login cannot be renewed; it must be linked again.
-            ProviderError: the provider did not answer as it should.
+            ProviderError: the call failed.
         """
         raise Unsupported("renewal")
 
@@ -217,8 +218,8 @@ class Integration:
         """The same token with the new end of its consent, once the user has renewed it (`can_renew`).
 
         Raises:
-            ReauthRequired: the login still needs its user.
-            ProviderError: the provider did not answer as it should.
+            ReauthRequired: the user has not renewed the consent yet.
+            ProviderError: the call failed.
         """
         raise Unsupported("renewal")
 
@@ -227,9 +228,13 @@ class Integration:
     def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Everything new since the cursors, page by page.
 
-        A page is asked for while the one before is stored; a page that could not be stored is asked for again, from
-        the committed cursors. Raises `AccessExpired`, `PagingRestart` and all others of
-        `ProviderError` that stop the whole sync.
+        The next page is requested while the one before it is being stored. If a page could not be stored, `pages` is
+        called again with the committed cursors.
+
+        Raises:
+            AccessExpired: the access token has expired.
+            PagingRestart: the loop must start again from its beginning.
+            ProviderError: another failure that stops the whole sync.
         """
         raise Unsupported("pages")
 
@@ -242,14 +247,14 @@ class Integration:
         account_key: str | None = None,
         rules: tuple[Rule, ...] | None = None,
     ) -> bytes:
-        """The body that an endpoint answers to a call with the access token as `Bearer`.
+        """Calls an endpoint with the access token as `Bearer` and returns the body of the answer.
 
         Args:
-            request: the sync.
-            endpoint: where.
-            params: of the query.
-            account_key: whose account it is about, for quotas by account.
-            rules: instead of `error_rules`.
+            request: the request of the sync.
+            endpoint: the endpoint to call.
+            params: the query parameters.
+            account_key: the account that the call is about, for quotas by account.
+            rules: used instead of `error_rules`.
         """
         answer = await self.api.read(
             endpoint,
@@ -262,12 +267,12 @@ class Integration:
         return answer.body
 
     def check(self, answer: Answer, rules: tuple[Rule, ...] | None = None) -> None:
-        """Raises what an answer other than 200 means, by `rules` or else `error_rules`."""
+        """Raises the error that an answer other than 200 stands for, by `rules` or else by `error_rules`."""
         if answer.status != 200:
             raise self.error_of(answer, self.error_rules if rules is None else rules)
 
     def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
-        """What an unwanted answer means. By default its JSON has `error` and `error_description` or `message`."""
+        """The error for an unwanted answer. By default its JSON has `error`, and `error_description` or `message`."""
         try:
             given = msgspec.json.decode(answer.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -285,12 +290,12 @@ class Integration:
     async def part(
         self, pages: AsyncIterator[Page], *, account_key: str | None = None, ready_again: timedelta | None = None
     ) -> AsyncIterator[Page]:
-        """The pages of one account or product; trouble with it is a problem of the run, and the others go on.
+        """The pages of one account or product. If it fails, the run notes a problem and continues with the others.
 
         Args:
             pages: its pages.
-            account_key: whose account it is, where it is one account's.
-            ready_again: after how long a part that is `NotReady` is asked for again, if it does not say.
+            account_key: the account, if the part belongs to one account.
+            ready_again: when to ask again for a part that is `NotReady`, if the provider names no time.
         """
         passing = _TROUBLE_OF_A_PART if account_key is None else _TROUBLE_OF_AN_ACCOUNT
         try:
@@ -306,7 +311,7 @@ class Integration:
 
 
 def missing_of(integration: type[Integration]) -> list[str]:
-    """What a class must have and does not: names of attributes and methods, in the order of the base class."""
+    """Required attributes and methods that a class does not have: their names, in the order of the base class."""
     lacks = [name for name in ("key", "name", "link_kind", "settings_class") if not hasattr(integration, name)]
     kind = getattr(integration, "link_kind", None)
     methods = ["exchange", "pages"]

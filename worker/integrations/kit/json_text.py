@@ -1,7 +1,7 @@
-"""JSON text read token by token, for what a decoder refuses or silently passes over.
+"""Reads JSON text token by token, to handle what a decoder refuses or silently ignores.
 
-No function here calls itself, so that depth costs nothing, and none is needed for text that is in order: decoders are
-many times faster.
+No function here is recursive, so deeply nested text cannot exhaust the stack. None of them is needed for correct text,
+because decoders are many times faster.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _BOM = b"\xef\xbb\xbf"
 _OPENING, _CLOSING = b"{[", b"}]"
 
 DEEPEST = 200
-"""Levels within a page below which nothing is read. Providers use fewer than ten."""
+"""The deepest nesting level of a page that is read. Providers use fewer than ten levels."""
 TOO_DEEP = rb'"\ufffd nested too deep \ufffd"'
-"""Stands for what was cut out. U+FFFD is what damaged text becomes: no provider means to send it."""
+"""Replaces what was cut out. It contains U+FFFD, which replaces damaged text and which no provider sends on purpose."""
 
 
 class Members(NamedTuple):
     """The members of one object.
 
     Attributes:
-        values: the text of each value by its key, arrays and objects as `TOO_DEEP`; of a key that comes twice, the
-            last.
-        ended: the object has its closing brace; a value that was under way when the text ended is left out.
-        rest: what follows the object.
+        values: the text of each value by its key. Arrays and objects are replaced by `TOO_DEEP`. If a key occurs twice,
+            the last value counts.
+        ended: the object has its closing brace. If it has none, an incomplete last value is left out.
+        rest: the text after the object.
     """
 
     values: dict[str, bytes]
@@ -66,9 +66,9 @@ def members(body: bytes) -> Members | None:
 
 
 def shallow(body: bytes, deepest: int = DEEPEST) -> bytes:
-    """`body` with `TOO_DEEP` in the place of every array and object that is nested more than `deepest` levels deep.
+    """`body` with every array and object that is nested more than `deepest` levels deep replaced by `TOO_DEEP`.
 
-    Text that ends within such a place is cut off there, so that it cannot be taken for a whole.
+    If the text ends inside such an array or object, it is cut off there and stays incomplete JSON.
     """
     parts: list[bytes] = []
     depth, kept = 0, 0
@@ -88,7 +88,7 @@ def shallow(body: bytes, deepest: int = DEEPEST) -> bytes:
 
 
 def _tokens(text: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Strings and punctuation with where they begin and end; stops at a string that has no end."""
+    """Strings and punctuation, each with its start and end position. Stops at a string without a closing quote."""
     for found in _TOKEN.finditer(text):
         token = found[0]
         if token.startswith(b'"') and not found["end"]:
@@ -104,14 +104,14 @@ def _name(key: bytes) -> str:
 
 
 def check_keys_once(raw: bytes, *keys: tuple[bytes, int]) -> None:
-    """Looks for keys that come twice in one object, where the decoder would let the last one win.
+    """Refuses a record in which one object has the same key twice. A decoder would silently use the last value.
 
-    Each key is counted in the text, which takes a third of a microsecond; only where there are more than there should
-    be, or where a key may be written with escapes, is the record looked through object by object.
+    First each key is counted in the text, which takes a third of a microsecond. The record is searched object by object
+    only if a key occurs too often, or if a key may be written with escapes.
 
     Args:
         raw: the record, which is JSON.
-        keys: each with its quotes, and how many objects of the record have it.
+        keys: each key with its quotes, and the number of objects in the record that have it.
 
     Raises:
         BadRecord: `key_twice:<key>`.
@@ -126,7 +126,7 @@ def check_keys_once(raw: bytes, *keys: tuple[bytes, int]) -> None:
 
 
 def check_all_keys_once(raw: bytes) -> None:
-    """The same for every key of every object of the record.
+    """Like `check_keys_once`, but for every key of every object of the record.
 
     Raises:
         BadRecord: `key_twice:<key>`, or `unreadable`.

@@ -1,7 +1,7 @@
-"""How a login is linked: which way the user goes, and the form that asks for what the provider gave them.
+"""Link kinds: the ways in which a login can be linked, each with the form that the user fills in.
 
-An integration names one of these as its `link_kind`. The command line and every other door ask for `fields`; what was
-filled in goes to `Integration.exchange` by the fields' names. An integration may ask in its own words with
+An integration sets one of these as its `link_kind`. The command line and the HTTP API ask for its `fields`, and
+`Integration.exchange` gets the values by the fields' names. An integration can use its own labels with
 `dataclasses.replace(KEY_AND_SECRET, fields=…)`.
 """
 
@@ -18,14 +18,14 @@ CODE_VERIFIER = "code_verifier"
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """One thing that is asked for.
+    """One field of the form.
 
     Attributes:
-        name: its name in what `Integration.exchange` gets.
-        label: what a person reads beside it.
-        secret: not shown while it is typed, and never written to a log.
-        lines: may have several lines, as a key file has.
-        help: one sentence: where the user finds it.
+        name: its name in the form that `Integration.exchange` gets.
+        label: the text that a person reads beside it.
+        secret: its value is not shown while it is typed and never written to a log.
+        lines: its value may have several lines, like a key file.
+        help: one sentence that says where the user finds the value.
     """
 
     name: str
@@ -40,11 +40,11 @@ class LinkKind:
     """One way of linking.
 
     Attributes:
-        name: stable word, as `dashtam integrations list` shows it.
-        title: what the user does, in words.
-        fields: what is asked for afterwards, in this order.
-        redirects: the user consents at an address of the provider, which sends them back with a code.
-        pkce: that address and the exchange are tied together by a secret of ours (RFC 7636).
+        name: a fixed word; `dashtam integrations list` shows it.
+        title: a sentence that says what the user does.
+        fields: the fields of the form, in the order in which they are asked for.
+        redirects: the user consents at an address of the provider, which sends the user back with a code.
+        pkce: the code can be exchanged only with a secret of ours, the code verifier (RFC 7636).
     """
 
     name: str
@@ -54,10 +54,10 @@ class LinkKind:
     pkce: bool = False
 
     def checked(self, form: Mapping[str, str]) -> dict[str, str]:
-        """What was filled in, without the space around it.
+        """The values of the form, without spaces before and after them.
 
         Raises:
-            Refused: a field is missing or empty, or is none of this form.
+            Refused: a field is missing or empty, or does not belong to this form.
         """
         labels = {field.name: field.label for field in self.fields}
         if unknown := sorted(form.keys() - labels.keys()):

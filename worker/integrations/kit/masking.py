@@ -1,7 +1,7 @@
-"""What of a provider's record may be kept in quarantine: its shape, words and figures, not who or whose account it is.
+"""Masks a provider's record for quarantine: field names, known words and numbers stay, personal data is removed.
 
-Free text may name anybody: of a text only its length is kept, unless its field is known to hold a word of the
-provider's own, or it is a figure or a date. Long numbers are cut wherever they stand.
+Free text may contain anybody's name. So only the length of a text is kept, unless its field is known to hold one of the
+provider's own fixed words, or the text is a number or a date. Long numbers are shortened everywhere.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _MAX_DEPTH = 8
 
 
 def last_four(number: str) -> str:
-    """The last four characters of an account number; of a number that short, only the last two."""
+    """The last four characters of an account number, or the last two if it has five characters or fewer."""
     return number[-4:] if len(number) > 5 else number[-2:]
 
 
 def masked(raw: bytes) -> dict[str, Any]:
-    """A record fit to be kept and shown: values that may name a person, an account or a secret are masked.
+    """A record that may be stored and shown: values that may contain a person, an account or a secret are masked.
 
-    Numbers become text, so that no float comes near them. What is not an object is wrapped: `{"value": …}`, and what
-    is not even JSON is only measured: `{"bytes": 512}`.
+    Numbers become text, so that they are never converted to floats. A value that is not an object is wrapped as
+    `{"value": …}`. For text that is not JSON, only its size is kept: `{"bytes": 512}`.
     """
     try:
         kept = _mask("", json.loads(raw, parse_float=_number, parse_int=_number, parse_constant=_number), 0)
@@ -88,5 +88,5 @@ def _short(text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """`text` without what Postgres refuses."""
+    """`text` without the characters that Postgres refuses."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Days and times of providers that Postgres keeps and gives back in any time zone."""
+"""Checks of a provider's dates and times: Postgres must be able to store and return them in every time zone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime
 from worker.errors import BadRecord
 
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
-"""Python knows the years 1 to 9999. Near the edges another time zone leads into 1 BC or the year 10000, which Postgres
-stores and psycopg cannot read."""
+"""Python supports the years 1 to 9999. In another time zone, a time near these limits may fall into 1 BC or the year
+10000, which Postgres can store but psycopg cannot read."""
 
 
 def day(value: date, field: str) -> date:
-    """`value`, if it is no day at the edge of the calendar.
+    """`value`, if its year is not at the limits of the calendar.
 
     Raises:
         BadRecord: `<field>_out_of_range`.
@@ -23,7 +23,7 @@ def day(value: date, field: str) -> date:
 
 
 def flagged(moment: datetime | None, field: str, flags: tuple[str, ...]) -> tuple[datetime | None, tuple[str, ...]]:
-    """A time in UTC, and the record's flags, which tell of one that had no offset.
+    """A time in UTC, and the record's flags, with one more if the time had no offset.
 
     Raises:
         BadRecord: `<field>_out_of_range`.

@@ -1,6 +1,6 @@
-"""Exact arithmetic on provider numbers, and their currencies.
+"""Exact arithmetic with a provider's numbers, and checks of their currencies.
 
-The default decimal context rounds to 28 digits, even in a unary minus; nothing here does.
+The default decimal context rounds to 28 digits, even for a unary minus. The functions here never round.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from worker.errors import BadRecord
 MAX_DIGITS = 40
 _LIMIT = Decimal(10) ** 24
 _MAX_PLACES = 30
-_USUAL_LENGTH = 24  # written out, so short a number is within all limits
+_USUAL_LENGTH = 24  # a number whose text is this short is within all limits
 EXACT = Context(prec=200, traps=[Inexact, InvalidOperation, Overflow])
 
 ZERO = Decimal(0)
 
 _ISO_CODE = re.compile(r"[A-Z]{3}")
-_UNOFFICIAL_CODE = re.compile(r"[A-Za-z0-9]{3,12}")  # `BTC`, `USDT`: no list of them is complete
+_UNOFFICIAL_CODE = re.compile(r"[A-Za-z0-9]{3,12}")  # `BTC`, `USDT`: there is no complete list of them
 
 
 def checked(value: Decimal, field: str) -> Decimal:
-    """`value`, if it can be somebody's money or units.
+    """`value`, if it is a possible amount of money or units.
 
     Raises:
         BadRecord: `<field>_not_finite`, `<field>_out_of_range` or `<field>_too_long`.
@@ -42,17 +42,17 @@ def checked(value: Decimal, field: str) -> Decimal:
 
 
 def checked_or_none(value: Decimal | None, field: str) -> Decimal | None:
-    """`checked`, letting None pass."""
+    """Like `checked`; None is returned unchanged."""
     return None if value is None else checked(value, field)
 
 
 def negated(value: Decimal) -> Decimal:
-    """The opposite amount, to the last digit; zero has no sign."""
+    """The amount with the opposite sign, without rounding; zero stays without a sign."""
     return value.copy_negate() if value else ZERO
 
 
 def product(*factors: Decimal) -> Decimal:
-    """All factors multiplied, to the last digit."""
+    """The product of all factors, without rounding."""
     total = Decimal(1)
     for factor in factors:
         total = EXACT.multiply(total, factor)
@@ -60,7 +60,7 @@ def product(*factors: Decimal) -> Decimal:
 
 
 def total(values: list[Decimal]) -> Decimal:
-    """The sum, to the last digit."""
+    """The sum, without rounding."""
     result = ZERO
     for value in values:
         result = EXACT.add(result, value)
@@ -69,11 +69,11 @@ def total(values: list[Decimal]) -> Decimal:
 
 @lru_cache(maxsize=256)
 def currency(iso: str | None, unofficial: str | None = None) -> str | None:
-    """The currency's code; None where neither is stated.
+    """The currency's code; None if the record states none.
 
     Args:
         iso: three capital letters (ISO 4217).
-        unofficial: three to twelve letters and digits, for what has no ISO code.
+        unofficial: three to twelve letters and digits, for currencies without an ISO code.
 
     Raises:
         BadRecord: `currency_malformed`.

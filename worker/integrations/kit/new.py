@@ -1,4 +1,4 @@
-"""`dashtam integrations new`: writes the folder of a new integration that works against its own stand-in."""
+"""Writes the folder of a new integration for `dashtam integrations new`; it works against its own stand-in."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class KeyRefused(DashtamError):  # noqa: N818 - reads better where it is raised
 def write_new(key: str, directory: Path, *, taken: frozenset[str]) -> Path:
     """Writes a folder for `key`.
 
-    In the worker's own folder of integrations it is a package of the worker (`<key>/`); anywhere else it is a
-    distribution of its own (`dashtam-<key>/`) with the entry point that makes it known.
+    In the worker's own folder of integrations, it is a package of the worker (`<key>/`). Anywhere else, it is a
+    separate distribution (`dashtam-<key>/`) with the entry point by which the registry finds it.
 
     Args:
-        key: of the new integration.
-        directory: where the folder comes to be; made if it does not exist.
-        taken: keys that exist.
+        key: the new integration's key.
+        directory: the folder is written into it; it is created if it does not exist.
+        taken: the keys of the integrations that exist.
 
     Returns:
         The folder.
 
     Raises:
-        KeyRefused: the key is taken or no name that Python and a URL can have, or the folder exists.
+        KeyRefused: the key is taken, or cannot be a name in Python and in a URL, or the folder already exists.
     """
     if not key.isidentifier() or keyword.iskeyword(key) or not _KEY.fullmatch(key):
         raise KeyRefused(

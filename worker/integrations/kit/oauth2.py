@@ -1,8 +1,8 @@
-"""OAuth 2 answers, read with suspicion: shared by all integrations with a token endpoint.
+"""Reads the answers of OAuth 2 token endpoints, for all integrations that have one.
 
-A token that was rotated and cannot be read is lost, so the rule is: an answer that may hide a rotated token is an
-unknown outcome, an answer whose token we will not use is refused, and only the integration's own table of errors says
-that a grant is dead.
+A rotated token that cannot be read is lost. Therefore: an answer that may contain a rotated token but cannot be read is
+an unknown outcome; an answer with a token that cannot be used is refused; and only the integration's own table of
+errors decides that a grant has ended.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ from worker.integrations.kit.transport import Answer
 STANDARD_RULES = (
     *by_code(ReauthRequired, "invalid_grant", "access_denied"),
     *by_code(AppMisconfigured, "invalid_client", "unauthorized_client"),
-    # Neither speaks of the client: a scope may be beyond what this one user has granted.
+    # Neither means that our application is misconfigured: this one user may not have granted the scope.
     *by_code(Forbidden, "unsupported_grant_type", "invalid_scope"),
     *by_code(BadRequest, "invalid_request"),
     *by_code(Transient, "temporarily_unavailable", "server_error"),
 )
-"""RFC 6749 §5.2; integrations put their own rules before these."""
+"""The errors of RFC 6749 §5.2; integrations put their own rules before these."""
 
 _GATEWAY_STATUSES = frozenset({502, 504, 520, 524})
-"""A gateway's words for: what is behind me gave no answer, or none in time. It may have done its work all the same.
+"""With these, a gateway says that the server behind it gave no valid answer in time. The server may have acted anyway.
 
-504 and 502 are RFC 9110's; 520 and 524 are Cloudflare's. 503 says that the request was not handled.
+502 and 504 are from RFC 9110; 520 and 524 are Cloudflare's. 503 is not here: it says that the request was not handled.
 """
 
-# Visible ASCII: it goes into a header. The longest tokens known (JWTs with many claims) stay far below 16 KiB.
+# Visible ASCII, because a token is sent in a header. The longest known tokens (JWTs with many claims) are far shorter
+# than 16 KiB.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
 _MAX_SCOPE = 4000
 _TOKENS = ("access_token", "refresh_token")
@@ -58,22 +59,22 @@ _WORDS = ("token_type", "expires_in", "scope")
 
 
 class Callback(NamedTuple):
-    """What the authorisation server sent the user back with."""
+    """The parameters with which the authorization server sent the user back."""
 
     code: str
     state: str
 
 
 def parse_callback(url: str, redirect_uri: str) -> Callback:
-    """Reads the URL that the user was sent back to. Its code is decoded exactly once (`%40` → `@`).
+    """Reads the URL to which the user was sent back. Its code is URL-decoded exactly once (`%40` → `@`).
 
     Raises:
-        Refused: the user declined, the URL is another one, or it has no code or state.
+        Refused: the user declined, or it is not the redirect URI, or it has no code or state.
     """
     parts, expected = urlsplit(url.strip()), urlsplit(redirect_uri)
     if (parts.scheme, parts.netloc, parts.path or "/") != (expected.scheme, expected.netloc, expected.path or "/"):
         raise Refused("this is not the callback URL of the application: paste the whole address that the browser shows")
-    # Not parse_qs: it would turn a plus sign within a code into a space.
+    # parse_qs cannot be used: it would turn a plus sign in a code into a space.
     pairs = (item.partition("=") for item in parts.query.split("&"))
     values = {unquote(name): unquote(value) for name, _, value in pairs}
     if "error" in values:
@@ -93,10 +94,10 @@ async def ask_token(
     rules: Sequence[Rule],
     policy: RefreshPolicy,
 ) -> TokenAnswer:
-    """One request to a token endpoint, never repeated here.
+    """Sends one request to a token endpoint, without any retry, and reads the answer.
 
     Raises:
-        ProviderError: see `read_token_answer` and `Api.send`; a body too long to read is an unknown outcome.
+        ProviderError: see `read_token_answer` and `Api.send`; `OutcomeUnknown` if the body is too long to read.
     """
     try:
         answer = await api.send(endpoint, caller, headers=headers, content=urlencode(form).encode())
@@ -111,20 +112,20 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
     """Reads the answer of a token endpoint.
 
     Args:
-        answer: any status.
-        rules: the integration's own, before `STANDARD_RULES`.
-        policy: default and longest lifetime.
+        answer: the answer, with any status.
+        rules: the integration's own rules; they come before `STANDARD_RULES`.
+        policy: gives the default and the longest lifetime.
 
     Raises:
-        OutcomeUnknown: a success that cannot be read, or without an access token.
-        GatewayError: a gateway answered in the provider's place.
-        BadPayload: a token that we will not use.
-        ProviderError: what the rules say.
+        OutcomeUnknown: the call succeeded, but the answer cannot be read or has no access token.
+        GatewayError: a gateway answered instead of the provider.
+        BadPayload: the answer has a token that cannot be used.
+        ProviderError: the error that the rules give for this answer.
     """
     success = 200 <= answer.status < 300
     fields, flags = token_fields(answer.body, _TOKENS, _WORDS if success else None)
     if fields is None:
-        # Unreadable errors come from proxies and maintenance pages: never the user's fault.
+        # Errors that cannot be read come from proxies and maintenance pages; they do not mean that the grant has ended.
         if success:
             raise OutcomeUnknown("unreadable_token_answer")
         if answer.status == 429:
@@ -166,19 +167,19 @@ def _gateway_error(answer: Answer) -> GatewayError:
 def token_fields(
     body: bytes, tokens: Sequence[str], words: Sequence[str] | None = ()
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The fields of an answer, and flags about what had to be done to read them.
+    """The fields of an answer, and flags that name the repairs that were needed to read them.
 
-    A strict provider has forgotten the old token when it answers. So a token that is there in full is kept, whatever
-    is wrong around it: bytes that are no UTF-8, text after the object, a field of absurd depth or length.
+    A strict provider has already invalidated the old token when it answers. So a complete token is kept, whatever is
+    wrong with the rest: bytes that are not UTF-8, text after the object, a field that is nested too deep or too long.
 
     Args:
         body: the answer.
-        tokens: fields that the answer is for, the first of which it must have if it is not in order. Of an answer that
-            was cut off it must have all, for what is missing may have been cut off.
-        words: other fields that are looked for then; None for an answer that must be in order.
+        tokens: the fields that hold tokens. A damaged answer must have the first of them. An answer that was cut off
+            must have all of them, because a missing one may have been cut off.
+        words: other fields to read from a damaged answer; None: a damaged answer is not read at all.
 
     Returns:
-        None where they cannot be read. A token that cannot be read is there, as what no token is.
+        None if the fields cannot be read. A token that cannot be read has a value that `checked_token` refuses.
     """
     fields = _decoded(body)
     if isinstance(fields, dict):
@@ -187,12 +188,12 @@ def token_fields(
 
 
 def _decoded(text: bytes) -> Any:
-    """What the text says; None if that cannot be read."""
+    """The decoded JSON; None if the text cannot be decoded."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
-            return json.loads(text)  # more forgiving (NaN, lone surrogates): a rotated token must not be lost
+            return json.loads(text)  # accepts more (NaN, lone surrogates): a rotated token must not be lost
         except (ValueError, RecursionError):
             return None
 
@@ -223,15 +224,15 @@ def _salvaged(
 
 
 def _storable(text: str) -> str:
-    """A text of the provider's as Postgres can keep it."""
+    """A provider's text in a form that Postgres can store."""
     return text.replace("\x00", "").encode(errors="replace").decode()[:_MAX_SCOPE]
 
 
 def checked_token(value: object, field: str) -> str:
-    """A token that can be sent.
+    """`value`, if it is a token that can be sent.
 
     Raises:
-        BadPayload: not a string, too long, or with characters that no header may hold.
+        BadPayload: it is not a string, is too long, or has characters that a header may not contain.
     """
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise BadPayload(f"{field}_malformed")
@@ -239,10 +240,10 @@ def checked_token(value: object, field: str) -> str:
 
 
 def read_lifetime(value: object, policy: RefreshPolicy) -> tuple[timedelta, tuple[str, ...]]:
-    """`expires_in` as a duration, and what had to be done to it.
+    """`expires_in` as a duration, and flags that name the repairs.
 
-    What makes no sense (missing, zero, negative, not a number) becomes the integration's default: should it be too
-    long, the first refused call refreshes. What is longer than the integration's longest is clamped to it.
+    A value that is missing, zero, negative or not a number is replaced by the integration's default. If that is too
+    long, the first refused call leads to a refresh. A value above the integration's maximum is reduced to it.
     """
     if value is None:
         return policy.default_lifetime, ("expires_in_missing",)
@@ -253,7 +254,7 @@ def read_lifetime(value: object, policy: RefreshPolicy) -> tuple[timedelta, tupl
         except ValueError:
             return policy.default_lifetime, ("expires_in_unreadable",)
         flags = ("expires_in_coerced",)
-    if not value > 0:  # or not a number
+    if not value > 0:  # also True for NaN
         return policy.default_lifetime, (*flags, "expires_in_not_positive")
     longest = policy.max_lifetime.total_seconds()
     if value > longest:

@@ -1,4 +1,4 @@
-"""The base class of integrations with OAuth 2: consent at an address, an exchange, refreshes. `pages` is left to do."""
+"""The base class of integrations with OAuth 2: consent, exchange and refresh. Subclasses add `pages`."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from worker.integrations.kit.taxonomy import Rule
 
 
 class OAuth2Settings(IntegrationSettings):
-    """How this application is registered at a provider with OAuth 2."""
+    """This application's registration at a provider with OAuth 2."""
 
     client_id: SecretStr
     client_secret: SecretStr
     redirect_uri: str
-    """Where the provider sends the user back to, as registered."""
+    """The registered address to which the provider sends the user back."""
 
     @property
     def client(self) -> tuple[str, str]:
-        """Id and secret of this application."""
+        """This application's client id and client secret."""
         return self.client_id.get_secret_value(), self.client_secret.get_secret_value()
 
 
 class OAuth2Integration(Integration):
-    """One provider API with OAuth 2, whose token endpoint takes the application's credential as `Authorization: Basic`.
+    """One provider API with OAuth 2; the token endpoint takes the application's credential as `Authorization: Basic`.
 
     Attributes:
-        authorize_path, token_path: below the base URL.
-        token_rules: what errors of the token endpoint mean, before the standard's own.
-        grant_lifetime: after how long a consent ends, whatever is refreshed meanwhile; None where it is unknown.
-        scope: what consent is asked for; "" leaves it to the provider.
+        authorize_path, token_path: paths below the base URL.
+        token_rules: what errors of the token endpoint mean; they come before the rules of the OAuth 2 standard.
+        grant_lifetime: how long a consent lasts; refreshes do not extend it. None where it is unknown.
+        scope: the OAuth 2 scope that is asked for; "" sends none, and the provider decides.
     """
 
     link_kind: ClassVar[LinkKind] = OAUTH
@@ -62,11 +62,11 @@ class OAuth2Integration(Integration):
 
     @property
     def redirect_uri(self) -> str:
-        """Where the provider sends the user back to, as registered."""
+        """The registered address to which the provider sends the user back."""
         return str(self.settings.redirect_uri)
 
     def authorize_url(self, state: str, challenge: str | None = None) -> str:
-        """Where the user consents."""
+        """The address at which the user consents."""
         query = {
             "client_id": self._client_id,
             "redirect_uri": self.redirect_uri,
@@ -80,7 +80,7 @@ class OAuth2Integration(Integration):
         return f"{self.settings.base_url.rstrip('/')}{self.authorize_path}?{urlencode(query)}"
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
-        """Turns the code, decoded once, into tokens. The time of a grant that ends begins now."""
+        """Exchanges the code, URL-decoded once, for tokens. `grant_lifetime` is counted from `now`."""
         asked = {"grant_type": "authorization_code", CODE: form[CODE], "redirect_uri": self.redirect_uri}
         if CODE_VERIFIER in form:
             asked[CODE_VERIFIER] = form[CODE_VERIFIER]
@@ -88,7 +88,7 @@ class OAuth2Integration(Integration):
         return answer if self.grant_lifetime is None else replace(answer, grant_expires_at=now + self.grant_lifetime)
 
     async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
-        """Presents the refresh token once. The answer may rotate it; the end of the grant stays."""
+        """Sends the refresh token once. The answer may rotate it; the end of the grant does not change."""
         return await self._ask_token(caller, {"grant_type": "refresh_token", "refresh_token": refresh_token})
 
     async def _ask_token(self, caller: Caller, form: dict[str, str]) -> TokenAnswer:

@@ -1,11 +1,11 @@
-"""Reading pages of records so that one bad record never costs the page.
+"""Reads pages of records in such a way that one bad record never makes the whole page unreadable.
 
-A page is decoded twice, both times in C: once into the raw text of each record, once into its ids. Records are read
-in full only when somebody asks for one (`map_transaction`), because an unchanged record is never read. Only a page that
-the decoder refuses is looked through token by token (`json_text`).
+A page is decoded twice, both times in C: once into the raw text of each record, once into its ids. A record is read in
+full only when it is needed (`map_transaction`), because unchanged records need not be read. Only a page that the
+decoder refuses is read token by token (`json_text`).
 
-Repairs are made on the JSON text itself, so that records without a fault keep their exact bytes and therefore their
-hash: literals that JSON does not know (`NaN`) become strings, which no amount accepts; lone surrogates become U+FFFD.
+Repairs are made in the JSON text, so that correct records keep their exact bytes and therefore their hash. Literals
+that are not JSON (`NaN`) become strings, which are refused as amounts; lone surrogates become U+FFFD.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _PATH = re.compile(r"`\$\.?([^`]*)`$|required field `([^`]*)`")
 
 
 class Reader(Generic[T]):
-    """Decodes one shape of answer or record.
+    """Decodes one type of answer or record.
 
     Args:
-        shape: a msgspec type; unknown fields are ignored, numbers become exact `Decimal`s.
+        shape: a msgspec type. Unknown fields are ignored, and numbers become exact `Decimal`s.
     """
 
     def __init__(self, shape: type[T]) -> None:
         self.decode = msgspec.json.Decoder(shape).decode
 
     def page(self, body: bytes) -> T:
-        """An answer.
+        """Decodes an answer.
 
         Raises:
-            BadPayload: not UTF-8, not JSON after repairs, or of another shape.
+            BadPayload: it is not UTF-8, not JSON even after repairs, or not of the expected type.
         """
         try:
             if not body.isascii():
@@ -73,7 +73,7 @@ class Reader(Generic[T]):
             return self.page(mended)
 
     def record(self, raw: bytes | msgspec.Raw) -> T:
-        """One record.
+        """Decodes one record.
 
         Raises:
             BadRecord: `<field>_missing`, `<field>_unreadable`, `nested_too_deep` or `unreadable`.
@@ -99,7 +99,7 @@ def _field(error: msgspec.ValidationError) -> str:
 
 
 def mend(body: bytes) -> bytes:
-    """JSON text whose only faults were literals JSON does not know and surrogates without a partner, mended."""
+    """Repairs JSON text in which the only faults are literals that are not JSON, and lone surrogates."""
 
     def mended(match: re.Match[bytes]) -> bytes:
         token = match[0]
@@ -116,10 +116,10 @@ def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:
 
 
 def cleaned(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """The same as `repaired`, of a record that was read to its depth.
+    """Like `repaired`, but refuses a record that was nested too deep and was therefore cut.
 
     Raises:
-        BadRecord: it was not.
+        BadRecord: the record was cut.
     """
     if b"\\" not in raw:
         return raw, ()
@@ -131,7 +131,7 @@ def cleaned(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
 def repaired(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The record without NUL characters, which Postgres cannot store, and what was repaired in it.
 
-    `text_replaced` is also set where the provider itself sent an escaped U+FFFD: something was lost either way.
+    The flag `text_replaced` is also set if the provider itself sent an escaped U+FFFD, because then text was lost, too.
     """
     flags: list[str] = []
     if b"\\u0000" in raw:
@@ -146,7 +146,7 @@ def repaired(raw: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 @dataclass(slots=True)
 class Split:
-    """A page's transactions, unread, and those that even their ids cannot be read of."""
+    """A page's transactions, not yet read, and the rejects: rows whose ids cannot be read."""
 
     rows: list[RawRecord]
     rejects: list[Reject]
@@ -156,16 +156,16 @@ _record: Callable[[Iterable[object]], RawRecord] = partial(tuple.__new__, RawRec
 
 
 def raw_records(keys: Iterable[str], account_keys: Iterable[str], raws: Iterable[msgspec.Raw]) -> list[RawRecord]:
-    """Rows from their columns; a million a second, since no Python code runs per row."""
+    """Makes rows from columns; about a million per second, because no Python code runs for each row."""
     return list(map(_record, zip(keys, account_keys, map(bytes, raws), strict=True)))
 
 
 def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str, str]]) -> Split:
-    """Splits row by row; for pages in which some row's ids cannot be read.
+    """Separates rows whose ids can be read from the others, row by row.
 
     Args:
-        raws: the rows' JSON texts.
-        key_of: reads transaction id and account id; raises `BadRecord`.
+        raws: the JSON text of each row.
+        key_of: reads a row's transaction id and account id; raises `BadRecord`.
     """
     rows: list[RawRecord] = []
     rejects: list[Reject] = []
@@ -183,17 +183,17 @@ _content = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 
 
 def fingerprint(raw: msgspec.Raw, seen: Counter[str], *, without: str) -> str:
-    """A key made of a row's content, for rows that their provider gives no id, as some do with pending ones.
+    """A key computed from a row's content, for rows without an id of the provider (some pending ones have none).
 
-    The order of fields and the space between them do not matter. Equal rows of one page are told apart by their number.
+    The order of fields and the space between them do not matter. Equal rows of one page get different numbers.
 
     Args:
         raw: the row.
-        seen: fingerprints given on this page so far.
-        without: a field that is left out: the account's number, which could be guessed from a digest of it.
+        seen: counts the fingerprints of this page so far.
+        without: the field with the account number. It is left out, because the number could be guessed from the digest.
 
     Raises:
-        BadRecord: not an object of JSON.
+        BadRecord: the row is not a JSON object.
     """
     try:
         content = _content(raw)
@@ -208,25 +208,25 @@ def fingerprint(raw: msgspec.Raw, seen: Counter[str], *, without: str) -> str:
 def reject(
     kind: str, error: BadRecord, raw: bytes, *, account_key: str | None = None, record_key: str | None = None
 ) -> Reject:
-    """A record on its way to quarantine, masked."""
+    """The masked record for quarantine, with its reason."""
     return Reject(kind=kind, reason=error.reason, account_key=account_key, record_key=record_key, payload=masked(raw))
 
 
 def without_nul(text: str) -> str:
-    """`text` as Postgres can store it."""
+    """`text` without NUL characters, which Postgres cannot store."""
     return text.replace("\x00", "") if "\x00" in text else text
 
 
 def read_all(
     raws: Sequence[msgspec.Raw], kind: str, read: Callable[[bytes], Any], account_key: str | None = None
 ) -> tuple[list[Any], list[Reject]]:
-    """Reads every record of a short list, bad ones apart.
+    """Reads every record of a short list, and returns those that could be read and the rejects.
 
     Args:
-        raws: the records' JSON texts.
-        kind: word for `Reject.kind`.
-        read: reads one cleaned record; whatever it raises is that record's.
-        account_key: whose records they are, if known.
+        raws: the JSON text of each record.
+        kind: the value of `Reject.kind`.
+        read: reads one cleaned record; if it raises an error, only this record is rejected.
+        account_key: the account to which the records belong, if known.
     """
 
     def checked(raw: bytes) -> Any:
@@ -240,9 +240,9 @@ def read_all(
 def read_each(
     raws: Sequence[msgspec.Raw], kind: str, read: Callable[[bytes], Any], account_key: str | None = None
 ) -> tuple[list[Any], list[Reject]]:
-    """The same for records that have records of their own: what is wrong with one of those must not cost the whole.
+    """Like `read_all`, for records that contain other records: a fault in an inner one must not reject the outer one.
 
-    `read` gets the text as it came.
+    `read` gets the unchanged text.
     """
     good: list[Any] = []
     rejects: list[Reject] = []
@@ -255,7 +255,7 @@ def read_each(
 
 
 def distinct(holdings: Sequence[HoldingRecord]) -> list[HoldingRecord]:
-    """Positions with a key each: a provider may list one security twice in an account, lot by lot."""
+    """Gives each holding its own key: a provider may list a security several times in one account, once per tax lot."""
     seen: dict[tuple[str, str], int] = {}
     result = []
     for holding in holdings:
@@ -268,5 +268,5 @@ def distinct(holdings: Sequence[HoldingRecord]) -> list[HoldingRecord]:
 
 
 def has_nul(body: bytes) -> bool:
-    """Whether some text of the page may hold a NUL character."""
-    return b"\\" in body and b"\\u0000" in body  # the search for one byte is far faster
+    """Whether some text of the page may contain a NUL character."""
+    return b"\\" in body and b"\\u0000" in body  # searching for one byte first is far faster

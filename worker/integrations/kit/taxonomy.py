@@ -1,4 +1,4 @@
-"""What a provider's errors mean, as data: each integration has a table of rules, read from the top."""
+"""Rules that map a provider's errors to ours. Each integration has a table of them; the first that matches counts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import NamedTuple
 
 from worker.errors import BadRequest, CursorRefused, PagingRestart, ProviderError, RateLimited, Scope, Transient
 
-# Words and small numbers, as in `ITEM_LOGIN_REQUIRED` and `protocol.http.TooBigBody`; no token or account number.
+# Matches words and small numbers, as in `ITEM_LOGIN_REQUIRED` and `protocol.http.TooBigBody`, but no token or account
+# number.
 _SAFE_REASON = re.compile(r"(?=.{1,64}$)(?:[A-Za-z]{1,40}\d{0,4}|\d{1,4})(?:[_.:-](?:[A-Za-z]{1,40}\d{0,4}|\d{1,4}))*")
 
 
 class Rule(NamedTuple):
-    """One line of a table. What is None matches everything.
+    """One row of the table. A condition that is None matches everything.
 
     Attributes:
-        error: what it means.
-        code: the provider's code, exactly.
-        kind: the provider's family of codes, exactly.
+        error: the error to raise.
+        code: the provider's error code, which must be equal.
+        kind: the provider's group of error codes, which must be equal.
         status: the HTTP status.
-        text: found in the provider's description, in lower case.
-        reason: kept instead of the provider's code.
-        feed: for `PagingRestart` and `CursorRefused`.
+        text: a part of the provider's description, in lower case.
+        reason: the error's reason, if it should not be the provider's code.
+        feed: the feed of a `PagingRestart` or `CursorRefused`.
     """
 
     error: type[ProviderError]
@@ -37,7 +38,7 @@ class Rule(NamedTuple):
 
 
 def by_code(error: type[ProviderError], *codes: str) -> tuple[Rule, ...]:
-    """Lines for codes that all mean the same."""
+    """Rules for several codes that all mean the same error."""
     return tuple(Rule(error, code=code) for code in codes)
 
 
@@ -50,15 +51,15 @@ def classify(
     text: str = "",
     retry_after: timedelta | None = None,
 ) -> ProviderError:
-    """The error that an unwanted answer means; without a matching rule its status decides.
+    """The error for an unwanted answer. If no rule matches, the HTTP status decides.
 
     Args:
         rules: the integration's table.
         status: HTTP status.
         code: the provider's own code.
-        kind: the family that the provider puts the code in.
-        text: the provider's description; matched, never kept.
-        retry_after: how long the provider does not want to be asked again.
+        kind: the provider's group of error codes.
+        text: the provider's description; it is compared with the rules and never stored.
+        retry_after: how long to wait before the next call, as the provider asks.
     """
     lowered = text.lower()
     for rule in rules:
@@ -84,5 +85,5 @@ def _by_status(status: int) -> type[ProviderError]:
 
 
 def safe_reason(code: str | None, status: int) -> str:
-    """The provider's code if it is a plain word; it is stored and shown, and could hold anything."""
+    """The provider's code if it is a simple word, else a reason from the status: the code could contain anything."""
     return code if code and _SAFE_REASON.fullmatch(code) else f"http_{status}"

@@ -1,8 +1,8 @@
-"""The network below `http.Api`, and what its failures mean.
+"""The network layer below `http.Api`: two implementations of `Wire`, and the errors for network failures.
 
-Workers speak through aiohttp, tests through any httpx transport (`httpx.MockTransport`); both are a `Wire`. httpx's own
-client is left out on purpose: its pool is scanned on every request, its cookie jar would be shared by all users of a
-process, and it logs URLs. Its request and response objects alone cost half as much again as the exchange itself.
+Workers use aiohttp; tests use any httpx transport (`httpx.MockTransport`). httpx's own client is not used for three
+reasons: it searches its whole pool on every request, all users of a process would share its cookie jar, and it logs
+URLs. Its request and response objects alone add half of the time that the exchange itself takes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from yarl import URL
 
 from worker.errors import BadPayload, OutcomeUnknown, Transient, Unsent
 
-# Providers close idle connections after 5 s or more. Letting go first avoids the race in which a request is written to
-# a connection that is just being closed, which for a token refresh would be an unknown outcome.
+# Providers close idle connections after 5 s or more. We close them earlier, so that no request is written to a
+# connection that the provider is just closing; for a token refresh, that would be an unknown outcome.
 _KEEPALIVE_SECONDS = 3.0
 _CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 512
 _DNS_SECONDS = 60
 _CHUNK_BYTES = 64 * 1024
-# A token answer that is refused for its headers is a lost token, so the limits are far above what any proxy adds. (The
-# client's own are 8,190 bytes and 128 headers.)
+# If a token answer is refused because of its headers, the token is lost. So these limits are far above the size of the
+# headers that proxies add. (aiohttp's own limits are 8,190 bytes and 128 headers.)
 _MAX_HEADER_BYTES = 128 * 1024
 _MAX_HEADERS = 1000
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -47,15 +47,20 @@ class Answer:
     body: bytes
 
     def __repr__(self) -> str:
-        """Bodies hold tokens and accounts: only their size is shown."""
+        """Shows only the size of the body, because it contains tokens and accounts."""
         return f"Answer(status={self.status}, bytes={len(self.body)})"
 
 
 class Wire(Protocol):
-    """Exchanges one request for one complete answer. Follows no redirect, keeps no cookie, verifies certificates."""
+    """Sends a request and returns the complete answer. Follows no redirect, keeps no cookie, verifies certificates."""
 
     async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:
-        """Raises one of `NETWORK_ERRORS`, or `BadPayload` for a redirect and for a body over `limit` bytes."""
+        """Sends a request.
+
+        Raises:
+            BadPayload: the answer is a redirect, or its body is longer than `limit` bytes.
+            BaseException: one of `NETWORK_ERRORS`.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -65,15 +70,15 @@ class Wire(Protocol):
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The one for all connections of a process: the authorities' certificates take 25 ms to read."""
+    """The TLS context for all connections of a process. It is made once: reading the CA certificates takes 25 ms."""
     return httpx.create_ssl_context()
 
 
 class AiohttpWire:
-    """For workers; the session is opened within the loop that asks first.
+    """The implementation with aiohttp, for workers. The first call opens the session in its event loop.
 
     Args:
-        total_seconds: deadline of a call, which the caller keeps; connecting gets less.
+        total_seconds: deadline of a call, which the caller enforces; connecting has a shorter time limit.
     """
 
     def __init__(self, total_seconds: float) -> None:
@@ -115,7 +120,7 @@ class AiohttpWire:
 
 
 class HttpxWire:
-    """Over an httpx transport."""
+    """The implementation with an httpx transport, for tests."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -127,7 +132,7 @@ class HttpxWire:
         )
         try:
             stream = response.stream
-            if not isinstance(stream, AsyncIterable):  # pragma: no cover - an asynchronous transport has no other
+            if not isinstance(stream, AsyncIterable):  # pragma: no cover - asynchronous transports have no other stream
                 raise TypeError("the transport's answer cannot be read asynchronously")
             body = await _read(response.status_code, response.headers, stream, limit)
         finally:
@@ -140,11 +145,11 @@ class HttpxWire:
 
 
 async def _read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[bytes], limit: int) -> bytes:
-    """The body, decompressed, never holding more than `limit` bytes of it.
+    """The decompressed body. Never more than `limit` bytes of it are kept in memory.
 
     Raises:
-        BadPayload: a redirect; longer than `limit`; packed in a way that we did not ask for.
-        OutcomeUnknown: the compressed body ends early.
+        BadPayload: a redirect; a body longer than `limit`; a compression that we did not ask for.
+        OutcomeUnknown: the compressed body is incomplete.
     """
     if 300 <= status < 400:
         raise BadPayload("redirect_refused")
@@ -158,7 +163,7 @@ async def _read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[b
         received += len(chunk)
         data = chunk if unpack is None else unpack.more(chunk)
         size += len(data)
-        if max(size, received) > limit:  # members that are empty count by what they take on the wire
+        if max(size, received) > limit:  # `received` also limits a body made of many empty gzip members
             raise BadPayload("body_too_large")
         parts.append(data)
     if unpack is not None and received and not unpack.complete:
@@ -167,10 +172,11 @@ async def _read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[b
 
 
 class _Unpacked:
-    """A compressed body. Gzip allows several members one after the other; what follows the last one is ignored.
+    """Decompresses a body. Gzip allows several members one after the other; bytes after the last one are ignored.
 
     Args:
-        limit: about how many bytes are unpacked at the most; who asks for more gets one byte above it and must stop.
+        limit: the most bytes to decompress, approximately. A longer body gives one byte more than this, and then the
+            caller must stop.
     """
 
     def __init__(self, limit: int) -> None:
@@ -180,14 +186,14 @@ class _Unpacked:
 
     @property
     def complete(self) -> bool:
-        """Whether the body ends with a whole member."""
+        """Whether the body ends with a complete member."""
         return self._member.eof
 
     def more(self, packed: bytes) -> bytes:
-        """What the next bytes of the body unpack to.
+        """Decompresses the next bytes of the body.
 
         Raises:
-            zlib.error: they are not compressed.
+            zlib.error: they are not compressed data.
         """
         parts: list[bytes] = []
         while packed and self._left > 0:
@@ -206,11 +212,11 @@ class _Unpacked:
 
 
 def _member() -> zlib._Decompress:
-    return zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it is
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)  # accepts both gzip and zlib
 
 
 def translate(error: BaseException) -> Transient:
-    """What a failed exchange means: `Unsent` if nothing was sent, `OutcomeUnknown` if something may have been."""
+    """The error for a network failure: `Unsent` if nothing was sent, `OutcomeUnknown` if something may have been."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return Unsent("tls_certificate")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):

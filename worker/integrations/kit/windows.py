@@ -1,4 +1,4 @@
-"""Feeds by date: which days to ask for next, and the cursor that says how far they were read."""
+"""Feeds that are read by date: the next days to ask for, and the cursor that says how far a feed was read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from worker.integrations.kit.base import SyncRequest
 
 
 class DateCursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far a feed by date was read.
+    """The cursor of a feed that is read by date.
 
     Attributes:
         through: every day up to this one was read at least once.
-        since: set while a re-read that somebody asked for is under way, so that it resumes where it broke off.
-        window: days of a window that is read by offset and not finished.
-        offset: rows of that window that were read.
-        total: rows that the window had.
+        since: first day of a requested re-read that is not finished; with it, an interrupted re-read can resume.
+        window: first and last day of an unfinished window that is read by offset.
+        offset: number of rows of that window that were read.
+        total: number of rows that the window had.
         tail: identity of the last row that was read.
     """
 
@@ -31,19 +31,19 @@ class DateCursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, text: str | None) -> DateCursor:
-        """A stored cursor; one that cannot be read starts the feed again, which only costs time."""
+        """Reads a stored cursor. If it cannot be read, the feed starts again, which takes time but loses nothing."""
         try:
             return msgspec.json.decode(text or "{}", type=cls)
         except msgspec.DecodeError:
             return cls()
 
     def __str__(self) -> str:
-        """The cursor as stored."""
+        """The text in which the cursor is stored."""
         return msgspec.json.encode(self).decode()
 
 
 def first_day(cursor: DateCursor, request: SyncRequest) -> date:
-    """Where reading goes on: after what was read, less the overlap that catches late changes; never after `since`."""
+    """The day at which reading continues: the last day read minus the overlap for late changes; never after `since`."""
     goes_on = _first_unread(cursor, request)
     if request.since is not None and cursor.since != request.since:
         return min(request.since, goes_on)
@@ -56,13 +56,13 @@ def _first_unread(cursor: DateCursor, request: SyncRequest) -> date:
         return cursor.window[0]
     if cursor.through is None:
         return today - request.backfill
-    if cursor.since is not None:  # within a re-read: the day before was read a moment ago
+    if cursor.since is not None:  # in a re-read, no overlap is needed: the day before was just read
         return min(cursor.through + timedelta(days=1), today)
     return min(cursor.through, today) - request.overlap
 
 
 def after(day: date, request: SyncRequest) -> DateCursor:
-    """The cursor once everything up to `day` was read."""
+    """The cursor after everything up to `day` was read."""
     finished = day >= request.now.date()
     return DateCursor(through=day, since=None if finished else request.since)
 
@@ -70,7 +70,7 @@ def after(day: date, request: SyncRequest) -> DateCursor:
 def at_offset(
     cursor: DateCursor, request: SyncRequest, window: tuple[date, date], offset: int = 0, total: int = 0, tail: str = ""
 ) -> DateCursor:
-    """The cursor within a window that is read by offset."""
+    """The cursor for a position in a window that is read by offset."""
     return DateCursor(
         through=cursor.through,
         since=request.since or cursor.since,
@@ -82,18 +82,18 @@ def at_offset(
 
 
 def window_from(first: date, request: SyncRequest, longest: timedelta) -> tuple[date, date]:
-    """The window that begins on `first`: as long as the request allows, not beyond today."""
+    """The window that begins on `first`. It is as long as the request allows and ends today at the latest."""
     days = max(min(request.window, longest).days, 1)
     return first, min(first + timedelta(days=days - 1), request.now.date())
 
 
 def remaining(feed: str, request: SyncRequest, longest: timedelta) -> Iterator[tuple[date, date]]:
-    """The windows that a feed by date has still to read, oldest first; none if an earlier run has read it to its end.
+    """The windows of a feed that are still to be read, oldest first; none if an earlier run read the feed to its end.
 
     Args:
-        feed: its name among the cursors.
-        request: the sync.
-        longest: most days that the provider answers at once.
+        feed: the feed's name in `request.cursors`.
+        request: the request of the sync.
+        longest: the longest time span that the provider allows in one request.
     """
     if feed in request.done:
         return

@@ -1,1 +1,1 @@
-"""Plaid: the integration, its vocabulary, and its stand-in. Importing this package imports none of them."""
+"""Plaid: the integration, its vocabulary and its stand-in. Importing this package does not import these modules."""

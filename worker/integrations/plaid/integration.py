@@ -1,7 +1,7 @@
 """Plaid: a permanent access token per Item, transactions by cursor, investments by date and offset.
 
-The application's credentials go into headers and the user's token into the body, so that neither sort of secret is
-ever in the place where the other is kept, and headers can be made once.
+The application's credentials are sent in headers and the user's token in the body. So the two are never mixed up, and
+the headers need to be made only once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _READY_AGAIN = timedelta(minutes=2)
 
 
 class PlaidSettings(IntegrationSettings):
-    """How this application is known to Plaid."""
+    """This application's registration at Plaid."""
 
     model_config = SettingsConfigDict(env_prefix="PLAID_")
 
@@ -45,12 +45,12 @@ class PlaidSettings(IntegrationSettings):
     secret: SecretStr
     base_url: str = "https://production.plaid.com"
     client_name: str = Field(default="Dashtam", max_length=30)
-    """What Link calls this application."""
+    """The name of this application that Link shows."""
     language: str = "en"
     country_codes: str = "US"
-    """Of the institutions that Link shows, with commas between them."""
+    """The countries whose institutions Link shows, separated by commas."""
     redirect_uri: str | None = None
-    """Where institutions that use OAuth send the browser back to, as registered with Plaid."""
+    """The address, registered with Plaid, to which institutions that use OAuth send the browser back."""
 
 
 class Plaid(Integration):
@@ -93,7 +93,7 @@ class Plaid(Integration):
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Turns a public token into a permanent access token.
 
-        The end of the consent is asked for in a second call; should that fail, the token is kept all the same.
+        A second call asks when the consent ends. If it fails, the token is kept anyway.
         """
         answer = await self._write(caller, "/item/public_token/exchange", public_token=form["public_token"])
         given, flags = token_fields(answer.body, ("access_token", "item_id"))
@@ -115,12 +115,12 @@ class Plaid(Integration):
         )
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
-        """Removes the Item. Its token then opens nothing any more."""
+        """Removes the Item. Its token is then no longer valid."""
         await self._write(caller, "/item/remove", access_token=access_token)
         return True
 
     async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> Renewal:
-        """A token for Link in update mode; products are left out there, as Plaid asks."""
+        """A token for Link in update mode. The request names no products, as Plaid requires for update mode."""
         settings: PlaidSettings = self.settings
         asked: dict[str, Any] = {
             "client_name": settings.client_name,
@@ -135,7 +135,7 @@ class Plaid(Integration):
         return Renewal(checked_token(answer.link_token, "link_token"), answer.expiration)
 
     async def complete_renewal(self, caller: Caller, *, access_token: str) -> TokenAnswer:
-        """Asks whether the Item is in order again. Its token stays, so that nothing is exchanged."""
+        """Asks whether the Item works again. Its token stays the same, so nothing is exchanged."""
         body = await self._read(caller, "/item/get", {"access_token": access_token})
         item = answers.renewed_item(body)
         return TokenAnswer(access_token, grant_expires_at=answers.consent_expires(body), external_id=item)
@@ -143,7 +143,7 @@ class Plaid(Integration):
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances, then transactions, positions, and investment transactions.
 
-        A part that cannot be had is a problem of the run; what most logins do not have is no problem at all.
+        If one of these parts fails, the run notes a problem. Parts that most logins do not have are not a problem.
         """
         asked = {"access_token": request.access_token}
         yield answers.accounts_page(await self._read(request.caller, "/accounts/get", asked))
@@ -152,7 +152,7 @@ class Plaid(Integration):
                 yield page
 
     def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
-        """What an answer other than 200 means: Plaid's own words say it."""
+        """The error for an answer other than 200, by Plaid's error code and type."""
         return answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))
 
     def _endpoint(self, path: str) -> Endpoint:
@@ -197,10 +197,11 @@ class Plaid(Integration):
         yield answers.holdings_page(await self._read(request.caller, "/investments/holdings/get", asked))
 
     async def _investment_transactions(self, request: SyncRequest) -> AsyncIterator[Page]:
-        """Windows oldest first; within a window newest first by offset, as Plaid lists them.
+        """Yields windows from the oldest to the newest; Plaid lists the rows in a window from the newest to the oldest.
 
-        Offsets shift when rows come or go between two requests. Each request therefore begins with the last row of the
-        one before: if that is another one, or the total has changed, the window is read again from its beginning.
+        Offsets shift when rows are added or removed between two requests. Therefore each request begins at the last row
+        of the one before. If that row is a different one, or the total has changed, the window is read again from its
+        beginning.
         """
         cursor = windows.DateCursor.parse(request.cursors.get(_INVESTMENTS_FEED))
         first, shifts = windows.first_day(cursor, request), 0
@@ -222,7 +223,7 @@ class Plaid(Integration):
     async def _investment_page(
         self, request: SyncRequest, cursor: windows.DateCursor, window: tuple[date, date]
     ) -> tuple[Page | None, windows.DateCursor]:
-        """The next page of the window and the cursor after it; no page where offsets shifted or rows are missing."""
+        """The next page of the window and the cursor after it; no page if offsets shifted or rows are missing."""
         asked = {
             "access_token": request.access_token,
             "start_date": window[0].isoformat(),
@@ -237,7 +238,7 @@ class Plaid(Integration):
             rows = rows[1:]
         counted = rows[:_COUNT]
         offset = cursor.offset + len(counted)
-        if not counted and offset < total:  # rows that the total counts are missing
+        if not counted and offset < total:  # fewer rows came than the total says
             return None, windows.at_offset(cursor, request, window)
         if offset < total:
             after = windows.at_offset(cursor, request, window, offset, total, answers.identity_of(counted[-1]))

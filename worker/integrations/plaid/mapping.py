@@ -1,9 +1,10 @@
-"""Plaid's records and ours. Knows no HTTP.
+"""Maps Plaid's records to ours, without any HTTP.
 
-Plaid's amounts are positive for money out: all are negated. What is owed on cards and loans is positive: negated too.
-A time without an offset is taken as UTC. A transaction occurs when it is initiated (`authorized_datetime`); only where
-Plaid does not know that, the time of its posting (`datetime`) stands for it. Plaid counts options in shares (contracts
-times 100), which it says of positions; of investment transactions it says nothing, so their quantity stays as sent.
+Plaid's amounts are positive for money that leaves the account, so all of them are negated. Debts on cards and loans are
+positive and are negated, too. A time without an offset is taken as UTC. A transaction's time is the time at which it
+was initiated (`authorized_datetime`), or its posting time (`datetime`) if Plaid does not know the first. Plaid counts
+options in shares (contracts times 100). It documents this for positions; for investment transactions it documents
+nothing, so their quantity is not changed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from worker.models.vocabulary import AccountType, SecurityType, TransactionStatu
 _SHARES_PER_CONTRACT = Decimal(100)
 _OWED = (AccountType.CREDIT, AccountType.LOAN)
 _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
-# A row that says one of these twice is not believed; few, since each takes a first load two per cent.
+# A row that has one of these keys twice is rejected. There are only two, because each makes a first load 2 % slower.
 _ONCE = ((b'"amount"', 1), (b'"date"', 1))
 _INVESTMENT_ONCE = (*_ONCE, (b'"quantity"', 1), (b'"account_id"', 1), (b'"iso_currency_code"', 1))
 
@@ -144,10 +145,10 @@ Securities = Mapping[str, SecurityRecord]
 
 
 def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | Reject]:
-    """One account and its stated balance, which may be a reject: a bad figure does not cost the account.
+    """One account and its balance. If only the balance is wrong, it is a `Reject`, and the account is kept.
 
     Raises:
-        BadRecord: not an account, or nobody can tell in which currency.
+        BadRecord: it is not an account, or its currency is unknown.
     """
     given = _account.record(raw)
     record = AccountRecord(
@@ -190,7 +191,7 @@ def _balance(raw: msgspec.Raw, account: AccountRecord) -> BalanceRecord:
 
 
 def subtype(word: str | None) -> str:
-    """Plaid's subtype as a word of ours: `roth 401k` is `roth_401k`."""
+    """Our word for Plaid's subtype: `roth 401k` becomes `roth_401k`."""
     if not word:
         return "other"
     return SUBTYPES.get(word) or _NOT_A_WORD.sub("_", word.lower()).strip("_") or "other"
@@ -210,7 +211,7 @@ def transaction(row: RawRecord) -> TransactionRecord:
     kind, subtype_ = _kind(given.transaction_code, category, amount)
     occurred_at = None
     if given.moment is not None or given.authorized_datetime is not None:
-        # Both are looked at, whichever is kept: a row with an impossible time is not believed.
+        # Both times are checked although only one is kept: a row with an impossible time is rejected.
         posted_at, flags = moments.flagged(given.moment, "datetime", flags)
         initiated_at, flags = moments.flagged(given.authorized_datetime, "authorized_datetime", flags)
         occurred_at = initiated_at or posted_at
@@ -243,7 +244,7 @@ def _kind(code: str | None, category: _Category | None, amount: Decimal) -> tupl
 
 
 def security(raw: bytes) -> tuple[str, SecurityRecord]:
-    """One security under Plaid's id of it.
+    """One security, with Plaid's id for it.
 
     Raises:
         BadRecord: it has no id.
@@ -272,7 +273,7 @@ def holding(raw: bytes, securities: Securities) -> HoldingRecord:
     """One position.
 
     Raises:
-        BadRecord: a figure cannot be trusted, or its security is not in the answer.
+        BadRecord: a number cannot be trusted, or its security is not in the answer.
     """
     given = _holding.record(raw)
     held = securities.get(given.security_id)
@@ -296,7 +297,7 @@ def holding(raw: bytes, securities: Securities) -> HoldingRecord:
 
 
 def investment_mapper(securities: Securities) -> Callable[[RawRecord], TransactionRecord]:
-    """Reads investment transactions with the securities of the same answer."""
+    """A function that reads an investment transaction with the securities of the same answer."""
 
     def mapped(row: RawRecord) -> TransactionRecord:
         return _investment_transaction(row, securities)

@@ -1,4 +1,4 @@
-"""Plaid's answers as pages. Knows no HTTP."""
+"""Turns Plaid's answers into pages, without any HTTP."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _gone = reading.Reader(_Gone)
 
 
 class Sync(msgspec.Struct, gc=False):
-    """Answer of the transactions feed, its rows unread."""
+    """An answer of the transactions feed; its rows are not read yet."""
 
     added: list[msgspec.Raw]
     modified: list[msgspec.Raw]
@@ -103,7 +103,7 @@ _holdings = reading.Reader(_Holdings)
 
 
 class Investments(msgspec.Struct, gc=False):
-    """Answer of the investment transactions, its rows unread."""
+    """An answer with investment transactions; its rows are not read yet."""
 
     investment_transactions: list[msgspec.Raw]
     securities: list[msgspec.Raw]
@@ -126,7 +126,7 @@ _TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account
 
 
 def error_of(status: int, body: bytes, retry_after: timedelta | None) -> ProviderError:
-    """What an answer other than 200 means."""
+    """The error for an answer other than 200."""
     try:
         given = _error.page(body)
     except BadPayload:
@@ -138,10 +138,10 @@ def error_of(status: int, body: bytes, retry_after: timedelta | None) -> Provide
 
 
 def consent_expires(body: bytes) -> datetime | None:
-    """When the institution ends the consent, if it does.
+    """When the consent at the institution ends; None if it does not end.
 
     Raises:
-        BadPayload: it does not say so in a way that can be read.
+        BadPayload: the time in the answer cannot be read.
     """
     moment = _item.page(body).item.consent_expiration_time
     try:
@@ -151,7 +151,7 @@ def consent_expires(body: bytes) -> datetime | None:
 
 
 class LinkToken(msgspec.Struct, gc=False):
-    """Answer of `/link/token/create`."""
+    """The answer of `/link/token/create`."""
 
     link_token: str
     expiration: datetime | None = None
@@ -164,8 +164,8 @@ def renewed_item(body: bytes) -> str | None:
     """The id of an Item whose user has renewed the consent.
 
     Raises:
-        ProviderError: what the Item still says that is wrong with it.
-        BadPayload: it does not say so in a way that can be read.
+        ProviderError: the error that the Item still has.
+        BadPayload: the answer cannot be read.
     """
     item = _item.page(body).item
     if item.error is not None:
@@ -175,7 +175,7 @@ def renewed_item(body: bytes) -> str | None:
 
 
 def accounts_page(body: bytes) -> Page:
-    """Accounts and balances. An empty or partly unreadable list is no proof that an account has vanished."""
+    """Accounts and balances. If the list is empty or partly unreadable, no account counts as removed."""
     read, rejects = reading.read_all(_accounts.page(body).accounts, "account", mapping.account)
     return Page(
         accounts=[account for account, _ in read],
@@ -205,7 +205,7 @@ def _split_sync(body: bytes, answer: Sync) -> tuple[reading.Split, list[Removal]
         try:
             heads = _sync_heads.decode(body)
         except (msgspec.DecodeError, RecursionError):
-            pass  # some row's ids cannot be read: row by row then
+            pass  # some row's ids cannot be read: continue row by row
         else:
             both = heads.added + heads.modified
             rows = reading.raw_records(map(_TRANSACTION_ID, both), map(_ACCOUNT_ID, both), raws)
@@ -226,17 +226,17 @@ def holdings_page(body: bytes) -> Page:
     answer = _holdings.page(body)
     securities, rejects = _securities(answer.securities)
     held, bad = reading.read_all(answer.holdings, "holding", lambda raw: mapping.holding(raw, securities))
-    # Whose position an unreadable record was cannot be relied on: then no position of anyone counts as vanished.
-    accounts, _ = reading.read_each(answer.accounts, "account", _id.record)  # those that are bad are met in the listing
+    # The account of an unreadable record is unknown: then no position of any account counts as removed.
+    accounts, _ = reading.read_each(answer.accounts, "account", _id.record)  # the listing rejects the bad ones
     complete = frozenset() if bad else frozenset(account.account_id for account in accounts)
     return Page(holdings=reading.distinct(held), holdings_complete_for=complete, rejects=[*rejects, *bad])
 
 
 def investments_page(rows: Sequence[msgspec.Raw], securities: Sequence[msgspec.Raw]) -> Page:
-    """Investment transactions, unread, with what reads them.
+    """Investment transactions, not yet read, with the function that reads them.
 
-    A transaction's row names its instrument by the key that the answer's securities give it, which is another one once
-    Plaid comes to know its CUSIP; the transaction's own text is the same before and after.
+    A transaction's row refers to its security by our key, which comes from the answer's list of securities. The key
+    changes when Plaid learns the security's CUSIP, while the JSON text of the transaction stays the same.
     """
     known, rejects = _securities(securities)
     beside: dict[tuple[str, str], bytes] = {}
@@ -258,7 +258,7 @@ def investments_page(rows: Sequence[msgspec.Raw], securities: Sequence[msgspec.R
 
 
 def identity_of(raw: msgspec.Raw) -> str:
-    """What an investment transaction is recognised by, even one that cannot be read."""
+    """A text that identifies an investment transaction, even one that cannot be read."""
     try:
         return _investment_head.record(raw).investment_transaction_id
     except BadRecord:

@@ -1,4 +1,4 @@
-"""Plaid's words and ours, as data. All its enumerations are open: what is missing here is `other` or None."""
+"""Tables that map Plaid's words to ours. Plaid may add words at any time: an unknown one becomes `other` or None."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.models.vocabulary import AccountType, SecurityType, TransactionType
 TRANSACTIONS_FEED = "transactions"
 
 QUIETLY_UNSUPPORTED = frozenset({"PRODUCTS_NOT_SUPPORTED", "NO_INVESTMENT_ACCOUNTS", "NO_ACCOUNTS"})
-"""Most logins have no investments: nothing to report."""
+"""Error codes that are not reported as a problem, because most logins have no investments."""
 
 RULES = (
     *by_code(ReauthRequired, "ITEM_LOGIN_REQUIRED", "ITEM_LOCKED", "ITEM_NOT_FOUND"),
@@ -32,9 +32,9 @@ RULES = (
     *by_code(NotReady, "PRODUCT_NOT_READY"),
     *by_code(Unsupported, *QUIETLY_UNSUPPORTED),
     Rule(PagingRestart, code="TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION", feed=TRANSACTIONS_FEED),
-    # "cursor not associated with access_token": it was given for another Item.
+    # "cursor not associated with access_token": the cursor belongs to another Item.
     Rule(CursorRefused, code="INVALID_FIELD", text="cursor not associated", feed=TRANSACTIONS_FEED),
-    # The limits per Item are the lower ones, so that one login over its limit must not stop the others.
+    # Limits per Item are lower than those per application. So this usually concerns one login, and the others continue.
     Rule(RateLimited, kind="RATE_LIMIT_EXCEEDED", scope=Scope.PROVIDER),
     Rule(InstitutionDown, kind="INSTITUTION_ERROR"),
     Rule(Transient, kind="API_ERROR"),
@@ -42,7 +42,7 @@ RULES = (
     Rule(BadRequest, kind="INVALID_REQUEST"),
     Rule(BadPayload, kind="INVALID_RESULT"),
 )
-"""By `error_code`, then by `error_type` (`kind`). Plaid's HTTP status says little: most errors are a 400."""
+"""Rules by `error_code`, then by `error_type` (`kind`). The HTTP status says little: most errors have status 400."""
 
 ACCOUNT_TYPES = {
     "depository": AccountType.DEPOSITORY,
@@ -52,7 +52,7 @@ ACCOUNT_TYPES = {
     "brokerage": AccountType.INVESTMENT,
 }
 
-# The others are Plaid's own words in snake case.
+# Subtypes that are not in this table are Plaid's own words in snake case.
 SUBTYPES = {
     "roth": "roth_ira",
     "ugma": "custodial",
@@ -77,7 +77,7 @@ SECURITY_TYPES = {
 
 _Kind = tuple[TransactionType, str | None]
 
-# `transaction_code`: what the institution said; rare in the United States.
+# `transaction_code`: set by the institution; rare in the United States.
 CODES: dict[str, _Kind] = {
     "adjustment": (TransactionType.ADJUSTMENT, None),
     "atm": (TransactionType.PAYMENT, "atm"),
@@ -95,7 +95,7 @@ CODES: dict[str, _Kind] = {
     "transfer": (TransactionType.TRANSFER, None),
 }
 
-# `personal_finance_category`, detailed before primary: what Plaid made of the description.
+# `personal_finance_category`: derived by Plaid from the description. The detailed category is tried before the primary.
 CATEGORIES: dict[str, _Kind] = {
     "INCOME_DIVIDENDS": (TransactionType.INCOME, "dividend"),
     "INCOME_INTEREST_EARNED": (TransactionType.INCOME, "interest"),
@@ -111,7 +111,7 @@ CATEGORIES: dict[str, _Kind] = {
     "LOAN_PAYMENTS": (TransactionType.PAYMENT, "loan_payment"),
     "BANK_FEES": (TransactionType.FEE, "account_fee"),
 }
-# Every other category is spending: money out is a purchase, money in a refund.
+# Every other category is spending: money out is a purchase, money in is a refund.
 
 # Subtypes of investment transactions that say more than their type.
 INVESTMENT_SUBTYPES: dict[str, _Kind] = {
@@ -162,7 +162,7 @@ INVESTMENT_SUBTYPES: dict[str, _Kind] = {
     "withdrawal": (TransactionType.TRANSFER, "withdrawal"),
 }
 
-# For subtypes that say nothing more (`trade`, `transfer`, `send`) and new ones.
+# For subtypes that say no more than their type (`trade`, `transfer`, `send`), and for new ones.
 INVESTMENT_TYPES: dict[str, _Kind] = {
     "buy": (TransactionType.TRADE, "buy"),
     "sell": (TransactionType.TRADE, "sell"),

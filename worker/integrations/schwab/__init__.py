@@ -1,1 +1,1 @@
-"""Charles Schwab: the integration, its vocabulary, and its stand-in. Importing this package imports none of them."""
+"""Charles Schwab: the integration, vocabulary and stand-in. Importing this package does not import these modules."""

@@ -1,10 +1,11 @@
-"""Charles Schwab Trader API (individual): OAuth 2 with a hard seven-day grant, data by date window.
+"""Charles Schwab Trader API (individual): OAuth 2 with a grant of exactly seven days, data by date window.
 
-Account numbers are needed to join Schwab's two listings and go no further. The account key is the first hash that
-Schwab gave for the account. Whether these hashes last is not documented, so the known ones are kept in a cursor of
-their own: an account that comes back under a new hash is recognised by the last four digits of its number, if that
-leaves no doubt, and keeps its key. (A digest of our own would betray the number: its last four digits are stored
-beside it, and ten thousand guesses find the rest.)
+Account numbers are used only to join Schwab's two lists of accounts and are never stored. The account key is the first
+hash that Schwab gave for the account. Schwab does not document whether these hashes are permanent, so the known ones
+are kept in a separate cursor. If an account comes back with a new hash, it is recognised by the last four digits of its
+number and keeps its key, unless several accounts have the same four digits. (We do not use our own digest of the
+number, because it would reveal the number: the last four digits are stored beside it, and the other digits can be found
+with ten thousand guesses.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _ALL_TYPES = ",".join(TYPES)
 
 
 class SchwabSettings(IntegrationSettings):
-    """How this application is known to Schwab."""
+    """This application's registration at Schwab."""
 
     model_config = SettingsConfigDict(env_prefix="SCHWAB_")
 
@@ -47,14 +48,15 @@ class SchwabSettings(IntegrationSettings):
 
     @property
     def client(self) -> tuple[str, str]:
-        """Key and secret of this application."""
+        """This application's key and secret."""
         return self.app_key.get_secret_value(), self.app_secret.get_secret_value()
 
 
 class Schwab(OAuth2Integration):
     """See `worker.integrations.kit.integration.Integration`.
 
-    A code ends in `@`. A refresh never extends the seven days of a grant, and only the user can end one.
+    An authorization code ends in `@`. A refresh never extends the seven days of a grant. The API cannot end a grant;
+    only the user can.
     """
 
     key = "schwab"
@@ -82,7 +84,7 @@ class Schwab(OAuth2Integration):
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances and positions first, then each account's transactions, oldest window first.
 
-        An account whose transactions cannot be had is a problem of the run; the others go on.
+        If one account's transactions cannot be read, the run notes a problem and continues with the other accounts.
         """
         listing = await self._list(request)
         yield listing.page
@@ -94,7 +96,7 @@ class Schwab(OAuth2Integration):
                 yield page
 
     def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
-        """What an answer other than 200 means; Schwab's services, gateway and edge have a shape each."""
+        """The error for an answer other than 200. Schwab's services, gateway and edge use different error formats."""
         return answers.error_of(rules, answer.status, answer.body, read_retry_after(answer.headers))
 
     async def _list(self, request: SyncRequest) -> answers.Listing:
@@ -130,7 +132,7 @@ class Schwab(OAuth2Integration):
     async def _window(
         self, request: SyncRequest, account: AccountRecord, first: date, last: date
     ) -> tuple[bytes, Sequence[msgspec.Raw]]:
-        """The answer for some days, as a whole and row by row."""
+        """The answer for a window: its whole body, and its rows."""
         endpoint = self.api.endpoint(
             "trader", "GET", f"/trader/v1/accounts/{quote(account.provider_ref or '', safe='')}/transactions"
         )
@@ -149,10 +151,10 @@ def _feed_of(account: AccountRecord) -> str:
 
 
 def _listed_completely(account_key: str, first: date, last: date, today: date) -> tuple[Window, ...]:
-    """The days of which an answer surely lists every row.
+    """The days for which an answer certainly lists every row.
 
-    Schwab does not say by which of a row's dates it filters, so a day at each edge is not counted; today is, because
-    nothing is later.
+    Schwab does not document which of a row's dates it filters by. So the first and the last day are not included; only
+    today is included as the last day, because no row is later.
     """
     inner = Window(account_key, first + _ONE_DAY, last if last == today else last - _ONE_DAY)
     return (inner,) if inner.first <= inner.last else ()

@@ -1,8 +1,9 @@
-"""Schwab's records and ours. Knows no HTTP.
+"""Maps Schwab's records to ours, without any HTTP.
 
-Schwab states neither buy nor sell, no total cost of a position and no currency: buy and sell follow from the sign of
-the transferred units and `positionEffect`, the cost from the average price, and everything is in dollars. Times without
-an offset are taken as UTC, and the posting date is the UTC day of `tradeDate` (`time` where that is missing).
+Schwab states neither buy nor sell, nor the total cost of a position, nor a currency. Buy and sell are derived from the
+sign of the transferred units and from `positionEffect`, the cost from the average price, and all amounts are in US
+dollars. Times without an offset are taken as UTC. The posting date is the UTC day of `tradeDate`, or of `time` if
+`tradeDate` is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, R
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
 _OPTION_MULTIPLIER = Decimal(100)
-# A row that says one of these twice is not believed.
+# A row that has one of these keys twice is rejected.
 _ONCE = ((b'"netAmount"', 1), (b'"tradeDate"', 1))
 
 
@@ -38,8 +39,8 @@ class _Instrument(msgspec.Struct, gc=False, rename="camel"):
     cusip: str | None = None
     description: str | None = None
     type: str | None = None
-    # An option's units of the underlying: the one in positions (`AccountOption`), the other in transactions
-    # (`TransactionOption`).
+    # Units of the underlying per option contract: positions (`AccountOption`) have one of these fields, transactions
+    # (`TransactionOption`) the other.
     option_multiplier: Decimal | None = None
     option_premium_multiplier: Decimal | None = None
 
@@ -79,7 +80,7 @@ class _SecuritiesAccount(msgspec.Struct, gc=False, rename="camel"):
 
 
 class ListedAccount(msgspec.Struct, gc=False, rename="camel"):
-    """One element of `accounts`; its balances are read apart, so that a bad figure does not cost the account."""
+    """One element of `accounts`. Its balances are read separately: a wrong number must not reject the account."""
 
     securities_account: _SecuritiesAccount
     aggregated_balance: msgspec.Raw = _NOTHING
@@ -116,7 +117,7 @@ _transaction = reading.Reader(_Transaction)
 
 
 def account(listed: ListedAccount, account_key: str, hash_value: str) -> AccountRecord:
-    """One account; `hash_value` is what paths want."""
+    """One account; `hash_value` identifies it in the API's paths."""
     given = listed.securities_account
     mask = last_four(given.account_number)
     return AccountRecord(
@@ -132,10 +133,10 @@ def account(listed: ListedAccount, account_key: str, hash_value: str) -> Account
 
 
 def balance(listed: ListedAccount, account_key: str) -> BalanceRecord:
-    """The account's stated value: the first of three places that has one.
+    """The account's value as Schwab states it, from the first of three fields that has one.
 
     Raises:
-        BadRecord: a figure is not a sum of money.
+        BadRecord: a number is not a possible amount of money.
     """
     given = listed.securities_account
     json_text.check_all_keys_once(balances_text(listed))
@@ -167,7 +168,7 @@ def balance(listed: ListedAccount, account_key: str) -> BalanceRecord:
 
 
 def balances_text(listed: ListedAccount) -> bytes:
-    """What `balance` reads, as JSON."""
+    """The fields that `balance` reads, as JSON."""
     given = listed.securities_account
     return msgspec.json.encode(
         {
@@ -179,7 +180,7 @@ def balances_text(listed: ListedAccount) -> bytes:
 
 
 def holdings(listed: ListedAccount, account_key: str) -> tuple[list[HoldingRecord], list[Reject]]:
-    """The account's positions, and those that cannot be read."""
+    """The account's positions, and the rejects: positions that cannot be read."""
     return reading.read_all(
         listed.securities_account.positions, "holding", lambda raw: _holding(raw, account_key), account_key
     )
@@ -192,8 +193,8 @@ def _holding(raw: bytes, account_key: str) -> HoldingRecord:
     quantity = money.total([long, money.negated(short)])
     security = _security(position.instrument)
     average = money.checked_or_none(position.average_price, "averagePrice")
-    # Bonds are priced in percent of their face value, which Schwab's documents do not say outright: no cost is
-    # better than one that may be wrong a hundredfold.
+    # Bonds are usually priced in percent of their face value, but Schwab's documents do not say this clearly. A missing
+    # cost is better than one that may be wrong by a factor of one hundred.
     priced = average is not None and security.type is not SecurityType.FIXED_INCOME
     return HoldingRecord(
         account_key=account_key,
@@ -278,7 +279,7 @@ def transaction(row: RawRecord) -> TransactionRecord:
 
 
 def _things_and_fees(items: list[_TransferItem]) -> tuple[list[_TransferItem], Decimal | None]:
-    """What was transferred other than money, and the fees as one positive sum (the sign of a fee's cost varies)."""
+    """Everything transferred except money, and the sum of all fees as a positive number (a fee's sign varies)."""
     things: list[_TransferItem] = []
     fees: list[Decimal] = []
     for item in items:

@@ -1,4 +1,4 @@
-"""Schwab's answers as pages, and which key each account has. Knows no HTTP."""
+"""Turns Schwab's answers into pages and gives each account its key, without any HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACCOUNTS_FEED = "accounts"
 
 
 class _Known(msgspec.Struct, frozen=True, array_like=True):
-    """One account of the accounts feed's cursor: its latest hash, and the last four digits of its number."""
+    """One account in the cursor of the accounts feed: its latest hash, and the last four digits of its number."""
 
     hash_value: str
     mask: str
@@ -46,16 +46,16 @@ _known = reading.Reader(dict[str, _Known])
 
 
 def error_of(rules: Sequence[Rule], status: int, body: bytes, retry_after: timedelta | None) -> ProviderError:
-    """What an answer other than 200 means."""
+    """The error for an answer other than 200."""
     words = error_words(body)
-    if words is None and status == 403:  # a firewall's page, which may let the next call through
+    if words is None and status == 403:  # a firewall's page; the next call may succeed
         return Transient("http_403_unreadable", retry_after=retry_after)
     title, text = words or (None, "")
     return classify(rules, status=status, code=title, text=text, retry_after=retry_after)
 
 
 def error_words(body: bytes) -> tuple[str | None, str] | None:
-    """The short word and the text of an error; Schwab's services, gateway and edge each have a shape of their own."""
+    """The code and the text of an error. Schwab's services, gateway and edge each use a different format."""
     try:
         given = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -78,13 +78,13 @@ def _word(value: object) -> str | None:
 
 
 def transactions_page(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: str) -> Page:
-    """One window's rows, unread; rows of another account go to quarantine.
+    """One window's rows, not yet read. Rows of another account go to quarantine.
 
     Args:
         body: the whole answer.
         raws: its rows.
-        account_key: whose rows they should be.
-        number: that account's full number, as the rows have it.
+        account_key: the account to which the rows should belong.
+        number: the account's full number, which the rows contain.
     """
     found = _split(body, raws, account_key, number)
     return Page(
@@ -111,7 +111,7 @@ def _split(body: bytes, raws: Sequence[msgspec.Raw], account_key: str, number: s
             raise BadRecord("account_unknown")
         if head.activity_id is not None:
             return str(head.activity_id), account_key
-        if head.status != "PENDING":  # nothing would ever withdraw a settled row that its id does not recognise
+        if head.status != "PENDING":  # a settled row without a lasting id could never be withdrawn
             raise BadRecord("activityId_missing")
         return reading.fingerprint(raw, fingerprints, without="accountNumber"), account_key
 
@@ -122,8 +122,8 @@ class Listing(NamedTuple):
     """Accounts, balances and positions.
 
     Attributes:
-        page: all of it.
-        numbers: account number of each account key: to check rows with, never to be kept.
+        page: the page with all of them.
+        numbers: account number of each account key; used to check rows and never stored.
     """
 
     page: Page
@@ -131,7 +131,7 @@ class Listing(NamedTuple):
 
 
 def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing:
-    """Joins the two listings of accounts by account number."""
+    """Joins Schwab's two lists of accounts by account number."""
     pairs, unpaired = reading.read_all(mapping.account_list.page(numbers), "account", mapping.account_number.record)
     hashes = {pair.account_number: pair.hash_value for pair in pairs}
     keys, known = assign_keys(hashes, cursor)
@@ -161,7 +161,7 @@ def read_listing(numbers: bytes, accounts: bytes, cursor: str | None) -> Listing
             complete.add(key)
     page.accounts, page.balances, page.holdings, page.rejects = found, balances, holdings, rejects
     page.holdings_complete_for = frozenset(complete)
-    # An empty list is not believed to mean that every account has vanished.
+    # An empty list does not count as proof that every account was removed.
     page.accounts_complete = bool(found) and len(found) == len(hashes) and not unpaired
     return Listing(page, {key: number for number, key in keys.items()})
 
@@ -172,11 +172,11 @@ def _listed_account(raw: bytes) -> mapping.ListedAccount:
 
 
 def assign_keys(hashes: dict[str, str], cursor: str | None) -> tuple[dict[str, str], str]:
-    """Gives each account number its key, and the cursor that remembers the keys.
+    """Gives each account number its key, and returns the keys and the cursor that stores them.
 
     Args:
-        hashes: present hash of each account number.
-        cursor: what an earlier call returned.
+        hashes: the present hash of each account number.
+        cursor: the cursor that an earlier call returned.
     """
     try:
         known = dict(_known.page(cursor.encode())) if cursor else {}

@@ -1,4 +1,4 @@
-"""Schwab's words and ours, as data."""
+"""Tables that map Schwab's words and errors to ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from worker.integrations.kit.taxonomy import Rule
 from worker.models.vocabulary import SecurityType, TransactionStatus, TransactionType
 
 TOKEN_RULES = (
-    # A dead refresh token comes in three shapes; the last must be told from a wrong application secret by its text.
+    # Schwab reports an ended grant in three forms. The last differs from a wrong application secret only in its text.
     Rule(ReauthRequired, code="unsupported_token_type", reason="refresh_token_authentication_error"),
     Rule(ReauthRequired, code="refresh_token_authentication_error"),
     Rule(ReauthRequired, code="invalid_client", text="refresh token", reason="refresh_token_invalid"),
@@ -15,14 +15,14 @@ TOKEN_RULES = (
 
 DATA_RULES = (
     Rule(AccessExpired, status=401),
-    # Our application's product may be missing, or this login or account be locked: Schwab says neither.
+    # Either our application lacks an API product, or this login or account is locked: Schwab does not say which.
     Rule(Forbidden, status=403),
     Rule(BadRequest, status=400),
     Rule(RateLimited, status=429),
 )
 
 ACCOUNT_RULES = (Rule(AccountGone, status=404), *DATA_RULES)
-"""For paths that name an account."""
+"""Rules for paths that contain an account."""
 
 # TRADE, RECEIVE_AND_DELIVER, DIVIDEND_OR_INTEREST and ELECTRONIC_FUND need more than their type: see `mapping`.
 TYPES: dict[str, tuple[TransactionType, str | None]] = {
@@ -57,7 +57,7 @@ SECURITY_TYPES = {
     "CASH_EQUIVALENT": SecurityType.CASH,
     "FIXED_INCOME": SecurityType.FIXED_INCOME,
     "CURRENCY": SecurityType.CASH,
-    "COLLECTIVE_INVESTMENT": SecurityType.OTHER,  # unless its `type` says that it is an ETF
+    "COLLECTIVE_INVESTMENT": SecurityType.OTHER,  # except if its `type` says that it is an ETF
     "FUTURE": SecurityType.FUTURE,
     "FOREX": SecurityType.FOREX,
     "PRODUCT": SecurityType.OTHER,

@@ -1,12 +1,12 @@
-"""What every integration must do, whichever provider it speaks to: checks that it runs against its own stand-in.
+"""The contract tests: checks that every integration must pass against its own stand-in.
 
-A plug-in's own tests run them so, and `dashtam integrations check KEY` runs the same:
+`dashtam integrations check KEY` runs them. A plug-in's own tests run the same checks in this way:
 
     @pytest.mark.parametrize("check", CHECKS, ids=name_of)
     def test_contract(check: Check) -> None:
         check(Subject(Toy, STAND_IN))
 
-A check that fails raises `AssertionError` with a sentence about what is missing.
+A check that fails raises `AssertionError` with a sentence that says what is missing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["CHECKS", "Check", "Result", "Subject", "name_of", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one check went.
+    """The result of one check.
 
     Attributes:
         check: its name, in words.
-        missing: what is missing; empty when nothing is.
+        missing: what is missing; empty when the check passed.
     """
 
     check: str
@@ -43,13 +43,13 @@ def name_of(check: Check) -> str:
 
 
 def run(subject: Subject) -> Iterator[Result]:
-    """All checks, one after the other; one that fails does not keep the others from being run."""
+    """Runs all checks, one after the other, and yields their results. After a failed check, the others still run."""
     for check in CHECKS:
         try:
             check(subject)
         except AssertionError as error:
             missing = str(error) or "it does not hold"
-        except Exception as error:  # of somebody else's integration or stand-in
+        except Exception as error:  # the integration or its stand-in may raise anything
             missing = f"it raised {type(error).__name__}: {error}"
         else:
             missing = ""

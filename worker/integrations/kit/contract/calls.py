@@ -1,4 +1,4 @@
-"""Checks of how an integration calls: what each failure becomes, what is repeated, and who is asked before."""
+"""Checks of an integration's calls: the error for each failure, which calls are repeated, and the budget of calls."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ FAILURES: dict[str, tuple[Handler, type[ProviderError]]] = {
     "array of nothing": (_answering(200, content=b"null"), BadPayload),
     "too long": (_answering(200, content=b"[" + b" " * (2 * _MAX_BYTES)), BadPayload),
 }
-"""What may go wrong with a call that reads, and what it must become."""
+"""What may go wrong with a call that reads, and the error that must then be raised."""
 
 
 def each_failure_of_http_becomes_the_same_error_everywhere(subject: Subject) -> None:
-    """And none of them shows a secret."""
+    """Every failure of HTTP raises the same error in each integration, and no error text contains a secret."""
     for name, (handler, expected) in FAILURES.items():
         trial = subject.connected(handler, max_bytes=_MAX_BYTES)
         with capture_logs() as logs:
@@ -60,14 +60,14 @@ def each_failure_of_http_becomes_the_same_error_everywhere(subject: Subject) -> 
 
 
 def failure_that_may_pass_is_tried_three_times(subject: Subject) -> None:
-    """Reading goes through `api.read`."""
+    """A failed call that reads is sent three times in all, as `api.read` does it."""
     trial = subject.connected(FAILURES["maintenance"][0])
     trial.fail(Transient)
     require(len(trial.requests) == 3, f"data must be asked for by `api.read`; sent {len(trial.requests)} times, not 3")
 
 
 def redirect_is_not_followed(subject: Subject) -> None:
-    """Nothing leaves for another host."""
+    """A redirect raises an error, and nothing is sent to another host."""
     trial = subject.connected(FAILURES["redirect"][0])
     trial.fail(BadPayload)
     hosts = {request.url.host for request in trial.requests}
@@ -80,7 +80,7 @@ class _Shut:
 
 
 def budget_that_is_used_up_sends_nothing(subject: Subject) -> None:
-    """Our own limit is kept."""
+    """When our own budget of calls is used up, nothing is sent."""
     trial = subject.connected(gate=_Shut())
     error = trial.fail(RateLimited)
     require(error.retry_after == timedelta(seconds=9), "the error of the used-up budget must come through unchanged")
@@ -96,7 +96,7 @@ class _Open:
 
 
 def budget_is_asked_before_each_request_on_behalf_of_the_caller(subject: Subject) -> None:
-    """Quotas count what is sent, for the login that it is sent for."""
+    """The gate is asked before each request, with the login for which the request is sent."""
     gate = _Open()
     trial = subject.connected(gate=gate)
 
@@ -118,7 +118,7 @@ def budget_is_asked_before_each_request_on_behalf_of_the_caller(subject: Subject
 
 
 def access_token_that_has_run_out_is_told_apart(subject: Subject) -> None:
-    """`AccessExpired` lets a sync refresh and go on."""
+    """An expired access token raises `AccessExpired`, so that a sync can refresh it and continue."""
     if subject.integration.refresh_policy is None:
         return
     trial = subject.connected()

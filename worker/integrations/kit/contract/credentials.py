@@ -1,4 +1,4 @@
-"""Checks of what an integration says of itself, and of linking, refreshing and ending a grant."""
+"""Checks of an integration's attributes, and of linking, refreshing and ending a grant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SCOPES = ("app", "provider", "account")
 
 
 def it_says_what_it_is(subject: Subject) -> None:
-    """Attributes that others read."""
+    """The class has all attributes that other parts of the worker read, with values that they can use."""
     integration = subject.integration
     require(not missing_of(integration), f"it lacks {', '.join(missing_of(integration))}")
     require(integration.name, "`name` is shown to people and must not be empty")
@@ -37,14 +37,14 @@ def it_says_what_it_is(subject: Subject) -> None:
 
 
 def settings_do_not_show_their_secrets(subject: Subject) -> None:
-    """Secrets are `SecretStr`s."""
+    """The `repr` of the settings shows no secret: secrets are `SecretStr`s."""
     trial = subject.connected()
     for secret in trial.secrets:
         require(secret not in repr(trial.settings), "`settings_class` must declare secrets as SecretStr")
 
 
 def authorize_url_is_there_exactly_where_the_user_is_redirected(subject: Subject) -> None:
-    """It carries the state and no secret."""
+    """There is an authorize URL only if the link kind redirects. It contains the state and no secret."""
     trial = subject.connected()
     if not subject.integration.link_kind.redirects:
         _must_be_unsupported(lambda: trial.integration.authorize_url("state-1"), "authorize_url")
@@ -67,7 +67,7 @@ def _must_be_unsupported(call: Callable[[], object], name: str) -> None:
 
 
 def exchange_gives_a_token_that_its_repr_does_not_show(subject: Subject) -> None:
-    """And that is masked wherever it is written."""
+    """An exchange returns a token; its `repr` does not show it, and it is masked in every log."""
     trial = subject.connected()
     answer = asyncio.run(trial.link())
     require(answer.access_token, "`exchange` must give an access token")
@@ -84,7 +84,7 @@ def exchange_gives_a_token_that_its_repr_does_not_show(subject: Subject) -> None
 
 
 def refresh_is_there_exactly_when_the_policy_says_so(subject: Subject) -> None:
-    """The new token reads; the end of the grant never moves."""
+    """`refresh` works only with a refresh policy. The new token can read, and the end of the grant does not change."""
     trial = subject.connected()
     if subject.integration.refresh_policy is None:
         _must_be_unsupported(lambda: asyncio.run(trial.integration.refresh(Caller(), "refresh-1")), "refresh")
@@ -106,7 +106,7 @@ def refresh_is_there_exactly_when_the_policy_says_so(subject: Subject) -> None:
 
 
 def grant_that_its_owner_has_ended_asks_for_a_new_consent(subject: Subject) -> None:
-    """`ReauthRequired`, by the provider's own table of errors."""
+    """A grant that its owner has ended raises `ReauthRequired`, by the integration's table of errors."""
     trial = subject.connected()
     answer = asyncio.run(trial.link())
     trial.profile.revoke(trial.login)
@@ -129,7 +129,7 @@ async def _ended(work: object) -> None:
 
 
 def token_call_is_never_repeated(subject: Subject) -> None:
-    """What may have been acted upon is not sent again."""
+    """A token call that failed is not sent again, because the provider may already have acted on it."""
     if not subject.integration.link_kind.fields:
         return
     form = subject.connected().form()
@@ -153,7 +153,7 @@ def _always(failure: httpx.Response | Exception) -> Callable[[httpx.Request], ht
 
 
 def closing_closes_the_connections(subject: Subject) -> None:
-    """Once is enough, and it raises nothing."""
+    """`aclose` closes the connections and raises no error."""
     asyncio.run(asyncio.wait_for(subject.connected().integration.aclose(), timedelta(seconds=5).total_seconds()))
 
 

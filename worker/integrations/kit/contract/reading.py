@@ -1,4 +1,4 @@
-"""Checks of what is read: from cursors alone, into our own words, and without a full account number."""
+"""Checks of reading: a sync resumes from cursors, records use our vocabulary, no full account number is returned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Rows = dict[tuple[str, str], TransactionRecord]
 
 
 def sync_that_is_broken_off_after_each_page_goes_on_from_cursors_alone(subject: Subject) -> None:
-    """Whatever must survive is in the cursors."""
+    """A sync that is stopped after each page loses nothing when it continues with only the cursors."""
     whole: _Rows = {}
     for page in asyncio.run(subject.connected().read()):
         whole |= rows_of(page)
@@ -49,7 +49,7 @@ async def _in_pieces(subject: Subject) -> tuple[_Rows, int]:
 
 
 def everything_is_mapped_into_the_closed_vocabulary(subject: Subject) -> None:
-    """Books in good order leave no reject and no problem."""
+    """Correct data gives no rejects and no problems, and every type is one of our own vocabulary."""
     pages = asyncio.run(subject.connected().read())
     rejects = [f"{reject.kind}: {reject.reason}" for page in pages for reject in page.rejects]
     require(not rejects, f"the stand-in's own records were refused: {', '.join(sorted(set(rejects)))}")
@@ -83,7 +83,7 @@ def _check_accounts(pages: list[Page]) -> None:
 
 
 def accounts_are_listed_before_their_transactions(subject: Subject) -> None:
-    """Rows of an account that was never listed go to quarantine."""
+    """An account is listed before its transactions; otherwise these would go to quarantine."""
     listed: set[str] = set()
     for page in asyncio.run(subject.connected().read()):
         listed |= {account.account_key for account in page.accounts}
@@ -92,7 +92,7 @@ def accounts_are_listed_before_their_transactions(subject: Subject) -> None:
 
 
 def amounts_are_those_of_the_books(subject: Subject) -> None:
-    """Credit-positive, to the last digit: the stand-in's books say what is true."""
+    """Amounts equal those in the stand-in's books, to the last digit; money into the account is positive."""
     trial = subject.connected()
     read = {key: row for page in asyncio.run(trial.read()) for (_, key), row in rows_of(page).items()}
     books = trial.login.ledger.transactions
@@ -103,7 +103,7 @@ def amounts_are_those_of_the_books(subject: Subject) -> None:
 
 
 def no_full_account_number_leaves_the_integration(subject: Subject) -> None:
-    """Neither in a record nor in a cursor or problem."""
+    """No record, cursor or problem contains a full account number."""
     trial = subject.connected()
     pages = asyncio.run(trial.read())
     kept = repr([(p.accounts, p.balances, p.holdings, p.cursor, p.problems, rows_of(p)) for p in pages])
@@ -113,7 +113,7 @@ def no_full_account_number_leaves_the_integration(subject: Subject) -> None:
 
 
 def second_sync_from_the_cursors_reads_no_less(subject: Subject) -> None:
-    """A sync with nothing new ends, and moves no cursor back."""
+    """A second sync with nothing new comes to an end and moves no cursor back."""
     trial = subject.connected()
 
     async def twice() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""An integration beside its stand-in, in one process and without a network."""
+"""Runs an integration against its stand-in in one process and without a network, for the contract tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASE_URL = "https://provider.test"
 ACCESS_TOKEN = "access-SECRETWORD-1"  # noqa: S105 - opens nothing
 _CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 _VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-"""The pair of RFC 7636, appendix B."""
+"""The code verifier and its challenge from the example in RFC 7636, appendix B."""
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -37,11 +37,11 @@ def require(holds: object, missing: str) -> None:
 
 
 async def no_pause(_: float) -> None:
-    """Retries do not wait here."""
+    """Returns at once: in these checks, retries do not wait."""
 
 
 def scripted_api(key: str, handler: Handler, *, gate: Gate | None, max_bytes: int) -> tuple[Api, list[httpx.Request]]:
-    """An `Api` whose provider is a function, and the list that its requests are put into."""
+    """An `Api` that calls `handler` instead of a provider, and the list to which its requests are appended."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -62,18 +62,18 @@ def scripted_api(key: str, handler: Handler, *, gate: Gate | None, max_bytes: in
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked.
+    """The integration to check, and its stand-in.
 
     Attributes:
         integration: the class.
-        stand_in: the provider that it is checked against.
+        stand_in: what it is checked against.
     """
 
     integration: type[Integration]
     stand_in: type[Profile]
 
     def connected(self, handler: Handler | None = None, gate: Gate | None = None, max_bytes: int = 32 << 20) -> Trial:
-        """The integration over a fresh stand-in, or over `handler` in its place."""
+        """The integration connected to a new stand-in, or to `handler` instead of one."""
         key = self.integration.key
         sandbox = Sandbox(1, (self.stand_in,), {key: 1}, {})
         given: dict[str, Any] = {**self.stand_in.credentials, "base_url": BASE_URL}
@@ -87,7 +87,7 @@ class Subject:
 
 @dataclass
 class Trial:
-    """One integration at work. `requests` is what it sent."""
+    """One instance of the integration, connected. `requests` lists what it has sent."""
 
     sandbox: Sandbox
     profile: Profile
@@ -103,12 +103,12 @@ class Trial:
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be seen anywhere."""
+        """The texts that must not appear in any error, `repr` or record."""
         values = (getattr(self.settings, name) for name in type(self.settings).model_fields if "secret" in name)
         return [ACCESS_TOKEN, *(value.get_secret_value() for value in values if isinstance(value, SecretStr))]
 
     def provider(self, request: httpx.Request) -> httpx.Response:
-        """What the stand-in answers."""
+        """The stand-in's answer to a request."""
         headers = {name.lower(): value for name, value in request.headers.raw}
         query = request.url.query.decode("ascii")
         asked = Request(request.method, request.url.path, query, headers, request.content)
@@ -116,7 +116,7 @@ class Trial:
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
 
     def form(self) -> dict[str, str]:
-        """What the user gives in the end, as `Integration.exchange` takes it."""
+        """What the user enters to link the login, in the form that `Integration.exchange` takes."""
         integration = self.integration
         if not integration.link_kind.redirects:
             return self.profile.consent(self.login, {})
@@ -131,17 +131,21 @@ class Trial:
         return await self.integration.exchange(Caller(), self.form(), now=self.now)
 
     def request(self, token: str, cursors: dict[str, str] | None = None, caller: Caller | None = None) -> SyncRequest:
-        """A sync from these cursors."""
+        """The request of a sync that starts from these cursors."""
         return SyncRequest(caller=caller or Caller(), access_token=token, cursors=cursors or {}, now=self.now)
 
     async def read(self, caller: Caller | None = None) -> list[Page]:
-        """Links the login and reads all of it."""
+        """Links the login and reads all pages."""
         token = (await self.link()).access_token
         self.requests.clear()
         return await every(self.integration.pages(self.request(token, caller=caller)))
 
     def fail(self, error: type[Exception]) -> Any:
-        """The error of this type that reading with a made-up token raises; an assertion if it raises none."""
+        """The error of this type that reading with an invented token raises.
+
+        Raises:
+            AssertionError: reading raised no error of this type.
+        """
         try:
             asyncio.run(every(self.integration.pages(self.request(ACCESS_TOKEN))))
         except error as raised:
@@ -155,7 +159,7 @@ async def every(pages: AsyncIterator[Page]) -> list[Page]:
 
 
 def rows_of(page: Page) -> dict[tuple[str, str], TransactionRecord]:
-    """A page's transactions, read."""
+    """A page's transactions as records, by account key and transaction key."""
     mapper = page.map_transaction
     require(mapper is not None or not page.transactions, "a page with transactions must have `map_transaction`")
     return {(row.account_key, row.key): mapper(row) for row in page.transactions} if mapper else {}

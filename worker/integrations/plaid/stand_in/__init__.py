@@ -1,4 +1,4 @@
-"""The Plaid API as published: every call is a POST with the application's and the Item's credentials in the body."""
+"""The Plaid API as published. Every call is a POST whose body has the credentials of application and Item."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.sandbox.plain_books import PlainBooks
 from worker.sandbox.wire import Answer, Request, identifier, json_answer
 
 CLIENT_ID = "sandbox-client"
-SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
+SECRET = "sandbox-secret"  # noqa: S105 - valid only in this stand-in
 
 
 class PlaidProfile(PlainBooks):
@@ -56,7 +56,7 @@ class PlaidProfile(PlainBooks):
     # Who is calling
 
     def caller(self, request: Request) -> Caller:
-        """Who is calling: see `core.Profile`."""
+        """The caller of a request; see `core.Profile`."""
         if request.path == "/item/public_token/exchange":
             return Caller("exchange", login=self._items.login_of_public(text_of(request.json(), "public_token")))
         token = text_of(request.json(), "access_token")
@@ -168,40 +168,40 @@ class PlaidProfile(PlainBooks):
     # What the core asks for
 
     def moves(self, account: Account) -> bool:
-        """Loans other than students' are listed and do not move."""
+        """Whether an account gets new transactions: loans other than student loans are listed but get none."""
         return books.in_feed(account) or account.type == "investment"
 
     def fill(self, login: Login, ledger: Ledger, account: Account) -> None:
-        """Positions of investment accounts."""
+        """Adds the first positions of an investment account."""
         if account.type == "investment":
             books.fill(account, login, ledger, self.market)
 
     def row(
         self, login: Login, ledger: Ledger, account: Account, moment: datetime, *, past: bool = False
     ) -> Transaction:
-        """A made-up row, of an investment account in Plaid's words."""
+        """An invented row; for an investment account, with Plaid's words."""
         row = super().row(login, ledger, account, moment, past=past)
         if account.type == "investment":
             books.investment(row, login, ledger, self.market, past=past)
         return row
 
     def written(self, row: Transaction) -> dict[str, Any]:
-        """One transaction, of the feed or of an investment account."""
+        """One transaction as Plaid writes it, from the feed or from an investment account."""
         return (wire.investment if row.account.type == "investment" else wire.transaction)(row)
 
     def mint(self, login: Login) -> dict[str, Any]:
-        """Credentials without a browser."""
+        """Creates credentials without a browser."""
         item = self._items.create(login)
         return {"access_token": item.access_token, "item_id": item.id}
 
     def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
-        """A public token as Link would hand it to the application; who has gone through Link has logged in anew."""
+        """A public token as Link gives it to the application. The user has then also logged in again."""
         if login.broken and login.broken.startswith("ITEM_LOGIN_REQUIRED"):
             login.broken = None
         return {"public_token": self._items.new_public_token(login.name)}
 
     def revoke(self, login: Login) -> None:
-        """End the login's consent, as its owner would."""
+        """Ends the login's consent, as its owner would do it."""
         login.broken = "ITEM_LOGIN_REQUIRED/OAUTH_USER_REVOKED"
 
 

@@ -1,4 +1,4 @@
-"""Reading the fields of a Plaid request's body."""
+"""Reads the fields of a Plaid request's body."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from worker.sandbox.ledger import Account
 
 
 def text_of(body: dict[str, Any], name: str) -> str:
-    """A text field; empty when it is missing or something else."""
+    """A text field; empty if it is missing or not a text."""
     value = body.get(name)
     return value if isinstance(value, str) else ""
 
 
 def options_of(body: dict[str, Any]) -> dict[str, Any]:
-    """The `options` object; empty when it is missing or something else."""
+    """The `options` object; empty if it is missing or not an object."""
     value = body.get("options")
     return value if isinstance(value, dict) else {}
 
 
 def whole_of(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
-    """A whole number within bounds. Raises PlaidError outside of them."""
+    """A whole number from `low` to `high`. Raises PlaidError if it is not."""
     value = body.get(name, default)
     if not isinstance(value, int) or not low <= value <= high:
         raise PlaidError("INVALID_FIELD", f"{name} must be from {low} to {high}")
@@ -42,7 +42,7 @@ def day_of(body: dict[str, Any], name: str) -> date:
 
 
 def chosen_accounts(login: Login, body: dict[str, Any]) -> list[Account]:
-    """The accounts that `options.account_ids` names, or all. Raises PlaidError for an unknown one."""
+    """The accounts in `options.account_ids`, or all if it is missing. Raises PlaidError for an unknown account."""
     wanted = options_of(body).get("account_ids")
     accounts = login.ledger.open_accounts()
     if wanted is None:

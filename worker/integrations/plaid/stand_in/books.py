@@ -1,4 +1,4 @@
-"""The accounts of a Plaid Item in its own words, and what moves in its investment accounts."""
+"""The accounts of a Plaid Item in Plaid's words, and the transactions of its investment accounts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ KINDS = (
 )
 USUAL = 6
 
-# Types whose movements are in the transactions feed; the provider leaves other loans and investments out of it.
+# Account types whose transactions are in the transactions feed. Plaid leaves out investments, and loans except student
+# loans.
 _FEED_TYPES = ("depository", "credit")
 _INVESTMENT_KINDS = (
     ("buy", "buy"),
@@ -47,12 +48,12 @@ _HELD = ("equity", "etf", "mutual_fund", "fixed_income", "option", "crypto")
 
 
 def in_feed(account: Account) -> bool:
-    """Whether an account's movements are listed by the transactions feed."""
+    """Whether the transactions feed lists an account's transactions."""
     return account.provider_type in _FEED_TYPES or account.provider_subtype == "student"
 
 
 def fill(account: Account, login: Login, ledger: Ledger, market: dict[str, Security]) -> None:
-    """The first positions of an investment account."""
+    """Adds the first positions of an investment account."""
     chance = login.random
 
     def size(security: Security) -> Decimal:
@@ -65,7 +66,7 @@ def fill(account: Account, login: Login, ledger: Ledger, market: dict[str, Secur
 
 
 def investment(row: Transaction, login: Login, ledger: Ledger, market: dict[str, Security], *, past: bool) -> None:
-    """Make a row one of an investment account; a trade that is not past moves the position too."""
+    """Turns a row into one of an investment account. A trade that is not `past` also changes the position."""
     chance = login.random
     row.kind, row.subtype = chance.choice(_INVESTMENT_KINDS)
     money = Decimal(chance.randint(100, 50_000)).scaleb(-2)

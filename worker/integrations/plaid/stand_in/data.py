@@ -1,4 +1,4 @@
-"""The answers about a Plaid Item's accounts, transactions and investments."""
+"""Answers of the Plaid stand-in about an Item's accounts, transactions and investments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_INVESTMENT_DAYS = 731
 
 
 class Data:
-    """Answers for an Item whose credentials were found good. Every method raises PlaidError for a bad request."""
+    """Answers for an Item whose credentials were accepted. Every method raises PlaidError for a bad request."""
 
     def __init__(self, profile: Profile, items: Items) -> None:
         self._profile = profile
@@ -126,7 +126,7 @@ class Data:
         )
 
     def _newest_first(self, login: Login, accounts: list[Account], first: date, last: date) -> list[Transaction]:
-        # Paging by offset asks for the same window again and again; it is sorted once while the books stand still.
+        # Paging by offset asks for the same window many times; it is sorted only once while the books do not change.
         key = (login.ledger.head, first, last, tuple(account.id for account in accounts))
         if login.name not in self._windows or self._windows[login.name][0] != key:
             start, end = datetime.combine(first, time.min, UTC), datetime.combine(last, time.max, UTC)

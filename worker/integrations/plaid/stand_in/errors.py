@@ -50,7 +50,7 @@ class PlaidError(Exception):
     """Ends a request with a published error code.
 
     Raises:
-        KeyError: The code is not one of the published ones that the sandbox knows.
+        KeyError: the code is not one of the published codes in `_ERRORS`.
     """
 
     def __init__(self, code: str, detail: str = "", reason: str | None = None) -> None:
@@ -59,7 +59,7 @@ class PlaidError(Exception):
         self._status, self._type, self._message = _ERRORS[code]
 
     def answer(self, request_id: str) -> Answer:
-        """The error as it is sent."""
+        """The answer with this error."""
         body: dict[str, Any] = {
             "display_message": None,
             "documentation_url": "https://plaid.com/docs/errors/",

@@ -1,4 +1,4 @@
-"""Plaid Items and the tokens that open them."""
+"""Plaid Items and their access tokens and public tokens."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Items:
         self._serial = 0
 
     def request_id(self) -> str:
-        """A new id for an answer, and for whatever else must be unique."""
+        """A new id, for an answer or for something else that must be unique."""
         self._serial += 1
         return f"sandbox{self._serial:08d}"
 
     def by_token(self, access_token: str) -> Item | None:
-        """The Item that an access token opens."""
+        """The Item of an access token; None if there is none."""
         return self._by_token.get(access_token)
 
     def is_linked(self, login: str) -> bool:
@@ -50,11 +50,11 @@ class Items:
         return login in self._of_login
 
     def login_of_public(self, public_token: str) -> str | None:
-        """The login that a public token not yet exchanged stands for."""
+        """The login of a public token that is not exchanged yet; None if there is none."""
         return self._public.login(public_token)
 
     def new_public_token(self, login: str) -> str:
-        """A token as Link hands it to the application, good for one exchange within half an hour."""
+        """A public token as Link gives it to the application, valid for one exchange within half an hour."""
         token = f"public-sandbox-{identifier(self._sandbox.seed, 'public', login, self.request_id(), length=36)}"
         return self._public.hand_out(token, login, _PUBLIC_TOKEN_SECONDS)
 
@@ -66,7 +66,7 @@ class Items:
         return self.create(self._sandbox.logins[handed.login])
 
     def create(self, login: Login) -> Item:
-        """A new Item in place of the login's earlier one."""
+        """A new Item, which replaces the login's earlier one."""
         earlier = self._of_login.get(login.name)
         if earlier is not None:
             self.remove(earlier)
@@ -79,12 +79,12 @@ class Items:
         return item
 
     def remove(self, item: Item) -> None:
-        """End an Item; its access token opens nothing any more."""
+        """Ends an Item; its access token is then no longer valid."""
         self._by_token.pop(item.access_token, None)
         self._of_login.pop(item.login.name, None)
 
     def swap(self, item: Item) -> str:
-        """Replace the access token; the old one is dead at once."""
+        """Replaces the access token; the old one is invalid at once."""
         self._by_token.pop(item.access_token)
         item.swaps += 1
         item.access_token = self._access_token(item.id, str(item.swaps))

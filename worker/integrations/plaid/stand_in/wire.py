@@ -1,4 +1,4 @@
-"""How the Plaid API writes accounts, transactions, holdings and securities. Its sign: positive is money out."""
+"""Writes accounts, transactions, holdings and securities as the Plaid API does: positive amounts are money out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _USD = {"iso_currency_code": "USD", "unofficial_currency_code": None}
 
 
 def account(account: Account) -> bytes:
-    """One account with balances; cards and loans state what is owed as a positive number."""
+    """One account with balances. For cards and loans, the debt is a positive number."""
     owed = account.type in ("credit", "loan")
     current = -account.current if owed else account.current
     available: Decimal | None = None
@@ -153,7 +153,7 @@ def security(security: Security, day: str) -> bytes:
 
 
 def holdings(account: Account, cash: Security, day: str) -> list[bytes]:
-    """The positions of an account; its cash is one of them, options count shares rather than contracts."""
+    """The positions of an account. Its cash is one of them; options are counted in shares, not in contracts."""
     rows = [_holding(account, h, day) for h in account.holdings.values()]
     rows.append(_holding(account, Holding(cash, account.cash, Decimal("1.00")), day))
     return rows + account.verbatim_holdings

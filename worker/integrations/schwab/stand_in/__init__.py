@@ -17,13 +17,13 @@ from worker.sandbox.oauth import OAuthProfile
 from worker.sandbox.wire import Answer, RefusedError, Request, array, json_answer
 
 APP_KEY = "sandbox-app"
-APP_SECRET = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
+APP_SECRET = "sandbox-secret"  # noqa: S105 - valid only in this stand-in
 REDIRECT_URI = "https://127.0.0.1"
 
 _DATA = "/trader/v1"
 _MAX_ROWS = 3000
 _MAX_RANGE = timedelta(days=366)
-# The milliseconds are in the specification; a well-used client leaves them out and is served.
+# The specification has milliseconds. A widely used client leaves them out, and the real API accepts that.
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")
 _TRANSACTIONS = re.compile(r"/accounts/([^/]+)/transactions(?:/([^/]+))?")
 _DIGEST_NOTE = (
@@ -53,7 +53,7 @@ class SchwabProfile(OAuthProfile):
     # Answers
 
     def answer(self, request: Request, caller: Caller) -> Answer:
-        """The published answer to one request; all but tokens carry a number."""
+        """The published answer to one request. All answers except those of the token endpoint have a correlation id."""
         answer = super().answer(request, caller)
         if request.path != self.token_path:
             self._answers += 1
@@ -82,18 +82,18 @@ class SchwabProfile(OAuthProfile):
         return json_answer(429, {"message": "Too many requests", "errors": []}, headers)
 
     def dead_grant(self, token: str, login: Login | None) -> Answer:
-        """One of the three published bodies."""
+        """One of the three published bodies for a grant that has ended."""
         shape: str = self.policy.dead_grant
         if shape == "vary":
             shape = _DEAD_SHAPES[(login.ordinal if login else 0) % len(_DEAD_SHAPES)]
         return _dead_grant(shape, token_digest(token))
 
     def new_code(self) -> str:
-        """A code ends in `@`, which is URL-encoded once."""
+        """A new authorization code. It ends in `@`, which is URL-encoded once in the callback."""
         return f"C0.{super().new_code()}@"
 
     def callback_parameters(self) -> dict[str, str]:
-        """The browser brings a session back, too."""
+        """The additional parameter `session` of the callback."""
         return {"session": secrets.token_hex(16)}
 
     def data(self, request: Request) -> Answer:
@@ -183,7 +183,7 @@ class SchwabProfile(OAuthProfile):
         return wire.transaction(row)
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
-        """A plausible posted row, not yet in the books."""
+        """A realistic posted row that is not in the books yet."""
         return books.transaction(login, login.ledger, self.market, account, moment, kind="ACH_RECEIPT")
 
 
@@ -204,7 +204,7 @@ def _service_error(status: int, message: str, *errors: str) -> Answer:
 
 
 def _gateway_unauthorized() -> Answer:
-    """The gateway's refusal. The published `ServiceError` has texts in `errors`; reports of this 401 show objects."""
+    """The gateway's 401. The published `ServiceError` has texts in `errors`, but users report objects for this 401."""
     error = {
         "id": "00000000-0000-4000-8000-000000000401",
         "status": 401,

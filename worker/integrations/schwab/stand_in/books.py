@@ -1,4 +1,4 @@
-"""The books of a brokerage login in the words of the Schwab Trader API, and how they move."""
+"""The books of a brokerage login in the words of the Schwab Trader API, and how they change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRANSACTION_TYPES = (
     "MONEY_MARKET",
     "SMA_ADJUSTMENT",
 )
-# Cash in, cash out, either, or none.
+# The sign of each type's amount: money in, money out, either, or no money.
 _SIGN = {
     "ACH_RECEIPT": 1,
     "CASH_RECEIPT": 1,
@@ -61,7 +61,7 @@ _POSITIONS = ("equity", "etf", "mutual_fund", "fixed_income", "option")
 
 
 def hash_value(seed: int, number: str) -> str:
-    """The opaque id that stands for an account number in every path."""
+    """The hash that replaces an account number in every path."""
     return digest(seed, "hash", number, size=32).hex().upper()
 
 
@@ -90,7 +90,7 @@ def furnish(login: Login, market: dict[str, Security]) -> Ledger:
         return ledger
 
     def past(account: Account, moment: datetime, number: int) -> Transaction:
-        # Every type of the published list occurs in any history of some length.
+        # Every published transaction type occurs in a history that is long enough.
         kind = TRANSACTION_TYPES[number // len(accounts) % len(TRANSACTION_TYPES)] if number < 60 else None
         return transaction(login, ledger, market, account, moment, kind=kind, past=True)
 
@@ -121,7 +121,7 @@ def transaction(
     kind: str | None = None,
     past: bool = False,
 ) -> Transaction:
-    """A made-up row; a trade that is not past moves the position too."""
+    """An invented row. A trade that is not `past` also changes the position."""
     chance = login.random
     kind = kind or chance.choices(TRANSACTION_TYPES, weights=(40, 1, 15, 8, 5, 3, 3, 6, 2, 2, 4, 2, 1, 6, 1))[0]
     row = Transaction(
@@ -171,7 +171,7 @@ def _trade(row: Transaction, ledger: Ledger, market: dict[str, Security], chance
 
 
 def step(login: Login, market: dict[str, Security], moment: datetime) -> None:
-    """New rows in some accounts, a pending one that posts (most keep their id), now and then a correction."""
+    """Adds rows to some accounts, posts a pending one (most keep their id), and sometimes corrects a row."""
     chance, ledger = login.random, login.ledger
     for account in ledger.open_accounts():
         pending = [row for row in account.by_time[-200:] if row.status == "pending"]

@@ -1,4 +1,4 @@
-"""How the Schwab Trader API writes accounts, positions and transactions."""
+"""Writes accounts, positions and transactions as the Schwab Trader API does."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ZERO = Decimal("0.0")
 
 
 def stamp(moment: datetime) -> str:
-    """The provider's way to write a time: an offset without a colon."""
+    """A time as Schwab writes it: the offset has no colon."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S+0000")
 
 
 def instrument(security: Security) -> dict[str, Any]:
-    """What a position is in."""
+    """The instrument of a position."""
     kind = _ASSET_TYPE[security.kind]
     value: dict[str, Any] = {"assetType": kind, "symbol": security.symbol, "description": security.name}
     if security.cusip:
@@ -74,13 +74,12 @@ def position(account: Account, holding: Holding) -> dict[str, Any]:
 
 
 def account(account: Account, *, with_positions: bool) -> bytes:
-    """One element of the accounts answer; the sum of cash and positions is the stated liquidation value.
+    """One element of the accounts answer; its liquidation value is the sum of cash and positions.
 
-    Two things are not in the published schema. They are here all the same, because answers that users of several client
-    libraries have shown have them, and the integration reads them: `aggregatedBalance`, and the six keys that
-    `currentBalances` of cash and margin accounts share (`CashBalance` and `MarginBalance` have only those of their
-    own). `isInCall` is published as a number and was seen as a boolean. All other keys are those that are published for
-    the type.
+    Two parts are not in the published schema: `aggregatedBalance`, and the six keys that `currentBalances` has for both
+    cash and margin accounts (the published `CashBalance` and `MarginBalance` do not have them). They are here because
+    users of several client libraries have shown answers with them, and because the integration reads them. `isInCall`
+    is published as a number, but users have seen a boolean. All other keys are those published for the account's type.
     """
     cash, total = account.cash, account.current
     long = sum((h.market_value for h in account.holdings.values() if h.quantity > 0), Decimal("0.00"))
