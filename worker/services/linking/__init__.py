@@ -1,1 +1,1 @@
-"""Linking a login, renewing its consent, and ending it."""
+"""Linking a login, renewing its consent, and ending its link."""

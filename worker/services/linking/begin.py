@@ -1,4 +1,4 @@
-"""Beginning to link a login: the address where its user is to consent."""
+"""Begins an authorisation: makes the address at which the user gives consent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LinkBegun:
     """An authorisation that a user has begun.
 
     Attributes:
-        url: where the user is to consent.
-        holder: a secret that stays with who began it (a process, a cookie) and completes it.
+        url: the address at which the user gives consent.
+        holder: a secret for the process or the browser's cookie that began it; needed to complete it.
     """
 
     url: str = field(repr=False)
@@ -32,10 +32,11 @@ class LinkBegun:
 
 
 async def begin_link(runtime: Context, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
-    """Where the user is to consent. The state in it is random, good for one use, and expires; only its hash is kept.
+    """Begins an authorisation. The state in its URL is random, can be used once, and expires; only its hash is stored.
 
-    A state alone completes nothing. Otherwise an attacker who made a user follow a callback with it could link the
-    attacker's login to that user, or the user's login to the attacker. So the `holder` is needed too.
+    The state alone completes nothing. Otherwise an attacker could make a user open a callback URL that has the
+    attacker's state, and so link the attacker's login to that user, or the user's login to the attacker. That is why
+    the `holder` is needed too.
 
     Raises:
         NotFound: no such integration or user.
@@ -60,7 +61,7 @@ async def begin_link(runtime: Context, provider_key: str, user_id: UUID, alias: 
 
 
 def enabled(runtime: Context, provider_key: str) -> Integration:
-    """The integration of this key. Raises `NotFound` if it is not enabled."""
+    """The integration with this key. Raises `NotFound` if it is not enabled."""
     integration = runtime.integrations.get(provider_key)
     if integration is None:
         raise NotFound(f"no integration {provider_key} is enabled; INTEGRATIONS has: {', '.join(runtime.integrations)}")
@@ -68,7 +69,7 @@ def enabled(runtime: Context, provider_key: str) -> Integration:
 
 
 def checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
-    """The provider to link, its alias checked. Raises `Refused`."""
+    """The input that creates the provider, with a checked alias. Raises `Refused` if the alias cannot be used."""
     try:
         return ProviderCreate(user_id=user_id, provider_key=provider_key, alias=alias)
     except ValidationError:
@@ -84,5 +85,5 @@ def _how(kind: LinkKind) -> str:
 
 
 def hashed(state: str) -> bytes:
-    """What is kept of a state and of its holder."""
+    """The hash that is stored of a state or a holder."""
     return hashlib.sha256(state.encode()).digest()

@@ -1,6 +1,6 @@
-"""Completing a link, the first one or another of the same login: consent becomes a stored token.
+"""Completes a link, a new one or one that replaces an earlier link: the user's consent becomes a stored token.
 
-Tokens pass through memory alone.
+Tokens that are not encrypted exist only in memory.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ log = structlog.get_logger()
 async def complete_link(
     runtime: Context, callback_url: str, *, holder: str, expected: ProviderCreate | None = None
 ) -> UUID:
-    """Ends what `begin_link` began: the URL that the user was sent back to becomes a linked provider.
+    """Completes what `begin_link` began: the URL of the callback becomes a linked provider.
 
-    The same user and alias, or the same login, are linked anew: the token's next generation, the status active.
+    If the same user and alias, or the same login, is linked already, it gets the new token: its generation increases by
+    one and its status becomes active.
 
     Args:
-        runtime: the process's.
-        callback_url: all of it.
-        holder: what `begin_link` gave to who began it.
-        expected: what must have been begun; a state of anything else completes nothing and stays good.
+        runtime: the process's context.
+        callback_url: the complete URL to which the user was sent back.
+        holder: the secret that `begin_link` returned.
+        expected: the login that must have been begun. A state of another login completes nothing and stays valid.
 
     Returns:
         The provider's id.
 
     Raises:
-        Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun by somebody else.
-        ProviderError: the provider did not take the code; begin again.
-        Unavailable: Postgres is away; when the token was already given, it is in the journal.
+        Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun elsewhere.
+        ProviderError: the provider refused the code; begin again.
+        Unavailable: Postgres is out of reach; if the provider has already answered, the token is in the journal.
     """
     state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
     begun = await runtime.db(
@@ -76,10 +77,10 @@ async def complete_link(
 async def link_with_form(
     runtime: Context, provider_key: str, user_id: UUID, alias: str, form: Mapping[str, str]
 ) -> UUID:
-    """Turns what the user filled in (`link_kind.fields`) into a linked provider; otherwise as `complete_link`.
+    """Links a provider with what the user filled in (`link_kind.fields`); otherwise like `complete_link`.
 
     Raises:
-        Refused: this integration is linked by an address, or the form is not filled in.
+        Refused: this integration is linked by an address, or the form is incomplete.
     """
     integration = enabled(runtime, provider_key)
     kind = integration.link_kind
@@ -99,7 +100,7 @@ class _Grant:
 async def _link(
     runtime: Context, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
 ) -> UUID:
-    # The provider exists before its token, so that a token that cannot be stored has a place in the journal.
+    # The provider is created before the exchange, so that a token that cannot be stored can wait in the journal.
     target = await runtime.db(links.target, provider_in=provider_in)
     caller = Caller(provider_id=target.provider_id, manual=True)
     try:
@@ -117,13 +118,13 @@ async def _link(
         await _abandon(runtime, grant)
         raise
     log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
-    await revocation.revoke_soon(runtime, provider_id)  # of a login that this one has replaced
+    await revocation.revoke_soon(runtime, provider_id)  # the grant that this link has replaced
     return provider_id
 
 
 def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID:
-    # During the exchange a refresh may have ended, another link may have been stored or have taken the provider away:
-    # what the grant follows is read now.
+    # During the exchange a refresh may have ended, another link may have been stored, or the provider may have been
+    # removed. So the row that the grant belongs to is read now.
     ours = links.find_or_create(session, provider_in=grant.provider_in)
     target = links.target_of_login(session, provider_id=ours.id, external_id=grant.answer.external_id)
     links.store_grant(session, token=_sealed(runtime, grant, target), owner=uuid4())
@@ -131,9 +132,9 @@ def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID
 
 
 async def _abandon(runtime: Context, grant: _Grant) -> None:
-    """Leaves nothing of a grant that was not stored, neither here nor, where it can be ended, at the provider.
+    """Removes a grant that was not stored: its unused provider here, and the consent at the provider, if it can be.
 
-    Never raises. The grant of a login that is stored stays: it may be the very one that is in use there.
+    Never raises. If its login is linked, the grant is kept: it may be the same grant that is in use there.
     """
     answer, provider_id = grant.answer, grant.target.provider_id
     try:

@@ -1,4 +1,4 @@
-"""Ending a link: its grant is revoked at the provider, its token forgotten here, its rows kept."""
+"""Ends a link: revokes its grant at the provider and deletes its token; rows are kept."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ log = structlog.get_logger()
 
 
 async def unlink(runtime: Context, provider_id: UUID, *, actor: str = "user") -> bool:
-    """Ends a link: revoked at the provider where it has a way, its token forgotten here, its rows kept.
+    """Ends a link: revokes its grant if the provider has a call for that, and deletes its token; rows are kept.
 
-    A grant that the provider could not be asked to end just now is kept until it was: see `revocation`.
+    If the provider cannot be asked now, the grant is kept and tried again until it is revoked: see `revocation`.
 
     Returns:
         Whether the provider confirmed the revocation.
 
     Raises:
         NotFound: no such provider.
-        Refused: its token is being refreshed just now.
+        Refused: its token is being refreshed now.
     """
     owner = uuid4()
     state = await _lease(runtime, provider_id, owner)
@@ -40,7 +40,7 @@ async def unlink(runtime: Context, provider_id: UUID, *, actor: str = "user") ->
 
 
 async def _lease(runtime: Context, provider_id: UUID, owner: UUID) -> TokenState:
-    """Waits until nobody else uses the token."""
+    """Leases the token. Waits while another worker has the lease."""
     give_up_at = asyncio.get_running_loop().time() + runtime.settings.lease_seconds
     while True:
         leased = await runtime.db(

@@ -1,4 +1,4 @@
-"""The secret that ties a consent to its exchange (RFC 7636): made, shown as a challenge, kept encrypted meanwhile."""
+"""PKCE (RFC 7636): makes the code verifier and its challenge, and encrypts the verifier until the exchange."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _KIND = "verifier"
 
 
 def new_verifier() -> str:
-    """86 characters of chance; RFC 7636 allows 43 to 128."""
+    """86 random characters; RFC 7636 allows 43 to 128."""
     return secrets.token_urlsafe(64)
 
 
 def challenge_of(verifier: str) -> str:
-    """S256: what the provider is shown at the consent."""
+    """The S256 challenge, which is sent to the provider with the request for consent."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def seal_verifier(encryption: EncryptionService, verifier: str, *, user_id: UUID) -> str:
-    """Its ciphertext, bound to the user: there is no provider yet."""
+    """The verifier's ciphertext. It is bound to the user, since there is no provider yet."""
     return encryption.seal(verifier, provider_id=user_id, kind=_KIND, generation=0)
 
 
 def unseal_verifier(encryption: EncryptionService, ciphertext: str, *, user_id: UUID) -> str:
-    """What `seal_verifier` was given.
+    """Decrypts what `seal_verifier` returned.
 
     Raises:
-        Refused: the key that wrote it is gone, or it belongs to another user.
+        Refused: no configured key decrypts it, or it belongs to another user.
     """
     try:
         return encryption.unseal(ciphertext, provider_id=user_id, kind=_KIND, generation=0)

@@ -1,6 +1,7 @@
-"""Renewing a consent in place: the user logs in again in the provider's own form, and the token stays what it is.
+"""Renews a consent in place: the user logs in again in the provider's own form, and the token stays the same.
 
-For Plaid this is Link in update mode. Linking again with a new public token would make a second Item of the same login.
+For Plaid this is Link in update mode. Linking again with a new public token would create a second Item for the same
+login.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ async def find_renewable(runtime: Context, provider_key: str, user_id: UUID, ali
 
 
 async def begin_renewal(runtime: Context, provider_id: UUID) -> Renewal:
-    """What the front end needs to open the provider's form for this login's user. Nothing is changed here.
+    """The data that the front end needs to open the provider's form for this login's user. Changes nothing.
 
     Raises:
         NotFound: no such login.
         Refused: it has no token, is paused or unlinked, or its provider has no renewal in place.
         EncryptionError: the stored token cannot be read.
-        ReauthRequired: the provider does not know the token any more: link the login again.
-        ProviderError: the provider did not answer as it should.
+        ReauthRequired: the provider no longer accepts the token: link the login again.
+        ProviderError: the provider did not answer as expected.
     """
     login = await _login(runtime, provider_id)
     return await login.integration.begin_renewal(
@@ -63,15 +64,15 @@ async def begin_renewal(runtime: Context, provider_id: UUID) -> Renewal:
 
 
 async def complete_renewal(runtime: Context, provider_id: UUID) -> None:
-    """Makes a login active again whose user has ended the provider's form; its first sync is due at once.
+    """Makes a login active again after its user has completed the provider's form; its first sync is due at once.
 
-    The provider is asked whether that is so. The token is stored as the next generation, as after every consent. When
-    this fails, nothing is lost: call it again.
+    The provider is asked whether the form was completed. The token is stored as the next generation, as after every
+    consent. If this fails, it can be called again.
 
     Raises:
         ReauthRequired: the provider says that the login still needs its user.
-        Refused: the login was linked anew meanwhile; or as `begin_renewal`.
-        NotFound, EncryptionError, ProviderError: as `begin_renewal`.
+        Refused: the login was linked again in the meantime; or for the reasons given in `begin_renewal`.
+        NotFound, EncryptionError, ProviderError: see `begin_renewal`.
         Unavailable: Postgres is away.
     """
     login = await _login(runtime, provider_id)

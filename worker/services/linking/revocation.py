@@ -1,4 +1,4 @@
-"""Ending grants at their provider: at once where it can be had, else again and again until the provider confirms it."""
+"""Revokes grants at their provider. If that fails, it is tried again until the provider confirms it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = structlog.get_logger()
 
 _BATCH = 50
 _SECONDS = 60.0
-"""The task that this is part of has a time limit, and one grant may take `http_total_seconds`."""
+"""The task has a time limit, and revoking one grant may take `http_total_seconds`."""
 
 
 async def revoke_waiting(runtime: Context, *, provider_id: UUID | None = None) -> int:
-    """Tries to end the grants whose time has come, one after the other; of one provider, if it is given.
+    """Tries to revoke the grants that are due, one after the other; only those of one provider, if it is given.
 
-    After a minute it begins no other; those that are left are not counted as tried and stay due.
+    After a minute no further grant is begun. The rest is not counted as tried and stays due.
 
     Returns:
-        How many need not be tried again.
+        How many grants need not be tried again.
 
     Raises:
-        Unavailable: Postgres is away; the grants stay.
+        Unavailable: Postgres is out of reach; the grants are kept.
     """
     ended, stops_at = 0, elapsed() + _SECONDS
     for _ in range(_BATCH):
@@ -47,11 +47,11 @@ async def revoke_waiting(runtime: Context, *, provider_id: UUID | None = None) -
 async def end_grant(
     runtime: Context, integration: Integration, provider_id: UUID, *, access_token: str, refresh_token: str | None
 ) -> bool:
-    """Ends a grant at its provider; True also when it was ended there before, False when there is no way to end it.
+    """Revokes a grant. True also if it had ended there before; False if the provider has no call for revoking.
 
     Raises:
-        ProviderError: it could not be ended; try again.
-        TimeoutError: it is unknown.
+        ProviderError: it could not be revoked; try again.
+        TimeoutError: no answer came in time, so it may have been revoked or not.
     """
     caller = Caller(provider_id=provider_id, manual=True)
     try:
@@ -97,7 +97,7 @@ def _plain(runtime: Context, grant: Waiting, kind: str, ciphertext: str) -> str:
 
 
 async def revoke_soon(runtime: Context, provider_id: UUID) -> None:
-    """The same at once for one provider; whatever goes wrong is left to the upkeep worker."""
+    """Tries to revoke one provider's grants now. What fails is tried again by the upkeep worker."""
     try:
         await revoke_waiting(runtime, provider_id=provider_id)
     except Unavailable:

@@ -1,4 +1,4 @@
-"""Users, found by what is given when a login is linked."""
+"""Finds or creates the user of a login, by e-mail address or id."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from worker.services.context import Context
 
 
 async def find_user(runtime: Context, given: str, *, create: bool) -> UUID:
-    """The id of the user with this e-mail address or id; with `create`, a new address makes a new user.
+    """The id of the user with this e-mail address or id; with `create`, a new address creates a new user.
 
     Raises:
-        BadArgument: it is neither an address nor the id of a user.
-        NotFound: no user has this address, and none is to be made.
-        Refused: no mail can be sent to this address.
+        BadArgument: `given` is neither an address nor the id of a user.
+        NotFound: no user has this address, and `create` is False.
+        Refused: mail cannot be sent to this address.
     """
 
     def find(session: OpenTransaction) -> UUID:
@@ -41,5 +41,5 @@ async def find_user(runtime: Context, given: str, *, create: bool) -> UUID:
 
 
 async def forget_user(runtime: Context, email: str) -> bool:
-    """Removes a user with all logins and rows; the audit log stays. False when there is none."""
+    """Deletes a user with all logins and rows; the audit log is kept. False when there is no such user."""
     return await runtime.db(steering.forget_user, email=email)

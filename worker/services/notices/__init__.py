@@ -1,1 +1,1 @@
-"""Telling users and operators: what is queued, and the channels that it is sent by."""
+"""Notices to users and operators: which are queued, and the channels through which they are sent."""

@@ -1,4 +1,4 @@
-"""Where notices go: e-mail over SMTP, a signed webhook, the log."""
+"""The channels that notices are sent through: e-mail over SMTP, a signed webhook, the log."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SMTP_SECONDS = 15
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One notice, ready to leave.
+    """One notice, ready to be sent.
 
     Attributes:
-        id: of the notice; the same at every attempt, so that receivers can tell a repeat.
-        to: e-mail address; None when nobody has one.
-        event: the facts for machines: words, ids and times, never a token or an account number.
+        id: the notice's id; the same at every attempt, so that receivers can recognise a repeat.
+        to: the receiver's e-mail address; None when it has none.
+        event: the facts in machine-readable form: words, ids and times, never a token or an account number.
     """
 
     id: str
@@ -45,14 +45,14 @@ class Message:
 
 
 class Channel(Protocol):
-    """One way out."""
+    """One way of sending notices."""
 
     async def send(self, message: Message) -> None:
-        """Hands one message over. Raises `Undelivered`."""
+        """Sends one message. Raises `Undelivered`."""
         ...
 
     async def aclose(self) -> None:
-        """Closes what is open; called after each batch."""
+        """Closes open connections; called after each batch."""
         ...
 
 
@@ -60,11 +60,11 @@ class LogChannel:
     """Writes notices to the log."""
 
     async def send(self, message: Message) -> None:
-        """Never fails; the address stays out of the log."""
+        """Logs the message without the address. Never fails."""
         log.info("notice", notice_id=message.id, text=message.subject, **message.event)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no connection is open."""
 
 
 class WebhookChannel:
@@ -89,8 +89,8 @@ class WebhookChannel:
 class EmailChannel:
     """Sends plain-text e-mail through one SMTP server, for example Amazon SES.
 
-    One connection serves a batch; a server that cannot be reached is not tried again in the same batch. Its
-    certificate is verified; without TLS it must be on this machine.
+    One connection is used for a whole batch. A server that cannot be reached is not tried again in the same batch. Its
+    certificate is verified; without TLS the server must be on this machine.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -100,14 +100,14 @@ class EmailChannel:
         self._turn = asyncio.Lock()
 
     async def send(self, message: Message) -> None:
-        """Raises `Undelivered`; permanently when there is no address or the server refuses it for good."""
+        """Raises `Undelivered`; `permanent` when there is no address or the server refuses it permanently."""
         if not message.to:
             raise Undelivered("email: nobody to write to", permanent=True)
-        async with self._turn:  # smtplib's connection serves one at a time
+        async with self._turn:  # smtplib's connection can send only one message at a time
             await asyncio.to_thread(self._send, message, message.to)
 
     async def aclose(self) -> None:
-        """Says goodbye to the server."""
+        """Closes the connection to the server."""
         if self._connection is not None:
             await asyncio.to_thread(self._disconnect)
 
@@ -187,7 +187,7 @@ def _mail(message: Message, sender: Address, recipient: Address) -> EmailMessage
 
 
 def build_channels(settings: Settings) -> dict[str, Channel]:
-    """The enabled channels by name.
+    """The enabled channels, by name.
 
     Raises:
         ConfigurationError: the webhook's URL is unsafe.

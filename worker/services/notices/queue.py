@@ -1,12 +1,12 @@
 """Notices: which ones are sent, to whom and when.
 
-A grant is warned about 72, 24 and 2 hours before it ends and once when it has ended; a login that needs its user, and
-an integration that needs its operator, are told of once. Rows are queued in the transaction of what they tell of, and
-sent apart from it, so that a mail server that hangs delays no refresh.
+There are warnings 72, 24 and 2 hours before a grant ends, and one notice when it has ended. There is one notice for a
+login that needs its user, and one for an integration that needs its operator. Rows are queued in the transaction of the
+change that they report. They are sent later by another task, so that a mail server that hangs delays no refresh.
 
-A notice is claimed, its attempt counted, then it is sent, then that is recorded. It leaves once, or, should the sender
-die between the last two, twice with the same id. While Postgres cannot record what has left, the process keeps it in
-mind and sends nothing more.
+A notice is claimed, then its attempt is counted, then it is sent, then the sending is recorded. So it is sent once; or
+twice with the same id if the sender dies between the last two steps. While Postgres cannot record what was sent, the
+process keeps these notices in memory and sends no others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STAGES = (
     ("expires_24h", timedelta(hours=24)),
     ("expires_72h", timedelta(hours=72)),
 )
-"""Warnings by how long before the end of a grant they are given, the last one first."""
+"""How long before the end of a grant each warning is given; the last warning comes first."""
 
 _OVERLAP = timedelta(minutes=10)
 _BATCH = 500
@@ -52,15 +52,15 @@ _LONG_NUMBER = re.compile(r"\d[\d -]{3,}\d")
 
 
 async def warn_of_expiring_grants(runtime: Context, now: datetime, *, since: datetime | None = None) -> None:
-    """Queues the warnings whose time has come.
+    """Queues the warnings that are due.
 
-    `since` is when this last ran to its end: only grants that have come nearer than a stage's time since then are
-    looked at, with some overlap, which is harmless. None looks at all.
+    `since` is when this last ran to its end. Only grants that have reached a stage's time since then are looked at,
+    with some overlap, which is harmless. None looks at all grants.
     """
     nearest = now
     for stage, before in STAGES:
         until = now + before
-        # A grant that is nearer than the next stage's time gets that stage alone.
+        # A grant that has also reached the time of a later warning gets only the latest one.
         first = nearest if since is None else max(nearest, since + before - _OVERLAP)
         after: tuple[datetime, UUID] | None = (first, _NO_ID)
         while after is not None:
@@ -77,7 +77,7 @@ async def warn_of_expiring_grants(runtime: Context, now: datetime, *, since: dat
 
 
 async def expire_grants(runtime: Context, now: datetime) -> int:
-    """Ends logins whose grant has ended: they need their user, and calls for them stop. Returns how many."""
+    """Marks logins whose grant has ended as in need of their user; no more calls are made. Returns how many."""
     ended = 0
     while True:
         count = await runtime.db(
@@ -92,10 +92,10 @@ async def expire_grants(runtime: Context, now: datetime) -> int:
 
 
 async def send_notices(runtime: Context, *, channels: Mapping[str, Channel] | None = None, seconds: float = 20) -> int:
-    """Sends what is due until nothing is, or `seconds` have passed. Returns how many left.
+    """Sends what is due until nothing is due, or `seconds` have passed. Returns how many were sent.
 
     Raises:
-        Unavailable: Postgres went away; what has left is recorded by this process's next call, before anything else.
+        Unavailable: Postgres is out of reach. This process's next call first records what was sent.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -130,7 +130,7 @@ async def _send_batch(runtime: Context, channels: Mapping[str, Channel], due: li
         async with room:
             return await _send(runtime, channels, item)
 
-    # All come to their end before the first error is told of: one that went on by itself would not be recorded.
+    # Waits until all have ended before it raises the first error: one that still ran would not be recorded.
     outcomes = await asyncio.gather(*(one(item) for item in due), return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -169,7 +169,7 @@ async def _send(runtime: Context, channels: Mapping[str, Channel], due: DueNotic
 
 
 async def _hand_over(runtime: Context, channels: Mapping[str, Channel], due: DueNotice) -> None:
-    """Raises `Undelivered`, and nothing else: what is wrong with one notice is no reason to hold up another."""
+    """Sends one notice. Raises only `Undelivered`: an error with one notice must not hold up the others."""
     notice = due.notice
     if (channel := channels.get(notice.channel)) is None:
         raise Undelivered("channel is not enabled", permanent=True)
@@ -180,7 +180,7 @@ async def _hand_over(runtime: Context, channels: Mapping[str, Channel], due: Due
     except Undelivered:
         raise
     except Exception as error:
-        # The message of such an error may well have the address in it.
+        # The error's message may contain the address, so only its place is logged.
         place = traceback.extract_tb(error.__traceback__)[-1]
         log.error(
             "notice_broke", notice_id=str(notice.id), error=type(error).__name__, at=f"{place.name}:{place.lineno}"
@@ -189,12 +189,12 @@ async def _hand_over(runtime: Context, channels: Mapping[str, Channel], due: Due
 
 
 def retry_wait(attempts: int) -> timedelta:
-    """How long to wait after so many attempts: a minute, doubled each time, six hours at most."""
+    """The wait after this many attempts: a minute, doubled each time, six hours at most."""
     return min(_FIRST_RETRY * (1 << min(attempts, 20) - 1), _LAST_RETRY)
 
 
 def still_true(due: DueNotice) -> bool:
-    """Whether the notice would not mislead: a user who has signed in again is not told to."""
+    """Whether the notice is still true: a user who has already signed in again must not be asked to do so."""
     provider, notice = due.provider, due.notice
     if provider is None:
         return True
@@ -208,7 +208,7 @@ def still_true(due: DueNotice) -> bool:
 
 
 def compose(runtime: Context, due: DueNotice) -> Message:
-    """The words of a notice: what happened, what was kept, what to do next."""
+    """The text of a notice: what happened, what was kept, what to do next."""
     notice, provider = due.notice, due.provider
     if provider is None:
         return _to_operator(runtime, notice.provider_key or "", due)
@@ -269,6 +269,6 @@ def _name(runtime: Context, provider_key: str) -> str:
 
 
 def _plain(alias: str) -> str:
-    """An alias on one line; should it hold an account number, its last four digits."""
+    """The alias on one line. Of an account number in it, only the last four digits are kept."""
     seen = HARMFUL.sub("", " ".join(alias.split()))
     return _LONG_NUMBER.sub(lambda found: f"…{found[0][-4:]}", seen)[:100]

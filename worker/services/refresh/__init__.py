@@ -1,1 +1,1 @@
-"""The token refresh; `protocol` reads in the order in which it happens, docs/refresh.md explains it."""
+"""The token refresh. Start with `protocol`, which is in the order of the steps; docs/refresh.md explains it."""

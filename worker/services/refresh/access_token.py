@@ -1,4 +1,4 @@
-"""An access token to call a provider with; refreshed first when it has run out or was refused."""
+"""Gives the access token for a call; refreshes it first if it has expired or was refused."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from worker.services.refresh.protocol import refresh_providers
 from worker.services.refresh.results import Outcome
 
 _REFRESHES_IN_A_ROW = 3
-"""One may only have been the journal's, and has run out there; a provider whose tokens do not last is not hammered."""
+"""More than one, since the first may only store an old answer from the journal. Limited, since a provider whose tokens
+expire at once must not get call after call."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A token to call the provider with.
+    """An access token.
 
     Attributes:
-        generation: to be handed back as `stale_generation` should the provider refuse the token.
+        generation: its generation; pass it as `stale_generation` if the provider refuses the token.
         expires_at: None when it does not expire.
     """
 
@@ -39,22 +40,22 @@ class AccessToken:
 async def access_token(
     runtime: Context, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
 ) -> AccessToken:
-    """A token to call the provider with; refreshed first when it has run out or was refused.
+    """The access token for a call; it is refreshed first if it has expired or was refused.
 
-    While another worker refreshes it, this waits and reads again.
+    While another worker refreshes it, this function waits and then reads it again.
 
     Args:
-        runtime: the process's.
-        provider_id: whose.
-        caller: `manual` may use the share of the quota that is kept back.
-        stale_generation: of a token that the provider has just refused.
+        runtime: the process's context.
+        provider_id: the login.
+        caller: with `manual` it may use the share of the quota that is reserved for people who wait.
+        stale_generation: generation of a token that the provider has just refused.
 
     Raises:
         NotFound: no such provider.
         Refused: it is not linked, or paused.
         ReauthRequired: only the user can repair it.
         EncryptionError: the stored token cannot be read.
-        ProviderError: the refresh failed for now.
+        ProviderError: the refresh failed and will be tried again later.
         Unavailable: Postgres is away.
     """
     loop = asyncio.get_running_loop()
@@ -66,7 +67,7 @@ async def access_token(
         token = usable(state, provider_id=provider_id, stale_generation=stale_generation, encryption=runtime.encryption)
         if isinstance(token, AccessToken):
             return token
-        # What was just read will not do; if someone stores another meanwhile, nothing is sent.
+        # The token just read cannot be used. If another worker has stored a newer one by then, nothing is sent.
         refresh = asyncio.ensure_future(
             refresh_providers(
                 runtime, [provider_id], trigger=Trigger.SYNC, manual=caller.manual, stale_generation=token
@@ -75,7 +76,7 @@ async def access_token(
         try:
             summary = await asyncio.shield(refresh)
         except asyncio.CancelledError:
-            # A sync that is fenced off must not take the answer with it; the call has its deadline.
+            # If the sync is ended by a fence, the refresh must still store its answer. Its deadline limits the wait.
             await asyncio.gather(refresh, return_exceptions=True)
             raise
         result = summary.results[provider_id]
@@ -95,7 +96,7 @@ async def access_token(
 def usable(
     state: TokenState | None, *, provider_id: UUID, stale_generation: int | None, encryption: EncryptionService
 ) -> AccessToken | int:
-    """The access token, or the generation of the one that will not do.
+    """The access token, or the generation of the stored one if that cannot be used.
 
     Raises:
         NotFound: no such provider.

@@ -1,4 +1,4 @@
-"""What the tick takes: providers that fall due before the next one, spread over the time between."""
+"""Claims of the refresh tick: providers that fall due before the next tick, spread over the time until then."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LEAST_PER_MESSAGE = 10
 
 @dataclass(frozen=True, slots=True)
 class DueBatch:
-    """Claimed providers, and when to begin with them.
+    """Claimed providers, and when their refresh begins.
 
     Attributes:
-        after_s: seconds from the claim.
+        after_s: seconds from the claim until it begins.
     """
 
     after_s: float
@@ -28,12 +28,12 @@ class DueBatch:
 
 
 async def claim_refresh_due(runtime: Context, now: datetime, *, tick_s: float) -> list[DueBatch]:
-    """Claims what falls due before the next tick, per integration and earliest first, spread over the tick.
+    """Claims what falls due before the next tick, per integration and earliest first, and spreads it over the tick.
 
-    Spreading keeps a large fleet's calls even and a quota unstrained; few providers go at once.
+    Spreading avoids peaks of calls in a large fleet. A small number of providers is sent at once.
 
     Args:
-        runtime: the process's.
+        runtime: the process's context.
         now: the tick's time.
         tick_s: seconds until the next tick.
 
@@ -60,7 +60,7 @@ async def claim_refresh_due(runtime: Context, now: datetime, *, tick_s: float) -
 
 
 def spread(ids: Sequence[UUID], *, tick_s: float, batch_size: int) -> list[DueBatch]:
-    """Cuts one tick's claim into messages, one per second of the tick when there are enough providers for that."""
+    """Divides one tick's claim into messages: one per second of the tick, if there are enough providers for that."""
     seconds = max(1, int(tick_s))
     slots = max(1, min(seconds, ceil(len(ids) / _LEAST_PER_MESSAGE)))
     batches = []

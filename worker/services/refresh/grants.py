@@ -1,4 +1,4 @@
-"""New grants that waited in the journal: each is stored behind what came meanwhile, or else ended at its provider."""
+"""New grants that waited in the journal: each is stored, or kept until it is revoked at its provider."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = structlog.get_logger()
 
 
 def store(session: OpenTransaction, *, encryption: EncryptionService, token: NewToken, owner: UUID) -> bool:
-    """Stores a grant behind whatever refreshes of the old one came meanwhile, unless the user has decided anew.
+    """Stores a grant as the generation after the present one, unless the user has linked or unlinked since then.
 
     Returns:
         Whether it was stored.
 
     Raises:
-        EncryptionError: the entry is not its provider's.
-        NotFound: the provider is gone.
+        EncryptionError: the entry does not belong to its provider.
+        NotFound: the provider no longer exists.
         Refused: the login is linked by another user.
     """
     if links.was_overtaken(session, provider_id=token.provider_id, since=token.issued_at):
@@ -47,9 +47,9 @@ def store(session: OpenTransaction, *, encryption: EncryptionService, token: New
 
 
 def give_up(session: OpenTransaction, *, token: NewToken) -> None:
-    """Keeps a grant that was not stored until it is ended at its provider.
+    """Keeps a grant that was not stored until it is revoked at its provider.
 
-    One whose login is linked is left alone: it may be the very grant that is in use there.
+    If its login is linked, nothing is done: it may be the same grant that is in use there.
     """
     provider = session.get(Provider, token.provider_id)
     provider_key = token.provider_key if provider is None else provider.provider_key

@@ -1,8 +1,8 @@
-"""Where answers wait that could not be stored: in Redis, or failing that in a file of this machine.
+"""The journal: keeps answers that could not be stored, in Redis, or else in the spool, a directory of this host.
 
-A rotated token exists nowhere else than in its answer. An entry is the very row that the store would have written
-(its tokens are ciphertexts bound to provider and generation), kept under provider and presented generation. It is
-applied only while the stored generation is still the one that was presented, and removed only after that commit.
+A rotated token exists only in its answer. An entry is the row that would have been stored: its tokens are ciphertexts
+bound to provider and generation. Its name is the provider and the presented generation. It is stored only while the
+stored generation is still the presented one, and deleted only after that commit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 UNREADABLE = ".unreadable"
-"""How files of the spool end that could not be read; `dashtam doctor` tells of them."""
+"""Suffix of spool files that could not be read; `dashtam doctor` reports them."""
 
 _KEEP = """
 for i = 1, #ARGV, 3 do
@@ -41,17 +41,17 @@ for i = 1, #ARGV, 3 do
     if not (is_readable and kept.issued_at > ARGV[i + 2]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 """
-"""The answer to a first call may come later than that of its retry, whose token is the provider's latest: it stays."""
+"""The answer to a first call may arrive after the answer to its retry. The retry's token is the later one and stays."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(NewToken).decode
 
 
 async def keep(runtime: Context, tokens: Sequence[NewToken]) -> None:
-    """Keeps answers until they can be stored; together, since a Redis that hangs is waited for each time.
+    """Keeps answers until they can be stored. All in one call, since each call to a Redis that hangs must time out.
 
     Raises:
-        Unavailable: neither Redis nor the disk took all of them.
+        Unavailable: neither Redis nor the disk could store all of them.
     """
     entries = {_name(token): _encode(token) for token in tokens}
     arguments = [part for token in tokens for part in (_name(token), _encode(token), _issued(token))]
@@ -75,16 +75,16 @@ async def keep(runtime: Context, tokens: Sequence[NewToken]) -> None:
 
 
 async def find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | None:
-    """The answer that was kept for a presentation of this generation.
+    """The answer that was kept for a presentation of this generation; None if there is none.
 
     Raises:
-        Unavailable: Redis cannot be asked, so that it is unknown.
+        Unavailable: Redis cannot be asked, so it is unknown whether there is one.
     """
     return await asyncio.to_thread(_find, runtime, provider_id, generation)
 
 
 async def entries(runtime: Context) -> list[NewToken]:
-    """All entries that this machine can see; unreadable ones are logged and stay where they are.
+    """All entries that this host can read. Entries that cannot be decoded are logged and kept.
 
     Raises:
         Unavailable: Redis cannot be asked.
@@ -93,12 +93,12 @@ async def entries(runtime: Context) -> list[NewToken]:
 
 
 async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
-    """Stores an entry under a lease that the caller holds, then forgets it.
+    """Stores an entry under a lease that the caller holds, then deletes it from the journal.
 
     Raises:
-        EncryptionError: it is not this provider's; the entry is kept and nothing is stored.
-        Fenced: the lease or the generation is another's by now; the entry is kept. Or the entry is a grant that the
-            user has overtaken by another decision; it is forgotten.
+        EncryptionError: it does not belong to this provider; the entry is kept and nothing is stored.
+        Fenced: another worker has the lease, or the generation has changed; the entry is kept. Or the entry is a new
+            grant and the user has linked or unlinked since; then it is deleted.
         Unavailable: Postgres is away; the entry is kept.
     """
     if token.new_grant:
@@ -113,29 +113,29 @@ async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
 
 
 async def drain(runtime: Context) -> int:
-    """Stores what waits here; what is out of date goes, what is in another's hands just now stays.
+    """Stores the entries. Outdated ones are deleted; those whose token another worker has leased are kept.
 
     Returns:
         How many tokens were stored.
 
     Raises:
-        Unavailable: Redis or Postgres is away; the entries stay.
+        Unavailable: Redis or Postgres is out of reach; the entries are kept.
     """
     return await _drain_all(runtime, await entries(runtime))
 
 
 async def drain_spool(runtime: Context) -> None:
-    """The same for what waits on this machine's disk alone, for which Redis is not needed.
+    """Stores the entries in this host's spool, for which Redis is not needed.
 
     Raises:
-        Unavailable: Postgres is away; the entries stay.
+        Unavailable: Postgres is out of reach; the entries are kept.
     """
     waiting = await asyncio.to_thread(spooled, runtime)
     await _drain_all(runtime, await asyncio.to_thread(_newest_of, runtime, waiting))
 
 
 def spooled(runtime: Context) -> list[NewToken]:
-    """What waits on this machine's disk."""
+    """The entries in this host's spool."""
     directory = spool_directory(runtime)
     if not directory.is_dir():
         return []
@@ -150,8 +150,8 @@ async def _drain_all(runtime: Context, waiting: Sequence[NewToken]) -> int:
             stored += await _drain(runtime, token)
         except Unavailable:
             raise
-        except Exception as error:  # one entry's trouble is no other's
-            # Others than ours may quote the row.
+        except Exception as error:  # an error with one entry must not stop the others
+            # The message of a foreign exception may quote the row, so only its class is logged.
             said = str(error) if isinstance(error, DashtamError) else type(error).__name__
             log.error("journal_entry_kept", provider_id=str(token.provider_id), error=said)
     return stored
@@ -161,7 +161,7 @@ async def _drain(runtime: Context, token: NewToken) -> bool:
     owner, ids = uuid4(), [token.provider_id]
     if token.new_grant:
         return await _drain_grant(runtime, token, owner)
-    # Its own lease is over in all but time: whoever held it is the one that wrote this entry.
+    # The lease under which this entry was answered has no more use: its holder is the worker that wrote the entry.
     leased = await runtime.db(
         tokens.lease,
         ids=ids,
@@ -204,7 +204,7 @@ async def _release(runtime: Context, provider_id: UUID, generation: int, owner: 
 
 
 def _find(runtime: Context, provider_id: UUID, generation: int) -> NewToken | None:
-    # The user's new consent outweighs an answer to the old one.
+    # The answer to a new consent takes precedence over an answer for the old grant.
     names = [_field(provider_id, generation, new_grant=new_grant) for new_grant in (True, False)]
     directory = spool_directory(runtime)
     found = [_read_spooled(directory / f"{name}.json") for name in names]
@@ -228,7 +228,7 @@ def _entries(runtime: Context) -> list[NewToken]:
 
 
 def _newest_of(runtime: Context, waiting: Sequence[NewToken]) -> list[NewToken]:
-    """The same entries, each as Redis has it if that one is later; without Redis as they are."""
+    """The same entries, each replaced by Redis's version if that one is later. Without Redis they stay as they are."""
     if not waiting:
         return []
     try:
@@ -239,7 +239,7 @@ def _newest_of(runtime: Context, waiting: Sequence[NewToken]) -> list[NewToken]:
 
 
 def _newest(found: Iterable[NewToken | None]) -> list[NewToken]:
-    """Of several entries of one name the latest: the answer to a retry may be in Redis, that to the first on disk."""
+    """The latest of the entries with the same name: there may be an answer to the first call and one to the retry."""
     newest: dict[str, NewToken] = {}
     for token in sorted((one for one in found if one is not None), key=lambda one: one.issued_at):
         newest[_name(token)] = token
@@ -275,15 +275,15 @@ def _field(provider_id: UUID, generation: int, *, new_grant: bool) -> str:
 
 
 def spool_directory(runtime: Context) -> Path:
-    """Where this machine's files are; it need not exist."""
+    """This host's spool directory; it may not exist yet."""
     return runtime.settings.home / "spool"
 
 
 def _read_spooled(path: Path) -> NewToken | None:
-    """The entry in a file. One that cannot be read is set aside, so that it does not delay the others."""
+    """The entry in a file. A file that cannot be read is renamed, so that it does not delay the others."""
     try:
         return _decode(path.read_bytes())
-    except FileNotFoundError:  # there is none, or it was drained just now
+    except FileNotFoundError:  # there was no such file, or it was stored and deleted just now
         return None
     except (OSError, msgspec.MsgspecError) as error:
         aside = path.with_suffix(UNREADABLE)
@@ -300,7 +300,7 @@ def _read_spooled(path: Path) -> NewToken | None:
 
 
 def _spool(directory: Path, entries: Mapping[str, bytes]) -> None:
-    """Readable by their owner alone, and on the disk before they are in their places."""
+    """Writes entries as files that only their owner can read. Each is synced to disk before it gets its final name."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, entry in entries.items():
         draft = directory / f".{uuid4().hex}"
@@ -312,7 +312,7 @@ def _spool(directory: Path, entries: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
             there = _read_spooled(directory / f"{name}.json")
             if there is not None and there.issued_at > _decode(entry).issued_at:
-                draft.unlink()  # as in Redis
+                draft.unlink()  # the later answer stays, as in Redis
             else:
                 draft.rename(directory / f"{name}.json")
         except OSError:

@@ -1,4 +1,4 @@
-"""One batch's lease on its tokens: what is read, decided and written under it, each step in one transaction."""
+"""The lease of one batch on its tokens, and the transactions under it: read, decide, write."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 STORE_SECONDS = 10.0
-"""No answer waits longer in memory for a Postgres that hangs. Stored after all, its journal entry is out of date."""
+"""How long an answer may wait in memory while Postgres hangs. If Postgres then has stored it after all, its journal
+entry is outdated and will be deleted."""
 
 
 @dataclass(slots=True)
 class Begun:
-    """What one leasing transaction came to.
+    """Result of one leasing transaction.
 
     Attributes:
-        calls: to be presented; their attempts are written.
-        left_behind: leased too, but a worker before has left an attempt without an end.
-        results: of the others.
+        calls: refreshes to send; their attempts are written.
+        left_behind: also leased, but an earlier worker has left an attempt without an outcome.
+        results: results of the others.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Writing:
     """The attempts that one step writes.
 
     Attributes:
-        given_up: the step is no longer waited for, so that nothing of it will be sent.
+        given_up: nobody waits for the step any more, so nothing will be sent for its attempts.
     """
 
     attempts: list[AttemptBegun] = field(default_factory=list)
@@ -61,10 +62,10 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class BatchLease:
-    """Owner of the leases of one batch: a second batch of this very process is fenced off like any other.
+    """The owner of one batch's leases. Another batch, even in the same process, is fenced off.
 
     Attributes:
-        trigger, force, stale_generation, manual: as `refresh_providers` has them.
+        trigger, force, stale_generation, manual: see `refresh_providers`.
     """
 
     runtime: Context
@@ -76,20 +77,20 @@ class BatchLease:
 
     @property
     def deadline_s(self) -> float:
-        """From the lease on. What is left of the lease behind it is for storing.
+        """Seconds from the lease until a call must have ended. The rest of the lease is for storing the answer.
 
-        The integration's own deadline comes first and knows better what happened; this one is for the lease's sake.
+        The integration has an earlier deadline of its own, whose error says more. This one protects the lease.
         """
         settings = self.runtime.settings
         return (settings.http_total_seconds + settings.lease_seconds) / 2
 
     def departure(self, leased: LeasedToken) -> Departure:
-        """When a call must leave, and must have ended, so as not to outlast its lease."""
+        """By when a call must be sent, and by when it must have ended, so that it ends before its lease."""
         ends_at = leased.asked_at + self.deadline_s
         return Departure(leaves_by=ends_at - self.runtime.settings.http_total_seconds, ends_at=ends_at)
 
     def is_too_late(self, leased: LeasedToken) -> bool:
-        """Whether a call that begins now might outlast its lease: this process was stopped, or waited too long."""
+        """Whether a call that begins now might end after its lease: this process was paused or waited too long."""
         return elapsed() > self.departure(leased).leaves_by
 
     async def write(
@@ -97,7 +98,7 @@ class BatchLease:
     ) -> T:
         """Runs a step that writes attempts.
 
-        When its end stays unknown they may be in the table, and nothing was sent for them: that is noted.
+        If it is unknown whether the step was committed, its attempts are noted as not sent (see `unsent`).
 
         Raises:
             Unavailable: Postgres is away.
@@ -107,13 +108,13 @@ class BatchLease:
             return await self.runtime.db(step, writing, *args, **kwargs)
         except BaseException as error:
             writing.given_up = True
-            # Other errors have rolled back what was written.
+            # After any other error, the transaction was rolled back.
             if isinstance(error, Unavailable) or not isinstance(error, Exception):
                 await unsent.note(self.runtime, writing.attempts)
             raise
 
     def begin(self, session: OpenTransaction, writing: Writing, *, ids: Sequence[UUID]) -> Begun:
-        """Leases, re-reads under the lease and writes the attempts of what is to be presented."""
+        """Leases tokens, reads them again under the lease, and writes the attempts of those that are presented."""
         begun = Begun()
         settlements: list[Settlement] = []
         leased_ids: set[UUID] = set()
@@ -137,7 +138,7 @@ class BatchLease:
         return begun
 
     def plan(self, leased: LeasedToken) -> Call | NotSent:
-        """Whether this token is presented."""
+        """Decides whether this token is presented."""
         planned = plan(
             leased,
             integrations=self.runtime.integrations,
@@ -151,7 +152,7 @@ class BatchLease:
         return planned
 
     def read_again(self, session: OpenTransaction, leased: LeasedToken) -> LeasedToken | None:
-        """The token as it is now; None when the lease is another's."""
+        """The token as it is now; None when another worker has the lease."""
         found = tokens.read_leased(
             session,
             ids=[leased.provider_id],
@@ -162,7 +163,7 @@ class BatchLease:
         return found[0] if found else None
 
     def write_attempts(self, session: OpenTransaction, writing: Writing, calls: Sequence[Call]) -> None:
-        """Before they are sent, and in the transaction that decided so."""
+        """Writes the attempts before the calls are sent, in the transaction that decided to send them."""
         attempts = [self.attempt(call) for call in calls]
         writing.attempts += attempts
         if writing.given_up:
@@ -170,7 +171,7 @@ class BatchLease:
         tokens.begin_attempts(session, attempts=attempts)
 
     def attempt(self, call: Call) -> AttemptBegun:
-        """The attempt that is written for a call."""
+        """The attempt that is written for this call."""
         return AttemptBegun(
             id=call.attempt_id,
             provider_id=call.leased.provider_id,
@@ -183,7 +184,7 @@ class BatchLease:
     def record(
         self, session: OpenTransaction, *, answers: Sequence[NewToken], settlements: Sequence[Settlement]
     ) -> set[UUID]:
-        """Stores answers, ends the other leases, tells users. Returns whom the fences let through."""
+        """Stores answers, ends the other leases, queues notices. Returns the providers that no fence refused."""
         kept = tokens.store(session, tokens=answers, owner=self.owner)
         kept |= tokens.settle(session, settlements=settlements, owner=self.owner)
         for settlement in settlements:
@@ -200,22 +201,22 @@ class BatchLease:
 
 
 def task_id() -> str | None:
-    """The task that this is part of, for the audit log."""
+    """Id of the present task, for the audit log; None outside of a task."""
     found = structlog.contextvars.get_contextvars().get("task_id")
     return None if found is None else str(found)
 
 
 async def store_in_time(runtime: Context, step: Callable[[OpenTransaction], T]) -> T:
-    """Runs the step that stores answers, and gives up in time to keep them here.
+    """Runs the step that stores answers. Gives up early enough to keep them in the journal.
 
     Raises:
-        Unavailable: Postgres is away or says nothing; the answers may have been stored.
+        Unavailable: Postgres is out of reach or does not answer; the answers may have been stored.
     """
     return await runtime.db_within(min(STORE_SECONDS, runtime.settings.database_step_seconds), step)
 
 
 def why_not_leased(state: TokenState | None) -> RefreshResult:
-    """Why a lease that was asked for was not given."""
+    """The result for a provider whose token could not be leased."""
     if state is None or state.generation is None:
         return RefreshResult(Outcome.MISSING, NotFound("no such provider, or it has no token"))
     if state.status == ProviderStatus.NEEDS_REAUTH:

@@ -1,4 +1,4 @@
-"""What a refresh that brought no token means for its provider: one table, read from the top. Pure."""
+"""What a refresh without a new token means for its provider; the first rule that applies counts. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.services.refresh import due
 from worker.services.refresh.results import Outcome, RefreshResult
 
 LOST_ROTATION = "lost_rotation"
-"""The provider may have rotated the token without our learning the new one."""
+"""The provider may have rotated the token, and we did not get the new one."""
 
 _SHARED_SCOPES = (Scope.APP, Scope.INSTITUTION)
 
@@ -30,7 +30,7 @@ _SHARED_SCOPES = (Scope.APP, Scope.INSTITUTION)
 def may_have_rotated(error: ProviderError) -> bool:
     """Whether the refresh token may be used up although we have no new one.
 
-    True of everything that left us without a readable answer, and of answers whose token we will not use.
+    True for every error without a readable answer, and for answers whose token cannot be used.
     """
     return isinstance(error, OutcomeUnknown) or (isinstance(error, BadPayload) and error.reason != "redirect_refused")
 
@@ -38,12 +38,12 @@ def may_have_rotated(error: ProviderError) -> bool:
 def settle_failure(
     leased: LeasedToken, error: ProviderError, *, now: datetime, attempt_id: UUID | None, task_id: str | None = None
 ) -> Settlement:
-    """How the lease ends after `error`.
+    """The settlement that ends the lease after `error`.
 
     Args:
-        leased: as it was when the attempt began.
+        leased: the token as it was when the attempt began.
         error: what the integration raised.
-        now: by the database's clock.
+        now: the database's time.
         attempt_id: the attempt that was written, if any.
         task_id: for the audit log.
     """
@@ -53,7 +53,7 @@ def settle_failure(
     status, attempt_status = None, AttemptStatus.FAILED
     reason, due_at, failed = error.reason, None, False
     if isinstance(error, ReauthRequired):
-        # Refused on the retry after an unknown outcome: the first call did rotate, and its answer is lost.
+        # Refused on the retry after an unknown outcome: the first call rotated the token, and its answer is lost.
         status, reason = ProviderStatus.NEEDS_REAUTH, LOST_ROTATION if leased.unknowns else error.reason
     elif may_have_rotated(error):
         attempt_status = AttemptStatus.UNKNOWN
@@ -64,13 +64,13 @@ def settle_failure(
             due_at = due.show_again_at(now, provider_id=leased.provider_id, shown=shown, after=error.retry_after)
     elif isinstance(error, RateLimited):
         attempt_status = AttemptStatus.DEFERRED
-        # Without a time of the provider's own the waits must grow, and only a count makes them.
+        # If the provider named no time, the wait must grow with each failure, so this one is counted.
         failed = error.retry_after is None
         due_at = again_at
     else:
         if isinstance(error, Unsent):
             attempt_status = AttemptStatus.NOT_SENT
-        # Trouble that all logins share says nothing about this one.
+        # An error that concerns all logins does not count as a failure of this one.
         failed = error.scope not in _SHARED_SCOPES and not isinstance(error, AppMisconfigured)
         due_at = again_at
     return Settlement(
@@ -98,7 +98,7 @@ _OUTCOMES = {
 
 
 def result_of(settlement: Settlement, error: ProviderError) -> RefreshResult:
-    """The result that a settled failure is reported as."""
+    """The result that is reported for a settled failure."""
     if settlement.status == ProviderStatus.NEEDS_REAUTH:
         return RefreshResult(Outcome.NEEDS_REAUTH, ReauthRequired(settlement.status_reason or error.reason))
     return RefreshResult(_OUTCOMES[AttemptStatus(settlement.attempt_status or AttemptStatus.FAILED)], error)

@@ -1,4 +1,4 @@
-"""What is decided about a leased token before anything is sent, and how an answer becomes the row to store. Pure."""
+"""Decides before a call whether a leased token is presented, and makes the row to store from an answer. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Call:
-    """A refresh token about to be presented, for the first time or for the one retry."""
+    """A refresh token that is about to be presented, for the first time or in a retry."""
 
     leased: LeasedToken
     refresh_token: str = field(repr=False)
@@ -32,16 +32,16 @@ class Call:
     attempt_id: UUID = field(default_factory=new_id)
 
     def now(self) -> datetime:
-        """By the database's clock, whatever this machine's says."""
+        """The database's time; this machine's clock may be wrong."""
         return self.leased.leased_at + timedelta(seconds=elapsed() - self.leased.asked_at)
 
 
 @dataclass(slots=True)
 class Ended:
-    """A call and what it brought.
+    """A call that has ended, and its outcome.
 
     Attributes:
-        unsent: the request has provably never left this machine.
+        unsent: the request was certainly never sent.
     """
 
     call: Call
@@ -51,7 +51,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Why nothing is sent, and how the lease ends."""
+    """Why nothing is sent, and the settlement that ends the lease."""
 
     settlement: Settlement
     result: RefreshResult
@@ -66,10 +66,11 @@ def plan(
     stale_generation: int | None,
     manual: bool = False,
 ) -> Call | NotSent:
-    """Whether the token is presented: it must be due, or wanted anew, and its ciphertext must be its own.
+    """Decides whether the token is presented: it must be due or asked for, and its ciphertext must belong to it.
 
-    After a failure nothing is sent until its wait is over, whoever asks and however often. A person who waits
-    (`manual`) need not, unless the token was presented without a known outcome; an operator may insist (`force`).
+    After a failure nothing is sent until its wait is over, no matter who asks and how often. For a person who waits
+    (`manual`) the wait does not count, unless the token was presented without a known outcome; an operator can ignore
+    every wait (`force`).
     """
     integration = integrations.get(leased.provider_key)
     policy = integration.refresh_policy if integration else None
@@ -104,7 +105,7 @@ def plan(
 
 
 def unreadable(leased: LeasedToken, error: EncryptionError) -> NotSent:
-    """Nothing is sent, and the token is kept: a key may come back, an operator may act."""
+    """Sends nothing and keeps the token: the missing key may be configured again, or an operator may act."""
     failures = leased.refresh_failures + 1
     retry_at = due.retry_at(leased.leased_at, provider_id=leased.provider_id, failures=failures)
     return NotSent(_settled(leased, failed=True, refresh_due_at=retry_at), RefreshResult(Outcome.FAILED, error))
@@ -135,19 +136,19 @@ def seal_answer(
     task_id: str | None = None,
     new_grant: bool = False,
 ) -> NewToken:
-    """An answer as the row to store: its tokens encrypted and bound to the generation after `generation`.
+    """Makes the row to store from an answer: its tokens encrypted and bound to the generation after `generation`.
 
     Args:
-        encryption: writes with its first key.
-        policy: the integration's.
-        answer: of an exchange or a refresh.
-        provider_id: whose.
-        generation: the stored one, that was presented; 0 before the first.
-        issued_at: not after the provider's own moment of issue, by the database's clock.
+        encryption: encrypts with its first key.
+        policy: the integration's refresh policy.
+        answer: answer of an exchange or a refresh.
+        provider_id: the login.
+        generation: the stored generation, which was presented; 0 before the first.
+        issued_at: a time by the database's clock that is not later than when the provider issued the token.
         kept_refresh_token: stays in use when the answer has none.
         attempt_id: the attempt that it answers.
         task_id: for the audit log.
-        new_grant: the answer is of an exchange: the user has consented anew, and a first sync is due at once.
+        new_grant: the answer is that of an exchange: the user has consented anew, and a first sync is due at once.
     """
     next_generation = generation + 1
     refresh_token = answer.refresh_token or kept_refresh_token
@@ -184,10 +185,10 @@ def seal_answer(
 
 
 def unseal_answer(encryption: EncryptionService, token: NewToken) -> dict[str, str]:
-    """The plain tokens by kind (`access`, `refresh`) of what `seal_answer` has made.
+    """The decrypted tokens, by kind (`access`, `refresh`), in a row that `seal_answer` made.
 
     Raises:
-        EncryptionError: they are not this row's own, or their key is away.
+        EncryptionError: they do not belong to this row, or no configured key decrypts them.
     """
     return {
         kind: encryption.unseal(
@@ -203,5 +204,5 @@ def unseal_answer(encryption: EncryptionService, token: NewToken) -> dict[str, s
 
 
 def _storable(value: str | None) -> str | None:
-    """Text that Postgres takes: what goes with a token must not keep it from being stored."""
+    """The text in a form that Postgres can store: a bad character in it must not keep the token from being stored."""
     return None if value is None else value.replace("\x00", "").encode(errors="replace").decode()[:2000]

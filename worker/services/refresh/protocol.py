@@ -1,19 +1,19 @@
-"""Token refresh. The protocol, in the order in which it happens; `_Batch` reads like this list.
+"""The refresh protocol: its steps in the order in which they happen. `_Batch` has the same order.
 
-1. Lease the tokens and re-read them under the lease; who finds one leased leaves it, or waits (`access_token`).
-   What a dead worker left behind comes first: its answer may be in the journal, else its outcome is unknown
-   (`recovery`).
-2. In the same transaction, write down the attempts that are about to be sent (`lease`).
+1. Lease the tokens and read them again under the lease. A worker that finds a token leased leaves it, or waits
+   (`access_token`). Attempts that a dead worker left behind come first: the answer may be in the journal, otherwise
+   the outcome is unknown (`recovery`).
+2. In the same transaction, write the attempts that are about to be sent (`lease`).
 3. Present each refresh token once, within a deadline shorter than the lease.
-4. First act after an answer: one transaction stores the token (generation + 1), the provider's clocks, the attempt as
-   done and the audit row, fenced by lease and generation. Answers that have arrived together are stored together.
-5. An answer that cannot be stored, whatever the reason, goes to the journal; so does one that is not yet stored when
-   the task's time is up.
-6. All else is settled by the table in `outcomes`; an unknown outcome is tried exactly once more.
-7. Tell the circuit breaker and the metrics how the calls have ended.
+4. First act after an answer: one transaction, fenced by lease and generation, stores the token (generation + 1), the
+   provider's due times, the attempt as done, and the audit row. Answers that arrive together are stored together.
+5. An answer that cannot be stored for any reason goes to the journal; so does one that is not yet stored when the
+   task's time is up.
+6. All other outcomes are settled by the rules in `outcomes`; an unknown outcome is tried exactly once more.
+7. Report the outcomes of the calls to the circuit breaker and the metrics.
 
-No transaction is open across a call, and a worker may die between any two of these lines: docs/refresh.md goes through
-them one by one.
+No transaction is open during a call, and a worker may die between any two of these steps: docs/refresh.md explains what
+happens then.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ _TELL_SECONDS = 10.0
 
 @dataclass(slots=True)
 class RefreshSummary:
-    """Results of one batch by provider id."""
+    """The results of one batch, by provider id."""
 
     results: dict[UUID, RefreshResult] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Providers per outcome."""
+        """Number of providers for each outcome."""
         return dict(Counter(str(result.outcome) for result in self.results.values()))
 
 
@@ -78,18 +78,18 @@ async def refresh_providers(
     manual: bool = False,
     stale_generation: int | None = None,
 ) -> RefreshSummary:
-    """Refreshes those of these providers whose token is due; each has its own lease, deadline and result.
+    """Refreshes those of these providers whose token is due. Each has its own lease, deadline and result.
 
     Args:
-        runtime: the process's.
-        ids: a batch is transport, not a unit of failure.
-        trigger: who asks; kept with the attempts.
-        force: refresh also what is not due.
-        manual: a person waits: may use the share of the quota that is kept back.
-        stale_generation: refresh also what is not due if it is still of this generation.
+        runtime: the process's context.
+        ids: the providers; a failure of one of them does not affect the others.
+        trigger: who asks; stored with the attempts.
+        force: refresh also tokens that are not due.
+        manual: a person waits: the reserved share of the quota may be used.
+        stale_generation: refresh also a token that is not due if it still has this generation.
 
     Raises:
-        Unavailable: Postgres is away. What was in flight by then is kept in the journal; the rest is done later.
+        Unavailable: Postgres is out of reach. Answers of calls in flight are in the journal; the rest is done later.
     """
     lease = BatchLease(runtime, trigger=trigger, force=force, stale_generation=stale_generation, manual=manual)
     with ending.unfinished():
@@ -110,7 +110,7 @@ class _Batch:
         return Recovery(self._lease)
 
     async def run(self, ids: Iterable[UUID]) -> RefreshSummary:
-        """Presents, stores and settles; an answer that has arrived is kept whatever ends this."""
+        """Presents, stores and settles. Answers that have arrived are kept even if an error ends the batch."""
         try:
             return await self._run(ids)
         except BaseException:
@@ -119,7 +119,7 @@ class _Batch:
             raise
 
     async def _run(self, ids: Iterable[UUID]) -> RefreshSummary:
-        """Keeps up to `refresh_concurrency` calls in flight and stores what has arrived meanwhile."""
+        """Keeps up to `refresh_concurrency` calls in flight, and stores the answers that have arrived."""
         waiting = deque(dict.fromkeys(ids))
         in_flight = 0
         trouble: Exception | None = None
@@ -135,7 +135,7 @@ class _Batch:
                 room = min(self._settings.refresh_concurrency - in_flight, len(waiting))
                 try:
                     begun = await self._begin([waiting.popleft() for _ in range(room)]) if room > 0 else Begun()
-                except Exception as error:  # the answers to what is in flight must still be kept
+                except Exception as error:  # the answers of the calls in flight must still be kept
                     trouble, begun = error, Begun()
                     waiting.clear()
                 for call in begun.calls:
@@ -145,7 +145,7 @@ class _Batch:
                 in_flight += len(begun.calls) + len(begun.left_behind)
                 if in_flight:
                     if spool.is_due(self._runtime):
-                        calls.create_task(spool.settle(self._runtime))  # beside it: answers must not wait for this
+                        calls.create_task(spool.settle(self._runtime))  # in parallel: answers must not wait for it
                     arrived = await self._arrived()
                     in_flight -= len(arrived)
                     await self._keep([item for item in arrived if item is not None])
@@ -164,7 +164,7 @@ class _Batch:
         return begun
 
     async def _resume(self, leased: LeasedToken) -> None:
-        """Never raises; meanwhile the others are presented and stored."""
+        """Recovers an attempt that was left behind; meanwhile the other calls continue. Never raises."""
         recovered = await self._recovery.recover(leased)
         if isinstance(recovered, Call):
             await self._present(recovered)
@@ -175,8 +175,8 @@ class _Batch:
     # Step 3: present
 
     async def _present(self, call: Call) -> None:
-        """Never raises and never repeats."""
-        # This call's own context: the lines of the others are not touched.
+        """Sends one refresh and queues its outcome. Never raises and never repeats the call."""
+        # Bound in this call's own task, so the log lines of other calls are not affected.
         structlog.contextvars.bind_contextvars(
             provider_id=str(call.leased.provider_id), attempt=call.leased.unknowns + 1
         )
@@ -207,7 +207,7 @@ class _Batch:
             outcome = error
         except TimeoutError:
             outcome = self._unended(departure, "deadline")
-        except Exception as error:  # a fault of ours leaves us as ignorant as a lost connection
+        except Exception as error:  # after an error of ours the outcome is unknown, as after a lost connection
             log.error("refresh_unexpected", provider_key=call.leased.provider_key, error=type(error).__name__)
             outcome = self._unended(departure, "unexpected_error")
         stayed_here = isinstance(outcome, Unsent) or (isinstance(outcome, RateLimited) and departure.held)
@@ -220,14 +220,14 @@ class _Batch:
     # Steps 4 to 6: store, journal, settle
 
     async def _arrived(self) -> list[Ended | None]:
-        """Waits for one and takes all that are there: no delay when idle, few transactions when busy."""
+        """Waits for one outcome and takes all that are there: no delay when idle, few transactions when busy."""
         ended = [await self._arrivals.get()]
         while not self._arrivals.empty():
             ended.append(self._arrivals.get_nowait())
         return ended
 
     async def _keep(self, ended: Sequence[Ended]) -> None:
-        """Never raises: one provider's trouble is no other's."""
+        """Stores or settles outcomes. Never raises: an error with one provider must not affect the others."""
         for item in ended:
             await self._look_in_journal(item)
         answers = [item.outcome for item in ended if isinstance(item.outcome, NewToken)]
@@ -272,7 +272,7 @@ class _Batch:
         await self._tell(ended)
 
     async def _look_in_journal(self, item: Ended) -> None:
-        """A refused retry may only mean that the first call's answer has reached the journal by now."""
+        """Looks for the first call's answer when its retry is refused: by now it may be in the journal."""
         leased = item.call.leased
         if isinstance(item.outcome, ReauthRequired) and leased.unknowns:
             try:
@@ -281,11 +281,11 @@ class _Batch:
                 log.warning("journal_unseen", provider_id=str(leased.provider_id))
                 return
             if found is not None:
-                # A grant is stored in a way of its own, by the next drain; meanwhile the login needs nobody.
+                # A new grant is stored by the next drain, in another way; until then nobody has to act.
                 item.outcome = Transient("new_grant_waits", scope=Scope.PROVIDER) if found.new_grant else found
 
     async def _journal(self, answers: Sequence[NewToken]) -> RefreshResult:
-        """Postgres is away, or the fence refused: who holds the lease by now may still need these answers."""
+        """Keeps answers that were not stored. If a fence refused them, the present holder may still need them."""
         try:
             await journal.keep(
                 self._runtime, [structs.replace(item, lease_owner=self._lease.owner) for item in answers]
@@ -299,7 +299,7 @@ class _Batch:
     # Step 7: tell
 
     async def _tell(self, ended: Sequence[Ended]) -> None:
-        """Tells the breaker, the alarm and the metrics how calls have ended. Never raises."""
+        """Reports how calls have ended to the breaker, the alarm and the metrics. Never raises."""
         by_key: dict[str, list[Ended]] = {}
         for item in ended:
             by_key.setdefault(item.call.leased.provider_key, []).append(item)

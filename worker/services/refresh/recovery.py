@@ -1,7 +1,7 @@
-"""Attempts that a dead worker left without an end: their generation was presented, and the outcome is unknown.
+"""Recovery of attempts that a dead worker left without an outcome: the token was presented, and the result is unknown.
 
-Its answer may be in the journal. If not, the token is presented exactly once more; was that done already, the rotation
-is lost.
+The answer may be in the journal. If not, the token is presented exactly once more. If that was already done, the
+rotation is lost.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from worker.services.refresh.results import Outcome, RefreshResult
 log = structlog.get_logger()
 
 _ASK_AGAIN = timedelta(seconds=10)
-"""Before it is looked again whether the host has told that may hold the answer."""
+"""Wait before the next look whether the host that may have the answer has reported."""
 
 
 class Recovery:
-    """Of one batch."""
+    """Recovery of the attempts that one batch finds left behind."""
 
     def __init__(self, lease: BatchLease) -> None:
         self._lease = lease
@@ -35,20 +35,20 @@ class Recovery:
         self._journal_away: Unavailable | None = None
 
     async def recover(self, leased: LeasedToken) -> Call | RefreshResult:
-        """The call to make, its attempt written, or how it has ended without one. Never raises."""
+        """The call to make, with its attempt written, or the result if there is no call. Never raises."""
         try:
             return await self._recover(leased)
-        except Unavailable as error:  # its lease runs out by itself
+        except Unavailable as error:  # the lease ends by itself
             return RefreshResult(Outcome.DEFERRED, error)
-        except Exception as error:  # the same
+        except Exception as error:  # here too
             log.error("recovery_unexpected", provider_id=str(leased.provider_id), error=type(error).__name__)
             return RefreshResult(Outcome.DEFERRED, Transient("unexpected_error", scope=Scope.PROVIDER))
 
     async def find_in_journal(self, leased: LeasedToken) -> NewToken | None:
-        """The answer to a presentation of this generation.
+        """The answer to a presentation of this generation; None if the journal has none.
 
         Raises:
-            Unavailable: the journal cannot be asked. One that hangs is waited for once, not for every provider.
+            Unavailable: the journal cannot be asked. After the first time-out of a batch it is not asked again.
         """
         if self._journal_away is not None:
             raise self._journal_away

@@ -1,9 +1,10 @@
-"""This host's spool: draining it, and telling other hosts what is in it.
+"""This host's spool: storing the answers that wait in it, and reporting them to other hosts.
 
-A file can be seen on one host alone. Another that finds the attempt without an end would present the old token while
-its answer waits on a disk. So every attempt says on which host its answer would wait, every host tells Postgres what
-waits there, and nobody presents a token before its host has told, or has been silent for long enough to be dead
-(`worker.crud.refresh.spools`). It is told when a worker starts, before every task, and while a long one goes on.
+A spool file can be read on one host only. If another host found the attempt without an outcome, it would present the
+old token while the answer waits on this host's disk. So every attempt records on which host its answer would wait, and
+every host reports to Postgres what waits there. Nobody presents the token before that host has reported, or has been
+silent for so long that it counts as dead (`worker.crud.refresh.spools`). A host reports when a worker starts, before
+every task, and during a long task.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _AT_MOST_SECONDS = 10.0
 
 
 async def settle(runtime: Context) -> None:
-    """Tells what waits on this host's disk, and stores it. Never raises; does nothing when it was tried just now."""
+    """Reports what waits in this host's spool, and stores it. Never raises; does nothing shortly after the last try."""
     if not is_due(runtime):
         return
     runtime.spool_told_at = elapsed()
     try:
         async with asyncio.timeout(_AT_MOST_SECONDS):
             await _settle(runtime)
-    except Exception as error:  # the caller must go on refreshing tokens
+    except Exception as error:  # the caller must be able to refresh tokens
         log.warning("spool_untold", error=type(error).__name__, next="told and drained by the next try")
 
 
 def is_due(runtime: Context) -> bool:
-    """Whether the last try is long enough ago."""
+    """Whether enough time has passed since the last try."""
     return elapsed() - runtime.spool_told_at >= _EVERY_SECONDS
 
 
@@ -55,7 +56,7 @@ async def _settle(runtime: Context) -> None:
 
 
 def identity(runtime: Context) -> UUID | None:
-    """Names the directory; all processes that share it agree. None where no file can be written."""
+    """Id of the spool directory, the same for all processes that use it. None if no file can be written there."""
     if runtime.spool_id is None:
         directory = journal.spool_directory(runtime)
         try:

@@ -1,9 +1,9 @@
-"""Attempts that were perhaps written down and certainly never sent.
+"""Attempts that may be in the table but were certainly never sent.
 
-Attempts are committed before they are sent. When Postgres goes away during that commit, nobody knows whether they are
-in the table. Nothing is sent for them, so they must not count as presentations of their tokens: two such commits would
-otherwise look like a rotation that was lost twice. They are noted in memory and in Redis, where every worker finds
-them, until Postgres has stored it.
+Attempts are committed before they are sent. When the connection to Postgres is lost during that commit, it is unknown
+whether they are in the table. Nothing is sent for them, so they must not count as presentations of their tokens:
+otherwise two such commits would look like a lost rotation. They are noted in memory and in Redis, where every worker
+finds them, until Postgres has recorded that they were not sent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _decode = msgspec.json.Decoder(AttemptBegun).decode
 
 
 async def note(runtime: Context, attempts: Sequence[AttemptBegun]) -> None:
-    """Keeps these attempts until `tell` has told of them. Never raises."""
+    """Notes these attempts until `tell` has recorded them. Never raises."""
     if not attempts:
         return
     runtime.unsent.update({str(attempt.id): attempt for attempt in attempts})
@@ -45,10 +45,10 @@ async def note(runtime: Context, attempts: Sequence[AttemptBegun]) -> None:
 
 
 async def tell(runtime: Context) -> None:
-    """Writes down what this process or any other has noted.
+    """Records in Postgres the unsent attempts that this process or any other has noted.
 
     Raises:
-        Unavailable: Postgres or Redis is away; everything stays noted.
+        Unavailable: Postgres or Redis is out of reach; everything stays noted.
     """
     noted = dict(runtime.unsent) | await asyncio.to_thread(_read, runtime)
     if not noted:
@@ -61,7 +61,7 @@ async def tell(runtime: Context) -> None:
 
 
 async def try_to_tell(runtime: Context) -> None:
-    """The same if this process has something to tell, and without raising."""
+    """Does the same if this process has noted something. Never raises."""
     if not runtime.unsent:
         return
     try:
@@ -82,5 +82,5 @@ def _read(runtime: Context) -> dict[str, AttemptBegun]:
 def _forget(runtime: Context, names: Sequence[str]) -> None:
     try:
         runtime.redis.hdel(UNSENT, *names)
-    except RedisError:  # telling it twice changes nothing
+    except RedisError:  # recording them a second time is harmless
         log.warning("notes_left", attempts=len(names), next="removed the next time they are told")

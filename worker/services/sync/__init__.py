@@ -1,1 +1,1 @@
-"""The account sync: a run, its pages, its end, and when the next one is due; docs/sync.md explains it."""
+"""The account sync: a run, its pages, its end, and when the next one is due; explained in docs/sync.md."""

@@ -1,13 +1,14 @@
-"""Claims what is due for a sync, and syncs a batch of providers; afterwards the tables equal what each provider holds.
+"""Claims due syncs, and syncs a batch of providers: afterwards the tables hold what each provider holds.
 
-1. Begin a run: one per provider; a dead one is taken over.
-2. Ask for a token, then for pages from the committed cursors on. No transaction is open across a call.
+1. Begin a run: one per provider; a dead run is taken over.
+2. Get a token, then ask for pages from the committed cursors on. No transaction is open during a call.
 3. Apply each page in one transaction with its cursor, fenced by the run (`worker.crud.sync.pages`).
-4. A refused access token is renewed and the pages go on from the committed cursors; a pagination loop that the
-   provider wants restarted is undone first.
-5. A full sync then withdraws what it has not seen; the books are checked; the run ends and says when the next is due.
+4. If the access token is refused, refresh it and continue from the committed cursors. If the provider wants a loop to
+   be restarted, undo the loop first.
+5. At its end a full sync withdraws the rows that it has not met. Then the books are checked, and the run ends and sets
+   when the next one is due.
 
-A worker may die between any two of these lines: the next run goes on from the committed cursors.
+A worker may die between any two of these steps: the next run continues from the committed cursors.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from worker.services.sync.run import RunUnderWay
 log = structlog.get_logger()
 
 _WAITING_SHARE = 0.9
-"""Of a task's time: when it is over, the claim, which lasts for `TASK_TIME_LIMIT` at least, soon is as well."""
+"""Share of the task's time limit. After it the claims soon end: they last at least `TASK_TIME_LIMIT`."""
 _HAND_BACK_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 8.0
 
 
 @dataclass(slots=True)
 class SyncSummary:
-    """What became of a batch.
+    """Result of a batch.
 
     Attributes:
-        runs: id of the run of each provider that was synced.
-        refused: why each of the others was not.
+        runs: the run's id for each provider that was synced.
+        refused: the reason for each of the others.
     """
 
     runs: dict[UUID, UUID] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class SyncSummary:
 
 
 async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
-    """Claims what is due per integration, earliest first, and cuts it into batches.
+    """Claims what is due per integration, earliest first, and divides it into batches.
 
     Raises:
         Unavailable: Postgres is away; all work is kept.
@@ -67,7 +68,7 @@ async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
             provider_key=provider_key,
             now=now,
             limit=limit,
-            # A claim that ends while its run goes on costs one refusal.
+            # If a claim ends while its run still works, the provider is sent once more and that sync is refused.
             claim=timedelta(seconds=max(settings.claim_seconds, settings.task_time_limit)),
             probe=provider_key in probing,
         )
@@ -86,10 +87,10 @@ async def sync_providers(
     force: bool = False,
     hand_back: bool = False,
 ) -> SyncSummary:
-    """Syncs several providers, a few at a time; one's trouble is no other's.
+    """Syncs several providers, a few at a time. An error with one does not affect the others.
 
-    Those that have not begun when half of the task's time is over are left due. With `hand_back`, which is for what a
-    tick has claimed, they are due at once instead of at the claim's end; a Postgres that is away is waited for.
+    Those that have not begun when half of the task's time is over stay due. With `hand_back`, used for providers that a
+    tick has claimed, they are due at once instead of at the end of the claim. If Postgres is out of reach, it waits.
 
     Raises:
         Unavailable: Postgres is away; what has not been synced is done later.
@@ -118,7 +119,7 @@ async def sync_providers(
             except DashtamError as error:
                 log.warning("sync_refused", provider_id=str(provider_id), error=str(error))
                 summary.refused[provider_id] = str(error)
-            except Exception as error:  # a fault of ours with one provider must not stop the others
+            except Exception as error:  # an error of ours with one provider must not stop the others
                 log.exception("sync_unexpected", provider_id=str(provider_id))
                 summary.refused[provider_id] = type(error).__name__
 
@@ -131,10 +132,10 @@ async def sync_providers(
 
 
 async def _hand_back(runtime: Context, ids: Sequence[UUID], *, until: float) -> None:
-    """Makes due what a tick has claimed for nothing: its claim alone would keep it waiting for minutes.
+    """Makes claimed providers due now whose sync has not begun. Otherwise they would wait until the claim ends.
 
     Raises:
-        Unavailable: Postgres was silent until then.
+        Unavailable: Postgres did not answer until that time.
     """
     pause = _HAND_BACK_PAUSE_S
     while True:
@@ -162,18 +163,18 @@ async def sync_provider(
     """Syncs one provider; returns its run, which says how it went.
 
     Args:
-        runtime: the process's.
-        provider_id: whose.
+        runtime: the process's context.
+        provider_id: the login.
         trigger: who asks.
-        mode: `incremental`, or `full`: from the beginning of every feed, withdrawing what is no longer listed.
-        since: feeds by date go back to this day.
-        force: passes the minimum interval of manual syncs.
+        mode: `incremental`, or `full`: reads every feed from its beginning and withdraws what is no longer listed.
+        since: the day to which feeds by date go back.
+        force: ignores the minimum interval between manual syncs.
 
     Raises:
         NotFound: no such provider.
         Refused: it is not active, its integration is not enabled, it is being synced or was a moment ago.
         Fenced: another worker took over.
-        Unavailable: Postgres went away; the next run goes on from the committed cursors.
+        Unavailable: Postgres is out of reach; the next run continues from the committed cursors.
     """
     settings = runtime.settings
     manual = trigger == Trigger.MANUAL

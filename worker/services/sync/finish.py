@@ -1,4 +1,4 @@
-"""How a run ends: its verdict, what it proves of quarantine and books, and when the next one is due."""
+"""The end of a run: its status, the checks of quarantine and books, and when the next run is due."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = structlog.get_logger()
 
 _AFTER_RELINK = timedelta(minutes=1)
 _READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})
-"""Problems of accounts whose rows were read and stored."""
+"""Reasons of problems with accounts whose rows were nevertheless read and stored."""
 _OF_NO_FEED = frozenset({pages.ACCOUNT_UNREADABLE, pages.CURSOR_REFUSED})
-"""Problems of the login that leave no feed unread."""
+"""Reasons of problems with the login that leave no feed unread."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,13 +34,13 @@ class Found:
 
     Attributes:
         tally: rows of the pages that were stored.
-        problems: by feed, those of earlier runs of the same full sync included.
-        listed: the provider's ids of the accounts that the present reading has listed.
-        without_balance: of these, those whose stated balance could not be read.
-        pages: how many came.
-        token_generation: of the token that the pages were asked for with; None when there was none.
-        cancelled: somebody asked for the run's end.
-        goes_on: its time was up before all was read, or all must be read again.
+        problems: by feed, including those of earlier runs of the same full sync.
+        listed: the provider's ids of the accounts that this run has listed.
+        without_balance: those of them whose stated balance could not be read.
+        pages: number of pages received.
+        token_generation: generation of the token that the pages were asked for with; None when there was none.
+        cancelled: a person asked the run to stop.
+        goes_on: the run's time was up before all was read, or the next run must read all again.
     """
 
     problems: runs.Problems
@@ -54,7 +54,7 @@ class Found:
 
     @property
     def all_problems(self) -> list[ProviderError]:
-        """Of all feeds."""
+        """The problems of all feeds."""
         return [problem for problems in self.problems.values() for problem in problems]
 
     @property
@@ -70,34 +70,34 @@ class Found:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all was read that there was, but for single accounts."""
+        """Whether everything was read, except perhaps single accounts."""
         single = all(problem.account_key or problem.reason in _OF_NO_FEED for problem in self.all_problems)
         return single and not (self.cancelled or self.goes_on or self.no_account_was_read)
 
     @property
     def an_account_was_unreadable(self) -> bool:
-        """Whose it was may be unknown."""
+        """Whether an account's own record could not be read; then its id may be unknown."""
         return any(problem.reason == pages.ACCOUNT_UNREADABLE for problem in self.all_problems)
 
     @property
     def no_account_was_read(self) -> bool:
-        """Although there are some."""
+        """Whether there are accounts, but none of them could be read."""
         return self.an_account_was_unreadable and not self.listed
 
     @property
     def brought_nothing(self) -> bool:
-        """Whether every transaction was stored as listed."""
+        """Whether every transaction was already stored as listed."""
         return not any(self.tally["transactions", outcome] for outcome in ("added", "changed", "removed"))
 
 
 async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Exception | None, *, seconds: float) -> None:
-    """Ends the run in the tables, and tells of it.
+    """Ends the run in the tables, and reports it to log, metrics and breaker.
 
     Args:
-        runtime: the process's.
+        runtime: the process's context.
         begun: the run.
         found: what it met.
-        error: what stopped it; None when it read all.
+        error: what stopped it; None when it read everything.
         seconds: how long it took.
 
     Raises:
@@ -156,7 +156,7 @@ def _tell(
     drifts: int,
     seconds: float,
 ) -> None:
-    """Log and metrics."""
+    """Writes the log line and the metrics."""
     rows = {outcome: found.tally.total(outcome) for outcome in ROW_OUTCOMES}
     log.info(
         "sync_ended",
@@ -172,7 +172,7 @@ def _tell(
 
 
 async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetime) -> int:
-    """Quarantine and books against a whole reading; what concerns an account in trouble stays as it was."""
+    """Resolves quarantine and checks the books after a complete run; leaves out accounts with problems."""
     if begun.open_quarantine:
         await runtime.db(
             quarantine.resolve_unlisted,
@@ -181,7 +181,7 @@ async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetim
             only=found.listed if found.an_account_was_unreadable else None,
             troubled=found.failed,
         )
-    # An account that an earlier run has read is not compared with the balance that this one has listed.
+    # An account that an earlier run has read cannot be compared with the balance that this run has listed.
     read_before = {feed.removeprefix("account:") for feed in begun.done}
     return await runtime.db(
         books.check_books,
@@ -203,15 +203,15 @@ async def _every_account_failed(runtime: Context, begun: RunBegun, found: Found)
 
 
 async def _knows_a_refused_account(runtime: Context, begun: RunBegun, found: Found) -> bool:
-    """Whether the next run must read all again, since an account is known now whose transactions were refused."""
+    """Whether the next run must read all again: this one stored an account whose transactions were refused before."""
     if not found.tally["accounts", "added"]:
         return False
     return await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
 
 
 async def _stop_for_reauth(runtime: Context, begun: RunBegun, found: Found, error: ReauthRequired) -> bool:
-    """False when the login has another token by now, so that it is tried again."""
-    if found.token_generation is None:  # the token engine itself found the grant dead, and has recorded it
+    """Marks the login as `needs_reauth`. False when it has another token by now; then the sync is tried again."""
+    if found.token_generation is None:  # the refresh found that the grant has ended, and has already recorded it
         return True
     task_id = structlog.contextvars.get_contextvars().get("task_id")
     return await runtime.db(
@@ -225,7 +225,7 @@ async def _stop_for_reauth(runtime: Context, begun: RunBegun, found: Found, erro
 
 
 async def _report(runtime: Context, begun: RunBegun, error: Exception | None) -> None:
-    """`error` is what stopped the run, or what met all of its accounts; None says that the provider served it."""
+    """Reports to the breaker: `error` stopped the run or affected all of its accounts; None is a success."""
     if error is not None and not isinstance(error, ProviderError):
         return
     key = begun.key

@@ -1,4 +1,4 @@
-"""When a provider is next synced. Pure: no clock, no chance, no database."""
+"""When a provider is next synced. Pure: no clock, no randomness, no database."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from worker.services.refresh.due import fraction
 _FIRST_WAIT = timedelta(minutes=1)
 _NOT_READY_WAIT = timedelta(minutes=1)
 _SHORTEST_WAIT = timedelta(seconds=15)
-"""A provider that names a shorter time is not taken at its word: it would be asked again at every tick."""
+"""The shortest wait, also if the provider names a shorter one: otherwise every tick would ask it again."""
 _JITTER = 0.1
 _PASSING = (Transient, InstitutionDown, RateLimited)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a run ends.
+    """The result of a run: its status and the next sync.
 
     Attributes:
-        due_at: when the provider is next due; None when never by itself.
+        due_at: when the provider is next due; None when it is not due again by itself.
         failures: failed syncs in a row, this one included.
     """
 
@@ -55,18 +55,18 @@ def judge(
     cancelled: bool = False,
     goes_on: bool = False,
 ) -> Verdict:
-    """What a run's end means for its status and for the next sync.
+    """Decides the status of a run that has ended, and when the next sync is due.
 
     Args:
-        provider_id: spreads the fleet.
+        provider_id: the login; its id spreads the due times of the fleet.
         now: when the run ended.
-        interval: between syncs that go well.
+        interval: the time between successful syncs.
         failures: failed syncs in a row before this one.
-        error: what stopped the run; None when it read all.
-        problems: troubles with parts of the login.
+        error: what stopped the run; None when it read everything.
+        problems: errors with parts of the login.
         landed: whether any page was stored.
-        every_account_failed: no account is without a problem, which is no success however much was listed.
-        cancelled: somebody asked for its end.
+        every_account_failed: every account has a problem; then the run is no success, even if much was listed.
+        cancelled: a person asked the run to stop.
         goes_on: it stopped because its time was up.
     """
     regular = now + interval * (1 - _JITTER + 2 * _JITTER * fraction(provider_id, int(now.timestamp())))
@@ -78,7 +78,7 @@ def judge(
         status = RunStatus.PARTIAL if landed else RunStatus.FAILED
         if error.retry_after is not None:
             return Verdict(status, now + max(error.retry_after, _SHORTEST_WAIT), failures)
-        # Without a time of the provider's own the waits must grow, and only a count makes them.
+        # If the provider named no time, the wait must grow with each failure, so this one is counted.
         return Verdict(status, _retry_at(now, provider_id, failures + 1, interval, None), failures + 1)
     if error is not None:
         own = failures + (0 if _is_shared(error) else 1)
@@ -121,14 +121,14 @@ def _ready_after(error: ProviderError) -> timedelta:
 def _retry_at(
     now: datetime, provider_id: UUID, failures: int, interval: timedelta, after: timedelta | None
 ) -> datetime:
-    """Doubles from a minute up to the interval: a bad hour never blocks later syncs."""
+    """The wait doubles from a minute up to the interval, so a bad hour does not delay later syncs for long."""
     wait = min(_FIRST_WAIT * (1 << min(max(failures - 1, 0), 12)), interval)
     at = now + wait * (0.75 + fraction(provider_id, failures) / 2)
     return at if after is None else max(at, now + after)
 
 
 def _is_shared(error: Exception) -> bool:
-    """Trouble that all logins share says nothing about this one."""
+    """Whether the error concerns all logins, so that it says nothing about this one."""
     if isinstance(error, AppMisconfigured):
         return True
     return isinstance(error, ProviderError) and error.scope in (Scope.APP, Scope.INSTITUTION)

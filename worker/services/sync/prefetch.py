@@ -1,4 +1,4 @@
-"""Pages are fetched while earlier ones are stored."""
+"""Reads the next pages while earlier ones are being stored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 async def read_ahead(
     items: AsyncGenerator[T, None], *, most: int, size: Callable[[T], int]
 ) -> AsyncGenerator[list[T], None]:
-    """Goes on reading while its caller is busy, and yields all that has come since, at least one item.
+    """Reads items while the caller works, and yields a list of those that have arrived since, at least one.
 
-    Reading pauses when the sizes of what has come add up to `most`; each item's is asked for once. Whatever ends
-    `items` is raised after the items that came before it. `items` are closed at the end.
+    Reading pauses when the sizes of the unread items add up to `most`; `size` is called once for each item. An error
+    in `items` is raised after the items that came before it. `items` is closed at the end.
     """
     come: list[T] = []
     sizes: list[int] = []
@@ -25,7 +25,7 @@ async def read_ahead(
         async for item in items:
             come.append(item)
             sizes.append(size(item))
-            del item  # while waiting for the next one, it is its user's alone
+            del item  # this task must not keep it in memory while it waits for the next one
             news.set()
             while sum(sizes) >= most:
                 room.clear()
@@ -42,7 +42,7 @@ async def read_ahead(
                 room.set()
                 yield taken
             elif reading.done():
-                await reading  # raises what ended it
+                await reading  # raises the error that ended it, if any
                 return
             else:
                 news.clear()
@@ -50,6 +50,6 @@ async def read_ahead(
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        del reading  # its exception's traceback would keep this frame, and all that has come with it
+        del reading  # its exception's traceback would keep this frame in memory, with all items in it
         come.clear()
         await items.aclose()

@@ -1,4 +1,4 @@
-"""One run under way: from its first page to its last."""
+"""A run from its first page to its last: reads pages, stores them, renews the token and restarts loops."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ from worker.services.sync.prefetch import read_ahead
 log = structlog.get_logger()
 
 ROWS_AHEAD = 8000
-"""About how many rows are read while others are stored, and so how many are stored together: sixteen usual pages."""
+"""About how many rows are read ahead, and so how many are stored together: sixteen pages of usual size."""
 _BYTES_A_ROW = 2048
-"""A row that is longer counts for several: what is read ahead is bounded in bytes, too (16 MiB and a page)."""
+"""A longer row counts as several, so that what is read ahead is also limited in bytes (16 MiB and one page)."""
 
 _MAX_RESTARTS = 5
 _MAX_PAGES = 20_000
 _MAX_IDLE_PAGES = 100
 _MAX_RETURNS = 5
-"""A feed by offset that is read again because its rows shifted may come by the same position, three times at most."""
+"""How often one position may come. A feed by offset is read again when its rows shift: three times is still normal."""
 _MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0
 _LONGEST_RESUME_PAUSE = 8.0
 
 
 class RunUnderWay:
-    """One run under way."""
+    """One run that reads and stores its pages."""
 
     def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str) -> None:
         settings = runtime.settings
@@ -81,13 +81,13 @@ class RunUnderWay:
         self._stop_at = self._began + settings.sync_budget_seconds
 
     async def run(self) -> None:
-        """Reads all pages beside a heartbeat, and ends the run whatever happens."""
+        """Reads all pages, with a heartbeat beside it, and ends the run whatever happens."""
         reading = asyncio.create_task(self._read())
         beating = asyncio.create_task(self._beat())
         try:
             await asyncio.wait({reading, beating}, return_when=asyncio.FIRST_COMPLETED)
             if beating.done() and not reading.done():
-                await beating  # raises what ended it
+                await beating  # raises the error that ended it
             error = await reading
         finally:
             for task in (reading, beating):
@@ -108,7 +108,7 @@ class RunUnderWay:
     # Reading
 
     async def _read(self) -> Exception | None:
-        """Returns what stopped the run, None when there was nothing more to read."""
+        """Reads the run's pages. Returns what stopped it; None when everything was read."""
         try:
             await self._read_all()
             if self._key.reading_id is not None and self._found.is_whole:
@@ -123,7 +123,7 @@ class RunUnderWay:
         return None
 
     async def _read_all(self) -> None:
-        """Goes on when Postgres answers again, unless it was silent for so long that the run counts as dead."""
+        """Continues when Postgres answers again, unless the outage was so long that the run counts as dead."""
         loop, resumes = asyncio.get_running_loop(), 0
         pause, silent_since = _RESUME_PAUSE, None
         while True:
@@ -148,7 +148,7 @@ class RunUnderWay:
                 return await self._read_from_cursors()
             except AccessExpired:
                 committed = await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id)
-                if renewed_at == committed:  # the new token was refused too, before any cursor moved
+                if renewed_at == committed:  # the new token was refused as well, and no cursor has moved since
                     raise
                 renewed_at = committed
                 await self._renew()
@@ -181,13 +181,13 @@ class RunUnderWay:
         for feed in (
             "",
             *self._integration.memory_feeds,
-        ):  # what is read by every run: what it met is met again, or is over
+        ):  # every run reads these feeds, so a problem with them comes again if it still exists
             self._found.problems.pop(feed, None)
         self._found.listed.clear()
         self._found.without_balance.clear()
         async with aclosing(read_ahead(self._prepared(request), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
-                if self._is_cut_short():  # what has come is asked for again by the next run
+                if self._is_cut_short():  # pages that are not stored are asked for again by the next run
                     return
                 for _, together in groupby(come, key=lambda found: found[0].feed):
                     found = list(together)
@@ -196,8 +196,8 @@ class RunUnderWay:
                         return
 
     async def _prepared(self, request: SyncRequest) -> AsyncGenerator[tuple[Page, Prepared], None]:
-        """Pages with all that is done without the database, while those before them are stored."""
-        served: dict[str, str | None] = {}  # not what is stored: an overlap that is read again may end there
+        """The pages, checked and prepared for storing, while earlier pages are being stored."""
+        served: dict[str, str | None] = {}  # not compared with stored cursors: reading an overlap again may end there
         times: Counter[bytes] = Counter()
         idle: Counter[str] = Counter()
         most_idle = _MAX_IDLE_PAGES + _windows_at_most(request)
@@ -224,10 +224,10 @@ class RunUnderWay:
         return self._found.goes_on
 
     def _is_cut_short(self) -> bool:
-        """Whether the time is up while there is more to read; a run that has got no feed further has twice the time.
+        """Whether the time is up and there is more to read. A run that has moved no cursor yet has twice the time.
 
         Raises:
-            Transient: that is up, too: the next run waits its turn.
+            Transient: that time is up, too; the next run must wait until it is due.
         """
         late = self._late()
         self._found.goes_on = self._moved and late > 0
@@ -236,7 +236,7 @@ class RunUnderWay:
         return self._found.goes_on
 
     def _late(self) -> float:
-        """Seconds since the run's time was up; negative before."""
+        """Seconds since the run's time was up; negative before that."""
         return asyncio.get_running_loop().time() - self._stop_at
 
     async def _apply(self, found: Sequence[tuple[Page, Prepared]]) -> None:
@@ -282,7 +282,7 @@ class RunUnderWay:
         log.info("paging_restarted", feed=error.feed, reason=error.reason, undone=undone)
 
     async def _read_anew(self, error: CursorRefused) -> None:
-        """From the beginning of every feed, as a full sync: a cursor that the provider refuses counts as none."""
+        """Reads every feed from its beginning, as a full sync, because the provider refuses a cursor."""
         reading_id = await self._runtime.db(
             pages.read_anew, run=self._key, feed=error.feed, memory_feeds=self._integration.memory_feeds
         )
@@ -293,7 +293,7 @@ class RunUnderWay:
         log.warning("cursor_refused", feed=error.feed, reason=error.reason, next="a full sync reads all again")
 
     async def _resume(self) -> None:
-        """Whether the last page was kept is known only to the tables: counts and cursors are read again."""
+        """Reads counts and cursors again: only the tables can say whether the last page was committed."""
         self._stored_pages, self._found.tally = await self._runtime.db(runs.read_progress, run=self._key)
         self._accounts = None
         log.warning("sync_resumed", kept="committed pages", next="going on from the committed cursors")
@@ -310,7 +310,7 @@ class RunUnderWay:
 
 
 def weight(found: tuple[Page, Prepared]) -> int:
-    """What a page counts for in `ROWS_AHEAD`: as its rows, or as its bytes; an empty one is not free."""
+    """How many rows a page counts as in `ROWS_AHEAD`: by its rows or its bytes; an empty page counts, too."""
     page = found[0]
     rows = len(page.transactions) + len(page.holdings) + len(page.accounts)
     size = sum([len(raw.raw) for raw in page.transactions])
@@ -318,17 +318,17 @@ def weight(found: tuple[Page, Prepared]) -> int:
 
 
 def _digest(feed: str, cursor: str) -> bytes:
-    """A position in a feed, however long its cursor is."""
+    """A digest of a position in a feed; it has a fixed size, however long the cursor is."""
     return blake2b(f"{feed}\0{cursor}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _is_idle(page: Page) -> bool:
-    """Whether a page brings nothing and another one is promised."""
+    """Whether a page brings nothing and says that there are more."""
     return page.more and not (page.transactions or page.removals or page.rejects)
 
 
 def _windows_at_most(request: SyncRequest) -> int:
-    """How many pages a feed by date may have, each of them empty."""
+    """The largest number of pages that a feed by date may have although all of them are empty."""
     first = request.now - request.backfill
     if request.since is not None:
         first = min(first, datetime.combine(request.since, time.min, tzinfo=UTC))
