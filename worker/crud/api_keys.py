@@ -1,4 +1,4 @@
-"""Keys of the HTTP API: made, found by their hash, listed, revoked. Each change has a row in the audit log."""
+"""Keys of the HTTP API: create, find by hash, list, revoke. Each change adds a row to the audit log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create(session: Session, *, new: NewApiKey, key_hash: bytes, actor: str) -> 
 
 
 def find_valid(session: Session, *, key_hash: bytes) -> ApiKeyRow | None:
-    """The key with this hash, unless it is revoked or has expired by the database's clock."""
+    """The key with this hash; None if it is revoked or, by the database's clock, expired."""
     lasts = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
     query = _rows().where(ApiKey.key_hash == key_hash, ApiKey.revoked_at.is_(None), lasts)
     row = session.execute(query).one_or_none()
@@ -43,7 +43,7 @@ def find_valid(session: Session, *, key_hash: bytes) -> ApiKeyRow | None:
 
 
 def list_keys(session: Session, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:
-    """Keys, oldest first: of one user, or all; `revoked` adds those that were revoked."""
+    """Keys of one user or of all, oldest first; `revoked` adds the revoked ones."""
     query = _rows().order_by(ApiKey.id).limit(limit)
     if user_id is not None:
         query = query.where(ApiKey.user_id == user_id)
@@ -53,12 +53,12 @@ def list_keys(session: Session, *, user_id: UUID | None, revoked: bool, limit: i
 
 
 def by_prefix(session: Session, *, prefix: str, limit: int) -> Sequence[ApiKeyRow]:
-    """At most `limit` keys whose prefix is this."""
+    """At most `limit` keys with this prefix."""
     return [ApiKeyRow(*row) for row in session.execute(_rows().where(ApiKey.prefix == prefix).limit(limit))]
 
 
 def revoke(session: Session, *, key_id: UUID, actor: str) -> bool:
-    """Ends a key for good. False when it was revoked before."""
+    """Ends a key permanently. False if it was revoked before."""
     key = session.scalars(select(ApiKey).where(ApiKey.id == key_id).with_for_update()).one()
     if key.revoked_at is not None:
         return False
@@ -72,7 +72,7 @@ def _rows() -> Any:
 
 
 def _record(session: Session, key: ApiKey, action: str, actor: str) -> None:
-    # A key has a chain of its own in the audit log, under its id.
+    # Each key has its own chain in the audit log, under its own id.
     detail = {"key": key.prefix, "scopes": key.scopes, "user_id": str(key.user_id) if key.user_id else None}
     audit.record(session, provider_id=key.id, action=action, actor=actor, reason=key.name, detail=detail)
 

@@ -1,4 +1,4 @@
-"""The audit log: one row per state change, never altered."""
+"""The audit log: one row per state change; rows are never changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def record(
     task_id: str | None = None,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Adds one row in the transaction of the change that it tells of."""
+    """Adds one row, in the transaction of the change that the row records."""
     session.execute(
         insert(ProviderAuditLog).values(
             provider_id=provider_id, action=action, actor=actor, reason=reason, task_id=task_id, detail=detail
@@ -40,7 +40,7 @@ def list_entries(
     since: datetime | None = None,
     limit: int = 100,
 ) -> Sequence[ProviderAuditLog]:
-    """Entries, newest first; of one provider, or of all by their time-ordered ids."""
+    """Entries of one provider, or of all (by their time-ordered ids), newest first."""
     query = select(ProviderAuditLog)
     if provider_id is not None:
         query = query.where(ProviderAuditLog.provider_id == provider_id).order_by(ProviderAuditLog.seq.desc())
@@ -55,12 +55,12 @@ def list_entries(
 
 @dataclass(frozen=True, slots=True)
 class ChainProblem:
-    """Where a provider's chain does not hold.
+    """An error in a provider's hash chain.
 
     Attributes:
-        seq: the entry at which it shows.
-        problem: `altered` (the entry is not what was hashed), `missing` (entries before it are gone) or `relinked`
-            (it does not continue the entry before it).
+        seq: the entry at which it was found.
+        problem: `altered` (the entry differs from what was hashed), `missing` (entries before it are gone) or
+            `relinked` (it does not continue the entry before it).
     """
 
     provider_id: UUID
@@ -70,11 +70,11 @@ class ChainProblem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a walk along the chains found.
+    """Result of a check of the chains.
 
     Attributes:
-        heads: the last entry of each verified chain as `<seq>:<hash>`. Kept elsewhere and given back as `expected`,
-            they also show whether entries were cut off the end, which a chain alone cannot.
+        heads: the last entry of each verified chain as `<seq>:<hash>`. Store them elsewhere and pass them as `expected`
+            later: this also finds entries that were cut off the end, which the chain alone cannot show.
     """
 
     entries: int
@@ -120,10 +120,10 @@ def verify_chains(
     seconds: float = 3600.0,
     limit: int = 1000,
 ) -> Verification:
-    """Walks one provider's chain, or all, in the database; at most `limit` problems are listed.
+    """Checks one provider's chain, or all, in the database; lists at most `limit` problems.
 
-    `expected` has heads of an earlier verification: an entry that has since gone or changed is a problem. Postgres may
-    work for `seconds` on each question.
+    `expected` has heads of an earlier verification: if one of these entries is gone or changed, this is a problem. Each
+    query may take `seconds`.
     """
     session.execute(text(f"SET LOCAL statement_timeout = {round(seconds * 1000)}"))
     problems = [ChainProblem(*row) for row in session.execute(_CHAINS, {"provider_id": provider_id, "limit": limit})]

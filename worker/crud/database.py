@@ -1,6 +1,6 @@
 """Postgres: its connections, transactions, clock, and the threads that wait for it.
 
-Here Postgres's own errors become ours, and here every wait for it ends.
+Postgres's errors are turned into ours here, and every wait for Postgres has a time limit here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 OpenTransaction: TypeAlias = Session
-"""What every function of `worker.crud` is handed first. Services pass it on, and do nothing else with it."""
+"""The first argument of every function of `worker.crud`. Services only pass it on."""
 
 _INTERVAL_S = 0.1
 _KEEPALIVES = 3
@@ -41,12 +41,12 @@ _give_up_at: ContextVar[float | None] = ContextVar("give_up_at", default=None)
 
 
 class Database:
-    """Postgres as one process uses it: each step is one transaction in a thread, with a deadline.
+    """Postgres for one process: each step is one transaction in a thread, with a deadline.
 
     Args:
-        engine: where the connections come from.
-        threads: how many steps may run at once.
-        step_seconds: how long one step may take, waiting for a thread included.
+        engine: gives the connections.
+        threads: how many steps may run at the same time.
+        step_seconds: how long one step may take, including the wait for a thread.
     """
 
     def __init__(self, engine: Engine, *, threads: int, step_seconds: float) -> None:
@@ -56,10 +56,10 @@ class Database:
         self._clock: tuple[datetime, float] | None = None
 
     async def now(self) -> datetime:
-        """The database's time, read once a minute: a worker whose own clock is wrong does what is due all the same.
+        """The database's time, read once a minute. So a worker whose own clock is wrong still does what is due.
 
         Raises:
-            Unavailable: Postgres is away and was never asked before.
+            Unavailable: Postgres is out of reach and its time was never read before.
         """
         read = self._clock
         if read is None or elapsed() - read[1] > _CLOCK_SECONDS:
@@ -71,17 +71,17 @@ class Database:
         return read[0] + timedelta(seconds=elapsed() - read[1])
 
     async def step(self, step: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs one `crud` function in a transaction of its own, off the event loop.
+        """Runs one `crud` function in its own transaction, in a thread.
 
         Raises:
-            Unavailable: Postgres is out of reach, or did not answer within `DATABASE_STEP_SECONDS`, waiting for a
-                thread included; what was asked of it may have been done.
+            Unavailable: Postgres is out of reach, or the step was not done within `DATABASE_STEP_SECONDS`, including
+                the wait for a thread; the step may have been done nevertheless.
         """
         until = _monotonic() + self._step_seconds
         return await self._threads.run(until, self._in_transaction, until, step, args, kwargs)
 
     async def step_within(self, seconds: float, step: Callable[[Session], T]) -> T:
-        """As `step`, for at most so many seconds."""
+        """Like `step`, with a limit of `seconds`."""
         until = _monotonic() + seconds
         return await self._threads.run(until, self._in_transaction, until, step, (), {})
 
@@ -94,20 +94,21 @@ class Database:
 
     @property
     def has_stuck_threads(self) -> bool:
-        """Whether threads stand still for good, so that another process must take this one's place."""
+        """Whether threads hang for good, so that this process must be replaced."""
         return self._threads.are_stuck
 
     def close(self) -> None:
-        """Waits for the threads. The engine is its owner's to close."""
+        """Waits for the threads. The owner of the engine must close it."""
         self._threads.close()
 
 
 def _read_clock(session: Session) -> tuple[datetime, float]:
-    """The database's time, and this process's own just before: never behind, so that what is due there is due here.
+    """The database's time, and this process's time just before it was read.
 
-    A reading during which this process was held up is taken anew; it would be ahead by as much.
+    So the computed time is never behind the database's: what is due there is due here. It would be ahead if this
+    process was paused during the reading; then the time is read again.
     """
-    session.connection()  # to wait for one is no part of the reading
+    session.connection()  # waiting for a connection must not be part of the reading
     for _ in range(_CLOCK_READINGS):
         asked_at = elapsed()
         there = now(session)
@@ -121,9 +122,9 @@ def make_engine(
 ) -> Engine:
     """An engine whose pool holds at most `connections`; broken ones are replaced before use.
 
-    Postgres ends a transaction in which nothing is asked for `idle_seconds`: a process that stands still would keep its
-    locks for ever, and nobody could take over. It ends statements by `limits`, and by the same limits a Postgres that
-    says nothing is hung up on.
+    Postgres ends a transaction that has no statement for `idle_seconds`: otherwise a process that is paused would keep
+    its locks for ever. It ends statements after the times in `limits`; these also limit how long we wait for an answer
+    before we close the connection.
     """
     limits = limits or DatabaseLimits()
     for_session = _session_settings(limits, idle_seconds)
@@ -139,7 +140,7 @@ def make_engine(
         pool_pre_ping=True,
         pool_timeout=limits.database_step_seconds,
         connect_args=arguments,
-        # What could not be stored is nobody's business but its owner's.
+        # Values must not appear in error messages: they may be personal data.
         hide_parameters=True,
     )
     _hang_up_in_time(engine, limits)
@@ -149,19 +150,19 @@ def make_engine(
 
 
 def _session_settings(limits: DatabaseLimits, idle_seconds: float) -> dict[str, str]:
-    """Postgres's own limits, by its names for them."""
+    """Postgres's own limits, with the names of its settings."""
     return {
         "timezone": "UTC",
         "statement_timeout": _milliseconds(limits.database_statement_seconds),
         "lock_timeout": _milliseconds(limits.database_lock_seconds),
         "idle_in_transaction_session_timeout": _milliseconds(idle_seconds),
-        # A backend that cannot get rid of its answer keeps its locks, and no statement_timeout reaches it.
+        # A backend that cannot send its answer keeps its locks, and no statement_timeout ends it.
         "tcp_user_timeout": _milliseconds(limits.database_step_seconds),
     }
 
 
 def _network_limits(limits: DatabaseLimits) -> dict[str, Any]:
-    """Those of libpq. A host that has vanished is noticed by the kernel too, also on connections that nobody uses."""
+    """The limits of libpq. With them the kernel also notices a lost host on connections that are not in use."""
     return {
         "connect_timeout": math.ceil(limits.database_connect_seconds),
         "keepalives": 1,
@@ -177,7 +178,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _set_in_each_transaction(engine: Engine, for_session: dict[str, str]) -> None:
-    """For a pooler that lends a server connection for one transaction: what a session sets there is another's next."""
+    """Sets the limits in each transaction: a pooler gives the server connection to others between transactions."""
     columns = ", ".join(
         f"set_config('{name}', '{value}', true)" for name, value in for_session.items() if name != "tcp_user_timeout"
     )
@@ -188,12 +189,12 @@ def _set_in_each_transaction(engine: Engine, for_session: dict[str, str]) -> Non
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Waits for an answer until its step's end at most, and then closes the connection: no thread hangs for ever.
+    """Waits for an answer only until the end of its step and then closes the connection, so that no thread hangs.
 
     Attributes:
-        limits: of its engine.
-        is_lent: it has shown that it is alive and is in use; before, it is only asked for a sign of life.
-        until: when it is hung up (`time.monotonic`); None where each wait has a time of its own.
+        limits: the engine's limits.
+        is_lent: it has passed the check of the pool and is in use.
+        until: when to give up (`time.monotonic`); None: each wait has its own limit.
     """
 
     limits = DatabaseLimits()
@@ -201,12 +202,12 @@ class _Connection(psycopg.Connection[Any]):
     until: float | None = None
 
     def wait(self, gen: Any, interval: float = _INTERVAL_S, timeout: float | None = None) -> Any:
-        """As psycopg's own; all that a connection and its cursors wait for is waited for here.
+        """Like psycopg's `wait`, with a time limit. The connection and its cursors do all their waiting here.
 
         Raises:
             Silent: no answer came in time; the connection is closed.
         """
-        # Six times in the smallest step: nothing is called here that need not be.
+        # Called six times in the smallest step, so it must be fast.
         until = self.until
         seconds = self._seconds_left() if until is None else until - _monotonic()
         if timeout is not None and timeout < seconds:
@@ -221,7 +222,7 @@ class _Connection(psycopg.Connection[Any]):
         except psycopg.Error:
             raise
         except BaseException:
-            # A time limit or a signal, raised in the middle of an answer that nobody will read.
+            # A time limit or a signal has interrupted an answer that nobody will read.
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
             raise
@@ -252,7 +253,7 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
 
 
 def give_up_at(moment: float) -> None:
-    """Until when (`time.monotonic`) this context waits for Postgres, all that it asks taken together."""
+    """Sets until when (`time.monotonic`) all Postgres calls of this context together may take."""
     _give_up_at.set(moment)
 
 
@@ -261,15 +262,15 @@ def transaction(engine: Engine) -> Iterator[Session]:
     """One transaction: committed at the end, rolled back on any error.
 
     Raises:
-        Unavailable: Postgres could not be reached, said nothing in time or went away; nothing of this transaction is
-            known to be kept.
+        Unavailable: Postgres could not be reached, did not answer in time, or the connection was lost; it is unknown
+            whether anything of this transaction was committed.
     """
     first: BaseException | None = None
     try:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             try:
                 yield session
-            except BaseException as error:  # after it, a connection that is closed already cannot be rolled back either
+            except BaseException as error:  # on a closed connection the rollback raises, too; the first error counts
                 first = error
                 raise
     except BaseException as error:
@@ -283,6 +284,6 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
 
 def now(session: Session) -> datetime:
-    """The time by the database's clock."""
+    """The database's time."""
     found: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return found

@@ -1,4 +1,4 @@
-"""Deliveries of task messages and the dead letters that they may become."""
+"""Counts of deliveries of task messages, and dead letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.models import TaskDelivery, TaskFailure
 
 
 def count_delivery(session: Session, *, task_id: str) -> int:
-    """Counts one more delivery of a message that was delivered before; the first one was not counted."""
+    """Counts a redelivery of a message. The count begins with two, since the first delivery is not counted."""
     statement = (
         insert(TaskDelivery)
         .values(task_id=task_id, deliveries=2)
@@ -23,14 +23,14 @@ def count_delivery(session: Session, *, task_id: str) -> int:
 
 
 def forget_delivery(session: Session, *, task_id: str) -> None:
-    """The task has ended."""
+    """Deletes the count of a message whose task has ended."""
     session.execute(delete(TaskDelivery).where(TaskDelivery.task_id == task_id))
 
 
 def record_task_failure(
     session: Session, *, task_id: str, task_name: str, arguments: dict[str, Any], reason: str, deliveries: int
 ) -> None:
-    """Keeps a task that will not be run again by itself; arguments are ids only."""
+    """Stores a task that will not run again by itself as a dead letter. The arguments must be ids only."""
     session.add(
         TaskFailure(task_id=task_id, task_name=task_name, arguments=arguments, reason=reason, deliveries=deliveries)
     )

@@ -1,4 +1,4 @@
-"""Questions about the database itself."""
+"""Queries about the database server itself: version, clock, role, replication."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def server_version(session: Session) -> str:
 
 
 def clock(session: Session) -> datetime:
-    """What time it is there."""
+    """The server's time."""
     now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
 
 
 def role(session: Session) -> tuple[str, bool, bool]:
-    """Who we are there: name, whether a superuser, and whether we may alter the audit log."""
+    """Our role: its name, whether it is a superuser, and whether it may change the audit log."""
     row = session.execute(
         text(
             """
@@ -38,11 +38,11 @@ def role(session: Session) -> tuple[str, bool, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """What would be left of the last commits after a failover.
+    """How safe the last commits are if a standby has to take over.
 
     Attributes:
-        standbys: how many are connected, or known by their slot.
-        synchronous: whether a commit waits until a standby has it.
+        standbys: how many are connected, or have a replication slot.
+        synchronous: whether a commit waits until a standby has received it.
     """
 
     standbys: int
@@ -50,7 +50,7 @@ class Replication:
 
 
 def replication(session: Session) -> Replication:
-    """Asks only for what any role may see: that there are standbys, and the settings; not the state of each."""
+    """Reads only what every role may see: settings and the number of standbys, not the state of each."""
     row = session.execute(
         text(
             """

@@ -1,4 +1,4 @@
-"""Signs of life: one row per tick, written by the worker that runs it."""
+"""Heartbeats: one row per tick, written by the worker that runs the tick."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.models import Heartbeat
 
 
 def beat(session: Session, *, name: str, at: datetime, detail: dict[str, Any] | None = None) -> None:
-    """`name` was alive at `at`; an older time than the stored one changes nothing."""
+    """Stores that `name` was alive at `at`; a time older than the stored one changes nothing."""
     statement = insert(Heartbeat).values(name=name, at=at, detail=detail)
     session.execute(
         statement.on_conflict_do_update(
@@ -24,5 +24,5 @@ def beat(session: Session, *, name: str, at: datetime, detail: dict[str, Any] | 
 
 
 def read_heartbeats(session: Session) -> dict[str, datetime]:
-    """Last sign of life by name."""
+    """The last heartbeat of each name."""
     return {row.name: row.at for row in session.scalars(select(Heartbeat))}

@@ -1,4 +1,4 @@
-"""Kill switch and circuit breaker of each integration. Every change locks the integration's one row."""
+"""Kill switch and circuit breaker of each integration. Every change locks the row of that integration."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from worker.models import IntegrationState
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a breaker opens, and for how long.
+    """When a breaker opens, and how long it stays open.
 
     Attributes:
         failures: consecutive failures that open it.
-        providers: how many logins they must come from.
+        providers: from how many different logins they must come.
         open_for: time until the first probe; each failed probe doubles it, up to `open_at_most`.
     """
 
@@ -45,9 +45,9 @@ def count_failures(
     now: datetime,
     policy: BreakerPolicy,
 ) -> tuple[IntegrationState, bool]:
-    """Adds failures of the integration as a whole; opens the breaker when there are enough.
+    """Adds failures of the integration as a whole. Opens the breaker when there are enough.
 
-    `failing` names the logins that failed; `consecutive` says that no success came before them in the same report.
+    `failing` names the logins that failed; `consecutive` means that there was no success before them in this report.
 
     Returns:
         The state, and whether this call opened the breaker.
@@ -57,7 +57,7 @@ def count_failures(
     state.failures = failures + (state.failures if consecutive else 0)
     state.failing = list(dict.fromkeys([*known, *failing]))[: policy.providers]
     tripped = state.failures >= policy.failures and len(state.failing) >= policy.providers
-    # A probe is one call of one login: its failure alone keeps the breaker from closing.
+    # A probe is one call of one login. If it fails, the breaker opens again.
     if state.breaker == "half_open" or (state.breaker == "closed" and tripped):
         opened_at = state.opened_at or now
         wait = min(max(now - opened_at, policy.open_for), policy.open_at_most)
@@ -67,7 +67,7 @@ def count_failures(
 
 
 def count_success(session: Session, *, provider_key: str) -> bool:
-    """The integration answers: closes the breaker and forgets failures. Returns whether it was not closed."""
+    """Closes the breaker and resets the failures after a success. Returns whether the breaker was not closed."""
     state = _lock(session, provider_key)
     was_open = state.breaker != "closed"
     state.breaker, state.failures, state.failing = "closed", 0, []
@@ -76,7 +76,7 @@ def count_success(session: Session, *, provider_key: str) -> bool:
 
 
 def let_probe_through(session: Session, *, provider_key: str, now: datetime) -> bool:
-    """Half-opens a breaker whose `probe_at` has come. Returns whether this call did."""
+    """Makes a breaker half-open if its `probe_at` has come. Returns whether this call did it."""
     statement = (
         update(IntegrationState)
         .where(
@@ -91,7 +91,7 @@ def let_probe_through(session: Session, *, provider_key: str, now: datetime) -> 
 
 
 def pause(session: Session, *, provider_key: str, reason: str, actor: str, now: datetime) -> bool:
-    """Stops all calls of an integration. Returns False when it was paused already; then nothing changes."""
+    """Stops all calls of an integration. Returns False, and changes nothing, if it is paused already."""
     state = _lock(session, provider_key)
     if state.paused_at is not None:
         return False
@@ -102,9 +102,9 @@ def pause(session: Session, *, provider_key: str, reason: str, actor: str, now: 
 def count_refused(
     session: Session, *, provider_key: str, call: str, logins: Sequence[str], now: datetime, within: timedelta
 ) -> int:
-    """Adds logins that were refused, and forgets all if the first of them was so longer than `within` ago.
+    """Adds logins whose call was refused. Removes all earlier ones if the first is older than `within`.
 
-    Returns how many different logins have been refused such a call.
+    Returns how many different logins have had this kind of call refused.
     """
     state = _lock(session, provider_key)
     known = list(state.refused)
@@ -115,7 +115,7 @@ def count_refused(
 
 
 def forget_refused(session: Session, *, provider_key: str, call: str) -> None:
-    """The provider has served such a call, so it does not refuse our application as a whole."""
+    """Removes the refused logins of this kind of call: a success shows that our application is not refused."""
     state = _lock(session, provider_key)
     state.refused = [entry for entry in state.refused if not entry.startswith(f"{call}:")]
     if not state.refused:
@@ -123,7 +123,7 @@ def forget_refused(session: Session, *, provider_key: str, call: str) -> None:
 
 
 def raise_alarm(session: Session, *, provider_key: str, reason: str, now: datetime, channels: Sequence[str]) -> bool:
-    """Pauses an integration whose client credentials are refused, and tells the operator once.
+    """Pauses an integration whose client credentials are refused, and queues one notice to the operator.
 
     Returns whether this call raised the alarm.
     """

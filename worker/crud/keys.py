@@ -1,4 +1,4 @@
-"""Which encryption key wrote what, and writing it anew."""
+"""Counts which encryption key encrypted the stored tokens, and replaces ciphertexts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.models import ProviderToken, Revocation
 
 
 class Ciphertexts(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored token. `id` is its row's, `key_id` the key that wrote it."""
+    """One stored token. `id` is its row's id, `key_id` the key that encrypted it."""
 
     id: UUID
     provider_id: UUID
@@ -24,13 +24,13 @@ class Ciphertexts(msgspec.Struct, frozen=True, kw_only=True):
     refresh_token: str | None
 
     def __repr__(self) -> str:
-        """Ciphertexts stay out of logs too."""
+        """Leaves out the ciphertexts, so that they do not get into logs."""
         return f"Ciphertexts(provider_id={self.provider_id}, generation={self.generation}, key_id={self.key_id})"
 
 
 Table = type[ProviderToken] | type[Revocation]
 TABLES: tuple[Table, ...] = (ProviderToken, Revocation)
-"""Where ciphertexts are kept: tokens in use, and those of grants that are still to be ended."""
+"""Tables with ciphertexts: tokens in use, and tokens of grants that are still to be revoked."""
 
 
 def _id(table: Table) -> InstrumentedAttribute[UUID]:
@@ -53,7 +53,7 @@ _REPLACE = {
 
 
 def count_by_key(session: Session) -> dict[str, int]:
-    """Stored tokens by the key that wrote them."""
+    """Number of stored tokens for each key that encrypted them."""
     counts: Counter[str] = Counter()
     for table in TABLES:
         statement = select(table.key_id, func.count().label("tokens")).group_by(table.key_id)
@@ -64,7 +64,7 @@ def count_by_key(session: Session) -> dict[str, int]:
 def read_written_by_others(
     session: Session, *, key_id: str, after: UUID, limit: int, table: Table = ProviderToken
 ) -> list[Ciphertexts]:
-    """Tokens that another key than this one wrote, by their rows' ids, from behind `after`."""
+    """Tokens that were encrypted with another key, ordered by id, starting after the id `after`."""
     id_ = _id(table)
     columns = [getattr(table, name) for name in Ciphertexts.__struct_fields__ if name != "id"]
     statement = select(id_.label("id"), *columns).where(table.key_id != key_id, id_ > after).order_by(id_).limit(limit)
@@ -74,10 +74,10 @@ def read_written_by_others(
 def replace_ciphertexts(
     session: Session, *, rows: Sequence[Ciphertexts], key_id: str, table: Table = ProviderToken
 ) -> int:
-    """Puts the same tokens, written by `key_id`, in place of those read.
+    """Replaces the ciphertexts of tokens with new ones that were encrypted with `key_id`.
 
-    Fenced by generation and old key: a token that was refreshed meanwhile is left alone. The lease is not needed: the
-    plain values stay what they are.
+    Fenced by generation and old key: a token that was refreshed in the meantime is left unchanged. No lease is needed,
+    because the decrypted tokens stay the same.
 
     Returns:
         How many rows were replaced.

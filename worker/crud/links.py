@@ -1,4 +1,4 @@
-"""Linking: states of authorisations under way, and the provider that a grant belongs to."""
+"""Linking: states of open authorisations, and the provider that a grant belongs to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from worker.models.vocabulary import AttemptStatus, ProviderStatus
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What a user had begun. `code_verifier` is its ciphertext, where there is one."""
+    """An authorisation that a user began. `code_verifier` is a ciphertext; None without PKCE."""
 
     provider_in: ProviderCreate
     code_verifier: str | None
@@ -41,8 +41,8 @@ class LinkTarget:
     """The provider that a grant is for.
 
     Attributes:
-        generation: of its present token, or of the last that it had; 0 when there was none.
-        now: by the database's clock.
+        generation: of its present token, or of the last one that it had; 0 if it never had one.
+        now: the database's time.
     """
 
     provider_id: UUID
@@ -59,7 +59,7 @@ def save_state(
     seconds: float,
     code_verifier: str | None = None,
 ) -> None:
-    """Remembers an authorisation that a user has begun, for `seconds`, and drops those that have expired.
+    """Stores for `seconds` an authorisation that a user has begun, and deletes expired ones.
 
     Raises:
         NotFound: no such user.
@@ -80,9 +80,9 @@ def save_state(
 def consume_state(
     session: Session, *, state_hash: bytes, holder_hash: bytes, expected: ProviderCreate | None = None
 ) -> Begun | None:
-    """What the user had begun; None when there is no such state, it has expired, or it was used before.
+    """Deletes a state and returns what it began; None if there is no such state, or it has expired or was used.
 
-    None also for who did not begin it, or if it is not what is expected; then it stays good.
+    None, too, if somebody else began it or it is not what is `expected`; then the state stays valid.
     """
     statement = (
         delete(LinkState)
@@ -104,7 +104,7 @@ def consume_state(
 
 
 def find_or_create(session: Session, *, provider_in: ProviderCreate) -> Provider:
-    """The user's provider of this alias, made `pending` when it is new.
+    """The user's provider with this alias. It is created as `pending` if there is none.
 
     Raises:
         NotFound: no such user.
@@ -113,14 +113,14 @@ def find_or_create(session: Session, *, provider_in: ProviderCreate) -> Provider
     named = select(Provider).filter_by(**provider_in.model_dump())
     found = session.scalar(named)
     if found is None:
-        # Somebody may be linking it at this very moment: then theirs is the one.
+        # Another process may create the same provider now; then its row is used.
         session.execute(insert(Provider).values(**provider_in.model_dump()).on_conflict_do_nothing())
         found = session.scalars(named).one()
     return found
 
 
 def find_with_token(session: Session, *, provider_in: ProviderCreate, status: ProviderStatus) -> UUID | None:
-    """The user's provider of this alias, if it has a token and this status."""
+    """The user's provider with this alias, if it has a token and this status; otherwise None."""
     return session.scalar(
         select(Provider.id)
         .join(ProviderToken, ProviderToken.provider_id == Provider.id)
@@ -129,7 +129,7 @@ def find_with_token(session: Session, *, provider_in: ProviderCreate, status: Pr
 
 
 def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:
-    """The same with what a grant needs to know of it. Raises `NotFound` likewise."""
+    """The user's provider with this alias, as the target of a grant. Raises `NotFound` if there is no such user."""
     return _target(session, find_or_create(session, provider_in=provider_in))
 
 
@@ -137,14 +137,14 @@ _TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))")
 
 
 def target_of_login(session: Session, *, provider_id: UUID, external_id: str | None) -> LinkTarget:
-    """The provider that already has this login, or else `provider_id`, which then takes the login over.
+    """The provider that already has this login; if there is none, `provider_id`, which then gets the login.
 
-    Its token stays as it is until the transaction ends, and who links the same provider or login waits for that. What
-    a provider has of a login that it no longer has is given up (`_give_up_login`); one that was only made for a login
-    that turns out to be known goes again.
+    Until the transaction ends, its token stays as it is, and other links of the same provider or login wait. If
+    `provider_id` has another login so far, that one is given up (`_give_up_login`). If `provider_id` was only created
+    for this link, but another provider has the login, it is deleted.
 
     Raises:
-        NotFound: the provider is gone.
+        NotFound: the provider no longer exists.
         Refused: the login is linked by another user.
     """
     take_turns_in_linking(session, provider_id)
@@ -168,8 +168,8 @@ def target_of_login(session: Session, *, provider_id: UUID, external_id: str | N
 
 
 def _give_up_login(session: Session, provider: Provider) -> None:
-    """Ends what belongs to the login that this provider had: its run, cursors, accounts and grant. Rows are kept."""
-    # In the order in which a page is written: accounts, the run, cursors.
+    """Ends what belongs to the provider's former login: its run, cursors, accounts and grant. Rows are kept."""
+    # The locks are taken in the same order as by a page: accounts, the run, cursors.
     accounts.lose_all(session, provider_id=provider.id)
     runs.end_running(
         session,
@@ -194,17 +194,17 @@ _TAKE = text(
 
 
 def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
-    """Stores the first token of a new grant, in the way of every other token but for the lease, which it takes.
+    """Stores the first token of a new grant, as any other token, except that it takes the lease by itself.
 
-    A refresh of the old grant that is under way is fenced off, and a run that reads with its token is ended: it would
-    write what the old grant saw over what the new one is to read.
+    A refresh of the old grant that is in flight is fenced off. A running sync is ended: it would overwrite rows of the
+    new grant with what the old grant allowed it to read.
 
     Raises:
-        Fenced: the stored generation is another by now; nothing is changed.
-        NotFound: the provider is gone.
+        Fenced: the stored generation has changed; nothing is written.
+        NotFound: the provider no longer exists.
     """
     take_turns_in_linking(session, token.provider_id)
-    # First of all rows the run's: whoever writes pages has it before they need the provider's.
+    # The run's row is locked first: a worker that writes pages locks it before the provider's row.
     runs.end_running(
         session,
         provider_id=token.provider_id,
@@ -220,10 +220,10 @@ def store_grant(session: Session, *, token: NewToken, owner: UUID) -> None:
 
 
 def abandon(session: Session, *, provider_in: ProviderCreate, external_id: str | None) -> bool:
-    """Forgets a provider that was made for a grant that is not stored, unless it has been linked otherwise.
+    """Deletes a provider that was created for a grant that is not stored, unless it has been linked in another way.
 
     Returns:
-        Whether a stored provider has this login; False for a login that its provider gives no id.
+        Whether a stored provider has this login; False for a login to which its provider gives no id.
     """
     session.execute(delete(Provider).filter_by(**provider_in.model_dump(), status=ProviderStatus.PENDING))
     if external_id is None:
@@ -233,7 +233,7 @@ def abandon(session: Session, *, provider_in: ProviderCreate, external_id: str |
 
 
 def has_login(session: Session, *, provider_id: UUID, provider_key: str, external_id: str | None) -> bool:
-    """Whether a linked provider has this login; of a login without an id, whether `provider_id` is linked."""
+    """Whether a linked provider has this login; for a login without an id, whether `provider_id` is linked."""
     linked = select(Provider.id).where(
         Provider.status.not_in((ProviderStatus.PENDING, ProviderStatus.UNLINKED)),
         Provider.provider_key == provider_key,
@@ -243,7 +243,7 @@ def has_login(session: Session, *, provider_id: UUID, provider_key: str, externa
 
 
 def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bool:
-    """Whether the user has linked this provider anew, or ended the link, after `since`."""
+    """Whether the user has linked this provider again, or unlinked it, after `since`."""
     later = select(ProviderAuditLog.id).where(
         ProviderAuditLog.provider_id == provider_id,
         ProviderAuditLog.action.in_(("linked", "unlinked")),
@@ -253,14 +253,14 @@ def was_overtaken(session: Session, *, provider_id: UUID, since: datetime) -> bo
 
 
 def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool, revoke_later: bool = False) -> None:
-    """Forgets the token and stops everything of this provider, a run included; its rows are kept.
+    """Deletes the token and stops all work for this provider, including a run; its rows are kept.
 
     Args:
         session: the transaction.
-        provider_id: whose.
+        provider_id: the provider.
         actor: for the audit log.
-        revoked: the provider has confirmed that the grant is ended.
-        revoke_later: it could not be asked: the grant is kept until it can.
+        revoked: the provider has confirmed that the grant has ended.
+        revoke_later: the provider could not be asked; the grant is kept until it can be revoked.
     """
     take_turns_in_linking(session, provider_id)
     runs.end_running(
@@ -297,9 +297,9 @@ def _target(session: Session, provider: Provider) -> LinkTarget:
 
 
 def _last_generation(session: Session, provider_id: UUID) -> int:
-    """Where the numbers go on after an unlinking: nothing about the old tokens must pass for the new one's."""
+    """The generation after which a new link counts on, so that nothing about old tokens fits the new one's numbers."""
     kept = select(Provider.last_generation).where(Provider.id == provider_id).scalar_subquery()
-    # A worker of the release before this column leaves only its attempts behind.
+    # A worker of the release before this column stores no last generation, but its attempts show it.
     stored = case((TokenRefresh.status == AttemptStatus.DONE, 1), else_=0)
     attempted = (
         select(func.max(TokenRefresh.generation + stored))

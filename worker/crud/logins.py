@@ -1,4 +1,4 @@
-"""Logins as the HTTP API shows and changes them: one page of them, made, renamed, removed."""
+"""Logins for the HTTP API: one page of them; create, rename, remove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.models.fleet import LoginRow
 from worker.models.vocabulary import AccountStatus, LoginState, ProviderStatus
 
 OPERATOR_USER = UUID("00000000-0000-7000-8000-000000000001")
-"""Owns the logins that an operator's key makes."""
+"""Id of the user who owns the logins that are created with an operator's key."""
 
 _STATE = case(
     (Provider.status == ProviderStatus.PENDING, LoginState.PENDING),
@@ -39,7 +39,7 @@ _COMPUTED = {"state": _STATE, "accounts": _ACCOUNTS, "updated_at": _UPDATED}
 _ROW = [_COMPUTED[name] if name in _COMPUTED else getattr(Provider, name) for name in LoginRow.__slots__]
 
 SORTS: dict[str, Any] = {
-    "created_at": Provider.id,  # ids are in the order of their making, and have an index
+    "created_at": Provider.id,  # ids are ordered by time of creation, and have an index
     "updated_at": _UPDATED,
     "alias": Provider.alias,
     "provider_key": Provider.provider_key,
@@ -48,12 +48,12 @@ SORTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class LoginQuery:
-    """Which logins, and which page of them.
+    """Query: which logins are wanted, and which page of them.
 
     Attributes:
-        user_id: whose; None for everybody's.
+        user_id: the owner; None for the logins of all users.
         sort: a key of `SORTS`.
-        page: from 1.
+        page: number of the page, from 1.
     """
 
     user_id: UUID | None
@@ -78,7 +78,7 @@ def get(session: Session, *, provider_id: UUID) -> LoginRow:
 
 
 def page(session: Session, *, query: LoginQuery) -> tuple[list[LoginRow], int]:
-    """One page, and how many there are on all pages."""
+    """One page of logins, and the number of logins on all pages."""
     order = SORTS[query.sort]
     order = order.desc() if query.descending else order.asc()
     rows = _filtered(select(*_ROW), query).order_by(order, Provider.id.desc())
@@ -98,17 +98,17 @@ def _filtered(statement: Select[Any], query: LoginQuery) -> Select[Any]:
 
 
 def operator_user(session: Session) -> UUID:
-    """The operator's own user, made on first use; it has no e-mail address."""
+    """The operator's own user. It is created on first use and has no e-mail address."""
     session.execute(insert(User).values(id=OPERATOR_USER).on_conflict_do_nothing())
     return OPERATOR_USER
 
 
 def create(session: Session, *, provider_in: ProviderCreate, actor: str) -> LoginRow:
-    """A new login, `pending` until it is linked.
+    """Creates a login, `pending` until it is linked.
 
     Raises:
-        Taken: the user has a login of this alias.
-        NotFound: the user is gone.
+        Taken: the user already has a login with this alias.
+        NotFound: the user no longer exists.
     """
     _refuse_taken(session, user_id=provider_in.user_id, alias=provider_in.alias)
     provider = create_provider(session, provider_in=provider_in)
@@ -117,11 +117,11 @@ def create(session: Session, *, provider_in: ProviderCreate, actor: str) -> Logi
 
 
 def rename(session: Session, *, provider_id: UUID, alias: str, actor: str) -> LoginRow:
-    """Gives a login another alias; a link of it that is under way goes on.
+    """Gives a login another alias. An authorisation that was begun for it stays valid.
 
     Raises:
-        Taken: the user has another login of this alias.
-        NotFound: the login is gone.
+        Taken: the user already has another login with this alias.
+        NotFound: the login no longer exists.
     """
     take_turns_in_linking(session, provider_id)
     provider = session.get(Provider, provider_id)
@@ -141,10 +141,10 @@ def rename(session: Session, *, provider_id: UUID, alias: str, actor: str) -> Lo
 
 
 def remove(session: Session, *, provider_id: UUID, actor: str) -> None:
-    """Removes a login that is not linked any more, with all its rows; the audit log stays.
+    """Deletes a login that is no longer linked, with all its rows; the audit log is kept.
 
     Raises:
-        Refused: it has a token, so it was linked anew meanwhile.
+        Refused: it has a token, so it was linked again in the meantime.
     """
     take_turns_in_linking(session, provider_id)
     if session.get(ProviderToken, provider_id) is not None:
@@ -162,7 +162,7 @@ _UNSYNCED = {"synchronize_session": False}
 
 
 def _refuse_taken(session: Session, *, user_id: UUID, alias: str) -> None:
-    # One after the other: two that ask at once would both find the alias free.
+    # The lock makes requests wait for each other: otherwise two at the same time would both find the alias free.
     if session.get(User, user_id, with_for_update=True) is None:
         raise NotFound(f"no user has the id {user_id}")
     taken = select(Provider.id).where(Provider.user_id == user_id, Provider.alias == alias)

@@ -1,4 +1,4 @@
-"""Notices: queued in the transaction of what they tell of, claimed with SKIP LOCKED, each sent once."""
+"""Notices: queued in the transaction of the change that they report, claimed with SKIP LOCKED, each sent once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worker.models import Notice, Provider, User, new_id
 from worker.models.vocabulary import ProviderStatus
 
 CHANNELS = ("log", "email", "webhook")
-"""Every channel there is. Rows of a channel that is not enabled are closed unsent by the sender."""
+"""All channels. The sender closes rows of a channel that is not enabled, without sending them."""
 
 
 class DueNotice(NamedTuple):
-    """A claimed notice with what its text needs.
+    """A claimed notice, with the data for its text.
 
     Attributes:
-        provider: as it stands now, which may be better than when the notice was queued; None for the operator's.
+        provider: its present state, which may be better than when the notice was queued; None for the operator's.
         email: the user's address.
     """
 
@@ -33,7 +33,7 @@ class DueNotice(NamedTuple):
 
 
 def grant_subject(grant_expires_at: datetime) -> str:
-    """Subject of warnings about one grant; the next grant has another."""
+    """The subject key for warnings about this grant; the next grant has another one."""
     return f"grant:{grant_expires_at.isoformat(timespec='seconds')}"
 
 
@@ -51,8 +51,8 @@ def enqueue(
 
     It goes to the user of `provider_id`, or to the operator about the integration `provider_key`: give one of the two.
     Call it in the transaction of the state change itself. `stage` is `expires_72h`, `expires_24h`, `expires_2h`,
-    `expired`, `needs_reauth` or `app_misconfigured`; `subject_key` names the grant or event, and the same stage of the
-    same subject is queued once; `due_at` is the earliest time of sending, None being now.
+    `expired`, `needs_reauth` or `app_misconfigured`; `subject_key` names the grant or event, and each stage of a
+    subject is queued once; `due_at` is the earliest time of sending, None means now.
 
     Returns:
         How many rows are new.
@@ -90,7 +90,7 @@ def warn_of_grants(
     """Queues `stage` for grants that end after `after` and not after `until`, at most `limit` of them.
 
     Returns:
-        Where to go on from, or None when all are queued.
+        The position to continue from, or None when all are queued.
     """
     rows = session.execute(
         select(Provider.grant_expires_at, Provider.id)
@@ -110,9 +110,9 @@ def warn_of_grants(
 
 
 def expire_grants(session: Session, *, now: datetime, limit: int, channels: Sequence[str]) -> int:
-    """Ends logins whose grant has ended: `needs_reauth(grant_expired)`, nothing due any more, audited, and told once.
+    """Marks logins whose grant has ended as `needs_reauth(grant_expired)`, with audit row and one notice; none is due.
 
-    Locks the logins; rows that another worker holds just now are left for the next tick.
+    Locks the logins; rows that another worker has locked are left for the next tick.
     """
     rows = session.execute(
         select(Provider.id, Provider.grant_expires_at)
@@ -155,7 +155,7 @@ def _grant_rows(
 def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta, attempts: int) -> list[DueNotice]:
     """Claims notices for `claim`, after which another sender may try them; oldest first.
 
-    One that has been tried `attempts` times without anybody recording how the last one ended is given up.
+    A notice that was tried `attempts` times, with no result of the last attempt recorded, is given up.
     """
     session.execute(
         update(Notice)
@@ -187,12 +187,12 @@ def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta, 
 
 
 def begin_attempt(session: Session, claimed: Notice, *, again_at: datetime) -> bool:
-    """Counts an attempt at a claimed notice, before it is made: whatever becomes of the sender, it has counted.
+    """Counts an attempt at a claimed notice before it is made, so that it counts even if the sender dies.
 
-    Unless somebody records how it ended, the notice is tried again at `again_at`.
+    If its result is never recorded, the notice is tried again at `again_at`.
 
     Returns:
-        False when the claim has passed to another sender; the notice must not be sent.
+        False when another sender has the claim; then the notice must not be sent.
     """
     counted = session.execute(
         update(Notice)
@@ -205,12 +205,12 @@ def begin_attempt(session: Session, claimed: Notice, *, again_at: datetime) -> b
 
 
 def mark_sent(session: Session, *, notice_id: UUID, at: datetime) -> None:
-    """The notice has left; it is never sent again."""
+    """Records that the notice was sent; it is never sent again."""
     session.execute(update(Notice).where(Notice.id == notice_id).values(sent_at=at, due_at=None, last_error=None))
 
 
 def mark_unsent(session: Session, *, notice_id: UUID, error: str, retry_at: datetime | None) -> None:
-    """The notice has not left. Without `retry_at` it is given up; the row stays and says why."""
+    """Records that the notice was not sent. Without `retry_at` it is given up; the row is kept with the reason."""
     session.execute(
         update(Notice)
         .where(Notice.id == notice_id, Notice.sent_at.is_(None))

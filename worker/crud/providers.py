@@ -1,4 +1,4 @@
-"""Queries on users and providers: creation, lookup, claims of what is due."""
+"""Users and providers: create, look up, claim what is due."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from worker.text.mail_addresses import normalised
 
 
 def create_user(session: Session, *, email: str | None = None) -> User:
-    """A new user.
+    """Creates a user.
 
     Raises:
-        Refused: no mail can be sent to this address.
+        Refused: mail cannot be sent to this address.
     """
     user = User(email=None if email is None else _address(email))
     session.add(user)
@@ -27,21 +27,21 @@ def create_user(session: Session, *, email: str | None = None) -> User:
 
 
 def get_or_create_user(session: Session, *, email: str) -> User:
-    """The user with this address, in whatever way its domain is written.
+    """The user with this address; created if there is none. The domain may be written in any form.
 
     Raises:
-        Refused: no mail can be sent to this address.
+        Refused: mail cannot be sent to this address.
     """
     return find_user(session, email=email) or create_user(session, email=email)
 
 
 def find_user(session: Session, *, email: str) -> User | None:
-    """The user with this address, in whatever way its domain is written; None if there is none.
+    """The user with this address; None if there is none. The domain may be written in any form.
 
     Raises:
-        Refused: no mail can be sent to this address.
+        Refused: mail cannot be sent to this address.
     """
-    # Older rows have what was typed then.
+    # Older rows contain the address as it was typed.
     addresses = {_address(email), email}
     return session.scalar(select(User).where(User.email.in_(addresses)).order_by(User.email == email))
 
@@ -54,7 +54,7 @@ def _address(email: str) -> str:
 
 
 def create_provider(session: Session, *, provider_in: ProviderCreate) -> Provider:
-    """A new provider, `pending` until it is linked."""
+    """Creates a provider, `pending` until it is linked."""
     provider = Provider(**provider_in.model_dump())
     session.add(provider)
     session.flush()
@@ -63,7 +63,7 @@ def create_provider(session: Session, *, provider_in: ProviderCreate) -> Provide
 
 
 def get_provider(session: Session, provider_id: UUID, *, lock: bool = False) -> Provider:
-    """The provider with this id; `lock` keeps others from changing its row until this transaction ends.
+    """The provider with this id; `lock` locks its row until this transaction ends.
 
     Raises:
         NotFound: there is none.
@@ -75,7 +75,7 @@ def get_provider(session: Session, provider_id: UUID, *, lock: bool = False) -> 
 
 
 def take_turns_in_linking(session: Session, provider_id: UUID) -> None:
-    """Waits until nobody else links, unlinks, or begins a run of this provider, and lets them wait until this ends."""
+    """Takes the lock for linking, unlinking and beginning runs of this provider, until this transaction ends."""
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))"), {"what": f"link {provider_id}"})
 
 
@@ -86,8 +86,8 @@ def claim_refresh_due(
 
     A claim only moves the time of the next dispatch: a lost message is sent again when the claim ends.
 
-    `probe` says that the call may well fail: a token that was presented already without a known outcome has one retry
-    left, and is only claimed when no other is due.
+    `probe` means that the call may well fail. A token that was presented without a known outcome has only one retry
+    left, so it is claimed only when no other is due.
     """
     return _claim(session, "refresh_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
 
@@ -95,7 +95,7 @@ def claim_refresh_due(
 def claim_sync_due(
     session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool = False
 ) -> Sequence[UUID]:
-    """The same for syncs, which refresh a token that has run out."""
+    """The same for syncs; a sync first refreshes a token that has expired."""
     return _claim(session, "sync_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
 
 
@@ -130,7 +130,7 @@ def _claim(
 
 
 def _claiming(column: str, condition: str = "") -> TextClause:
-    # The inner order decides who is claimed; the outer one keeps it, which UPDATE … RETURNING alone would not.
+    # The inner ORDER BY decides who is claimed. UPDATE … RETURNING loses this order; the outer one restores it.
     return text(
         f"""
         WITH due AS MATERIALIZED (

@@ -1,4 +1,4 @@
-"""Daily quotas: counted here, because a day outlives a flushed Redis."""
+"""Daily quotas. They are counted in Postgres, so that the count survives the loss of Redis's data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.models import QuotaDay
 
 
 def take(session: Session, *, provider_key: str, bucket: str, day: date, amount: int, limit: int) -> bool:
-    """Takes `amount` of a day's `limit`, all or nothing, in one statement. Returns False when that is over it."""
+    """Adds `amount` to a day's count in one statement. Returns False, and adds nothing, if it would exceed `limit`."""
     if amount > limit:
         return False
     statement = (
@@ -29,7 +29,7 @@ def take(session: Session, *, provider_key: str, bucket: str, day: date, amount:
 
 
 def used(session: Session, *, provider_key: str, bucket: str, day: date) -> int:
-    """What is used up of one bucket."""
+    """How much of one bucket is used."""
     statement = select(QuotaDay.used).where(
         QuotaDay.provider_key == provider_key, QuotaDay.bucket == bucket, QuotaDay.day == day
     )

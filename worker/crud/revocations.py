@@ -1,4 +1,4 @@
-"""Grants that are to be ended at their provider; each is kept until the provider has confirmed it."""
+"""Grants that are to be revoked at their provider; each is kept until the provider has confirmed it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from worker.models import Revocation, new_id
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One grant that is to be ended.
+    """One grant that is to be revoked.
 
     Attributes:
-        generation: what its ciphertexts are bound to, beside provider and kind.
+        generation: its ciphertexts are bound to it, besides provider and kind.
         access_token, refresh_token: ciphertexts.
-        attempts: how often it was tried, this time included.
+        attempts: how often revoking was tried, this time included.
     """
 
     id: UUID
@@ -46,8 +46,8 @@ _KEEP_STORED = text(
     """
 )
 
-# A claim moves the time of the next try ahead: a minute, doubling, at most a day. Who has linked the login again in the
-# meantime would lose it.
+# A claim moves the time of the next try ahead: by a minute, doubling, a day at most. Grants of a login that has been
+# linked again are left out: revoking them could end the new link.
 _CLAIM = text(
     """
     WITH due AS MATERIALIZED (
@@ -69,18 +69,18 @@ _CLAIM = text(
 
 
 def keep_stored(session: Session, *, provider_id: UUID, reason: str) -> bool:
-    """Keeps the provider's stored token until its grant is ended; False when there is none."""
+    """Keeps the provider's stored token until its grant is revoked; False when there is no token."""
     done = session.execute(_KEEP_STORED, {"id": new_id(), "provider_id": provider_id, "reason": reason})
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
 def keep(session: Session, *, grant: Waiting, external_id: str | None) -> None:
-    """Keeps a grant that was never stored."""
+    """Keeps a grant that was never stored until it is revoked."""
     session.add(Revocation(**asdict(grant), external_id=external_id))
 
 
 def spare(session: Session, *, provider_id: UUID, external_id: str | None) -> None:
-    """Keeps the grants of a login from being ended: it is linked again, and may have got the same grant."""
+    """Gives up revoking the grants of a login that is linked again: the new link may have the same grant."""
     if external_id is not None:
         session.execute(
             text(
@@ -92,13 +92,13 @@ def spare(session: Session, *, provider_id: UUID, external_id: str | None) -> No
 
 
 def claim_due(session: Session, *, limit: int, provider_id: UUID | None = None) -> Sequence[Waiting]:
-    """Claims grants whose time has come; of one provider, if it is given."""
+    """Claims grants that are due; only those of one provider, if it is given."""
     rows = session.execute(_CLAIM, {"limit": limit, "provider_id": provider_id}).mappings()
     return [Waiting(**row) for row in rows]
 
 
 def done(session: Session, *, grant: Waiting, revoked: bool) -> None:
-    """Forgets a grant that is ended, or that its provider has no way to end, with its audit row."""
+    """Deletes a grant that was revoked, or that its provider cannot revoke, and adds an audit row."""
     session.execute(delete(Revocation).where(Revocation.id == grant.id))
     audit.record(
         session,
@@ -110,5 +110,5 @@ def done(session: Session, *, grant: Waiting, revoked: bool) -> None:
 
 
 def failed(session: Session, *, grant: Waiting, error: str) -> None:
-    """Notes why a grant was not ended; it is tried again when the claim ends."""
+    """Records why a grant was not revoked; it is tried again when the claim ends."""
     session.execute(update(Revocation).where(Revocation.id == grant.id).values(error=error))

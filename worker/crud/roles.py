@@ -1,6 +1,6 @@
-"""Database roles: `migrate` owns the schema, `app` works in it, `readonly` looks.
+"""Database roles: `migrate` owns the schema, `app` reads and writes rows, `readonly` reads them.
 
-Run after a migration, by a role that may create roles; running it again corrects what differs.
+Run it after a migration, as a role that may create roles. Running it again corrects what differs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Roles:
 def create_roles(session: Session, *, passwords: Mapping[str, str] | None = None, prefix: str = "dashtam") -> Roles:
     """Creates or corrects the roles `<prefix>_migrate`, `<prefix>_app` and `<prefix>_readonly`.
 
-    A role can log in once it has been given a password; `passwords` has them by `migrate`, `app` and `readonly`, and
-    they leave this process only as SCRAM verifiers. A role that is not named there keeps what it has.
+    A role can log in when it has been given a password; `passwords` has them by `migrate`, `app` and `readonly`. They
+    are sent to Postgres only as SCRAM verifiers. A role without an entry there keeps its password.
 
     Raises:
-        ConfigurationError: the prefix is no plain lower-case name, or a password is for no role.
+        ConfigurationError: the prefix is not a plain lower-case name, or a password is for an unknown role.
         Refused: the schema has not been migrated.
     """
     if not _NAME.fullmatch(prefix):
@@ -49,7 +49,7 @@ def create_roles(session: Session, *, passwords: Mapping[str, str] | None = None
     tables = _tables(session)
     if _MIGRATIONS not in tables:
         raise Refused("the database has no schema yet; migrate it first: alembic upgrade head")
-    # Two operators at once would meet in the catalogue.
+    # The lock lets one operator wait for another: both would change the same rows of Postgres's catalogue.
     session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('dashtam roles', 0))"))
     roles = Roles(*(f"{prefix}_{role}" for role in _ROLES))
     for kind, role in zip(_ROLES, (roles.migrate, roles.app, roles.readonly), strict=True):
@@ -64,7 +64,7 @@ def _create(session: Session, role: str, password: str | None) -> None:
     if known is None:
         session.execute(text(f"CREATE ROLE {role} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"))
     if password is not None:
-        # A password in plain text could end in the server's log.
+        # A password that is not hashed could appear in the server's log.
         verifier = session.connection().connection.driver_connection.pgconn.encrypt_password(  # type: ignore[union-attr]
             password.encode(), role.encode(), b"scram-sha-256"
         )
@@ -96,11 +96,11 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
     for statement in (
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
         f"GRANT CONNECT ON DATABASE {database} TO {roles.migrate}, {both}",
-        # Nobody needs temporary tables, and one named like a table of ours would be found first.
+        # Temporary tables are not needed, and one with the name of a table of ours would be found first.
         f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, {both}",
         f"GRANT USAGE ON SCHEMA public TO {both}",
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {both}",
-        # Tables of later migrations can be worked with at once; `readonly` sees them after the next run of this.
+        # `app` can use tables of later migrations at once; `readonly` sees them when this has run again.
         f"ALTER DEFAULT PRIVILEGES FOR ROLE {roles.migrate} IN SCHEMA public "
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {roles.app}",
     ):
@@ -112,7 +112,7 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
 
 
 def _readable(table: str) -> str:
-    """What `readonly` may do with a table: see all of it but ciphertexts and hashes of keys."""
+    """The rights of `readonly` on a table: it may read everything except ciphertexts and hashes of keys."""
     if table not in _WITH_SECRETS:
         return "SELECT"
     columns = [column.name for column in Base.metadata.tables[table].columns if column.name not in _SECRET_COLUMNS]
@@ -120,7 +120,7 @@ def _readable(table: str) -> str:
 
 
 def _tables(session: Session) -> list[str]:
-    """Our own tables that exist; others in the same schema are none of our business."""
+    """Those of our tables that exist. Other tables in the same schema are left alone."""
     ours = {*Base.metadata.tables, _MIGRATIONS}
     found = session.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
     return sorted(ours.intersection(found))

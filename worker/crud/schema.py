@@ -1,4 +1,4 @@
-"""The schema as a whole: its version, and the roles that may use it."""
+"""The database schema: its version, its migrations, and the roles that may use it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _VERSIONS = Path(migrations.__path__[0]) / "versions"
 
 
 def upgrade(revision: str = "head") -> None:
-    """Applies the migrations that are missing, each in a transaction of its own.
+    """Applies the missing migrations, each in its own transaction.
 
     Raises:
-        Unavailable: Postgres is out of reach, or others held a lock for too long; what was applied by then is kept.
+        Unavailable: Postgres is out of reach, or a lock was held for too long; the migrations applied so far are kept.
     """
-    from alembic import command  # not for those who only ask for versions
+    from alembic import command  # a slow import, which callers that only ask for versions do not need
 
     try:
         command.upgrade(_config(), revision)
@@ -44,25 +44,25 @@ def upgrade(revision: str = "head") -> None:
 
 
 def versions(session: Session) -> tuple[str | None, str]:
-    """The schema's version as it is, None before the first migration, and as this code wants it."""
+    """The schema's version in the database (None before the first migration), and the version that this code needs."""
     there = session.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
     now = session.scalar(text("SELECT version_num FROM alembic_version")) if there else None
     return now, wanted()
 
 
 def wanted() -> str:
-    """The version that this code wants: the newest migration, by the beginning of its file's name.
+    """The version that this code needs: the number with which the newest migration's file name begins.
 
-    Alembic would say so too, after it has imported every migration.
+    Alembic has the same information, but only after it has imported every migration.
     """
     return max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
 
 
 def create_roles(*, passwords: Mapping[str, str] | None, prefix: str) -> Roles:
-    """Creates or corrects the roles, as the role that may migrate.
+    """Creates or corrects the roles, as the role that may migrate the schema.
 
     Raises:
-        Refused: that role may not create others; nothing was changed.
+        Refused: that role may not create other roles; nothing was changed.
         ConfigurationError: see `worker.crud.roles`.
     """
     settings = load(DatabaseSettings)

@@ -1,4 +1,4 @@
-"""What an operator changes about one provider: pause, resume, make due, how often to sync it.
+"""What an operator changes about one provider: pause, resume, make due, set the sync interval.
 
 Every change locks the provider's row.
 """
@@ -21,7 +21,7 @@ from worker.models.vocabulary import ProviderStatus
 
 
 def pause_provider(session: Session, *, provider_id: UUID, actor: str, reason: str | None) -> bool:
-    """Takes an active provider out of every schedule. False when it was paused already.
+    """Takes an active provider out of the schedule. False if it was already paused.
 
     Raises:
         Refused: it is not active.
@@ -35,7 +35,7 @@ def pause_provider(session: Session, *, provider_id: UUID, actor: str, reason: s
 
 
 def resume_provider(session: Session, *, provider_id: UUID, actor: str, now: datetime) -> bool:
-    """Takes a paused provider back; what it missed is due at once. False when it was active.
+    """Makes a paused provider active again; what it missed is due at once. False if it was active.
 
     Raises:
         Refused: it is neither paused nor active.
@@ -54,9 +54,9 @@ def resume_provider(session: Session, *, provider_id: UUID, actor: str, now: dat
 def set_sync_interval(
     session: Session, *, provider_id: UUID, seconds: int | None, default: int, now: datetime, actor: str
 ) -> bool:
-    """Says how often a provider is synced; None for the usual interval, which is `default`. False when it was so.
+    """Sets how often a provider is synced; None means the usual interval, `default`. False if nothing changed.
 
-    The next sync is due after the new interval at the latest.
+    The next sync is then due after the new interval at the latest.
     """
     provider = get_provider(session, provider_id, lock=True)
     if provider.sync_interval == seconds:
@@ -71,7 +71,7 @@ def set_sync_interval(
 
 
 def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "sync"], at: datetime) -> None:
-    """Makes a refresh or a sync due at `at`, if it is not due earlier.
+    """Makes a refresh or a sync due at `at`, unless it is due earlier.
 
     Raises:
         Refused: the provider is not active, or its tokens are not refreshed.
@@ -91,29 +91,29 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
 
 
 def make_all_syncs_due(session: Session, *, at: datetime) -> Sequence[UUID]:
-    """Makes a sync of every active provider due at `at`, if it is not due earlier. Returns their ids."""
+    """Makes a sync of every active provider due at `at`, unless it is due earlier. Returns their ids."""
     due = func.least(func.coalesce(Provider.sync_due_at, at), at)
     statement = update(Provider).where(Provider.status == ProviderStatus.ACTIVE).values(sync_due_at=due)
     return session.scalars(statement.returning(Provider.id)).all()
 
 
 def resolve_failure(session: Session, *, failure_id: UUID, resolution: str, now: datetime) -> None:
-    """Closes a dead letter."""
+    """Resolves a dead letter."""
     session.execute(
         update(TaskFailure).where(TaskFailure.id == failure_id).values(resolved_at=now, resolution=resolution)
     )
 
 
 def forget_user(session: Session, *, email: str) -> bool:
-    """Removes a user with all providers and rows; the audit log stays. False when there is none."""
+    """Deletes a user with all providers and rows; the audit log is kept. False if there is no such user."""
     return session.execute(delete(User).where(User.email == email).returning(User.id)).first() is not None
 
 
 def _leaves(provider: Provider, before: ProviderStatus, after: ProviderStatus, else_: str | None) -> bool:
-    """Changes a provider's status. False when it was so already.
+    """Changes a provider's status from `before` to `after`. False if it is `after` already.
 
     Raises:
-        Refused: its status is neither of the two; says `else_`, or what to do about the one that it has.
+        Refused: it has another status; the message is `else_`, or says what to do about that status.
     """
     if provider.status == after:
         return False

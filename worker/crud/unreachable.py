@@ -1,4 +1,4 @@
-"""Which of Postgres's errors say that it is out of reach, and in what words."""
+"""Turns the Postgres errors which mean that it is out of reach into `Unavailable`, with an explanation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.errors import Unavailable
 
 
 class Silent(psycopg.OperationalError):
-    """Postgres said nothing for so long that the connection was closed; what was asked of it may have been done."""
+    """Postgres did not answer in time, so the connection was closed; what was asked may have been done."""
 
 
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, errors.IdleInTransactionSessionTimeout)
@@ -23,7 +23,7 @@ _NO_SUCH_NAME = re.compile(r"failed to resolve host '([^']*)'")
 
 
 def unavailable(error: BaseException) -> Unavailable | None:
-    """What to raise when Postgres is out of reach; None for any other error."""
+    """The error to raise when Postgres is out of reach; None for any other error."""
     if isinstance(error, NoConnectionFree):
         return Unavailable("Postgres: all connections of this process are in use")
     if isinstance(error, DBAPIError):
@@ -37,7 +37,7 @@ def unavailable(error: BaseException) -> Unavailable | None:
         return Unavailable("Postgres: another transaction kept a lock for longer than DATABASE_LOCK_SECONDS")
     if isinstance(error, errors.QueryCanceled):
         return Unavailable("Postgres ended a statement, most likely after DATABASE_STATEMENT_SECONDS")
-    if isinstance(error, _GONE):  # out of COPY and the like, too
+    if isinstance(error, _GONE):  # psycopg's own error, for example from COPY
         return _not_connected(str(error)) or Unavailable(f"Postgres: {type(error).__name__}", server="postgres")
     return None
 
@@ -55,7 +55,7 @@ def _of_the_driver(error: DBAPIError) -> Unavailable | None:
 
 
 def _not_connected(text: str) -> Unavailable | None:
-    """Why no connection was made, by libpq's words for it; None when there was one."""
+    """Why no connection was made, according to libpq's message; None when there was a connection."""
     if found := _NO_SUCH_NAME.search(text):
         return Unavailable(f"Postgres: the name {found[1]} of its host cannot be resolved", server="postgres")
     if (found := _REFUSED.search(text)) is None:

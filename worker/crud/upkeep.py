@@ -1,4 +1,4 @@
-"""Reaping and retention. Everything is bounded: one call changes at most `limit` rows and holds its locks briefly."""
+"""Cleans up after dead workers, and deletes old rows. One call changes at most `limit` rows, so its locks are short."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ _DEAD_RUNS = text(
     """
 )
 
-# The attempt itself stays as it is: what an unknown outcome means is the refresh's to decide. Leases are not cleared
-# either: one that has ended has no effect, and its owner, should it wake up with the answer, may still store it as long
-# as no other has taken over.
+# The attempt itself is not changed: the refresh decides what its unknown outcome means. Leases are not cleared: an
+# ended lease has no effect, and if its owner still gets the answer, it may store it unless another has taken over.
 _LEFT_ATTEMPTS = text(
     """
     WITH left_behind AS MATERIALIZED (
@@ -66,9 +65,9 @@ _OLD_DELIVERIES = text(
     """
 )
 
-# What is kept of each table: whatever is still open, and the newest snapshot or run of each subject however old.
+# These rows are kept however old they are: whatever is still open, and the newest snapshot or run of each subject.
 _OLD_ROWS: Mapping[str, str] = {
-    # An open attempt of the present generation counts as a presentation of its token, however old it is.
+    # An open attempt of the present generation counts as a presentation of its token, at any age.
     "token_refreshes": """started_at < :before AND NOT (status IN ('sent', 'unknown') AND EXISTS (
         SELECT FROM provider_tokens p WHERE p.provider_id = t.provider_id AND p.generation = t.generation
     )) ORDER BY started_at""",
@@ -86,34 +85,34 @@ _OLD_ROWS: Mapping[str, str] = {
 }
 
 RETAINED = tuple(_OLD_ROWS)
-"""Tables whose old rows are removed. Transactions, accounts, holdings and the audit log are kept for good."""
+"""Tables whose old rows are deleted. Transactions, accounts, holdings and the audit log are kept for good."""
 
 
 def end_dead_runs(session: Session, *, now: datetime, heartbeat_before: datetime, limit: int) -> int:
-    """Fails running runs whose heartbeat has stopped and makes their providers due. Returns how many."""
+    """Marks runs with an old heartbeat as failed, and makes their providers due. Returns how many."""
     told = {"dead": runs.DEAD, "worker_stopped": runs.WORKER_STOPPED}
     values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit, **told}
     return int(session.execute(_DEAD_RUNS, values).scalar_one())
 
 
 def hand_over_left_attempts(session: Session, *, now: datetime, started_before: datetime, limit: int) -> int:
-    """Makes providers due whose attempt was sent, never ended, and is no longer leased. Returns how many."""
+    """Makes providers due whose attempt was sent, has no outcome, and is no longer leased. Returns how many."""
     values = {"now": now, "started_before": started_before, "limit": limit}
     return int(session.execute(_LEFT_ATTEMPTS, values).scalar_one())
 
 
 def remove_expired_links(session: Session, *, now: datetime, limit: int) -> int:
-    """Removes link states that nobody can use any more. Returns how many."""
+    """Deletes expired link states. Returns how many."""
     return _removed(session.execute(_EXPIRED_LINKS, {"now": now, "limit": limit}))
 
 
 def remove_old_deliveries(session: Session, *, first_before: datetime, limit: int) -> int:
-    """Removes counts of messages that no broker holds any more. Returns how many."""
+    """Deletes delivery counts of messages that no broker can still hold. Returns how many."""
     return _removed(session.execute(_OLD_DELIVERIES, {"first_before": first_before, "limit": limit}))
 
 
 def remove_old(session: Session, *, table: str, before: datetime, limit: int) -> int:
-    """Removes at most `limit` rows of one of `RETAINED` that are older than `before`. Returns how many."""
+    """Deletes at most `limit` rows that are older than `before` from a table of `RETAINED`. Returns how many."""
     statement = text(
         f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(

@@ -1,1 +1,1 @@
-"""Read-only queries about all logins together: for operators, for people who ask why, for gauges."""
+"""Read-only queries for operators, explanations and gauges; most of them cover all logins."""

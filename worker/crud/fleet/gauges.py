@@ -1,4 +1,4 @@
-"""Read-only queries for the exporter: a handful of statements for the whole fleet, none of which reads transactions."""
+"""Read-only queries for the exporter: few statements for the whole fleet; none of them reads transactions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 TOKEN_SECONDS = (0, 60, 300, 900, 1800)
-"""Time to expiry is counted up to each of these."""
+"""For each of these times, the tokens that expire within it are counted."""
 FRESH_SECONDS = (3600, 6 * 3600, 24 * 3600)
-"""The age of the last sync is counted up to each of these."""
+"""For each of these times, the logins that were synced within it are counted."""
 LATE_SECONDS = 60
 COUNT_AT_MOST = 100_000
-"""Backlogs are counted no further: beyond that the number no longer matters, and the count would."""
+"""Backlogs are counted only up to this number: larger counts say nothing more and cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class FleetGauges:
     """The active logins of one integration.
 
     Attributes:
-        expiring: access tokens that end within each of `TOKEN_SECONDS`.
-        fresh: logins that were synced within each of `FRESH_SECONDS`.
-        refresh_overdue_s, sync_overdue_s: how long the oldest due one has been due; 0 when none is.
-        token_age_s: age of the oldest token that is refreshed; 0 when there is none.
-        sync_age_s: how long ago the login that was synced longest ago was; one never synced counts from its creation.
-        grants_ending: users' consents that end within 72 hours.
+        expiring: number of access tokens that expire within each of `TOKEN_SECONDS`.
+        fresh: number of logins that were synced within each of `FRESH_SECONDS`.
+        refresh_overdue_s, sync_overdue_s: seconds for which the earliest due login has been due; 0 if none is due.
+        token_age_s: age of the oldest token that is refreshed, in seconds; 0 if there is none.
+        sync_age_s: seconds since the oldest last sync of a login; for a login never synced, since its creation.
+        grants_ending: number of consents that end within 72 hours.
     """
 
     active: int
@@ -44,7 +44,7 @@ class FleetGauges:
     grants_ending: int
 
 
-# Times are bound, not added up in SQL: there they would be added up again for every row.
+# Times are parameters: an addition in SQL would be computed again for every row.
 _EXPIRING = ", ".join(f"count(*) FILTER (WHERE access_expires_at <= :in_{s}) AS expiring_{s}" for s in TOKEN_SECONDS)
 _FRESH = ", ".join(f"count(*) FILTER (WHERE synced_at > :ago_{s}) AS fresh_{s}" for s in FRESH_SECONDS)
 _FLEET = text(
@@ -94,16 +94,16 @@ def fleet(session: Session, *, now: datetime) -> dict[str, FleetGauges]:
 
 
 def not_active(session: Session) -> dict[tuple[str, str], int]:
-    """Logins that are not active, by integration and status; an index alone."""
+    """Number of logins that are not active, by integration and status; reads only an index."""
     return {(key, status): count for key, status, count in session.execute(_OTHERS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Backlogs:
-    """What waits for somebody, each counted up to `COUNT_AT_MOST`.
+    """Counts of what waits to be handled, each up to `COUNT_AT_MOST`.
 
     Attributes:
-        unknown_refreshes: active logins whose present token was shown to the provider without a known outcome.
+        unknown_refreshes: active logins whose present token was presented without a known outcome.
     """
 
     quarantine: int
@@ -118,7 +118,8 @@ def _up_to(table: str, condition: str) -> str:
     return f"(SELECT count(*) FROM (SELECT FROM {table} WHERE {condition} LIMIT {COUNT_AT_MOST}) AS x)"  # noqa: S608
 
 
-# A later generation says what became of an earlier one's attempts; a login that needs its user waits for nobody else.
+# Only the present generation counts: a later one shows the outcome of earlier attempts. Only active logins count: the
+# others wait for their user.
 _IN_DOUBT = """status = 'active' AND id IN (
     SELECT r.provider_id FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)
     WHERE r.status IN ('sent', 'unknown')
@@ -137,12 +138,12 @@ _BACKLOGS = text(
 
 
 def backlogs(session: Session) -> Backlogs:
-    """Everything that waits, in one statement over partial indexes."""
+    """All backlogs, in one statement over partial indexes."""
     return Backlogs(**session.execute(_BACKLOGS).mappings().one())
 
 
 def quota_days(session: Session, *, day: date) -> dict[str, int]:
-    """By integration, the fullest of the day's quota buckets."""
+    """For each integration, the use of the day's quota bucket that is used most."""
     rows = session.execute(
         text("SELECT provider_key, max(used) FROM quota_days WHERE day = :day GROUP BY provider_key"), {"day": day}
     )

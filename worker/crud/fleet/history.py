@@ -1,4 +1,4 @@
-"""Read-only queries on what has happened: refresh attempts, sync runs, dead letters."""
+"""Read-only queries on past events: refresh attempts, sync runs, dead letters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def runs(
     running_or_since: datetime | None = None,
     limit: int = 20,
 ) -> list[Run]:
-    """Runs, newest first; `running_or_since` also takes those that began earlier and still run."""
+    """Runs, newest first; `running_or_since` also includes runs that began earlier and still run."""
     query = _RUNS.limit(limit)
     if provider_ids is not None:
         query = query.where(SyncRun.provider_id.in_(provider_ids))
@@ -61,14 +61,14 @@ def runs(
 
 
 def is_running(session: Session, *, provider_id: UUID, dead_after: timedelta) -> bool:
-    """Whether a run of the provider is under way whose worker has not been silent for `dead_after`."""
+    """Whether the provider has a running run whose last heartbeat is younger than `dead_after`."""
     live = SyncRun.heartbeat_at >= func.clock_timestamp() - dead_after
     query = select(SyncRun.id).where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING, live)
     return session.scalar(query.limit(1)) is not None
 
 
 def runs_between(session: Session, *, first: UUID, last: UUID) -> list[Run]:
-    """At most three runs whose id lies between the two."""
+    """At most three runs whose id is between the two ids."""
     return [Run(*row) for row in session.execute(_RUNS.where(SyncRun.id >= first, SyncRun.id <= last).limit(3))]
 
 
@@ -84,6 +84,6 @@ def task_failures(session: Session, *, resolved: bool = False, limit: int = 20) 
 
 
 def failures_between(session: Session, *, first: UUID, last: UUID) -> list[Failure]:
-    """At most three dead letters whose id lies between the two."""
+    """At most three dead letters whose id is between the two ids."""
     query = select(*_FAILURE).where(TaskFailure.id >= first, TaskFailure.id <= last).limit(3)
     return [Failure(*row) for row in session.execute(query)]

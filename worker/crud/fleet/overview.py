@@ -1,6 +1,6 @@
-"""Read-only queries for people: the fleet at a glance, one provider in detail.
+"""Read-only queries for operators: an overview of the fleet, and the details of one provider.
 
-What looks at the whole fleet reads indexes alone and never the transactions.
+Queries over the whole fleet read only indexes, and never the transactions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from worker.models.fleet import AccountRow, Drift, Fleet, ProviderRow, Stored, T
 from worker.models.vocabulary import AccountStatus, TransactionStatus
 
 LATE_AFTER = timedelta(seconds=60)
-"""Due for longer than this without having been claimed is late."""
+"""A provider that has been due for longer than this, without a claim, is late."""
 
 
 FLEET = text(
@@ -55,7 +55,7 @@ FLEET = text(
 
 
 def fleet(session: Session, *, now: datetime) -> Fleet:
-    """Everything that `dashtam status` says of Postgres, in one statement."""
+    """All that `dashtam status` shows from Postgres, in one statement."""
     parameters = {"now": now, "late": now - LATE_AFTER, "soon": now + timedelta(hours=72)}
     row = dict(session.execute(FLEET, parameters).mappings().one())
     inactive = row.pop("inactive")
@@ -90,7 +90,7 @@ def list_providers(
 
 
 def find_providers(session: Session, *, first: UUID | None, last: UUID | None, alias: str) -> list[ProviderRow]:
-    """At most three providers whose id lies between the two, or, when none does, whose alias is this."""
+    """At most three providers whose id is between the two ids; if there is none, those with this alias."""
     rows = select(*_ROW).join(User, User.id == Provider.user_id).order_by(Provider.id).limit(3)
     if first is not None and last is not None:
         found = session.execute(rows.where(Provider.id >= first, Provider.id <= last)).all()
@@ -100,7 +100,7 @@ def find_providers(session: Session, *, first: UUID | None, last: UUID | None, a
 
 
 def aliases(session: Session, *, ids: Sequence[UUID] | None = None, limit: int) -> dict[UUID, str]:
-    """What users call their logins, by the providers' ids; of all logins, those linked last."""
+    """Aliases of logins, by the providers' ids; without `ids`, of the logins that were linked last."""
     query = select(Provider.id, Provider.alias).order_by(Provider.id.desc()).limit(limit)
     if ids is not None:
         query = query.where(Provider.id.in_(ids))
@@ -108,7 +108,7 @@ def aliases(session: Session, *, ids: Sequence[UUID] | None = None, limit: int) 
 
 
 def stored(session: Session, *, provider_ids: Sequence[UUID]) -> dict[UUID, Stored]:
-    """Counts of the given providers alone: it reads their transactions."""
+    """Counts of the rows of these providers. It reads their transactions, so give only a few."""
     listed = (
         select(Account.id, Account.provider_id)
         .where(Account.provider_id.in_(provider_ids), Account.status == "active")
@@ -137,7 +137,7 @@ def _counts(session: Session, query: Select[Any]) -> dict[UUID, int]:
 
 
 def token_facts(session: Session, *, provider_id: UUID) -> TokenFacts | None:
-    """Facts of a provider's token; None before it is linked."""
+    """Facts about a provider's token; None before it is linked."""
     columns = (
         ProviderToken.generation,
         ProviderToken.key_id,
@@ -152,7 +152,7 @@ def token_facts(session: Session, *, provider_id: UUID) -> TokenFacts | None:
 
 
 def drifts(session: Session, *, provider_id: UUID) -> list[Drift]:
-    """Open disagreements of one provider."""
+    """The figures of one provider that drift now."""
     query = (
         select(Account.name, BookDrift.figure, BookDrift.stated, BookDrift.stored, BookDrift.seen_at)
         .join(Account, Account.id == BookDrift.account_id)
@@ -163,13 +163,13 @@ def drifts(session: Session, *, provider_id: UUID) -> list[Drift]:
 
 
 def quarantined(session: Session, *, provider_id: UUID) -> int:
-    """How many records of one provider are in quarantine."""
+    """How many records of one provider are in quarantine and unresolved."""
     query = select(func.count()).where(Quarantine.provider_id == provider_id, Quarantine.resolved_at.is_(None))
     return session.scalar(query) or 0
 
 
 def account_rows() -> Select[Any]:
-    """A query for members of `AccountRow`: every account, with its newest balance."""
+    """A query for the fields of `AccountRow`: every account, with its newest balance."""
     newest = (
         select(Balance.current, Balance.available, Balance.taken_at)
         .where(Balance.account_id == Account.id)
@@ -208,7 +208,7 @@ def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit:
 
 
 def transactions(session: Session, *, provider_id: UUID | None, since: date | None, limit: int) -> list[TransactionRow]:
-    """Stored transactions, newest first, of one provider or of all; those that were withdrawn are left out."""
+    """Stored transactions of one provider or of all, newest first; withdrawn ones are left out."""
     query = (
         select(
             Transaction.id,

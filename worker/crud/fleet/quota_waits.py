@@ -1,4 +1,4 @@
-"""Which logins wait because a quota is used up: the application's own, or the provider's."""
+"""Which logins wait because a quota is used up, one of ours or one of the provider's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 @dataclass(frozen=True, slots=True)
 class QuotaWait:
-    """Logins of one integration that wait.
+    """The logins of one integration that wait for a quota.
 
     Attributes:
-        provider_id, alias: the one that goes on first.
-        until: when it does.
+        provider_id, alias: the login whose wait ends first.
+        until: when its wait ends.
     """
 
     provider_key: str
@@ -56,13 +56,13 @@ _WAITS = text(
 
 
 def quota_waits(session: Session, *, since: datetime, now: datetime, others: list[str]) -> list[QuotaWait]:
-    """By integration, the logins whose last attempt or run met a used-up quota since then.
+    """By integration, the logins whose last attempt or run since then was refused because of a used-up quota.
 
     Args:
         session: an open transaction.
-        since: nothing older is looked at.
+        since: older attempts and runs are left out.
         now: the database's time.
-        others: reasons that are reported in the same way and are no quota.
+        others: reasons that are stored like a used-up quota but are something else; left out.
     """
     rows = session.execute(_WAITS, {"since": since, "now": now, "others": others})
     return [QuotaWait(*row) for row in rows]

@@ -1,7 +1,7 @@
-"""Rows as the HTTP API hands them out: some at a time, from where the last ones ended.
+"""Rows for the HTTP API: a limited number at a time, each time from where the last ones ended.
 
-What is in the order of time is read account by account, each from its index, and merged: a user's whole history is
-never sorted. These statements are written once: to build one anew took a third of an answer's time.
+Rows in order of time are read account by account, each from its index, and merged, so a user's whole history is never
+sorted. The statements are built once: building one for each request took a third of its time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def provider_of(session: Session, *, account_id: UUID) -> UUID | None:
 
 
 def account_ids(session: Session, *, user_id: UUID | None, provider_id: UUID | None) -> Sequence[UUID]:
-    """The accounts of a user, or of a login."""
+    """Ids of the accounts of a user, or of a login."""
     query = select(Account.id).join(Provider, Provider.id == Account.provider_id)
     if user_id is not None:
         query = query.where(Provider.user_id == user_id)
@@ -53,7 +53,7 @@ def accounts(session: Session, *, user_id: UUID | None, wanted: WantedAccounts, 
 
 
 def holdings(session: Session, *, account_ids: Sequence[UUID], limit: int, after: UUID | None) -> list[HoldingRow]:
-    """Open positions by id, one more than `limit` if there are more."""
+    """Open positions by id; one more than `limit` if there are more."""
     of_security = {"symbol": Security.symbol, "name": Security.name, "security_type": Security.type}
     columns = [of_security.get(name) or getattr(Holding, name) for name in HoldingRow.__slots__]
     query = (
@@ -75,14 +75,14 @@ _HIGHEST = UUID(int=2**128 - 1)
 def _newest_first(
     row: type[Any], *, table: str, moment: str, where: str = "true", elsewhere: Mapping[str, str] | None = None
 ) -> TextClause:
-    """The newest rows of some accounts taken together: of each at most `limit`, and at most `limit` of all.
+    """A query for the newest rows of some accounts: at most `limit` of each account, and at most `limit` in all.
 
     Args:
-        row: whose members are read.
-        table: that has them.
-        moment: its column of time, of which each account has an index.
+        row: the record whose fields are read.
+        table: the table that is read.
+        moment: its column of time; there is an index on account and this column.
         where: a further condition.
-        elsewhere: members that another table has, with their columns.
+        elsewhere: fields that come from another table, with their columns there.
     """
     columns = ", ".join(f"{(elsewhere or {}).get(name, f't.{name}')} AS {name}" for name in row.__slots__)
     securities = "LEFT JOIN securities s ON s.id = t.security_id" if elsewhere else ""
@@ -112,14 +112,14 @@ _TRANSACTIONS = _newest_first(
 def balances(
     session: Session, *, account_ids: Sequence[UUID], wanted: WantedDays, after: tuple[datetime, UUID] | None
 ) -> list[BalanceRow]:
-    """What was stated, newest first, one more than the limit if there are more."""
+    """Stated balances, newest first; one more than the limit if there are more."""
     first, last = wanted.since or _EARLIEST, wanted.until or _LATEST
     end = datetime.combine(last, time.max, UTC)
     moment, id_ = after or (end, _HIGHEST)
     parameters = {
         "account_ids": list(account_ids),
         "since": datetime.combine(first, time.min, UTC),
-        "until": min(end, moment),  # said twice: the index has the time alone
+        "until": min(end, moment),  # repeats the condition on `after`, since the index has only the time
         "after": moment,
         "after_id": id_,
         "limit": wanted.limit + 1,
@@ -130,7 +130,7 @@ def balances(
 def transactions(
     session: Session, *, account_ids: Sequence[UUID], wanted: WantedTransactions, after: tuple[date, UUID] | None
 ) -> list[MovementRow]:
-    """Transactions, newest first, one more than the limit if there are more."""
+    """Transactions, newest first; one more than the limit if there are more."""
     last = wanted.until or _LATEST
     day, id_ = after or (last, _HIGHEST)
     parameters = {

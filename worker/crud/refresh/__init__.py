@@ -1,1 +1,1 @@
-"""Statements of the token refresh: leases, attempts, fenced writes, and grants that have ended."""
+"""Statements of the token refresh: leases, attempts, fenced writes, ended grants, waiting answers."""

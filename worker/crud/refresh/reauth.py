@@ -1,4 +1,4 @@
-"""What a data call learns about the grant: it is dead, and only the user can repair it."""
+"""Records that a data call found the grant ended, so that only the user can repair the login."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from worker.models.vocabulary import ProviderStatus
 def need_reauth(
     session: Session, *, provider_id: UUID, generation: int, reason: str, channels: Sequence[str], task_id: str | None
 ) -> bool:
-    """Stops calls for a provider, with audit row and notice, unless its token is another by now.
+    """Makes a provider `needs_reauth`, with audit row and notice, unless it has another token by now.
 
-    Lock: the token's row. Fence: `generation`, of the token that was refused.
+    Lock: the token's row. Fence: `generation`, the generation of the refused token.
 
     Returns:
-        Whether the provider was active and is `needs_reauth` now.
+        Whether the provider was active and is now `needs_reauth`.
     """
     current = session.scalar(
         select(ProviderToken.generation).where(ProviderToken.provider_id == provider_id).with_for_update()

@@ -1,4 +1,4 @@
-"""What a refresh reads of a token under its lease, and what it stores: a new token, or the end of the lease."""
+"""Records of a refresh: what it reads under the lease, and what it stores (a new token, or the end of the lease)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from worker.process.clocks import elapsed
 
 @dataclass(frozen=True, slots=True)
 class LeasedToken:
-    """A token that no other worker may refresh until the lease ends, as it is under that lease.
+    """A token as read under its lease. Until the lease ends, no other worker may refresh it.
 
     Attributes:
         refresh_token: ciphertext.
-        lifetime: of the access token; None when it does not expire.
+        lifetime: lifetime of the access token; None when it does not expire.
         unknowns: how often this generation was already presented without a known outcome.
-        gateway_errors: to how many of these a gateway has answered in the provider's place.
+        gateway_errors: in how many of these cases a gateway answered instead of the provider.
         not_before: nothing is sent before this time.
-        leased_at: by the database's clock.
+        leased_at: when it was leased, by the database's clock.
         asked_at: a moment before that, by this machine's `elapsed`.
     """
 
@@ -42,20 +42,20 @@ class LeasedToken:
 
     @property
     def unanswered(self) -> int:
-        """How often it was presented and nothing at all came back."""
+        """How often it was presented and no answer at all came back."""
         return self.unknowns - self.gateway_errors
 
 
 @dataclass(frozen=True, slots=True)
 class TokenState:
-    """A provider and its token as last committed.
+    """A provider and its token as they were last committed.
 
     Attributes:
         generation: None when it has no token.
         access_token: ciphertext.
-        lifetime: of the access token; None when it does not expire.
-        leased: someone is refreshing it just now.
-        now: by the database's clock.
+        lifetime: lifetime of the access token; None when it does not expire.
+        leased: a worker is refreshing it now.
+        now: the database's time.
     """
 
     provider_id: UUID
@@ -73,7 +73,7 @@ class TokenState:
 
 
 class AttemptBegun(msgspec.Struct, frozen=True, kw_only=True):
-    """A refresh about to be sent under the lease `owner`, from the host of the spool `spool_id`."""
+    """A refresh that is about to be sent, under the lease of `owner`; its answer would wait in the spool `spool_id`."""
 
     id: UUID
     provider_id: UUID
@@ -84,16 +84,16 @@ class AttemptBegun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer, ready to be stored; also what the journal keeps of it.
+    """An answer, ready to be stored. The journal keeps the same record.
 
     Attributes:
-        generation: the one that was presented; what is stored is the next.
+        generation: the presented generation; the next one is stored.
         access_token, refresh_token: ciphertexts, bound to the next generation.
-        action: for the audit log.
-        new_grant: the user has consented anew: the grant's clock, the status and the failures start afresh.
-        sync_due_at: when given, the next sync.
-        lease_owner: in the journal, the lease that it was answered under.
-        provider_key: of a new grant in the journal: the provider may be gone when it is read.
+        action: word for the audit log.
+        new_grant: the user has given a new consent: end of the grant, status and failures are set anew.
+        sync_due_at: when the next sync is due; None leaves it as it is.
+        lease_owner: in the journal: the lease under which the provider answered.
+        provider_key: for a new grant in the journal: the provider's row may be gone when it is read.
     """
 
     provider_id: UUID
@@ -121,7 +121,7 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     provider_key: str | None = None
 
     def __repr__(self) -> str:
-        """Ciphertexts stay out of logs too."""
+        """Leaves out the ciphertexts, so that they do not get into logs."""
         return f"NewToken(provider_id={self.provider_id}, generation={self.generation}+1)"
 
 
@@ -129,10 +129,10 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How a lease ends without a new token.
 
     Attributes:
-        generation: the one that was leased.
-        attempt_status, error, reason: what became of the attempt, if one was written.
+        generation: the leased generation.
+        attempt_status, error, reason: the outcome of the attempt, if one was written.
         failed: whether it counts as a failure of this provider.
-        keep_due: leave `refresh_due_at` as it is; otherwise it becomes this one's.
+        keep_due: leave the provider's `refresh_due_at` as it is; otherwise it is set to the one here.
         waits: nothing is sent before `refresh_due_at`.
         status, status_reason: the provider's new status, if it changes.
     """

@@ -1,4 +1,4 @@
-"""Which answers wait on which host's disk, and whether another host has to wait for them."""
+"""Which answers wait in which host's spool, and whether another host has to wait for them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from worker.models import ProviderToken, Spool, SpooledAnswer, TokenRefresh
 from worker.models.vocabulary import AttemptStatus
 
 ANSWERS_WITHIN = timedelta(seconds=30)
-"""A host that tells nothing for so long although it was asked is considered dead: its disk may be gone for good."""
+"""A host that was asked and does not report for so long counts as dead: its disk may be lost."""
 
 HELD_FOR = timedelta(minutes=10)
-"""An answer that is known to wait on a disk is waited for so long after its host has last been heard of."""
+"""How long to wait for an answer in a host's spool, counted from that host's last report."""
 
 _REPORT = text(
     """
@@ -29,7 +29,7 @@ _REPORT = text(
 
 
 def report(session: Session, *, spool_id: UUID, answers: Sequence[NewToken]) -> None:
-    """Says that this spool holds these answers and no others."""
+    """Records that this spool holds exactly these answers."""
     session.execute(_REPORT, {"id": spool_id})
     session.execute(delete(SpooledAnswer).where(SpooledAnswer.spool_id == spool_id))
     rows = [
@@ -43,15 +43,15 @@ def report(session: Session, *, spool_id: UUID, answers: Sequence[NewToken]) -> 
         for answer in answers
     ]
     if rows:
-        # Two processes of one host may tell at once.
+        # Two processes of one host may report at the same time.
         session.execute(insert(SpooledAnswer).values(rows).on_conflict_do_nothing())
 
 
 def must_wait(session: Session, *, provider_id: UUID, generation: int, own: UUID | None, lease: timedelta) -> bool:
-    """Whether the answer to an open attempt may wait on another host's disk; that host is asked then.
+    """Whether the answer to an open attempt may wait in another host's spool; if so, that host is asked to report.
 
-    An attempt's host can have got the answer until the `lease` was over. If it has told since then that nothing waits,
-    or tells nothing although it is asked, there is none.
+    The host of an attempt can get an answer until the `lease` has ended. If it has reported since then that nothing
+    waits, or does not report although it was asked, there is no answer.
     """
     now = session.execute(select(func.clock_timestamp())).scalar_one()
     attempts = session.execute(
@@ -87,7 +87,7 @@ def _may_still_tell(asked_at: datetime, now: datetime) -> bool:
 
 
 def count_by_key(session: Session, *, but: UUID | None) -> dict[str, int]:
-    """Answers on other disks than `but`, by the key that wrote them; without overtaken ones."""
+    """Number of answers in all spools except `but`, by the key that encrypted them; outdated answers do not count."""
     overtaken = select(ProviderToken.provider_id).where(
         ProviderToken.provider_id == SpooledAnswer.provider_id, ProviderToken.generation > SpooledAnswer.generation
     )

@@ -1,7 +1,7 @@
 """Tokens: leases, attempts and fenced writes, each one statement however many providers a batch has.
 
-Everything that a refresh writes is fenced twice: by the generation that it started from and by the lease that it holds.
-Time is the database's own, so that workers need not agree about it.
+Everything that a refresh writes is fenced twice: by the generation that it started from and by its lease. All times are
+the database's, so the workers' clocks may differ.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from worker.crud.refresh.records import AttemptBegun, LeasedToken, NewToken, Settlement, TokenState
 from worker.process.clocks import elapsed
 
-# SKIP LOCKED: a row that is being stored counts as leased. What decisions depend on is read after it, by a
-# statement of its own: this one sees all but the locked row as it was when it began, and it may have stood still since.
+# SKIP LOCKED: a row that is being stored counts as leased. What a decision depends on is read afterwards by another
+# statement: this one may have waited, and except for the locked rows it sees the tables as they were when it began.
 _LEASE = text(
     """
     WITH free AS MATERIALIZED (
@@ -69,8 +69,7 @@ _BEGIN = text(
     """
 )
 
-# The row itself is written where there is none: a transaction that was given up and is still under way cannot write it
-# afterwards.
+# If the row does not exist, it is inserted: then a transaction that was given up but still runs cannot insert it later.
 _NOT_SENT = text(
     """
     INSERT INTO token_refreshes AS t (
@@ -207,10 +206,10 @@ def lease(
     active_only: bool = True,
     held_by: UUID | None = None,
 ) -> list[LeasedToken]:
-    """Leases those tokens that no other worker has, for `seconds` by the database's clock.
+    """Leases those tokens that no other worker has leased, for `seconds` by the database's clock.
 
-    A token that is leased, locked, missing, or (`active_only`) whose provider is not active is left out. The lease of
-    `held_by` is taken over: its holder has nothing more to do.
+    A token that is leased, locked or missing is left out, and with `active_only` also one whose provider is not active.
+    A lease of `held_by` is taken over, because its holder has finished.
     """
     parameters = {
         "ids": _joined(ids),
@@ -232,21 +231,21 @@ def lease(
 def read_leased(
     session: Session, *, ids: Iterable[UUID], owner: UUID, seconds: float, active_only: bool = True, asked_at: float
 ) -> list[LeasedToken]:
-    """Those of these tokens that `owner` holds, as they are now; `asked_at` is a moment before they were leased."""
+    """Those of these tokens that `owner` has leased, as they are now; `asked_at` is a moment before the lease."""
     parameters = {"ids": _joined(ids), "owner": owner, "seconds": seconds, "active_only": active_only}
     return [LeasedToken(**row, asked_at=asked_at) for row in session.execute(_READ_LEASED, parameters).mappings()]
 
 
 def begin_attempts(session: Session, *, attempts: Sequence[AttemptBegun]) -> None:
-    """Writes down what is about to be sent."""
+    """Writes the attempts that are about to be sent."""
     if attempts:
         session.execute(_BEGIN, {"rows": _json(attempts)})
 
 
 def mark_not_sent(session: Session, *, attempts: Sequence[AttemptBegun]) -> None:
-    """Says of attempts that nothing was sent, whether or not they were written down.
+    """Records that these attempts were not sent, whether or not they are in the table.
 
-    Lock: waits three seconds at most for a transaction that is still writing one of them.
+    Lock: waits at most three seconds for a transaction that is still writing one of them.
     """
     if attempts:
         session.execute(_WAIT_BRIEFLY)
@@ -254,17 +253,17 @@ def mark_not_sent(session: Session, *, attempts: Sequence[AttemptBegun]) -> None
 
 
 def mark_unknown(session: Session, *, provider_id: UUID, generation: int) -> None:
-    """Marks the attempts that a worker left behind unfinished; only for the holder of the lease."""
+    """Marks unfinished attempts that a dead worker left as unknown; only the holder of the lease may call it."""
     session.execute(_MARK_UNKNOWN, {"provider_id": provider_id, "generation": generation})
 
 
 def store(session: Session, *, tokens: Sequence[NewToken], owner: UUID) -> set[UUID]:
-    """Stores new tokens: generation + 1, the provider's clocks, the attempt done, the audit row, the lease ended.
+    """Stores new tokens: generation + 1, due times, attempt done, audit row, end of the lease.
 
     Fenced by generation and lease.
 
     Returns:
-        Whose token was stored; the others were fenced off and nothing of theirs was written.
+        Providers whose token was stored. For the others a fence refused it, and nothing of theirs was written.
     """
     if not tokens:
         return set()
@@ -275,8 +274,8 @@ def settle(session: Session, *, settlements: Sequence[Settlement], owner: UUID) 
     """Ends leases without a new token; fenced by generation and lease.
 
     Returns:
-        Who was settled. Where the lease is another's by now, or the login was paused or unlinked meanwhile, only what
-        was ours of lease and attempt has ended.
+        Providers that were settled. For the others the lease is another's, or the login was paused or unlinked: only
+        our own lease and attempt were ended.
     """
     if not settlements:
         return set()
@@ -284,13 +283,13 @@ def settle(session: Session, *, settlements: Sequence[Settlement], owner: UUID) 
 
 
 def read(session: Session, *, ids: Iterable[UUID]) -> dict[UUID, TokenState]:
-    """States by provider id; ids that no provider has are missing."""
+    """States by provider id; ids of providers that do not exist are left out."""
     rows = session.execute(_READ, {"ids": _joined(ids)}).mappings()
     return {row["provider_id"]: TokenState(**row) for row in rows}
 
 
 def _joined(ids: Iterable[UUID]) -> str:
-    # One string is far cheaper to send than an array of UUIDs.
+    # Sending one string costs far less than sending an array of UUIDs.
     return ",".join(map(str, ids))
 
 

@@ -1,1 +1,1 @@
-"""Statements of the account sync: runs, pages, rows, cursors, quarantine and the books check."""
+"""Statements of the account sync: runs, pages, rows, cursors, quarantine, books check."""

@@ -1,4 +1,4 @@
-"""What a page lists in full: accounts, the balances that the provider states, and positions with their instruments."""
+"""Stores accounts, balances and positions (with their securities), which a page lists completely."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.models.vocabulary import AccountStatus
 
 
 def read_account_ids(work: Work) -> dict[str, bytes]:
-    """Stored accounts of the provider: the provider's id of each, and ours."""
+    """Our ids of the provider's stored accounts, by the provider's account id."""
     rows = work.connection.execute(
         "SELECT provider_account_id, id FROM accounts WHERE provider_id = %s", (work.run.provider_id,)
     )
@@ -27,7 +27,7 @@ def read_account_ids(work: Work) -> dict[str, bytes]:
 
 
 def active_account_keys(session: Session, *, provider_id: UUID) -> frozenset[str]:
-    """The provider's ids of the accounts that it lists."""
+    """The provider's ids of its active accounts."""
     statement = select(Account.provider_account_id).where(
         Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE
     )
@@ -35,7 +35,7 @@ def active_account_keys(session: Session, *, provider_id: UUID) -> frozenset[str
 
 
 def lose_all(session: Session, *, provider_id: UUID) -> None:
-    """Makes all accounts inaccessible: the login that had them is no longer linked here."""
+    """Makes all accounts inaccessible, because their login is no longer linked here."""
     session.execute(
         update(Account)
         .where(Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE)
@@ -44,13 +44,13 @@ def lose_all(session: Session, *, provider_id: UUID) -> None:
 
 
 def has_transactions(session: Session, *, provider_id: UUID) -> bool:
-    """Whether any transaction of the provider is stored, tombstones included."""
+    """Whether any transaction of the provider is stored, including tombstones."""
     statement = select(Transaction.id).join(Account).where(Account.provider_id == provider_id).limit(1)
     return session.scalar(statement) is not None
 
 
 def apply_accounts(work: Work, page: Page) -> None:
-    """Stores the page's accounts; those missing from a complete listing become inaccessible."""
+    """Stores the page's accounts. Accounts missing from a complete listing become inaccessible."""
     listed = []
     for record in {record.account_key: record for record in page.accounts}.values():
         if is_safe_key(record.account_key):
@@ -69,7 +69,7 @@ def apply_accounts(work: Work, page: Page) -> None:
 def _mark_vanished(work: Work, page: Page) -> None:
     rejects = [reject for reject in (*page.rejects, *work.rejects) if reject.kind == "account"]
     named = {reject.account_key or reject.record_key for reject in rejects}
-    if None in named:  # an account that cannot even be named may be any of those that are missing
+    if None in named:  # an account without a readable id may be any of the missing ones
         return
     listed = {record.account_key for record in page.accounts} | named
     rows = work.connection.execute(
@@ -86,7 +86,7 @@ def _mark_vanished(work: Work, page: Page) -> None:
 
 
 def apply_balances(work: Work, page: Page) -> None:
-    """Adds a snapshot where a figure changed, or the day did."""
+    """Adds a snapshot of each balance that has changed, or whose last snapshot is of an earlier day."""
     listed: dict[bytes, Listed] = {}
     for record in page.balances:
         account_id = work.account(record.account_key, kind="balance")
@@ -98,13 +98,13 @@ def apply_balances(work: Work, page: Page) -> None:
 
 
 def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe: bool) -> dict[str, bytes]:
-    """Stores instruments; returns their ids by key, without those that cannot be stored.
+    """Stores securities; returns their ids by key, without those that cannot be stored.
 
-    The integration that first named an instrument keeps describing it, and with `describe` alone (positions do,
-    transactions name it as it was called on their day): two that describe one differently would rewrite it in turn
-    for ever.
+    Only the integration that first named a security updates it: two with different descriptions would overwrite each
+    other again and again. And it does so only with `describe`, which is set for positions: a transaction may have the
+    name that the security had on its day.
     """
-    # In one order everywhere: two runs that store the same instruments wait for each other instead of deadlocking.
+    # Always in the same order: so two runs that store the same securities wait for each other and do not deadlock.
     known = {record.key: record for record in records if is_safe_key(record.key)}
     if not known:
         return {}
@@ -124,7 +124,7 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
 
 
 def apply_holdings(work: Work, page: Page) -> None:
-    """Stores the page's positions and closes those that a complete listing no longer has."""
+    """Stores the page's positions, and closes those that are missing from a complete listing."""
     holdings = _known_positions(work, page.holdings)
     securities = store_securities(work, [holding.security for holding in holdings.values()], describe=True)
     listed: list[Listed] = []
@@ -160,7 +160,7 @@ def _known_positions(work: Work, holdings: Sequence[HoldingRecord]) -> dict[tupl
 def _close_vanished(work: Work, page: Page) -> None:
     """Closes positions that are not listed.
 
-    No brake here: people do sell all that they have, and a position that is listed again is open again.
+    There is no mass-deletion check: people do sell everything, and a position that is listed again is opened again.
     """
     rejects = [*page.rejects, *work.rejects]
     uncertain = {reject.account_key for reject in rejects if reject.kind in ("holding", "security")}

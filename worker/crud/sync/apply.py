@@ -1,12 +1,12 @@
-"""The apply engine: brings the stored rows of any noun into line with what a page lists, at the least cost.
+"""The apply engine: makes the stored rows of any noun equal to what a page lists, with as little work as possible.
 
-What is stored is told apart from what is listed by content hash, in one query per page; unchanged rows are neither
-sent back nor written. New rows go in by a direct COPY, changed ones by one UPDATE. Where Postgres refuses a group (a
-concurrent insert, a value that no column takes), the page is applied again with care: groups are taken apart in
-savepoints until only what cannot be stored is left over. Works inside the caller's transaction, which must have begun.
+One query per page compares content hashes of stored and listed rows; unchanged rows are not read and not written. New
+rows are inserted with COPY, changed rows with one UPDATE. If Postgres refuses a group of rows (a concurrent insert, a
+value that no column can hold), the page is applied again carefully: groups are divided, inside savepoints, until only
+the rows that cannot be stored are left. It works inside the caller's transaction, which must have begun.
 
-Many values go to Postgres as one parameter, an array in its binary form (`uuids`, `texts`, `digests`). psycopg adapts a
-list value by value, and text that Postgres has to split costs it several times what comparing the rows costs.
+Many values are sent to Postgres as one parameter, an array in binary form (`uuids`, `texts`, `digests`). psycopg would
+convert a list value by value, and splitting a text in Postgres costs several times as much as comparing the rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REFUSALS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError, OverflowErr
 
 
 class Entries(NamedTuple):
-    """Many of them, as columns: a page's unchanged records cost no object each."""
+    """Many entries, stored as columns, so that the unchanged records of a page need no object each."""
 
     scopes: Sequence[bytes]
     keys: Sequence[str]
@@ -47,22 +47,22 @@ Differing = tuple[int, bytes | None]
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether a provider's id can be stored: without control characters and lone surrogates, and not empty."""
+    """Whether a provider's id can be stored: not empty, not too long, no control characters or lone surrogates."""
     return 0 < len(key) <= _LONGEST_KEY and not _unsafe_in_keys(key)
 
 
 def are_safe_keys(keys: Sequence[str]) -> bool:
-    """Whether all of them are; much cheaper than asking one by one."""
+    """Whether all these ids can be stored; much faster than checking them one by one."""
     if not keys:
         return True
     if min(map(len, keys)) == 0 or max(map(len, keys)) > _LONGEST_KEY:
         return False
     together = "".join(keys)
-    return together.isprintable() or not _unsafe_in_keys(together)  # nearly always the former, which is far faster
+    return together.isprintable() or not _unsafe_in_keys(together)  # `isprintable` is far faster and nearly always true
 
 
 def diff(connection: Connection, noun: Noun, entries: Entries) -> list[Differing]:
-    """Entries that are new or changed; their keys must be safe and unlike each other."""
+    """The entries that are new or changed. Their keys must be safe, and no two may be the same."""
     if not entries.keys:
         return []
     listed = uuids(entries.scopes), texts(entries.keys), digests(entries.hashes)
@@ -72,7 +72,7 @@ def diff(connection: Connection, noun: Noun, entries: Entries) -> list[Differing
 
 
 class Refusal(NamedTuple):
-    """A row that Postgres does not take, and the name of its error."""
+    """A row that Postgres refused, and the name of the error."""
 
     row: Row
     reason: str
@@ -81,13 +81,13 @@ class Refusal(NamedTuple):
 def write(
     connection: Connection, noun: Noun, *, new: Sequence[Row], changed: Sequence[Row], careful: bool
 ) -> list[Refusal]:
-    """Stores rows; `changed` ones carry the stored id.
+    """Stores rows; `changed` ones contain their stored id.
 
-    In a hurry, without savepoints, everything goes in as it is or nothing does. A `careful` write takes apart what
-    Postgres refuses, and returns the rows that no column takes.
+    Without `careful` there are no savepoints: either everything is stored or nothing. A `careful` write divides the
+    groups that Postgres refuses, and returns the rows that cannot be stored.
 
     Raises:
-        one of `REFUSALS`: in a hurry; the transaction is lost.
+        one of `REFUSALS`: only without `careful`; the transaction must be rolled back.
     """
     if not careful:
         if new:
@@ -108,9 +108,9 @@ def write(
 
 
 def copy_rows(connection: Connection, noun: Noun, rows: Sequence[Row]) -> None:
-    """COPY of rows that do not exist yet."""
+    """Inserts rows with COPY; they must not exist yet."""
     with connection.cursor() as cursor:
-        # psycopg's adapter for the DB-API's `Binary` would otherwise be taken for bytea, and is four times as slow.
+        # Otherwise psycopg takes its adapter for the DB-API's `Binary`, which is four times as slow.
         cursor.adapters.register_dumper(bytes, BytesBinaryDumper)
         _write_rows(cursor, noun, rows)
 
@@ -153,7 +153,7 @@ def _as_json(noun: Noun, rows: Sequence[Row]) -> str:
 
 
 class Applied(NamedTuple):
-    """What became of a page's records of one noun."""
+    """Numbers of a page's records of one noun by outcome, and the refused rows."""
 
     added: int
     changed: int
@@ -162,7 +162,7 @@ class Applied(NamedTuple):
 
 
 def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, careful: bool) -> Applied:
-    """Stores records that are cheap to read; transactions, which are not, are read between `diff` and `write`."""
+    """Stores records that are cheap to map. Transactions are not; they are mapped between `diff` and `write`."""
     if not listed:
         return Applied(0, 0, 0, [])
     differing = diff(connection, noun, Entries(*zip(*(record.entry for record in listed), strict=True)))
@@ -190,10 +190,10 @@ _VARIANT = bytes(value & 0x3F | 0x80 for value in range(256))
 
 
 def new_ids(count: int) -> list[bytes]:
-    """UUIDs of version 7 in rising order, so that a bulk load fills index pages in order."""
+    """UUIDs of version 7 in rising order, so that bulk inserts fill index pages in order."""
     if count > 0x1000:
         return [*new_ids(0x1000), *new_ids(count - 0x1000)]
-    # Written column by column: a page's ids cost less than two made one by one.
+    # All ids are written together, byte by byte: a whole page's ids cost less than two that are made one by one.
     ids = bytearray(os.urandom(16 * count))
     for index, byte in enumerate((time.time_ns() // 1_000_000).to_bytes(6, "big")):
         ids[index::16] = bytes((byte,)) * count
@@ -204,19 +204,19 @@ def new_ids(count: int) -> list[bytes]:
 
 
 def driver(session: Any) -> Connection:
-    """The session's own psycopg connection, in the session's transaction."""
+    """The session's own psycopg connection, inside the session's transaction."""
     connection: Connection = session.connection().connection.driver_connection
     return connection
 
 
-_HEADER = Struct("!iiIii")  # dimensions, whether there are nulls, oid of the values, how many, first subscript
+_HEADER = Struct("!iiIii")  # dimensions, whether there are nulls, oid of the values, their number, first subscript
 _size = Struct("!i").pack
 _SIZE_16 = _size(16)
 _BYTEA, _TEXT, _UUID = 17, 25, 2950
 
 
 class Array(bytes):
-    """A parameter that is written already; subclasses name its type's oid."""
+    """A parameter that is already in binary form; subclasses give the oid of its type."""
 
     type_oid: ClassVar[int]
 
@@ -234,26 +234,26 @@ class Texts(Array):
 
 
 class Digests(Array):
-    """A `bytea[]` of values of sixteen bytes."""
+    """A `bytea[]` of values of sixteen bytes each."""
 
     type_oid = 1001
 
 
 def uuids(values: Sequence[bytes]) -> Uuids:
-    """Uuids given as their sixteen bytes each."""
+    """A `uuid[]` from values of sixteen bytes each."""
     return Uuids(_of_sixteen(_UUID, values))
 
 
 def digests(values: Sequence[bytes]) -> Digests:
-    """Values of sixteen bytes each."""
+    """A `bytea[]` from values of sixteen bytes each."""
     return Digests(_of_sixteen(_BYTEA, values))
 
 
 def texts(values: Iterable[str]) -> Texts:
-    """Text that Postgres can store.
+    """A `text[]`.
 
     Raises:
-        UnicodeEncodeError: a lone surrogate.
+        UnicodeEncodeError: a value contains a lone surrogate.
     """
     encoded = [value.encode() for value in values]
     parts = [part for value in encoded for part in (_size(len(value)), value)]
@@ -269,7 +269,7 @@ def _header(oid: int, count: int) -> bytes:
 
 
 class _AsIs(Dumper):
-    # Its oid is each object's own: psycopg would otherwise use it wherever a column of that type is written.
+    # Each object sets its oid: with an oid of the class, psycopg would use this dumper for all columns of that type.
     format = Format.BINARY
 
     def __init__(self, cls: type[Array], context: AdaptContext | None = None) -> None:
@@ -281,4 +281,4 @@ class _AsIs(Dumper):
 
 
 for _array in (Uuids, Texts, Digests):
-    psycopg.adapters.register_dumper(_array, _AsIs)  # for all connections that are opened afterwards
+    psycopg.adapters.register_dumper(_array, _AsIs)  # for all connections that are opened after this

@@ -1,9 +1,9 @@
-"""The books check: what the provider states against what the stored rows add up to.
+"""The books check: compares what the provider states with the sum of the stored rows.
 
-A provider states a balance and lists movements, but no opening balance. After the first whole sync that brought
-nothing new (so that the books did not move between the balance and the last page), the difference between the two is
-kept as the account's opening figure; from then on posted rows must explain every move of the stated balance, and what
-they do not explain is drift.
+A provider states a balance and lists transactions, but no opening balance. So the difference between the two is stored
+as the account's opening figure, after the first complete sync that brought nothing new (then the books did not change
+between the balance and the last page). From then on the posted rows must explain every change of the stated balance.
+What they do not explain is drift.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from worker.models import Account, BookDrift, Holding, new_id
 
 
 class _Figures(NamedTuple):
-    """Of one account: what is stated, and what the check starts from.
+    """Figures of one account: what the provider states, and what the check starts from.
 
     Attributes:
-        stated: cash where the provider states it, else the balance of accounts that hold nothing but money; None else.
+        stated: cash where the provider states it, else the balance of an account that holds only money; otherwise None.
     """
 
     account_id: UUID
@@ -76,23 +76,23 @@ def check_books(
     quiet: Set[str],
     renew: bool,
 ) -> int:
-    """Compares and records; returns how many figures drift.
+    """Compares the figures and stores the drift; returns how many figures drift.
 
-    `quiet` accounts get opening figures for what has none; `renew` forgets the earlier ones of `accounts`, and the
-    drifts found by them. Accounts of which the provider has listed no transactions get none: nothing could explain
-    their balance.
+    Missing opening figures are set for `quiet` accounts. `renew` deletes the opening figures of `accounts`, and the
+    drift that was found with them. An account for which the provider has listed no transactions gets no opening figure:
+    nothing could explain its balance.
 
     Args:
         session: the transaction.
-        run: whose end it is.
+        run: the run that ends.
         now: the time.
-        accounts: the provider's ids of those whose figures and rows were read; the others stay as they are.
-        unstated: of these, those whose stated balance is of an earlier run.
-        quiet: of these, those that the run found as they were stored.
-        renew: begin anew.
+        accounts: the provider's ids of the accounts whose figures and rows were read; the others are not checked.
+        unstated: those of them whose stated balance is from an earlier run.
+        quiet: those of them for which the run found no change.
+        renew: start again with new opening figures.
 
     Raises:
-        Fenced: the run is not this worker's any more.
+        Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
     drifts = 0
@@ -105,7 +105,7 @@ def check_books(
         is_quiet = figures.account_key in quiet
         if renew or figures.opening_from is None:
             figures = _anchor(session, figures, quiet=is_quiet)
-        elif is_quiet and figures.opening is None and figures.stated is not None:  # stated at last
+        elif is_quiet and figures.opening is None and figures.stated is not None:  # it is stated for the first time
             opening = figures.stated - _posted(session, figures.account_id, figures.opening_from)
             session.execute(update(Account).where(Account.id == figures.account_id).values(opening=opening))
             figures = figures._replace(opening=opening)
@@ -119,15 +119,15 @@ def check_books(
 
 
 def _anchor(session: Session, figures: _Figures, *, quiet: bool) -> _Figures:
-    """The figures with an opening after a quiet run, and with none after any other."""
-    first = figures.first_posted if quiet else None  # what a deeper backfill finds later is older, and changes nothing
+    """Sets the opening figure after a quiet run, and removes it after any other. Returns the new figures."""
+    first = figures.first_posted if quiet else None  # older rows that a later backfill finds are not counted
     opening = None
     if first is not None and figures.stated is not None:
         opening = figures.stated - _posted(session, figures.account_id, first)
     if (opening, first) != (figures.opening, figures.opening_from):
         account = update(Account).where(Account.id == figures.account_id)
         session.execute(account.values(opening=opening, opening_from=first))
-        session.execute(delete(BookDrift).where(BookDrift.account_id == figures.account_id))  # from what is forgotten
+        session.execute(delete(BookDrift).where(BookDrift.account_id == figures.account_id))  # found with old figures
         positions = update(Holding).where(Holding.account_id == figures.account_id)
         session.execute(positions.where(Holding.opening_quantity.is_not(None)).values(opening_quantity=None))
     return figures._replace(opening=opening, opening_from=first)
@@ -136,7 +136,7 @@ def _anchor(session: Session, figures: _Figures, *, quiet: bool) -> _Figures:
 def _check_positions(
     session: Session, run: RunKey, now: datetime, figures: _Figures, *, quiet: bool, renew: bool
 ) -> int:
-    """The same of units held and units traded, per position; cash held as a position moves without trades."""
+    """The same for units held and units traded, per position. Cash positions are left out: they move without trades."""
     drifts = 0
     given = {"account": figures.account_id, "first": figures.opening_from}
     for holding_id, key, quantity, opening, traded in driver(session).execute(_POSITIONS, given).fetchall():

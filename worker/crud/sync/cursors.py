@@ -1,4 +1,4 @@
-"""Cursors: where each feed of a provider stands, and how a pagination loop is begun, ended and undone."""
+"""Cursors: the position of each feed of a provider, and undoing a loop."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from worker.models import SyncCursor, SyncUndo, Transaction
 
 
 def read_cursors(session: Session, *, provider_id: UUID) -> dict[str, str]:
-    """Committed cursor of each feed."""
+    """The committed cursor of each feed."""
     rows = session.execute(select(SyncCursor.feed, SyncCursor.cursor).where(SyncCursor.provider_id == provider_id))
     return {feed: cursor for feed, cursor in rows if cursor}
 
 
 def feeds_read_since(session: Session, *, provider_id: UUID, since: datetime) -> frozenset[str]:
-    """Feeds that were read to their end after `since`."""
+    """Feeds that were read to the end after `since`."""
     found = select(SyncCursor.feed).where(
         SyncCursor.provider_id == provider_id, SyncCursor.updated_at >= since, SyncCursor.loop_id.is_(None)
     )
@@ -27,19 +27,19 @@ def feeds_read_since(session: Session, *, provider_id: UUID, since: datetime) ->
 
 
 def forget_cursors(session: Session, *, provider_id: UUID, keep: frozenset[str]) -> None:
-    """Puts all feeds but `keep` back to their beginning; rows stay, and cost nothing when they are listed again.
+    """Sets all feeds except `keep` back to their beginning. Rows are kept; they are unchanged when listed again.
 
-    Loops that were open end here, as they are: there is nothing to undo.
+    Open loops end without being undone.
     """
     session.execute(delete(SyncUndo).where(SyncUndo.provider_id == provider_id))
     session.execute(delete(SyncCursor).where(SyncCursor.provider_id == provider_id, SyncCursor.feed.not_in(keep)))
 
 
 def restart_loop(session: Session, *, provider_id: UUID, feed: str, reading_id: UUID | None) -> bool:
-    """Undoes all that the open loop of a feed did, and puts the feed back to where the loop began.
+    """Undoes all that the open loop of a feed did, and sets the feed back to where the loop began.
 
-    The caller holds the run's fence; `reading_id` is of a full sync. False when no loop was open, so that there was
-    nothing to undo.
+    The caller must hold the run's fence; `reading_id` is that of a full sync. False when no loop was open, so
+    that there was nothing to undo.
     """
     cursor = session.get(SyncCursor, (provider_id, feed))
     if cursor is None or cursor.loop_id is None:
@@ -63,7 +63,7 @@ def restart_loop(session: Session, *, provider_id: UUID, feed: str, reading_id: 
 
 
 _COLUMNS = [column.name for column in Transaction.__table__.columns if column.name != "id"]
-_PUT_BACK = (  # a row that the loop changed exists still: what it deleted above it had inserted itself
+_PUT_BACK = (  # every row to restore still exists: the statement above deleted only rows that the loop had inserted
     "UPDATE transactions t SET "  # noqa: S608 - names of our own columns
     + ", ".join(f"{name} = b.{name}" for name in _COLUMNS)
     + " FROM sync_undo u, jsonb_populate_record(NULL::transactions, u.before) b"

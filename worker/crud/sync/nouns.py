@@ -1,6 +1,6 @@
-"""The tables that a page fills: each is defined once, with its statements and how a record becomes a row of it.
+"""The nouns: each is defined once, with its table, its statements, and how a record becomes a row.
 
-`Noun` is a table as the apply engine sees it; `noun_of` makes one from a model and the record that fills it.
+The apply engine works with a `Noun`; `noun_of` makes one from a model and the record that fills it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, S
 INDEX_PROBES = ", ".join(
     f"set_config('{name}', 'off', true)" for name in ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
 )
-"""Select this first in a transaction: pages are compared by one index probe per row, however the planner would guess.
+"""Select this first in a transaction: then Postgres compares a page with one index probe per row.
 
-Its statistics lag behind a first load, and it would rather read a table of middling size as a whole.
+After a first load its statistics are old, and it would rather scan a whole table of medium size.
 """
 
 
 _POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 Row = tuple[Any, ...]
-"""A row's values in the order of its noun's columns; uuid and bytea columns as `bytes`."""
+"""A row's values in the order of its noun's columns; values of uuid and bytea columns are `bytes`."""
 
 
 NO_SCOPE = bytes(16)
 
 
 class Entry(NamedTuple):
-    """One listed record: where it belongs, its key, and its content hash of 16 bytes."""
+    """One listed record: what its key is unique within (`scope`), its key, and its content hash of 16 bytes."""
 
     scope: bytes
     key: str
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A record that is ready to be stored: its entry and its row without the id."""
+    """A record that is ready to be stored: its entry, and its row without the id."""
 
     entry: Entry
     values: Row
@@ -57,17 +57,17 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class Noun:
-    """A table as the engine sees it; `noun_of` makes one from the table's model and the record that fills it.
+    """A table for the apply engine; `noun_of` makes one from the table's model and the record that fills it.
 
     Attributes:
-        name: of the table, and of the noun in a run's counts.
-        columns: Postgres type of each column that rows carry, in the order of a row's values: `id`, then what the
-            record does not say, then `fields`.
-        fields: the record's attribute of each column that it fills.
-        scope: column of what the key is unique within; None when the key is unique by itself.
-        key: column with the provider's own id.
-        kept: columns that a change leaves as they are, besides `id`.
-        snapshots: a row that differs from the latest one of its scope is added beside it and changes nothing.
+        name: name of the table, and of the noun in a run's counts.
+        columns: Postgres type of each column that is written, in the order of a row's values: `id`, then columns that
+            are not in the record, then `fields`.
+        fields: for each column that the record fills, the record's attribute.
+        scope: the column within which the key is unique; None when the key is unique by itself.
+        key: the column with the provider's own id.
+        kept: columns that an update does not change, besides `id`.
+        snapshots: a row that differs from the latest one of its scope is inserted; stored rows are never updated.
     """
 
     name: str
@@ -80,13 +80,13 @@ class Noun:
 
     @cached_property
     def values(self) -> Callable[..., Row]:
-        """Called with a record and, by the names of columns, what the record does not say: the row without its id.
+        """A function that makes a row without its id, from a record and, as keywords, columns not in the record.
 
-        Compiled once, as dataclasses are: getters by name cost three times as much, and a first load makes a row of
-        each of hundreds of thousands of records.
+        Compiled once, as dataclasses are: getting attributes by name costs three times as much, and a first load makes
+        hundreds of thousands of rows.
 
         Raises:
-            TypeError: on a call that lacks a column, or names one that is not expected.
+            TypeError: raised by that function if a column is missing or unknown.
         """
         given = ", ".join(name for name in self.columns if name != "id" and name not in self.fields)
         of_record = ", ".join(f"record.{attribute}" for attribute in self.fields.values())
@@ -95,28 +95,28 @@ class Noun:
 
     @cached_property
     def key_of(self) -> Callable[[Row], str]:
-        """The provider's own id in a row."""
+        """A function that gets the provider's own id from a row."""
         return itemgetter(list(self.columns).index(self.key))
 
     @cached_property
     def scope_of(self) -> Callable[[Row], bytes]:
-        """What a row's key is unique within; only of a noun that has a `scope`."""
+        """A function that gets the scope from a row; only for a noun that has a `scope`."""
         return itemgetter(list(self.columns).index(self.scope or ""))
 
     @cached_property
     def copy_statement(self) -> bytes:
-        """COPY of new rows."""
+        """Statement that inserts new rows with COPY."""
         copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)")
         return copy.format(sql.Identifier(self.name), _names(self.columns)).as_bytes(None)
 
     @cached_property
     def copy_types(self) -> list[str]:
-        """A uuid's binary form is its sixteen bytes: sent as such, it needs no object per value."""
+        """Column types for COPY. A uuid is sent as `bytea`, its sixteen bytes, so no UUID objects are needed."""
         return ["bytea" if kind == "uuid" else kind for kind in self.columns.values()]
 
     @cached_property
     def diff_statement(self) -> bytes:
-        """Number (from 1) and stored id of every entry that is not stored as listed; see `INDEX_PROBES`."""
+        """Statement that returns number (from 1) and stored id of every new or changed entry; see `INDEX_PROBES`."""
         if self.snapshots:
             stored = (
                 "LEFT JOIN LATERAL (SELECT id, content_hash FROM {table} WHERE {scope} = listed.scope"
@@ -138,7 +138,7 @@ class Noun:
 
     @cached_property
     def update_statement(self) -> bytes:
-        """Changed rows, by id: a key may change too."""
+        """Statement that updates changed rows by id, because a key may change, too."""
         changing = [name for name in self.columns if name != "id" and name not in self.kept]
         update = sql.SQL("UPDATE {table} SET {changes} FROM {rows} WHERE {table}.id = listed.id")
         changes = _changes(changing, source="listed")
@@ -146,7 +146,7 @@ class Noun:
 
     @cached_property
     def upsert_statement(self) -> bytes:
-        """New rows, should one of them exist by now."""
+        """Statement that inserts new rows, or updates those that another transaction has inserted by now."""
         insert = sql.SQL("INSERT INTO {table} ({names}) SELECT {names} FROM {rows}").format(
             table=sql.Identifier(self.name), names=_names(self.columns), rows=self._rows
         )
@@ -161,7 +161,7 @@ class Noun:
 
     @cached_property
     def _rows(self) -> sql.Composed:
-        # One parameter for all rows: adapting them value by value, or as arrays, costs several times as much.
+        # One JSON parameter for all rows: converting each value, or arrays of them, costs several times as much.
         types = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # type: ignore[arg-type, unused-ignore]
             for name, kind in self.columns.items()
@@ -189,20 +189,20 @@ def noun_of(
     not_of_pages: Iterable[str] = (),
     **more: Any,
 ) -> Noun:
-    """A table whose columns are filled from the record's attributes of the same names.
+    """Makes a noun whose columns are filled from the record's attributes with the same names.
 
     Args:
-        model: says the table's name and its columns with their types.
-        record: what integrations hand over.
-        scope: see `Noun`, as are `key` and `more`.
+        model: gives the table's name, and its columns with their types.
+        record: the record that integrations make.
+        scope: see `Noun`.
         key: see `Noun`.
-        given: columns that the record does not say, besides `id`.
-        named: attribute of the record for each column that has another name there.
-        not_of_pages: columns that pages leave alone.
+        given: columns that are not in the record, besides `id`.
+        named: for each column with another name in the record, the record's attribute.
+        not_of_pages: columns that pages do not write.
         more: further attributes of the noun.
 
     Raises:
-        TypeError: the record lacks a column that is not `given`, or a name is no column.
+        TypeError: the record lacks a column that is not in `given`, or a name is not a column.
     """
     table, attributes, first = model.__table__, dict(named or {}), ("id", *given)
     others = [name for name in table.columns.keys() if name not in {*first, *not_of_pages}]  # noqa: SIM118 - no mapping
@@ -266,7 +266,7 @@ TRANSACTIONS = noun_of(
 
 
 def record_hash(record: msgspec.Struct, *without: str, salt: str = "") -> bytes:
-    """Content hash of a small noun's record, leaving out fields that move without anything having changed."""
+    """Content hash of a record, without the fields that change although nothing has happened."""
     fields: dict[str, Any] = msgspec.to_builtins(record)
     for name in without:
         fields.pop(name, None)
@@ -274,7 +274,7 @@ def record_hash(record: msgspec.Struct, *without: str, salt: str = "") -> bytes:
 
 
 def raw_hasher(integration: str, mapping_version: int) -> Callable[[Sequence[bytes]], list[bytes]]:
-    """Content hashes of records as received; a new mapping version makes every record differ."""
+    """A function for content hashes of raw records; a new mapping version gives every record another hash."""
     start = hashlib.blake2b(f"{integration}:{mapping_version}|".encode(), digest_size=16)
 
     def content_hashes(raws: Sequence[bytes]) -> list[bytes]:
@@ -289,21 +289,21 @@ def raw_hasher(integration: str, mapping_version: int) -> Callable[[Sequence[byt
 
 
 def account(record: AccountRecord, provider_id: bytes, run_id: bytes) -> Listed:
-    """An account of a provider."""
+    """An account of a provider, ready to be stored."""
     content_hash = record_hash(record)
     values = ACCOUNTS.values(record, provider_id=provider_id, content_hash=content_hash, run_id=run_id)
     return Listed(Entry(provider_id, record.account_key, content_hash), values)
 
 
 def balance(record: BalanceRecord, account_id: bytes, run_id: bytes, now: datetime) -> Listed:
-    """A snapshot; its hash has the day, so that there is one a day even when nothing moves, and no `as_of`."""
+    """A snapshot. Its hash includes the day, so that there is one each day, and leaves out `as_of`."""
     content_hash = record_hash(record, "as_of", salt=now.date().isoformat())
     values = BALANCES.values(record, account_id=account_id, content_hash=content_hash, run_id=run_id, taken_at=now)
     return Listed(Entry(account_id, record.source, content_hash), values)
 
 
 def security(record: SecurityRecord, source: str) -> Listed:
-    """An instrument in the words of the integration `source`."""
+    """A security as the integration `source` describes it."""
     content_hash = record_hash(record, salt=source)
     values = SECURITIES.values(record, source=source, content_hash=content_hash)
     return Listed(Entry(NO_SCOPE, record.key, content_hash), values)

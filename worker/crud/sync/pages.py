@@ -1,4 +1,4 @@
-"""Pages into the tables: rows, cursor and counts in one transaction, fenced by the run."""
+"""Writes pages into the tables: rows, cursor and counts in one transaction, fenced by the run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from worker.models import SyncRun, new_id, sync_seen
 from worker.models.pages import Page
 
 ACCOUNT_UNREADABLE = "account_unreadable"
-"""Reason of the problem that an account's own record could not be read; whose it was may be unknown."""
+"""Reason of a problem: an account's own record could not be read, so its id may be unknown."""
 
 CURSOR_REFUSED = "cursor_refused"
-"""Reason of the problem that a provider did not know a stored cursor any more, so that all was read again."""
+"""Reason of a problem: the provider no longer accepted a stored cursor, so everything was read again."""
 
 
 class PagesApplied(NamedTuple):
-    """What pages did.
+    """Result of applying pages.
 
     Attributes:
-        loop: name of the pagination loop that they belong to; None outside of one.
-        accounts: our id of each of the provider's accounts, for the next pages.
+        loop: id of the loop that they belong to; None outside of a loop.
+        accounts: our ids of the accounts, by the provider's ids, for the next pages.
     """
 
     tally: Tally
@@ -45,7 +45,7 @@ class PagesApplied(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """Where a feed stands before some pages, and the loop that they belong to."""
+    """The position of a feed before some pages, and the loop that they belong to."""
 
     cancel_requested: bool
     pages: int
@@ -55,17 +55,17 @@ class _Position(NamedTuple):
 
 
 class PageRefused(Exception):  # noqa: N818
-    """Postgres refused something of a page, and with it all of them: apply them again with care."""
+    """Postgres refused a part of a page, so nothing of these pages is stored: apply them again with `careful`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run has come, as its worker knows it.
+    """The progress of a run, as its worker knows it.
 
     Attributes:
-        pages: that were applied so far; the tables must agree, or committed pages were lost in a crash of Postgres.
-        tally: of these pages; the run's row shows it together with that of the next ones.
-        accounts: our id of each of the provider's accounts, if they have been read.
+        pages: number of pages applied so far. If the tables have fewer, a crash of Postgres has undone committed pages.
+        tally: counts of these pages; the run's row gets them together with those of the next pages.
+        accounts: our ids of the accounts, by the provider's ids; None if they have not been read yet.
     """
 
     pages: int = 0
@@ -83,16 +83,16 @@ def apply_pages(
     now: datetime,
     careful: bool = False,
 ) -> PagesApplied:
-    """Applies pages of one feed, in order, with the last one's cursor.
+    """Applies pages of one feed in order, and stores the last one's cursor.
 
-    Fence: the run's row, read first and written last. The commit does not wait for the disk: a crash of Postgres may
-    take back the last transactions together with their cursors, never in part, and `progress` shows it.
-    Replaying a page writes nothing but the run's own counters.
+    Fence: the run's row, read first and written last. The commit does not wait for the disk. So a crash of Postgres may
+    undo the last transactions, each one completely with its cursor; `progress` makes this visible. Applying a page a
+    second time writes nothing but the run's own counters.
 
     Raises:
-        Fenced: the run is not this worker's any more; nothing was written.
-        Unavailable: pages that this worker has applied are not there; go on from the cursors.
-        PageRefused: not when `careful`, which finds out what cannot be stored, and sends it to quarantine.
+        Fenced: this worker no longer owns the run; nothing was written.
+        Unavailable: pages that this worker has applied are missing; continue from the cursors.
+        PageRefused: only without `careful`. With it, rows that cannot be stored are sent to quarantine.
     """
     position = _enter(session, run, pages[-1][0], progress)
     known, tally, problems = progress.accounts, Tally(), list[ProviderError]()
@@ -155,7 +155,7 @@ def _enter(session: Session, run: RunKey, last: Page, progress: Progress) -> _Po
     position = _Position(*row[:5])
     if position.pages != progress.pages:
         raise Unavailable(f"Postgres has {position.pages} of the {progress.pages} pages of run {run.id}")
-    if last.more and position.loop_id is None and last.feed:  # a loop that begins and ends here can never be restarted
+    if last.more and position.loop_id is None and last.feed:  # a loop of only these pages can never be restarted
         return position._replace(loop_cursor=position.cursor or "", loop_id=new_id())
     return position
 
@@ -187,7 +187,7 @@ def _leave(
     done = connection.execute(_COUNT_AND_MOVE if moved else _COUNT, parameters)
     if done.rowcount != 1:
         raise Fenced(f"run {run.id} was taken over; nothing of these pages was written")
-    if problems and last.feed:  # should this run break off, the next one does not meet them again
+    if problems and last.feed:  # if this run breaks off, the next run does not read these pages, so store them now
         kept = msgspec.json.encode(runs.as_kept({last.feed: list(problems)})).decode()
         connection.execute(_KEEP_PROBLEMS, (kept, run.id))
     if position.loop_id is not None and not last.more:
@@ -213,26 +213,26 @@ _COUNT_AND_MOVE = (
 
 
 def restart_loop(session: Session, *, run: RunKey, feed: str) -> bool:
-    """Undoes the open loop of a feed, as the provider demands when its books change under the pages.
+    """Undoes the open loop of a feed. Providers require this when their data changes while pages are read.
 
     Raises:
-        Fenced: the run is not this worker's any more.
+        Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
     return cursors.restart_loop(session, provider_id=run.provider_id, feed=feed, reading_id=run.reading_id)
 
 
 def read_anew(session: Session, *, run: RunKey, feed: str, memory_feeds: frozenset[str]) -> UUID:
-    """Makes the run a full sync from here on, since the provider refuses the cursor of one of its feeds.
+    """Turns the run into a full sync, because the provider does not accept the cursor of one of its feeds.
 
-    What was removed there behind a lost cursor is told by no feed any more: only a full sync finds it. The problem is
-    kept with the run, so that it is told also if a later run ends the full sync.
+    Without that cursor no feed lists what was removed since, and only a full sync can find it. The problem is stored
+    with the run, so that it is also reported if a later run ends the full sync.
 
     Returns:
         The `reading_id` of the full sync.
 
     Raises:
-        Fenced: the run is not this worker's any more.
+        Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
     reading_id = new_id()
@@ -247,14 +247,14 @@ def read_anew(session: Session, *, run: RunKey, feed: str, memory_feeds: frozens
 def withdraw_unseen(
     session: Session, *, run: RunKey, rules: Rules, now: datetime, accounts_read: Set[str]
 ) -> PagesApplied:
-    """Ends a full sync: withdraws what the provider no longer lists, of accounts that were read to their end.
+    """Ends a full sync: withdraws what the provider no longer lists, for accounts that were read to their end.
 
-    Only days from the oldest listed row of the account on count, or of the whole login where the account has none: what
-    is older may be beyond what the provider still lists. A record that could not even be named may be any of those that
-    are missing: then nothing is withdrawn, which is a problem.
+    Rows older than the account's oldest listed row are kept, since the provider may no longer list such old rows. For
+    an account without listed rows, the oldest listed row of the whole login counts. If a record had no readable id, it
+    may be any of the missing ones: then nothing of its account is withdrawn, which is a problem of the run.
 
     Raises:
-        Fenced: the run is not this worker's any more.
+        Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
     work = Work(session=session, run=run, rules=rules, now=now, accounts={}, loop_id=None, careful=True)
@@ -297,7 +297,7 @@ def withdraw_unseen(
 
 
 def _accounts_of_unnamed(work: Work) -> set[str | None]:
-    """Accounts of which this full sync met transactions whose ids could not be read; None where not even that could."""
+    """Accounts for which this full sync met transactions without readable ids; None if the account is unknown, too."""
     rows = work.connection.execute(
         "SELECT DISTINCT q.account_key FROM quarantine q JOIN sync_runs r ON r.id = q.run_id"
         " WHERE r.provider_id = %s AND r.generation = %s AND q.kind = 'transaction' AND q.record_key IS NULL",

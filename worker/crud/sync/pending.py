@@ -1,4 +1,4 @@
-"""Which posted transaction takes the row of which pending one, and which pending one is a replay of an old page."""
+"""Finds which posted transaction replaces which pending one, and which pending ones come from an old page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.models.vocabulary import TransactionStatus
 
 
 class ReadAnew(msgspec.Struct, gc=False):
-    """A record that is not stored as listed, read."""
+    """A record that is new or changed, after mapping."""
 
     record: TransactionRecord
     scope: bytes
@@ -26,7 +26,7 @@ class ReadAnew(msgspec.Struct, gc=False):
 
 
 class StoredRow(NamedTuple):
-    """A stored row that a listing may replace or withdraw."""
+    """A stored row that a page may replace or withdraw."""
 
     id: bytes
     account_id: bytes
@@ -37,10 +37,10 @@ class StoredRow(NamedTuple):
 
 
 def without_superseded(work: Work, read: list[ReadAnew]) -> tuple[list[ReadAnew], dict[tuple[bytes, str], str]]:
-    """Leaves out pending rows whose successor is stored or listed too: an old page was replayed.
+    """Leaves out pending rows whose successor is also stored or listed: they come from an old page.
 
     Returns:
-        The others; and of those left out, by account and key, the keys of the rows that they themselves had replaced.
+        The others. And for those left out, by account and key, the keys of the rows that they had replaced.
     """
     pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
     if not pending:
@@ -67,10 +67,11 @@ def take_over(
     superseded: Mapping[tuple[bytes, str], str],
     withdrawn: Sequence[StoredRow],
 ) -> tuple[dict[bytes, bool], list[StoredRow]]:
-    """Gives posted rows the ids of the pending rows that they replace, be it by way of `superseded` ones.
+    """Gives posted rows the ids of the pending rows that they replace, directly or through `superseded` ones.
 
     Returns:
-        Ids that were taken over, and whether the row was live; and replaced rows whose successor has a row already.
+        The ids that were taken over, each with whether the row was live. And the replaced rows whose successor has its
+        own row already.
     """
     taken: dict[bytes, bool] = {}
     replaced: list[StoredRow] = []
@@ -83,7 +84,7 @@ def take_over(
     for one, keys in linked:
         for key in keys:
             row = by_row_key.get((one.scope, key))
-            if row is None or row.id in taken or (one.scope, key) in settled:  # what is settled keeps its own row
+            if row is None or row.id in taken or (one.scope, key) in settled:  # a posted record keeps its own row
                 continue
             if row.status in (TransactionStatus.POSTED, TransactionStatus.CANCELED):
                 continue
@@ -99,7 +100,7 @@ def take_over(
 
 
 def _predecessors(one: ReadAnew, superseded: Mapping[tuple[bytes, str], str]) -> list[str]:
-    """The key of the row that this one replaces, and of those before it that were never stored."""
+    """The key of the row that this one replaces, and the keys of rows before it that were never stored."""
     keys: list[str] = []
     key = one.record.pending_key
     while key is not None and key not in keys:
@@ -109,7 +110,7 @@ def _predecessors(one: ReadAnew, superseded: Mapping[tuple[bytes, str], str]) ->
 
 
 def _unique_matches(read: Sequence[ReadAnew], withdrawn: Sequence[StoredRow]) -> list[tuple[ReadAnew, StoredRow]]:
-    """Posted rows and vanished pending rows that agree in all that both have, and with nothing else."""
+    """Pairs of a posted row and a missing pending row that have the same values, where neither fits another row."""
     if not withdrawn:
         return []
     new: dict[tuple[Any, ...], list[ReadAnew]] = {}
@@ -124,7 +125,7 @@ def _unique_matches(read: Sequence[ReadAnew], withdrawn: Sequence[StoredRow]) ->
 
 
 def stored_rows(work: Work, row_keys: Sequence[tuple[bytes, str]]) -> list[StoredRow]:
-    """The stored rows with these accounts and keys."""
+    """The stored rows that have these accounts and keys."""
     if not row_keys:
         return []
     rows = work.connection.execute(
@@ -137,12 +138,12 @@ def stored_rows(work: Work, row_keys: Sequence[tuple[bytes, str]]) -> list[Store
 
 
 def as_stored(row: tuple[Any, ...]) -> StoredRow:
-    """A row of the columns that `StoredRow` has, as Postgres answers."""
+    """A `StoredRow` from a row of the query's result."""
     return StoredRow(row[0].bytes, row[1].bytes, *row[2:])
 
 
 def _pairs(row_keys: Iterable[tuple[bytes, str]]) -> tuple[Uuids, Texts]:
-    """Accounts and keys as two parameters."""
+    """The accounts and the keys as two array parameters."""
     scopes, keys = [], []
     for scope, key in row_keys:
         scopes.append(scope)

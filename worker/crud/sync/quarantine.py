@@ -1,4 +1,4 @@
-"""Records that could not be trusted: kept once each, listed, and resolved when they are stored after all."""
+"""Records that could not be trusted: each is stored once, listed, and resolved when it can be stored after all."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from worker.models.records import Reject
 
 
 def keep(work: Work, rejects: Sequence[Reject]) -> None:
-    """Stores rejects; one that is known is not stored twice, and is opened again if it had been resolved."""
+    """Stores rejects. A known one is not stored a second time; if it was resolved, it is opened again."""
     if not rejects:
         return
     rows = []
     for reject in rejects:
         fields = msgspec.to_builtins(reject)
         if reject.kind == "balance":
-            del fields["payload"]  # other figures of it move all the time, and it is the same entry all the same
+            del fields["payload"]  # other figures of a balance change often, but it must stay the same entry
         fingerprint = hashlib.blake2b(msgspec.json.encode(fields, order="sorted"), digest_size=16).digest()
         payload = None if reject.payload is None else msgspec.json.encode(reject.payload).decode()
         rows.append(
@@ -59,14 +59,14 @@ def _counted_as(kind: str) -> str:
 
 
 def _text(value: str | None) -> str | None:
-    """What of a text Postgres can hold."""
+    """The text without what Postgres cannot store, at most 500 characters."""
     if value is None:
         return None
     return value.replace("\x00", "").encode("utf-8", "replace").decode()[:500]
 
 
 def resolve_settled(work: Work) -> None:
-    """Closes entries whose record this page has found stored as listed, or withdraws."""
+    """Resolves entries whose record was stored or withdrawn by this page, or was already stored as listed."""
     for keys, resolution in ((work.stored_keys, "stored"), (work.removed_keys, "withdrawn")):
         if keys:
             work.connection.execute(
@@ -79,9 +79,9 @@ def resolve_settled(work: Work) -> None:
 def resolve_unlisted(
     session: Session, *, run: RunKey, now: datetime, only: Set[str] | None, troubled: Set[str]
 ) -> None:
-    """Closes entries of nouns that every run lists wholly, when a run has not met them again.
+    """Resolves entries of nouns that every run lists completely, when a run has not met them again.
 
-    `only` are the accounts that were read, where there may be others; what waits of `troubled` ones stays.
+    `only`: the accounts that were read, if there may be others. Entries of `troubled` accounts stay open.
     """
     of_accounts = [Quarantine.account_key.not_in(troubled)]
     if only is not None:
@@ -100,14 +100,14 @@ def resolve_unlisted(
 
 
 def awaits_reading(session: Session, *, provider_id: UUID) -> bool:
-    """Whether transactions were refused for an account that nobody knew, and that is stored by now."""
+    """Whether transactions were refused because their account was unknown, and this account is stored by now."""
     return session.scalar(select(Quarantine.id).where(*_of_known_accounts(provider_id)).limit(1)) is not None
 
 
 def settle_before_reading(session: Session, *, provider_id: UUID, now: datetime) -> bool:
-    """Closes the entries that `awaits_reading` means, for a run that reads all from the beginning; False if none.
+    """Resolves the entries of `awaits_reading`, for a run that reads everything from the beginning; False if none.
 
-    What it meets once more is opened again, or stored.
+    If that run meets such a record again, it stores it or opens its entry again.
     """
     settled = session.execute(
         update(Quarantine)
@@ -130,7 +130,7 @@ def _of_known_accounts(provider_id: UUID) -> tuple[ColumnElement[bool], ...]:
 
 
 def has_open(session: Session, *, provider_id: UUID) -> bool:
-    """Whether anything of a provider waits in quarantine."""
+    """Whether a provider has open entries in quarantine."""
     statement = select(Quarantine.id).where(Quarantine.provider_id == provider_id, Quarantine.resolved_at.is_(None))
     return session.scalar(statement.limit(1)) is not None
 
@@ -146,7 +146,7 @@ _ENTRIES = (
 def list_quarantine(
     session: Session, *, provider_id: UUID | None = None, resolved: bool = False, limit: int = 100
 ) -> list[QuarantineEntry]:
-    """Entries, newest first; with `resolved` also those that are settled."""
+    """Entries, newest first; `resolved` adds the resolved ones."""
     query = _ENTRIES.limit(limit)
     if provider_id is not None:
         query = query.where(Quarantine.provider_id == provider_id)
@@ -156,13 +156,13 @@ def list_quarantine(
 
 
 def entries_between(session: Session, *, first: UUID, last: UUID) -> list[QuarantineEntry]:
-    """At most three entries whose id lies between the two."""
+    """At most three entries whose id is between the two ids."""
     query = _ENTRIES.where(Quarantine.id >= first, Quarantine.id <= last).limit(3)
     return [QuarantineEntry(*row) for row in session.execute(query)]
 
 
 def dismiss(session: Session, *, entry_id: UUID, now: datetime, actor: str) -> None:
-    """Closes an entry that needs no correction."""
+    """Resolves an entry that needs no correction."""
     session.execute(
         update(Quarantine).where(Quarantine.id == entry_id).values(resolved_at=now, resolution=f"dismissed by {actor}")
     )

@@ -1,4 +1,4 @@
-"""Runs: one running run per provider, its fence, its heartbeat and its end."""
+"""Runs: at most one running run per provider; its fence, heartbeat and end."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from worker.models import Provider, SyncRun, new_id, sync_seen
 from worker.models.vocabulary import ROW_OUTCOMES, ProviderStatus, RunStatus, Trigger
 
 UNEXPECTED = "unexpected: the worker's log has where it happened"
-"""Reason of a run that ended by an exception of none of our kinds."""
+"""Reason of a run that an unexpected exception has ended."""
 
 DEAD = "abandoned"
-"""Error of a run whose heartbeat stopped; found by the provider's next run, or by the reaper."""
+"""Error of a run whose heartbeat stopped. The provider's next run or the reaper finds it."""
 
 WORKER_STOPPED = "its worker stopped; the next run goes on from the committed cursors"
-"""Its reason."""
+"""Reason of such a run."""
 
 Problems = dict[str, list[ProviderError]]
-"""By feed; "" has those of pages that every reading of a login begins with, and so meets again."""
+"""Problems by feed; "" has those of the first pages, which every run reads again and so meets again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunBegun:
-    """A run that may start, and what it starts from. Nothing of its provider is stored when it `is_first`.
+    """A run that has begun, and what it starts from. `is_first`: no transaction of its provider is stored yet.
 
     Attributes:
-        renews: somebody asked for the full sync, so that the books begin anew, too.
-        reading_since: when the reading began, maybe by an earlier run whose time was not enough.
-        since: the day to which feeds by date go back, if this run or such an earlier one was asked to.
+        renews: a person asked for this full sync, so the books check starts again, too.
+        reading_since: when the reading began, perhaps by an earlier run that did not have time for all feeds.
+        since: the day to which feeds by date go back, if this run or such an earlier one was asked to do so.
         done: feeds that those runs have read to their end.
-        problems: of earlier runs of the full sync that this one goes on with.
+        problems: problems of earlier runs of the full sync that this run continues.
     """
 
     key: RunKey
@@ -68,12 +68,12 @@ def begin_run(
     min_interval: timedelta | None,
     memory_feeds: Mapping[str, frozenset[str]],
 ) -> RunBegun:
-    """Begins a run, taking over from one whose heartbeat has stopped.
+    """Begins a run. If there is a running one whose heartbeat has stopped, that one is ended first.
 
-    A full sync that broke off is gone on with by the next run, so that what it has not seen is still withdrawn; and so
-    is one that goes back to a day (`since`). A run is a full sync, too, if transactions were refused for an account
-    that was not known then and is known now. `min_interval` is the least time since the last run began, None for no
-    such limit; `memory_feeds` has those of each integration that is enabled.
+    If a full sync broke off, the next run continues it, so that rows it has not met are still withdrawn; the same holds
+    for a run that goes back to a day (`since`). A run is also a full sync if transactions were refused because their
+    account was unknown, and the account is stored now. `min_interval` is the shortest time since the last run began;
+    None means no such limit. `memory_feeds` has the memory feeds of each enabled integration.
 
     Raises:
         NotFound: no such provider.
@@ -93,7 +93,7 @@ def begin_run(
     run_id = _insert(session, provider_id=provider_id, started_at=now, **run)
     if reading_id is not None and reading_id != unfinished:
         cursors.forget_cursors(session, provider_id=provider_id, keep=memory_feeds[provider.provider_key])
-    if last is not None and last.reading_id not in (None, reading_id):  # cancelled, or begun anew
+    if last is not None and last.reading_id not in (None, reading_id):  # cancelled, or a new full sync begins
         session.execute(delete(sync_seen).where(sync_seen.c.reading_id == last.reading_id))
     before = cursors.read_cursors(session, provider_id=provider_id)
     session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=before))
@@ -128,17 +128,17 @@ def _last_run(session: Session, provider_id: UUID, now: datetime, min_interval: 
 def _full_reading(
     session: Session, provider_id: UUID, now: datetime, *, unfinished: UUID | None, asked_for: bool
 ) -> UUID | None:
-    """Names the full sync that a run begins or goes on with; None of a run that is none."""
+    """Id of the full sync that the run begins or continues; None if the run is not a full sync."""
     if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or asked_for:
         return new_id()
     return unfinished
 
 
 def _insert(session: Session, **values: Any) -> UUID:
-    """Stores the running run.
+    """Inserts the running run.
 
     Raises:
-        Refused: another one runs.
+        Refused: the provider has another running run.
     """
     values |= {"id": new_id(), "status": RunStatus.RUNNING, "heartbeat_at": func.clock_timestamp()}
     begun = insert(SyncRun).values(**values)
@@ -169,16 +169,16 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
 
 
 def end_running(session: Session, *, provider_id: UUID, error: str, reason: str, keep_full_sync: bool = True) -> None:
-    """Ends the provider's run: nothing of it is written from now on.
+    """Ends the provider's run: from now on it can write nothing.
 
-    The caller has the lock of `take_turns_in_linking`, so that no other run begins meanwhile.
+    The caller must hold the lock of `take_turns_in_linking`, so that no other run begins meanwhile.
 
     Args:
-        session: the transaction that makes the run pointless.
-        provider_id: whose.
-        error: stable word, kept with the run.
+        session: the transaction of the change that makes the run useless.
+        provider_id: the provider.
+        error: stable word, stored with the run.
         reason: what happened, for people.
-        keep_full_sync: the next run goes on with a full sync that was under way.
+        keep_full_sync: the next run continues a full sync that was not finished.
     """
     session.execute(
         update(SyncRun)
@@ -198,7 +198,7 @@ def hold(session: Session, *, run: RunKey) -> None:
     """Locks the run for this transaction.
 
     Raises:
-        Fenced: it is not this worker's any more.
+        Fenced: this worker no longer owns the run.
     """
     held = session.scalar(select(SyncRun.id).where(*_mine(run)).with_for_update())
     if held is None:
@@ -210,10 +210,10 @@ def _mine(run: RunKey) -> tuple[Any, ...]:
 
 
 def beat(session: Session, *, run: RunKey) -> bool:
-    """Says that the run lives; returns whether its end was asked for.
+    """Stores a heartbeat; returns whether a person asked the run to stop.
 
     Raises:
-        Fenced: it is not this worker's any more.
+        Fenced: this worker no longer owns the run.
     """
     beaten = update(SyncRun).where(*_mine(run)).values(heartbeat_at=func.clock_timestamp())
     cancel: bool | None = session.scalar(beaten.returning(SyncRun.cancel_requested))
@@ -236,7 +236,7 @@ def finish_run(
     reading_since: datetime | None = None,
     since: date | None = None,
 ) -> None:
-    """Ends the run and says when the provider is next due, in one transaction.
+    """Ends the run and sets when the provider is next due, in one transaction.
 
     Raises:
         Fenced: another worker took over.
@@ -244,7 +244,7 @@ def finish_run(
     provider_error = error if isinstance(error, ProviderError) else None
     reason = provider_error.reason if provider_error else None
     if error is not None and provider_error is None:
-        # What a stranger's exception says may quote the record that it fell over.
+        # The message of a foreign exception may quote a record, so it is not stored.
         reason = str(error)[:300] if isinstance(error, DashtamError) else UNEXPECTED
     ended = session.execute(
         update(SyncRun)
@@ -279,12 +279,12 @@ def finish_run(
 
 
 def tally_columns(tally: Tally) -> dict[str, Any]:
-    """A tally as the run's columns."""
+    """The tally as values for the run's columns."""
     return {"counts": tally.nested(), **{outcome: tally.total(outcome) for outcome in ROW_OUTCOMES}}
 
 
 def as_kept(problems: Problems) -> list[dict[str, str]]:
-    """Problems as a run keeps them, each once."""
+    """The problems in the form in which a run stores them, without repeats."""
     kept = [
         {"kind": problem.kind, "scope": str(problem.scope), "reason": problem.reason}
         | {name: value for name, value in (("account", problem.account_key), ("feed", feed)) if value}
@@ -295,7 +295,7 @@ def as_kept(problems: Problems) -> list[dict[str, str]]:
 
 
 def _problems_of(session: Session, reading_id: UUID | None) -> Problems:
-    """What earlier runs of a full sync met on pages whose cursors have moved on, so that nobody will meet it again."""
+    """Problems that earlier runs of a full sync met on pages behind their cursors, which no run will read again."""
     problems: Problems = {}
     if reading_id is not None:
         found = session.scalars(select(SyncRun.problems).where(SyncRun.reading_id == reading_id))
@@ -306,7 +306,7 @@ def _problems_of(session: Session, reading_id: UUID | None) -> Problems:
 
 
 def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:
-    """How many pages of the run are committed, and what they came to."""
+    """The number of committed pages of the run, and their counts."""
     hold(session, run=run)
     stored = session.get_one(SyncRun, run.id)
     tally = Tally({(noun, outcome): count for noun, by in stored.counts.items() for outcome, count in by.items()})
@@ -314,7 +314,7 @@ def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:
 
 
 def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
-    """Asks the provider's running run to stop after its page; returns its id, None when none runs."""
+    """Asks the provider's running run to stop after its present page; returns its id, None when there is none."""
     return session.scalar(
         update(SyncRun)
         .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
@@ -324,5 +324,5 @@ def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
 
 
 def sync_interval(session: Session, *, provider_id: UUID) -> int | None:
-    """Seconds between syncs of this provider; None for those of the setting."""
+    """Seconds between syncs of this provider; None means the setting `SYNC_INTERVAL`."""
     return session.scalar(select(Provider.sync_interval).where(Provider.id == provider_id))

@@ -1,7 +1,7 @@
-"""Transactions of a page: what is new or changed, what replaces what, and what is withdrawn.
+"""Transactions of a page: which are new or changed, which replace others, and which are withdrawn.
 
-A posted transaction takes the row of the pending one that it replaces, so that the books show one row and its id
-lasts. What the provider withdraws stays as a tombstone, and comes back if it is listed again.
+A posted transaction takes over the row of the pending one that it replaces, so there is one row and its id stays the
+same. What the provider withdraws stays as a tombstone, and becomes live again if it is listed again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NOUN = nouns.TRANSACTIONS
 
 
 def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
-    """Stores the page's transactions, withdraws what its removals and windows withdraw."""
+    """Stores the page's transactions, and withdraws what its removals and windows say."""
     listing = _placed(work, prepared)
     if work.rules.expect_new and not work.careful:
         differing: list[Differing] = list(zip(range(len(listing.rows)), repeat(None)))
@@ -52,7 +52,7 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
 
 
 class _Listing(NamedTuple):
-    """The records whose account is known."""
+    """The records whose account is stored and whose key can be stored."""
 
     rows: Sequence[RawRecord]
     entries: Entries
@@ -61,7 +61,7 @@ class _Listing(NamedTuple):
 
 
 def _placed(work: Work, prepared: Prepared) -> _Listing:
-    """Leaves out records of unknown accounts and under keys that cannot be stored."""
+    """Leaves out records of unknown accounts, and records whose key cannot be stored."""
     accounts = work.accounts
     if not are_safe_keys(prepared.keys) or not accounts.keys() >= set(prepared.account_keys):
         rows = [raw for raw in prepared.rows if _is_placed(work, raw)]
@@ -79,7 +79,7 @@ def _placed(work: Work, prepared: Prepared) -> _Listing:
 
 
 def _is_placed(work: Work, raw: RawRecord) -> bool:
-    """Whether account and key are such that a row can be stored; if not, the record goes to quarantine."""
+    """Whether the record's account is known and its key can be stored; if not, it goes to quarantine."""
     if not is_safe_key(raw.key):
         work.reject("transaction", "bad_key", account_key=raw.account_key, payload=work.rules.mask(raw.raw))
     elif raw.account_key not in work.accounts:
@@ -122,7 +122,7 @@ def _flagged(record: TransactionRecord) -> TransactionRecord:
 
 
 def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[StoredRow]:
-    """Stored pending rows within the page's windows that the page does not list."""
+    """Stored pending rows in the page's windows that the page does not list."""
     if not page.windows:
         return []
     rejects = [*page.rejects, *work.rejects]
@@ -132,7 +132,7 @@ def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[Stored
     unlisted: list[StoredRow] = []
     for window in page.windows:
         account_id = work.accounts.get(window.account_key)
-        # A record that cannot even be named may be any of those that are missing.
+        # A record without a readable id may be any of the missing ones, so nothing of its account is withdrawn.
         if account_id is None or window.account_key in vague or None in vague:
             continue
         unlisted += _unlisted_in(work, window, account_id, keys)
@@ -192,7 +192,7 @@ def _write(work: Work, read: Sequence[ReadAnew], taken: dict[bytes, bool]) -> No
 
 
 def _remove(work: Work, removals: Sequence[Removal]) -> None:
-    """Withdraws what the provider says is gone; the removal of an unknown row has no effect."""
+    """Withdraws what the provider has removed. The removal of an unknown row has no effect."""
     known = [removal for removal in removals if is_safe_key(removal.key)]
     if not known:
         return
@@ -222,7 +222,7 @@ def _withdraw(work: Work, ids: Sequence[bytes]) -> None:
 
 
 def remember(work: Work, ids: Sequence[bytes]) -> None:
-    """Keeps rows as they were before the open loop first changed them; those that it inserted itself need no undo."""
+    """Stores rows as they were before the open loop first changed them. Rows that it inserted itself are left out."""
     if work.loop_id is None or not ids:
         return
     loop_id = UUID(bytes=work.loop_id)

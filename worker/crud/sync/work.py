@@ -1,7 +1,7 @@
-"""One page on its way into the tables: what can be made ready before, and what all steps of applying it share.
+"""One page that is being applied: what is prepared before, and what all steps of applying it share.
 
-`Prepared` is made without the database, while the pages before it are stored. `Work` has the page's run, the rules, its
-counts, and what is refused.
+`Prepared` is made without the database, while earlier pages are being stored. `Work` has the page's run, the rules, the
+counts, and the refused records.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from worker.models.pages import Page, RawRecord
 from worker.models.records import Reject, TransactionRecord
 
 _ALWAYS_BELIEVED = 10
-"""So few rows may go at once whatever their share: one pending row of one is no mass deletion."""
+"""Up to this many rows may be withdrawn whatever their share: a single pending row is no mass deletion."""
 
 
 class Tally(Counter[tuple[str, str]]):
-    """Rows per noun and outcome."""
+    """Number of rows for each noun and outcome."""
 
     def add(self, noun: str, *, added: int = 0, changed: int = 0, unchanged: int = 0, removed: int = 0) -> None:
-        """Counts what became of rows."""
+        """Adds to the counts of a noun."""
         for outcome, count in (("added", added), ("changed", changed), ("unchanged", unchanged), ("removed", removed)):
             if count:
                 self[noun, outcome] += count
 
     def total(self, outcome: str | None = None) -> int:
-        """Rows of one outcome, or of all."""
+        """Number of rows with one outcome, or with any."""
         return sum(count for (_, counted), count in self.items() if outcome in (None, counted))
 
     def nested(self) -> dict[str, dict[str, int]]:
-        """As a run keeps them: noun → outcome → rows."""
+        """The counts in the form in which a run stores them: noun → outcome → rows."""
         nested: dict[str, dict[str, int]] = {}
         for (noun, outcome), count in self.items():
             if count:
@@ -50,10 +50,10 @@ class Tally(Counter[tuple[str, str]]):
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Whose run a page belongs to; every page is fenced by it.
+    """The run that a page belongs to; every page is fenced by it.
 
     Attributes:
-        reading_id: set in a full sync, which notes every row that it meets.
+        reading_id: set in a full sync, which records every row that it meets.
     """
 
     id: UUID
@@ -65,15 +65,15 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How a page is read and how far it is believed.
+    """How pages are read, and how far a listing is trusted.
 
     Attributes:
-        content_hashes: of raw records and the mapping version.
-        mask: makes a raw record fit to be kept in quarantine.
-        mass_deletion_share: a listing that would withdraw more than this share is not believed; 1 believes all.
-        open_quarantine: whether records of this provider wait in quarantine, which a stored record may resolve.
-        expect_new: nothing of this provider was stored when the run began: rows go in unseen, and a page in which one
-            turns out to be stored is refused.
+        content_hashes: makes content hashes from raw records and the mapping version.
+        mask: makes a masked copy of a raw record, for quarantine.
+        mass_deletion_share: a listing that would withdraw a larger share of the rows is not trusted; 1 trusts all.
+        open_quarantine: whether the provider has open quarantine entries, which a stored record may resolve.
+        expect_new: no transaction of this provider was stored when the run began. So rows are inserted without a
+            comparison, and a page with a row that is stored already is refused.
     """
 
     content_hashes: Callable[[Sequence[bytes]], list[bytes]]
@@ -85,10 +85,10 @@ class Rules:
 
 @dataclass(slots=True)
 class Work:
-    """One page on its way into the tables, inside one transaction.
+    """One page that is being applied, inside one transaction.
 
     Attributes:
-        careful: the page was refused as a whole, and is taken apart.
+        careful: the page was refused as a whole, so its rows are now stored in smaller groups.
     """
 
     session: Session
@@ -113,7 +113,7 @@ class Work:
         self.run_id = self.run.id.bytes
 
     def account(self, account_key: str, *, kind: str, record_key: str | None = None) -> bytes | None:
-        """The stored account's id; a record of an account that nobody listed goes to quarantine."""
+        """Our id of an account. If it is not stored, the record goes to quarantine."""
         known = self.accounts.get(account_key)
         if known is None:
             self.reject(kind, "unknown_account", account_key=account_key, record_key=record_key)
@@ -134,7 +134,7 @@ class Work:
         self.rejects.append(Reject(kind=kind, reason=reason, detail=detail, payload=payload, **keys))
 
     def reject_refused(self, kind: str, noun: Noun, refused: Sequence[Refusal]) -> None:
-        """Sends rows that no column takes to quarantine."""
+        """Sends rows that Postgres refused to quarantine."""
         if not refused:
             return
         keys = {id_: key for key, id_ in self.accounts.items()}
@@ -144,9 +144,9 @@ class Work:
             self.reject(kind, "not_storable", record_key=record_key, account_key=account_key, detail=reason)
 
     def believes(self, going: int, of: int, *, account_key: str | None = None, always: int = _ALWAYS_BELIEVED) -> bool:
-        """The mass-deletion brake: whether `going` rows of `of` may be withdrawn because they are not listed.
+        """The mass-deletion check: whether `going` of `of` rows may be withdrawn because they are not listed.
 
-        Up to `always` rows may go whatever their share. A refusal is a problem of the run.
+        Up to `always` rows may be withdrawn whatever their share. If the answer is no, this is a problem of the run.
         """
         if going <= always or going <= of * self.rules.mass_deletion_share:
             return True
@@ -157,15 +157,16 @@ class Work:
 
 T = TypeVar("T")
 RowKey = tuple[str, str]
-"""A transaction's account and its key, as the provider names both."""
+"""A transaction's account and key, both as the provider names them."""
 
 
 class Prepared(NamedTuple):
     """A page's transactions, each once, and their content hashes.
 
     Attributes:
-        conflicting: those that were listed twice with different content; the last one wins, and is flagged.
-        records: all of them read, or why not, where all are expected to be new; else only what differs is read, later.
+        conflicting: those that were listed twice with different content; the last one counts and gets a flag.
+        records: all of them mapped (or the error of each), if all are expected to be new; otherwise None, and only the
+            new and changed ones are mapped later.
     """
 
     rows: Sequence[RawRecord]
@@ -178,7 +179,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(page: Page, rules: Rules) -> Prepared:
-    """Finds what is listed twice, and hashes the records; reads them if none of them can be stored already."""
+    """Finds records that are listed twice, and hashes all; maps them, too, if none of them can be stored already."""
     rows: Sequence[RawRecord] = page.transactions
     last = {(raw.account_key, raw.key): raw for raw in rows}
     conflicting: frozenset[RowKey] = frozenset()
@@ -200,20 +201,20 @@ def prepare(page: Page, rules: Rules) -> Prepared:
 
 
 def read(page: Page, raw: RawRecord) -> TransactionRecord | BadRecord:
-    """One of the page's transactions, or why it cannot be trusted."""
+    """One of the page's transactions after mapping, or the reason why it cannot be trusted."""
     if page.map_transaction is None:
         raise TypeError("a page with transactions must say how they are read")
     try:
         return page.map_transaction(raw)
-    except Exception as error:  # also a fault of the reader's own must not cost more than this record
+    except Exception as error:  # an error in the mapping's own code must not affect other records, either
         return BadRecord.of(error)
 
 
 def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepared]]:
-    """The same with as few pages as will do: much of what a page costs is its statements' way there and back.
+    """Joins pages into as few as possible: much of a page's cost is the round trips of its statements.
 
-    A page that lists transactions and nothing else is one with the page after it, unless both list the same one, or
-    that page says which days it lists completely.
+    A page that only lists transactions is joined with the next page, unless both list the same transaction, or the next
+    page has windows.
     """
     together: list[tuple[Page, Prepared]] = []
     row_keys: set[RowKey] = set()
@@ -231,7 +232,7 @@ _SAYS_MORE = {field.name for field in fields(Page)} - {"feed", "cursor", "more",
 
 
 def _only_lists(page: Page, then: Page) -> bool:
-    """Whether `page` does nothing but list transactions of the next one's feed that are read as the next one's are."""
+    """Whether `page` only lists transactions, of the same feed and with the same mapping as the next page."""
     return (
         not then.windows
         and page.feed == then.feed
