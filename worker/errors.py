@@ -3,26 +3,26 @@
 DashtamError
 ├── ConfigurationError          startup is refused; names the variable, never its value
 ├── NotFound                    an id that no row has
-├── BadArgument                 what was given means nothing, or more than one thing
 ├── BadArgument                 what was given names nothing, or more than one thing
+├── Refused                     the present state does not allow this; says what would
 │   └── Taken                   the name is in use already
 ├── NotAuthenticated            no valid API key came with the request
 ├── NotPermitted                the key may not do this, or the row is another user's
 ├── EncryptionError             no key decrypts a ciphertext, or it belongs to another row
 ├── Fenced                      another worker took over; nothing was written
-├── Unavailable                 Postgres or Redis is out of reach just now
+├── Unavailable                 Postgres or Redis is out of reach now
 ├── Undelivered                 a notice could not be sent; says whether to try again
 ├── BadRecord                   one record of a page cannot be trusted; it goes to quarantine
 └── ProviderError               what a provider's answer means, with its scope
-    ├── AccessExpired           the access token is refused: refresh once and go on
-    ├── AccessExpired           the access token is refused: refresh it once and go on
+    ├── AccessExpired           the access token is refused: refresh it once and continue
     ├── ReauthRequired          the grant has ended: only the user can repair it
+    ├── Forbidden               a call is refused, and nothing says whether the login or our application is the reason
     ├── AppMisconfigured        our client credentials or product are refused: only the operator can repair it
     ├── RateLimited             try again after `retry_after`
     ├── InstitutionDown         the bank behind the provider is out
     ├── Transient               a failure that may pass by itself: try again
     │   ├── Unsent              the request was never sent
-    │   ├── OutcomeUnknown      no answer came, so the provider may have processed the request
+    │   └── OutcomeUnknown      no answer came, so the provider may have processed the request
     │       └── GatewayError    the same, and a gateway has answered instead of the provider
     ├── NotReady                the provider is still preparing the data
     ├── PagingRestart           start again from the loop's first cursor
