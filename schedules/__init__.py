@@ -1,4 +1,4 @@
-"""What runs when: data only.
+"""The schedule: which task runs when. Data only.
 
 Each entry names its task by a string, so that nothing of the worker is imported here; a test checks that every name is
 a registered task. Intervals are in seconds. Every entry expires before its next tick: when ticks have piled up while no

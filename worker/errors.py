@@ -4,7 +4,7 @@ DashtamError
 ├── ConfigurationError          startup is refused; names the variable, never its value
 ├── NotFound                    an id that no row has
 ├── BadArgument                 what was given names nothing, or more than one thing
-├── Refused                     the present state does not allow this; says what would
+├── Refused                     the present state does not allow this; says what would allow it
 │   └── Taken                   the name is in use already
 ├── NotAuthenticated            no valid API key came with the request
 ├── NotPermitted                the key may not do this, or the row is another user's
@@ -16,10 +16,10 @@ DashtamError
 └── ProviderError               what a provider's answer means, with its scope
     ├── AccessExpired           the access token is refused: refresh it once and continue
     ├── ReauthRequired          the grant has ended: only the user can repair it
-    ├── Forbidden               a call is refused, and nothing says whether the login or our application is the reason
+    ├── Forbidden               a call is refused, and it is unknown whether the login or our application is the cause
     ├── AppMisconfigured        our client credentials or product are refused: only the operator can repair it
     ├── RateLimited             try again after `retry_after`
-    ├── InstitutionDown         the bank behind the provider is out
+    ├── InstitutionDown         the institution behind the provider does not answer
     ├── Transient               a failure that may pass by itself: try again
     │   ├── Unsent              the request was never sent
     │   └── OutcomeUnknown      no answer came, so the provider may have processed the request

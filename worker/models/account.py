@@ -70,7 +70,7 @@ class Balance(Base):
 
 
 class Security(Base):
-    """An instrument, shared across providers.
+    """A security. The same row is used for all providers.
 
     Attributes:
         source: `provider_key` of the integration that first named the security. Only this integration changes the row

@@ -50,7 +50,7 @@ class TaskDelivery(Base):
 
 
 class TaskFailure(Base):
-    """A dead letter: a task that exhausted its attempts or killed its worker too often."""
+    """A dead letter: a task whose attempts are used up, or that killed its worker too often."""
 
     __tablename__ = "task_failures"
     __table_args__ = (Index("ix_task_failures_open", "created_at", postgresql_where="resolved_at IS NULL"),)
@@ -76,8 +76,8 @@ class IntegrationState(Base):
         failing: the first few logins that these failures came from; failures of one login alone open no breaker.
         alarm: why only the operator can repair it; cleared by a resume.
         probe_at: when an open breaker lets one probe through.
-        refused: logins that were refused without a statement whether the login or our application is the cause, as
-            `<kind of call>:<login>`.
+        refused: logins whose call was refused by an answer that does not say whether the login or our application is
+            the cause, as `<kind of call>:<login>`.
         refused_since: when the first of these refusals was.
     """
 

@@ -17,7 +17,7 @@ class RawRecord(NamedTuple):
     Attributes:
         key: the provider's transaction id; where there is none, a fingerprint of the content.
         account_key: the provider's account id.
-        raw: the record's own JSON text. When it is equal to the stored one, the record is unchanged and is not mapped.
+        raw: the record's own JSON text. A record with the same text as before is unchanged and is not mapped.
     """
 
     key: str
@@ -48,11 +48,11 @@ class Page:
         feed: the feed whose cursor this page moves; "" when it moves none.
         cursor: the position after this page; None leaves the stored cursor as it is.
         more: there are more pages in this loop; the loop's first cursor is kept until it ends.
-        accounts_complete: `accounts` is the complete listing, so stored accounts that it does not have have vanished.
+        accounts_complete: `accounts` is the complete listing; stored accounts missing from it have vanished.
         holdings_complete_for: accounts all of whose positions are in `holdings`.
         transactions: as listed; where an id repeats, the last one counts, with a flag if they differ.
         map_transaction: maps one of `transactions`; raises `BadRecord`.
-        beside: data from elsewhere in the answer that is needed to map a transaction, such as the instrument that it
+        beside: data from elsewhere in the answer that is needed to map a transaction, such as the security that it
             names, by account and key. When this data changes, a record with unchanged text is mapped again.
         windows: the accounts and days that `transactions` lists completely: a stored pending row that falls in one and
             is not listed is withdrawn.

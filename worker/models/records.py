@@ -18,7 +18,7 @@ from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, T
 
 
 class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One instrument.
+    """One security.
 
     Attributes:
         key: identity across providers: `cusip:…` or `isin:…` when known, else `<provider_key>:<provider's id>` (or

@@ -30,13 +30,13 @@ class Context(ABC):
 
     Args:
         settings: the process's settings.
-        database: Postgres, as this process uses it.
+        database: the process's access to Postgres.
 
     Attributes:
         owner: names this process in leases and runs.
         now: the database's time: `Database.now`.
         db: runs one `crud` function in a transaction of its own: `Database.step`.
-        db_within: the same, for at most so many seconds: `Database.step_within`.
+        db_within: the same, with a time limit in seconds: `Database.step_within`.
         unsent: attempts that may be in the table although they were never sent (`worker.services.refresh.unsent`).
         spool_id: id of this host's spool, once it is known.
         spool_told_at: when this process last reported what waits in the spool, by `elapsed`.

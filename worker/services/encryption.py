@@ -74,7 +74,7 @@ class EncryptionService:
             ciphertext: as stored.
             provider_id: the row that it was read from.
             kind: `access`, `refresh` or `journal`.
-            generation: as stored beside it.
+            generation: as stored in the same row.
             key_id: id of the key that encrypted it, when known; then the others need not be tried.
 
         Raises:

@@ -10,7 +10,7 @@ class Finding:
     """One line of a report.
 
     Attributes:
-        check: what was looked at.
+        check: name of what was checked.
         ok: False when the worker cannot do its work, so that an operator must act.
         found: what was found, in words.
         mend: how to repair it, ending with the command; empty when there is nothing to do. When `ok` is True, it is
@@ -31,5 +31,5 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """`found` as a complete sentence."""
+        """The check's name and what was found."""
         return f"{self.check}: {self.found}"

@@ -1,4 +1,4 @@
-"""Tokens: leases, attempts and fenced writes, each one statement however many providers a batch has.
+"""Tokens: leases, attempts and fenced writes; each is one statement, whatever the size of the batch.
 
 Everything that a refresh writes is fenced twice: by the generation that it started from and by its lease. All times are
 the database's, so the workers' clocks may differ.
@@ -253,7 +253,7 @@ def mark_not_sent(session: Session, *, attempts: Sequence[AttemptBegun]) -> None
 
 
 def mark_unknown(session: Session, *, provider_id: UUID, generation: int) -> None:
-    """Marks unfinished attempts that a dead worker left as unknown; only the holder of the lease may call it."""
+    """Marks as unknown the attempts that a dead worker left unfinished; only the holder of the lease may call it."""
     session.execute(_MARK_UNKNOWN, {"provider_id": provider_id, "generation": generation})
 
 

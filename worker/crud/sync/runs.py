@@ -23,7 +23,7 @@ UNEXPECTED = "unexpected: the worker's log has where it happened"
 """Reason of a run that an unexpected exception has ended."""
 
 DEAD = "abandoned"
-"""Error of a run whose heartbeat stopped. The provider's next run or the reaper finds it."""
+"""Error of a run whose heartbeat stopped. The provider's next run or the tick `reap` finds it."""
 
 WORKER_STOPPED = "its worker stopped; the next run goes on from the committed cursors"
 """Reason of such a run."""

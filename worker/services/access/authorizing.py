@@ -29,7 +29,6 @@ class Grant:
     Attributes:
         token: facts about the token; None while there is none.
         access_expires_at: when the access token expires; None when it does not expire.
-        access_expires_at: when the access token ends; None when it does not.
     """
 
     login: LoginRow

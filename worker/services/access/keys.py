@@ -111,7 +111,7 @@ async def list_keys(runtime: Context, *, user_id: UUID | None, revoked: bool, li
 
 
 async def revoke(runtime: Context, prefix: str, *, actor: str) -> tuple[ApiKeyRow, bool]:
-    """Ends a key permanently. Returns the key, and whether it was valid before.
+    """Ends a key permanently. Returns the key, and whether this changed anything.
 
     Raises:
         NotFound: no key has this prefix.

@@ -24,7 +24,7 @@ class LinkBegun:
 
     Attributes:
         url: the address at which the user gives consent.
-        holder: a secret for the process or the browser's cookie that began it; needed to complete it.
+        holder: a secret that only the process or browser which began it may hold; needed to complete it.
     """
 
     url: str = field(repr=False)

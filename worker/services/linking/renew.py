@@ -33,7 +33,7 @@ _RENEWABLE = (ProviderStatus.ACTIVE, ProviderStatus.NEEDS_REAUTH)
 
 
 async def find_renewable(runtime: Context, provider_key: str, user_id: UUID, alias: str) -> UUID | None:
-    """The login of this user and alias, if it needs its user and its consent can be renewed in place; else None.
+    """The login of this user with this alias, if it needs its user and can be renewed in place; otherwise None.
 
     Raises:
         NotFound: no such integration is enabled.
@@ -73,7 +73,7 @@ async def complete_renewal(runtime: Context, provider_id: UUID) -> None:
         ReauthRequired: the provider says that the login still needs its user.
         Refused: the login was linked again in the meantime; or for the reasons given in `begin_renewal`.
         NotFound, EncryptionError, ProviderError: see `begin_renewal`.
-        Unavailable: Postgres is away.
+        Unavailable: Postgres is out of reach.
     """
     login = await _login(runtime, provider_id)
     state = login.state

@@ -56,7 +56,7 @@ async def access_token(
         ReauthRequired: only the user can repair it.
         EncryptionError: the stored token cannot be read.
         ProviderError: the refresh failed and will be tried again later.
-        Unavailable: Postgres is away.
+        Unavailable: Postgres is out of reach.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + 2 * runtime.settings.lease_seconds
@@ -76,7 +76,7 @@ async def access_token(
         try:
             summary = await asyncio.shield(refresh)
         except asyncio.CancelledError:
-            # If the sync is ended by a fence, the refresh must still store its answer. Its deadline limits the wait.
+            # When the sync is ended by a fence, the refresh must still store its answer. Its deadline limits the wait.
             await asyncio.gather(refresh, return_exceptions=True)
             raise
         result = summary.results[provider_id]

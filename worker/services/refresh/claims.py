@@ -38,7 +38,7 @@ async def claim_refresh_due(runtime: Context, now: datetime, *, tick_s: float) -
         tick_s: seconds until the next tick.
 
     Raises:
-        Unavailable: Postgres is away; all work is kept.
+        Unavailable: Postgres is out of reach; all work is kept.
     """
     settings = runtime.settings
     batches: list[DueBatch] = []

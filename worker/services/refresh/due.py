@@ -13,7 +13,7 @@ from uuid import UUID
 from worker.integrations.kit.base import RefreshPolicy
 
 RETRY_UNKNOWN_AFTER = timedelta(seconds=30)
-"""Wait before the retry after an unknown outcome. Short: if a provider still takes the old token, then for minutes."""
+"""Wait before the retry after an unknown outcome. Short: the old token may be accepted again for some minutes."""
 
 RETRY_AGAIN_AFTER = timedelta(minutes=15)
 """Wait before every further retry; there are more than one only when a gateway answered."""

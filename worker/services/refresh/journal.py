@@ -99,7 +99,7 @@ async def apply(runtime: Context, token: NewToken, *, owner: UUID) -> None:
         EncryptionError: it does not belong to this provider; the entry is kept and nothing is stored.
         Fenced: another worker has the lease, or the generation has changed; the entry is kept. Or the entry is a new
             grant and the user has linked or unlinked since; then it is deleted.
-        Unavailable: Postgres is away; the entry is kept.
+        Unavailable: Postgres is out of reach; the entry is kept.
     """
     if token.new_grant:
         if not await _drain_grant(runtime, token, owner):

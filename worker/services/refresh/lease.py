@@ -101,7 +101,7 @@ class BatchLease:
         If it is unknown whether the step was committed, its attempts are noted as not sent (see `unsent`).
 
         Raises:
-            Unavailable: Postgres is away.
+            Unavailable: Postgres is out of reach.
         """
         writing = Writing()
         try:

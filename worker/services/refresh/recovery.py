@@ -23,7 +23,7 @@ from worker.services.refresh.results import Outcome, RefreshResult
 log = structlog.get_logger()
 
 _ASK_AGAIN = timedelta(seconds=10)
-"""Wait before the next look whether the host that may have the answer has reported."""
+"""Wait before the next check whether the host that may have the answer has reported."""
 
 
 class Recovery:
@@ -40,7 +40,7 @@ class Recovery:
             return await self._recover(leased)
         except Unavailable as error:  # the lease ends by itself
             return RefreshResult(Outcome.DEFERRED, error)
-        except Exception as error:  # here too
+        except Exception as error:  # the same
             log.error("recovery_unexpected", provider_id=str(leased.provider_id), error=type(error).__name__)
             return RefreshResult(Outcome.DEFERRED, Transient("unexpected_error", scope=Scope.PROVIDER))
 

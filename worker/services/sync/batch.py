@@ -54,7 +54,7 @@ async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
     """Claims what is due per integration, earliest first, and divides it into batches.
 
     Raises:
-        Unavailable: Postgres is away; all work is kept.
+        Unavailable: Postgres is out of reach; all work is kept.
     """
     settings = runtime.settings
     batches: list[list[UUID]] = []
@@ -93,7 +93,7 @@ async def sync_providers(
     tick has claimed, they are due at once instead of at the end of the claim. If Postgres is out of reach, it waits.
 
     Raises:
-        Unavailable: Postgres is away; what has not been synced is done later.
+        Unavailable: Postgres is out of reach; what has not been synced is done later.
     """
     begun_at = asyncio.get_running_loop().time()
     summary = SyncSummary()
@@ -160,7 +160,7 @@ async def sync_provider(
     since: date | None = None,
     force: bool = False,
 ) -> UUID:
-    """Syncs one provider; returns its run, which says how it went.
+    """Syncs one provider; returns the id of its run, whose row has the result.
 
     Args:
         runtime: the process's context.

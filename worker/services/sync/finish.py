@@ -102,7 +102,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
 
     Raises:
         Fenced: another worker took over; nothing was written.
-        Unavailable: Postgres is away.
+        Unavailable: Postgres is out of reach.
     """
     key, now = begun.key, await runtime.now()
     reading_since, since = (begun.reading_since, begun.since) if found.goes_on else (None, None)
