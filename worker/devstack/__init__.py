@@ -1,7 +1,7 @@
-"""Private Postgres and Redis for people who have neither, and the supervisor of `make run`.
+"""A private Postgres and Redis for people who have no servers of their own, and the supervisor of `make run`.
 
-`Devstack(home, durable=True).up()` starts the servers and says where they are; `session()` has them for a block.
-`Supervisor` keeps a list of processes running and stops them in order.
+`Devstack(home, durable=True).up()` starts the servers and returns their addresses; `session()` runs them for the length
+of a `with` block. `Supervisor` keeps a list of processes running and stops them in order.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from worker.devstack import Devstack, DevstackError, default_home
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it did what it says, 1 with a message on standard error otherwise."""
+    """Runs one command. Returns 0 if it succeeded; otherwise 1, with a message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m worker.devstack", description="Private Postgres and Redis.")
     parser.add_argument("command", choices=("up", "down", "status", "erase"))
     parser.add_argument("--home", type=Path, default=None, help="default: DASHTAM_HOME, or .dashtam in the project")

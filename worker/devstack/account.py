@@ -1,4 +1,4 @@
-"""The user that runs Postgres: ourselves, or an unprivileged one when we are root (Postgres refuses root)."""
+"""The user that runs Postgres: our own, or an unprivileged one if we are root (Postgres refuses to run as root)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNPRIVILEGED = ("nobody", "daemon", "postgres")
 
 
 class SwitchUser(TypedDict, total=False):
-    """The keyword arguments of `subprocess.Popen` that change the user; empty when none is needed."""
+    """The keyword arguments of `subprocess.Popen` that change the user; empty if the user stays the same."""
 
     user: int
     group: int
@@ -28,7 +28,7 @@ class Account:
     """A user that servers run as.
 
     Attributes:
-        switch: whether a child has to change to this user (we are root and it is not).
+        switch: whether a child process must change to this user (because we are root and the user is not).
     """
 
     name: str
@@ -41,10 +41,10 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.switch else {}
 
     def run(self, argv: Sequence[str], *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end as this account, with a bare environment and its output captured."""
+        """Runs a program to its end as this account, with a minimal environment, and captures its output."""
         return subprocess.run(
             list(argv),
-            cwd="/",  # the caller's directory may be closed to the account
+            cwd="/",  # the account may have no access to the caller's directory
             env=server_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -56,7 +56,7 @@ class Account:
         )
 
     def can_run(self, argv: Sequence[str]) -> bool:
-        """Whether the program runs and ends well as this account: the only honest test of its rights."""
+        """Whether the program runs and exits with 0 as this account. Only running it shows that the rights suffice."""
         try:
             return self.run(argv, timeout=60).returncode == 0
         except (OSError, subprocess.SubprocessError):
@@ -67,13 +67,13 @@ class Account:
         return self.can_run(["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)])
 
     def give(self, path: Path) -> None:
-        """Make this account the owner of a path."""
+        """Makes this account the owner of a path."""
         if self.switch:
             os.chown(path, self.uid, self.gid)
 
 
 def server_environment() -> dict[str, str]:
-    """What a server needs of the environment; our own may hold secrets."""
+    """The environment variables that a server needs. The others are not passed on, because they may contain secrets."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -81,7 +81,7 @@ def server_account() -> Account:
     """The account to run Postgres as.
 
     Raises:
-        DevstackError: we are root and may not become any unprivileged user.
+        DevstackError: we are root and cannot change to any unprivileged user.
     """
     uid = os.geteuid()
     if uid != 0:

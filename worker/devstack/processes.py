@@ -1,4 +1,4 @@
-"""Detached server processes: start one, recognise it again, stop it; and the ports they take."""
+"""Starts, recognises and stops detached server processes, and finds free ports for them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from worker.devstack.errors import DevstackError
 POLL_SECONDS = 0.005
 LOG_BYTES_MAX = 5_000_000
 
-# Where there is no /proc, as on macOS.
+# Used where there is no /proc, for example on macOS.
 _PS = "/bin/ps"
 
-# The shell puts the server in the background, prints its pid and ends, so that the server is nobody's child to reap.
+# The shell starts the server in the background, prints its pid and ends. So the server is not our child, and we need
+# not reap it.
 _DETACH = 'umask 077; "$@" >&2 & echo $!'
 
 
 def identity(pid: int) -> str | None:
-    """What tells this process from a later one with the same pid: boot and start time. None when it has ended."""
+    """A text that no later process with the same pid has: boot and start time. None if the process has ended."""
     if pid <= 0:
         return None
     if not Path("/proc/self/stat").exists():
@@ -34,7 +35,7 @@ def identity(pid: int) -> str | None:
     except OSError:
         return None
     state, started = fields[0], fields[19]
-    if state in "ZX":  # ended, waiting to be reaped by whoever adopted it
+    if state in "ZX":  # it has ended and is waiting for its parent to reap it
         return None
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}:{started}"
 
@@ -47,7 +48,7 @@ def _identity_from_ps(pid: int) -> str | None:
 
 
 def works_in(pid: int, directory: Path) -> bool:
-    """Whether a live process has this working directory, as a server has its data directory."""
+    """Whether this process is alive and works in this directory, as a server does in its data directory."""
     if identity(pid) is None:
         return False
     try:
@@ -57,12 +58,12 @@ def works_in(pid: int, directory: Path) -> bool:
 
 
 def any_works_in(directory: Path) -> bool:
-    """Whether any live process has this working directory. Without /proc, nobody can tell: False."""
+    """Whether any live process works in this directory. Without /proc this cannot be known, and the answer is False."""
     return any(works_in(int(entry.name), directory) for entry in Path("/proc").glob("[0-9]*"))
 
 
 def exists(pid: int) -> bool:
-    """Whether the pid is taken, by a live process or by one that nobody has reaped yet."""
+    """Whether the pid belongs to a live process, or to an ended one that is not reaped yet."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -73,7 +74,7 @@ def exists(pid: int) -> bool:
 
 
 def start_detached(argv: Sequence[str], account: Account, log: Path) -> int:
-    """Start a server that outlives us, as `account`, in a session of its own, its output appended to `log`.
+    """Starts a server as `account` in its own session; it keeps running after we end. Its output is appended to `log`.
 
     Returns:
         The server's pid.
@@ -103,25 +104,25 @@ def start_detached(argv: Sequence[str], account: Account, log: Path) -> int:
 
 
 def stop(pid: int, known: str, steps: Sequence[tuple[signal.Signals, float]]) -> signal.Signals | None:
-    """End the process that `pid` and `known` (its `identity`) name; never another that took over its pid.
+    """Ends the process with this pid and this `identity`, and never a later process that has the same pid.
 
     Args:
-        pid: process to end.
+        pid: the process to end.
         known: its identity when it was started.
         steps: signals to send, each with the seconds to wait before the next.
 
     Returns:
-        The signal that ended it; None when it had ended before.
+        The signal that ended it; None if it had already ended.
 
     Raises:
-        DevstackError: it belongs to another user, or outlived all signals.
+        DevstackError: it belongs to another user, or no signal ended it.
     """
     for number, seconds in steps:
         if identity(pid) != known:
             return None
         try:
             os.kill(pid, number)
-            os.kill(pid, signal.SIGCONT)  # one that was stopped would take none but SIGKILL
+            os.kill(pid, signal.SIGCONT)  # a suspended process handles no signal except SIGKILL
         except ProcessLookupError:
             return None
         except PermissionError as error:
@@ -132,7 +133,7 @@ def stop(pid: int, known: str, steps: Sequence[tuple[signal.Signals, float]]) ->
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Poll until the condition holds; False when it did not within `seconds`."""
+    """Polls until the condition is true. Returns False if it was not true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -142,7 +143,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1 at this port now."""
+    """Whether a server could listen on this port of 127.0.0.1 now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -153,7 +154,7 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -161,7 +162,7 @@ def free_port() -> int:
 
 
 def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log, indented, for an error message."""
+    """The last lines of a log, indented, for an error message."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16_384))
@@ -172,7 +173,7 @@ def last_lines(log: Path, count: int = 15) -> str:
 
 
 def text_since(log: Path, offset: int) -> str:
-    """What was added to a log after `offset` bytes."""
+    """The text of a log after its first `offset` bytes."""
     try:
         with log.open("rb") as file:
             file.seek(offset if offset <= log.stat().st_size else 0)

@@ -1,4 +1,4 @@
-"""A private Redis or Valkey: started and stopped, listening on 127.0.0.1 only, with a password."""
+"""A private Redis or Valkey: starts and stops it. It listens only on 127.0.0.1 and has a password."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SETTINGS = {
     "protected-mode": "yes",
     "daemonize": "no",
     "logfile": '""',
-    "save": '""',  # the append-only file keeps everything; snapshots would only fork
-    "maxmemory-policy": "noeviction",  # an evicted key is a lost message
+    "save": '""',  # no snapshots: the append-only file has everything, and a snapshot would fork for nothing
+    "maxmemory-policy": "noeviction",  # an evicted key would be a lost message
 }
 DURABLE = {"appendonly": "yes", "appendfsync": "everysec"}
-# A signal to stop is noticed at the next tick of its clock; ten a second would add up over many tests.
+# Redis notices a stop signal at its next tick. With the default of ten ticks a second, many tests would take longer.
 NOT_DURABLE = {"appendonly": "no", "hz": "100"}
 
 
@@ -43,14 +43,14 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """Address of database 0, its password included."""
+        """The URL of database 0, with the password."""
         return f"redis://:{self._state.password}@127.0.0.1:{self._state.port}/0"
 
     def up(self) -> None:
-        """Start the server if it is down.
+        """Starts the server if it is down.
 
         Raises:
-            DevstackError: no usable program, or a server that does not start.
+            DevstackError: there is no usable program, or the server does not start.
         """
         if self._state.running:
             return
@@ -68,12 +68,12 @@ class RedisServer(Server):
         self._start(binary)
 
     def down(self) -> None:
-        """Stop the server if it runs; durable data stays."""
+        """Stops the server if it is running; durable data is kept."""
         if self._stop() is signal.SIGKILL:
             self._say("Redis had to be killed; writes of its last second may be missing")
 
     def _clear_stale(self) -> None:
-        """Stop a server that we have no record of: two must not write one append-only file."""
+        """Stops a server that is not in our state file: two servers must not write the same append-only file."""
         try:
             pid = int((self._data / "redis.pid").read_text())
         except (FileNotFoundError, ValueError):
@@ -84,7 +84,7 @@ class RedisServer(Server):
         before, port = self._state.port, self._port()
         deadline = time.monotonic() + READY_SECONDS
         while (failure := self._try_start(binary, port, deadline)) is not None:
-            # Redis 6 and 7 word it differently; both name the address that was taken.
+            # Redis 6 and 7 use different words for a port that is in use.
             if "in use" not in failure and "Failed listening" not in failure:
                 raise self._ended_at_start(self._data)
             port = processes.free_port()
@@ -93,13 +93,13 @@ class RedisServer(Server):
     def _try_start(self, binary: RedisBinary, port: int, deadline: float) -> str | None:
         us = Account(name=f"uid {os.geteuid()}", uid=os.geteuid(), gid=os.getegid(), switch=False)
         argv = [str(binary.path), str(self._write_config(port))]
-        # Its own word, and no knock at the port: should another program have that, it must not get the password.
+        # We read the server's log instead of connecting: if another program has the port, it must not get the password.
         return self._run(
             argv, us, port, deadline, lambda _, log_end: READY_LINE in processes.text_since(self._log, log_end)
         )
 
     def _write_config(self, port: int) -> Path:
-        # A file and not arguments: those show the password to every user of the machine.
+        # The settings are in a file, because every user of the machine could read a password in arguments.
         path = self._data / "redis.conf"
         settings = self._settings | {
             "port": str(port),

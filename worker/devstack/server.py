@@ -1,4 +1,4 @@
-"""What the private Postgres and Redis have in common: a log, a port that lasts, a start that is waited for."""
+"""The base class of the private Postgres and Redis: a log, a port that stays the same, and a start that waits."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from worker.devstack.account import Account
 from worker.devstack.errors import DevstackError
 from worker.devstack.state import ServerState
 
-READY_SECONDS = 120.0  # recovery after a crash, or loading a large append-only file, may take a while
+READY_SECONDS = 120.0  # recovery after a crash, or loading a large append-only file, may take long
 
 
 class Server:
-    """A private server of one home, listening on 127.0.0.1 only.
+    """A private server of one home. It listens only on 127.0.0.1.
 
     Attributes:
-        name: what messages call it.
-        usual, durable, not_durable: its settings by name: always, and by whether data must last.
-        stop_steps: signals that end it, each with the seconds that it is given.
+        name: its name in messages.
+        usual, durable, not_durable: its settings by name: `usual` always, and one of the other two.
+        stop_steps: signals that end it, each with the seconds to wait before the next.
 
     Args:
         home: the devstack's directory.
-        state: what is remembered; changed in place.
+        state: the state that is kept between commands; changed in place.
         save: writes the state.
-        durable: False gives up the data's safety for speed; for tests. What that means is in `not_durable`.
+        durable: False makes the server faster but may lose data, for tests. `not_durable` has the settings for this.
         settings: further server settings, by name.
-        say: told what was found and repaired.
+        say: called with each sentence about what was found and repaired.
     """
 
     name: ClassVar[str]
@@ -57,7 +57,7 @@ class Server:
         self._log = home / "log" / f"{self.name.lower()}.log"
 
     def _stop(self) -> signal.Signals | None:
-        """Stops the server if it runs; the signal that ended it, if one had to be sent."""
+        """Stops the server if it is running. Returns the signal that ended it, if one had to be sent."""
         ended_by = None
         if self._state.running:
             ended_by = processes.stop(self._state.pid, self._state.identity, self.stop_steps)
@@ -66,7 +66,7 @@ class Server:
         return ended_by
 
     def _stop_unrecorded(self, pid: int, data: Path) -> bool:
-        """Stops a server of this home that we have no record of: two must not write the same files."""
+        """Stops a server of this home that is not in our state file: two servers must not write the same files."""
         found = processes.identity(pid)
         if found is None or not processes.works_in(pid, data):
             return False
@@ -75,7 +75,7 @@ class Server:
         return True
 
     def _port(self) -> int:
-        """The port of last time, if nobody else has it now."""
+        """The port of the last start if it is free, else another free port."""
         before = self._state.port
         return before if before and processes.port_is_free(before) else processes.free_port()
 
@@ -92,17 +92,17 @@ class Server:
     def _run(
         self, argv: list[str], account: Account, port: int, deadline: float, is_ready: Callable[[int, int], bool]
     ) -> str | None:
-        """Starts on a port and waits until it takes connections.
+        """Starts the server on a port and waits until it accepts connections.
 
         Args:
             argv: the command.
-            account: who runs it.
-            port: what the command makes it listen on.
-            deadline: by `time.monotonic`.
-            is_ready: asked with the process's number and the size that the log had before.
+            account: the user that runs it.
+            port: the port on which the command listens.
+            deadline: when to give up, by `time.monotonic`.
+            is_ready: returns whether the server is ready; gets its pid and the size of the log before the start.
 
         Returns:
-            None when it is ready; what it logged when it ended instead.
+            None if it is ready; if it ended instead, the text that it logged.
 
         Raises:
             DevstackError: it was not ready in time, and was stopped.

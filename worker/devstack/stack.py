@@ -1,4 +1,4 @@
-"""Both private servers of one home, brought up and down together."""
+"""Starts and stops both private servers of one home together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Urls:
-    """Where the servers are. Both hold a password, so neither shows in a `repr`."""
+    """The URLs of the servers. Both contain a password, so the `repr` shows neither."""
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -33,10 +33,10 @@ class Urls:
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """One server at a glance, without its password.
+    """The state of one server, without its password.
 
     Attributes:
-        state: `up`, `down`, or `external` when the environment names a server of the user's own.
+        state: `up`, `down`, or `external` if the environment names a server of the user's own.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ServerStatus:
 
 
 def default_home(environ: Mapping[str, str] | None = None) -> Path:
-    """DASHTAM_HOME, or `.dashtam` in the nearest project directory above, or here."""
+    """DASHTAM_HOME if set; else `.dashtam` in the nearest project directory above, or in the current directory."""
     named = (os.environ if environ is None else environ).get("DASHTAM_HOME")
     if named:
         return Path(named).expanduser().absolute()
@@ -60,18 +60,18 @@ def default_home(environ: Mapping[str, str] | None = None) -> Path:
 
 
 class Devstack:
-    """A private Postgres and Redis that keep everything under one directory.
+    """A private Postgres and Redis that keep everything in one directory.
 
-    For whichever of DATABASE_URL and REDIS_URL (or the same with _FILE) the environment names, nothing is
-    started and that address is handed back.
+    If the environment has DATABASE_URL or REDIS_URL (or the same with _FILE), that server is not started, and its
+    address is returned unchanged.
 
     Args:
-        home: directory of data, logs and state; made when missing.
-        durable: whether data survives a crash of the machine. False is faster, for tests.
-        environ: environment to read; the process's own by default.
-        postgres_settings: further settings of Postgres, by name; they hold from the next start.
+        home: directory of data, logs and state; created if it is missing.
+        durable: whether data is kept through a crash of the machine. False is faster, for tests.
+        environ: the environment to read; by default that of this process.
+        postgres_settings: further settings of Postgres, by name; used from the next start.
         redis_settings: the same for Redis.
-        say: told in a sentence what was found and repaired; logged by default.
+        say: called with each sentence about what was found and repaired; by default these are logged.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class Devstack:
         self._tether: Tether | None = None
 
     def up(self) -> Urls:
-        """Start what is down. When something cannot be started, what this call started is stopped again.
+        """Starts the servers that are down. If one cannot be started, those that this call started are stopped again.
 
         Raises:
-            DevstackError: no server program, data that cannot be used, or a server that does not start.
+            DevstackError: a server program is missing, data cannot be used, or a server does not start.
         """
         return self._up(at_death=None)
 
     def _up(self, at_death: str | None) -> Urls:
-        """Start what is down; `at_death` names the command to run should this process end without `down`."""
+        """Starts the servers that are down; `at_death` is the command to run if this process ends without `down`."""
         database_url, redis_url = self._external("DATABASE_URL"), self._external("REDIS_URL")
         if database_url and redis_url:
             return Urls(database_url, redis_url)
@@ -130,14 +130,14 @@ class Devstack:
             return Urls(database_url or postgres.url, redis_url or redis.url)
 
     def down(self) -> None:
-        """Stop what runs, Redis first. Data and ports are kept for the next `up`."""
+        """Stops the servers that are running, Redis first. Data and ports are kept for the next `up`."""
         if (self.home / states.STATE_FILE).exists():
             with states.locked(self.home):
                 for server in reversed(self._servers(self._state())):
                     server.down()
 
     def status(self) -> list[ServerStatus]:
-        """Postgres and Redis as they are now."""
+        """The present state of Postgres and Redis."""
         state = self._state() if self.home.exists() else State()
         return [
             self._one_status("postgres", "DATABASE_URL", state.postgres),
@@ -145,14 +145,14 @@ class Devstack:
         ]
 
     def ports(self) -> dict[str, int]:
-        """The port of each server that was ever started here, by its name; a server that is down keeps its port."""
+        """The port of each server that was ever started here, by its name, also if the server is down now."""
         if not (self.home / states.STATE_FILE).exists():
             return {}
         state = self._state()
         return {"postgres": state.postgres.port, "redis": state.redis.port}
 
     def erase(self) -> None:
-        """Stop the servers and remove their data, logs and state; the home too when it holds nothing else."""
+        """Stops the servers and removes their data, logs and state, and the home if nothing else is in it."""
         self.down()
         if not (self.home / states.LOCK_FILE).exists():
             return
@@ -167,12 +167,12 @@ class Devstack:
 
     @contextmanager
     def session(self, *, erase: bool = False) -> Iterator[Urls]:
-        """Have the servers for as long as the block lasts, and no longer, however this process ends.
+        """Runs the servers for the length of a `with` block. They are stopped however this process ends.
 
-        Servers that were up before stay up.
+        Servers that were already up stay up.
 
         Args:
-            erase: remove the home at the end, for tests that use a temporary one.
+            erase: removes the home at the end, for tests that use a temporary one.
         """
         before = self._tether
         urls = self._up(at_death="erase" if erase else "down")
@@ -180,7 +180,7 @@ class Devstack:
         try:
             yield urls
         finally:
-            if ours:  # whatever was stopped and started within the block
+            if ours:  # even if they were stopped and started again within the block
                 self.down()
                 if erase:
                     self.erase()
@@ -215,7 +215,7 @@ class Devstack:
                 server.up()
         except BaseException:
             for server in reversed(started):
-                with suppress(DevstackError):  # the first error is the one to tell
+                with suppress(DevstackError):  # the first error is the one to report
                     server.down()
             raise
 

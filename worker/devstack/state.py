@@ -1,4 +1,4 @@
-"""What the devstack remembers between commands: `<home>/devstack.json`, readable by its owner alone."""
+"""The state that the devstack keeps between commands, in `<home>/devstack.json`. Only the owner can read this file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LOCK_SECONDS = 120.0
 
 @dataclass
 class ServerState:
-    """One server, as last started. The port and the password outlive it.
+    """The data of one server's last start. The port and the password are kept when the server ends.
 
     Attributes:
-        identity: see `processes.identity`; empty when it is down.
+        identity: see `processes.identity`; empty if it is down.
         data: data directory; empty before the first start.
     """
 
@@ -38,21 +38,21 @@ class ServerState:
 
     @property
     def running(self) -> bool:
-        """Whether the very process that was started is alive."""
+        """Whether the process that was started is still alive."""
         return bool(self.identity) and processes.identity(self.pid) == self.identity
 
     def started(self, pid: int) -> None:
-        """Note a process just started."""
+        """Records a process that has just started."""
         self.pid, self.identity = pid, processes.identity(pid) or ""
 
     def stopped(self) -> None:
-        """Note that it is down."""
+        """Records that it is down."""
         self.pid, self.identity = 0, ""
 
 
 @dataclass
 class State:
-    """Both servers, and whether they keep data through a crash of the machine."""
+    """The state of both servers, and whether their data is kept through a crash of the machine."""
 
     durable: bool = True
     postgres: ServerState = field(default_factory=ServerState)
@@ -65,7 +65,7 @@ class State:
 
 
 def load(home: Path, say: Callable[[str], None]) -> State:
-    """Read the state; a fresh one when there is none or it cannot be read as one (then it is kept aside)."""
+    """Reads the state. Returns a new one if there is none or it cannot be read; an unreadable file is kept, renamed."""
     path = home / STATE_FILE
     try:
         return _parse(json.loads(path.read_text()))
@@ -89,7 +89,7 @@ def _parse(raw: Mapping[str, Any]) -> State:
 
 
 def save(home: Path, state: State) -> None:
-    """Write the state in one step, so that no reader ever sees half of it."""
+    """Writes the state in one atomic step, so that no reader ever gets an incomplete file."""
     path = home / STATE_FILE
     partial = path.with_suffix(".json.new")
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -100,13 +100,14 @@ def save(home: Path, state: State) -> None:
 
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
-    """Hold the home's lock, so that two commands at once do one thing after the other.
+    """Holds the home's lock, so that a second command waits until the first has finished.
 
     Raises:
-        DevstackError: the home cannot be written, or another command held it for `LOCK_SECONDS`.
+        DevstackError: the home cannot be written, or another command held the lock for `LOCK_SECONDS`.
     """
     try:
-        # Its entries are owner-only; the home itself may be entered by the user that runs Postgres for root.
+        # Only the owner can read the files in the home. The home itself can be entered by the user that runs Postgres
+        # for root.
         home.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
         fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Keeps a list of processes running and stops them in order. No threads: its owner calls `poll`."""
+"""The supervisor: keeps processes running and stops them in order. It has no threads; its owner calls `poll`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """One process at a glance.
+    """The state of one process.
 
     Attributes:
         restarts: how often it was started again.
-        seconds: how long it has been in its state.
-        last_exit: exit code of its last end; negative: the signal that ended it.
+        seconds: how long it has been in its present state.
+        last_exit: exit code of its last end; if a signal ended it, the negative number of the signal.
     """
 
     name: str
@@ -41,23 +41,23 @@ class ProcessStatus:
 
 
 class Supervisor:
-    """Runs processes: starts them in order, restarts those that end, stops them in reverse order.
+    """Runs processes: starts them in order, restarts those that end, and stops them in reverse order.
 
-    Use it as a context manager; leaving the block stops everything:
+    Use it as a context manager; at the end of the block, everything is stopped:
 
         with Supervisor(specs, log_dir=home / "log") as supervisor, supervisor.signals():
             while supervisor.poll():
                 draw(supervisor.status())
                 time.sleep(0.2)
 
-    If this process is killed, a shell at the end of a pipe ends the processes.
+    If this process is killed, a shell at the other end of a pipe ends the processes (`Tether`).
 
     Args:
         specs: what to run, in order of start.
-        log_dir: each process's output is appended to `<name>.log` here.
-        echo: where to show the logs' lines too, with the process's name before each; None shows nothing.
-        on_event: told in a sentence of starts, ends and kills.
-        clock: seconds that only go forward.
+        log_dir: each process's output is appended to `<name>.log` in this directory.
+        echo: a stream that also gets the lines of the logs, each with the process's name before it; None for no stream.
+        on_event: called with one sentence for each start, end and kill.
+        clock: returns seconds that only increase.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Supervisor:
         self.stop()
 
     def run(self) -> None:
-        """Run until SIGINT or SIGTERM, then stop everything; a second signal kills at once.
+        """Runs until SIGINT or SIGTERM, then stops everything. A second signal kills everything at once.
 
         Raises:
             DevstackError: see `poll`.
@@ -101,14 +101,14 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
 
     def poll(self) -> bool:
-        """Do what is due: notice ends, start, restart, go on stopping, show logs. Never waits.
+        """Does all work that is due now, without waiting: detects ends, starts, restarts, stops and shows logs.
 
         Returns:
-            False once a stop was asked for and all have ended.
+            False after a stop was requested and all processes have ended.
 
         Raises:
-            DevstackError: a process could not be started, or ended on each of its first starts; raised when
-                all others have been stopped, with the end of its log.
+            DevstackError: a process could not be started, or ended after each of its first starts. It is raised after
+                all other processes were stopped; the text has the end of the process's log.
         """
         self._advance()
         if self._failure is not None and not self._alive():
@@ -117,12 +117,12 @@ class Supervisor:
         return not self._stopping or self._alive()
 
     def request_stop(self) -> None:
-        """Ask for the end; the next polls carry it out. Asked twice, everything is killed at once."""
+        """Requests a stop, which the next polls carry out. A second request kills everything at once."""
         self._hurrying = self._stopping
         self._stopping = True
 
     def stop(self) -> None:
-        """Stop everything and wait for it. Ctrl-C meanwhile kills at once."""
+        """Stops everything and waits until all have ended. Ctrl-C during this time kills everything at once."""
         self._stopping = True
         while True:
             try:
@@ -137,7 +137,7 @@ class Supervisor:
             self._tether = None
 
     def status(self) -> list[ProcessStatus]:
-        """Every process as of the last poll, in order of start."""
+        """The state of every process at the last poll, in order of start."""
         now = self._clock()
         return [
             ProcessStatus(
@@ -153,7 +153,7 @@ class Supervisor:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Within the block SIGINT, SIGTERM and SIGHUP ask for a stop instead of ending this process."""
+        """Within the block, SIGINT, SIGTERM and SIGHUP request a stop instead of ending this process."""
 
         def ask(number: int, frame: FrameType | None) -> None:
             self.request_stop()

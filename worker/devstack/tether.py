@@ -1,7 +1,7 @@
-"""Something to do when this process dies, however it dies: a shell waits at the other end of a pipe.
+"""Runs a command when this process ends in any way, also by SIGKILL: a shell waits at the other end of a pipe.
 
-The pipe ends without a word when its writer was killed; a last word means that all was put in order. No thread, no
-signal and no kernel feature is needed, and it holds for SIGKILL too.
+If this process is killed, the pipe closes without a last line, and the shell runs the command. If this process ends
+normally, it first writes the line `.`, and the shell does nothing. No thread, signal or kernel feature is needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-# Words: `+ G` a process group to end, `- G` not any more, `.` all is in order.
+# Lines: `+ G`: end process group G; `- G`: do not end it any more; `.`: there is nothing to do.
 _SCRIPT = r"""
 groups=
 while read -r word group; do
@@ -39,9 +39,9 @@ class Tether:
     """Ends process groups, then runs a command, if this process ends before `release`.
 
     Args:
-        argv: the command, or nothing; it must be harmless when there is nothing left to do.
-        log: its output is appended here.
-        grace_s: whole seconds between SIGTERM and SIGKILL for the groups.
+        argv: the command, or nothing; it must do no harm if there is nothing left to do.
+        log: the file to which its output is appended.
+        grace_s: whole seconds between SIGTERM and SIGKILL for the process groups.
     """
 
     def __init__(self, log: Path, *, argv: Sequence[str] = (), grace_s: int = 10) -> None:
@@ -49,27 +49,27 @@ class Tether:
         with log.open("ab") as output:
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _SCRIPT, "sh", *argv],
-                # Not installed, `python -m worker.devstack` is found from the directory that holds `worker`.
+                # If the package is not installed, `python -m worker.devstack` works only from the parent of `worker`.
                 cwd=Path(__file__).parents[2],
                 env=dict(os.environ, TETHER_GRACE=str(grace_s)),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C in the terminal is not for it
+                start_new_session=True,  # so that Ctrl-C in the terminal does not reach it
             )
         self._owner = os.getpid()
 
     def hold(self, group: int) -> None:
-        """Add a process group to those that must not outlive us."""
+        """Adds a process group that must end when this process ends."""
         self._say(f"+ {group}")
 
     def let_go(self, group: int) -> None:
-        """Take a process group off: it has ended, and its number may be given to another."""
+        """Removes a process group: it has ended, and another group may get its number."""
         self._say(f"- {group}")
 
     def release(self) -> None:
-        """Call everything off: all was put in order."""
-        if os.getpid() != self._owner:  # a forked child must not speak for its parent
+        """Ends the shell without running the command: this process has ended everything itself."""
+        if os.getpid() != self._owner:  # a forked child must not release its parent's tether
             return
         self._say(".")
         self._shell.communicate()
@@ -77,6 +77,6 @@ class Tether:
     def _say(self, word: str) -> None:
         pipe = self._shell.stdin
         if pipe is not None and not pipe.closed:
-            with suppress(OSError):  # somebody ended the shell: nothing is tied any more, and nothing else changes
+            with suppress(OSError):  # the shell was already ended: there is nothing to release
                 pipe.write(f"{word}\n".encode())
                 pipe.flush()

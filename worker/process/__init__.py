@@ -1,1 +1,1 @@
-"""How one process runs: its event loop, its end, its clock, its connections to Redis."""
+"""Tools for one process: its event loop, its end, its clock and its Redis clients."""

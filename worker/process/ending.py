@@ -1,7 +1,7 @@
-"""How a process ends when it is told to: at once, unless it waits for an answer that exists nowhere else yet.
+"""Delays the end of a process while it waits for an answer that must not be lost; otherwise a process ends at once.
 
-A worker that loses its broker terminates the tasks that will be delivered again. A refresh among them may have rotated
-a token whose answer is on its way; its deadline is short, so the end waits for it.
+A worker that loses its broker terminates the tasks that will be delivered again. One of these may be a refresh that has
+rotated a token and whose answer has not arrived yet. Its deadline is short, so the process waits for it before it ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | Non
 
 @contextmanager
 def unfinished() -> Iterator[None]:
-    """Within the block an end that is asked for waits; elsewhere than in the main thread it does nothing."""
+    """Within the block, a request to end the process waits. Outside of the main thread, this does nothing."""
     global _unfinished
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,23 +41,23 @@ def unfinished() -> Iterator[None]:
 
 
 def is_near() -> bool:
-    """Whether the end was asked for, or time is up: nothing new should begin."""
+    """Whether the process was asked to end, or the time limit has passed. Then nothing new should begin."""
     return _hurried or _asked is not None
 
 
 def is_held_up() -> bool:
-    """Whether something is under way that must not be interrupted."""
+    """Whether work is running that must not be interrupted."""
     return _unfinished > 0
 
 
 def hurry() -> None:
-    """Time is up: what is under way may end, and should begin nothing new."""
+    """Records that the time limit has passed: running work may finish, and nothing new should begin."""
     global _hurried
     _hurried = _unfinished > 0
 
 
 def _take_over() -> None:
-    # Each time anew: the pool sets its own handlers after everything that we could hook into.
+    # The handlers are set each time, because the pool sets its own ones later than any hook of ours can run.
     for number in _SIGNALS:
         _before[number] = signal.signal(number, _note)
 

@@ -1,7 +1,7 @@
-"""Places where a worker stops on purpose, for crash tests alone; the settings refuse them in production.
+"""Failpoints: places where a worker stops on purpose in crash tests. The settings refuse them in production.
 
-`FAILPOINTS="after_answer=kill,before_commit=stop"`: the process ends as with `kill -9`, or is suspended, whenever it
-gets there. `hang` lets only that thread hang for ever.
+With `FAILPOINTS="after_answer=kill,before_commit=stop"`, the process ends as with `kill -9` (`kill`) or is suspended
+(`stop`) whenever it reaches that place. `hang` blocks only the thread that reaches it, without end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 def reach(failpoints: str, place: Place) -> None:
-    """Does nothing unless `failpoints` names this place."""
+    """Carries out the action that `failpoints` has for this place; without one, does nothing."""
     if not failpoints:
         return
     for entry in failpoints.split(","):
@@ -26,5 +26,5 @@ def reach(failpoints: str, place: Place) -> None:
         if action == "hang":
             threading.Event().wait()
         else:
-            # To this very thread, which then goes no further: a signal to the process may find another one first.
+            # The signal is sent to this thread, so that it stops here; a signal to the process may reach another first.
             signal.pthread_kill(threading.get_ident(), _SIGNALS[action])

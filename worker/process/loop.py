@@ -1,9 +1,10 @@
-"""The process's one event loop, and its threads for steps that block.
+"""The event loop of a process, and its threads for steps that block.
 
-What runs on the loop ends with its task, whatever ended that. A time limit is a signal, and its handler raises wherever
-the main thread happens to be: inside a callback it is lost, inside a coroutine it is taken for that coroutine's error.
-So it becomes a cancellation here, and is raised when all has been put away. A step in a thread has an end, too: who
-waits for it is told when its thread does not come back.
+Everything that a Celery task starts on the loop ends with that task, for whatever reason the task ended. Celery's time
+limit is a signal whose handler raises an error at the place where the main thread is: in a callback, the error would be
+lost; in a coroutine, it would look like the coroutine's own error. So the signal cancels the work here, and the error
+is raised after everything has ended. A step in a thread has a time limit, too: its caller gets an error if the thread
+does not return in time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _SOFT_LIMIT = signal.SIGUSR1
-"""By which Celery tells a pool process that its task has taken too long."""
+"""The signal by which Celery tells a pool process that its task has taken too long."""
 _LOOK_AGAIN_S = 0.05
 _PUT_AWAY_S = 5.0
 
@@ -38,10 +39,11 @@ class Loop:
     """One event loop for the life of a process.
 
     Args:
-        grace_s: how long what must not be interrupted (`worker.process.ending`) may go on after a time limit.
+        grace_s: how long work that must not be interrupted (`worker.process.ending`) may run after a time limit.
 
     Attributes:
-        is_clogged: a task of it does not end, however often it is cancelled; the process must be replaced.
+        is_clogged: a task on the loop does not end although it was cancelled several times; the process must be
+            replaced.
     """
 
     def __init__(self, *, grace_s: float) -> None:
@@ -50,10 +52,10 @@ class Loop:
         self.is_clogged = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs `work` to its end. Clients and their connections stay open between calls; tasks do not."""
+        """Runs `work` to its end. Clients and their connections stay open between calls; left-over tasks are ended."""
         with _TimeLimit(self._runner.get_loop(), self._grace_s) as limit:
             try:
-                # The runner would otherwise keep the context of its first use, and with it that task's id.
+                # Without this, the runner would keep the context of its first use, with the id of that first task.
                 result = self._runner.run(limit.watch(work), context=contextvars.copy_context())
             except asyncio.CancelledError:
                 limit.raise_if_passed()
@@ -64,11 +66,11 @@ class Loop:
         return result
 
     def close(self) -> None:
-        """Ends the loop, and waits for its threads."""
+        """Closes the loop and waits for its threads."""
         self._runner.close()
 
     def _put_away(self) -> None:
-        """Ends what is left, so that it can neither go on inside the next task nor raise there."""
+        """Ends left-over tasks, so that they cannot continue or raise errors during the next task."""
         loop = self._runner.get_loop()
         if not (left := asyncio.all_tasks(loop)):
             self.is_clogged = False
@@ -78,7 +80,7 @@ class Loop:
 
 
 async def _end(tasks: set[asyncio.Task[Any]], grace_s: float) -> bool:
-    """Whether all have ended. What must not be interrupted is waited for first."""
+    """Cancels the tasks; first waits for work that must not be interrupted. Returns whether all have ended."""
     ending.hurry()
     loop = asyncio.get_running_loop()
     until = loop.time() + grace_s
@@ -93,7 +95,7 @@ async def _end(tasks: set[asyncio.Task[Any]], grace_s: float) -> bool:
 
 
 class _TimeLimit:
-    """For the block, the signal of a time limit cancels the task under way; raised again when that has ended."""
+    """Within the block, a time limit's signal cancels the running task; its error is raised when the task has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, grace_s: float) -> None:
         self._loop = loop
@@ -119,7 +121,7 @@ class _TimeLimit:
         return await work
 
     def raise_if_passed(self) -> None:
-        """Raises what the signal's own handler raises."""
+        """If the time limit has passed, raises the error that Celery's own handler raises."""
         if self._passed is not None and self._before is not None:
             self._before(*self._passed)
 
@@ -137,16 +139,17 @@ class _TimeLimit:
 
 
 GRACE_S = 5.0
-"""A thread whose step has hung up is back at once; one that takes longer stands somewhere else, and for good."""
+"""How long after `until` a step's thread may take to return. A thread that takes longer is treated as stuck."""
 
 
 class Threads:
-    """At most `count` of them, for the life of the process.
+    """A pool of at most `count` threads for the whole life of the process.
 
-    One timer of the event loop serves all steps that wait. A timer for each would cost a tenth of a small step.
+    One timer of the event loop serves all waiting steps. A timer for each step would add 10 % to the time of a small
+    step.
 
     Args:
-        count: how many.
+        count: the largest number of threads.
     """
 
     def __init__(self, count: int) -> None:
@@ -157,15 +160,15 @@ class Threads:
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, until: float, step: Callable[..., T], *args: Any) -> T:
-        """Runs `step` in the context of the task that waits for it: what it logs and audits is that task's.
+        """Runs `step` in the context of the task that waits for it, so that its logs and audit entries have its id.
 
         Args:
-            until: when `step` ends by itself (`time.monotonic`); five seconds later nobody waits any more.
-            step: what blocks.
+            until: when `step` ends by itself (by `time.monotonic`); five seconds later, this stops waiting for it.
+            step: the function that blocks.
             args: its arguments.
 
         Raises:
-            Unavailable: no thread came free, or the step's does not come back; it may be done all the same.
+            Unavailable: no thread was free in time, or the step's thread did not return; the step may still be done.
         """
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[T] = loop.create_future()
@@ -195,13 +198,13 @@ class Threads:
 
     @property
     def are_stuck(self) -> bool:
-        """Whether one stands still for good."""
+        """Whether a thread has stopped and will not return."""
         self._lost = [left for left in self._lost if not left[0].done()]
         overdue = time.monotonic() - GRACE_S
         return any(until < overdue for _, until in self._lost)
 
     def close(self) -> None:
-        """Waits for all of them."""
+        """Waits for all threads."""
         self._pool.shutdown()
 
     def _watch(self, waiting: asyncio.Future[Any], until: float, loop: asyncio.AbstractEventLoop) -> None:
@@ -217,7 +220,7 @@ class Threads:
         self._timer = loop.call_at(moment, self._look)
 
     def _look(self) -> None:
-        """Tells whose time is over, and looks again when the next one's may be."""
+        """Stops waiting for steps whose time is over, and sets the timer for the next one."""
         self._timer = None
         now = time.monotonic()
         for waiting, until in self._waiting.items():
@@ -229,7 +232,7 @@ class Threads:
 
 
 class _Overdue(Exception):  # noqa: N818 - it never leaves this file
-    """The thread has not come back in time."""
+    """The thread has not returned in time."""
 
 
 def _hand_over(future: Future[T], waiting: asyncio.Future[T]) -> None:

@@ -1,4 +1,4 @@
-"""Ports that the programs listen on."""
+"""Checks the ports on which the programs listen."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from worker.errors import ConfigurationError
 
 
 def require_free(variable: str, address: str, port: int) -> None:
-    """Tries whether this process could listen there, before a library ends it with a traceback.
+    """Checks whether this process can listen on a port, so that a library does not fail later with a traceback.
 
     Args:
-        variable: the setting that the port comes from.
-        address: of this host, IPv4, IPv6 or a name.
-        port: 0 for any.
+        variable: the setting that has the port.
+        address: an address of this host: IPv4, IPv6 or a name.
+        port: the port; 0 for any free one.
 
     Raises:
-        ConfigurationError: it could not; says why, and what to change.
+        ConfigurationError: it cannot listen there; the text says why and what to change.
     """
     try:
         socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()

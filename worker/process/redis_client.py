@@ -1,4 +1,4 @@
-"""Clients of Redis: how long they wait, and when they ask again."""
+"""Makes Redis clients with a time limit for answers and a number of retries."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from redis.retry import Retry
 def connect(url: str, *, seconds: float, retries: int = 1) -> redis.Redis:
     """A client that waits at most `seconds` for an answer.
 
-    A connection that was lost is replaced, and the question asked again, `retries` times. A Redis that says nothing is
-    asked once: by itself redis-py would ask again and again, with pauses, for half a minute. Nor does it ask each new
-    connection for notifications that only some servers know, and log that this one does not.
+    If a connection is lost, the client opens a new one and repeats the command, up to `retries` times. If Redis does
+    not answer in time, the command is not repeated; redis-py's default would repeat it, with pauses, for half a minute.
+    The client also does not ask for maintenance notifications on each new connection: only some servers support them,
+    and redis-py would log that the others do not.
     """
     return redis.Redis.from_url(
         url,

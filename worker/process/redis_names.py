@@ -1,4 +1,4 @@
-"""Names in Redis that several programs use: the queues, and the keys of what waits there."""
+"""Names in Redis that several programs use: the queues, and keys."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ QUEUES: Mapping[str, str] = {
     "sync": "worker.tasks.accounts",
     "upkeep": "worker.tasks.upkeep",
 }
-"""Each queue, and the module whose tasks go through it."""
+"""Each queue, and the module whose tasks are sent to it."""
 
 JOURNAL = "dashtam:journal"
-"""Hash of answers that could not be stored in Postgres yet."""
+"""The hash with the answers that could not be stored in Postgres yet."""
 
 UNSENT = "dashtam:unsent"
-"""Hash of attempts that were perhaps written down and certainly never sent."""
+"""The hash with attempts that may be recorded in Postgres but were certainly never sent."""
 
 QUOTA = "dashtam:quota"
-"""Beginning of the keys of windows that count calls."""
+"""The prefix of the keys of the windows that count calls."""
 
 
 def hold(provider_key: str) -> str:
-    """The key that says that an integration has asked for a pause."""
+    """The key that exists while calls to an integration are paused, because its provider asked for this."""
     return f"dashtam:hold:{provider_key}"

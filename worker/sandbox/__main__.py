@@ -52,10 +52,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _population(logins: list[str], providers: Iterable[str]) -> dict[str, int]:
-    """Logins by provider; what is said of one provider counts more than what is said of all.
+    """The number of logins of each provider. A number given for one provider comes before the number given for all.
 
     Raises:
-        ValueError: a number is none, or a provider has no stand-in.
+        ValueError: a number cannot be read, or a provider has no stand-in.
     """
     of_all, of_one = LOGINS_AT_START, {}
     for text in logins:
@@ -74,7 +74,7 @@ def _population(logins: list[str], providers: Iterable[str]) -> dict[str, int]:
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """Says where it listens once it does; its starter waits for that line."""
+    """Prints its address as soon as it listens; the program that started it waits for that line."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -135,7 +135,7 @@ async def _serve(app: SandboxApp, given: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until a signal comes; the exit code."""
+    """Serves until a signal comes. Returns the exit code."""
     given = _arguments(argv)
     token = given.admin_token or os.environ.get(ADMIN_TOKEN_VARIABLE, "")
     if not token:

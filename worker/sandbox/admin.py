@@ -1,23 +1,23 @@
-"""The switches of the sandbox, for tests and launchers: loopback only, and only with the token given at start.
+"""The sandbox's admin API, for tests and launchers. It answers only on loopback and with the token given at start.
 
-Every call carries the header `X-Sandbox-Admin`; bodies and answers are JSON.
+Every call must have the header `X-Sandbox-Admin` with this token; bodies and answers are JSON.
 
-    GET    /admin/ready                         listening, seed, steps so far
-    POST   /admin/reset {seed}                  everything as at start
-    POST   /admin/advance {steps, logins}       move the books on
+    GET    /admin/ready                         it listens; seed, number of steps so far
+    POST   /admin/reset {seed}                  return to the state at start
+    POST   /admin/advance {steps, logins}       make new changes in the books
     POST   /admin/clock {offset_seconds}        move the providers' time
-    GET    /admin/logins                        who exists; POST `core.LoginSpec` makes more
+    GET    /admin/logins                        all logins; POST `core.LoginSpec` makes more
     POST   /admin/logins/{login} {broken, not_ready_calls, forced_restarts}
     POST   /admin/mint, revoke, expire-access   {logins} or {profile}
-    POST   /admin/link/{login} {what the application asked}   what the login's owner would hand over
+    POST   /admin/link/{login} {what the application asked}   what the login's owner would enter to link it
     POST   /admin/policy/{profile}              members of `grants.Policy`
     POST   /admin/faults `faults.Fault`         GET shows hits, DELETE disarms, DELETE /admin/faults/{n} one
     POST   /admin/quotas [`quotas.Quota`]       replaces all
     POST   /admin/barriers `barriers.BarrierSpec`; GET /admin/barriers/{n}?arrivals=&timeout= waits; DELETE releases
-    GET    /admin/books/{login}                 the truth; POST [`books.Mutation`] changes it
-    GET    /admin/served                        what each login's client has been told
+    GET    /admin/books/{login}                 the login's books; POST [`books.Mutation`] changes them
+    GET    /admin/served                        what each login's client has received
     GET    /admin/log?kind=&login=&path=&after= requests; DELETE forgets them
-    GET    /admin/log/overlaps, /admin/log/reuse   two refreshes of a grant at once; tokens presented again
+    GET    /admin/log/overlaps, /admin/log/reuse   two refreshes of a grant at once; tokens sent again
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Reset(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Advance(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /admin/advance`; all logins when none are named."""
+    """Body of `POST /admin/advance`; without names, all logins."""
 
     steps: int = 1
     logins: list[str] | None = None
@@ -74,7 +74,7 @@ class Chosen(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LoginState(msgspec.Struct, forbid_unknown_fields=True):
-    """What to change of how a login's feeds behave; what is left out stays."""
+    """Changes to the behaviour of a login's feeds; a member that is left out stays as it is."""
 
     broken: str | msgspec.UnsetType | None = msgspec.UNSET
     not_ready_calls: int | None = None
@@ -268,7 +268,7 @@ class _Admin:
 
 
 def admin_app(sandbox: Sandbox, token: str) -> Starlette:
-    """The Starlette application under `/admin`; every handler asks for the token and a loopback peer first."""
+    """The Starlette application under `/admin`; every handler first checks the token and that the peer is loopback."""
 
     def guarded(handler: Handler) -> Handler:
         async def guard(request: Request) -> Response:
@@ -287,7 +287,7 @@ def admin_app(sandbox: Sandbox, token: str) -> Starlette:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is an address of this machine's loopback; names other than localhost are not."""
+    """Whether `host` is a loopback address of this machine. The only name that counts is localhost."""
     if host == "localhost":
         return True
     try:

@@ -1,6 +1,7 @@
-"""The sandbox as an ASGI application: requests to the profiles' prefixes, switches under `/admin`.
+"""The sandbox as an ASGI application: provider requests below the profiles' prefixes, the admin API under `/admin`.
 
-The path from socket to profile is plain ASGI, because fleets of refreshes pass through it; the admin side is Starlette.
+The path from socket to profile is plain ASGI for speed, because benchmarks send very many refreshes; the admin API uses
+Starlette.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from worker.sandbox.stand_ins import stand_ins
 from worker.sandbox.wire import Answer, Request
 
 LOGINS_AT_START = 2
-"""Of each provider, unless said otherwise."""
+"""The number of logins of each provider, unless another is given."""
 
-# Shorter delays are slept through without watching for a hang-up, which costs two tasks a request.
+# During a delay shorter than this, we do not watch whether the client hangs up, because that costs two tasks a request.
 _WATCHED_DELAY = 0.25
 
 
 class SandboxApp:
-    """ASGI entry: one log entry, the faults, the barriers and the profile's answer for each request."""
+    """The ASGI entry point: for each request, one log entry, the faults, the barriers and the profile's answer."""
 
     def __init__(self, sandbox: Sandbox, admin_token: str) -> None:
         self.sandbox = sandbox
         self._admin = admin_app(sandbox, admin_token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answers one request."""
         path = scope["path"]
         if scope["type"] != "http" or path.startswith("/admin"):
             await self._admin(scope, receive, send)
@@ -116,7 +117,7 @@ class _Exchange:
         try:
             await unless_gone(asyncio.sleep(delay), self.receive)
         except GoneError:
-            # A slow provider does not know that its client gave up: it does the work, for nobody.
+            # A slow provider does not know that its client has hung up: it does the work anyway.
             self.entry.answered = time.time()
             if fault is None or fault.when == "after":
                 self.entry.status = self.profile.answer(self.request, self.caller).status
@@ -148,7 +149,7 @@ class _Exchange:
             await self._pass("before_rotation")
         answer = self.profile.answer(self.request, self.caller)
         if answer.rotated:
-            # Should the client hang up here, the log still says what the provider did.
+            # Even if the client hangs up here, the log says what the provider did.
             self.entry.status = answer.status
             await self._pass("after_rotation")
         await self._pass("before_answer")
@@ -165,7 +166,7 @@ class _Exchange:
             await unless_gone(barrier.stand(), self.receive)
 
     async def _instead(self, fault: Fault) -> Answer | None:
-        """What a rule sends in place of the provider's answer; None for rules that only reshape or slow it."""
+        """The answer that a rule sends instead of the provider's; None if the rule only changes or slows the answer."""
         match fault.do:
             case "answer" | "redirect":
                 return literal_answer(fault)
@@ -185,16 +186,16 @@ class _Exchange:
 
 def create_app(
     seed: int = 1,
-    admin_token: str = "sandbox-admin",  # noqa: S107 - opens nothing but this stand-in
+    admin_token: str = "sandbox-admin",  # noqa: S107 - valid only in the sandbox
     population: dict[str, int] | None = None,
     policy: dict[str, Any] | None = None,
 ) -> SandboxApp:
-    """The sandbox with its books as the seed makes them.
+    """The sandbox, with books made from the seed.
 
     Args:
-        seed: Decides every name, amount and token.
+        seed: Determines every name, amount and token.
         admin_token: What requests under `/admin` must send as `X-Sandbox-Admin`.
-        population: Logins by provider at start and after a reset; two of each provider when left out.
+        population: Number of logins of each provider at start and after a reset; two for a provider that is left out.
         policy: Members of `grants.Policy` that differ from the defaults, now and after a reset.
 
     Raises:

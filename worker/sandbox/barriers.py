@@ -1,4 +1,4 @@
-"""Named points at which a request stands still until a test lets it go on."""
+"""Barriers: named points at which a request waits until a test releases it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Point = Literal["before_rotation", "after_rotation", "before_answer", "mid_body"
 
 
 class BarrierSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Where to hold which requests.
+    """Which requests to hold, and at which point.
 
     Attributes:
-        point: `before_rotation` and `after_rotation` (rotated, nothing sent) concern refreshes only; `before_answer`
-            and `mid_body` concern every request that `path` matches.
+        point: `before_rotation` and `after_rotation` (the token is rotated, nothing is sent) hold only refreshes;
+            `before_answer` and `mid_body` hold every request that `path` matches.
         path: A part of the path below the profile.
-        times: How many requests are held; None holds all until the release.
+        times: How many requests are held; None holds all until the barrier is released.
     """
 
     point: Point
@@ -29,7 +29,7 @@ class BarrierSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Barrier:
-    """One raised barrier and who has come to it."""
+    """One active barrier, with the requests that have arrived at it."""
 
     def __init__(self, number: int, spec: BarrierSpec) -> None:
         self.number = number
@@ -40,7 +40,7 @@ class Barrier:
         self.changed = asyncio.Condition()
 
     def takes(self, point: Point, profile: str, login: str | None, path: str) -> bool:
-        """Whether a request that comes to this point has to stand here."""
+        """Whether a request that comes to this point must wait here."""
         spec = self.spec
         return (
             spec.point == point
@@ -52,7 +52,7 @@ class Barrier:
         )
 
     async def stand(self) -> None:
-        """Stand here until the release."""
+        """Waits here until the barrier is released."""
         self.arrived += 1
         self.waiting += 1
         async with self.changed:
@@ -63,7 +63,7 @@ class Barrier:
             self.waiting -= 1
 
     async def arrivals(self, count: int, seconds: float) -> int:
-        """Wait until `count` requests have arrived or `seconds` are over; the number that has arrived."""
+        """Waits until `count` requests have arrived or `seconds` are over. Returns how many have arrived."""
         async with self.changed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -72,7 +72,7 @@ class Barrier:
 
 
 class Barriers:
-    """The barriers that are up."""
+    """The active barriers."""
 
     def __init__(self) -> None:
         self._barriers: dict[int, Barrier] = {}
@@ -82,26 +82,26 @@ class Barriers:
         return bool(self._barriers)
 
     def raise_(self, spec: BarrierSpec) -> Barrier:
-        """Put a barrier up."""
+        """Adds a barrier."""
         self._number += 1
         barrier = self._barriers[self._number] = Barrier(self._number, spec)
         return barrier
 
     def get(self, number: int) -> Barrier | None:
-        """A barrier that is up, by its number."""
+        """An active barrier, by its number; None if there is none."""
         return self._barriers.get(number)
 
     def at(self, point: Point, profile: str, login: str | None, path: str) -> Barrier | None:
-        """The first barrier at which a request has to stand, if any."""
+        """The first barrier at which a request must wait, if any."""
         return next((b for b in self._barriers.values() if b.takes(point, profile, login, path)), None)
 
     def release(self, number: int) -> None:
-        """Let all go on that stand at one barrier, and take it away."""
+        """Lets all requests that wait at one barrier continue, and removes it."""
         barrier = self._barriers.pop(number, None)
         if barrier is not None:
             barrier.open.set()
 
     def release_all(self) -> None:
-        """Take every barrier away."""
+        """Releases and removes every barrier."""
         for number in list(self._barriers):
             self.release(number)

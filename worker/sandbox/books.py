@@ -1,4 +1,4 @@
-"""The provider's books in our own normalised terms, and changing them on purpose."""
+"""Shows the provider's books in our own vocabulary, and changes them for tests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ class Mutation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One change of a login's books.
 
     Attributes:
-        op: `add`, `modify`, `remove` and `post` (by a new row that replaces the pending one, or with `keep_id` by the
-            same row) change transactions; `repeat` lists a row again unchanged; `verbatim` serves `record` as it is in
-            the list of `target`, outside the books; `ghost_removal` announces the removal of an id that never was;
-            `close_account` and `open_account` make an account vanish and come back; `hold` sets a position.
-        account: Provider's account id; the first open account when left out.
-        amount: Credit-positive decimal text.
+        op: `add`, `modify`, `remove` and `post` change transactions (`post` replaces the pending row by a new one, or
+            with `keep_id` changes the same row); `repeat` lists a row again unchanged; `verbatim` sends `record`
+            unchanged in the list of `target`, outside the books; `ghost_removal` announces the removal of an id that
+            never existed; `close_account` and `open_account` make an account disappear and come back; `hold` sets a
+            position.
+        account: Provider's account id; the first open account if left out.
+        amount: Decimal text; positive is money into the account.
         date: Posting date, `YYYY-MM-DD`.
-        record, record_base64: The record's JSON text, or its bytes where they are not valid text.
+        record, record_base64: The record's JSON text, or its bytes if they are not valid text.
     """
 
     op: Literal[
@@ -55,10 +56,11 @@ class Mutation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def login_books(login: Login) -> dict[str, Any]:
-    """Everything a client may know about a login; amounts as decimal text, credit-positive, balances owner-signed.
+    """Everything that a client can learn about a login.
 
-    A holding's quantity counts units, for options contracts; `market_value` includes the `multiplier`. `cash` is the
-    part of an account's `current` that is not in positions.
+    Amounts are decimal text; positive is money into the account. A balance is negative for a debt. A holding's quantity
+    counts units, for options contracts; `market_value` includes the `multiplier`. `cash` is the part of an account's
+    `current` that is not in positions.
     """
     ledger = login.ledger
     accounts = ledger.open_accounts()
@@ -117,7 +119,7 @@ def _positions(login: Login, account: Account) -> list[Holding]:
 
 
 def served(login: Login) -> dict[str, int]:
-    """How many distinct things the login's client has been told of and not told to forget; `rows` counts repeats."""
+    """How many distinct things the login's client has received, without those removed later; `rows` counts repeats."""
     told = login.served
     return {
         "accounts": len(told.accounts),
@@ -129,15 +131,15 @@ def served(login: Login) -> dict[str, int]:
 
 
 def mutate(login: Login, body: bytes) -> list[str]:
-    """Apply a JSON list of mutations in order.
+    """Applies a JSON list of mutations in order.
 
     Returns:
-        One id for each: of the transaction, or of the account where no transaction is concerned.
+        One id for each mutation: of the transaction, or of the account if the mutation changes no transaction.
 
     Raises:
         msgspec.MsgspecError: The body is not a list of mutations; nothing was changed.
-        KeyError: An id is unknown; the mutations before it stand.
-        ValueError: A number or a date is malformed; the mutations before it stand.
+        KeyError: An id is unknown; the mutations before it were applied.
+        ValueError: A number or a date is malformed; the mutations before it were applied.
     """
     return [_apply(login, mutation) for mutation in msgspec.json.decode(body, type=list[Mutation])]
 

@@ -1,4 +1,4 @@
-"""Feeds of changes: opaque cursors over a login's change log, and pages of what was added, modified and removed."""
+"""Feeds of changes: opaque cursors over a login's change log, and pages of added, modified and removed rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Removal = Callable[[str, str], bytes]
 
 
 class BadCursorError(Exception):
-    """The cursor was not handed out for this owner and stream."""
+    """The cursor was not made for this owner and stream."""
 
 
 class MutatedError(Exception):
@@ -28,9 +28,10 @@ class Cursor:
 
     Attributes:
         stream: The account that the stream is limited to, or empty.
-        base: Where the loop began; a row added since then is new to the client. Equal to `position` between two loops.
+        base: The position at which the loop began; a row added since then is new to the client. Between two loops, it
+            is equal to `position`.
         head: The newest change when the loop began.
-        position: Changes already served.
+        position: Number of changes that were already sent.
     """
 
     stream: str
@@ -39,14 +40,14 @@ class Cursor:
     position: int
 
     def write(self, owner: str) -> str:
-        """The cursor as the client sees it, of use for one owner only."""
+        """The cursor's text for the client; it is valid only for this owner."""
         text = f"{self.stream}|{self.base}|{self.head}|{self.position}"
         mark = digest("cursor", owner, text, size=6).hex()
         return base64.urlsafe_b64encode(f"{mark}|{text}".encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str, owner: str, stream: str) -> Cursor:
-    """Raises BadCursorError for anything that `Cursor.write` did not make for this owner and stream."""
+    """Reads a cursor. Raises BadCursorError if `Cursor.write` did not make it for this owner and stream."""
     try:
         _, *parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("|")
         cursor = Cursor(parts[0], int(parts[1]), int(parts[2]), int(parts[3]))
@@ -69,11 +70,11 @@ class Page:
 
 
 def start(text: str, login: Login, owner: str, stream: str, *, mutation_stops: bool) -> Cursor:
-    """The position that a request's cursor stands for.
+    """The position of a request's cursor.
 
     Raises:
-        BadCursorError: It stands for none.
-        MutatedError: It is in the middle of a loop and the books have changed since the loop began.
+        BadCursorError: The cursor is not valid.
+        MutatedError: The cursor is in the middle of a loop, and the books have changed since the loop began.
     """
     head = login.ledger.head
     if text == "now":
@@ -90,11 +91,11 @@ def page(login: Login, cursor: Cursor, count: int, *, accounts: Container[str], 
     """The next `count` updates. A row changed several times since the last page is listed once, in its last state.
 
     Args:
-        login: Whose.
+        login: The login whose changes are listed.
         cursor: Where to begin.
-        count: Most updates of the page.
+        count: The largest number of updates on the page.
         accounts: Ids of the accounts that the feed lists.
-        removal: How the provider writes that a row is gone, from the ids of its account and its own.
+        removal: Writes a removal as the provider does; gets the account id and the row id.
     """
     ledger, result = login.ledger, Page()
     changes, position = ledger.changes, cursor.position
@@ -110,7 +111,7 @@ def page(login: Login, cursor: Cursor, count: int, *, accounts: Container[str], 
 
 
 def _list(change: Change, position: int, login: Login, cursor: Cursor, result: Page, removal: Removal) -> bool:
-    """Put one change on the page; False where the client need not hear of it."""
+    """Puts one change on the page. Returns False if the client does not need it."""
     row = change.transaction
     if change.operation == "verbatim":
         result.added.append(change.raw)
@@ -123,7 +124,7 @@ def _list(change: Change, position: int, login: Login, cursor: Cursor, result: P
     elif row.changed_at != position or not login.visible(row):
         return False
     elif change.operation == "remove":
-        # Added and gone before this loop began: no page can have listed it.
+        # Added and removed before this loop began: no page can have listed it.
         if row.added_at > cursor.base and position <= cursor.head:
             return False
         login.served.transactions.discard(row.id)

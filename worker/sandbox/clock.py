@@ -1,4 +1,4 @@
-"""The sandbox's own time: the machine's clock plus an offset that tests move."""
+"""The sandbox's own time: the machine's clock plus an offset that tests set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 
 class Clock:
-    """Time as the stand-in providers see it."""
+    """The clock of the stand-ins."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -25,9 +25,9 @@ class Clock:
         return self.now().date()
 
     def step_moment(self, step: int) -> datetime:
-        """When the `step`-th change of the books happens: that many seconds after midnight, but never in the future.
+        """The time of the `step`-th change of the books: so many seconds after midnight, but never in the future.
 
-        A rule rather than "now", so that two runs of one script on one day make the same books.
+        The present time is not used, so that two runs of a script on the same day make the same books.
         """
         now = self.now()
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,4 +1,4 @@
-"""The admin side of a running sandbox, as `dashtam run` and `dashtam sandbox` call it."""
+"""The client of a running sandbox's admin API, used by `dashtam run` and `dashtam sandbox`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ACCESS_FILE = "sandbox.access"
 
 
 class SandboxTrouble(DashtamError):  # noqa: N818 - reads better where it is raised
-    """The sandbox did not answer as it should; its log is in the home."""
+    """The sandbox gave a wrong answer or none; its log is in the home."""
 
 
 class SandboxAway(SandboxTrouble, Unavailable):
@@ -25,11 +25,11 @@ class SandboxAway(SandboxTrouble, Unavailable):
 
 
 class SandboxControl:
-    """The admin side of a running sandbox.
+    """The client of a running sandbox's admin API.
 
     Args:
-        url: where it listens.
-        token: what its admin side asks for.
+        url: the address of the sandbox.
+        token: the admin token.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -45,40 +45,40 @@ class SandboxControl:
         return True
 
     def steps(self) -> int:
-        """How often its books have moved."""
+        """How many steps its books have made."""
         return int(self._call("/admin/ready")["steps"])
 
     def advance(self, steps: int, login: str | None = None) -> None:
-        """Makes `steps` changes in the books: of one login, or of all."""
+        """Changes the books by `steps` steps: those of one login, or of all."""
         if steps:
             self._call("/admin/advance", {"steps": steps, "logins": None if login is None else [login]})
 
     def revoke(self, login: str) -> None:
-        """Ends the consent of a login, as its owner would at the provider's site."""
+        """Ends the consent of a login, as its owner would do it at the provider's site."""
         self._call("/admin/revoke", {"logins": [login]})
 
     def arm(self, rule: Mapping[str, object]) -> None:
-        """Adds a rule of misbehaviour: the members of `worker.sandbox.faults.Fault` that differ from its defaults."""
+        """Adds a fault: `rule` has the members of `worker.sandbox.faults.Fault` that differ from its defaults."""
         self._call("/admin/faults", dict(rule))
 
     def disarm(self) -> int:
-        """Removes all rules of misbehaviour. Returns how many there were."""
+        """Removes all faults. Returns how many there were."""
         count = len(self._call("/admin/faults"))
         self._call("/admin/faults", method="DELETE")
         return count
 
     def link(self, login: str, asked: Mapping[str, str]) -> dict[str, str]:
-        """What a login's owner hands over to be linked, by the names of the fields of the link form.
+        """What a login's owner enters to link it, by the names of the fields of the link form.
 
         Args:
-            login: whose.
-            asked: the parameters of the address where the owner consents; empty when there is none.
+            login: the login's name.
+            asked: the parameters of the address where the owner consents; empty if there is no such address.
         """
         form: dict[str, str] = self._call(f"/admin/link/{login}", dict(asked))
         return form
 
     def served(self) -> dict[str, dict[str, int]]:
-        """By login: how many distinct things its client was told of."""
+        """By login: how many distinct things its client has received."""
         served: dict[str, dict[str, int]] = self._call("/admin/served")
         return served
 
@@ -108,7 +108,7 @@ def _reason(refused: urllib.error.HTTPError) -> str:
 
 
 def access_file(home: Path) -> Path:
-    """Where `dashtam run` writes the address and the admin token of its sandbox."""
+    """The file in which `dashtam run` writes the address and the admin token of its sandbox."""
     return home / _ACCESS_FILE
 
 
@@ -118,10 +118,10 @@ def access_text(url: str, token: str) -> str:
 
 
 def control_of(home: Path) -> SandboxControl:
-    """The sandbox of the `dashtam run` that uses this home.
+    """The client for the sandbox of the `dashtam run` that uses this home.
 
     Raises:
-        Refused: no `dashtam run` has written where its sandbox is.
+        Refused: the home has no file with the address of a sandbox.
     """
     try:
         access = msgspec.json.decode(access_file(home).read_bytes(), type=dict[str, str])

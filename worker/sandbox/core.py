@@ -1,4 +1,4 @@
-"""The state of the sandbox: people's logins, their books, and everything that tests switch."""
+"""The state of the sandbox: people's logins, their books, and all switches for tests; base class of the stand-ins."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _STATUSES = {
 
 
 class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How big a login's books are and how its feeds start.
+    """The size of a login's books and the first answers of its feeds.
 
     Attributes:
-        accounts: Number of accounts; None for the profile's usual mix.
-        transactions: History rows in all accounts together.
-        history_days: How far back the history reaches.
-        not_ready_calls: How many feed requests answer "not ready" before the first data.
-        warm: Make and render the books at once, so that a benchmark does not measure the sandbox making them.
+        accounts: Number of accounts; None for the profile's usual accounts.
+        transactions: Number of history rows in all accounts together.
+        history_days: How far back the history goes.
+        not_ready_calls: How many feed requests are answered with "not ready" before the first data.
+        warm: Makes and renders the books at once, so that a benchmark does not measure this work.
     """
 
     profile: str
@@ -56,7 +56,7 @@ class LoginSpec(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class Served:
-    """What a login's client has been told and not told to forget."""
+    """What a login's client has received, without what was removed later."""
 
     accounts: set[str] = field(default_factory=set)
     transactions: set[str] = field(default_factory=set)
@@ -65,7 +65,7 @@ class Served:
     requests: int = 0
 
     def window(self, rows: Iterable[Transaction], gone: Iterable[Transaction]) -> None:
-        """Note that a window of the books was listed: these rows are in it, those are not any more."""
+        """Records that a window of the books was listed: `rows` are in it; `gone` are not in it any more."""
         self.transactions.difference_update(row.id for row in gone)
         for row in rows:
             self.transactions.add(row.id)
@@ -73,7 +73,7 @@ class Served:
 
 
 class Login:
-    """One person's login at one provider. The books are made when first looked at, so that a fleet costs nothing."""
+    """One person's login at one provider. The books are made only when needed, so that many logins cost little."""
 
     def __init__(self, sandbox: Sandbox, name: str, ordinal: int, profile: Profile, spec: LoginSpec) -> None:
         self.name = name
@@ -90,28 +90,28 @@ class Login:
 
     @cached_property
     def random(self) -> random.Random:
-        """The login's own chance, so that its books depend on no other login's."""
+        """The login's own random generator, so that its books do not depend on other logins."""
         return random.Random(f"{self.sandbox.seed}/{self.name}")  # noqa: S311 - made-up data that must repeat
 
     @property
     def ledger(self) -> Ledger:
-        """The books, made when first asked for."""
+        """The books; they are made at the first access."""
         return self._ledger if self._ledger is not None else self.open_books()
 
     def open_books(self) -> Ledger:
-        """Make the books unless they exist."""
+        """Makes the books if they do not exist yet."""
         if self._ledger is None:
             self._ledger = self.profile.furnish(self)
         return self._ledger
 
     def visible(self, transaction: Transaction) -> bool:
-        """Whether the feed reaches back to this row."""
+        """Whether the feed goes back far enough to include this row."""
         return self.visible_from is None or transaction.date >= self.visible_from
 
 
 @dataclass(slots=True)
 class Caller:
-    """Who sent a request, as far as its credentials tell. `kind` is refresh, exchange or data."""
+    """The sender of a request, as far as its credentials show it. `kind` is refresh, exchange or data."""
 
     kind: str = "data"
     login: str | None = None
@@ -121,14 +121,14 @@ class Caller:
 
 
 class Profile:
-    """The stand-in of one provider API: its books and its wire format. Everything else comes with the sandbox.
+    """The stand-in of one provider API: its books and its wire format. The sandbox does everything else.
 
     Attributes:
         key: Its integration's key; the first part of every path and of every login's name.
         credentials: Values of the integration's settings that the stand-in accepts, by the settings' names without
             prefix.
         cash_is_a_holding: Whether an account's cash is listed among its positions.
-        policy: Switches that tests change; a stand-in heeds those that mean something to its provider.
+        policy: Switches that tests change; a stand-in uses those that make sense for its provider.
         market: Securities by symbol, shared by all its logins.
     """
 
@@ -142,18 +142,18 @@ class Profile:
         self.policy = Policy()
         self.market = securities(sandbox.seed, sandbox.clock.today())
 
-    # What every stand-in says for itself
+    # What every stand-in defines
 
     def caller(self, request: Request) -> Caller:
-        """Who is calling; cheap, changes nothing."""
+        """The sender of a request. It is fast and changes nothing."""
         raise NotImplementedError
 
     def answer(self, request: Request, caller: Caller) -> Answer:
-        """The provider's answer; never raises for anything a client sends."""
+        """The provider's answer. No request of a client makes it raise an error."""
         raise NotImplementedError
 
     def error(self, name: str) -> Answer:
-        """The provider's published error of that name. Raises KeyError for a name that it does not know."""
+        """The provider's published error with that name. Raises KeyError for an unknown name."""
         return json_answer(_STATUSES[name], {"error": name})
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
@@ -162,31 +162,31 @@ class Profile:
         return json_answer(429, {"message": "Too many requests"}, headers)
 
     def furnish(self, login: Login) -> Ledger:
-        """Books for a new login, the same for the same seed, login and day."""
+        """Books for a new login; the same seed, login and day give the same books."""
         raise NotImplementedError
 
     def move(self, login: Login, moment: datetime) -> None:
-        """Change one login's books: new rows, pending ones posted."""
+        """Changes one login's books: adds rows and posts pending ones."""
         raise NotImplementedError
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
-        """A plausible posted transaction, not yet in the books."""
+        """A realistic posted transaction that is not in the books yet."""
         raise NotImplementedError
 
     def written(self, row: Transaction) -> dict[str, Any]:
-        """One transaction as the provider writes it; a Decimal becomes a number with exactly its digits."""
+        """One transaction as the provider writes it; a Decimal becomes a number with exactly the same digits."""
         raise NotImplementedError
 
     def mint(self, login: Login) -> dict[str, Any]:
-        """Credentials for a login without its owner clicking anything."""
+        """Creates credentials for a login without any action of its owner."""
         raise NotImplementedError
 
     def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
-        """What the login's owner would hand over, by the names of the fields of the integration's link form.
+        """What the login's owner would enter, by the names of the fields of the integration's link form.
 
         Args:
-            login: Whose.
-            asked: What the application asked the owner for: the parameters of its authorise address, if it has one.
+            login: The login to link.
+            asked: The parameters of the authorize URL with which the application asks for consent, if it has one.
 
         Raises:
             ValueError: The provider would refuse what was asked.
@@ -194,43 +194,43 @@ class Profile:
         raise NotImplementedError
 
     def revoke(self, login: Login) -> None:
-        """End every credential of the login, as its owner would at the provider's site."""
+        """Ends every credential of the login, as its owner would do it at the provider's site."""
         raise NotImplementedError
 
     def expire_access(self, login: Login) -> None:
-        """Let the access tokens of the login run out now; nothing where they never do."""
+        """Makes the login's access tokens expire now; does nothing if they never expire."""
 
-    # What they have in common
+    # What all stand-ins have in common
 
     def render(self, row: Transaction) -> bytes:
-        """One transaction as JSON, kept until it changes."""
+        """One transaction as JSON; the text is kept until the transaction changes."""
         if row.rendered is None:
             row.rendered = encode(self.written(row))
         return row.rendered
 
     def warm(self, login: Login) -> None:
-        """Make the login's books and render every row of them."""
+        """Makes the login's books and renders all their rows."""
         for row in login.ledger.transactions.values():
             self.render(row)
 
     def step(self, login: Login, moment: datetime) -> None:
-        """Move a price, and one login's books on by one step."""
+        """Changes a price, and changes one login's books by one step."""
         self.market[login.random.choice(self._moving)].price += login.random.choice((-1, 1)) * _PRICE_MOVE
         self.move(login, moment)
 
     def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
-        """Change the given switches of the policy; answers all of them. Raises ValidationError for a wrong one."""
+        """Changes the given switches of the policy and returns all of them. Raises ValidationError for a wrong one."""
         self.policy = msgspec.convert(msgspec.to_builtins(self.policy) | policy, Policy)
         return dict(msgspec.to_builtins(self.policy))
 
     def next_login(self, linked: Callable[[str], bool]) -> str | None:
-        """The first login of this provider that is not linked, else the first; None when there is none."""
+        """The first login of this provider that is not linked, or else its first login; None if it has no logins."""
         mine = [name for name, login in self.sandbox.logins.items() if login.profile is self]
         return next((name for name in mine if not linked(name)), mine[0] if mine else None)
 
 
 class Sandbox:
-    """Everything between two resets."""
+    """The whole state of the sandbox since the last reset."""
 
     def __init__(
         self, seed: int, profiles: Iterable[type[Profile]], population: dict[str, int], policy: dict[str, Any]
@@ -244,7 +244,7 @@ class Sandbox:
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Back to the state at start, with this seed; requests that stand at a barrier go on."""
+        """Returns to the state at start, with this seed; requests that wait at a barrier continue."""
         self.barriers.release_all()
         self.seed = seed
         self.clock.offset = 0.0
@@ -260,10 +260,10 @@ class Sandbox:
             self.add_logins(LoginSpec(profile=key, count=count))
 
     def add_logins(self, spec: LoginSpec) -> list[Login]:
-        """New logins, named by profile and running number.
+        """Adds logins, named by profile and a running number.
 
         Raises:
-            KeyError: No such profile.
+            KeyError: There is no such profile.
         """
         profile = self.profiles[spec.profile]
         taken = sum(1 for login in self.logins.values() if login.profile is profile)
@@ -278,15 +278,15 @@ class Sandbox:
         return added
 
     def advance(self, steps: int, logins: Iterable[str] | None = None) -> None:
-        """Move the books on. Logins without any history (fleets) stay as they are.
+        """Makes new changes in the books. Logins without any history (for benchmarks) stay as they are.
 
         Raises:
-            KeyError: No such login.
+            KeyError: There is no such login.
         """
         chosen = [self.logins[name] for name in logins] if logins is not None else list(self.logins.values())
         moving = [login for login in chosen if login.spec.transactions]
         for login in moving:
-            # Prices are shared: all books must exist before the first of them moves.
+            # All logins share the prices, so all books must exist before the first change.
             login.open_books()
         for _ in range(steps):
             self.steps += 1

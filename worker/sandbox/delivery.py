@@ -1,4 +1,4 @@
-"""Sending an answer well, badly, or not at all."""
+"""Sends an answer normally or with a fault, or cuts the connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class GoneError(Exception):
-    """The client hung up, or the connection was cut on purpose; there is nobody to send to."""
+    """The client hung up, or the connection was cut on purpose; nothing can be sent any more."""
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -32,13 +32,13 @@ async def read_body(receive: Receive) -> bytes:
 
 
 async def send_whole(send: Send, answer: Answer) -> None:
-    """Send as any server would."""
+    """Sends the whole answer, like any normal server."""
     await _head(send, answer)
     await send({"type": "http.response.body", "body": answer.body})
 
 
 async def send_in_two(answer: Answer, pause: Awaitable[Any], receive: Receive, send: Send) -> None:
-    """Send half of the body, wait for `pause`, send the rest."""
+    """Sends half of the body, waits for `pause`, and sends the rest."""
     half = len(answer.body) // 2
     await _head(send, answer)
     await send({"type": "http.response.body", "body": answer.body[:half], "more_body": True})
@@ -47,7 +47,7 @@ async def send_in_two(answer: Answer, pause: Awaitable[Any], receive: Receive, s
 
 
 async def send_badly(fault: Fault, answer: Answer, receive: Receive, send: Send) -> None:
-    """Send as a `cut` or `drip` rule says. Raises GoneError when the connection ends first."""
+    """Sends as a `cut` or `drip` rule says. Raises GoneError if the connection ends first."""
     await _head(send, answer)
     if fault.do == "cut":
         part = answer.body[: len(answer.body) // 2]
@@ -60,7 +60,7 @@ async def send_badly(fault: Fault, answer: Answer, receive: Receive, send: Send)
 
 
 async def unless_gone(waited: Awaitable[Any], receive: Receive) -> None:
-    """Wait for `waited`; raises GoneError when the client hangs up first."""
+    """Waits for `waited`. Raises GoneError if the client hangs up first."""
     waiting = asyncio.ensure_future(waited)
     hang_up = asyncio.ensure_future(receive())
     try:
@@ -73,9 +73,8 @@ async def unless_gone(waited: Awaitable[Any], receive: Receive) -> None:
 
 
 async def reset(receive: Receive, send: Send) -> None:
-    """Cut the connection with a TCP reset, whatever was sent so far; always raises GoneError."""
-    # uvicorn hands the application a bound method of the request's cycle, which knows the transport; ASGI itself has
-    # no way to cut a connection.
+    """Cuts the connection with a TCP reset, even if a part was already sent. Always raises GoneError."""
+    # ASGI has no way to cut a connection. But uvicorn's `send` is a bound method of an object that has the transport.
     cycle = getattr(send, "__self__", None)
     if cycle is None:
         raise RuntimeError("connections can be cut only when uvicorn serves the sandbox")

@@ -1,4 +1,4 @@
-"""Misbehaviour on demand: which requests go wrong, and how."""
+"""Faults: rules that say which requests go wrong, and how."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One rule.
 
     Attributes:
-        profile, path, login, kind: What it matches: `path` is a shell pattern on the path below the profile, `kind` is
-            refresh, exchange, data or `*`.
-        skip: Matching requests to let pass first.
-        times: How often it applies; None for always.
-        probability: Share of matching requests that it hits, drawn from the sandbox's seed.
-        latency_ms: Added before anything else, also with `delay` as the only action.
-        do: `answer` sends status, headers and body; `error` the profile's error of that name; `rate_limit` the
-            profile's 429 with `retry_after` (sent verbatim; `+90` becomes an HTTP date 90 s ahead); `redirect` goes to
-            `location`; `reset` cuts the connection with nothing sent; `cut` cuts it half-way through the body; `hang`
-            never answers; `drip` sends `bytes_per_second`; `truncate` sends the first `bytes` as if they were all;
-            `pad` fills the body with blanks up to `bytes`; `edit` changes the JSON answer.
-        when: Whether `answer`, `error`, `rate_limit`, `redirect`, `reset` and `hang` come instead of the provider's
-            work (`before`) or after it is done (`after`: the token has rotated, the client does not learn of it).
-        set: For `edit`: top-level keys and their new values as JSON text, sent verbatim, so `NaN` and `1e400` can be
-            said; `$request.cursor` repeats the request's own field.
+        profile, path, login, kind: Which requests match: `path` is a shell pattern on the path below the profile,
+            `kind` is refresh, exchange, data or `*`.
+        skip: How many matching requests pass first.
+        times: How often the rule applies; None for always.
+        probability: Share of the matching requests to which the rule applies; chosen from the sandbox's seed.
+        latency_ms: Delay before anything else; with `delay`, this is the only action.
+        do: `answer` sends status, headers and body; `error` sends the profile's error with that name; `rate_limit`
+            sends the profile's 429 with `retry_after` (sent unchanged, but `+90` becomes an HTTP date 90 s in the
+            future); `redirect` leads to `location`; `reset` cuts the connection before anything is sent; `cut` cuts it
+            in the middle of the body; `hang` never answers; `drip` sends `bytes_per_second`; `truncate` sends only the
+            first `bytes`, as a complete answer; `pad` fills the body with spaces up to `bytes`; `edit` changes the JSON
+            answer.
+        when: `before`: `answer`, `error`, `rate_limit`, `redirect`, `reset` and `hang` replace the provider's work.
+            `after`: they come after the work is done (the token was rotated, but the client does not get it).
+        set: For `edit`: top-level keys and their new values as JSON text, sent unchanged, so that `NaN` and `1e400` are
+            possible; `$request.cursor` repeats the request's own field.
         drop: For `edit`: top-level keys to leave out.
-        append: For `edit`: list name (empty for a bare array) and records, as JSON text, to add to it.
+        append: For `edit`: the name of a list (empty if the answer is an array) and records, as JSON text, to add to
+            it.
         append_base64: The same for records that are not valid text.
-        body: Text; a lone surrogate cannot be said in JSON text as bytes, use `body_base64` for such.
+        body: The body as text. For bytes that are not valid text, use `body_base64`.
     """
 
     profile: str = "*"
@@ -66,7 +68,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     append_base64: dict[str, list[str]] = {}
 
     def matches(self, profile: str, path: str, login: str | None, kind: str) -> bool:
-        """Whether a request is one that this rule is about."""
+        """Whether this rule matches a request."""
         return (
             self.profile in ("*", profile)
             and self.login in ("*", login)
@@ -76,7 +78,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ArmedFault(msgspec.Struct):
-    """A rule and how often it has been met (`seen`) and applied (`hits`)."""
+    """A rule, with the number of requests that matched it (`seen`) and to which it was applied (`hits`)."""
 
     number: int
     fault: Fault
@@ -85,35 +87,35 @@ class ArmedFault(msgspec.Struct):
 
 
 class Faults:
-    """The rules in force; every request takes all delays that match it and the first other action."""
+    """The active rules. Each request gets all delays that match it, and the first other action."""
 
     def __init__(self, seed: int) -> None:
         self._armed: dict[int, ArmedFault] = {}
         self._number = 0
-        self._random = random.Random(f"faults-{seed}")  # noqa: S311 - chance must repeat with the seed
+        self._random = random.Random(f"faults-{seed}")  # noqa: S311 - the same seed must give the same random numbers
 
     def __bool__(self) -> bool:
         return bool(self._armed)
 
     def arm(self, fault: Fault) -> ArmedFault:
-        """Put a rule in force, after those already there."""
+        """Adds a rule after the existing ones."""
         self._number += 1
         armed = self._armed[self._number] = ArmedFault(self._number, fault)
         return armed
 
     def all(self) -> list[ArmedFault]:
-        """The rules in force, oldest first."""
+        """The active rules, oldest first."""
         return list(self._armed.values())
 
     def disarm(self, number: int | None = None) -> None:
-        """Take one rule away, or all of them."""
+        """Removes one rule, or all of them."""
         if number is None:
             self._armed.clear()
         else:
             self._armed.pop(number, None)
 
     def strike(self, profile: str, path: str, login: str | None, kind: str) -> tuple[float, Fault | None]:
-        """Milliseconds of delay and the action for this request."""
+        """The delay in milliseconds and the action for this request."""
         delay, action = 0.0, None
         for armed in self._armed.values():
             fault = armed.fault
@@ -132,7 +134,7 @@ class Faults:
 
 
 def literal_answer(fault: Fault) -> Answer:
-    """The answer that an `answer` or `redirect` rule spells out."""
+    """The answer that an `answer` or `redirect` rule contains."""
     body = base64.b64decode(fault.body_base64) if fault.body_base64 else fault.body.encode()
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fault.headers.items()]
     if fault.do == "redirect":

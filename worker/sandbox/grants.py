@@ -1,7 +1,7 @@
-"""OAuth grants with rotating refresh tokens: what every provider of that kind has in common.
+"""OAuth grants with rotating refresh tokens, for all stand-ins whose provider has them.
 
-A grant is one consent of one login. Its refresh token changes at each refresh; presenting an older one is reuse. The
-tokens are derived from the seed, so no test fixture ever holds one.
+A grant is one consent of one login. Its refresh token changes at each refresh; sending an older one again is called
+reuse. The tokens are derived from the seed, so that no test fixture contains one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from worker.sandbox.wire import digest
 
 
 class Policy(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How the stand-in providers treat their tokens and feeds.
+    """How the stand-ins treat their tokens and feeds.
 
     Attributes:
-        access_seconds: Life of an access token.
-        grant_seconds: Life of a grant from the login; a refresh never extends it.
+        access_seconds: Lifetime of an access token.
+        grant_seconds: Lifetime of a grant, counted from the consent; a refresh never extends it.
         rotation: `rotate` gives a new refresh token at each refresh, `static` the same one, `omit` none.
-        reuse: `strict` revokes the grant when an older refresh token is presented; `grace` accepts the newest older one
-            again `grace_times` times and within `grace_seconds` (None: no limit) while its successor was never used.
-        dead_grant: Which of the published bodies a dead grant gets; `vary` goes by the login.
-        mutation: Whether a feed that changes between two pages demands a restart (`error`) or flows on (`ignore`).
-        code_seconds: Life of an authorisation code.
+        reuse: `strict` revokes the grant when an older refresh token is sent. `grace` accepts the last one before the
+            present one again, `grace_times` times and within `grace_seconds` (None: no limit), as long as the present
+            one was never used.
+        dead_grant: Which of the published bodies is sent for an ended grant; with `vary`, it depends on the login.
+        mutation: What happens when the data changes between two pages: the feed demands a restart (`error`) or
+            continues (`ignore`).
+        code_seconds: Lifetime of an authorization code.
     """
 
     access_seconds: int = 1800
@@ -42,7 +44,7 @@ class Policy(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class DeadGrantError(Exception):
-    """The refresh token opens nothing any more. `reason`: unknown, revoked, expired, superseded or reused."""
+    """The refresh token is not valid any more. `reason`: unknown, revoked, expired, superseded or reused."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -70,7 +72,7 @@ class Grant:
 
 @dataclass(slots=True, frozen=True)
 class TokenPair:
-    """What a token endpoint hands out; `refresh_token` is None where the policy omits it."""
+    """What a token endpoint returns; `refresh_token` is None if the policy omits it."""
 
     access_token: str
     refresh_token: str | None
@@ -95,7 +97,7 @@ class Grants:
         self._number = 0
 
     def issue(self, login: str) -> tuple[Grant, TokenPair]:
-        """A new consent; it kills the login's earlier one."""
+        """A new consent; it ends the login's earlier one."""
         earlier = self._of_login.get(login)
         if earlier is not None and earlier.dead is None:
             self.kill(earlier, "superseded")
@@ -106,11 +108,11 @@ class Grants:
         return grant, self._next_pair(grant, rotate=True)
 
     def lookup(self, refresh_token: str) -> tuple[Grant, int] | None:
-        """The grant and the generation that a refresh token belongs to, dead or alive."""
+        """The grant and the generation of a refresh token, whether the grant has ended or not."""
         return self._by_refresh.get(refresh_token)
 
     def bearer(self, access_token: str) -> Grant | None:
-        """The grant of any access token ever handed out, valid or not."""
+        """The grant of any access token that was ever issued, valid or not."""
         return self._by_access.get(access_token)
 
     def of_login(self, login: str) -> Grant | None:
@@ -122,7 +124,7 @@ class Grants:
         return list(self._grants.values())
 
     def admits(self, access_token: str) -> bool:
-        """Whether an access token opens its grant's data now; using it also proves that its refresh token arrived."""
+        """Whether an access token is valid now. Using it also proves that the client got its refresh token."""
         grant = self._by_access.get(access_token)
         now = self._clock.seconds()
         if (
@@ -137,10 +139,10 @@ class Grants:
         return True
 
     def refresh(self, refresh_token: str) -> tuple[Grant, TokenPair]:
-        """Rotate.
+        """Exchanges a refresh token for new tokens.
 
         Raises:
-            DeadGrantError: The token is unknown, its grant has ended, or presenting it again has just ended it.
+            DeadGrantError: The token is unknown, its grant has ended, or sending it again has just ended the grant.
         """
         found = self._by_refresh.get(refresh_token)
         if found is None:
@@ -161,16 +163,16 @@ class Grants:
         return grant, self._next_pair(grant, rotate=self.policy.rotation == "rotate")
 
     def kill(self, grant: Grant, reason: str) -> None:
-        """End a grant for the given reason."""
+        """Ends a grant for the given reason."""
         grant.dead = reason
 
     def expire_access(self, grant: Grant) -> None:
-        """Let every access token of the grant run out now, while the grant lives on."""
+        """Makes every access token of the grant expire now; the grant itself stays valid."""
         grant.access = dict.fromkeys(grant.access, 0.0)
 
     def _graceful(self, found: tuple[Grant, int]) -> bool:
-        # Only the token whose answer may have been lost: the one that the newest rotation replaced, or the one that a
-        # graced retry already answered.
+        # Only a token whose answer may have been lost is accepted: the one that the newest rotation replaced, or one
+        # that was already accepted again in this way.
         grant, generation = found
         policy = self.policy
         if policy.reuse != "grace" or grant.successor_used or grant.graced >= policy.grace_times:
@@ -202,5 +204,5 @@ class Grants:
 
 
 def token_digest(token: str) -> str:
-    """A short fingerprint of a token for logs."""
+    """A short digest of a token, for logs."""
     return digest("log", token, size=6).hex()

@@ -1,8 +1,8 @@
-"""What a provider holds about one login: accounts, holdings, transactions, and every change in order.
+"""The books of one login: accounts, holdings, transactions, and all changes in order.
 
-All amounts are credit-positive Decimals and all balances are signed from the owner's side; each profile turns them
-into its provider's signs when it renders them. A stated balance is always `opening + Σ transactions` (+ the holdings'
-market value), whatever was changed in between.
+All amounts are Decimals: positive is money into the account, and a balance is negative for a debt. Each profile changes
+the signs to those of its provider when it renders them. A balance is always `opening + Σ transactions` (+ the market
+value of the holdings), whatever was changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Operation = Literal["add", "modify", "remove", "repeat", "verbatim"]
 
 @dataclass(slots=True, eq=False)
 class Security:
-    """One tradable thing. `multiplier` is 100 for options: a price is per share, a quantity counts contracts."""
+    """One security. `multiplier` is 100 for options: the price is per share, and the quantity counts contracts."""
 
     id: str
     symbol: str
@@ -41,7 +41,7 @@ class Security:
 
 @dataclass(slots=True, eq=False)
 class Holding:
-    """A position; a negative quantity is short."""
+    """A position; for a short position the quantity is negative."""
 
     security: Security
     quantity: Decimal
@@ -60,7 +60,7 @@ class Holding:
 
 @dataclass(slots=True, eq=False)
 class Transaction:
-    """One movement. `security`, `quantity`, `price` and `fees` are set for trades and income on a security only."""
+    """One transaction. Only trades and income from a security have `security`, `quantity`, `price` and `fees`."""
 
     id: str
     account: Account
@@ -90,7 +90,7 @@ class Transaction:
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One account; `type` and `subtype` in our normalised vocabulary, `provider_*` as the provider spells them."""
+    """One account; `type` and `subtype` are words of our vocabulary, `provider_*` are the provider's words."""
 
     id: str
     number: str
@@ -112,7 +112,7 @@ class Account:
     verbatim_holdings: list[bytes] = field(default_factory=list)
 
     def between(self, first: datetime, last: datetime) -> list[Transaction]:
-        """The rows from `first` to `last`, both included, oldest first."""
+        """The rows from `first` to `last`, including both, oldest first."""
         start = bisect.bisect_left(self.by_time, first, key=_moment)
         return self.by_time[start : bisect.bisect_right(self.by_time, last, lo=start, key=_moment)]
 
@@ -123,7 +123,7 @@ class Account:
 
     @property
     def cash(self) -> Decimal:
-        """Posted money that is not in positions."""
+        """The posted money that is not in positions."""
         return self.opening + self.posted_sum
 
     @property
@@ -133,13 +133,13 @@ class Account:
 
     @property
     def current(self) -> Decimal:
-        """Posted balance, holdings included; negative for debts."""
+        """The posted balance, including holdings; negative for debts."""
         return self.cash + self.market_value
 
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """One entry of the change log. `raw` is set for a verbatim record, `id` alone for the removal of an unknown row."""
+    """One entry of the change log. `raw` is set for a verbatim record; only `id` for the removal of an unknown row."""
 
     operation: Operation
     account: str
@@ -177,7 +177,7 @@ class Ledger:
         return self._serial
 
     def load(self, transactions: Iterable[Transaction]) -> None:
-        """Add a whole history, oldest first, at the cost of one sort an account rather than one search a row."""
+        """Adds a whole history, oldest first. It sorts once per account, which is faster than adding row by row."""
         for transaction in sorted(transactions, key=_moment):
             self._enter(transaction)
             transaction.account.by_time.append(transaction)
@@ -185,7 +185,7 @@ class Ledger:
             account.by_time.sort(key=_moment)
 
     def add(self, transaction: Transaction) -> None:
-        """Enter a new row. Raises ValueError when its id is taken."""
+        """Adds a row. Raises ValueError if its id already exists."""
         if transaction.id in self.transactions:
             raise ValueError(f"transaction {transaction.id} is already in the books")
         self._enter(transaction)
@@ -200,7 +200,7 @@ class Ledger:
         moment: datetime | None = None,
         status: Status | None = None,
     ) -> None:
-        """Change what is given of a transaction and keep its id."""
+        """Changes the given fields of a transaction; its id stays the same."""
         self._count(transaction, -1)
         if amount is not None:
             transaction.amount = amount
@@ -217,7 +217,7 @@ class Ledger:
         self._log("modify", transaction)
 
     def remove(self, transaction: Transaction) -> None:
-        """Take a row out of the books; the change log keeps its removal."""
+        """Removes a row from the books; the change log records the removal."""
         del self.transactions[transaction.id]
         self._count(transaction, -1)
         self._take_out(transaction)
@@ -226,7 +226,7 @@ class Ledger:
         self._log("remove", transaction)
 
     def post(self, pending: Transaction, posted: Transaction, *, removal_first: bool) -> None:
-        """Replace a pending transaction by the posted one, the two changes in either order."""
+        """Replaces a pending transaction by the posted one; `removal_first` gives the order of the two changes."""
         posted.replaces = pending.id
         if removal_first:
             self.remove(pending)
@@ -236,20 +236,20 @@ class Ledger:
             self.remove(pending)
 
     def repeat(self, transaction: Transaction) -> None:
-        """List a transaction once more, unchanged, as providers sometimes do."""
+        """Lists a transaction again unchanged, as providers sometimes do."""
         self.changes.append(Change("repeat", transaction.account.id, transaction.id, transaction))
 
     def insert_verbatim(self, account: Account, record: bytes) -> None:
-        """Serve `record` as it is among the account's transactions; it is no part of the books."""
+        """Sends `record` unchanged among the account's transactions; it is not a part of the books."""
         account.verbatim.append(record)
         self.changes.append(Change("verbatim", account.id, "", raw=record))
 
     def announce_removal(self, account: str, transaction_id: str) -> None:
-        """List the removal of a transaction that never was."""
+        """Lists the removal of a transaction that never existed."""
         self.changes.append(Change("remove", account, transaction_id))
 
     def trade(self, account: Account, security: Security, quantity: Decimal, price: Decimal) -> None:
-        """Move a position by `quantity`; a position that reaches zero is gone."""
+        """Changes a position by `quantity`; a position that reaches zero is removed."""
         holding = account.holdings.get(security.id)
         if holding is None:
             account.holdings[security.id] = Holding(security, quantity, price)

@@ -1,7 +1,7 @@
-"""Providers whose users consent at an address of their own and whose tokens rotate: RFC 6749, with PKCE of RFC 7636.
+"""The base class of stand-ins with OAuth 2 and rotating tokens: RFC 6749, with PKCE of RFC 7636.
 
-A stand-in derives from `OAuthProfile` and adds what its provider does with an access token (`data`). What its provider
-writes otherwise than the standard is a method to override.
+A stand-in derives from `OAuthProfile` and adds the requests that need an access token (`data`). Where its provider
+differs from the standard, it overrides a method.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class OAuthProfile(Profile):
 
     Attributes:
         client: The application's id and secret.
-        redirect_uri: The application's, as it is registered.
-        authorize_path, token_path: Where the user consents, and where tokens are given.
-        scope: What every token says that it is good for.
-        access_format, refresh_format: How tokens look, `{}` for the random part.
+        redirect_uri: The application's registered redirect URI.
+        authorize_path, token_path: The path where the user consents, and that of the token endpoint.
+        scope: The scope of every token.
+        access_format, refresh_format: The format of tokens, with `{}` for the random part.
     """
 
     client: ClassVar[tuple[str, str]]
@@ -50,32 +50,32 @@ class OAuthProfile(Profile):
         )
         self._codes = OneTimeTokens(sandbox.clock)
 
-    # What a provider does in its own way
+    # What each provider may do differently
 
     def data(self, request: Request) -> Answer:
-        """The answer to whatever is neither consent nor a question for tokens. May raise RefusedError."""
+        """The answer to every request except those for consent and for tokens. May raise RefusedError."""
         raise NotImplementedError
 
     def dead_grant(self, token: str, login: Login | None) -> Answer:
-        """The answer to a refresh token that opens nothing any more; `login` is whose it was, if anybody's."""
+        """The answer to a refresh token that is not valid any more; `login` is its login, if it had one."""
         return json_answer(400, {"error": "invalid_grant", "error_description": "The refresh token is not valid"})
 
     def wrong_client(self) -> Answer:
-        """The answer to an application that is unknown, or has another secret."""
+        """The answer to an application that is unknown or sends a wrong secret."""
         return json_answer(401, {"error": "invalid_client", "error_description": "Unauthorized"})
 
     def new_code(self) -> str:
-        """An authorisation code."""
+        """A new authorization code."""
         return secrets.token_urlsafe(24)
 
     def callback_parameters(self) -> dict[str, str]:
-        """What the browser brings back besides code and state."""
+        """Parameters of the callback other than code and state."""
         return {}
 
     # Who is calling
 
     def caller(self, request: Request) -> Caller:
-        """Who is calling: see `core.Profile`."""
+        """The sender of a request; see `core.Profile`."""
         if request.path == self.token_path:
             form = request.form()
             if form.get("grant_type") != "refresh_token":
@@ -90,7 +90,7 @@ class OAuthProfile(Profile):
         return Caller() if held is None else Caller("data", held.login, held.id, held.generation)
 
     def authorised(self, request: Request) -> Login:
-        """The login that the access token opens. Raises RefusedError when it opens none."""
+        """The login of the access token. Raises RefusedError if the token is not valid."""
         scheme, _, token = request.header("authorization").partition(" ")
         grant = self.grants.bearer(token)
         if scheme != "Bearer" or grant is None or not self.grants.admits(token):
@@ -132,7 +132,7 @@ class OAuthProfile(Profile):
         return self._token_answer(pair, rotated=True)
 
     def _exchange(self, form: dict[str, str]) -> Answer:
-        # Single use: a code is gone after the first attempt, good or bad.
+        # A code can be used once: after the first attempt it is invalid, even if the attempt failed.
         handed = self._codes.take(form.get("code", ""))
         if (
             handed is None
@@ -168,7 +168,7 @@ class OAuthProfile(Profile):
         return Answer(302, b"", [(b"location", location.encode())])
 
     def callback_url(self, login: Login, asked: Mapping[str, str]) -> str:
-        """Where the browser lands after the login's owner agreed.
+        """The address to which the browser is sent after the login's owner has consented.
 
         Raises:
             ValueError: The redirect URI or the challenge cannot be used.
@@ -189,13 +189,13 @@ class OAuthProfile(Profile):
     # What the sandbox asks for
 
     def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
-        """The address on which the browser lands: see `core.Profile`."""
+        """The address to which the browser is sent; see `core.Profile`."""
         if asked.get("client_id", self.client[0]) != self.client[0]:
             raise ValueError("client_id is not the application's")
         return {"callback_url": self.callback_url(login, {"redirect_uri": self.redirect_uri, **asked})}
 
     def mint(self, login: Login) -> dict[str, Any]:
-        """Tokens without a browser."""
+        """Creates tokens without a browser."""
         grant, pair = self.grants.issue(login.name)
         return {
             "access_token": pair.access_token,
@@ -206,19 +206,19 @@ class OAuthProfile(Profile):
         }
 
     def revoke(self, login: Login) -> None:
-        """End the login's consent, as its owner would."""
+        """Ends the login's consent, as its owner would do it."""
         grant = self.grants.of_login(login.name)
         if grant is not None:
             self.grants.kill(grant, "revoked")
 
     def expire_access(self, login: Login) -> None:
-        """Let the login's access tokens run out now."""
+        """Makes the login's access tokens expire now."""
         grant = self.grants.of_login(login.name)
         if grant is not None:
             self.grants.expire_access(grant)
 
     def configure(self, policy: dict[str, Any]) -> dict[str, Any]:
-        """Change members of the policy; all of them afterwards."""
+        """Changes members of the policy and returns all of them."""
         changed = super().configure(policy)
         self.grants.policy = self.policy
         return changed

@@ -1,4 +1,4 @@
-"""Tokens that are good for one exchange and a short time: authorisation codes, public tokens, setup tokens."""
+"""Tokens that are valid for one exchange and a short time: authorization codes, public tokens, setup tokens."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from worker.sandbox.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """What a token was handed out for.
+    """The data of an issued token.
 
     Attributes:
-        login: Whose.
-        expires: When it ends, by the sandbox's clock.
-        redirect_uri, challenge: What its exchange must fit; empty where nothing was asked.
+        login: The login that it belongs to.
+        expires: When it expires, by the sandbox's clock.
+        redirect_uri, challenge: What the exchange must match; empty if there is nothing to match.
     """
 
     login: str
@@ -24,23 +24,23 @@ class Handed:
 
 
 class OneTimeTokens:
-    """Every token that was handed out and not exchanged."""
+    """Every token that was issued and not yet exchanged."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._handed: dict[str, Handed] = {}
 
     def hand_out(self, token: str, login: str, seconds: float, *, redirect_uri: str = "", challenge: str = "") -> str:
-        """The token, from now on known for so many seconds."""
+        """Records the token, which is then valid for this many seconds, and returns it."""
         self._handed[token] = Handed(login, self._clock.seconds() + seconds, redirect_uri, challenge)
         return token
 
     def login(self, token: str) -> str | None:
-        """Whose it is; it stays as it was."""
+        """The login of a token; the token stays valid."""
         handed = self._handed.get(token)
         return handed.login if handed else None
 
     def take(self, token: str) -> Handed | None:
-        """What it was handed out for; None when it is unknown, used or too old. Gone after the first attempt."""
+        """The data of a token; None if it is unknown, used or too old. After the first attempt it is invalid."""
         handed = self._handed.pop(token, None)
         return handed if handed and self._clock.seconds() < handed.expires else None

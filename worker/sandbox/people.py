@@ -16,7 +16,7 @@ LAST_NAMES = ("Abbot", "Brook", "Castell", "Doran", "Ekwueme", "Farrow", "Grohl"
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A merchant and the spending category that a card network would give it."""
+    """A shop and the spending category that a card network would give it."""
 
     name: str
     primary: str
@@ -64,7 +64,7 @@ def securities(seed: int, today: date) -> dict[str, Security]:
         return security
 
     for symbol, name in _STOCKS:
-        # One stock has no licensed identifier, as happens.
+        # One stock has no CUSIP, as it may happen with a real provider.
         list_(symbol, name, "equity", 20, 400, cusip=symbol != "DUNE")
     for symbol, name in _ETFS:
         list_(symbol, name, "etf", 40, 300)

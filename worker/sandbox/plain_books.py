@@ -1,7 +1,7 @@
-"""Made-up books of people's accounts, and how they move: what a stand-in has unless its provider needs other words.
+"""Made-up books of bank accounts and cards, and how they change: the default books of a stand-in.
 
-`PlainBooks` keeps bank accounts and cards. A provider with other accounts overrides `kinds`, and `row` for what moves
-in them; `load_history` and `hold_some` help to make books that are wholly its own.
+A stand-in with other accounts overrides `kinds`, and `row` for the transactions in them. With `load_history` and
+`hold_some`, a stand-in can make completely different books.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Kind:
     """One kind of account.
 
     Attributes:
-        name: What the bank calls it.
-        type: Our word, which most providers use too.
-        subtype: Our word.
+        name: The bank's name for it.
+        type: Our word for the type; most providers use the same.
+        subtype: Our word for the subtype.
         opening: Range of the first balance, in cents.
-        spelled: The provider's word for the subtype, when it is another.
+        spelled: The provider's word for the subtype, if it differs from ours.
     """
 
     name: str
@@ -48,29 +48,29 @@ BANK = (
 
 
 class PlainBooks(Profile):
-    """Books with wages, purchases and payments, pending ones first.
+    """Books with wages, purchases and payments, some of which are pending at first.
 
     Attributes:
-        kinds: The accounts of a login, in order; again from the beginning for a login that has more.
-        usual: How many accounts a login has unless it is told.
+        kinds: The kinds of a login's accounts, in order; a login with more accounts starts again at the first kind.
+        usual: How many accounts a login has if no number is given.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = BANK
     usual: ClassVar[int] = len(BANK)
 
     def moves(self, account: Account) -> bool:
-        """Whether rows are made for this account."""
+        """Whether this account gets transactions."""
         return True
 
     def may_pend(self, account: Account) -> bool:
-        """Whether rows of this account may be pending first."""
+        """Whether rows of this account may be pending at first."""
         return account.type in ("depository", "credit")
 
     def fill(self, login: Login, ledger: Ledger, account: Account) -> None:
-        """Put the first positions into an account; banks have none."""
+        """Adds the first positions to an account; bank accounts have none."""
 
     def furnish(self, login: Login) -> Ledger:
-        """The usual accounts (or as many as asked), history and a few pending rows."""
+        """Makes the usual accounts (or the given number), their history and a few pending rows."""
         accounts = self._accounts(login)
         ledger = Ledger(accounts)
         for account in accounts:
@@ -110,13 +110,13 @@ class PlainBooks(Profile):
         return accounts
 
     def transaction(self, login: Login, account: Account, moment: datetime) -> Transaction:
-        """A plausible posted row, not yet in the books."""
+        """A realistic posted row that is not in the books yet."""
         return self.row(login, login.ledger, account, moment)
 
     def row(
         self, login: Login, ledger: Ledger, account: Account, moment: datetime, *, past: bool = False
     ) -> Transaction:
-        """A made-up posted row; `past` says that it is history, and moves no position."""
+        """A made-up posted row; with `past` it is history and changes no position."""
         chance = login.random
         row = Transaction(
             id=identifier(login.sandbox.seed, login.name, "transaction", ledger.serial()),
@@ -144,7 +144,7 @@ class PlainBooks(Profile):
         return row
 
     def move(self, login: Login, moment: datetime) -> None:
-        """New rows, pending ones posted under a new id, now and then a changed or a withdrawn row."""
+        """Adds rows, posts pending ones under a new id, and sometimes changes or withdraws a row."""
         chance, ledger = login.random, login.ledger
         for account in ledger.open_accounts():
             if not self.moves(account):
@@ -154,7 +154,7 @@ class PlainBooks(Profile):
                 if fate < 0.4:
                     posted = self.row(login, ledger, account, moment)
                     posted.merchant, posted.description, posted.kind = row.merchant, row.description, row.kind
-                    # A tip or a fuel hold: the posted amount may differ.
+                    # With tips and fuel, the posted amount may differ from the pending one.
                     posted.amount = cents(row.amount * Decimal("1.15")) if chance.random() < 0.2 else row.amount
                     ledger.post(row, posted, removal_first=chance.random() < 0.5)
                 elif fate < 0.45:
@@ -175,16 +175,16 @@ def load_history(
     accounts: list[Account],
     make: Callable[[Account, datetime, int], Transaction],
 ) -> datetime:
-    """Fill the accounts with as many rows as the login is to have, spread over its days of history.
+    """Fills the accounts with the login's number of rows, spread over its days of history.
 
     Args:
-        login: Whose.
+        login: The login.
         ledger: Its books.
-        accounts: Which get rows, in turn.
-        make: A row from its account, its moment and its running number.
+        accounts: The accounts that get rows, in turn.
+        make: Makes a row from its account, its time and its running number.
 
     Returns:
-        The midnight before which the history lies.
+        The midnight at which the history ends.
     """
     midnight = login.sandbox.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     history = []
@@ -205,16 +205,16 @@ def hold_some(
     share: float,
     size: Callable[[Security], Decimal],
 ) -> None:
-    """Give an account positions, bought a little above or below today's price.
+    """Gives an account positions that were bought a little above or below today's price.
 
     Args:
-        login: Whose.
+        login: The login.
         ledger: Its books.
-        account: Which account.
+        account: The account.
         market: Securities by symbol.
-        kinds: Which kinds of security.
-        share: Of them, how many the account holds.
-        size: Units of a position, negative when short.
+        kinds: Kinds of securities to choose from.
+        share: The share of these securities that the account holds.
+        size: Units of a position; negative for a short position.
     """
     chance = login.random
     for security in market.values():

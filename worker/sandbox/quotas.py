@@ -1,4 +1,4 @@
-"""Request budgets of the stand-in providers: sliding windows per application or per login."""
+"""Quotas of the stand-ins: limits of requests in sliding windows, per application or per login."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Quota(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Quotas:
-    """The budgets in force and what was spent of them."""
+    """The active quotas, with the requests counted so far."""
 
     def __init__(self) -> None:
         self._quotas: list[Quota] = []
@@ -30,12 +30,12 @@ class Quotas:
         return bool(self._quotas)
 
     def set(self, quotas: list[Quota]) -> None:
-        """Put these budgets in force, nothing spent, in place of the earlier ones."""
+        """Replaces all quotas by these; counting starts at zero."""
         self._quotas = quotas
         self._seen.clear()
 
     def exceeded(self, profile: str, path: str, login: str | None, now: float) -> float | None:
-        """Seconds until the request would be welcome, or None when it is; a refused request costs nothing."""
+        """Counts the request and returns None, or, if it is refused, returns the seconds until it would be allowed."""
         charged: list[deque[float]] = []
         for index, quota in enumerate(self._quotas):
             if quota.profile not in ("*", profile) or not fnmatchcase(path, quota.path):

@@ -1,4 +1,4 @@
-"""What was asked of the sandbox and when: the evidence that tests of single flight and of token reuse read."""
+"""The log of requests to the sandbox; tests use it to check for parallel refreshes and for token reuse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-# Enough for a soak of hours; the oldest entries go first.
+# Enough for a soak test of several hours; then the oldest entries are dropped.
 _KEPT = 500_000
 
 
@@ -32,7 +32,7 @@ class Entry(msgspec.Struct):
 
 
 class Overlap(msgspec.Struct):
-    """Two refreshes of one grant that were in flight at the same time, by their numbers in the log."""
+    """Two refreshes of one grant that ran at the same time, by their numbers in the log."""
 
     grant: str
     first: int
@@ -56,11 +56,11 @@ class RequestLog:
         return entry
 
     def clear(self) -> None:
-        """Forget every request; numbers go on."""
+        """Removes every entry; the numbers continue."""
         self._entries.clear()
 
     def select(self, *, kind: str = "", login: str = "", path: str = "", after: int = 0) -> Iterator[Entry]:
-        """Entries numbered above `after` that match whatever is given; `path` matches as a part."""
+        """Entries with a number above `after` that match all given values; `path` may be a part of the path."""
         for entry in self._entries:
             if entry.number <= after or (kind and entry.kind != kind) or (login and entry.login != login):
                 continue
@@ -69,7 +69,7 @@ class RequestLog:
             yield entry
 
     def overlaps(self) -> list[Overlap]:
-        """Pairs of refreshes of one grant whose times from arrival to answer (or hang-up) intersect."""
+        """Pairs of refreshes of one grant whose times from arrival to answer (or hang-up) overlap."""
         found: list[Overlap] = []
         newest: dict[str, Entry] = {}
         for entry in self._entries:
@@ -83,7 +83,7 @@ class RequestLog:
         return found
 
     def presented_again(self) -> dict[str, dict[str, int]]:
-        """Per grant, how often each refresh token (by digest) was presented, for those presented more than once."""
+        """By grant: how often each refresh token (by digest) was sent, for tokens that were sent more than once."""
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for entry in self._entries:
             if entry.kind == "refresh" and entry.grant and entry.token:

@@ -1,7 +1,7 @@
-"""Finds the stand-ins: the module `stand_in` beside each integration, with the class under the name `STAND_IN`.
+"""Finds the stand-ins: the module `stand_in` beside each integration, in which `STAND_IN` is the class.
 
-Built-in ones are folders of `worker/integrations`; those of other packages come with their entry points. A stand-in is
-imported when it is asked for and never before.
+Built-in integrations are folders of `worker/integrations`; plug-ins are found by their entry points. A stand-in is
+imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ GROUP = "dashtam.integrations"
 
 
 class StandInError(Exception):
-    """A stand-in cannot be used; says which one and why."""
+    """A stand-in cannot be used; the text says which one and why."""
 
 
 def find() -> dict[str, str]:
-    """The module of each integration's stand-in by the integration's key, whether it exists or not."""
+    """The name of each integration's stand-in module, by the integration's key. The module may not exist."""
     found = {key: f"worker.integrations.{key}.stand_in" for key in built_in_integrations()}
     for point in entry_points(group=GROUP):
         found.setdefault(point.name, f"{point.module}.stand_in")
@@ -33,7 +33,7 @@ def stand_in(key: str) -> type[Profile]:
 
     Raises:
         KeyError: there is no such integration, or it has no stand-in.
-        StandInError: its module does not import, or does not define `STAND_IN`.
+        StandInError: its module cannot be imported, or does not define `STAND_IN`.
     """
     module = find()[key]
     try:
@@ -42,7 +42,7 @@ def stand_in(key: str) -> type[Profile]:
         found: type[Profile] = import_module(module).STAND_IN
     except KeyError:
         raise
-    except Exception as error:  # somebody else's module may raise anything
+    except Exception as error:  # a plug-in's module may raise anything
         raise StandInError(f"{module} cannot be used: {error}") from error
     return found
 
@@ -66,7 +66,7 @@ def variables(profile: type[Profile], url: str) -> dict[str, str]:
 
     Args:
         profile: the stand-in.
-        url: where the sandbox listens.
+        url: the address of the sandbox.
     """
     prefix = profile.key.upper()
     given = {f"{prefix}_{name.upper()}": value for name, value in profile.credentials.items()}

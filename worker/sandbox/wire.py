@@ -1,4 +1,4 @@
-"""What goes over the wire: requests and answers as plain values, and exact JSON."""
+"""Data classes for HTTP requests and answers, and functions that write exact JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON_HEADER = (b"content-type", b"application/json")
 
 
 def encode(value: Any) -> bytes:
-    """JSON bytes of `value`; a Decimal becomes a JSON number with exactly its digits, never a float."""
+    """`value` as JSON; a Decimal becomes a JSON number with exactly the same digits and never becomes a float."""
     return _ENCODER.encode(value)
 
 
@@ -30,7 +30,7 @@ def cents(value: Decimal) -> Decimal:
 
 
 def digest(*parts: object, size: int = 16) -> bytes:
-    """A stable fingerprint of `parts`; the source of every made-up identifier and token."""
+    """A digest of `parts`, always the same for the same parts. All made-up ids and tokens are derived from it."""
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=size).digest()
 
 
@@ -52,15 +52,15 @@ class Request:
     _json: dict[str, Any] | None = None
 
     def parameters(self) -> dict[str, str]:
-        """The query's parameters; the last one wins."""
+        """The query's parameters; if a name occurs twice, the last value counts."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     def form(self) -> dict[str, str]:
-        """The body as a URL-encoded form; empty when it is not one."""
+        """The body as a URL-encoded form; empty if it is not one."""
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty when it is not one."""
+        """The body as a JSON object; empty if it is not one."""
         if self._json is None:
             try:
                 value = msgspec.json.decode(self.body) if self.body else {}
@@ -70,7 +70,7 @@ class Request:
         return self._json
 
     def header(self, name: str) -> str:
-        """A header by its lower-case name; empty when it is missing."""
+        """A header by its lower-case name; empty if it is missing."""
         return self.headers.get(name.encode("ascii"), b"").decode("latin-1")
 
 
@@ -79,7 +79,7 @@ class Answer:
     """One HTTP answer.
 
     Attributes:
-        rotated: Whether making this answer replaced a refresh token (barriers stand before and after that moment).
+        rotated: Whether making this answer replaced a refresh token (barriers can hold before and after this).
     """
 
     status: int
@@ -94,7 +94,7 @@ def json_answer(status: int, value: Any, headers: list[tuple[bytes, bytes]] | No
 
 
 class RefusedError(Exception):
-    """Ends a request early with the answer that it carries."""
+    """Ends a request early; it contains the answer to send."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -107,7 +107,7 @@ def array(records: Iterable[bytes]) -> bytes:
 
 
 def document(**members: Any) -> bytes:
-    """A JSON object of members that are either rendered bytes or plain values."""
+    """A JSON object; each member is either rendered bytes or a plain value."""
     pieces = [
         encode(name) + b":" + (value if isinstance(value, bytes) else encode(value)) for name, value in members.items()
     ]
@@ -115,7 +115,7 @@ def document(**members: Any) -> bytes:
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:
-    """Name and secret of an `Authorization: Basic` header, or None when it is not one."""
+    """Name and secret of an `Authorization: Basic` header, or None if it is not one."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
