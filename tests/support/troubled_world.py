@@ -79,6 +79,7 @@ class TroubledWorld:
     @contextmanager
     def session(cls, home: Path) -> Iterator[TroubledWorld]:
         """The world for as long as the block lasts."""
+        broker_before = send.sender.conf["broker_url"]  # read from the environment, which is another one below
         with ExitStack() as stack:
             servers = Servers(home)
             stack.enter_context(servers.session())
@@ -94,18 +95,12 @@ class TroubledWorld:
             stack.enter_context(patch.dict(os.environ, world.environment))
             get_settings.cache_clear()
             stack.callback(get_settings.cache_clear)
-            stack.enter_context(world._sending())
+            reconnect(send.sender, broker_url=world.environment["REDIS_URL"])
+            stack.callback(reconnect, send.sender, broker_url=broker_before)
             world._processes = Processes(world.environment, home)
             stack.callback(world._processes.close)
             world._begin()
             yield world
-
-    @contextmanager
-    def _sending(self) -> Iterator[None]:
-        before = send.sender.conf["broker_url"]
-        reconnect(send.sender, broker_url=self.environment["REDIS_URL"])
-        yield
-        reconnect(send.sender, broker_url=before)
 
     def _begin(self) -> None:
         """A worker for all queues, beat, and logins that nothing is due of."""

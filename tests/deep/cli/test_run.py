@@ -34,11 +34,10 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def environment(home: Path, installed: dict[str, str]) -> dict[str, str]:
-    """As a newcomer's shell: nothing is configured, but for a port that no other test's Flower takes meanwhile."""
+    """As a newcomer's shell: nothing is configured, but for ports that no other test takes meanwhile."""
     plain = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
-    return (
-        plain | installed | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home), "FLOWER_PORT": str(free_port())}
-    )
+    ports = {name: str(free_port()) for name in ("FLOWER_PORT", "WEB_PORT")}
+    return plain | installed | {"DASHTAM_HOME": str(home), "DASHTAM_TEST_RUN": str(home)} | ports
 
 
 @pytest.fixture

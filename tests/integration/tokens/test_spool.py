@@ -89,8 +89,8 @@ def test_task_of_any_queue_tells_first_what_is_on_this_disk(hosts: tuple[Desk, D
 
 
 @pytest.mark.deep
-def test_long_batch_tells_while_it_goes_on_what_is_on_this_disk(hosts: tuple[Desk, Desk]) -> None:
-    one, _ = hosts
+def test_long_batch_tells_while_it_goes_on_what_is_on_this_disk(make_desk: MakeDesk, tmp_path: Path) -> None:
+    one = make_desk(DASHTAM_HOME=str(tmp_path / "one"), refresh_concurrency=1)
     spooled, other = one.link(), one.link()
     _settle(one)
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
 from tests.integration.web.conftest import Person, Sent, make_person
+from tests.support.celery_fixtures import reconnect
 from worker.errors import Unavailable
 from worker.models import Provider, SyncRun, User
 from worker.runtime import Runtime
@@ -180,12 +181,15 @@ def test_explanation_says_what_is_next_and_who_must_act(client: TestClient, ada:
 @pytest.mark.deep
 def test_what_is_sent_reaches_the_queue(client: TestClient, ada: Person, login: Provider, web_runtime: Runtime) -> None:
     state: Any = client.app.state  # type: ignore[attr-defined]
+    url = web_runtime.settings.redis_url.get_secret_value()
+    broker_before = broker.sender.conf["broker_url"]
     before, state.send = state.send, broker.send
     try:
+        reconnect(broker.sender, broker_url=url)
         answer = client.post(_url(login, "syncs"), headers=ada.headers)
     finally:
         state.send = before
-    url = web_runtime.settings.redis_url.get_secret_value()
+        reconnect(broker.sender, broker_url=broker_before)
     with redis_client.Redis.from_url(url, decode_responses=True) as client_:
         waiting = client_.lrange("sync", 0, -1)
         client_.delete("sync")
