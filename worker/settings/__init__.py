@@ -1,8 +1,8 @@
-"""Configuration: the only reader of the environment.
+"""The settings of all programs. Only this package reads the environment.
 
-Every variable can come from the environment or a `.env` file (`DASHTAM_ENV_FILE` names another); every secret `X` also
-from a file named by `X_FILE`, and every variable from a file of its name in `CREDENTIALS_DIR`. An unsafe or incomplete
-configuration refuses startup with a `ConfigurationError` that names the variable and never its value.
+Every variable can come from the environment, from a `.env` file (`DASHTAM_ENV_FILE` can name another), or from a file
+with its name in `CREDENTIALS_DIR`. A secret `X` can also come from a file that `X_FILE` names. If the configuration is
+unsafe or incomplete, the program does not start: a `ConfigurationError` names the variable and never shows its value.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from worker.text.mail_addresses import for_header, normalised
 
 
 class EnvironmentSettings(BaseSettings):
-    """Base of all settings classes: environment, its secret files, the `.env` file's secret files, that file."""
+    """The base of all settings classes. Adds secret files and `CREDENTIALS_DIR` to pydantic's sources."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
 
@@ -50,7 +50,7 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Adds `X_FILE` for every secret `X`, in both places, and the files of `CREDENTIALS_DIR`."""
+        """The sources in their order, with `X_FILE` in both places for every secret `X`, and with `CREDENTIALS_DIR`."""
         in_env_file = dotenv_settings.env_vars if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
         return (
             init_settings,
@@ -66,7 +66,7 @@ class EnvironmentSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _without_blanks_around_secrets(cls, values: Any) -> Any:
-        """A line feed at the end of a secret belongs to the way it was set; a secret of blanks is as good as none."""
+        """Removes white space around secrets, such as a line feed from a file. A secret of spaces counts as not set."""
         secrets = {name for name, field in cls.model_fields.items() if is_secret(field)}
         stripped = {
             name: value.strip() if name in secrets and isinstance(value, str) else value
@@ -82,7 +82,7 @@ def load(settings_cls: type[SettingsT], **values: Any) -> SettingsT:
     """Reads one settings class from the environment.
 
     Raises:
-        ConfigurationError: one line per wrong variable, without values.
+        ConfigurationError: a variable is missing or wrong; the text names each such variable, without its value.
     """
     try:
         loaded = settings_cls(_env_file=os.environ.get("DASHTAM_ENV_FILE", ".env"), **values)
@@ -95,12 +95,12 @@ def load(settings_cls: type[SettingsT], **values: Any) -> SettingsT:
 
 
 def _secret_parts(settings: EnvironmentSettings) -> Iterator[str]:
-    """What must never be written anywhere: secrets, the passwords in addresses, the keys of a list of keys."""
+    """The texts that must never be written: secrets, the passwords in URLs, the keys in a list of keys."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
-            if "://" in text:  # where the server is may be said
+            if "://" in text:  # only the password is secret, not the server's address
                 yield unquote(urlsplit(text).password or "")
             else:
                 yield text
@@ -114,11 +114,11 @@ def _explain(prefix: str, item: dict[str, Any]) -> str:
 
 
 class DatabaseSettings(EnvironmentSettings, DatabaseLimits):
-    """All that a migration needs."""
+    """The settings that a migration needs."""
 
     database_url: SecretStr
     migrate_database_url: SecretStr | None = None
-    """Role that may change the schema, when `DATABASE_URL`'s may not."""
+    """URL with a role that may change the schema, if the role in `DATABASE_URL` may not."""
 
     @field_validator("database_url", "migrate_database_url", mode="after")
     @classmethod
@@ -127,7 +127,7 @@ class DatabaseSettings(EnvironmentSettings, DatabaseLimits):
 
 
 class QueueSettings(EnvironmentSettings, QueuePart):
-    """Beat's settings, and those of Celery's own commands: no key, no database, no credential of a provider."""
+    """The settings of beat and of Celery's own commands: no encryption key, database or credential of a provider."""
 
 
 class FlowerSettings(EnvironmentSettings, QueuePart, FlowerPart):
@@ -138,7 +138,7 @@ class ExporterSettings(EnvironmentSettings, RedisPart, IntegrationsPart, Exporte
     """The exporter's settings."""
 
     readonly_database_url: SecretStr
-    """Role that only looks, and sees no token: `dashtam database roles` makes one."""
+    """URL with a role that can only read, and no tokens: `dashtam database roles` makes one."""
 
     @field_validator("readonly_database_url", mode="after")
     @classmethod
@@ -155,70 +155,70 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     """The worker's settings. Durations are in seconds unless the name says otherwise."""
 
     readonly_database_url: SecretStr | None = None
-    """The exporter's role; workers do not use it."""
+    """URL with the exporter's role; workers do not use it."""
     encryption_keys: SecretStr
-    """`id:key` pairs, comma-separated, the one to write with first; keys as `dashtam keys generate` prints them."""
+    """`id:key` pairs, separated by commas. The first key encrypts new data. `dashtam keys generate` prints a key."""
 
     claim_limit: PositiveInt = 1000
-    """Logins that one tick claims per integration for a sync."""
+    """How many logins one tick claims for a sync, per integration."""
     refresh_claim_limit: PositiveInt = 5000
-    """Tokens that one tick claims per integration: a bound on what a backlog puts into the queue at once."""
+    """How many tokens one tick claims per integration. This limits how much a backlog puts into the queue at once."""
     claim_seconds: PositiveInt = 120
-    """How long a claimed row waits before another tick may claim it again, should its message be lost."""
+    """After how long another tick may claim a row again, in case its message was lost."""
     batch_size: PositiveInt = 250
     refresh_concurrency: PositiveInt = 250
     sync_concurrency: PositiveInt = 4
     sync_batch_size: PositiveInt = 8
 
     http_total_seconds: Seconds = 20
-    """Total deadline of one call to a provider; below the lease."""
+    """Total deadline of one call to a provider; must be shorter than the lease."""
     http_max_bytes: PositiveInt = 32 * 1024 * 1024
     lease_seconds: Seconds = 45
     sync_interval: PositiveInt = 4 * 3600
     sync_min_interval: int = Field(default=60, ge=0)
-    """Least time between two manual syncs of one provider, unless forced."""
+    """Shortest time between two manual syncs of one provider, unless the second is forced."""
     sync_budget_seconds: PositiveInt = 200
-    """A sync that takes longer stops after its page and is due again at once; it goes on from its cursors."""
+    """A sync that takes longer stops after its present page, is due again at once, and continues from its cursors."""
     run_dead_seconds: PositiveInt = 180
-    """A running run without a heartbeat for so long is taken over."""
+    """Another worker takes over a running run that has had no heartbeat for this long."""
     sync_overlap_days: PositiveInt = 10
     sync_backfill_days: PositiveInt = 730
     sync_window_days: PositiveInt = 90
     mass_deletion_share: float = Field(default=0.5, gt=0, le=1)
-    """A listing or window that would withdraw more than this share of rows is not believed."""
+    """If a listing or window would withdraw more than this share of the rows, nothing is withdrawn."""
 
     link_state_seconds: PositiveInt = 900
 
     quota_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
-    """Multiplies every quota that an integration states, for an application that was granted more than is published."""
+    """A factor for every quota of an integration, if the provider allows our application more than it publishes."""
     manual_quota_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of every quota that only manual triggers may use."""
+    """The share of every quota that only manually requested work may use."""
     retry_after_max: PositiveInt = 3600
-    """Longest time for which one provider's Retry-After stops everybody within its scope."""
+    """The longest time for which one Retry-After can stop all calls in its scope."""
     breaker_failures: PositiveInt = 10
-    """Consecutive failures of a whole integration that open its breaker."""
+    """After how many failures in a row, counted over the whole integration, its breaker opens."""
     breaker_providers: PositiveInt = 3
-    """How many logins these failures must come from."""
+    """From how many different logins these failures must come."""
     breaker_seconds: Seconds = 15
-    """Until the first probe; doubles with every probe that fails, up to `breaker_max_seconds`."""
+    """The wait before the first probe. It doubles after every failed probe, up to `breaker_max_seconds`."""
     breaker_max_seconds: Seconds = 300
     refused_providers: PositiveInt = 5
-    """How many logins must be refused without a word on whose account, and none served meanwhile, to pause all."""
+    """An integration is paused when this many logins are refused without a stated cause and no other one succeeds."""
 
     notice_channels: str = "log"
-    """Which of `log`, `email`, `webhook` notices go to, comma-separated."""
+    """Where notices are sent: one or more of `log`, `email`, `webhook`, separated by commas."""
     notice_from: str = ""
-    """Sender of e-mail."""
+    """The sender's address of e-mails."""
     operator_email: str = ""
-    """Who hears of alarms."""
+    """The address to which alarms are sent."""
     smtp_host: str = ""
     smtp_port: int = Field(default=587, ge=1, le=65535)
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
-    """`none` is for servers on this machine alone."""
+    """`none` is allowed only for a server on this machine."""
     smtp_user: str = ""
     smtp_password: SecretStr | None = None
     smtp_ca_file: Path | None = None
-    """Certificates to trust besides the system's own."""
+    """A file with certificates that are trusted in addition to the system's."""
     webhook_url: str = ""
     webhook_secret: SecretStr | None = None
 
@@ -226,24 +226,24 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     retain_runs_days: PositiveInt = 90
     retain_snapshots_days: PositiveInt = 730
     retain_quarantine_days: PositiveInt = 90
-    """Counted from the day on which a record was resolved; open ones are kept."""
+    """Counted from the day on which a record was resolved; unresolved records are kept."""
     retain_notices_days: PositiveInt = 180
     retain_failures_days: PositiveInt = 90
-    """Dead letters that were resolved."""
+    """For dead letters that were resolved."""
 
     otel_exporter_otlp_endpoint: str = ""
-    """Where traces are sent to, over HTTP; nowhere when empty."""
+    """The URL to which traces are sent over HTTP; if it is empty, none are sent."""
 
     database_threads: PositiveInt = 4
-    """Threads, each with a connection, that run the database steps of one worker process."""
+    """Number of threads, each with its own connection, that run the database steps of one worker process."""
 
     failpoints: str = ""
-    """For tests alone: places where a worker stops on purpose. Refused in production."""
+    """Only for tests: places where a worker stops on purpose. Refused in production."""
 
     @field_validator("encryption_keys", mode="after")
     @classmethod
     def _keys(cls, value: SecretStr) -> SecretStr:
-        # At startup, and not when the first token is read.
+        # Checked at startup, so that a wrong key is not found only when the first token is read.
         try:
             parse_keys(value.get_secret_value())
         except ConfigurationError as error:
@@ -294,7 +294,7 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
 
     @property
     def enabled_channels(self) -> tuple[str, ...]:
-        """Channels that notices go to."""
+        """The channels to which notices are sent."""
         return tuple(channel.strip() for channel in self.notice_channels.split(",") if channel.strip())
 
 

@@ -1,4 +1,4 @@
-"""What an address says about where a connection goes and whether anyone could listen in."""
+"""Checks of URLs: whether they can be used, lead to this machine, and give an encrypted connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 _TLS_MODES = {"require", "verify-ca", "verify-full"}
 _NO_CHECKS = {"none", "cert_none", "optional", "cert_optional"}
-# As SQLAlchemy takes an address apart; its password may hold everything but an @.
+# Splits a URL as SQLAlchemy does; the password may contain every character except @.
 _POSTGRES = re.compile(
     r"(?P<head>[\w+]+://(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>[^/?]*)(?P<path>/[^?]*)?(?:\?(?P<query>.*))?"
 )
@@ -19,14 +19,14 @@ _PORT_MAX = 65535
 
 
 def postgres_url(url: str, *, writes: bool) -> str:
-    """An address of Postgres as SQLAlchemy and psycopg read it; several hosts may be listed as libpq lists them.
+    """The URL of a Postgres in the form for SQLAlchemy and psycopg. It may list several hosts, as libpq allows.
 
     Args:
         url: `postgresql://user:password@host:port,host:port/database?option=value`.
-        writes: whether, of several hosts, only one that takes writes will do.
+        writes: whether, of several hosts, only one that accepts writes can be used.
 
     Raises:
-        ValueError: it cannot be used. Says which form can, and nothing of the password.
+        ValueError: it cannot be used. The text says which form can be used, and does not show the password.
     """
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     parts = _POSTGRES.fullmatch(url)
@@ -65,7 +65,7 @@ def _require_libpq_options(names: list[str]) -> None:
         return
     if "prepare_threshold" in names:
         raise ValueError("prepare_threshold is no option of an address; for a pooler set DATABASE_POOLER=true")
-    from psycopg.pq import Conninfo  # of libpq, which only those load who have a database
+    from psycopg.pq import Conninfo  # imported here, because it loads libpq, which only programs with a database need
 
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     if unknown := sorted(set(names) - known):
@@ -73,10 +73,10 @@ def _require_libpq_options(names: list[str]) -> None:
 
 
 def require_redis_url(url: str) -> None:
-    """Refuses an address that redis-py or Celery would fail on later.
+    """Refuses a URL with which redis-py or Celery would fail later.
 
     Raises:
-        ValueError: it cannot be used. Says which form can, and nothing of the password.
+        ValueError: it cannot be used. The text says which form can be used, and does not show the password.
     """
     if not url.startswith(("redis://", "rediss://")):
         raise ValueError("must begin with redis:// or rediss://")
@@ -98,7 +98,7 @@ def require_redis_url(url: str) -> None:
 
 
 def is_readable(url: str) -> bool:
-    """Whether a URL can be taken apart at all."""
+    """Whether a URL can be parsed at all."""
     try:
         urlsplit(url)
     except ValueError:
@@ -107,9 +107,9 @@ def is_readable(url: str) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL, of whatever kind, points at this machine and nowhere else.
+    """Whether a URL of any kind leads only to this machine.
 
-    Postgres takes hosts from the query too, several of them, and a directory for a local socket.
+    A URL of Postgres may also have hosts in its query, several hosts, or the directory of a local socket.
     """
     try:
         parts = urlsplit(url)
@@ -123,7 +123,7 @@ def is_loopback(url: str) -> bool:
 
 
 def _hosts(netloc: str) -> list[str]:
-    """Hosts of `user:password@host:port,host:port`, without their ports."""
+    """The hosts in `user:password@host:port,host:port`, without their ports."""
     listed = netloc.rpartition("@")[2].split(",")
     hosts = [host.partition("]")[0] if host.startswith("[") else host.partition(":")[0] for host in listed]
     return [host for host in hosts if host]

@@ -1,4 +1,4 @@
-"""Which integrations are built in: the folders of `worker/integrations`."""
+"""The keys of the built-in integrations, which are folders of `worker/integrations`."""
 
 from __future__ import annotations
 

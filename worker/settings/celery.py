@@ -1,6 +1,6 @@
-"""Celery's configuration out of ours, for the application and for whoever only sends to it.
+"""Makes Celery's configuration from our settings, for workers and for programs that only send tasks.
 
-Why each setting is what it is: docs/architecture.md, "Celery and Redis".
+docs/architecture.md, "Celery and Redis", explains the reason for each setting.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ TASK_MODULES = tuple(QUEUES.values())
 
 
 def celery_settings(settings: QueuePart) -> dict[str, Any]:
-    """Celery's configuration out of ours."""
+    """Celery's configuration, made from our settings."""
     broker_url = (settings.broker_url or settings.redis_url).get_secret_value()
     tls = {"rediss": {"ssl_cert_reqs": ssl.CERT_REQUIRED}, "amqps": {"cert_reqs": ssl.CERT_REQUIRED}}
-    # RabbitMQ hands a message to another worker when its holder's connection ends, and knows no such options.
+    # RabbitMQ does not have these options: it gives a message to another worker when the first one's connection ends.
     transport = (
         {}
         if settings.broker_url
@@ -40,8 +40,8 @@ def celery_settings(settings: QueuePart) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_pool_limit": 4,
-        # No results: outcomes are in Postgres. And a worker whose Redis dies with tasks in flight stores their state
-        # there before it reconnects, ignored results or not, and ends when it cannot.
+        # No results, because outcomes are in Postgres. Also, with a result backend, a worker that loses Redis while
+        # tasks run would first try to store their state there, even with ignored results, and end if it cannot.
         "result_backend": None,
         "task_ignore_result": True,
         "task_store_errors_even_if_ignored": False,

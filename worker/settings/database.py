@@ -1,4 +1,4 @@
-"""How long a process waits for Postgres, and how long Postgres works for it: docs/operations.md has the whole table."""
+"""Time limits for Postgres: how long a process waits, and how long a statement may take; see docs/operations.md."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from worker.settings.parts import Seconds
 
 
 class DatabaseLimits(BaseModel):
-    """Settings that bound every wait for Postgres. The defaults fit each other and a lease of 45 s."""
+    """The settings that limit every wait for Postgres. The defaults fit together, and fit a lease of 45 s."""
 
     database_connect_seconds: Seconds = 5
-    """To connect, and for the first sign of life of a connection that was opened before."""
+    """Time limit for opening a connection, and for the first answer on a connection that was opened earlier."""
     database_lock_seconds: Seconds = 10
     """How long a statement may wait for a lock before Postgres ends it (`lock_timeout`)."""
     database_statement_seconds: Seconds = 30
     """How long a statement may take before Postgres ends it (`statement_timeout`)."""
     database_step_seconds: Seconds = 40
-    """How long a process waits for one transaction, or for a Postgres that says nothing: then it hangs up."""
+    """How long a process waits for one transaction, or for a Postgres that does not answer; then it disconnects."""
     database_pooler: bool = False
-    """A pooler in transaction mode stands in between: limits are set in each transaction, nothing is prepared."""
+    """True if there is a pooler in transaction mode: limits are set in each transaction, and nothing is prepared."""
 
     @model_validator(mode="after")
     def _database_limits_fit(self) -> Self:

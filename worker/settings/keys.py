@@ -1,4 +1,4 @@
-"""Encryption keys as the configuration writes them: `id:key` pairs, comma-separated."""
+"""Reads the encryption keys from the configuration: `id:key` pairs, separated by commas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def parse_keys(text: str) -> Mapping[str, bytes]:
     """Key id → Fernet key, in the order given.
 
     Raises:
-        ConfigurationError: there is no key, or one is malformed or given twice. Names the variable, never a value.
+        ConfigurationError: there is no key, or one is malformed or given twice. The text names only the variable.
     """
     keys: dict[str, bytes] = {}
     for position, pair in enumerate((part.strip() for part in text.split(",") if part.strip()), start=1):

@@ -1,7 +1,7 @@
-"""`python -m worker.settings.only PROGRAM COMMAND…`: starts a command with the variables that its program reads.
+"""`python -m worker.settings.only PROGRAM COMMAND…`: starts a command with only the variables that its program reads.
 
-PROGRAM is `beat`, `flower` or `exporter`. The environment and the `.env` file of a host usually hold everything, keys
-and credentials too; the command gets what is its own, and what every process of a machine has, such as PATH.
+PROGRAM is `beat`, `flower` or `exporter`. The environment and the `.env` file of a host usually contain all variables,
+also keys and credentials. The command gets only those of its program, and those that every process has, such as PATH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EVERYBODY_S_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
 
 
 def variables_of(settings: type[BaseModel]) -> set[str]:
-    """Every variable that these settings, or a part of some, are read from."""
+    """Every variable from which these settings are read."""
     found, prefix = set(), settings.model_config.get("env_prefix") or ""
     for name, field in settings.model_fields.items():
         variable = str(field.validation_alias or f"{prefix}{name}").upper()
@@ -36,7 +36,7 @@ def variables_of(settings: type[BaseModel]) -> set[str]:
 
 
 def environment_of(program: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What a program is started with, out of all that this process sees, its `.env` file included."""
+    """The variables for a program, chosen from this process's environment and its `.env` file."""
     own = variables_of(PROGRAMS[program])
     file = Path(environment.get("DASHTAM_ENV_FILE", ".env"))
     written = {name: value for name, value in dotenv_values(file).items() if value is not None and name in own}
@@ -45,7 +45,7 @@ def environment_of(program: str, environment: Mapping[str, str]) -> dict[str, st
         for name, value in environment.items()
         if name in own | _EVERYBODY_S or name.startswith(_EVERYBODY_S_PREFIXES)
     }
-    # In whichever of its two ways the environment sets a secret, that comes before `.env`.
+    # If the environment sets a secret, as `X` or as `X_FILE`, neither of the two is taken from `.env`.
     written = {
         name: value
         for name, value in written.items()
@@ -55,11 +55,11 @@ def environment_of(program: str, environment: Mapping[str, str]) -> dict[str, st
 
 
 def main() -> None:
-    """Becomes the command."""
+    """Replaces this process by the command."""
     if len(sys.argv) < 3 or sys.argv[1] not in PROGRAMS:
         sys.exit(f"usage: python -m worker.settings.only {'|'.join(PROGRAMS)} COMMAND [ARGUMENT…]")
     program, *command = sys.argv[1:]
-    os.execvpe(command[0], command, environment_of(program, os.environ))  # noqa: S606 - what the caller asked for
+    os.execvpe(command[0], command, environment_of(program, os.environ))  # noqa: S606 - the caller's own command
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Parts that the settings of several programs are made of, so that each reads what it needs and no secret of another's.
+"""Parts from which each program's settings are made, so that a program reads only the variables that it needs.
 
 | program | reads |
 |---|---|
 | beat | `QueuePart` |
 | Flower | `QueuePart`, `FlowerPart` |
-| exporter | `RedisPart`, `IntegrationsPart`, `ExporterPart`, the address of a role that only looks |
+| exporter | `RedisPart`, `IntegrationsPart`, `ExporterPart`, the database URL of a role that can only read |
 | workers, `dashtam` | everything |
 """
 
@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ProcessPart(BaseModel):
-    """What every process reads."""
+    """The settings that every process reads."""
 
     environment: Environment = Field(default="development", validation_alias="DASHTAM_ENV")
     home: Path = Field(default=Path(".dashtam"), validation_alias="DASHTAM_HOME")
@@ -34,10 +34,10 @@ class ProcessPart(BaseModel):
 
 
 class RedisPart(ProcessPart):
-    """Where Redis is."""
+    """The settings of programs that use Redis."""
 
     redis_url: SecretStr
-    """Quotas, the journal and, unless `broker_url` says otherwise, the queues."""
+    """The Redis for quotas and the journal, and also for the queues if `broker_url` is not set."""
 
     @field_validator("redis_url", mode="after")
     @classmethod
@@ -54,12 +54,12 @@ class RedisPart(ProcessPart):
 
 
 class QueuePart(RedisPart):
-    """What sends and takes tasks reads."""
+    """The settings of programs that send or receive tasks."""
 
     broker_url: SecretStr | None = None
-    """Another broker for the queues: amqp:// or amqps://."""
+    """Another broker, only for the queues: amqp:// or amqps://."""
     tick_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
-    """Multiplies every interval of `schedules`; below 1 for demonstrations and tests."""
+    """A factor for every interval of `schedules`; below 1 for demonstrations and tests."""
 
     visibility_timeout: PositiveInt = 600
     task_time_limit: PositiveInt = 540
@@ -94,53 +94,53 @@ class QueuePart(RedisPart):
 
 
 class IntegrationsPart(BaseModel):
-    """Which integrations there are."""
+    """The setting that says which integrations are enabled."""
 
     integrations: str = ""
-    """Which integrations are enabled, comma-separated; all that are built in when empty."""
+    """Keys of the enabled integrations, separated by commas; if empty, all built-in integrations are enabled."""
 
     @property
     def enabled_integrations(self) -> tuple[str, ...]:
-        """Keys of the integrations that this process serves."""
+        """The keys of the integrations that this process serves."""
         return tuple(key.strip() for key in self.integrations.split(",") if key.strip()) or built_in_integrations()
 
 
 class FlowerPart(BaseModel):
-    """What Flower alone needs."""
+    """The settings that only Flower needs."""
 
     flower_user: str = "operator"
     flower_password: SecretStr | None = None
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=0, le=65535)
     flower_allow_triggers: bool = False
-    """Whether tasks may be sent and workers steered from Flower."""
+    """Whether Flower may send tasks and control workers."""
 
 
 class ExporterPart(BaseModel):
-    """What the exporter alone needs."""
+    """The settings that only the exporter needs."""
 
     exporter_address: str = "127.0.0.1"
     exporter_port: int = Field(default=9540, ge=0, le=65535)
-    """Where `/metrics` listens."""
+    """The port on which `/metrics` is served."""
 
 
 class WebPart(BaseModel):
-    """What the HTTP door alone needs."""
+    """The settings that only the HTTP API needs."""
 
     web_address: str = "127.0.0.1"
     web_port: int = Field(default=8000, ge=0, le=65535)
     web_hosts: str = "127.0.0.1,localhost,[::1]"
-    """Names under which it is reached, comma-separated; a request for any other `Host` is refused."""
+    """The host names under which clients reach it, separated by commas; requests for any other `Host` are refused."""
     web_proxies: str = ""
-    """Addresses of proxies in front of it, comma-separated, whose X-Forwarded-For and -Proto are believed."""
+    """Addresses of the proxies in front of it, separated by commas; only their X-Forwarded-For and -Proto are used."""
     web_key_rate: str = "600/minute"
-    """How often one API key may ask, as `limits` writes it."""
+    """How many requests one API key may send, in the notation of the library `limits`."""
     web_address_rate: str = "1200/minute"
-    """How often one address may ask, with whatever key or none."""
+    """How many requests one address may send, with any key or without one."""
     web_body_bytes: int = Field(default=256 * 1024, ge=1024)
-    """The longest body that is read."""
+    """The size of the longest body that is accepted."""
     web_body_seconds: Seconds = 10
-    """How long a body may take to arrive."""
+    """The longest time in which a body must arrive."""
 
     @field_validator("web_key_rate", "web_address_rate", mode="after")
     @classmethod
@@ -156,7 +156,11 @@ class WebPart(BaseModel):
 
 
 def require_tls(variable: str, address: SecretStr | None, environment: Environment) -> None:
-    """Raises `ValueError` for a Postgres off this machine that production would reach in plain text."""
+    """Refuses, in production, an unencrypted connection to a Postgres on another machine.
+
+    Raises:
+        ValueError: the URL does not require TLS.
+    """
     url = address.get_secret_value() if address else ""
     if environment == "production" and url and not is_loopback(url) and not postgres_has_tls(url):
         raise ValueError(f"{variable}: without TLS off loopback; add sslmode=verify-full")

@@ -1,4 +1,4 @@
-"""Settings that come from files: `X_FILE` for every secret `X`, and `CREDENTIALS_DIR` for whatever is in it."""
+"""Reads settings from files: the file named by `X_FILE` for a secret `X`, and the files in `CREDENTIALS_DIR`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CREDENTIALS_DIR = "CREDENTIALS_DIR"
 
 
 class SecretFileSource(PydanticBaseSettingsSource):
-    """Reads secret `X` from the file that the variable `X_FILE` names, unless a source before this one has given it.
+    """Reads secret `X` from the file that the variable `X_FILE` names, unless an earlier source has given it.
 
     Args:
-        settings_cls: whose secrets.
-        variables: of one place, by their names in capitals.
-        place: what that place is called.
+        settings_cls: the settings class with the secrets.
+        variables: the variables of one place, by their names in capital letters.
+        place: the name of that place in errors.
 
     Raises:
-        ConfigurationError: `X` is set in the same place, or the file is missing, empty, a directory, no UTF-8 text, or
-            readable by everyone.
+        ConfigurationError: `X` is also set in the same place, or the file is missing, empty, a directory, not UTF-8
+            text, or readable by everyone.
     """
 
     def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str | None], place: str) -> None:
@@ -45,22 +45,22 @@ class SecretFileSource(PydanticBaseSettingsSource):
         return _read_secret(f"{variable}_FILE", Path(path)), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Every secret that is given by file."""
+        """All secrets that are given in files."""
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
 
 class CredentialsDirectorySource(PydanticBaseSettingsSource):
-    """Reads any variable from the file of its name, in lower case, in the directory that `CREDENTIALS_DIR` names.
+    """Reads any variable from the file with its name in lower case in the directory that `CREDENTIALS_DIR` names.
 
-    A file that is missing or empty says nothing: nobody has filled it in.
+    A file that is missing or empty is ignored.
 
     Args:
-        settings_cls: whose variables.
-        environment: of this process.
+        settings_cls: the settings class with the variables.
+        environment: the environment of this process.
 
     Raises:
-        ConfigurationError: a file cannot be read, is no UTF-8 text, or is readable by everyone.
+        ConfigurationError: a file cannot be read, is not UTF-8 text, or is readable by everyone.
     """
 
     def __init__(self, settings_cls: type[BaseSettings], environment: Mapping[str, str]) -> None:
@@ -76,13 +76,13 @@ class CredentialsDirectorySource(PydanticBaseSettingsSource):
         return _read_secret(f"{CREDENTIALS_DIR}/{name}", path), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Every variable that has a file."""
+        """All variables that have a file."""
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether a setting is a secret: never shown, and readable from a file."""
+    """Whether a setting is a secret: secrets are never shown and can be read from a file."""
     return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 
 
@@ -92,7 +92,7 @@ def _read_secret(variable: str, path: Path) -> str:
             raise ConfigurationError(f"{variable}: it names a directory; name the file in it")
         if path.stat().st_mode & stat.S_IROTH:
             raise ConfigurationError(f"{variable}: the file is readable by everyone; run chmod o-r on it")
-        value = path.read_text(encoding="utf-8-sig").strip()  # some editors put a mark in front
+        value = path.read_text(encoding="utf-8-sig").strip()  # some editors write a byte order mark at the beginning
     except OSError as error:
         raise ConfigurationError(f"{variable}: the file cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

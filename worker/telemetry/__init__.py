@@ -1,1 +1,1 @@
-"""Logs, metrics, traces and the programs that show them."""
+"""Logs, metrics, traces, and the programs that show them (exporter and Flower)."""

@@ -1,7 +1,7 @@
-"""`python -m worker.telemetry.exporter`: serves /metrics, and /healthz, on EXPORTER_ADDRESS:EXPORTER_PORT.
+"""`python -m worker.telemetry.exporter`: serves /metrics and /healthz on EXPORTER_ADDRESS:EXPORTER_PORT.
 
-Two sources: what processes have counted in files under the home, and `worker.telemetry.gauges`. Loopback by default;
-there is nothing secret in the answer, and no label for one provider.
+/metrics has two sources: the counts that processes write to files under the home, and `worker.telemetry.gauges`. By
+default it listens on loopback. The answer contains no secrets and no label for a single login.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log = structlog.get_logger()
 _LIMITS = DatabaseLimits(
     database_connect_seconds=2, database_lock_seconds=1, database_statement_seconds=6, database_step_seconds=8
 )
-"""Below the ten seconds that Prometheus waits: that a server is away must reach it."""
+"""Shorter than Prometheus' own limit of ten seconds, so that an answer arrives also when a server is unreachable."""
 
 
 class Exporter:
-    """All sources behind one answer.
+    """Collects all sources into one answer.
 
     Args:
-        settings: where Postgres, Redis and the files are.
+        settings: have the addresses of Postgres and Redis, and the place of the files.
     """
 
     def __init__(self, settings: ExporterSettings) -> None:
@@ -55,13 +55,13 @@ class Exporter:
         self._counted.register(MultiProcessCollector(None, path=str(self._files)))  # type: ignore[no-untyped-call]
 
     def answer(self) -> bytes:
-        """The whole of /metrics, in Prometheus's text format."""
+        """The complete answer of /metrics, in Prometheus' text format."""
         with metric_files.held(self._files):
             counted = generate_latest(self._counted)
         return counted + generate_latest(self._gauges)
 
     def connect(self) -> None:
-        """Opens the connections, so that the first scrape need not."""
+        """Opens the connections, so that the first scrape does not have to wait for this."""
         with suppress(Unavailable), transaction(self._engine) as session:
             session.connection()
         with suppress(redis.RedisError):
@@ -74,7 +74,7 @@ class Exporter:
 
 
 def serve(exporter: Exporter, address: str, port: int) -> ThreadingHTTPServer:
-    """A server that listens and is not yet running; port 0 picks a free one."""
+    """A server that listens but does not serve yet; with port 0, it uses a free port."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
@@ -96,7 +96,7 @@ def serve(exporter: Exporter, address: str, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """A scrape is no news."""
+            """Logs nothing: requests to the exporter are not logged."""
 
     server = ThreadingHTTPServer((address, port), Handler)
     server.daemon_threads = True

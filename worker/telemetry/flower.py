@@ -1,7 +1,7 @@
-"""Flower's options: a password, loopback alone, no commands to workers, and of a task's arguments the ids alone.
+"""Flower's options: a password, only loopback, no commands to workers, and only the ids of a task's arguments.
 
-`worker.app` calls `configure` whenever `celery -A worker.app flower` begins, so that no configuration file is needed.
-Options of the command line count before these.
+`worker.app` calls `configure` whenever `celery -A worker.app flower` starts, so that no configuration file is needed.
+Options of the command line come before these.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def configure(app: Celery, settings: FlowerSettings) -> None:
         setattr(running_options, name, value)
     require_free("FLOWER_PORT", settings.flower_address, settings.flower_port)
     shield()
-    # Flower inspects with eight questions at once, and each holds two connections: with the workers' small pool they
-    # wait for one another for ever, and Flower neither shows workers nor stops.
+    # Flower sends eight inspections at once, and each needs two connections. With the small pool of the workers, these
+    # would wait for each other without end, and Flower would neither show workers nor stop.
     app.conf.broker_pool_limit = _CONNECTIONS
 
 
 def flower_options(settings: FlowerSettings | Settings) -> dict[str, Any]:
-    """Options by Flower's own names.
+    """The options, by Flower's names for them.
 
     Raises:
         ConfigurationError: there is no password; Flower must not start.
@@ -93,12 +93,12 @@ def _ids_of(arguments: str) -> str:
 
 
 class Ticks:
-    """Keeps ticks that succeed out of what Flower shows: several begin every minute and would hide everything else.
+    """Hides ticks that succeed from Flower: several start every minute, and they would make other tasks hard to find.
 
-    The events of a tick are held back until it ends. If it did not succeed, all of them are let through.
+    The events of a tick are held back until it ends. If it did not succeed, Flower gets all of them.
 
     Args:
-        names: tasks that beat sends.
+        names: the tasks that beat sends.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -106,7 +106,7 @@ class Ticks:
         self._held: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
 
     def let_through(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """The events to show now that this one has come: none, this one, or with those that were held back."""
+        """The events to show after this one: none, only this one, or this one and those that were held back."""
         kind, task_id = str(event.get("type", "")), event.get("uuid")
         if not kind.startswith("task-") or task_id is None:
             return [event]
@@ -114,16 +114,16 @@ class Ticks:
             return []
         if kind in _BEGINNINGS and (task_id in self._held or event.get("name") in self._names):
             self._held.setdefault(task_id, []).append(event)
-            if len(self._held) > _TICKS_HELD:  # of ticks that expired, no end is reported
+            if len(self._held) > _TICKS_HELD:  # Celery reports no end for ticks that expired
                 self._held.popitem(last=False)
             return []
         return [*self._held.pop(task_id, ()), event]
 
 
 def shield() -> None:
-    """Lets in only what may be shown: pages, API answers and the saved state all come from these events.
+    """Filters the events that Flower receives; its pages, API answers and saved state are all made from them.
 
-    Flower's `format_task` would reach the pages alone. Its metrics ask for the password too.
+    Flower's own `format_task` would change only the pages. After this, Flower's metrics need the password, too.
     """
     if not hasattr(Events.on_event, "__wrapped__"):
         Events.on_event = _cleaned(Events.on_event, Ticks(task for task, _ in schedules.ENTRIES.values()))
@@ -142,10 +142,10 @@ def _cleaned(
 
 
 def refuse_without_authentication() -> None:
-    """For a Flower whose command line or configuration file took the password away: it would serve everybody.
+    """Stops Flower if its command line or configuration file has removed the password: anybody could use it.
 
     Raises:
-        SystemExit: with the reason.
+        SystemExit: there is no password; the text says what to do.
     """
     if not any(running_options.basic_auth or ()):
         raise SystemExit("error: Flower does not start without a password; remove --basic_auth")

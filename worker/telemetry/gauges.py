@@ -1,7 +1,7 @@
-"""Gauges that the exporter reads from Postgres and Redis each time it is asked for them.
+"""Gauges that the exporter reads from Postgres and Redis when Prometheus scrapes it.
 
-They are kept for a few seconds, longer when reading them takes longer, so that scrapes cost a server at most a
-twentieth of its time.
+The values are kept for a few seconds, or longer if reading them takes longer, so that scrapes use at most 5 % of a
+server's time.
 """
 
 from __future__ import annotations
@@ -40,17 +40,21 @@ class Source(Protocol):
     """Reads some gauges."""
 
     def __call__(self) -> Iterator[Metric]:
-        """Raises `Unavailable` when its server is out of reach."""
+        """Reads the gauges.
+
+        Raises:
+            Unavailable: the server cannot be reached.
+        """
         ...
 
 
 class Kept(Collector):
-    """Gauges of one server, read anew when they are old. Whether the server answered is one of them.
+    """Gauges of one server; they are read again when they are too old. One of them says whether the server answered.
 
     Args:
-        service: its name in `dashtam_up`.
-        read: what to ask it.
-        clock: seconds that only go forward.
+        service: the server's name in `dashtam_up`.
+        read: reads the gauges from the server.
+        clock: returns seconds that only increase.
     """
 
     def __init__(self, service: str, read: Source, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,7 +66,7 @@ class Kept(Collector):
         self._reading = threading.Lock()
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance: registering must not need the server."""
+        """Returns nothing, so that registering works without the server."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -91,14 +95,14 @@ class Kept(Collector):
 
 
 class DatabaseGauges:
-    """Gauges of what stands in Postgres."""
+    """Gauges that are read from Postgres."""
 
     def __init__(self, engine: Engine, integrations: tuple[str, ...]) -> None:
         self._engine = engine
         self._integrations = integrations
 
     def __call__(self) -> Iterator[Metric]:
-        """Reads all in one transaction."""
+        """Reads all gauges in one transaction."""
         now = datetime.now(UTC)
         with transaction(self._engine) as session:
             fleet = dict.fromkeys(self._integrations, _EMPTY) | gauges.fleet(session, now=now)
@@ -168,13 +172,13 @@ def _fleet(fleet: dict[str, FleetGauges], not_active: dict[tuple[str, str], int]
 
 
 class RedisGauges:
-    """Gauges of what waits in Redis."""
+    """Gauges that are read from Redis: what waits in the queues and hashes."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def __call__(self) -> Iterator[Metric]:
-        """Reads all in one round trip."""
+        """Reads all gauges in one round trip."""
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for queue in QUEUES:

@@ -1,7 +1,7 @@
 """Structured logs: JSON in production, coloured text in a terminal, secrets masked in both.
 
-Every line passes the same processors, whether structlog, Celery or a library wrote it. What is bound with
-`structlog.contextvars` (task, attempt, provider, run) is on all lines of that context. Tracebacks have no local
+Every line passes the same processors, whether structlog, Celery or a library wrote it. Values bound with
+`structlog.contextvars` (task, attempt, provider, run) are on all lines of that context. Tracebacks show no local
 variables, and their messages are redacted like everything else.
 """
 
@@ -22,7 +22,7 @@ from worker.settings.parts import ProcessPart
 from worker.telemetry.redaction import redact_value
 from worker.text.plain_text import visible
 
-# What these say below a warning is of no use to operators, and at DEBUG it is whole rows and messages.
+# Below WARNING, these loggers write nothing that operators need; at DEBUG, they write whole rows and messages.
 _QUIET = (
     "httpx",
     "httpcore",
@@ -40,7 +40,7 @@ _MANY_LINES = {"event", "exception", "stack"}
 
 
 def configure_logging(settings: ProcessPart) -> None:
-    """Routes structlog, the standard library's loggers, warnings and uncaught errors to standard error."""
+    """Sends structlog, the standard library's loggers, warnings and uncaught errors to standard error."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -86,7 +86,7 @@ def _renderers(settings: ProcessPart) -> tuple[Processor, ...]:
 
 
 def _spell_out(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """JSON escapes what would steer a terminal; here it must be done."""
+    """Escapes control characters that a terminal would obey. JSON does this itself; the console format does not."""
     return {
         name: visible(value, lines=name in _MANY_LINES) if isinstance(value, str) else value
         for name, value in event.items()
@@ -94,12 +94,12 @@ def _spell_out(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Takes secrets out of all of a line's values."""
+    """Masks secrets in all values of a line."""
     return {name: value if name in _AS_THEY_ARE else redact_value(value, name) for name, value in event.items()}
 
 
 def add_task_of_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Celery's own lines name their task in the record's `data`: "received", "succeeded", "raised"."""
+    """Adds the task to Celery's own lines ("received", "succeeded", "raised"), which have it in the record's `data`."""
     data = getattr(event.get("_record"), "data", None)
     if isinstance(data, dict) and "id" in data:
         event.setdefault("task_id", data["id"])
@@ -108,11 +108,11 @@ def add_task_of_record(_logger: WrappedLogger, _method: str, event: EventDict) -
 
 
 def write_json_line(message: str, file: TextIO | None = None) -> None:
-    """In place of what Celery prints in its handlers of signals, where a logger could wait for its own lock.
+    """Writes a line without a logger; replaces Celery's printing in signal handlers, where a logger could deadlock.
 
     Args:
-        message: in plain text.
-        file: where Celery would print it; it goes to standard error, as the log does.
+        message: the message as plain text.
+        file: where Celery would print it; ignored, because the log goes to standard error.
     """
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     line = {"event": message.strip(), "logger": "celery", "level": "info", "timestamp": now}
@@ -120,17 +120,17 @@ def write_json_line(message: str, file: TextIO | None = None) -> None:
 
 
 class SafeHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to standard error. A line that cannot be formatted is named, not dumped with its arguments."""
+    """Writes to standard error. If a line cannot be formatted, its arguments are not printed."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Instead of the standard library's, which prints the arguments as they are."""
+        """Reports a line that cannot be formatted. The standard library's method would print the arguments unmasked."""
         error = sys.exc_info()[0]
         name = error.__name__ if error else "unknown"
         sys.stderr.write(f"a log line of {record.name} ({record.pathname}:{record.lineno}) was lost: {name}\n")
 
 
 def log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """For `sys.excepthook`: what ends a process is redacted too."""
+    """Logs an uncaught error, redacted; used as `sys.excepthook`."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
         return

@@ -1,4 +1,4 @@
-"""The files in which processes count for the exporter: one a process; what ended ones counted is kept as sums."""
+"""The files in which processes count for the exporter: files of each process, and sums for the processes that ended."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from worker.telemetry import metrics
 
 log = structlog.get_logger()
 
-# The library has no type information here.
+# prometheus_client has no type information for this.
 _File: Any = mmap_dict.MmapedDict
 _value_class: Any = values.MultiProcessValue
 
-# After the name of a process: the file that it holds a lock on as long as it lives.
+# The suffix of the file that a process keeps locked as long as it lives; the process's name comes before it.
 _ALIVE = ".alive"
-# In place of a process's name: the sums of all that have ended.
+# Used instead of a process's name for the sums of all processes that have ended.
 _ENDED = "ended"
 
 
 def directory(home: Path) -> Path:
-    """Where processes count; private, as everything under the home."""
+    """The directory in which processes count. It is created if it is missing, readable only by its owner."""
     path = home / "metrics"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
 class _Identity:
-    """Names the processes that count, and shows that they live: each holds a lock on a file of its name.
+    """The name of this process among those that count. While it lives, it holds a lock on a file with this name.
 
-    The system ends the lock with the process, also where the process ran in a container that is gone. A process number
-    says nothing about another container.
+    The operating system releases the lock when the process ends, also if its container is gone. A process id would not
+    do, because a process in another container may have the same one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,21 +49,22 @@ class _Identity:
         self.name = ""
 
     def __call__(self) -> str:
-        """This process's own name, another after a fork; the library asks at each count."""
+        """This process's name; a forked process gets a new one. prometheus_client calls this for each count."""
         if self._pid != os.getpid():
             self._pid, self._held = os.getpid(), False
-            # Without an underscore, where the library ends the kind of a file. Never one of an earlier process.
+            # The name has no underscore, because the library writes one between a file's kind and the name. The random
+            # part keeps it different from the names of earlier processes.
             host = socket.gethostname().replace("_", "-").replace("/", "-")
-            # The number stands last: workers of 0.1 that share the home read it there.
+            # The process id comes last, because workers of version 0.1 that share the home read it there.
             self.name = f"{host}-{secrets.token_hex(4)}-{self._pid}"
         if not self._held:
-            with suppress(OSError):  # a full disk; the next count tries again
+            with suppress(OSError):  # for example, the disk is full; the next count tries again
                 self._hold()
         return self.name
 
     def _hold(self) -> None:
         with held(self._path):
-            # It stays open. A lock of this kind is not inherited by a fork.
+            # The file stays open. A forked process does not inherit a lock of this kind.
             descriptor = os.open(self._path / f"{self.name}{_ALIVE}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._held = True
@@ -73,31 +74,31 @@ _identity: _Identity | None = None
 
 
 def share_with_exporter(home: Path) -> None:
-    """From now on this process and those that it forks count in files; call it before anything was counted."""
+    """Makes this process and those that it forks count in files. Must be called before anything is counted."""
     global _identity
     path = directory(home).resolve()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path)
     _identity = _Identity(path)
-    # The library settles this when it is imported, and Flower's command imports it before our settings are read.
+    # The library decides this when it is imported, and Flower's command imports it before our settings are read.
     values.ValueClass = _value_class(_identity)
     metrics.reset()
 
 
 @contextmanager
 def held(path: Path, *, alone: bool = False) -> Iterator[None]:
-    """Keeps `fold_dead` away from the files while they are read."""
+    """Holds the lock of the files, so that `fold_dead` does not change them while they are read."""
     with (path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 
 def fold_dead(path: Path) -> int:
-    """Adds the files of ended processes to one file a kind, so that their number stays bounded.
+    """Adds the files of ended processes to one file for each kind, so that the number of files stays limited.
 
-    Processes of other hosts and containers are among them, if they share the directory.
+    This includes processes of other hosts and containers, if they share the directory.
 
     Returns:
-        How many files there were.
+        How many files were added and removed.
     """
     try:
         return _fold(path)
@@ -128,11 +129,11 @@ def _fold(path: Path) -> int:
 
 def _is_held(name: str, mark: Path) -> bool:
     if _identity is not None and name == _identity.name:
-        return True  # to open and close it would end this process's own lock
+        return True  # opening and closing the file would release this process's own lock
     descriptor = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # either, by the system
+    except (BlockingIOError, PermissionError):  # the operating system decides which of the two
         return True
     else:
         return False

@@ -1,8 +1,8 @@
 """All metrics, each declared here once, and the functions that count them.
 
-Services call the `observe_…` functions; labels come from closed sets, never an id. Processes count in memory, or, after
-`metric_files.share_with_exporter`, in files that `worker.telemetry.exporter` adds up. Counting never raises: a full
-disk must not cost a token.
+Services call the `observe_…` functions. Labels come from fixed sets of values and are never an id. Processes count in
+memory, or, after `metric_files.share_with_exporter`, in files that `worker.telemetry.exporter` adds up. Counting never
+raises an error: a full disk must not make us lose a token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LAG_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 class _Metrics:
-    """All metrics of worker processes; made on first use, when it is settled where they are kept."""
+    """All metrics of worker processes. They are made at the first use, when it is known where they are kept."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -86,13 +86,13 @@ def _harmless(observe: Callable[P, None]) -> Callable[P, None]:
 def observe_refresh(
     provider_key: str, outcome: str, *, lag_s: float | None = None, in_time: bool | None = None
 ) -> None:
-    """One refresh has ended.
+    """Counts one refresh that has ended.
 
     Args:
         provider_key: the integration.
-        outcome: one of the words of the service's own `Outcome`.
-        lag_s: of a stored token: seconds from due to stored.
-        in_time: of a stored token: whether the old access token was still good.
+        outcome: a value of the service's `Outcome`.
+        lag_s: for a stored token: seconds from the time at which it was due until it was stored.
+        in_time: for a stored token: whether the old access token was still valid.
     """
     metrics = _metrics()
     metrics.refresh_attempts.labels(provider_key, str(outcome)).inc()
@@ -104,13 +104,13 @@ def observe_refresh(
 
 @_harmless
 def observe_http_call(provider_key: str, endpoint: str, answer: int | str, seconds: float) -> None:
-    """One call to a provider has ended.
+    """Counts one call to a provider that has ended.
 
     Args:
         provider_key: the integration.
-        endpoint: its name in our code, never a path.
+        endpoint: the endpoint's name in our code, never a path.
         answer: HTTP status, or the kind of error that came instead of an answer.
-        seconds: to the last byte.
+        seconds: time until the last byte of the answer.
     """
     metrics = _metrics()
     metrics.http_calls.labels(provider_key, endpoint, _answer_class(answer)).inc()
@@ -125,12 +125,12 @@ def _answer_class(answer: int | str) -> str:
 
 @_harmless
 def observe_sync(provider_key: str, status: str, *, seconds: float, rows: Mapping[str, int]) -> None:
-    """One run has ended.
+    """Counts one run that has ended.
 
     Args:
         provider_key: the integration.
         status: a `RunStatus`.
-        seconds: from start to end.
+        seconds: time from start to end.
         rows: number of rows by outcome: added, changed, unchanged, removed, quarantined.
     """
     metrics = _metrics()
@@ -142,13 +142,13 @@ def observe_sync(provider_key: str, status: str, *, seconds: float, rows: Mappin
 
 @_harmless
 def observe_quota(provider_key: str, *, admitted: bool, calls: int = 1) -> None:
-    """Our own quota let calls through, or put one off."""
+    """Counts calls that our own quota admitted or delayed."""
     _metrics().quota_calls.labels(provider_key, "admitted" if admitted else "deferred").inc(calls)
 
 
 @_harmless
 def observe_task(task: str, *, seconds: float, failed: bool = False) -> None:
-    """One task has ended."""
+    """Counts one task that has ended."""
     metrics = _metrics()
     metrics.task_seconds.labels(task).observe(seconds)
     metrics.task_failures.labels(task).inc(1 if failed else 0)
@@ -156,18 +156,18 @@ def observe_task(task: str, *, seconds: float, failed: bool = False) -> None:
 
 @_harmless
 def observe_queue_delay(queue: str, seconds: float) -> None:
-    """A task starts, so many seconds after it was published."""
+    """Counts a task that starts, with the seconds since it was sent."""
     _metrics().queue_delay.labels(queue).observe(max(0.0, seconds))
 
 
 @_harmless
 def observe_beat(task: str) -> None:
-    """Beat has sent a task."""
+    """Records that beat has sent a task."""
     _metrics().beat_ticks.labels(task).inc()
 
 
 class Value(NamedTuple):
-    """One counted number."""
+    """One value of a metric, with its name and labels."""
 
     name: str
     labels: dict[str, str]
@@ -175,11 +175,11 @@ class Value(NamedTuple):
 
 
 def counted() -> Iterator[Value]:
-    """What this process alone has counted."""
+    """The values that only this process has counted."""
     for metric in _metrics().registry.collect():
         yield from (Value(sample.name, sample.labels, sample.value) for sample in metric.samples)
 
 
 def reset() -> None:
-    """Forgets what this process has counted (tests)."""
+    """Deletes what this process has counted, for tests."""
     _metrics.cache_clear()

@@ -1,8 +1,8 @@
-"""Masks secrets in what is about to be written: known values, values beside certain names, texts of certain shapes.
+"""Masks secrets in text before it is written: known values, values beside certain names, and texts of certain shapes.
 
-Exact values are those of the configuration (`remember`); providers' own shapes come with their integrations
-(`remember_shapes`). Names are words such as `password`. Shapes are those of
-tokens, keys, authorization headers, addresses with a password, and account numbers; ids and times stay readable.
+The known values are those of the configuration (`remember`). The names are words such as `password`. The shapes are
+those of tokens, keys, authorization headers, URLs with a password, and account numbers; each integration adds its
+provider's shapes (`remember_shapes`). Ids and times stay readable.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MEASURE_NAME = re.compile(
     r"(?:^|_)(?:bytes|size|length|rows|count|seconds|s|ms|ns|pid|port|seq|lineno|thread|process)$"
 )
 
-# A value after one of these words and `=` or `:`, quoted or not, as in JSON, forms, reprs and query strings.
+# Matches a value after one of these words and `=` or `:`, with or without quotes: JSON, forms, reprs, query strings.
 _NAMED = re.compile(
     r"(?i)(?P<name>[\"']?\b[\w-]*(?:token|secret|password|passwd|passphrase|api_?key|app_?key|"
     r"encryption_?keys?|private_?key|client_?id|credentials?|cookie)[\"']?\s*[=:]\s*)"
@@ -48,7 +48,8 @@ _SHAPES = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-# Long runs without meaning to people: letters of both cases and digits mixed. Ids, hashes and names are not.
+# Matches long texts that look random: small letters, capital letters and digits together. Ids, hashes and names do not
+# match.
 _OPAQUE = re.compile(r"(?<![\w./+-])(?=[\w+=@-]*\d)(?=[\w+=@-]*[a-z])(?=[\w+=@-]*[A-Z])[\w+-]{28,}[=@]{0,2}")
 
 _NUMBERS = re.compile(
@@ -62,7 +63,7 @@ _NUMBERS = re.compile(
 
 
 def remember(values: Iterable[str]) -> None:
-    """Hides these exact values from now on; short ones are left to the other rules."""
+    """Masks these exact values from now on. Short values are ignored; only the other rules apply to them."""
     global _known_pattern
     fresh = {value for value in values if len(value) >= _SHORTEST_KNOWN} - _known
     if fresh:
@@ -72,7 +73,7 @@ def remember(values: Iterable[str]) -> None:
 
 
 def remember_shapes(expressions: Iterable[str]) -> None:
-    """Hides from now on what matches one of these regular expressions, such as the tokens of one provider."""
+    """Masks from now on what matches one of these regular expressions, for example the tokens of one provider."""
     global _shapes_pattern
     _shapes.update(expressions)
     if _shapes:
@@ -80,7 +81,7 @@ def remember_shapes(expressions: Iterable[str]) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without its secrets; account numbers keep their last four digits."""
+    """The text with its secrets masked; account numbers keep their last four digits."""
     if _known_pattern is not None:
         text = _known_pattern.sub(MASK, text)
     text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
@@ -96,7 +97,7 @@ def redact(text: str) -> str:
 
 
 def redact_value(value: Any, name: str = "", depth: int = 0) -> Any:
-    """A value of a log line without its secrets, in types that JSON has; `name` is what it is called there."""
+    """A value of a log line with its secrets masked, in types that JSON has; `name` is the value's name in the line."""
     if value is None or isinstance(value, bool | float):
         return value
     if name and _SECRET_NAME.search(name.lower()) and not isinstance(value, int):

@@ -1,7 +1,7 @@
-"""Traces of tasks, sent over OTLP when OTEL_EXPORTER_OTLP_ENDPOINT is set; else OpenTelemetry is not imported.
+"""Traces of tasks, sent over OTLP if OTEL_EXPORTER_OTLP_ENDPOINT is set; otherwise OpenTelemetry is not imported.
 
-Spans say which task ran when, for how long and whether it failed. What an error said stays in the logs, which are
-redacted; spans are not.
+A span says which task ran, when, for how long, and whether it failed. The text of an error is only in the logs, because
+logs are redacted and spans are not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _provider: TracerProvider | None = None
 
 
 def require(settings: Settings) -> None:
-    """Before the worker starts its processes, where an error would only be logged.
+    """Checks the packages before the worker starts its processes, in which an error would only be logged.
 
     Raises:
         ConfigurationError: an endpoint is set and the packages are missing.
@@ -34,14 +34,14 @@ def require(settings: Settings) -> None:
         return
     try:
         found = all(find_spec(name) for name in _PACKAGES)
-    except ModuleNotFoundError:  # of a package's own parent
+    except ModuleNotFoundError:  # if a parent package is missing
         found = False
     if not found:
         raise ConfigurationError(_MISSING)
 
 
 def begin(settings: Settings) -> None:
-    """Traces this process's tasks from now on; call it after the fork, as sending needs a thread of its own.
+    """Traces this process's tasks from now on. Must be called after the fork, because sending needs its own thread.
 
     Raises:
         ConfigurationError: an endpoint is set and the packages are missing.
@@ -61,10 +61,10 @@ def begin(settings: Settings) -> None:
 
     class WithoutErrorTexts(SpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:
-            span._status = Status(span.status.status_code)  # noqa: SLF001 - no public way to leave the text out
+            span._status = Status(span.status.status_code)  # noqa: SLF001 - there is no public way to omit the text
 
     exporter = OTLPSpanExporter(endpoint=settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces")
-    # Events would hold the texts of errors.
+    # Without events, because they would contain the texts of errors.
     _provider = TracerProvider(
         resource=Resource.create({"service.name": "dashtam-worker"}), span_limits=SpanLimits(max_events=0)
     )
@@ -74,6 +74,6 @@ def begin(settings: Settings) -> None:
 
 
 def end() -> None:
-    """Sends what is left."""
+    """Sends the spans that were not sent yet."""
     if _provider is not None:
         _provider.shutdown()
