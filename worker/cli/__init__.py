@@ -1,4 +1,4 @@
-"""`dashtam`: the command line. `tree` lists the commands, one module each; `exits` has the exit codes."""
+"""`dashtam`, the command line. Each command has its own module; `tree` lists them, and `exits` has the exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     help="Dashtam's background worker: scheduled token refresh and account sync.",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    # Plain tracebacks for what is our own fault: pretty ones show local variables.
+    # Unexpected errors get plain tracebacks, because typer's pretty ones show local variables.
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or unknown id, 3 refused, 4 out of reach, 5 configuration.",
 )
@@ -38,7 +38,7 @@ def prepare(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    """Before every command: quiet logs on standard error, and the home's environment when there is no other."""
+    """Runs before every command: limits logs to warnings and errors, and reads the home's environment if needed."""
     import logging
 
     import structlog
@@ -55,7 +55,7 @@ def prepare(
 
 
 def main() -> None:
-    """Entry point of the console script: runs one command, and closes what it has opened."""
+    """The entry point of the console script: runs one command and closes everything that it has opened."""
     try:
         app()
     except SystemExit as end:
@@ -69,7 +69,7 @@ def _close(exit_code: int) -> None:
 
     from worker.runtime import close_runtime, is_wedged
 
-    if is_wedged():  # the interpreter would wait for a thread that never comes back
+    if is_wedged():  # the interpreter would wait for a thread that never returns
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)

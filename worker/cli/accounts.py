@@ -1,4 +1,4 @@
-"""`dashtam accounts`: the accounts that were synced, with their newest balances."""
+"""`dashtam accounts`: shows the accounts that were synced, with their newest balances."""
 
 from __future__ import annotations
 

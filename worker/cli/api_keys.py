@@ -1,4 +1,4 @@
-"""`dashtam api-keys`: keys of the HTTP API."""
+"""`dashtam api-keys`: makes, lists and revokes keys of the HTTP API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it. It is shown this once; only its hash is stored.
+    """Make a key and print it. It is shown only once, because only its hash is stored.
 
     [bold]Examples[/]
 
@@ -107,7 +107,7 @@ def revoke(
     prefix: Annotated[str, typer.Argument(help="The eight characters after `dashtam_`, as `list` shows them.")],
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key: from now on it is refused.
+    """Revoke a key. From now on, requests with it are refused.
 
     [bold]Example[/]
 

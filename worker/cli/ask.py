@@ -1,4 +1,4 @@
-"""Calling a service: on this process's runtime, which is imported and made when the first one is called."""
+"""Calls services on this process's runtime, which is imported and made at the first call; completes words for TAB."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def _runtime() -> Runtime:
 
 
 def operator() -> str:
-    """Who is at the keyboard, as the audit log names them."""
+    """The name of the person who runs the command, for the audit log."""
     try:
         return f"operator:{getpass.getuser()}"
-    except (KeyError, OSError):  # an id without a passwd entry, as in containers
+    except (KeyError, OSError):  # a user id without a passwd entry, as in containers
         return "operator:unknown"
 
 
 def remember_names() -> None:
-    """Keeps the aliases that there are, for completion: a TAB must not wait for Postgres.
+    """Saves the present aliases for completion, because completion with TAB must not wait for Postgres.
 
-    In the home, if there is one, readable by its owner alone.
+    They are saved in the home, if there is one, in a file that only its owner can read.
     """
     from worker.cli.home import write_private
     from worker.devstack import default_home
@@ -71,7 +71,7 @@ def _remembered(what: str) -> list[str]:
 
 
 def aliases(incomplete: str) -> list[str]:
-    """Aliases that begin like this, for completion."""
+    """The saved aliases that begin with this text, for completion."""
     return [alias for alias in _remembered("aliases") if alias.startswith(incomplete)]
 
 
@@ -80,7 +80,7 @@ def _keys(incomplete: str) -> Iterable[str]:
 
 
 def _our_keys() -> list[str]:
-    """Before any command has kept names: the folders of this package."""
+    """The built-in integrations' keys, used as long as no command has saved names."""
     from importlib.resources import files
 
     folders = (entry for entry in files("worker").joinpath("integrations").iterdir() if entry.is_dir())
@@ -106,7 +106,7 @@ IntegrationOption = Annotated[str | None, typer.Option(help="Only those of schwa
 
 
 def one_of(words: Callable[[], type[StrEnum]]) -> Any:
-    """An option that takes one of these words; they are imported when one is given, or completed."""
+    """An option that takes one of these words. They are imported only when the option is used or completed."""
 
     def parse(given: str) -> str:
         known = [word.value for word in words()]

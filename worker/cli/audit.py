@@ -1,4 +1,4 @@
-"""`dashtam audit`: who changed what, and whether the log was altered."""
+"""`dashtam audit`: shows who changed what, and verifies that the log was not altered."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def verify(
     against: Annotated[Path | None, typer.Option(help="A file that --save wrote: also shows what was cut off.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Walk the hash chain of one provider, or of all; exits 1 when an entry was altered, removed or inserted.
+    """Verify the hash chain of one provider, or of all; exits 1 if an entry was altered, removed or inserted.
 
-    A chain alone cannot show that its end was cut off: keep what --save writes somewhere else, and compare later.
+    A chain alone cannot show that its last entries were removed. So store the file that --save writes somewhere else,
+    and compare it later with --against.
 
     [bold]Examples[/]
 

@@ -1,4 +1,4 @@
-"""`dashtam database`: roles with no more rights than they need."""
+"""`dashtam database`: creates database roles that have only the rights that they need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(help="Prepare the database.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keeps `roles` a command of its own."""
+    """Makes typer treat `roles` as a subcommand although it is the only one."""
 
 
 @app.command()
@@ -30,8 +30,9 @@ def roles(
 ) -> None:
     """Create the roles migrate, app and readonly, or correct them.
 
-    `app` works in the tables but only adds to and reads the audit log; `readonly` sees no token. Uses
-    MIGRATE_DATABASE_URL or DATABASE_URL, whose role must be allowed to create roles. Run it again after each migration.
+    `app` can read and change the tables, but can only read the audit log and add to it; `readonly` cannot read tokens.
+    The command uses MIGRATE_DATABASE_URL or DATABASE_URL; the role in it must be allowed to create roles. Run the
+    command again after each migration.
 
     [bold]Examples[/]
 

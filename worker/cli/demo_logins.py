@@ -1,4 +1,4 @@
-"""What the demonstration links: its user, and the list of its logins."""
+"""The demo user, and the logins that `dashtam run` links for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Login:
     """A login of the sandbox and the alias under which the demo user links it.
 
     Attributes:
-        in_browser: whether its owner consents at an address; otherwise the provider hands out a token.
+        in_browser: whether its owner consents at an address; otherwise the provider gives the user a token.
     """
 
     provider_key: str
@@ -20,7 +20,7 @@ class Login:
 
     @property
     def name(self) -> str:
-        """What the sandbox calls it."""
+        """Its name in the sandbox."""
         return f"{self.provider_key}-{self.number}"
 
 

@@ -1,4 +1,4 @@
-"""`dashtam devstack`: private Postgres and Redis for people who develop against them."""
+"""`dashtam devstack`: starts and stops a private Postgres and Redis for development."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _stack() -> Devstack:
 def up(as_json: AsJson = False) -> None:
     """Start a private Postgres and Redis, unless DATABASE_URL and REDIS_URL name others.
 
-    Data stays under .dashtam (or DASHTAM_HOME). Commands that follow find the servers by themselves; for other programs
+    The data is kept in .dashtam (or DASHTAM_HOME). Later commands find the servers by themselves. For other programs,
     the addresses are in .dashtam/run.env, which only you can read. While `dashtam run` is up in the same home, only
-    what is down of its servers is started, and its environment is left as it is.
+    those of its servers that are down are started, and its environment is not changed.
 
     [bold]Example[/]
 
@@ -70,7 +70,7 @@ def down(as_json: AsJson = False) -> None:
 
 @app.command("status")
 def status_(as_json: AsJson = False) -> None:
-    """Show whether the servers are up, and where.
+    """Show whether the servers are up, and their addresses.
 
     [bold]Example[/]
 

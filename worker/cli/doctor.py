@@ -1,4 +1,4 @@
-"""`dashtam doctor`: checks of configuration, servers and processes."""
+"""`dashtam doctor`: checks the configuration, servers and processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def doctor(
 
 
 def run_checks() -> Iterator[Finding]:
-    """Every check, one after the other."""
+    """Runs every check, one after the other."""
     from worker.services import health
     from worker.tasks import send
 

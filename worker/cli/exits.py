@@ -1,4 +1,4 @@
-"""Exit codes, and how an error becomes one: a line on standard error, never a traceback."""
+"""Exit codes, and how errors are reported: one line on standard error instead of a traceback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.errors import (
 
 
 class ExitCode(IntEnum):
-    """What the shell is told. Documented in docs/cli.md."""
+    """The exit codes of commands, documented in docs/cli.md."""
 
     OK = 0
     FAILED = 1
@@ -39,11 +39,11 @@ class ExitCode(IntEnum):
 
 
 class UsageProblem(DashtamError):  # noqa: N818 - reads better where it is raised
-    """An argument that names nothing, or more than one thing."""
+    """An argument matches nothing, or more than one thing."""
 
 
 class Failed(DashtamError):  # noqa: N818
-    """What was asked for was tried and did not succeed."""
+    """The requested work was tried and did not succeed."""
 
 
 class Interrupted(DashtamError):  # noqa: N818
@@ -60,7 +60,7 @@ _CODES: tuple[tuple[tuple[type[DashtamError], ...], ExitCode], ...] = (
 
 
 def exit_code(error: DashtamError) -> ExitCode:
-    """The exit code that an error stands for."""
+    """The exit code for an error."""
     from worker.devstack import DevstackError
 
     if isinstance(error, DevstackError):
@@ -79,10 +79,10 @@ def complain(message: str) -> None:
 
 
 class CommandGroup(TyperGroup):
-    """The top of the command tree: turns our errors into exit codes, and wrong usage into one line."""
+    """The root of the command tree: turns our errors into exit codes, and reports wrong usage in one line."""
 
     def get_params(self, ctx: Any) -> Any:
-        """See typer; flags without the word `<bool>`."""
+        """See typer. Flags are shown without the word `<bool>`."""
         parameters = super().get_params(ctx)
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
@@ -90,14 +90,14 @@ class CommandGroup(TyperGroup):
         return parameters
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Reads what stands before the name of the command."""
+        """Reads the options before the name of the command."""
         try:
             return super().make_context(*args, **kwargs)
         except typer.TyperException as error:
             raise _ended(error) from None
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command that was asked for."""
+        """Runs the requested command."""
         try:
             return super().invoke(ctx)
         except typer.TyperException as error:
@@ -108,13 +108,13 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            # The program that read our output has ended, as in `dashtam runs | head`.
+            # The program that reads our output has ended, as in `dashtam runs | head`.
             sys.stderr.close()
             raise typer.Exit(ExitCode.OK) from None
 
 
 def _with_mend(error: DashtamError) -> str:
-    """What to say of an error; of a server that is out of reach also what starts it."""
+    """The text for an error; if a server cannot be reached, also the command that starts it."""
     if isinstance(error, ConfigurationError) and "DATABASE_URL: is required" in str(error):
         return f"{error}; fill in .env as .env.example says, or have private servers started: dashtam devstack up"
     server = error.server if isinstance(error, Unavailable) else ""
@@ -125,13 +125,13 @@ def _with_mend(error: DashtamError) -> str:
 
     try:
         settings = get_settings()
-    except ConfigurationError:  # a command that needs less than all of it
+    except ConfigurationError:  # the command may not need the complete configuration
         return str(error)
     return f"{error}; {start_server(server, settings, silent=isinstance(error, Unavailable) and error.silent)}"
 
 
 def _ended(error: typer.TyperException) -> Exception:
-    """What to raise for wrong usage, once it was said in one line; a whole page of help is left to typer."""
+    """The error to raise after wrong usage was reported in one line; typer itself prints whole pages of help."""
     message = error.format_message()
     if "\n" in message:
         return error

@@ -1,4 +1,4 @@
-"""`dashtam explain`: why a refresh or a sync did or did not happen."""
+"""`dashtam explain`: says why a refresh or a sync did or did not happen."""
 
 from __future__ import annotations
 

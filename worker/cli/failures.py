@@ -1,4 +1,4 @@
-"""`dashtam failures`: failed tasks."""
+"""`dashtam failures`: lists failed tasks and sends them again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, newest first: tasks that exhausted their attempts, or killed their worker too often.
+    """List dead letters, newest first: tasks that used up their attempts, or whose worker process died too often.
 
     [bold]Example[/]
 
@@ -54,14 +54,14 @@ def _list(failures: list[Failure]) -> RenderableType:
 
 
 def _providers(failure: Failure) -> str:
-    """The first few aliases: one message may be about hundreds of logins."""
+    """The first few aliases, because one message may be about hundreds of logins."""
     more = len(failure.aliases) - _SHOWN
     return plain(", ".join(failure.aliases[:_SHOWN]) or None) + (f" and {more} more" if more > 0 else "")
 
 
 @app.command("show")
 def show_(failure: FailureId, as_json: AsJson = False) -> None:
-    """Show one dead letter; its arguments are ids only.
+    """Show one dead letter. Its arguments are only ids.
 
     [bold]Example[/]
 

@@ -1,4 +1,4 @@
-"""Where commands find their configuration when none is set: the last `dashtam run` or `dashtam devstack up`."""
+"""Reads and writes `run.env`: it leads commands to the servers of the last `dashtam run` or `dashtam devstack up`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DECISIVE = ("DATABASE_URL", "DATABASE_URL_FILE", "DASHTAM_ENV_FILE")
 
 
 def adopt_environment() -> None:
-    """Takes over `run.env` of the home, unless the environment or a `.env` file already says where Postgres is."""
+    """Loads the home's `run.env`, unless the environment or a `.env` file already has the address of Postgres."""
     if any(os.environ.get(name) for name in _DECISIVE) or Path(".env").exists():
         return
     path = default_home() / ENV_FILE
@@ -28,14 +28,14 @@ def adopt_environment() -> None:
 
 
 def write_environment(home: Path, variables: Mapping[str, str]) -> Path:
-    """Writes `run.env`, readable by its owner alone."""
+    """Writes `run.env`; only its owner can read it."""
     path = home / ENV_FILE
     write_private(path, "".join(f"{name}={value}\n" for name, value in variables.items()))
     return path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that its owner alone can read, whole or not at all."""
+    """Writes a file that only its owner can read, in one atomic step."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""`dashtam integrations`: which there are and whether they are served, paused or broken; new ones and their checks."""
+"""`dashtam integrations`: lists integrations with their state, pauses and resumes them, writes and checks new ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List integrations with their breakers, and packages that cannot be used with the reason.
+    """List integrations with their breakers, and packages that cannot be used, with the reason.
 
     [bold]Example[/]
 
@@ -64,8 +64,8 @@ def new(
 ) -> None:
     """Write the folder of a new integration, with a stand-in against which it works.
 
-    It is a package with the entry point that makes it known once it is installed. With
-    --in worker/integrations, in a checkout, it becomes one of the worker's own.
+    The folder is a package with an entry point, by which the worker finds it after it is installed. With
+    --in worker/integrations, in a checkout, it becomes one of the worker's own integrations.
 
     [bold]Example[/]
 
@@ -89,7 +89,7 @@ def new(
 def check(key: IntegrationArgument, as_json: AsJson = False) -> None:
     """Check an integration against its own stand-in, without a network, and say what is missing.
 
-    Exits 1 when something is.
+    Exits 1 if something is missing.
 
     [bold]Example[/]
 

@@ -1,4 +1,4 @@
-"""`dashtam keys`: encryption keys, and their rotation while work goes on."""
+"""`dashtam keys`: makes, rotates and retires encryption keys, also while workers run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a new key for ENCRYPTION_KEYS. It is written nowhere else.
+    """Print a new key for ENCRYPTION_KEYS. It is stored nowhere else.
 
     [bold]Example[/]
 
@@ -51,7 +51,7 @@ def generate(
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show which keys are configured, which one writes, and what still needs each.
+    """Show which keys are configured, which one encrypts new data, and which data still needs each key.
 
     [bold]Example[/]
 
@@ -86,10 +86,10 @@ def rotate(
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Tokens per transaction.")] = 500,
     as_json: AsJson = False,
 ) -> None:
-    """Write every token anew with the first key of ENCRYPTION_KEYS, while refreshes go on.
+    """Encrypt every token again with the first key of ENCRYPTION_KEYS; refreshes continue meanwhile.
 
-    It may be interrupted and started again at any time. First put the new key behind the old one
-    and restart all processes, then in front and restart again.
+    The command can be interrupted and started again at any time. Before it, put the new key after the old one and
+    restart all processes; then put it first and restart all processes again.
 
     [bold]Example[/]
 
@@ -111,9 +111,9 @@ def rotate(
 
 @app.command()
 def retire(key_id: Annotated[str, typer.Argument(help="Id of the key.")], as_json: AsJson = False) -> None:
-    """Check that a key may be taken out of ENCRYPTION_KEYS; exits 3 while anything still needs it.
+    """Check whether a key can be removed from ENCRYPTION_KEYS; exits 3 while any data still needs it.
 
-    Keys are in your own configuration, which this cannot change: take the key out afterwards and restart the workers.
+    This command cannot change your configuration. Afterwards, remove the key from it yourself and restart the workers.
 
     [bold]Example[/]
 

@@ -1,4 +1,4 @@
-"""`dashtam link`: link a user's login at a provider."""
+"""`dashtam link`: links a user's login at a provider."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def link(
 ) -> None:
     """Link a login, or renew the consent of one that was linked before under the same alias.
 
-    Where the provider has an address for consent, it is printed, and the address on which the browser lands afterwards
-    is asked for. Elsewhere what the provider gave the user is asked for: a token, or a key and its secret. All of it is
-    read from standard input, line by line, and never taken as an argument, which everybody on the machine could see.
+    If the provider has an address for consent, the command prints it, and then asks for the address to which the
+    browser was sent back. Otherwise it asks for what the provider gave the user: a token, or a key and its secret. It
+    reads this from standard input, line by line, and never from arguments, which everybody on the machine could see.
 
-    For a login at Plaid that needs its user, a token for Link in update mode is printed: hand it to your front end.
-    Press Enter when the user has finished. A new public token instead of Enter links the login anew.
+    For a login at Plaid that needs its user, the command prints a token for Link in update mode: give it to your front
+    end. Press Enter when the user has finished. If you enter a new public token instead, the login is linked again.
 
     [bold]Examples[/]
 
@@ -63,7 +63,7 @@ def link(
 
 
 class Wanted(NamedTuple):
-    """What is to be linked: the arguments of the linking services."""
+    """The login to link: the arguments of the linking services."""
 
     integration: str
     user_id: UUID
@@ -83,7 +83,7 @@ def _linked(kind: LinkKind, wanted: Wanted) -> UUID:
 
 
 def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted) -> UUID:
-    """Lets the user renew the consent in place; a new token that is given instead links the login anew."""
+    """Lets the user renew the consent; if a new token is entered instead, links the login again."""
     from worker.errors import ProviderError
     from worker.services.linking import complete, renew
 
@@ -104,7 +104,7 @@ def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted) -> UUID:
 
 
 def _user(given: str, *, create: bool) -> UUID:
-    """A person is asked whether an address that nobody has is meant; a program must say so with --create-user."""
+    """The user with this address. If there is none, asks a person whether to make one; programs need --create-user."""
     from worker.services.linking.users import find_user
 
     try:
@@ -117,12 +117,12 @@ def _user(given: str, *, create: bool) -> UUID:
 
 
 def _filled_in(kind: LinkKind) -> dict[str, str]:
-    """What standard input says to each field of the form, in its order: a line, or all the rest for several lines."""
+    """The form's fields, read in order from standard input: one line each; a field of several lines takes the rest."""
     return {field.name: _asked(field) for field in kind.fields}
 
 
 def _asked(field: FormField) -> str:
-    """A secret is not echoed when a person types it."""
+    """The value of one field. A secret is not shown when a person types it."""
     if field.lines:
         if sys.stdin.isatty():
             _notes.print(f"{field.label}, then Ctrl-D on a line of its own:")
@@ -135,7 +135,7 @@ def _asked(field: FormField) -> str:
 
 
 def _line(field: FormField, prompt: str) -> str:
-    """One line, that may be empty. Raises `UsageProblem` at the end of standard input."""
+    """One line, which may be empty. Raises `UsageProblem` at the end of standard input."""
     if sys.stdin.isatty():
         return (getpass.getpass if field.secret else input)(prompt)
     given = sys.stdin.readline(_LINE_MAX)

@@ -15,8 +15,8 @@ def migrate(
 ) -> None:
     """Bring the database's schema to a version, the newest by default.
 
-    Uses MIGRATE_DATABASE_URL when DATABASE_URL's role may not change the schema. Safe to run twice and from two
-    machines at once.
+    Uses MIGRATE_DATABASE_URL if it is set, because the role in DATABASE_URL may not be allowed to change the schema. It
+    is safe to run the command twice, or on two machines at the same time.
 
     [bold]Example[/]
 

@@ -1,4 +1,4 @@
-"""How results are shown: tables for people, JSON for programs."""
+"""Prints results: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class SafeConsole(Console):
     """A console whose text cannot control the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """See rich. What rich itself sends to steer the terminal is kept apart from text."""
+        """See rich. Control codes that rich itself sends are kept; those in texts are escaped."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else visible(text, lines=True), style, control)
 
 
-# Programs that read our tables want whole lines, whatever the terminal's width.
+# Programs that read our tables need whole lines, independent of a terminal's width.
 console = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 NOTHING = "-"
@@ -52,7 +52,7 @@ _COLOURS = {
 
 
 def lists_alone(app: typer.Typer, list_: Callable[..., None]) -> None:
-    """Makes a group list when it is called without a command: `dashtam runs` is `dashtam runs list`."""
+    """Makes `list` a group's default command: `dashtam runs` does the same as `dashtam runs list`."""
 
     @app.callback()
     def default(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -61,7 +61,7 @@ def lists_alone(app: typer.Typer, list_: Callable[..., None]) -> None:
 
 
 def show(data: T, *, as_json: bool, render: Callable[[T], RenderableType]) -> None:
-    """Prints `data` as JSON, or what `render` makes of it."""
+    """Prints `data` as JSON, or in the form that `render` returns."""
     if as_json:
         print_json(data)
     else:
@@ -69,18 +69,18 @@ def show(data: T, *, as_json: bool, render: Callable[[T], RenderableType]) -> No
 
 
 def print_json(data: Any) -> None:
-    """Prints one JSON document, indented; what would steer a terminal is escaped in it."""
+    """Prints one indented JSON document, in which control characters are escaped."""
     document = msgspec.json.format(msgspec.json.encode(data, enc_hook=str), indent=2).decode()
     sys.stdout.write(HARMFUL.sub(lambda found: json.dumps(found[0])[1:-1], document) + "\n")
 
 
 def say(message: str) -> None:
-    """Prints a sentence; markup is welcome, so `plain` what is not ours."""
+    """Prints a sentence, which may contain markup. Use `plain` for texts that are not our own."""
     console.print(message, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> RenderableType:
-    """A plain table; columns whose name begins with `#` are numbers and stand on the right."""
+    """A plain table; columns whose name begins with `#` are numbers and are aligned to the right."""
     if not rows:
         return "none" if title is None else f"{title}: none"
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -93,7 +93,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
 
 def pairs(rows: Sequence[tuple[str, object]]) -> RenderableType:
-    """Names and values, one a line."""
+    """Names and values, one pair per line."""
     made = Table.grid(padding=(0, 2))
     for name, value in rows:
         made.add_row(_cell(f"[bold]{name}[/]"), _cell(value))
@@ -101,12 +101,12 @@ def pairs(rows: Sequence[tuple[str, object]]) -> RenderableType:
 
 
 def _cell(value: object) -> str:
-    # What the console spells out would no longer fit into the column.
+    # If the console escaped the text later, it would no longer fit into the column.
     return visible(value, lines=True) if isinstance(value, str) else plain(value)
 
 
 def plain(value: object) -> str:
-    """A value as text on one line, without markup of its own."""
+    """A value as text on one line, in which markup has no effect."""
     if value is None:
         return NOTHING
     if isinstance(value, datetime):
@@ -132,7 +132,7 @@ def relative(moment: datetime | None, now: datetime) -> str:
 
 
 def duration(span: timedelta) -> str:
-    """A span in its two largest units."""
+    """A time span in its two largest units."""
     seconds = int(abs(span.total_seconds()))
     days, rest = divmod(seconds, 86400)
     hours, rest = divmod(rest, 3600)
@@ -152,12 +152,12 @@ def plural(count: int, noun: str, many: str | None = None) -> str:
 
 
 def short(id_: UUID) -> str:
-    """The beginning of an id, long enough to mean one row: ids begin with the time, to the millisecond."""
+    """The first characters of an id, enough to identify one row: ids begin with the time in milliseconds."""
     return str(id_)[:18]
 
 
 def trouble_lines(troubles: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What keeps work from being done, the true cause first: a line for each, and one with what puts it right."""
+    """The troubles that stop work, the root cause first: one line for each, and one with the command that mends it."""
     lines = []
     for trouble in troubles:
         word = "[yellow]note   [/]" if trouble["ok"] else "[red]trouble[/]"

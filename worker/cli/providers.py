@@ -1,4 +1,4 @@
-"""`dashtam providers`: list, show, interval, pause, resume, unlink."""
+"""`dashtam providers`: lists and shows linked logins, sets their interval, pauses, resumes and unlinks them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _list(rows: list[ProviderRow]) -> RenderableType:
 
 @app.command("show")
 def show_(provider: ProviderArgument, as_json: AsJson = False) -> None:
-    """Show one provider: its token's dates, its rows, its last attempts and runs. Never the token.
+    """Show one provider: its token's dates, its rows, its last attempts and runs. The token is never shown.
 
     [bold]Example[/]
 
@@ -158,7 +158,7 @@ def interval(
 
 @app.command()
 def pause(provider: ProviderArgument, reason: Reason = None, as_json: AsJson = False) -> None:
-    """Take a provider out of every schedule; its token and rows are kept.
+    """Pause a provider: no schedule refreshes or syncs it. Its token and rows are kept.
 
     [bold]Example[/]
 
@@ -172,7 +172,7 @@ def pause(provider: ProviderArgument, reason: Reason = None, as_json: AsJson = F
 
 @app.command()
 def resume(provider: ProviderArgument, as_json: AsJson = False) -> None:
-    """Resume a paused provider; work that it missed is due at once.
+    """Resume a paused provider; missed work is due at once.
 
     [bold]Example[/]
 
@@ -190,7 +190,7 @@ def unlink(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End a link: revoke it at the provider where that is possible, and drop its token. Rows are kept.
+    """End a link: revoke the grant at the provider if this is possible, and delete the token. Rows are kept.
 
     [bold]Example[/]
 

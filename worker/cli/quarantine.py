@@ -1,4 +1,4 @@
-"""`dashtam quarantine`: records that could not be trusted."""
+"""`dashtam quarantine`: shows records that could not be trusted, and replays or dismisses them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _list(entries: list[QuarantineEntry]) -> RenderableType:
 
 @app.command("show")
 def show_(entry: EntryId, as_json: AsJson = False) -> None:
-    """Show one record as it was kept: secrets and account numbers are masked.
+    """Show one record as it was stored: secrets and account numbers are masked.
 
     [bold]Example[/]
 
@@ -76,9 +76,10 @@ def _show(entry: QuarantineEntry) -> RenderableType:
 
 @app.command()
 def replay(entry: EntryId, as_json: AsJson = False) -> None:
-    """Sync the entry's provider from the beginning; the entry is closed once its record can be stored.
+    """Sync the entry's provider from the beginning; the entry is closed when its record can be stored.
 
-    What was kept is masked, so the record is fetched from the provider again. Do this once its mapping is corrected.
+    The stored record is masked, so the original is fetched from the provider again. Do this after the mapping was
+    corrected.
 
     [bold]Example[/]
 

@@ -1,4 +1,4 @@
-"""`dashtam refresh`: refresh one provider's token now."""
+"""`dashtam refresh`: refreshes one provider's token now."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refresh(
 ) -> None:
     """Refresh a provider's token now, through the same task that the schedule sends.
 
-    Exits 3 when its user must link it again, 4 when Redis or the provider is out of reach; it is then done later.
+    Exits 3 if its user must link it again, 4 if Redis or the provider cannot be reached; then it is refreshed later.
 
     [bold]Example[/]
 
@@ -68,7 +68,7 @@ def _wait(asked: Asked, *, seconds: float) -> Attempt:
 
 
 def _judge(attempt: Attempt, alias: str) -> None:
-    """Raises what a failed attempt means for the exit code."""
+    """Raises the error, and so sets the exit code, for a failed attempt."""
     if attempt.status == _DONE:
         return
     what = (

@@ -1,4 +1,4 @@
-"""`dashtam runs`: what syncs have done."""
+"""`dashtam runs`: lists and shows sync runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ lists_alone(app, list_)
 def show_(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its beginning.")], as_json: AsJson = False
 ) -> None:
-    """Show one run: counts by kind, error and problems.
+    """Show one run: its counts of rows, error and problems.
 
     [bold]Example[/]
 
@@ -63,7 +63,7 @@ def show_(
 
 
 def run_table(runs: list[Run]) -> RenderableType:
-    """Runs, one a line."""
+    """A table with one run per line."""
     return table(
         ("id", "provider", "user", "status", "trigger", "started", "#took", "#pages", "#added", "#changed", "#same",
          "#removed", "#quarantined", "error"),
@@ -83,7 +83,7 @@ def _took(run: Run) -> str:
 
 
 def _cursors(kept: dict[str, Any] | None) -> object:
-    """Each feed's cursor; providers' own are long, and their beginnings tell them apart."""
+    """The beginning of each feed's cursor; cursors may be long, and their beginnings are enough to distinguish them."""
     return ", ".join(f"{feed} {str(cursor)[:40]}" for feed, cursor in sorted((kept or {}).items())) or None
 
 

@@ -1,4 +1,4 @@
-"""`dashtam sandbox`: what a provider can do to us, done on purpose at the sandbox of a running `dashtam run`."""
+"""`dashtam sandbox`: makes the sandbox of a running `dashtam run` behave as real providers sometimes do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 
-# How each kind of misbehaviour is asked for: members of `worker.sandbox.faults.Fault`.
+# The members of `worker.sandbox.faults.Fault` for each kind of fault.
 _FAULTS: dict[str, dict[str, object]] = {
     "error": {"do": "answer", "status": 500},
     "slow": {"do": "delay", "latency_ms": 3000},
@@ -53,7 +53,7 @@ LoginArgument = Annotated[
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the logins that the sandbox plays.
+    """List the logins of the sandbox.
 
     [bold]Example[/]
 
@@ -68,9 +68,9 @@ lists_alone(app, list_)
 
 @app.command()
 def revoke(login: LoginArgument, as_json: AsJson = False) -> None:
-    """Withdraw the consent of a login, as its owner can at the provider's site.
+    """Withdraw the consent of a login, as its owner can do at the provider's site.
 
-    The worker learns of it at the next refresh or sync: the login then needs its user.
+    The worker notices this at the next refresh or sync: the login then needs its user.
 
     [bold]Example[/]
 
@@ -88,10 +88,10 @@ def revoke(login: LoginArgument, as_json: AsJson = False) -> None:
 
 @app.command()
 def consent(login: LoginArgument, as_json: AsJson = False) -> None:
-    """Log in at the provider as the owner of a login, and print what the provider hands out for linking.
+    """Log in at the provider as the owner of a login, and print what the provider gives the owner for linking.
 
-    For Plaid this is a public token, which `dashtam link` reads from standard input. A provider that redirects a
-    browser is not linked this way: open the address that `dashtam link` prints.
+    For Plaid this is a public token, which `dashtam link` reads from standard input. For a provider that redirects a
+    browser, do not use this command: open the address that `dashtam link` prints.
 
     [bold]Example[/]
 
@@ -116,7 +116,7 @@ def advance(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="How many changes.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Make new transactions in a login's books, post pending ones, and move a price.
+    """Make new transactions in a login's books, post pending ones, and change a price.
 
     [bold]Example[/]
 
@@ -142,7 +142,7 @@ def fault(
     times: Annotated[int, typer.Option(min=1, max=1000, help="How many requests it hits.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Let the next requests for one login go wrong.
+    """Make the next requests for one login fail.
 
     Kinds: error (status 500), slow (3 seconds late), silent (no answer), reset (connection cut), truncated (half an
     answer), limited (too many requests, try again in 5 seconds).
@@ -166,7 +166,7 @@ def fault(
 
 @app.command()
 def outage(login: LoginArgument, as_json: AsJson = False) -> None:
-    """Let the whole provider that serves a login answer 503, until `dashtam sandbox restore`.
+    """Make the whole provider of a login answer 503, until `dashtam sandbox restore`.
 
     [bold]Example[/]
 

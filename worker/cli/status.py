@@ -1,4 +1,4 @@
-"""`dashtam status`: the fleet at a glance."""
+"""`dashtam status`: shows the state of all logins, queues and processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def status(
 ) -> None:
     """Show the fleet at a glance: what is due, what is late, and whether all processes work.
 
-    Exits 4 when Postgres or Redis is out of reach; what Postgres knows is shown all the same.
+    Exits 4 if Postgres or Redis cannot be reached; if only Redis cannot, the data from Postgres is still shown.
 
     [bold]Examples[/]
 

@@ -1,4 +1,4 @@
-"""`dashtam sync`: sync one provider, or all, now."""
+"""`dashtam sync`: syncs one provider, or all, now."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def sync(
 ) -> None:
     """Sync accounts now, through the same task that the schedule sends.
 
-    Exits 1 when a run that was waited for failed, 3 when the provider's state does not allow it, 4 when Redis is out of
-    reach: the sync is then done later.
+    Exits 1 if a run failed that the command waited for, 3 if the provider's state does not allow a sync, 4 if Redis
+    cannot be reached: the sync is then done later.
 
     [bold]Examples[/]
 

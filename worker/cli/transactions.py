@@ -1,4 +1,4 @@
-"""`dashtam transactions`: the transactions that were synced."""
+"""`dashtam transactions`: shows the transactions that were synced."""
 
 from __future__ import annotations
 

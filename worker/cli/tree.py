@@ -1,4 +1,4 @@
-"""The tree of commands. A command's module is imported when that command is asked for, and not before."""
+"""The tree of commands. A command's module is imported only when that command is used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Entry(NamedTuple):
     """One line of `dashtam --help`.
 
     Attributes:
-        function: the command's function in `worker.cli.<name>`, with `_` for `-`; None when that module has a group of
-            commands, `app`.
+        function: the command's function in `worker.cli.<name>`, with `_` for `-`; None if that module has a group of
+            commands, named `app`.
         summary: the first paragraph of the command's own help; a test compares the two.
     """
 
@@ -69,7 +69,7 @@ _BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
 class CommandTree(CommandGroup):
-    """The top of the tree: lists commands by `ENTRIES`, and imports the one that is called."""
+    """The root of the tree: lists the commands in `ENTRIES`, and imports only the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -78,13 +78,13 @@ class CommandTree(CommandGroup):
         self._imported: set[str] = set()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Puts the real command in place of the one that stands for it."""
+        """Replaces the placeholder of a command by the real command."""
         if args and args[0] in _BY_NAME:
             self.load(args[0])
         return super().resolve_command(ctx, args)
 
     def load(self, name: str) -> Any:
-        """The command or group of this name, imported on first use."""
+        """The command or group with this name; it is imported at the first use."""
         if name not in self._imported:
             self.commands[name] = _imported(_BY_NAME[name])
             self._imported.add(name)
@@ -105,7 +105,7 @@ def _imported(entry: Entry) -> Any:
 
 
 def _hide_types_of_flags(command: Any) -> None:
-    """Help says `--json`, not `--json <bool>`."""
+    """Makes the help show `--json` instead of `--json <bool>`."""
     for parameter in command.get_params(typer.Context(command)):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""

@@ -1,4 +1,4 @@
-"""Waiting for runs: a bar per provider while pages land, then what became of each."""
+"""Waits for runs: shows a progress bar for each provider while pages are stored, then the result of each run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _BAD = ("failed", "cancelled")
 
 
 def wait_for_runs(asked: Asked, *, seconds: float, as_json: bool) -> None:
-    """Waits until each provider has a finished run that answers what was asked for, then shows them.
+    """Waits until each provider has a finished run for the requested sync, then shows the runs.
 
     Raises:
-        Unavailable: not all had one in time.
+        Unavailable: not all providers had such a run in time.
         Failed: a run did not complete.
     """
     with _Bars(asked, quiet=as_json) as bars:
@@ -63,7 +63,7 @@ def _wait(asked: Asked, seconds: float, bars: _Bars) -> dict[UUID, Run]:
 
 
 class _Bars:
-    """One line for each login that was named; one line for all when all were asked for."""
+    """One line for each named login, or one line for all logins with `--all`."""
 
     def __init__(self, asked: Asked, *, quiet: bool) -> None:
         self._count = len(asked.ids)
@@ -93,7 +93,7 @@ class _Bars:
         self._progress.stop()
 
     def show(self, runs: dict[UUID, Run]) -> None:
-        """Brings the lines up to date."""
+        """Updates the lines."""
         if not self._tasks:
             ended = sum(run.status != _RUNNING for run in runs.values())
             self._progress.update(self._all, completed=ended, words=f"{ended} of {self._count} ended")

@@ -1,1 +1,1 @@
-"""The HTTP door: `python -m worker.web`. It enqueues and reads; it calls a provider only to exchange or end a grant."""
+"""The HTTP API, `python -m worker.web`. It sends tasks and reads; it calls providers only to get or end a grant."""

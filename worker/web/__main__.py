@@ -29,17 +29,17 @@ _AT_ONCE = 1000
 
 
 def main() -> None:
-    """Runs until SIGTERM or SIGINT; requests under way are answered first."""
+    """Runs until SIGTERM or SIGINT. Requests that have already begun are answered first."""
     try:
         settings = get_settings()
         configure_logging(settings)
         require_free("WEB_PORT", settings.web_address, settings.web_port)
         runtime = get_runtime()
-        runtime.integrations  # noqa: B018 - a missing credential is told now, and not at the first link
+        runtime.integrations  # noqa: B018 - reports a missing credential now, not at the first link
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(ConfigurationError.exit_code)
-    # uvicorn sends the signal again once it has ended; that must not end this before the rest is closed.
+    # uvicorn sends itself the signal again after it has ended; it must not end this process before the rest is closed.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     app = create_app(runtime, send=broker.send, transport=broker)
@@ -49,7 +49,7 @@ def main() -> None:
             host=settings.web_address,
             port=settings.web_port,
             log_config=None,
-            access_log=False,  # with the query, in which a code may be; `Shield` writes its own
+            access_log=False,  # it would contain the query, which may have a code; `Shield` writes its own log
             server_header=False,
             proxy_headers=bool(settings.web_proxies),
             forwarded_allow_ips=settings.web_proxies or None,
@@ -63,20 +63,20 @@ def main() -> None:
     )
     threading.Thread(target=leave_when_wedged, args=(server, runtime), daemon=True).start()
     server.run()
-    if runtime.is_wedged:  # the interpreter would wait for a thread that never comes back
+    if runtime.is_wedged:  # the interpreter would wait for a thread that never returns
         sys.stderr.flush()
         os._exit(1)
     close_runtime()
 
 
 class Stoppable(Protocol):
-    """What of uvicorn's server is needed to end it."""
+    """The part of uvicorn's server that is needed to end it."""
 
     should_exit: bool
 
 
 def leave_when_wedged(server: Stoppable, runtime: Runtime, *, every_s: float = 5.0) -> None:
-    """Ends the server once database threads stand still for good: whoever supervises it starts another process."""
+    """Ends the server when database threads are stuck; its supervisor then starts a new process."""
     while not runtime.is_wedged:
         time.sleep(every_s)
     log.critical("process_wedged", next="this process ends, and its supervisor starts another")

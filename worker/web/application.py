@@ -1,4 +1,4 @@
-"""The FastAPI application: its routes, and what every request passes on its way to them."""
+"""The FastAPI application: its routes, and the middleware that every request passes first."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ are decimal strings, times are UTC, and each address can be written with or with
 
 
 def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI:
-    """The application.
+    """Makes the application.
 
     Args:
-        runtime: the process's; closed by who made it, but for the connections to providers, which belong to the event
-            loop that serves.
+        runtime: the process's runtime. Its maker closes it, except for the connections to providers, which belong to
+            the server's event loop.
         send: sends a task to the workers.
-        transport: how the broker is asked.
+        transport: asks the broker.
     """
     rates = Rates(runtime.settings)
 
@@ -58,7 +58,7 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
         version=version("dashtam-worker"),
         description=_DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # its page would load scripts from elsewhere; ours is `documentation`
+        docs_url=None,  # FastAPI's page loads scripts from other hosts; we use `documentation` instead
         redoc_url=None,
         redirect_slashes=False,
         responses=problems.documented(429, 503),
@@ -74,7 +74,7 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
 
 def _protect(app: FastAPI, runtime: Runtime, rates: Rates) -> None:
     settings = runtime.settings
-    app.add_middleware(Slash)  # the last one added is the first that a request passes
+    app.add_middleware(Slash)  # a request passes the last one added first
     app.add_middleware(Body, settings=settings)
     app.add_middleware(AddressRate, settings=settings, rates=rates)
     app.add_middleware(HostCheck, settings=settings)
@@ -82,7 +82,7 @@ def _protect(app: FastAPI, runtime: Runtime, rates: Rates) -> None:
 
 
 def _document_problems(app: FastAPI) -> None:
-    """Names our problem document where FastAPI would name its own shape of a validation error."""
+    """Puts our problem document into the OpenAPI document instead of FastAPI's own format for validation errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What routes are handed: the services' context, who asks, and how to send a task."""
+"""The dependencies of routes: the services' context, the API key of the request, and the function that sends a task."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _bearer = HTTPBearer(
 
 
 def context(request: Request) -> Context:
-    """What services are handed."""
+    """The context for services."""
     found: Context = request.app.state.runtime
     return found
 
 
 def sender(request: Request) -> Send:
-    """Sends a task to the workers."""
+    """The function that sends a task to the workers."""
     found: Send = request.app.state.send
     return found
 
@@ -38,12 +38,12 @@ async def authenticate(
     scopes: SecurityScopes,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal:
-    """Who asks, by their API key.
+    """The sender of a request, found by the API key.
 
     Raises:
-        NotAuthenticated: no key, or one that opens nothing.
+        NotAuthenticated: there is no key, or it is not valid.
         NotPermitted: the key lacks one of the route's scopes.
-        HTTPException: 429, the key asks too often.
+        HTTPException: 429; too many requests with this key.
     """
     runtime = context(request)
     principal = await keys.authenticate(runtime, None if given is None else given.credentials)

@@ -1,4 +1,4 @@
-"""The cookie that ties a link to the browser in which it was begun."""
+"""The cookie by which a link can be completed only in the browser in which it began."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PATH = "/"
 
 
 class CameBack(NamedTuple):
-    """What a browser brings back from a provider.
+    """The data that a browser sends when it comes back from a provider.
 
     Attributes:
-        query: all of it, as it came.
+        query: the whole query, unchanged.
         cookie: the name of the link's cookie.
-        holder: its value; "" when the browser has none.
+        holder: the cookie's value; "" if the browser has none.
     """
 
     query: str
@@ -29,14 +29,14 @@ class CameBack(NamedTuple):
 
 
 def came_back(request: Request) -> CameBack:
-    """What this request brings."""
+    """Reads this data from a request."""
     query = request.scope["query_string"].decode("latin-1")
     cookie = _name(state_in(query))
     return CameBack(query, cookie, request.cookies.get(cookie, ""))
 
 
 def keep(response: Response, request: Request, state: str, begun: LinkBegun, *, seconds: int) -> None:
-    """Puts the link's holder into the browser: sent back when the provider leads it here, unreadable for scripts."""
+    """Sets the link's cookie. The browser sends it when the provider redirects back here; scripts cannot read it."""
     response.set_cookie(
         _name(state),
         begun.holder,
@@ -49,15 +49,15 @@ def keep(response: Response, request: Request, state: str, begun: LinkBegun, *, 
 
 
 def forget(response: Response, came: CameBack) -> None:
-    """Takes the cookie out of the browser again."""
+    """Deletes the cookie from the browser."""
     response.delete_cookie(came.cookie, path=_PATH)
 
 
 def state_in(query: str) -> str:
-    """The state that a query names; "" if there is none."""
+    """The state in a query; "" if there is none."""
     return parse_qs(query).get("state", [""])[0]
 
 
 def _name(state: str) -> str:
-    """One cookie for each link that is under way; its name does not give the state away."""
+    """The cookie's name. Each unfinished link has its own cookie; the name does not reveal the state."""
     return _NAME + hashlib.sha256(state.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""`/docs`: the OpenAPI document as one page, made here. It loads nothing, neither from us nor from another host."""
+"""`/docs`: shows the OpenAPI document as one HTML page that loads nothing, neither from this server nor from others."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ router = APIRouter(tags=["documentation"])
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
-    """The page."""
+    """The page with the documentation of the HTTP API."""
     schema = request.app.openapi()
     return page("docs.html", schema=schema, tags=_by_tag(schema))
 
 
 def _by_tag(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Operations in the order of the document, by their first tag."""
+    """The operations by their first tag, in the order of the document."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
@@ -39,7 +39,7 @@ def _by_tag(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _example(described: dict[str, Any] | None, schema: dict[str, Any]) -> str:
-    """The first example of a body, as JSON text; "" where there is none."""
+    """The first example of a body, as JSON text; "" if there is none."""
     content = (described or {}).get("content", {}).get("application/json", {}).get("schema", {})
     name = content.get("$ref", "").rpartition("/")[2]
     examples = schema["components"]["schemas"].get(name, {}).get("examples") or content.get("examples")

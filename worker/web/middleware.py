@@ -1,6 +1,6 @@
-"""What every request passes before its route: the headers, the host, the rate, the length of the body.
+"""The middleware that every request passes before its route: headers, host, rate, length of the body.
 
-Plain ASGI, outermost first as `worker.web.application` puts them together.
+It is plain ASGI. The order of the classes here is the order in which a request passes them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _FOR_SUPERVISORS = {"/healthz", "/readyz"}
-"""Asked often, by whatever name of this machine, and not logged."""
+"""Paths that are requested often and under any host name; these requests are not logged."""
 
 
 class Shield:
-    """Puts security headers on every answer, logs it, and turns an error that nobody expected into a plain 500.
+    """Adds security headers to every answer, logs it, and turns an unexpected error into a simple 500.
 
-    The log has the path and never the query, in which a code or a state may be.
+    The log has the path but never the query, which may contain a code or a state.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -66,7 +66,7 @@ class Shield:
             await self._app(scope, receive, send_safely)
         except Exception:
             log.exception("request_failed", method=scope["method"], path=scope["path"])
-            if status:  # half of an answer is out
+            if status:  # a part of the answer was already sent
                 raise
             problem = problems.answer(scope["path"], 500, "this failed, and the log of the server says why")
             await problem(scope, receive, send_safely)
@@ -77,7 +77,7 @@ class Shield:
 
 
 class HostCheck:
-    """Refuses a request for a `Host` that is not ours."""
+    """Refuses requests for a `Host` that is not one of ours."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -97,7 +97,7 @@ class HostCheck:
 
 
 def _host(given: list[str]) -> str:
-    """The name without its port; "" unless there is one alone."""
+    """The host name without its port; "" unless there is exactly one `Host` header."""
     if len(given) != 1:
         return ""
     host, _, port = given[0].lower().rpartition(":")
@@ -105,7 +105,7 @@ def _host(given: list[str]) -> str:
 
 
 class AddressRate:
-    """Bounds how often one address may ask."""
+    """Limits how many requests one address may send."""
 
     def __init__(self, app: ASGIApp, settings: Settings, rates: Rates) -> None:
         self._app = app
@@ -124,7 +124,7 @@ class AddressRate:
 
 
 def _one_party(address: str) -> str:
-    """What belongs to one customer of a network: of IPv6 a whole /64, out of which they may take any address."""
+    """The address or network of one client: for IPv6 the whole /64, because a client can use any address in it."""
     try:
         known = ipaddress.ip_address(address)
     except ValueError:
@@ -133,7 +133,7 @@ def _one_party(address: str) -> str:
 
 
 class Body:
-    """Reads a body whole before the route does: no longer than allowed, and in time."""
+    """Reads the whole body before the route runs; refuses a body that is too long or arrives too slowly."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -159,7 +159,7 @@ class Body:
         await self._app(scope, _replaying(body, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body; None when it is too long."""
+        """The whole body; None if it is too long."""
         told = headers.get("content-length", "0")
         if told.isdigit() and len(told) < 20 and int(told) > self._bytes:
             return None
@@ -189,7 +189,7 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 
 
 class Slash:
-    """Takes an address with a slash at its end for the one without."""
+    """Treats a path with a slash at its end like the path without it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

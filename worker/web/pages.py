@@ -1,4 +1,4 @@
-"""HTML pages, made here: they load nothing, run no script, and their style is allowed by its hash alone."""
+"""Makes HTML pages that load nothing and run no script; only their own style is allowed, by its hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEMPLATES = Environment(loader=PackageLoader("worker.web"), autoescape=True, tr
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page of `templates`; whatever is put into it is escaped."""
+    """A page made from a file in `templates`; all values that are inserted are escaped."""
     text = _TEMPLATES.get_template(template).render(style=_style(), **values)
     policy = f"default-src 'none'; style-src 'sha256-{_style_hash()}'; frame-ancestors 'none'; base-uri 'none'"
     return HTMLResponse(text, status, headers={"Content-Security-Policy": policy})

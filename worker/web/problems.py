@@ -1,4 +1,4 @@
-"""Every answer that is an error: a problem document (RFC 9457), with `detail` as clients of FastAPI expect it."""
+"""Error answers: each is a problem document (RFC 9457), with `detail` in the form that clients of FastAPI expect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RETRY_SECONDS = 5
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field."""
+    """The error of one field."""
 
     field: str
     code: str
@@ -70,11 +70,11 @@ def answer(
     """A problem document.
 
     Args:
-        path: of the request.
-        status: HTTP's number.
-        detail: what happened and what to do, in a sentence.
-        headers: beside the usual ones.
-        errors: of single fields; members of `FieldError`.
+        path: the path of the request.
+        status: the HTTP status.
+        detail: a sentence that says what happened and what to do.
+        headers: additional headers.
+        errors: the errors of single fields; members of `FieldError`.
     """
     title = HTTPStatus(status).phrase
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
@@ -84,13 +84,13 @@ def answer(
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: these statuses are answered with a problem document."""
+    """The value for a route's `responses` that says: answers with these statuses are problem documents."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error that a route raises a problem document."""
+    """Turns every error that a route raises into a problem document."""
     app.add_exception_handler(DashtamError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -107,7 +107,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    # What was given is not repeated: it may be a secret.
+    # The answer does not repeat the given values, because they may be secrets.
     found = error.errors() if isinstance(error, RequestValidationError) else []
     errors = [
         {"field": ".".join(str(part) for part in one["loc"][1:]), "code": one["type"], "message": one["msg"]}
@@ -132,7 +132,7 @@ _TOLD = {
 
 
 def too_often(path: str, who: str, rate: str, wait_s: float) -> JSONResponse:
-    """The answer to a request that came too soon."""
+    """The answer 429 to a request that is over the limit."""
     seconds = max(1, round(wait_s))
     told = f"this {who} may ask {rate}: try again in {seconds} s"
     return answer(path, 429, told, headers={"Retry-After": str(seconds)})

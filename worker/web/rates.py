@@ -1,4 +1,4 @@
-"""How often somebody may ask: counted in Redis, for all web processes together."""
+"""Limits the rate of requests, counted in Redis for all web processes together."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _KEYS = "dashtam:web"
 
 
 class Rates:
-    """Counts requests. While Redis is away each process counts for itself, so that the door stays open.
+    """Counts requests. While Redis is unreachable, each process counts for itself, so that the HTTP API still works.
 
     Args:
-        settings: where Redis is.
+        settings: have the address of Redis.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,12 +38,12 @@ class Rates:
         self._alone_until = float("-inf")
 
     async def wait(self, rate: str, kind: str, who: str) -> float | None:
-        """Counts one request; the seconds to wait when it is one too many, else None.
+        """Counts one request. Returns None if it is allowed, else the seconds to wait before the next.
 
         Args:
-            rate: for example `600/minute`.
+            rate: the limit, for example `600/minute`.
             kind: `key` or `address`.
-            who: which key or address.
+            who: the key or address.
         """
         item = parse(rate)
         if elapsed() >= self._alone_until:

@@ -1,4 +1,4 @@
-"""Shapes of what the HTTP API takes and answers."""
+"""Models of the HTTP API's requests and answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _example(**example: Any) -> ConfigDict:
 
 
 class NewProvider(BaseModel):
-    """A login to be made."""
+    """A login to create."""
 
     model_config = _example(provider_key="example", alias="My brokerage")
 
@@ -46,7 +46,7 @@ class NewProvider(BaseModel):
 
 
 class ProviderChange(BaseModel):
-    """What may be changed of a login."""
+    """Changes to a login."""
 
     model_config = _example(alias="Savings")
 
@@ -56,7 +56,7 @@ class ProviderChange(BaseModel):
 class ProviderResponse(BaseModel):
     """One login.
 
-    `needs_reconnection` says that its user must link it, for the first time or again.
+    `needs_reconnection` is true if its user must link it, for the first time or again.
     """
 
     model_config = _example(
@@ -83,7 +83,7 @@ class ProviderResponse(BaseModel):
 
     @classmethod
     def of(cls, row: LoginRow) -> ProviderResponse:
-        """The shape of a stored login."""
+        """The answer for a stored login."""
         return cls(
             id=row.id,
             provider_key=row.provider_key,
@@ -127,7 +127,7 @@ class ProviderPage(BaseModel):
 
 
 class Message(BaseModel):
-    """What was done."""
+    """A sentence that says what was done."""
 
     model_config = _example(message="My brokerage was removed", detail="Its grant was ended at the provider.")
 
@@ -136,7 +136,7 @@ class Message(BaseModel):
 
 
 class AuthorizationBegun(BaseModel):
-    """Where the user is to consent. The cookie that comes with it must be in the browser that comes back."""
+    """The address at which the user consents. The browser that comes back must have the cookie of this answer."""
 
     model_config = _example(
         auth_url="https://provider.example/oauth/authorize?…", state="…", message="Open auth_url in this browser."
@@ -148,7 +148,7 @@ class AuthorizationBegun(BaseModel):
 
 
 class AuthorizationState(BaseModel):
-    """Whether a login has a grant, and what may be said of it."""
+    """Whether a login has a grant, and its dates."""
 
     model_config = _example(
         provider_id=_ID,
@@ -170,7 +170,7 @@ class AuthorizationState(BaseModel):
 
 
 class Authorized(BaseModel):
-    """A login that was just linked; `expires_in` has the seconds that its access token lasts."""
+    """A login that was just linked; `expires_in` is the lifetime of its access token in seconds."""
 
     model_config = _example(
         message="My brokerage is linked", provider_id=_ID, alias="My brokerage", expires_in=1800, scope="readonly"
@@ -184,7 +184,7 @@ class Authorized(BaseModel):
 
 
 class SyncRequest(BaseModel):
-    """How a sync is to be done; by default it goes on where the last one ended."""
+    """Options of a sync; by default it continues where the last one ended."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"full": False, "force": False}]})
 
@@ -195,13 +195,13 @@ class SyncRequest(BaseModel):
     force: Annotated[bool, Field(description="Even if the last one was a moment ago.")] = False
 
     def wish(self) -> SyncWish:
-        """As services take it."""
+        """The options in the form that services take."""
         since = None if self.since is None else datetime.combine(self.since, time(), UTC)
         return SyncWish(full=self.full, since=since, force=self.force)
 
 
 class Requested(BaseModel):
-    """What was asked for; if its message is lost, the schedule does the work all the same."""
+    """The work that was requested. If its message is lost, the schedule still does the work."""
 
     model_config = _example(provider_id=_ID, requested_at="2026-01-05T12:00:00Z", task_ids=["…"])
 
@@ -211,14 +211,14 @@ class Requested(BaseModel):
 
     @classmethod
     def of(cls, provider_id: UUID, asked: Asked) -> Requested:
-        """The shape of what was asked for one login."""
+        """The answer for work that was requested for one login."""
         return cls(provider_id=provider_id, requested_at=asked.at, task_ids=asked.task_ids)
 
 
 class Explained(BaseModel):
-    """Sentences about one login.
+    """An explanation of one login's state, in sentences.
 
-    `must_act` is `nobody`, `user` or `operator`. The times are None when nothing is due by itself.
+    `must_act` is `nobody`, `user` or `operator`. A time is None if no work is scheduled.
     """
 
     model_config = _example(
@@ -243,10 +243,10 @@ class Explained(BaseModel):
 
     @classmethod
     def of(cls, provider_id: UUID, told: Explanation) -> Explained:
-        """The shape of an explanation."""
+        """The answer for an explanation."""
         return cls(provider_id=provider_id, **asdict(told))
 
 
 def encoded(rows: Any) -> Response:
-    """Rows as JSON. Hundreds of them would take FastAPI's own way ten times as long."""
+    """Rows as JSON. For hundreds of rows, FastAPI's own encoder would take ten times as long."""
     return Response(msgspec.json.encode(rows), media_type="application/json")

@@ -1,4 +1,4 @@
-"""`dashtam run`: the whole worker on one machine, against the sandbox."""
+"""`dashtam run`: runs the whole worker on one machine, against the sandbox."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def run(
 ) -> None:
     """Run everything on this machine: servers, sandbox, workers, beat, Flower and HTTP API.
 
-    State is kept under .dashtam (or DASHTAM_HOME). With --once, exits 0 when beat has driven one whole cycle, else 1,
-    naming what did not happen.
+    State is kept in .dashtam (or DASHTAM_HOME). With --once, the command ends after one cycle: it exits 0 if scheduled
+    tasks have refreshed every token that expires and synced every login, else 1, and says what did not happen.
 
     [bold]Examples[/]
 
@@ -42,7 +42,7 @@ def run(
     access = access_seconds or (_ONCE_ACCESS_SECONDS if once else _LIVE_ACCESS_SECONDS)
     began = time.monotonic()
     home = default_home()
-    # What happens goes above the live table, and so through the same console.
+    # Messages are printed above the live table, so they must use the same console.
     notes = console if console.is_terminal and not once else SafeConsole(stderr=True, highlight=False, quiet=as_json)
     stack = Devstack(home, durable=True, say=lambda sentence: notes.print(sentence, markup=False))
     with only_one(home), stack.session() as urls:

@@ -1,4 +1,4 @@
-"""The processes of `dashtam run` and the demo user among them."""
+"""Runs the processes of `dashtam run`, links the demo user's logins, and waits for a cycle or draws the live table."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _RESTARTS_MAX = 2
 
 
 class Cycle:
-    """Everything that runs, once it is being supervised.
+    """The running demonstration: its supervised processes and the demo user.
 
     Args:
-        supervisor: of the processes.
-        demo: the demo user.
-        sandbox: switches of the sandbox.
-        demonstration: where everything is.
+        supervisor: the supervisor of the processes.
+        demo: the demo user's providers.
+        sandbox: the client for the sandbox's admin API.
+        demonstration: the addresses and files of this `dashtam run`.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Cycle:
 
     @property
     def linked(self) -> bool:
-        """Whether the demo user's providers are linked to the sandbox as it runs now."""
+        """Whether the demo user's providers are linked since the sandbox was last started."""
         return self._linked_at_restart == self._sandbox_restarts()
 
     def poll(self) -> bool:
-        """Moves everything on by one step. False once all has stopped."""
+        """Does the work that is due now. Returns False when all processes have stopped."""
         going = self._supervisor.poll()
         if going and not self.linked and self._sandbox.is_up():
             self._link()
         return going
 
     def _link(self) -> None:
-        """Links everything, or tries again in a moment when Postgres is out of reach: the table says so."""
+        """Links all logins. If Postgres cannot be reached, tries again soon; the table shows the trouble."""
         if time.monotonic() < self._link_at:
             return
         restarts = self._sandbox_restarts()
@@ -78,10 +78,10 @@ class Cycle:
         self._linked_at_restart = restarts
 
     def once(self, *, began: float, deadline: float) -> dict[str, Any]:
-        """Waits until beat has driven one whole cycle, or the deadline; then the summary.
+        """Waits until one whole cycle was done or the deadline has passed, and returns the summary.
 
         Raises:
-            Interrupted: a signal ended it.
+            Interrupted: a signal ended the command.
         """
         look_at = 0.0
         while self.poll():
@@ -112,7 +112,7 @@ class Cycle:
                     seen = lookout.seen if self.linked else replace(lookout.seen, stories=())
                     drawn = watch.screen(self._demonstration, seen, self._supervisor.status(), width=console.width)
                     live.update(drawn, refresh=console.is_terminal)
-                # At every step: what a sync has stored, the next sandbox must have in its books again.
+                # Saved at every step, because the next sandbox's books must contain everything that a sync has stored.
                 self._keep_progress()
                 time.sleep(_POLL_SECONDS)
 
@@ -130,7 +130,7 @@ class Cycle:
         return report.summary(self._demo.stories(counts=True), seconds=seconds, restarts=restarts, troubles=troubles)
 
     def _troubles(self) -> list[str]:
-        """What is wrong with the processes, in words: some are down, keep ending or do not answer."""
+        """Sentences about processes that are down, keep ending or do not answer."""
         down = {process.name: process for process in self._supervisor.status() if keeps_ending(process)}
         log = self._demonstration.home / "log"
         troubles = [
@@ -158,7 +158,7 @@ def keeps_ending(process: ProcessStatus) -> bool:
 
 @contextmanager
 def started(demonstration: Demonstration, *, access_seconds: int, live: bool, console: Console) -> Iterator[Cycle]:
-    """The cycle with its processes, which are stopped at the end of the block."""
+    """Starts the processes and yields the cycle; at the end of the block, the processes are stopped."""
     sandbox = SandboxControl(demonstration.sandbox_url, demonstration.sandbox_token)
     runtime = Runtime(get_settings())
     keep_api_key(runtime, demonstration.api_key_file)

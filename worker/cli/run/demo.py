@@ -1,4 +1,4 @@
-"""The demo user and what becomes of their providers: linked through the real linking code, against the sandbox."""
+"""The demo user's providers: links them to the sandbox with the real linking code, and reads what happened to them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Story:
 
     Attributes:
         refreshable: whether its integration refreshes tokens at all.
-        refreshed: refreshes by schedule that stored a token.
-        runs: finished sync runs by schedule, newest first.
-        stored: rows in the tables.
-        served: what the sandbox says it told of, since it was started.
-        books: what the sandbox's books held when it was linked.
+        refreshed: number of scheduled refreshes that stored a token.
+        runs: finished scheduled sync runs, newest first.
+        stored: numbers of rows in the tables.
+        served: numbers of rows that the sandbox has sent since its start.
+        books: numbers of rows in the sandbox's books when the login was linked.
     """
 
     login: Login
@@ -48,7 +48,7 @@ class Story:
     books: Stored = NONE
 
     def missing(self) -> list[str]:
-        """What of one whole cycle has not happened, in words."""
+        """Sentences about the parts of a whole cycle that have not happened."""
         wants = []
         if self.provider.status != "active":
             reason = f" ({self.provider.status_reason})" if self.provider.status_reason else ""
@@ -63,7 +63,7 @@ class Story:
 
 
 def keep_api_key(runtime: Runtime, path: Path) -> None:
-    """Keeps an operator's key of the HTTP API in this file: the one that is there, unless that opens nothing."""
+    """Puts an operator's key of the HTTP API into this file; a key that is there and still valid is kept."""
     with suppress(OSError, NotAuthenticated):
         runtime.run(keys.authenticate(runtime, path.read_text().strip()))
         return
@@ -77,9 +77,9 @@ class Demo:
     """The demo user's providers.
 
     Args:
-        runtime: this process's own.
-        sandbox: the running sandbox's switches.
-        progress: how far the sandbox's books had moved when it last ran.
+        runtime: this process's runtime.
+        sandbox: the client for the running sandbox's admin API.
+        progress: how many steps the sandbox's books had made when it last ran.
     """
 
     def __init__(self, runtime: Runtime, sandbox: SandboxControl, progress: Progress) -> None:
@@ -91,20 +91,20 @@ class Demo:
         self._books: dict[str, Stored] = {}
 
     def link(self) -> None:
-        """Brings the books to where they were, and links every login anew: a fresh sandbox knows no grant.
+        """Repeats the steps that the books had made, and links every login again: a new sandbox has no grants.
 
         Raises:
-            ProviderError: the sandbox refused.
+            ProviderError: the sandbox refused a login.
         """
         self._sandbox.advance(self._progress.steps)
         runtime = self._runtime
         if self._progress.is_of_another_day:
-            # The sandbox's books have begun anew, and with them the demonstration.
+            # The sandbox has new books, so the demonstration starts again, too.
             runtime.run(users.forget_user(runtime, USER))
         user_id = runtime.run(users.find_user(runtime, USER, create=True))
         for login in LOGINS:
             self.ids[login.name] = self._link(login, user_id)
-            # Read before the first sync: a new Item hides history that this client no longer asks for.
+            # Read before the first sync, because a new Item hides history that the client does not ask for any more.
             self._books[login.name] = Stored(**self._sandbox.books(login.name))
         self.keep_progress()
 
@@ -118,7 +118,7 @@ class Demo:
         return runtime.run(complete.complete_link(runtime, form["callback_url"], holder=begun.holder))
 
     def keep_progress(self) -> None:
-        """Notes how far the books have moved."""
+        """Saves how many steps the books have made."""
         self._progress.save(self._sandbox.steps())
 
     @property
@@ -127,14 +127,14 @@ class Demo:
         return len(self.ids) == len(LOGINS)
 
     def stories(self, *, counts: bool, runtime: Runtime | None = None) -> list[Story]:
-        """Every provider's story so far.
+        """What has happened to every provider so far.
 
         Args:
-            counts: also counts rows here and in the sandbox.
-            runtime: of the calling thread, where that is not the main one.
+            counts: whether to count rows in the tables and in the sandbox, too.
+            runtime: the runtime of the calling thread, if that is not the main thread.
 
         Raises:
-            Unavailable: Postgres is out of reach.
+            Unavailable: Postgres cannot be reached.
         """
         asked = runtime or self._runtime
         ids = list(self.ids.values())

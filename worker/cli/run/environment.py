@@ -1,4 +1,4 @@
-"""What `dashtam run` keeps under its home, and the environment that it gives to every process."""
+"""The files that `dashtam run` keeps in its home, and the environment that it gives to every process."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _API_KEY_FILE = "api.key"
 
 @dataclass(frozen=True)
 class Demonstration:
-    """Where the parts of one `dashtam run` are.
+    """The addresses and files of one `dashtam run`.
 
     Attributes:
-        variables: environment of every process; passwords are in it, so it is never printed.
-        env_file: the same in a file (0600), for commands in another terminal.
-        web_url: where the HTTP API is.
-        api_key_file: has an operator's key for it.
+        variables: environment of every process; it contains passwords, so it is never printed.
+        env_file: a file (mode 0600) with the same variables, for commands in another terminal.
+        web_url: the address of the HTTP API.
+        api_key_file: the file with an operator's key for the HTTP API.
     """
 
     home: Path
@@ -49,12 +49,12 @@ class Demonstration:
 
     @property
     def flower_password(self) -> str:
-        """Made once per home."""
+        """Flower's password; it is made once for each home."""
         return self.flower_password_file.read_text().strip()
 
 
 def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demonstration:
-    """Settles ports, keys and passwords, and puts them into this process's own environment too."""
+    """Chooses ports, keys and passwords, and also puts them into the environment of this process."""
     sandbox_port, flower_port, web_port = free_port(), _port("FLOWER_PORT", _FLOWER_PORT), _port("WEB_PORT", _WEB_PORT)
     sandbox_token = secrets.token_urlsafe(16)
     flower_password = _kept(home / _FLOWER_FILE, lambda: secrets.token_urlsafe(12))
@@ -63,7 +63,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
     variables = {
         "DASHTAM_ENV": "development",
         "DASHTAM_HOME": str(home),
-        # Nothing of the user's own .env may reach a demonstration: no real provider, no real mail.
+        # A demonstration must use nothing from the user's own .env: no real provider, no real e-mail.
         "DASHTAM_ENV_FILE": str(env_file),
         "DATABASE_URL": urls.database_url,
         "REDIS_URL": urls.redis_url,
@@ -79,7 +79,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
     }
     write_environment(home, variables)
     write_private(access_file(home), access_text(sandbox_url, sandbox_token))
-    for name in variables:  # a secret may be set in one way only
+    for name in variables:  # a secret must not be set in both ways
         os.environ.pop(f"{name}_FILE", None)
         os.environ.pop(name.removesuffix("_FILE"), None)
     os.environ.update(variables)
@@ -99,18 +99,18 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
 
 
 def keys_file(home: Path) -> Path:
-    """The home's own encryption keys, made once."""
+    """The file with the home's own encryption keys; they are made once."""
     return _kept(home / _KEYS_FILE, lambda: f"k1:{Fernet.generate_key().decode()}")
 
 
 def _credentials(sandbox_url: str) -> dict[str, str]:
-    """What makes the integrations use their stand-ins; opens nothing else."""
+    """The variables that make the integrations use their stand-ins; their credentials are valid only there."""
     of_each = [variables(stand_in(key), sandbox_url) for key in PROVIDER_KEYS]
     return {name: value for of_one in of_each for name, value in of_one.items()}
 
 
 def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
-    """Everything as in production, only faster: ticks, and how soon lost work is taken up again."""
+    """Shorter times than in production: for ticks, and until lost work is taken over."""
     return {
         "TICK_SCALE": "0.05" if once else "0.1",
         "SYNC_INTERVAL": "30",

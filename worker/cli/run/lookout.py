@@ -1,4 +1,4 @@
-"""What the live table shows, looked up in a thread of its own: a server that says nothing must not stop the table."""
+"""Reads the data for the live table in its own thread, so that a server that does not answer cannot stop the table."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PROCESSES = frozenset({"workers", "beat"})
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen last.
+    """The data that was read last.
 
     Attributes:
-        stories: as they were when Postgres last told them.
-        read_at: when that was; None before the first time.
-        troubles: what keeps work from being done, the true cause first.
+        stories: the stories that were last read from Postgres.
+        read_at: when they were read; None before the first time.
+        troubles: the troubles that stop work, the root cause first.
     """
 
     stories: Sequence[Story] = ()
@@ -39,16 +39,16 @@ class Seen:
 
 
 class Lookout:
-    """Looks about once a second for as long as its block lasts.
+    """Reads the data about once a second until the end of its `with` block.
 
     Args:
-        demo: whose stories are told.
+        demo: the demo user's providers.
         make_runtime: makes the thread's own runtime.
-        transport: how Redis and the workers are asked.
+        transport: asks Redis and the workers.
 
     Attributes:
-        seen: what was seen last.
-        has_come_up: all was well once, or should have been by now; from then on workers that are away are told.
+        seen: the data that was read last.
+        has_come_up: everything worked once, or enough time has passed for it; from then on, missing workers are shown.
     """
 
     def __init__(self, demo: Demo, make_runtime: Callable[[], Runtime], transport: Transport) -> None:
@@ -75,18 +75,18 @@ class Lookout:
                 self.look(runtime)
 
     def look(self, runtime: Runtime) -> None:
-        """Looks once. Troubles first: the stories may have to be waited for."""
+        """Reads the data once, the troubles first, because reading the stories may take long."""
         self.seen = replace(self.seen, troubles=self._troubles(runtime))
         if any(trouble.check == "postgres" for trouble in self.seen.troubles) or not self._demo.is_linked:
             return
         try:
             stories = self._demo.stories(counts=False, runtime=runtime)
-        except Unavailable:  # the next look says why
+        except Unavailable:  # the next reading finds the reason
             return
         self.seen = replace(self.seen, stories=stories, read_at=datetime.now(UTC))
 
     def _troubles(self, runtime: Runtime) -> list[Finding]:
-        """Processes that are only just starting are no trouble."""
+        """The troubles, without those of processes that are still starting."""
         found = runtime.run(health.troubles(runtime, self._transport))
         if self.has_come_up:
             return found

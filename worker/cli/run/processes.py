@@ -1,4 +1,4 @@
-"""What `dashtam run` supervises: the sandbox, a worker per queue, beat, Flower and the HTTP API."""
+"""The processes that `dashtam run` supervises: sandbox, one worker per queue, beat, Flower and HTTP API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOWER = "flower"
 WEB = "web"
 _ONLY = (sys.executable, "-m", "worker.settings.only")
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
-# The pools are as small as a demonstration needs; production sizes are in the Procfile and the compose file.
+# The pools are small, which is enough for a demonstration; production sizes are in the Procfile and the compose file.
 _POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
 _GRACE_SECONDS = 10.0
 
@@ -23,11 +23,11 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
     """All processes in order of start.
 
     Args:
-        demo: where everything is.
-        access_seconds: life of the sandbox's access tokens.
-        live: whether the sandbox's books move by themselves.
-        linked: whether the demo user's providers are linked; workers and beat begin after that, so that none of them
-            meets the tokens of a sandbox that is gone.
+        demo: the addresses and files of this `dashtam run`.
+        access_seconds: lifetime of the sandbox's access tokens.
+        live: whether the sandbox's books change by themselves.
+        linked: whether the demo user's providers are linked; workers and beat start after that, so that none of them
+            uses tokens of an earlier sandbox.
     """
     port = demo.sandbox_url.rpartition(":")[2]
     sandbox = [sys.executable, "-m", "worker.sandbox", "--port", port, "--access-seconds", str(access_seconds)]
@@ -64,7 +64,7 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
         ProcessSpec(
             "beat", (*_ONLY, "beat", *_CELERY, "beat", "--loglevel", "INFO"), after=(SANDBOX,), grace_s=_GRACE_SECONDS
         ),
-        # Flower ends only once its questions to workers have been answered or given up.
+        # Flower ends only after its inspections of workers were answered or have timed out.
         ProcessSpec(
             FLOWER,
             (*_ONLY, "flower", *_CELERY, "flower", "--inspect_timeout=1000"),

@@ -1,4 +1,4 @@
-"""What one cycle came to: checked against the sandbox's own books, as a table or as JSON."""
+"""The summary of one cycle, checked against the sandbox's own books, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.models.vocabulary import ROW_OUTCOMES
 def summary(
     stories: list[Story], *, seconds: float, restarts: dict[str, int], troubles: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The whole of a cycle as plain data; `ok` says whether everything happened, and every process works."""
+    """The results of a cycle as plain data; `ok` says whether everything happened and every process works."""
     providers = [_provider(story) for story in stories]
     missing = [*troubles, *(f"{p['alias']}: {what}" for p in providers for what in p["missing"])]
     return {
@@ -57,7 +57,7 @@ def _differences(story: Story) -> list[str]:
         here, there, told = (getattr(counts, noun) for counts in (story.stored, story.books, story.served))
         if here != there:
             found.append(f"{here} {noun} are stored, the provider's books hold {there}")
-        # A sync that went on from a cursor is told of what is new alone.
+        # A sync that continued from a cursor gets only new rows.
         elif not story.runs[-1].cursor_before and here != told:
             found.append(f"{here} {noun} are stored, the provider served {told}")
     return found

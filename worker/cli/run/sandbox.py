@@ -1,4 +1,4 @@
-"""How far the sandbox's books have moved, for a sandbox that is started anew; and whether an address answers."""
+"""Saves how many steps the sandbox's books have made, for the next start; and checks whether an address answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ANSWER_SECONDS = 1.0
 
 
 class Progress:
-    """How far the books had moved, so that a sandbox that is started anew can be brought to the same place.
+    """The number of steps that the books have made, so that a new sandbox can repeat them.
 
     Args:
-        path: file that keeps the number and the day.
+        path: the file with the number and the day.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,16 +24,16 @@ class Progress:
 
     @property
     def steps(self) -> int:
-        """Steps to catch up on."""
+        """The number of steps that a new sandbox must repeat."""
         return 0 if self.is_of_another_day else int(self._kept.get("steps", "0"))
 
     @property
     def is_of_another_day(self) -> bool:
-        """Whether the books have begun anew since: their dates follow the day on which a sandbox starts."""
+        """Whether the number is of an earlier day. A new sandbox then has other books: their dates follow the day."""
         return self._kept.get("day", _today()) != _today()
 
     def save(self, steps: int) -> None:
-        """Keeps the number."""
+        """Saves the number, with today's date."""
         self._path.write_bytes(msgspec.json.encode({"steps": str(steps), "day": _today()}))
 
     @property
@@ -49,7 +49,7 @@ def _today() -> str:
 
 
 def answers(url: str) -> bool:
-    """Whether somebody answers at this address of our own, within a second."""
+    """Whether one of our own addresses answers within a second."""
     try:
         with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310 - loopback
             return bool(answer.status == HTTPStatus.OK)

@@ -20,7 +20,7 @@ from worker.models.vocabulary import ProviderStatus
 from worker.services.findings import Finding
 
 _WIDE = 110
-"""From this width on there is room for all columns; below it the table fits 80."""
+"""From this width on, all columns are shown; in a narrower terminal, the table has fewer columns and fits into 80."""
 _LABEL = "{:<9} "
 _PROCESSES = {
     ProcessState.RUNNING: ("green", "up"),
@@ -46,7 +46,7 @@ _NARROW = {"provider": 14, "state": 14}
 def screen(
     demo: Demonstration, seen: Seen, processes: Sequence[ProcessStatus], *, width: int, now: datetime | None = None
 ) -> RenderableType:
-    """Everything at a glance: what is wrong first, in words."""
+    """The whole screen; what is wrong comes first, in sentences."""
     now = now or datetime.now(UTC)
     is_down = any(not trouble.ok for trouble in seen.troubles)
     body = _table(seen, now, wide=width >= _WIDE) if seen.stories else "linking the demo user's providers…"
@@ -105,7 +105,7 @@ def _next(moment: datetime | None, now: datetime) -> str:
 
 
 def _processes(processes: Sequence[ProcessStatus]) -> str:
-    """A line for each state, with the processes that are in it."""
+    """One line for each state, with the processes in this state."""
     lines = []
     for state, (colour, word) in _PROCESSES.items():
         names = [_name(process) for process in processes if process.state is state]

@@ -1,4 +1,4 @@
-"""Asking for work on one login, and what came of it."""
+"""Routes that request a sync or a refresh of one login, and that show the results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ router = APIRouter(prefix="/api/v1/providers/{provider_id}", tags=["work"])
 async def ask_for_sync(
     provider_id: UUID, runtime: Services, who: Operator, send: Tasks, body: SyncRequest | None = None
 ) -> Requested:
-    """Sends the task that the schedule sends. `GET …/runs` shows the run."""
+    """Sends the same task that the schedule sends. `GET …/runs` shows the run."""
     wish = (body or SyncRequest()).wish()
     return Requested.of(provider_id, await acting.sync(runtime, who, provider_id, wish, send=send))
 
 
 @router.post("/refreshes", summary="Ask for a refresh", status_code=202, responses=documented(401, 403, 404, 409, 422))
 async def ask_for_refresh(provider_id: UUID, runtime: Services, who: Operator, send: Tasks) -> Requested:
-    """Sends the task that the schedule sends. `GET …/explain` tells what became of it."""
+    """Sends the same task that the schedule sends. `GET …/explain` shows the result."""
     return Requested.of(provider_id, await acting.refresh(runtime, who, provider_id, send=send))
 
 
@@ -40,7 +40,7 @@ async def list_runs(
     status: RunStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 20,
 ) -> Response:
-    """What syncs of the login have done, newest first."""
+    """The login's sync runs, newest first."""
     return encoded(await reading.runs(runtime, who, provider_id, status=status, limit=limit))
 
 

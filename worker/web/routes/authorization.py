@@ -1,7 +1,8 @@
-"""The grant of a login: begun, brought back by the browser, looked at, refreshed, ended.
+"""Routes for the grant of a login: begin, callback, show, refresh, end.
 
-The state is random, stored as a hash, good for one use and for a while. It completes nothing without the cookie of the
-browser in which it was begun: otherwise somebody could be led to finish the link of somebody else.
+The state is random, is stored as a hash, and is valid once and for a limited time. It works only together with the
+cookie of the browser in which the link began. Without this, an attacker could make another person complete the
+attacker's link.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ router = APIRouter(prefix="/api/v1/providers/{provider_id}/authorization", tags=
 async def begin(
     provider_id: UUID, request: Request, response: Response, runtime: Services, who: Linker
 ) -> AuthorizationBegun:
-    """Where the user is to consent, for institutions that have an address for it."""
+    """The address at which the user consents, for providers that have one."""
     begun = await authorizing.begin_authorization(runtime, who, provider_id)
     state = cookies.state_in(urlsplit(begun.url).query)
     cookies.keep(response, request, state, begun, seconds=runtime.settings.link_state_seconds)
@@ -37,7 +38,7 @@ async def begin(
 
 @router.get("", summary="Show an authorization", responses=documented(401, 403, 404, 422))
 async def show(provider_id: UUID, runtime: Services, who: Reader) -> AuthorizationState:
-    """Whether the login has a grant. Never a token."""
+    """Whether the login has a grant. A token is never shown."""
     found = await authorizing.grant(runtime, who, provider_id)
     login, token = found.login, found.token
     state = AuthorizationState(provider_id=login.id, alias=login.alias, status="not_connected")
@@ -57,7 +58,7 @@ async def callback(
     state: Annotated[str | None, Query(max_length=200)] = None,
     error: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Authorized:
-    """Where the provider sends the browser: no API key, but the state and the cookie of the browser that began."""
+    """The provider sends the browser here. It needs no API key, but the state and the cookie of the same browser."""
     return await _complete(runtime, request, response, provider_id)
 
 
@@ -68,20 +69,20 @@ async def fill_in(
     who: Linker,
     form: Annotated[dict[str, str], Body(examples=[{"public_token": "…"}], max_length=10)],
 ) -> Authorized:
-    """Links a login with what its provider gave the user: a public token, a key and its secret, a setup token."""
+    """Links a login with what the provider gave the user: a public token, a key and its secret, or a setup token."""
     return _authorized(await authorizing.authorize_with_form(runtime, who, provider_id, form))
 
 
 @router.patch("", summary="Refresh an authorization", responses=documented(401, 403, 404, 409, 422))
 async def refresh(provider_id: UUID, runtime: Services, who: Linker, send: Tasks) -> Message:
-    """Asks the workers for a refresh of the token now; `GET …/explain` tells what became of it."""
+    """Asks the workers to refresh the token now; `GET …/explain` shows the result."""
     found = await authorizing.refresh(runtime, who, provider_id, send=send)
     return Message(message=f"a refresh of {found.login.alias} was asked for")
 
 
 @router.delete("", summary="End an authorization", status_code=204, responses=documented(401, 403, 404, 409, 422))
 async def end(provider_id: UUID, runtime: Services, who: Linker) -> None:
-    """Ends the grant, at the provider too where it has a way. What was synced is kept."""
+    """Ends the grant, also at the provider if its API can do this. Synced data is kept."""
     await authorizing.end_authorization(runtime, who, provider_id)
 
 

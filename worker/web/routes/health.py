@@ -1,4 +1,4 @@
-"""Whether this process is alive, and whether what it needs is."""
+"""Routes that say whether this process works, and whether Postgres and Redis answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Alive")
 async def alive() -> dict[str, str]:
-    """This process answers. Nothing else is asked."""
+    """This process answers. Nothing else is checked."""
     return {"status": "alive"}
 
 
@@ -29,7 +29,7 @@ async def ready(request: Request, response: Response, runtime: Services) -> dict
 
 @router.get("/health", summary="State")
 async def state(request: Request, runtime: Services) -> dict[str, Any]:
-    """Whether the database answers, in the words of earlier versions of this interface."""
+    """Whether the database answers, in the format of earlier versions of this API."""
     trouble = await health.readiness(runtime, request.app.state.transport)
     status = "degraded" if any(trouble.values()) else "healthy"
     database = "disconnected" if trouble["postgres"] else "connected"
@@ -38,13 +38,13 @@ async def state(request: Request, runtime: Services) -> dict[str, Any]:
 
 @router.get("/api/v1/health", summary="Alive")
 async def alive_v1() -> dict[str, str]:
-    """This version of the interface answers."""
+    """This version of the API answers."""
     return {"status": "healthy", "version": "v1"}
 
 
 @router.get("/", summary="What this is")
 async def root(request: Request) -> dict[str, Any]:
-    """Names this server and where its documentation is."""
+    """The name of this server and the address of its documentation."""
     endpoints = {"providers": "/api/v1/providers", "provider_types": "/api/v1/provider-types"}
     return {
         "name": request.app.title,

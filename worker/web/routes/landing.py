@@ -1,6 +1,6 @@
-"""The page on which a browser lands that a provider sends back: at one address for each integration.
+"""The page to which a provider sends the browser back, with one address for each integration.
 
-Most providers want the whole address registered, so that no login's id can be in it: `/oauth/<key>/callback`.
+Most providers require the exact address to be registered. So it cannot contain a login's id: `/oauth/<key>/callback`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STATUSES: tuple[tuple[type[DashtamError], int], ...] = ((Refused, 400), (NotFou
     responses={status: {"description": "a page that says what happened"} for status in (400, 404, 500, 503)},
 )
 async def land(provider_key: str, request: Request, runtime: Services) -> HTMLResponse:
-    """Completes a link like `…/authorization/callback`, and says so to a person."""
+    """Completes a link like `…/authorization/callback`, and shows the user a page with the result."""
     came = cookies.came_back(request)
     try:
         found = await authorizing.complete_at(runtime, provider_key, query=came.query, holder=came.holder)

@@ -1,4 +1,4 @@
-"""Which institutions can be linked."""
+"""Routes that list the integrations with which logins can be linked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1/provider-types", tags=["provider types"])
 
 @router.get("", summary="List provider types", response_model=list[ProviderType], responses=documented(422))
 async def list_types(runtime: Services, configured: bool | None = None) -> Any:
-    """Every integration that is installed; with `configured`, only those that can, or cannot, be linked here."""
+    """Every installed integration. With `configured`, only those with which logins can (or cannot) be linked here."""
     return catalogue.types(runtime, configured=configured)
 
 

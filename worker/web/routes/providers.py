@@ -1,4 +1,4 @@
-"""Logins: made, listed, renamed, removed."""
+"""Routes that create, list, rename and remove logins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api/v1/providers", tags=["providers"])
 
 @router.post("", summary="Create a provider", responses=documented(400, 401, 403, 409, 422))
 async def create_provider(body: NewProvider, runtime: Services, who: Linker) -> ProviderResponse:
-    """A new login, to be linked by its authorization. An operator's key makes it for the operator's own user."""
+    """Creates a login, which is then linked by its authorization. An operator's key creates it for its own user."""
     row = await logins.create(runtime, who, provider_key=body.provider_key, alias=body.alias)
     return ProviderResponse.of(row)
 
@@ -35,7 +35,7 @@ async def list_providers(
     sort: Annotated[str, Query(description="created_at, updated_at, alias or provider_key")] = "created_at",
     order: Literal["asc", "desc"] = "desc",
 ) -> ProviderPage:
-    """One page of the key's logins: its user's, or all for an operator's key."""
+    """One page of logins: those of the key's user, or all of them for an operator's key."""
     query = LoginQuery(who.user_id, status, provider_key, sort, order == "desc", page, per_page)
     rows, total = await logins.page(runtime, query)
     return ProviderPage.of(rows, total=total, page=page, per_page=per_page)
@@ -55,7 +55,7 @@ async def rename_provider(provider_id: UUID, body: ProviderChange, runtime: Serv
 
 @router.delete("/{provider_id}", summary="Remove a provider", responses=documented(401, 403, 404, 409, 422))
 async def remove_provider(provider_id: UUID, runtime: Services, who: Linker) -> Message:
-    """Ends the grant and removes the login with all that was synced of it. The audit log keeps what was done."""
+    """Ends the grant and removes the login with all its synced data. The audit log keeps its entries."""
     login, revoked = await logins.remove(runtime, who, provider_id)
     detail = "Its grant was ended at the provider." if revoked else None
     return Message(message=f"{login.alias} was removed", detail=detail)

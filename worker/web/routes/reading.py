@@ -1,4 +1,4 @@
-"""What was synced: accounts, balances, positions, transactions."""
+"""Routes that show the synced data: accounts, balances, positions, transactions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def list_accounts(runtime: Services, who: Reader, wanted: Annotated[Wanted
 
 @router.get("/balances", summary="List balances", response_model=BalanceSlice, responses=_PROBLEMS)
 async def list_balances(runtime: Services, who: Reader, wanted: Annotated[WantedDays, Query()]) -> Response:
-    """What providers stated of accounts, newest first: one each time that it changed, and one a day."""
+    """The accounts' balances as providers stated them, newest first: one for each change, and one for each day."""
     return encoded(await reading.balances(runtime, who, wanted))
 
 

@@ -22,7 +22,7 @@ from worker.sandbox.core import Login, Profile, Sandbox
 from worker.sandbox.wire import Request
 
 BASE_URL = "https://provider.test"
-ACCESS_TOKEN = "access-SECRETWORD-1"  # noqa: S105 - opens nothing
+ACCESS_TOKEN = "access-SECRETWORD-1"  # noqa: S105 - a made-up token
 _CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 _VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 """The code verifier and its challenge from the example in RFC 7636, appendix B."""
