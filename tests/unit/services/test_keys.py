@@ -209,3 +209,27 @@ def test_missing_keys_refuse_startup_all_by_name(stored: Make) -> None:
 
 def test_configured_keys_start(stored: Make) -> None:
     _run(keys.require_configured(stored(_token(1), _token(2, by=NEW))))
+
+
+@pytest.mark.parametrize(
+    ("configured", "free"),
+    [("", "k1"), (K1, "k2"), (K2, "k1"), (f"{K2},{K1}", "k3"), (new_keys("other"), "k1")],
+    ids=["none", "the first", "the second", "both", "another name"],
+)
+def test_new_key_gets_the_first_id_that_is_free(monkeypatch: pytest.MonkeyPatch, configured: str, free: str) -> None:
+    monkeypatch.setattr(
+        keys,
+        "get_settings",
+        lambda: SimpleNamespace(encryption_keys=SimpleNamespace(get_secret_value=lambda: configured)),
+    )
+
+    assert keys.free_id() == free
+
+
+def test_new_key_gets_the_first_id_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def incomplete() -> Any:
+        raise ConfigurationError("ENCRYPTION_KEYS: is required")
+
+    monkeypatch.setattr(keys, "get_settings", incomplete)
+
+    assert keys.free_id() == "k1"
