@@ -163,6 +163,10 @@ bench-sync: $(STAMP) ## Rows a second into Postgres against COPY
 bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in an environment of its own
 	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
 
+.PHONY: bench-web
+bench-web: $(STAMP) ## Server CPU and time per request of the HTTP API, with 100,000 logins
+	$(BIN)/python -m tests.benchmarks.bench_web $(ARGS)
+
 .PHONY: soak
 soak: $(STAMP) ## Steady load with restarts for MINUTES=20: memory, connections, queues and bloat must stay flat
 	$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) $(ARGS)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
@@ -15,6 +14,13 @@ from worker.models import ApiKey, User
 from worker.models.access import ApiKeyRow, NewApiKey
 
 _ROW = [User.email if name == "user" else getattr(ApiKey, name) for name in ApiKeyRow.__slots__]
+_ROWS = select(*_ROW).outerjoin(User, User.id == ApiKey.user_id)
+# Built once: every request runs it.
+_VALID = _ROWS.where(
+    ApiKey.key_hash == bindparam("key_hash"),
+    ApiKey.revoked_at.is_(None),
+    or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp()),
+)
 
 
 def create(session: Session, *, new: NewApiKey, key_hash: bytes, actor: str) -> ApiKeyRow:
@@ -36,15 +42,13 @@ def create(session: Session, *, new: NewApiKey, key_hash: bytes, actor: str) -> 
 
 def find_valid(session: Session, *, key_hash: bytes) -> ApiKeyRow | None:
     """The key with this hash; None if it is revoked or, by the database's clock, expired."""
-    lasts = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
-    query = _rows().where(ApiKey.key_hash == key_hash, ApiKey.revoked_at.is_(None), lasts)
-    row = session.execute(query).one_or_none()
+    row = session.execute(_VALID, {"key_hash": key_hash}).one_or_none()
     return None if row is None else ApiKeyRow(*row)
 
 
 def list_keys(session: Session, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:
     """Keys of one user or of all, oldest first; `revoked` adds the revoked ones."""
-    query = _rows().order_by(ApiKey.id).limit(limit)
+    query = _ROWS.order_by(ApiKey.id).limit(limit)
     if user_id is not None:
         query = query.where(ApiKey.user_id == user_id)
     if not revoked:
@@ -54,7 +58,7 @@ def list_keys(session: Session, *, user_id: UUID | None, revoked: bool, limit: i
 
 def by_prefix(session: Session, *, prefix: str, limit: int) -> Sequence[ApiKeyRow]:
     """At most `limit` keys with this prefix."""
-    return [ApiKeyRow(*row) for row in session.execute(_rows().where(ApiKey.prefix == prefix).limit(limit))]
+    return [ApiKeyRow(*row) for row in session.execute(_ROWS.where(ApiKey.prefix == prefix).limit(limit))]
 
 
 def revoke(session: Session, *, key_id: UUID, actor: str) -> bool:
@@ -65,10 +69,6 @@ def revoke(session: Session, *, key_id: UUID, actor: str) -> bool:
     key.revoked_at, key.revoked_by = _now(session), actor
     _record(session, key, "api_key_revoked", actor)
     return True
-
-
-def _rows() -> Any:
-    return select(*_ROW).outerjoin(User, User.id == ApiKey.user_id)
 
 
 def _record(session: Session, key: ApiKey, action: str, actor: str) -> None:

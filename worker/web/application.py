@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from worker.runtime import Runtime
+from worker.services.access.logins import Totals
 from worker.services.fleet.asking import Send
 from worker.services.health import Transport
 from worker.web import documentation, problems
@@ -64,6 +65,7 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
         responses=problems.documented(429, 503),
     )
     app.state.runtime, app.state.send, app.state.transport, app.state.rates = runtime, send, transport, rates
+    app.state.totals = Totals()
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from worker.models.vocabulary import KeyScope
 from worker.services.access import keys
 from worker.services.access.keys import Principal
+from worker.services.access.logins import Totals
 from worker.services.context import Context
 from worker.services.fleet.asking import Send
 
@@ -30,6 +31,12 @@ def context(request: Request) -> Context:
 def sender(request: Request) -> Send:
     """The function that sends a task to the workers."""
     found: Send = request.app.state.send
+    return found
+
+
+def totals(request: Request) -> Totals:
+    """The numbers of logins that this process remembers."""
+    found: Totals = request.app.state.totals
     return found
 
 
@@ -58,6 +65,7 @@ async def authenticate(
 
 
 Services = Annotated[Context, Depends(context)]
+Numbers = Annotated[Totals, Depends(totals)]
 Tasks = Annotated[Send, Depends(sender)]
 Reader = Annotated[Principal, Security(authenticate, scopes=[KeyScope.READ])]
 Linker = Annotated[Principal, Security(authenticate, scopes=[KeyScope.LINK])]

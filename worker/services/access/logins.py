@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from worker.crud import logins
@@ -10,9 +11,13 @@ from worker.crud.logins import SORTS, LoginQuery
 from worker.errors import BadArgument, NotPermitted
 from worker.models import ProviderCreate
 from worker.models.fleet import LoginRow
+from worker.process.clocks import elapsed
 from worker.services.access.keys import Principal
 from worker.services.context import Context
 from worker.services.linking import end
+
+_LARGE = 10_000
+_REMEMBERED_SECONDS = 10.0
 
 
 async def own(runtime: Context, principal: Principal, provider_id: UUID) -> LoginRow:
@@ -33,7 +38,32 @@ def require_own(session: OpenTransaction, principal: Principal, provider_id: UUI
     return found
 
 
-async def page(runtime: Context, query: LoginQuery) -> tuple[list[LoginRow], int]:
+class Totals:
+    """Remembers large numbers of logins for some seconds: counting 100,000 takes longer than all else of a request.
+
+    Numbers below `_LARGE` are always counted anew, so a user sees at once what they have created or removed.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[LoginQuery, tuple[int, float]] = {}
+
+    def recall(self, query: LoginQuery) -> int | None:
+        """The number of logins that the query finds; None if it must be counted."""
+        total, until = self._known.get(_any_page(query), (0, 0.0))
+        return total if elapsed() < until else None
+
+    def remember(self, query: LoginQuery, total: int) -> None:
+        """Remembers a number if it is large."""
+        if total >= _LARGE:
+            self._known = {of: (found, until) for of, (found, until) in self._known.items() if elapsed() < until}
+            self._known[_any_page(query)] = (total, elapsed() + _REMEMBERED_SECONDS)
+
+
+def _any_page(query: LoginQuery) -> LoginQuery:
+    return replace(query, page=1, per_page=1, sort="created_at", descending=True)
+
+
+async def page(runtime: Context, totals: Totals, query: LoginQuery) -> tuple[list[LoginRow], int]:
     """One page of logins, and the number of logins on all pages.
 
     Raises:
@@ -41,7 +71,19 @@ async def page(runtime: Context, query: LoginQuery) -> tuple[list[LoginRow], int
     """
     if query.sort not in SORTS:
         raise BadArgument(f"there is no order by this; sort by one of {', '.join(SORTS)}")
-    return await runtime.db(logins.page, query=query)
+
+    def read(session: OpenTransaction) -> tuple[list[LoginRow], int]:
+        found = logins.page(session, query=query)
+        seen = (query.page - 1) * query.per_page + len(found)
+        if len(found) < query.per_page and (found or query.page == 1):  # the last page
+            return found, seen
+        total = totals.recall(query)
+        if total is None:
+            total = logins.count(session, query=query)
+            totals.remember(query, total)
+        return found, max(total, seen) if found else total
+
+    return await runtime.db(read)
 
 
 async def create(runtime: Context, principal: Principal, *, provider_key: str, alias: str) -> LoginRow:
@@ -94,4 +136,4 @@ async def remove(runtime: Context, principal: Principal, provider_id: UUID) -> t
     return login, revoked
 
 
-__all__ = ["LoginQuery", "create", "own", "page", "remove", "rename", "require_own"]
+__all__ = ["LoginQuery", "Totals", "create", "own", "page", "remove", "rename", "require_own"]

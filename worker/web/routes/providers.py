@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from worker.models.vocabulary import LoginState
 from worker.services.access import logins
 from worker.services.access.logins import LoginQuery
-from worker.web.asking import Linker, Reader, Services
+from worker.web.asking import Linker, Numbers, Reader, Services
 from worker.web.problems import documented
 from worker.web.schemas import Message, NewProvider, ProviderChange, ProviderPage, ProviderResponse
 
@@ -27,6 +27,7 @@ async def create_provider(body: NewProvider, runtime: Services, who: Linker) -> 
 @router.get("", summary="List providers", responses=documented(400, 401, 403, 422))
 async def list_providers(
     runtime: Services,
+    totals: Numbers,
     who: Reader,
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
     per_page: Annotated[int, Query(ge=1, le=100)] = 50,
@@ -37,7 +38,7 @@ async def list_providers(
 ) -> ProviderPage:
     """One page of logins: those of the key's user, or all of them for an operator's key."""
     query = LoginQuery(who.user_id, status, provider_key, sort, order == "desc", page, per_page)
-    rows, total = await logins.page(runtime, query)
+    rows, total = await logins.page(runtime, totals, query)
     return ProviderPage.of(rows, total=total, page=page, per_page=per_page)
 
 
