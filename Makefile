@@ -72,6 +72,10 @@ test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped, filled or cut off; minutes
 	$(PYTEST) tests/faults -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
 
+.PHONY: test-browser
+test-browser: $(STAMP) ## The pages in Chromium, which must be installed; screenshots in build/screenshots
+	$(PYTEST) tests/browser $(ARGS)
+
 .PHONY: mutation
 mutation: $(STAMP) ## Small changes to encryption, keys and refresh decisions: do the unit tests notice? ARGS="FILE..."
 	$(BIN)/python -m tests.mutation $(ARGS)

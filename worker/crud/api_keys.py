@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,12 +15,13 @@ from worker.models.access import ApiKeyRow, NewApiKey
 
 _ROW = [User.email if name == "user" else getattr(ApiKey, name) for name in ApiKeyRow.__slots__]
 _ROWS = select(*_ROW).outerjoin(User, User.id == ApiKey.user_id)
-# Built once: every request runs it.
-_VALID = _ROWS.where(
-    ApiKey.key_hash == bindparam("key_hash"),
+_IS_VALID = (
     ApiKey.revoked_at.is_(None),
     or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp()),
 )
+# Built once: every request runs one of them.
+_VALID = _ROWS.where(ApiKey.key_hash == bindparam("key_hash"), *_IS_VALID)
+_VALID_ID = _ROWS.where(ApiKey.id == bindparam("key_id"), *_IS_VALID)
 
 
 def create(session: Session, *, new: NewApiKey, key_hash: bytes, actor: str) -> ApiKeyRow:
@@ -40,10 +41,16 @@ def create(session: Session, *, new: NewApiKey, key_hash: bytes, actor: str) -> 
     return by_prefix(session, prefix=key.prefix, limit=1)[0]
 
 
-def find_valid(session: Session, *, key_hash: bytes) -> ApiKeyRow | None:
-    """The key with this hash; None if it is revoked or, by the database's clock, expired."""
-    row = session.execute(_VALID, {"key_hash": key_hash}).one_or_none()
+def find_valid(session: Session, *, key_hash: bytes | None = None, key_id: UUID | None = None) -> ApiKeyRow | None:
+    """The key with this hash or this id; None if it is revoked or, by the database's clock, expired."""
+    query = _VALID if key_id is None else _VALID_ID
+    row = session.execute(query, {"key_hash": key_hash} if key_id is None else {"key_id": key_id}).one_or_none()
     return None if row is None else ApiKeyRow(*row)
+
+
+def valid_ids(session: Session, *, ids: Collection[UUID]) -> set[UUID]:
+    """Those of these keys that are valid."""
+    return set(session.scalars(select(ApiKey.id).where(ApiKey.id.in_(ids), *_IS_VALID)))
 
 
 def list_keys(session: Session, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:

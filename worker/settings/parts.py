@@ -141,6 +141,11 @@ class WebPart(BaseModel):
     """The size of the longest body that is accepted."""
     web_body_seconds: Seconds = 10
     """The longest time in which a body must arrive."""
+    web_session_seconds: PositiveInt = 12 * 3600
+    """How long a browser stays logged in to the status page."""
+    web_login_links: bool = False
+    """Whether `/login#KEY` logs a browser in by itself. `dashtam run` sets it. Refused in production and off loopback:
+    anybody could send a person a link that logs that person in with another key."""
 
     @field_validator("web_key_rate", "web_address_rate", mode="after")
     @classmethod
@@ -148,6 +153,13 @@ class WebPart(BaseModel):
         if not re.fullmatch(r"[1-9]\d{0,8}/(second|minute|hour|day)", value):
             raise ValueError("must be a number, a slash, and second, minute, hour or day, for example 600/minute")
         return value
+
+    @model_validator(mode="after")
+    def _login_links_stay_on_this_machine(self) -> Self:
+        is_real = getattr(self, "environment", None) == "production"
+        if self.web_login_links and (is_real or not is_loopback(f"http://{self.web_address}")):
+            raise ValueError("WEB_LOGIN_LINKS: only outside production, and with a WEB_ADDRESS on loopback")
+        return self
 
     @property
     def allowed_hosts(self) -> frozenset[str]:

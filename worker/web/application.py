@@ -16,7 +16,18 @@ from worker.services.health import Transport
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
-from worker.web.routes import acting, authorization, health, landing, provider_types, providers, reading
+from worker.web.routes import (
+    acting,
+    authorization,
+    health,
+    landing,
+    login,
+    provider_types,
+    providers,
+    reading,
+    static,
+    status,
+)
 
 ROUTERS = (
     health.router,
@@ -27,6 +38,9 @@ ROUTERS = (
     landing.router,
     acting.router,
     reading.router,
+    login.router,
+    status.router,
+    static.router,
 )
 
 _DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.

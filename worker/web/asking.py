@@ -54,14 +54,19 @@ async def authenticate(
     """
     runtime = context(request)
     principal = await keys.authenticate(runtime, None if given is None else given.credentials)
-    rate = runtime.settings.web_key_rate
+    await require_rate(request, principal)
+    keys.require(principal, scopes.scopes)
+    return principal
+
+
+async def require_rate(request: Request, principal: Principal) -> None:
+    """Counts a request with this key. Raises `HTTPException` 429 if there are too many."""
+    rate = context(request).settings.web_key_rate
     wait_s = await request.app.state.rates.wait(rate, "key", principal.prefix)
     if wait_s is not None:
         seconds = max(1, round(wait_s))
         told = f"this API key may ask {rate}: try again in {seconds} s"
         raise HTTPException(429, told, {"Retry-After": str(seconds)})
-    keys.require(principal, scopes.scopes)
-    return principal
 
 
 Services = Annotated[Context, Depends(context)]

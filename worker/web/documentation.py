@@ -1,4 +1,4 @@
-"""`/docs`: shows the OpenAPI document as one HTML page that loads nothing, neither from this server nor from others."""
+"""`/docs`: shows the OpenAPI document as one HTML page that loads nothing but the stylesheet of this server."""
 
 from __future__ import annotations
 

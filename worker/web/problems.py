@@ -96,8 +96,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
+def status_of(error: Exception) -> int:
+    """The HTTP status for one of our errors."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+
+
+def wrong(error: Exception) -> str:
+    """What is wrong with which field. The given values are not repeated, because they may be secrets."""
+    return "; ".join(f"{one['field'] or 'the body'}: {one['message']}" for one in _fields(error))
+
+
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    status = status_of(error)
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -107,14 +117,16 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    # The answer does not repeat the given values, because they may be secrets.
+    told = f"the request was not understood, nothing was changed: {wrong(error)}"
+    return answer(request.url.path, 422, told, errors=_fields(error))
+
+
+def _fields(error: Exception) -> list[dict[str, str]]:
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    errors = [
+    return [
         {"field": ".".join(str(part) for part in one["loc"][1:]), "code": one["type"], "message": one["msg"]}
         for one in found
     ]
-    told = "; ".join(f"{one['field'] or 'the body'}: {one['message']}" for one in errors)
-    return answer(request.url.path, 422, f"the request was not understood, nothing was changed: {told}", errors=errors)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

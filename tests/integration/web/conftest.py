@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -98,10 +100,9 @@ def make_key(runtime: Runtime, user_id: UUID | None, *scopes: str) -> dict[str, 
 
 
 def runtime_run(runtime: Runtime, work: Any) -> Any:
-    """Runs a service beside the application, on a loop of its own."""
-    import asyncio
-
-    return asyncio.run(work)
+    """Runs a service beside the application, on a loop of its own. In browser tests this thread has a loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def make_person(runtime: Runtime) -> Person:

@@ -257,7 +257,7 @@ def test_person_who_lands_in_the_browser_reads_what_happened(
     assert "start linking again" in again.text
     assert landed.headers["content-type"].startswith("text/html")
     assert "script" not in landed.text
-    assert "style-src 'sha256-" in landed.headers["content-security-policy"]
+    assert "style-src 'self'" in landed.headers["content-security-policy"]
     assert client.get(login, headers=ada.headers).json()["status"] == "active"
 
 

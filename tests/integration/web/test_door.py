@@ -24,7 +24,10 @@ from worker.settings import Settings, load
 from worker.tasks import send as broker
 from worker.web.__main__ import leave_when_wedged
 from worker.web.application import ROUTERS, create_app
+from worker.web.asking import authenticate
 from worker.web.middleware import Body
+from worker.web.pages import PageRoute
+from worker.web.signing_in import entering, pressed, signed_in
 
 NEEDS_NO_KEY = {
     "/": "names the server and where its documentation is",
@@ -35,22 +38,34 @@ NEEDS_NO_KEY = {
     "/docs": "documentation, the same for everybody",
     "/api/v1/provider-types": "which institutions can be linked is no secret: a sign-up page shows it",
     "/api/v1/provider-types/{key}": "the same",
+    "/login": "where a browser gives its key; the form has a token of its own",
+    "/static/{version}/{name}": "stylesheet, scripts and icon, the same for everybody",
     "/oauth/{provider_key}/callback": "a browser that a provider sends: state and cookie",
     "/api/v1/providers/{provider_id}/authorization/callback": "a browser that a provider sends: state and cookie",
 }
 """Every route that asks for no API key, and why not."""
 
 
-def _asks_for_a_key(route: Any) -> bool:
-    from worker.web.asking import authenticate
+def _asks(route: Any, *dependencies: Any) -> bool:
+    return any(part.call in dependencies for part in route.dependant.dependencies)
 
-    return any(part.call is authenticate for part in route.dependant.dependencies)
+
+def _asks_for_a_key(route: Any) -> bool:
+    return _asks(route, authenticate, signed_in, pressed)
 
 
 def test_each_route_asks_for_a_key_or_stands_in_the_table_that_says_why_not() -> None:
     open_ = {route.path for router in ROUTERS for route in router.routes if not _asks_for_a_key(route)}
 
     assert open_ == NEEDS_NO_KEY.keys()
+
+
+def test_each_form_is_sent_with_a_token_that_is_checked() -> None:
+    forms = [route for router in ROUTERS for route in router.routes if isinstance(route, PageRoute)]
+
+    for route in forms:
+        assert route.methods <= {"GET"} or _asks(route, pressed, entering), route.path
+    assert {"/login", "/logout"} <= {route.path for route in forms if "POST" in route.methods}
 
 
 def test_the_application_has_no_route_but_those_of_the_routers(client: TestClient) -> None:

@@ -74,6 +74,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "FLOWER_PASSWORD_FILE": str(flower_password),
         "FLOWER_PORT": str(flower_port),
         "WEB_PORT": str(web_port),
+        "WEB_LOGIN_LINKS": "1",
         "NOTICE_CHANNELS": "log",
         **_pace(access_seconds, once=once),
     }

@@ -96,7 +96,17 @@ async def authenticate(runtime: Context, key: str | None) -> Principal:
         row = await runtime.db(api_keys.find_valid, key_hash=_hashed(key))
     if row is None:
         raise NotAuthenticated("this needs an API key that is valid: Authorization: Bearer dashtam_…")
-    return Principal(row.id, row.prefix, row.user_id, frozenset(row.scopes))
+    return _principal(row)
+
+
+async def still_valid(runtime: Context, key_id: UUID) -> Principal | None:
+    """The owner of the key with this id; None if the key is revoked or expired.
+
+    Raises:
+        Unavailable: Postgres is out of reach.
+    """
+    row = await runtime.db(api_keys.find_valid, key_id=key_id)
+    return None if row is None else _principal(row)
 
 
 def require(principal: Principal, scopes: Iterable[str]) -> None:
@@ -125,6 +135,10 @@ async def revoke(runtime: Context, prefix: str, *, actor: str) -> tuple[ApiKeyRo
         return api_keys.by_prefix(session, prefix=prefix, limit=1)[0], changed
 
     return await runtime.db(end)
+
+
+def _principal(row: ApiKeyRow) -> Principal:
+    return Principal(row.id, row.prefix, row.user_id, frozenset(row.scopes))
 
 
 def _hashed(key: str) -> bytes:

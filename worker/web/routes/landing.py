@@ -12,7 +12,7 @@ from worker.errors import DashtamError, NotFound, ProviderError, Refused
 from worker.services.access import authorizing
 from worker.web import cookies
 from worker.web.asking import Services
-from worker.web.pages import page
+from worker.web.pages import told
 
 router = APIRouter(prefix="/oauth", tags=["authorization"])
 
@@ -32,9 +32,9 @@ async def land(provider_key: str, request: Request, runtime: Services) -> HTMLRe
         found = await authorizing.complete_at(runtime, provider_key, query=came.query, holder=came.holder)
     except DashtamError as error:
         status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 503)
-        return page("told.html", status=status, title="This login was not linked", text=_sentence(error))
+        return told("This login was not linked", _sentence(error), status=status)
     text = f"{found.login.alias} is linked, and its accounts are being read. You may close this page."
-    response = page("told.html", title="The login is linked", text=text)
+    response = told("The login is linked", text)
     cookies.forget(response, came)
     return response
 

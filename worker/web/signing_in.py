@@ -1,0 +1,101 @@
+"""The cookie of a browser that is logged in, and the dependencies of pages that need a login."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+from fastapi import Depends, Request, Response, Security
+from fastapi.security import SecurityScopes
+
+from worker.models.vocabulary import KeyScope
+from worker.services.access import keys, sessions
+from worker.services.access.sessions import BrowserSession
+from worker.web import forms
+from worker.web.asking import Services, require_rate
+from worker.web.forms import FormToken
+
+_SESSION, _FORM = "dashtam_session", "dashtam_form"
+_FORM_SECONDS = 3600
+_SECRET_BYTES = 24
+
+
+async def signed_in(request: Request, runtime: Services, scopes: SecurityScopes) -> BrowserSession:
+    """The session of the browser.
+
+    Raises:
+        NotAuthenticated: the browser is not logged in, or its key was revoked.
+        NotPermitted: the key lacks one of the route's scopes.
+        HTTPException: 429; too many requests with this key.
+    """
+    session = await sessions.read(runtime, request.cookies.get(_name(request, _SESSION)))
+    await require_rate(request, session.principal)
+    keys.require(session.principal, scopes.scopes)
+    return session
+
+
+async def pressed(
+    request: Request, session: Annotated[BrowserSession, Depends(signed_in)], form_token: FormToken = ""
+) -> BrowserSession:
+    """The session of a browser that sends a form of ours.
+
+    Raises:
+        NotPermitted: the form is not ours; and what `signed_in` raises.
+    """
+    forms.require(request, session.secret, form_token)
+    return session
+
+
+async def entering(request: Request, form_token: FormToken = "") -> None:
+    """Raises `NotPermitted` unless the login form is ours."""
+    forms.require(request, request.cookies.get(_name(request, _FORM), ""), form_token)
+
+
+def login_form(request: Request) -> tuple[str, str]:
+    """The secret for the cookie of the login page, kept if the browser has one, and the token of its form."""
+    secret = request.cookies.get(_name(request, _FORM), "") or secrets.token_urlsafe(_SECRET_BYTES)
+    return secret, forms.token(secret, "/login")
+
+
+def form_tokens(session: BrowserSession) -> Callable[[str], str]:
+    """Makes the tokens of a page's forms, for templates: `token("/logout")`."""
+    return partial(forms.token, session.secret)
+
+
+def keep_form(response: Response, request: Request, secret: str) -> None:
+    """Sets the cookie of the login page."""
+    _keep(response, request, _FORM, secret, _FORM_SECONDS)
+
+
+def keep(response: Response, request: Request, value: str, *, seconds: int) -> None:
+    """Sets the session's cookie, which scripts cannot read and other sites cannot make the browser send with a form."""
+    _keep(response, request, _SESSION, value, seconds)
+    response.delete_cookie(_name(request, _FORM), secure=_is_secure(request), httponly=True)
+
+
+def forget(response: Response, request: Request) -> None:
+    """Deletes the session's cookie from the browser."""
+    response.delete_cookie(_name(request, _SESSION), secure=_is_secure(request), httponly=True)
+
+
+def _keep(response: Response, request: Request, name: str, value: str, seconds: int) -> None:
+    secure = _is_secure(request)
+    response.set_cookie(
+        _name(request, name), value, max_age=seconds, secure=secure, httponly=True, samesite="lax", path="/"
+    )
+
+
+def _name(request: Request, name: str) -> str:
+    """The cookie's name. With the prefix, which needs HTTPS, a browser takes it from this very host alone."""
+    return f"__Host-{name}" if _is_secure(request) else name
+
+
+def _is_secure(request: Request) -> bool:
+    return request.url.scheme == "https"
+
+
+Watching = Annotated[BrowserSession, Security(signed_in, scopes=[KeyScope.READ])]
+Pressing = Annotated[BrowserSession, Security(pressed, scopes=[KeyScope.OPERATE])]
+Leaving = Annotated[BrowserSession, Security(pressed, scopes=[])]
