@@ -12,6 +12,7 @@ DashtamError
 ├── Fenced                      another worker took over; nothing was written
 ├── Unavailable                 Postgres or Redis is out of reach now
 ├── Undelivered                 a notice could not be sent; says whether to try again
+├── HookRefused                 a provider's hook is not signed as it must be, or comes too late
 ├── BadRecord                   one record of a page cannot be trusted; it goes to quarantine
 └── ProviderError               what a provider's answer means, with its scope
     ├── AccessExpired           the access token is refused: refresh it once and continue
@@ -140,6 +141,18 @@ class Undelivered(DashtamError):  # noqa: N818
     def __init__(self, reason: str, *, permanent: bool = False) -> None:
         super().__init__(reason)
         self.permanent = permanent
+
+
+class HookRefused(DashtamError):  # noqa: N818
+    """A hook cannot be trusted: its signature is missing or wrong, or it comes too late. Nothing of it was used.
+
+    Attributes:
+        reason: short stable word, used for counting, for example `signature_wrong`. It contains nothing of the hook.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ProviderError(DashtamError):

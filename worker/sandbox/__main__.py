@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import uvicorn
 
-from worker.sandbox.admin import is_loopback
 from worker.sandbox.app import LOGINS_AT_START, SandboxApp, create_app
+from worker.sandbox.loopback import is_loopback
 from worker.sandbox.stand_ins import stand_ins
 
 ADMIN_TOKEN_VARIABLE = "DASHTAM_SANDBOX_ADMIN_TOKEN"  # noqa: S105 - a variable's name

@@ -14,6 +14,8 @@ Every call must have the header `X-Sandbox-Admin` with this token; bodies and an
     POST   /admin/faults `faults.Fault`         GET shows hits, DELETE disarms, DELETE /admin/faults/{n} one
     POST   /admin/quotas [`quotas.Quota`]       replaces all
     POST   /admin/barriers `barriers.BarrierSpec`; GET /admin/barriers/{n}?arrivals=&timeout= waits; DELETE releases
+    GET    /admin/hooks                         what became of hooks; POST `hooks.Manner` loses, doubles, delays them
+    POST   /admin/hooks/{login} {event, count}  send hooks about a login; /admin/hooks/rotate/{profile} a new key
     GET    /admin/books/{login}                 the login's books; POST [`books.Mutation`] changes them
     GET    /admin/served                        what each login's client has received
     GET    /admin/log?kind=&login=&path=&after= requests; DELETE forgets them
@@ -23,7 +25,6 @@ Every call must have the header `X-Sandbox-Admin` with this token; bodies and an
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from worker.sandbox.barriers import BarrierSpec
 from worker.sandbox.books import login_books, mutate, served
 from worker.sandbox.core import Login, LoginSpec, Sandbox
 from worker.sandbox.faults import Fault
+from worker.sandbox.loopback import is_loopback
 from worker.sandbox.quotas import Quota
 from worker.sandbox.wire import encode
 
@@ -73,6 +75,13 @@ class Chosen(msgspec.Struct, forbid_unknown_fields=True):
     profile: str = ""
 
 
+class Sending(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/hooks/{login}`; `event` as in `core.Profile.hook`."""
+
+    event: str = "changed"
+    count: int = 1
+
+
 class LoginState(msgspec.Struct, forbid_unknown_fields=True):
     """Changes to the behaviour of a login's feeds; a member that is left out stays as it is."""
 
@@ -103,6 +112,9 @@ class _Admin:
             Route("/admin/quotas", self.quotas, methods=["POST"]),
             Route("/admin/barriers", self.barriers, methods=["POST", "DELETE"]),
             Route("/admin/barriers/{number:int}", self.barrier, methods=["GET", "DELETE"]),
+            Route("/admin/hooks", self.hooks, methods=["GET", "POST"]),
+            Route("/admin/hooks/rotate/{profile}", self.rotate_hook_key, methods=["POST"]),
+            Route("/admin/hooks/{login}", self.send_hook, methods=["POST"]),
             Route("/admin/books/{login}", self.books),
             Route("/admin/books/{login}", self.mutate, methods=["POST"]),
             Route("/admin/served", self.served),
@@ -143,7 +155,9 @@ class _Admin:
         (login,) = self._named([request.path_params["login"]])
         given = await _body(request, LoginState)
         if given.broken is not msgspec.UNSET:
-            login.broken = given.broken
+            was_broken, login.broken = login.broken, given.broken
+            if bool(was_broken) != bool(given.broken):
+                self._sandbox.tell(login, "broken" if given.broken else "repaired")
         if given.not_ready_calls is not None:
             login.not_ready_left = given.not_ready_calls
         if given.forced_restarts is not None:
@@ -158,6 +172,7 @@ class _Admin:
         chosen = await self._chosen(request)
         for login in chosen:
             login.profile.revoke(login)
+            self._sandbox.tell(login, "revoked")
         return _json({"revoked": [login.name for login in chosen]})
 
     async def expire_access(self, request: Request) -> Response:
@@ -219,6 +234,28 @@ class _Admin:
         arrived = await barrier.arrivals(wanted, float(request.query_params.get("timeout", "10")))
         return _json({"arrived": arrived, "waiting": barrier.waiting})
 
+    async def hooks(self, request: Request) -> Response:
+        outbox = self._sandbox.outbox
+        if request.method == "GET":
+            return _json(outbox.told())
+        try:
+            return _json(msgspec.to_builtins(outbox.configure(await _body(request, dict[str, Any]))))
+        except msgspec.ValidationError as error:
+            raise HTTPException(422, str(error)) from error
+
+    async def send_hook(self, request: Request) -> Response:
+        (login,) = self._named([request.path_params["login"]])
+        given = await _body(request, Sending)
+        sent = [self._sandbox.tell(login, given.event) for _ in range(given.count)]
+        return _json({"sent": sum(sent)})
+
+    async def rotate_hook_key(self, request: Request) -> Response:
+        profile = self._sandbox.profiles.get(request.path_params["profile"])
+        if profile is None:
+            raise HTTPException(404, "no such profile")
+        profile.rotate_hook_key()
+        return _json({})
+
     async def books(self, request: Request) -> Response:
         (login,) = self._named([request.path_params["login"]])
         return _json(login_books(login))
@@ -226,7 +263,9 @@ class _Admin:
     async def mutate(self, request: Request) -> Response:
         (login,) = self._named([request.path_params["login"]])
         try:
-            return _json({"ids": mutate(login, await request.body())})
+            ids = mutate(login, await request.body())
+            self._sandbox.tell(login, "changed")
+            return _json({"ids": ids})
         except (msgspec.MsgspecError, KeyError, ValueError) as error:
             raise HTTPException(422, f"books not changed beyond this point: {error}") from error
 
@@ -284,16 +323,6 @@ def admin_app(sandbox: Sandbox, token: str) -> Starlette:
         for route in _Admin(sandbox).routes()
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is a loopback address of this machine. The only name that counts is localhost."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

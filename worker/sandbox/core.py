@@ -16,7 +16,9 @@ from worker.sandbox.barriers import Barriers
 from worker.sandbox.clock import Clock
 from worker.sandbox.faults import Faults
 from worker.sandbox.grants import Policy
+from worker.sandbox.hooks import Outbox, Outgoing
 from worker.sandbox.ledger import Account, Ledger, Transaction
+from worker.sandbox.loopback import is_loopback
 from worker.sandbox.people import securities
 from worker.sandbox.quotas import Quotas
 from worker.sandbox.request_log import RequestLog
@@ -200,6 +202,27 @@ class Profile:
     def expire_access(self, login: Login) -> None:
         """Makes the login's access tokens expire now; does nothing if they never expire."""
 
+    # Hooks, for providers that send them
+
+    def want_hooks(self, login: Login, address: str | None) -> None:
+        """Sets where the hooks about a linked login are sent, as its application would ask for it."""
+
+    def hook(self, login: Login, event: str) -> Outgoing | None:
+        """The hook about a login; None if the provider sends none, or not about this.
+
+        Args:
+            login: The login that it is about.
+            event: `changed`, `revoked`, `broken` or `repaired`, or the provider's own words for a kind of hook.
+        """
+        return None
+
+    def sign_hook(self, body: bytes) -> Mapping[str, str]:
+        """The headers with which the provider signs a body."""
+        raise NotImplementedError
+
+    def rotate_hook_key(self) -> None:
+        """Replaces the key that signs hooks; does nothing if there is none."""
+
     # What all stand-ins have in common
 
     def render(self, row: Transaction) -> bytes:
@@ -241,6 +264,7 @@ class Sandbox:
         self._profiles = tuple(profiles)
         self._population = population
         self._policy = policy
+        self.outbox = Outbox(seed, is_loopback)
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
@@ -250,6 +274,8 @@ class Sandbox:
         self.clock.offset = 0.0
         self.faults = Faults(seed)
         self.quotas = Quotas()
+        self.outbox.close()
+        self.outbox = Outbox(seed, is_loopback)
         self.log.clear()
         self.steps = 0
         self.logins: dict[str, Login] = {}
@@ -293,3 +319,12 @@ class Sandbox:
             moment = self.clock.step_moment(self.steps)
             for login in moving:
                 login.profile.step(login, moment)
+        for login in moving if steps else ():
+            self.tell(login, "changed")
+
+    def tell(self, login: Login, event: str) -> bool:
+        """Sends the provider's hook about a login, if it has one for this event. Returns whether it has."""
+        hook = login.profile.hook(login, event)
+        if hook is not None:
+            self.outbox.post(hook)
+        return hook is not None

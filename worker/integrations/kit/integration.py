@@ -32,6 +32,7 @@ from worker.errors import (
     Unsupported,
 )
 from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, Renewal, SyncRequest, TokenAnswer
+from worker.integrations.kit.hooks import Hooks
 from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
 from worker.integrations.kit.link_kinds import LinkKind
 from worker.integrations.kit.taxonomy import Rule, classify
@@ -84,6 +85,7 @@ class Integration:
         harmless: reasons of `Unsupported` that are normal for most logins and therefore no problem of a run.
         correlation_header: the answer's header with the id that the request has in the provider's logs.
         can_renew: a user can renew the consent without a new token (`begin_renewal`).
+        hooks: how the provider's hooks are verified and read; None if the provider sends none.
     """
 
     key: ClassVar[str]
@@ -106,6 +108,7 @@ class Integration:
     def __init__(self, settings: Any, api: Api) -> None:
         self.settings = settings
         self.api = api
+        self.hooks: Hooks | None = None
 
     def __init_subclass__(cls, **more: Any) -> None:
         """Registers `secret_shapes`, so that secrets are masked before any code of the integration can run."""

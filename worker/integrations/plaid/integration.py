@@ -25,6 +25,7 @@ from worker.integrations.kit.oauth2 import checked_token, token_fields
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import pages as answers
+from worker.integrations.plaid.hooks import PlaidHooks, environment_of
 from worker.integrations.plaid.vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
 
 _INVESTMENTS_FEED = "investments"
@@ -89,6 +90,10 @@ class Plaid(Integration):
             "plaid-secret": settings.secret.get_secret_value(),
             "plaid-version": "2020-09-14",
         }
+        self.hooks = PlaidHooks(self._signing_key, environment=environment_of(settings.base_url))
+
+    async def _signing_key(self, kid: str) -> bytes:
+        return await self._read(Caller(), "/webhook_verification_key/get", {"key_id": kid})
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Turns a public token into a permanent access token.

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from worker.integrations.kit.contract import calls, credentials, reading
+from worker.integrations.kit.contract import calls, credentials, hooks, reading
 from worker.integrations.kit.contract.subject import Subject
 
 Check = Callable[[Subject], None]
 
-CHECKS: tuple[Check, ...] = (*credentials.CHECKS, *calls.CHECKS, *reading.CHECKS)
+CHECKS: tuple[Check, ...] = (*credentials.CHECKS, *calls.CHECKS, *reading.CHECKS, *hooks.CHECKS)
 
 __all__ = ["CHECKS", "Check", "Result", "Subject", "name_of", "run"]
 

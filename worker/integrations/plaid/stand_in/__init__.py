@@ -5,21 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from worker.integrations.plaid.stand_in import books, wire
 from worker.integrations.plaid.stand_in.arguments import options_of, text_of
 from worker.integrations.plaid.stand_in.data import Data
 from worker.integrations.plaid.stand_in.errors import LIMITS, PlaidError
+from worker.integrations.plaid.stand_in.hooks import HookKeys, body_of
 from worker.integrations.plaid.stand_in.items import PRODUCTS, Item, Items
 from worker.sandbox.core import Caller, Login, Sandbox
 from worker.sandbox.grants import token_digest
+from worker.sandbox.hooks import Outgoing
 from worker.sandbox.ledger import Account, Ledger, Transaction
 from worker.sandbox.plain_books import PlainBooks
 from worker.sandbox.wire import Answer, Request, identifier, json_answer
 
 CLIENT_ID = "sandbox-client"
 SECRET = "sandbox-secret"  # noqa: S105 - valid only in this stand-in
+
+# The kind of hook for each event of the sandbox.
+_KINDS = {
+    "changed": "TRANSACTIONS/SYNC_UPDATES_AVAILABLE",
+    "revoked": "ITEM/USER_PERMISSION_REVOKED",
+    "broken": "ITEM/ERROR",
+    "repaired": "ITEM/LOGIN_REPAIRED",
+}
+# The type of hook for each code that `/sandbox/item/fire_webhook` accepts without a type.
+_TYPES = {
+    "SYNC_UPDATES_AVAILABLE": "TRANSACTIONS",
+    "DEFAULT_UPDATE": "TRANSACTIONS",
+    "NEW_ACCOUNTS_AVAILABLE": "ITEM",
+    "USER_PERMISSION_REVOKED": "ITEM",
+    "USER_ACCOUNT_REVOKED": "ITEM",
+    "PENDING_DISCONNECT": "ITEM",
+    "LOGIN_REPAIRED": "ITEM",
+}
 
 
 class PlaidProfile(PlainBooks):
@@ -34,16 +55,20 @@ class PlaidProfile(PlainBooks):
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(sandbox)
         self._items = Items(sandbox)
+        self._hook_keys = HookKeys(sandbox.seed, sandbox.clock)
         data = Data(self, self._items)
         self._open: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "/link/token/create": self._link_token,
             "/sandbox/public_token/create": self._public_token,
             "/item/public_token/exchange": self._exchange,
             "/institutions/get_by_id": self._institution,
+            "/webhook_verification_key/get": self._hook_key,
         }
         self._of_item: dict[str, Callable[[Item, dict[str, Any]], Answer]] = {
             "/item/get": self._item_get,
             "/item/remove": self._item_remove,
+            "/item/webhook/update": self._webhook_update,
+            "/sandbox/item/fire_webhook": self._fire_webhook,
             "/item/access_token/invalidate": self._invalidate,
             "/sandbox/item/reset_login": self._reset_login,
             "/accounts/get": data.accounts,
@@ -123,7 +148,7 @@ class PlaidProfile(PlainBooks):
         login = self.sandbox.logins.get(name or "")
         if login is None or login.profile is not self:
             raise PlaidError("INVALID_INSTITUTION")
-        token = self._items.new_public_token(login.name)
+        token = self._items.new_public_token(login.name, text_of(options_of(body), "webhook") or None)
         return json_answer(200, {"public_token": token, "request_id": self._items.request_id()})
 
     def _exchange(self, body: dict[str, Any]) -> Answer:
@@ -157,12 +182,62 @@ class PlaidProfile(PlainBooks):
         self._items.remove(item)
         return json_answer(200, {"request_id": self._items.request_id()})
 
+    def _webhook_update(self, item: Item, body: dict[str, Any]) -> Answer:
+        item.webhook = text_of(body, "webhook") or None
+        if item.webhook is not None:
+            self.sandbox.tell(item.login, "ITEM/WEBHOOK_UPDATE_ACKNOWLEDGED")
+        return json_answer(200, {"item": self._items.describe(item), "request_id": self._items.request_id()})
+
+    def _fire_webhook(self, item: Item, body: dict[str, Any]) -> Answer:
+        code = text_of(body, "webhook_code")
+        type_ = text_of(body, "webhook_type") or _TYPES.get(code, "")
+        if not code or not type_:
+            raise PlaidError("INVALID_FIELD", "webhook_code")
+        fired = self.sandbox.tell(item.login, f"{type_}/{code}")
+        return json_answer(200, {"webhook_fired": fired, "request_id": self._items.request_id()})
+
+    # Hooks
+
+    def _hook_key(self, body: dict[str, Any]) -> Answer:
+        key = self._hook_keys.public(text_of(body, "key_id"))
+        return json_answer(200, {"key": key, "request_id": self._items.request_id()})
+
+    def want_hooks(self, login: Login, address: str | None) -> None:
+        """Sets the address for the hooks of the login's Item."""
+        item = self._items.of_login(login.name)
+        if item is not None:
+            item.webhook = address
+
+    def hook(self, login: Login, event: str) -> Outgoing | None:
+        """The hook about a login; None if its Item has no address for hooks, or has never been asked for changes."""
+        item = self._items.of_login(login.name)
+        if item is None or item.webhook is None or (event == "changed" and login.visible_from is None):
+            return None
+        kind, more = _KINDS.get(event, event), {}
+        if kind == "ITEM/ERROR":
+            more["error"] = self._items.describe(item)["error"]
+        if kind == "ITEM/WEBHOOK_UPDATE_ACKNOWLEDGED":
+            more |= {"new_webhook_url": item.webhook, "error": None}
+        body = body_of(kind, item, **more)
+        return Outgoing(login.name, kind, item.webhook, body, partial(self.sign_hook, body))
+
+    def sign_hook(self, body: bytes) -> Mapping[str, str]:
+        """The header with the signature of a body."""
+        return {"Plaid-Verification": self._hook_keys.sign(body)}
+
+    def rotate_hook_key(self) -> None:
+        """Replaces the key that signs hooks."""
+        self._hook_keys.rotate()
+
+    # More about Items
+
     def _invalidate(self, item: Item, body: dict[str, Any]) -> Answer:
         token = self._items.swap(item)
         return json_answer(200, {"new_access_token": token, "request_id": self._items.request_id()})
 
     def _reset_login(self, item: Item, body: dict[str, Any]) -> Answer:
         item.login.broken = "ITEM_LOGIN_REQUIRED"
+        self.sandbox.tell(item.login, "broken")
         return json_answer(200, {"reset_login": True, "request_id": self._items.request_id()})
 
     # What the core asks for
@@ -198,6 +273,7 @@ class PlaidProfile(PlainBooks):
         """A public token as Link gives it to the application. The user has then also logged in again."""
         if login.broken and login.broken.startswith("ITEM_LOGIN_REQUIRED"):
             login.broken = None
+            self.sandbox.tell(login, "repaired")
         return {"public_token": self._items.new_public_token(login.name)}
 
     def revoke(self, login: Login) -> None:

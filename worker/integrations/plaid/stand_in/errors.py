@@ -20,6 +20,7 @@ _ERRORS = {
     "INVALID_PUBLIC_TOKEN": (400, "INVALID_INPUT", "could not find matching public token"),
     "INVALID_API_KEYS": (400, "INVALID_INPUT", "invalid client_id or secret provided"),
     "INVALID_ACCOUNT_ID": (400, "INVALID_INPUT", "one of the account_ids is invalid"),
+    "INVALID_WEBHOOK_VERIFICATION_KEY_ID": (400, "INVALID_INPUT", "invalid key_id provided"),
     "INVALID_INSTITUTION": (400, "INVALID_INPUT", "invalid institution_id provided"),
     "INVALID_FIELD": (400, "INVALID_REQUEST", "a field is invalid"),
     "MISSING_FIELDS": (400, "INVALID_REQUEST", "the following required fields are missing"),

@@ -18,12 +18,13 @@ _PUBLIC_TOKEN_SECONDS = 1800
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One linked login; `swaps` counts how often its access token was replaced."""
+    """One linked login; `swaps` counts how often its access token was replaced; `webhook` is where its hooks go."""
 
     id: str
     login: Login
     access_token: str
     swaps: int = 0
+    webhook: str | None = None
 
 
 class Items:
@@ -34,6 +35,7 @@ class Items:
         self._by_token: dict[str, Item] = {}
         self._of_login: dict[str, Item] = {}
         self._public = OneTimeTokens(sandbox.clock)
+        self._webhooks: dict[str, str | None] = {}
         self._serial = 0
 
     def request_id(self) -> str:
@@ -45,6 +47,10 @@ class Items:
         """The Item of an access token; None if there is none."""
         return self._by_token.get(access_token)
 
+    def of_login(self, login: str) -> Item | None:
+        """The Item of a login; None if it has none."""
+        return self._of_login.get(login)
+
     def is_linked(self, login: str) -> bool:
         """Whether the login has an Item."""
         return login in self._of_login
@@ -53,9 +59,10 @@ class Items:
         """The login of a public token that is not exchanged yet; None if there is none."""
         return self._public.login(public_token)
 
-    def new_public_token(self, login: str) -> str:
+    def new_public_token(self, login: str, webhook: str | None = None) -> str:
         """A public token as Link gives it to the application, valid for one exchange within half an hour."""
         token = f"public-sandbox-{identifier(self._sandbox.seed, 'public', login, self.request_id(), length=36)}"
+        self._webhooks[token] = webhook
         return self._public.hand_out(token, login, _PUBLIC_TOKEN_SECONDS)
 
     def exchange(self, public_token: str) -> Item:
@@ -63,7 +70,9 @@ class Items:
         handed = self._public.take(public_token)
         if handed is None:
             raise PlaidError("INVALID_PUBLIC_TOKEN")
-        return self.create(self._sandbox.logins[handed.login])
+        item = self.create(self._sandbox.logins[handed.login])
+        item.webhook = self._webhooks.pop(public_token, None)
+        return item
 
     def create(self, login: Login) -> Item:
         """A new Item, which replaces the login's earlier one."""
@@ -101,7 +110,7 @@ class Items:
             "item_id": item.id,
             "institution_id": f"ins_{item.login.ordinal}",
             "institution_name": f"Sandbox Bank {item.login.ordinal}",
-            "webhook": None,
+            "webhook": item.webhook,
             "auth_method": None,
             "error": error,
             "available_products": ["balance"],
