@@ -20,6 +20,7 @@ _WITH_SECRETS = {table.__tablename__ for table in (ProviderToken, Revocation, Li
 _SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier", "key_hash"}
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
+_VIEWS = "dashtam_v1"
 _ROLES = ("migrate", "app", "readonly")
 
 
@@ -88,6 +89,16 @@ def _own(session: Session, migrate: str, tables: list[str]) -> None:
     )
     for function in functions.scalars().all():
         session.execute(text(f"ALTER FUNCTION {function} OWNER TO {migrate}"))
+    if _has_views(session):
+        session.execute(text(f"ALTER SCHEMA {_VIEWS} OWNER TO {migrate}"))
+        views = session.execute(text("SELECT viewname FROM pg_views WHERE schemaname = :schema"), {"schema": _VIEWS})
+        for view in views.scalars().all():
+            session.execute(text(f'ALTER VIEW {_VIEWS}."{view}" OWNER TO {migrate}'))
+
+
+def _has_views(session: Session) -> bool:
+    """Whether the migration that makes the schema of views has run."""
+    return bool(session.scalar(text("SELECT to_regnamespace(:schema) IS NOT NULL"), {"schema": _VIEWS}))
 
 
 def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
@@ -96,6 +107,7 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
     for statement in (
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
         f"GRANT CONNECT ON DATABASE {database} TO {roles.migrate}, {both}",
+        f"GRANT CREATE ON DATABASE {database} TO {roles.migrate}",  # migrations make the schemas of views
         # Temporary tables are not needed, and one with the name of a table of ours would be found first.
         f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, {both}",
         f"GRANT USAGE ON SCHEMA public TO {both}",
@@ -109,6 +121,9 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
         rights = {_MIGRATIONS: "SELECT", _AUDIT: "SELECT, INSERT"}.get(table, "SELECT, INSERT, UPDATE, DELETE")
         session.execute(text(f'GRANT {rights} ON public."{table}" TO {roles.app}'))
         session.execute(text(f'GRANT {_readable(table)} ON public."{table}" TO {roles.readonly}'))
+    if _has_views(session):
+        session.execute(text(f"GRANT USAGE ON SCHEMA {_VIEWS} TO {both}"))
+        session.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA {_VIEWS} TO {both}"))
 
 
 def _readable(table: str) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
-from tests.support.databases import Databases, migrate
+from tests.support.databases import Databases, downgrade, migrate
 from tests.support.environment import new_keys
 from worker.crud import audit, health, heartbeats, notices, providers, quotas, upkeep
 from worker.crud.roles import Roles, create_roles
@@ -162,6 +162,9 @@ def test_owner_of_the_schema_is_refused_by_trigger(connect: Connect, roles: Role
         ("SELECT status FROM providers", False),
         ("SELECT amount FROM transactions", False),
         ("SELECT action FROM provider_audit_logs", False),
+        ("SELECT amount FROM dashtam_v1.transactions", False),
+        ("SELECT current FROM dashtam_v1.accounts", False),
+        ("CREATE VIEW dashtam_v1.mine AS SELECT 1 AS one", True),
         ("SELECT access_token FROM provider_tokens", True),
         ("SELECT refresh_token FROM provider_tokens", True),
         ("SELECT * FROM provider_tokens", True),
@@ -195,6 +198,25 @@ def test_migrations_run_as_the_migrate_role(roles_url: str, roles: Roles) -> Non
     url = make_url(roles_url).set(username=roles.migrate, password=PASSWORD)
 
     migrate(url.render_as_string(hide_password=False))
+
+
+def test_migration_that_may_not_create_the_schema_of_views_says_what_to_do(
+    databases: Databases, roles: Roles, owner: Engine
+) -> None:
+    url = databases.clone("no_schema")
+    downgrade(url, "0022")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA public TO {roles.migrate}"))
+        connection.execute(text(f"GRANT SELECT, UPDATE ON alembic_version TO {roles.migrate}"))
+    engine.dispose()
+    as_migrate = make_url(url).set(username=roles.migrate, password=PASSWORD).render_as_string(hide_password=False)
+
+    with pytest.raises(Refused, match="dashtam database roles"):
+        migrate(as_migrate)
+
+    with Session(create_engine(url, poolclass=NullPool)) as session, session.begin():
+        session.execute(text(f"DROP OWNED BY {roles.migrate}"))
 
 
 def test_passwords_leave_as_scram_verifiers_alone(owner: Engine, roles: Roles, prefix: str) -> None:
