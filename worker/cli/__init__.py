@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from typing import Annotated
 
@@ -54,8 +56,15 @@ def prepare(
         adopt_environment()
 
 
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+
+
 def main() -> None:
     """The entry point of the console script: runs one command and closes everything that it has opened."""
+    # Most of a short command's time goes into imports, and a tenth of that into collecting garbage that is not there.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    # For each settings class, pydantic would search every installed package for plug-ins of its own. We use none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except SystemExit as end:
@@ -65,8 +74,6 @@ def main() -> None:
 
 
 def _close(exit_code: int) -> None:
-    import os
-
     from worker.runtime import close_runtime, is_wedged
 
     if is_wedged():  # the interpreter would wait for a thread that never returns

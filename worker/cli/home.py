@@ -25,6 +25,7 @@ def adopt_environment() -> None:
         name, equals, value = line.partition("=")
         if equals:
             os.environ.setdefault(name, value)
+    os.environ["DASHTAM_ENV_FILE"] = os.devnull  # all of it is in the environment now: do not read the file again
 
 
 def write_environment(home: Path, variables: Mapping[str, str]) -> Path:

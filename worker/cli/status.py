@@ -34,9 +34,10 @@ def status(
     from worker.tasks import send
 
     now = datetime.now(UTC)
-    troubles = ask(health.troubles, send)
+    transport = send.AskedOnce(seconds=seconds)
+    troubles = ask(health.troubles, transport)
     health.require_postgres(troubles)
-    data = ask(looking.status, now=now, broker=send.ask_broker(seconds=seconds), troubles=troubles)
+    data = ask(looking.status, now=now, broker=transport.broker(), troubles=troubles)
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     remember_names()
     if not data["redis"]["reachable"]:

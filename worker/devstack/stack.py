@@ -47,18 +47,6 @@ class ServerStatus:
     data: str | None = None
 
 
-def default_home(environ: Mapping[str, str] | None = None) -> Path:
-    """DASHTAM_HOME if set; else `.dashtam` in the nearest project directory above, or in the current directory."""
-    named = (os.environ if environ is None else environ).get("DASHTAM_HOME")
-    if named:
-        return Path(named).expanduser().absolute()
-    here = Path.cwd()
-    for directory in (here, *here.parents):
-        if (directory / ".dashtam").is_dir() or (directory / "pyproject.toml").is_file():
-            return directory / ".dashtam"
-    return here / ".dashtam"
-
-
 class Devstack:
     """A private Postgres and Redis that keep everything in one directory.
 

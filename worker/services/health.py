@@ -21,7 +21,6 @@ from worker.services.context import Context
 from worker.services.findings import Finding
 from worker.services.fleet import held
 from worker.services.fleet.looking import beat_late
-from worker.services.refresh import journal
 from worker.settings import EnvironmentSettings, get_settings, load
 
 _SKEW_MAX = timedelta(seconds=2)
@@ -202,7 +201,7 @@ async def _clock(runtime: Context, transport: Transport) -> Finding:
 
 async def _keys(runtime: Context, transport: Transport) -> Finding:
     await keys.require_configured(runtime)
-    return Finding("encryption keys", True, f"every key in use is there; {runtime.encryption.key_id} writes")
+    return Finding("encryption keys", True, f"every key in use is there; {keys.configured(runtime)[0]} writes")
 
 
 async def _redis(runtime: Context, transport: Transport) -> Finding:
@@ -269,6 +268,8 @@ async def _disk(runtime: Context, transport: Transport) -> Finding:
 
 
 async def _spool(runtime: Context, transport: Transport) -> Finding:
+    from worker.services.refresh import journal  # it takes cryptography, which no other check needs
+
     waiting = list(journal.spool_directory(runtime).glob(f"*{journal.UNREADABLE}"))
     if not waiting:
         return Finding("spool", True, "every file can be read")

@@ -20,7 +20,6 @@ from worker.crud.keys import Ciphertexts
 from worker.crud.refresh import spools
 from worker.errors import BadArgument, ConfigurationError, EncryptionError, Refused
 from worker.services.context import Context
-from worker.services.refresh import journal, spool
 from worker.settings import get_settings
 from worker.settings.keys import parse_keys
 
@@ -77,12 +76,19 @@ def free_id() -> str:
     return next(key_id for number in count(1) if (key_id := f"k{number}") not in taken)
 
 
+def configured(runtime: Context) -> tuple[str, ...]:
+    """The ids of the configured keys, first the one that encrypts."""
+    return tuple(parse_keys(runtime.settings.encryption_keys.get_secret_value()))
+
+
 async def status(runtime: Context) -> list[KeyUse]:
     """All keys that are configured or in use, first the one that encrypts.
 
     Raises:
         Unavailable: Postgres or Redis is out of reach, so the counts would be wrong.
     """
+    from worker.services.refresh import journal, spool  # they take cryptography; `require_configured` does not
+
     stored = await runtime.db(keys.count_by_key)
     waiting = Counter(token.key_id for token in await journal.entries(runtime))
     waiting.update(await runtime.db(spools.count_by_key, but=spool.identity(runtime)))
@@ -150,7 +156,7 @@ async def require_configured(runtime: Context) -> None:
         ConfigurationError: keys are missing; the message has their ids.
         Unavailable: Postgres is out of reach.
     """
-    missing = sorted(set(await runtime.db(keys.count_by_key)) - set(runtime.encryption.key_ids))
+    missing = sorted(set(await runtime.db(keys.count_by_key)) - set(configured(runtime)))
     if missing:
         raise ConfigurationError(
             f"ENCRYPTION_KEYS: stored tokens need the key {', '.join(missing)}; put it back, behind the writing key"

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from worker.devstack import Devstack, is_demo_running, was_demo
+from worker.devstack.demo import is_demo_running, was_demo
 from worker.models.fleet import ProviderRow
 from worker.process.redis_names import QUEUES
 from worker.settings import Settings
@@ -79,6 +79,8 @@ def _devstack(settings: Settings, *, silent: bool) -> str:
 
 def _is_private(server: str, settings: Settings, url: str) -> bool:
     """Whether this is the address of the devstack's own server in the home directory, running or not."""
+    from worker.devstack.stack import Devstack  # only a command that names a server takes it
+
     _, port = _place(url)
     if not is_loopback(url) or not settings.home.is_dir():
         return False

@@ -39,7 +39,10 @@ from worker.text.mail_addresses import for_header, normalised
 class EnvironmentSettings(BaseSettings):
     """The base of all settings classes. Adds secret files and `CREDENTIALS_DIR` to pydantic's sources."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True)
+    # Without `only_existing`, pydantic compares every line of a `.env` file with every field, only to ignore the rest.
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, frozen=True, dotenv_filtering="only_existing", defer_build=True
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -21,14 +21,14 @@ from worker.errors import Unavailable
 from worker.models.fleet import Broker
 from worker.process.redis_client import connect
 from worker.process.redis_names import QUEUES
-from worker.settings import QueueSettings, get_settings, load
+from worker.settings import get_settings
 from worker.settings.celery import celery_settings
 
 _SECONDS = 3.0
 _SEPARATOR = "\x06\x16"
 
 sender = Celery("dashtam", set_as_current=False)
-sender.add_defaults(lambda: celery_settings(load(QueueSettings)))
+sender.add_defaults(lambda: celery_settings(get_settings()))
 
 
 @contextmanager
@@ -103,12 +103,31 @@ def _listening(client: redis.Redis) -> int | None:
     return len(names) if complete else None
 
 
-def ask_broker(*, seconds: float) -> Broker:
-    """Length of each queue, and names of the workers that answer within `seconds`."""
-    try:
-        with impatient_redis() as client:
-            backlog = {queue: int(client.llen(queue)) for queue in QUEUES}
-            in_flight = int(client.hlen("unacked"))
-        return Broker(True, backlog, in_flight, ping_workers(seconds=seconds))
-    except Unavailable:
-        return Broker(False, {}, None, [])
+class AskedOnce:
+    """A transport that asks the workers once, for a command that needs their answer twice.
+
+    Args:
+        seconds: how long to wait for the workers' answers.
+    """
+
+    impatient_redis = staticmethod(impatient_redis)
+
+    def __init__(self, *, seconds: float) -> None:
+        self._seconds = seconds
+        self._names: list[str] | None = None
+
+    def ping_workers(self, *, seconds: float) -> list[str]:
+        """Names of the workers that answered; see `ping_workers`."""
+        if self._names is None:
+            self._names = ping_workers(seconds=self._seconds)
+        return self._names
+
+    def broker(self) -> Broker:
+        """Length of each queue, and names of the workers that answered."""
+        try:
+            with impatient_redis() as client:
+                backlog = {queue: int(client.llen(queue)) for queue in QUEUES}
+                in_flight = int(client.hlen("unacked"))
+            return Broker(True, backlog, in_flight, self.ping_workers(seconds=self._seconds))
+        except Unavailable:
+            return Broker(False, {}, None, [])

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from tests.support.environment import new_keys
@@ -40,7 +41,8 @@ class _Stored:
         self.reads: list[int] = []
         entries = [_entry(number, key_id) for number, key_id in enumerate(waiting)]
         self.redis = SimpleNamespace(hgetall=lambda name: dict(enumerate(entries)))
-        self.settings = SimpleNamespace(home=home)
+        configured = K1 if encryption is OLD else f"{K2},{K1}"
+        self.settings = SimpleNamespace(home=home, encryption_keys=SecretStr(configured))
         self.spool_id = UUID(int=1)
 
     async def db(self, step: Callable[..., Any], **values: Any) -> Any:

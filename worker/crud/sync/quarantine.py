@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence, Set
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from worker.crud.sync.work import RunKey, Work
 from worker.models import Account, Provider, Quarantine, new_id
 from worker.models.fleet import QuarantineEntry
-from worker.models.records import Reject
+
+# Commands that only list the entries must not wait for the import of the whole sync engine.
+if TYPE_CHECKING:
+    from worker.crud.sync.work import RunKey, Work
+    from worker.models.records import Reject
 
 
 def keep(work: Work, rejects: Sequence[Reject]) -> None:

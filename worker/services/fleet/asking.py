@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from worker.crud import integration_states, steering
+from worker.crud import steering
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history
 from worker.crud.sync import runs as run_queries
@@ -19,7 +19,7 @@ from worker.errors import Refused, Unavailable
 from worker.models.fleet import Attempt, ProviderRow, Run
 from worker.models.vocabulary import AttemptStatus, RunStatus
 from worker.services.context import Context
-from worker.services.fleet import lookup
+from worker.services.fleet import held, lookup
 
 REFRESH_TASK = "worker.tasks.tokens.refresh_providers"
 SYNC_TASK = "worker.tasks.accounts.sync_providers"
@@ -97,7 +97,7 @@ async def refresh(runtime: Context, given: str, *, send: Send) -> Asked:
     def make_due(session: OpenTransaction) -> Asked:
         row = lookup.provider(session, given)
         known = frozenset(attempt.id for attempt in history.attempts(session, provider_ids=[row.id], limit=5))
-        refuse_paused(session, row.provider_key)
+        held.refuse_paused(session, row.provider_key)
         steering.make_due(session, provider_id=row.id, what="refresh", at=_claimed(runtime, now))
         return Asked([row.id], [], now, [row], known)
 
@@ -128,7 +128,7 @@ async def sync(runtime: Context, given: str | None, wish: SyncWish, *, send: Sen
         else:
             rows = [lookup.provider(session, given)]
             ids = [rows[0].id]
-            refuse_paused(session, rows[0].provider_key)
+            held.refuse_paused(session, rows[0].provider_key)
             if wish.anew:
                 _refuse_beside_another(runtime, session, rows[0])
             if not wish.force:
@@ -187,7 +187,7 @@ async def replay_entry(runtime: Context, given: str, *, send: Send) -> tuple[UUI
         if entry.resolved_at is not None:
             raise Refused(f"it was settled before ({entry.resolution}); nothing was sent")
         row = lookup.provider(session, str(entry.provider_id))
-        refuse_paused(session, row.provider_key)
+        held.refuse_paused(session, row.provider_key)
         _refuse_beside_another(runtime, session, row)
         steering.make_due(session, provider_id=row.id, what="sync", at=now)
         return entry.id, row
@@ -215,16 +215,6 @@ async def runs_of(runtime: Context, asked: Asked) -> dict[UUID, Run]:
         if run.id not in asked.known:
             runs.setdefault(run.provider_id, run)
     return runs
-
-
-def refuse_paused(session: OpenTransaction, provider_key: str) -> None:
-    """Raises `Refused` if the integration is paused: then no call would be made."""
-    state = integration_states.read_states(session).get(provider_key)
-    if state is not None and state.paused_at is not None:
-        raise Refused(
-            f"{provider_key} is paused ({state.paused_reason or 'no reason was given'}); nothing was sent. "
-            f"When it may go on: dashtam integrations resume {provider_key}"
-        )
 
 
 def _claimed(runtime: Context, now: datetime) -> datetime:

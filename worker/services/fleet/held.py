@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import overview, quota_waits
+from worker.errors import Refused
 from worker.models import IntegrationState
 from worker.models.fleet import ProviderRow
 from worker.models.vocabulary import ProviderStatus
@@ -58,6 +59,16 @@ def of_integration(key: str, state: IntegrationState | None, now: datetime) -> l
         what = "the breaker is half open after an outage; one success lets all calls through"
         found.append(Finding(key, True, what, f"nothing has to be done; to let all through at once: {resume}"))
     return found
+
+
+def refuse_paused(session: OpenTransaction, provider_key: str) -> None:
+    """Raises `Refused` if the integration is paused: then no call would be made."""
+    state = integration_states.read_states(session).get(provider_key)
+    if state is not None and state.paused_at is not None:
+        raise Refused(
+            f"{provider_key} is paused ({state.paused_reason or 'no reason was given'}); nothing was sent. "
+            f"When it may go on: dashtam integrations resume {provider_key}"
+        )
 
 
 def over_quota(key: str, logins: int, alias: str, until: datetime, now: datetime) -> Finding:

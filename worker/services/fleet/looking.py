@@ -27,8 +27,7 @@ from worker.models.fleet import (
 )
 from worker.services.context import Context
 from worker.services.findings import Finding
-from worker.services.fleet import lookup
-from worker.services.fleet.asking import refuse_paused
+from worker.services.fleet import held, lookup
 
 if TYPE_CHECKING:
     from worker.integrations.kit.link_kinds import LinkKind
@@ -115,7 +114,7 @@ async def link_kind(runtime: Context, key: str) -> LinkKind:
         Refused: it is paused.
     """
     require_integration(key)
-    await runtime.db(refuse_paused, key)
+    await runtime.db(held.refuse_paused, key)
     return REGISTRY[key].link_kind
 
 
