@@ -65,12 +65,13 @@ def main() -> None:
             if command not in imports:
                 told = run(words, variables, "-X", "importtime")[2]
                 imports[command] = sum(map(int, _IMPORT.findall(told))) / 1e6
-    print("| command | processor | on the clock | imports |\n|---|---|---|---|")
+    write = sys.stdout.write
+    write("| command | processor | on the clock | imports |\n|---|---|---|---|\n")
     for command, times in taken.items():
         used, waited = zip(*times, strict=True)
-        print(
+        write(
             f"| `dashtam {command}` | {min(used):.2f} to {max(used):.2f} s | {min(waited):.2f} to {max(waited):.2f} s"
-            f" | {imports[command]:.2f} s |"
+            f" | {imports[command]:.2f} s |\n"
         )
 
 
