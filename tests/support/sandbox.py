@@ -275,6 +275,23 @@ class SandboxAdmin:
         """Answer "not ready" to the next feed requests."""
         self.post(f"logins/{login}", {"not_ready_calls": calls})
 
+    # Hooks
+
+    def deliver_hooks(self, **manner: Any) -> None:
+        """How hooks are delivered from now on: members of `worker.sandbox.hooks.Manner`."""
+        self.post("hooks", manner)
+
+    def send_hooks(self, login: str, event: str = "changed", count: int = 1) -> int:
+        """Send hooks about a login; how many the provider has sent."""
+        return int(self.post(f"hooks/{login}", {"event": event, "count": count})["sent"])
+
+    def hooks(self) -> list[dict[str, Any]]:
+        """What became of the hooks, oldest first."""
+        return list(self.get("hooks"))
+
+    def rotate_hook_key(self, profile: str) -> None:
+        self.post(f"hooks/rotate/{profile}", {})
+
     # Misbehaviour
 
     def inject(self, do: str, **fault: Any) -> int:

@@ -429,3 +429,28 @@ def test_file_of_the_credentials_directory_that_everyone_can_read_is_refused(
 
     with pytest.raises(ConfigurationError, match="schwab_app_secret: the file is readable by everyone"):
         load(SchwabSettings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://dashtam.example",
+        "dashtam.example",
+        "https://",
+        "https://a@b.example",
+        "https://b.example/?a=1",
+        "https://[",
+    ],
+)
+def test_public_address_that_cannot_be_used_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_PUBLIC_URL", url)
+
+    with pytest.raises(ConfigurationError, match="WEB_PUBLIC_URL"):
+        load(Settings)
+
+
+@pytest.mark.parametrize("url", ["https://dashtam.example/", "http://127.0.0.1:8000"])
+def test_hooks_go_to_the_public_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_PUBLIC_URL", url)
+
+    assert load(Settings).hook_url("toy") == f"{url.rstrip('/')}/webhooks/toy"

@@ -51,8 +51,8 @@ def enqueue(
 
     It goes to the user of `provider_id`, or to the operator about the integration `provider_key`: give one of the two.
     Call it in the transaction of the state change itself. `stage` is `expires_72h`, `expires_24h`, `expires_2h`,
-    `expired`, `needs_reauth` or `app_misconfigured`; `subject_key` names the grant or event, and each stage of a
-    subject is queued once; `due_at` is the earliest time of sending, None means now.
+    `expired`, `needs_reauth`, `disconnects_soon`, `new_accounts` or `app_misconfigured`. `subject_key` names the grant
+    or event, and each stage of a subject is queued once. `due_at` is the earliest time of sending; None means now.
 
     Returns:
         How many rows are new.

@@ -188,12 +188,13 @@ def build_integrations(
     Raises:
         ConfigurationError: a key is unknown, its package cannot be used, or a setting of an integration is wrong.
     """
-    return {
-        key: integration.build(
+    built: dict[str, Integration] = {}
+    for key, integration in require(keys).items():
+        built[key] = integration.build(
             total_seconds=settings.http_total_seconds,
             max_bytes=settings.http_max_bytes,
             gate=gate,
             transport=transport,
         )
-        for key, integration in require(keys).items()
-    }
+        built[key].hook_url = settings.hook_url(key)
+    return built

@@ -3,6 +3,7 @@
 from worker.models.access import ApiKey
 from worker.models.account import Account, Balance, Holding, HoldingDay, Security
 from worker.models.base import Base, new_id
+from worker.models.hooks import HookDelivery, LoginCheck
 from worker.models.operations import (
     Heartbeat,
     IntegrationState,
@@ -27,8 +28,10 @@ __all__ = [
     "Heartbeat",
     "Holding",
     "HoldingDay",
+    "HookDelivery",
     "IntegrationState",
     "LinkState",
+    "LoginCheck",
     "Notice",
     "Provider",
     "ProviderAuditLog",

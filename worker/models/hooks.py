@@ -1,10 +1,21 @@
-"""What a provider's hook asks for. A hook is a hint: nothing of it is stored as data of a login."""
+"""Hooks of providers: what one asks for, which ones were received, and whose state is to be asked for.
+
+A hook is a hint: nothing of it is stored as data of a login.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.models.base import Base, CreatedAt
 
 
 class Ask(StrEnum):
@@ -39,3 +50,45 @@ class Hook:
     is_late: bool = False
     notice: str | None = None
     detail: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+
+class HookDelivery(Base):
+    """One hook that was received; a second delivery of it finds this row and changes nothing.
+
+    Attributes:
+        delivery_id: what distinguishes it from other hooks of the same provider API.
+        kind: the provider's own words for it.
+        provider_id: the login; None if we have no such login, or if the hook concerns none.
+        external_id: the provider's own id of the login.
+        detail: a few words and numbers; no personal data.
+    """
+
+    __tablename__ = "hook_deliveries"
+    __table_args__ = (
+        Index(
+            "ix_hook_deliveries_orphans",
+            "provider_key",
+            "external_id",
+            postgresql_where="provider_id IS NULL AND external_id IS NOT NULL",
+        ),
+    )
+
+    provider_key: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(primary_key=True)
+    received_at: Mapped[CreatedAt] = mapped_column(index=True)
+    kind: Mapped[str]
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), index=True)
+    external_id: Mapped[str | None]
+    body_sha256: Mapped[bytes]
+    detail: Mapped[dict[str, Any]]
+
+
+class LoginCheck(Base):
+    """A login whose state is to be asked for at its provider. The row is deleted when that was done."""
+
+    __tablename__ = "login_checks"
+    __table_args__ = (Index(None, "provider_key", "due_at"),)
+
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True)
+    provider_key: Mapped[str]
+    due_at: Mapped[datetime]

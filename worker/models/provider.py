@@ -29,6 +29,10 @@ class Provider(Base):
             the provider named.
         last_generation: generation of the token that the last unlinking deleted; a new link counts on from it.
         sync_interval: seconds between its syncs; None means the setting `SYNC_INTERVAL`.
+        hooked_at: when the last hook about new data came.
+        hook_gap: usual number of seconds between two such hooks; None until two have come.
+        hook_sync_at: when the sync that the last such hooks ask for is due.
+        hook_url: the address for hooks that the provider was found to have.
     """
 
     __tablename__ = "providers"
@@ -92,6 +96,11 @@ class Provider(Base):
     sync_due_at: Mapped[datetime | None]
     sync_interval: Mapped[int | None]
     sync_failures: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    hooked_at: Mapped[datetime | None]
+    hook_gap: Mapped[int | None]
+    hook_sync_at: Mapped[datetime | None]
+    hook_url: Mapped[str | None]
 
 
 class ProviderCreate(BaseModel):

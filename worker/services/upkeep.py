@@ -89,5 +89,6 @@ def retention_days(runtime: Context) -> dict[str, int]:
         "quarantine": settings.retain_quarantine_days,
         "notices": settings.retain_notices_days,
         "task_failures": settings.retain_failures_days,
+        "hook_deliveries": settings.retain_hooks_days,
         "quota_days": _QUOTA_DAYS_KEPT,
     }

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationI
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import ConfigurationError
-from worker.settings.addresses import is_loopback, postgres_url
+from worker.settings.addresses import is_loopback, postgres_url, public_url
 from worker.settings.database import DatabaseLimits
 from worker.settings.keys import parse_keys
 from worker.settings.parts import (
@@ -178,6 +178,8 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     http_max_bytes: PositiveInt = 32 * 1024 * 1024
     lease_seconds: Seconds = 45
     sync_interval: PositiveInt = 4 * 3600
+    sync_interval_hooked: PositiveInt = 12 * 3600
+    """Time between two syncs of a login for which hooks arrive, unless a hook asks for one earlier."""
     sync_min_interval: int = Field(default=60, ge=0)
     """Shortest time between two manual syncs of one provider, unless the second is forced."""
     sync_budget_seconds: PositiveInt = 200
@@ -190,6 +192,9 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     mass_deletion_share: float = Field(default=0.5, gt=0, le=1)
     """If a listing or window would withdraw more than this share of the rows, nothing is withdrawn."""
 
+    web_public_url: str = ""
+    """The address at which others reach it, for example https://dashtam.example. Providers are asked to send their
+    hooks there, to `/webhooks/<provider_key>`; if it is empty, none is asked."""
     link_state_seconds: PositiveInt = 900
 
     quota_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
@@ -231,6 +236,8 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     retain_quarantine_days: PositiveInt = 90
     """Counted from the day on which a record was resolved; unresolved records are kept."""
     retain_notices_days: PositiveInt = 180
+    retain_hooks_days: PositiveInt = 7
+    """Must be longer than a provider goes on repeating a hook; a day at most is usual."""
     retain_failures_days: PositiveInt = 90
     """For dead letters that were resolved."""
 
@@ -259,6 +266,11 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
         if value:
             for_header(value) if info.field_name == "notice_from" else normalised(value)
         return value
+
+    @field_validator("web_public_url", mode="after")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        return public_url(value) if value else ""
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:
@@ -294,6 +306,10 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
             if not self.webhook_url.startswith("https://") and not is_loopback(self.webhook_url):
                 raise ValueError("WEBHOOK_URL: without TLS off loopback; use https://")
         return self
+
+    def hook_url(self, provider_key: str) -> str | None:
+        """The address to which a provider is asked to send its hooks; None if none is asked."""
+        return f"{self.web_public_url}/webhooks/{provider_key}" if self.web_public_url else None
 
     @property
     def enabled_channels(self) -> tuple[str, ...]:

@@ -97,6 +97,20 @@ def require_redis_url(url: str) -> None:
             raise ValueError(f"{name} is no option of this address; there are {', '.join(_REDIS_OPTIONS)}")
 
 
+def public_url(url: str) -> str:
+    """An address at which others reach us, without a slash at its end: https, or http to this machine.
+
+    Raises:
+        ValueError: it is something else. The text says which form can be used.
+    """
+    if not is_readable(url) or not (url.startswith("https://") or (url.startswith("http://") and is_loopback(url))):
+        raise ValueError("must begin with https://, for example https://dashtam.example; http is for loopback alone")
+    parts = urlsplit(url)
+    if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("must be an address without a user name, a query and a fragment")
+    return url.rstrip("/")
+
+
 def is_readable(url: str) -> bool:
     """Whether a URL can be parsed at all."""
     try:

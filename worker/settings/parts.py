@@ -137,6 +137,8 @@ class WebPart(BaseModel):
     """How many requests one API key may send, in the notation of the library `limits`."""
     web_address_rate: str = "1200/minute"
     """How many requests one address may send, with any key or without one."""
+    web_hook_rate: str = "60000/minute"
+    """How many hooks may come from one address. A provider sends all of its hooks from few addresses."""
     web_body_bytes: int = Field(default=256 * 1024, ge=1024)
     """The size of the longest body that is accepted."""
     web_body_seconds: Seconds = 10
@@ -147,7 +149,7 @@ class WebPart(BaseModel):
     """Whether `/login#KEY` logs a browser in by itself. `dashtam run` sets it. Refused in production and off loopback:
     anybody could send a person a link that logs that person in with another key."""
 
-    @field_validator("web_key_rate", "web_address_rate", mode="after")
+    @field_validator("web_key_rate", "web_address_rate", "web_hook_rate", mode="after")
     @classmethod
     def _rate(cls, value: str) -> str:
         if not re.fullmatch(r"[1-9]\d{0,8}/(second|minute|hour|day)", value):

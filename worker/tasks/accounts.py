@@ -7,6 +7,7 @@ from datetime import date, datetime
 from worker.app import app
 from worker.models.vocabulary import Trigger
 from worker.runtime import Runtime, get_runtime
+from worker.services.hooks import checking
 from worker.services.sync import batch as accounts
 from worker.tasks.base import WorkerTask, parse_ids, tick
 
@@ -14,8 +15,44 @@ from worker.tasks.base import WorkerTask, parse_ids, tick
 @tick("sync-due")
 def sync_due(runtime: Runtime, now: datetime) -> None:
     """Claims the logins whose sync is due and, when the claim is committed, sends them in batches."""
+    _send_due_syncs(runtime, now)
+
+
+@tick("check-due")
+def check_due(runtime: Runtime, now: datetime) -> None:
+    """Does the same for logins whose state is to be asked for."""
+    _send_due_checks(runtime, now)
+
+
+@app.task(base=WorkerTask, name="worker.tasks.accounts.dispatch_syncs")
+def dispatch_syncs() -> None:
+    """Like the tick, which stays the proof that beat works: hooks have made syncs due."""
+    runtime = get_runtime()
+    _send_due_syncs(runtime, runtime.run(runtime.now()))
+
+
+@app.task(base=WorkerTask, name="worker.tasks.accounts.dispatch_checks")
+def dispatch_checks() -> None:
+    """The same for checks."""
+    runtime = get_runtime()
+    _send_due_checks(runtime, runtime.run(runtime.now()))
+
+
+@app.task(base=WorkerTask, name="worker.tasks.accounts.check_logins")
+def check_logins(ids: list[str]) -> dict[str, int]:
+    """Asks providers for the state of a batch of logins; returns how many checks ended."""
+    runtime = get_runtime()
+    return {"checked": runtime.run(checking.check_logins(runtime, parse_ids(ids)))}
+
+
+def _send_due_syncs(runtime: Runtime, now: datetime) -> None:
     for batch in runtime.run(accounts.claim_sync_due(runtime, now)):
         sync_providers.delay([str(id_) for id_ in batch])
+
+
+def _send_due_checks(runtime: Runtime, now: datetime) -> None:
+    for batch in runtime.run(checking.claim_checks(runtime, now)):
+        check_logins.delay([str(id_) for id_ in batch])
 
 
 @app.task(base=WorkerTask, name="worker.tasks.accounts.sync_providers")

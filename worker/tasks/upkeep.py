@@ -6,6 +6,7 @@ from datetime import datetime
 
 from worker.runtime import Runtime
 from worker.services import upkeep
+from worker.services.hooks import addresses
 from worker.services.notices import queue
 from worker.tasks.base import tick
 
@@ -32,5 +33,6 @@ def reap(runtime: Runtime, now: datetime) -> None:
 
 @tick("retain")
 def retain(runtime: Runtime, now: datetime) -> None:
-    """Deletes rows that are older than their retention time."""
+    """Deletes rows that are older than their retention time, and sets the address for hooks of links without it."""
     runtime.run(upkeep.retain(runtime, now))
+    runtime.run(addresses.want_addresses(runtime))

@@ -57,6 +57,16 @@ class _Metrics:
         self.queue_delay = self._histogram(
             "dashtam_queue_delay_seconds", "From published to started", _LAG_SECONDS, "queue"
         )
+        self.hooks = self._counter(
+            "dashtam_hooks",
+            "Hooks of providers, by answer and by what became of them",
+            "integration",
+            "status",
+            "outcome",
+        )
+        self.hook_seconds = self._histogram(
+            "dashtam_hook_seconds", "Hooks of providers, from received to answered", _SECONDS, "integration"
+        )
         self.beat_ticks = self._counter("dashtam_beat_ticks", "Tasks that beat has sent", "task")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -158,6 +168,21 @@ def observe_task(task: str, *, seconds: float, failed: bool = False) -> None:
 def observe_queue_delay(queue: str, seconds: float) -> None:
     """Counts a task that starts, with the seconds since it was sent."""
     _metrics().queue_delay.labels(queue).observe(max(0.0, seconds))
+
+
+@_harmless
+def observe_hook(provider_key: str, status: int, outcome: str, seconds: float) -> None:
+    """Counts one hook that was answered.
+
+    Args:
+        provider_key: the integration.
+        status: the HTTP status of the answer.
+        outcome: what became of it, or the reason for which it was refused.
+        seconds: time from received to answered.
+    """
+    metrics = _metrics()
+    metrics.hooks.labels(provider_key, str(status), outcome).inc()
+    metrics.hook_seconds.labels(provider_key).observe(seconds)
 
 
 @_harmless

@@ -17,6 +17,7 @@ from worker.process.ports import require_free
 from worker.runtime import Runtime, close_runtime, get_runtime, spare_collector
 from worker.settings import get_settings
 from worker.tasks import send as broker
+from worker.telemetry import metric_files
 from worker.telemetry.log import configure_logging
 from worker.web.application import create_app
 
@@ -33,6 +34,7 @@ def main() -> None:
     try:
         settings = get_settings()
         configure_logging(settings)
+        metric_files.share_with_exporter(settings.home)
         require_free("WEB_PORT", settings.web_address, settings.web_port)
         runtime = get_runtime()
         runtime.integrations  # noqa: B018 - reports a missing credential now, not at the first link

@@ -13,6 +13,7 @@ from worker.runtime import Runtime
 from worker.services.access.logins import Totals
 from worker.services.fleet.asking import Send
 from worker.services.health import Transport
+from worker.services.hooks.bell import Bell
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
@@ -20,6 +21,7 @@ from worker.web.routes import (
     acting,
     authorization,
     health,
+    hooks,
     landing,
     login,
     provider_types,
@@ -41,6 +43,7 @@ ROUTERS = (
     login.router,
     status.router,
     static.router,
+    hooks.router,
 )
 
 _DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.
@@ -60,11 +63,12 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
         send: sends a task to the workers.
         transport: asks the broker.
     """
-    rates = Rates(runtime.settings)
+    rates, bell = Rates(runtime.settings), Bell(send)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await bell.aclose()
         await rates.aclose()
         await runtime.close_clients()
 
@@ -79,7 +83,7 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
         responses=problems.documented(429, 503),
     )
     app.state.runtime, app.state.send, app.state.transport, app.state.rates = runtime, send, transport, rates
-    app.state.totals = Totals()
+    app.state.totals, app.state.bell = Totals(), bell
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -32,6 +32,8 @@ _HEADERS = {
 }
 _FOR_SUPERVISORS = {"/healthz", "/readyz"}
 """Paths that are requested often and under any host name; these requests are not logged."""
+_HOOK_SECONDS = 5.0
+"""The longest time in which the body of a hook must arrive, if `WEB_BODY_SECONDS` is not shorter."""
 
 
 class Shield:
@@ -104,21 +106,27 @@ def _host(given: list[str]) -> str:
     return host if host and port.isdigit() else given[0].lower()
 
 
+def _is_hook(path: str) -> bool:
+    return path.startswith("/webhooks/")
+
+
 class AddressRate:
-    """Limits how many requests one address may send."""
+    """Limits how many requests one address may send; hooks have a limit of their own."""
 
     def __init__(self, app: ASGIApp, settings: Settings, rates: Rates) -> None:
         self._app = app
         self._rate = settings.web_address_rate
+        self._hook_rate = settings.web_hook_rate
         self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] == "http" and scope["path"] not in _FOR_SUPERVISORS:
             address = (scope.get("client") or ("unknown",))[0]
-            wait_s = await self._rates.wait(self._rate, "address", _one_party(address))
+            kind, rate = ("hooks", self._hook_rate) if _is_hook(scope["path"]) else ("address", self._rate)
+            wait_s = await self._rates.wait(rate, kind, _one_party(address))
             if wait_s is not None:
-                await problems.too_often(scope["path"], "address", self._rate, wait_s)(scope, receive, send)
+                await problems.too_often(scope["path"], "address", rate, wait_s)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -145,11 +153,12 @@ class Body:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        seconds = min(self._seconds, _HOOK_SECONDS) if _is_hook(scope["path"]) else self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(seconds):
                 body = await self._read(Headers(scope=scope), receive)
         except TimeoutError:
-            told = f"the body did not arrive within {self._seconds:g} seconds; nothing was changed"
+            told = f"the body did not arrive within {seconds:g} seconds; nothing was changed"
             await problems.answer(scope["path"], 408, told, headers={"Connection": "close"})(scope, receive, send)
             return
         if body is None:

@@ -214,3 +214,25 @@ def test_devstack_leaves_servers_of_ones_own_alone_and_notes_where_they_are(
     assert "DATABASE_URL=" in (tmp_path / "run.env").read_text()
     assert "external" in dashtam("devstack", "status").output
     assert dashtam("devstack", "down").exit_code == 0
+
+
+@pytest.mark.deep
+def test_logins_that_send_hooks_and_are_not_here_are_listed(found: Found, rows: Session, runtime: Runtime) -> None:
+    add = text(
+        "INSERT INTO hook_deliveries (provider_key, delivery_id, kind, external_id, body_sha256, detail)"
+        " VALUES ('plaid', :id, 'ITEM/ERROR', :login, '', '{}')"
+    )
+    for number in range(12):
+        rows.execute(add, {"id": f"hook-{number}", "login": f"item-{number % 6}"})
+    rows.commit()
+    try:
+        assert found()["hooks"].found.count("plaid item-") == 5
+        assert found()["hooks"].is_trouble
+        for number in range(6):
+            make_linked_provider(rows, runtime.encryption, provider_key="plaid", external_id=f"item-{number}")
+        rows.commit()
+        assert not found()["hooks"].is_trouble
+    finally:
+        rows.execute(text("DELETE FROM hook_deliveries"))
+        rows.execute(text("DELETE FROM providers WHERE external_id LIKE 'item-%'"))
+        rows.commit()

@@ -40,6 +40,7 @@ NEEDS_NO_KEY = {
     "/api/v1/provider-types/{key}": "the same",
     "/login": "where a browser gives its key; the form has a token of its own",
     "/static/{version}/{name}": "stylesheet, scripts and icon, the same for everybody",
+    "/webhooks/{provider_key}": "a provider posts here: it signs its hooks",
     "/oauth/{provider_key}/callback": "a browser that a provider sends: state and cookie",
     "/api/v1/providers/{provider_id}/authorization/callback": "a browser that a provider sends: state and cookie",
 }

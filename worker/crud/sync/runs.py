@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud.providers import get_provider, take_turns_in_linking
-from worker.crud.sync import accounts, cursors, quarantine
+from worker.crud.sync import accounts, cursors, pace, quarantine
 from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, DashtamError, Fenced, ProviderError, Refused, Scope
 from worker.models import Provider, SyncRun, new_id, sync_seen
@@ -267,6 +267,8 @@ def finish_run(
     if ended is None:
         raise Fenced(f"run {run.id} was taken over; its end was not recorded")
     done = status in (RunStatus.COMPLETED, RunStatus.PARTIAL)
+    if error is None and due_at is not None:
+        due_at = pace.due_again(run, due_at, now)
     session.execute(
         update(Provider)
         .where(Provider.id == run.provider_id)
@@ -321,8 +323,3 @@ def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
         .values(cancel_requested=True)
         .returning(SyncRun.id)
     )
-
-
-def sync_interval(session: Session, *, provider_id: UUID) -> int | None:
-    """Seconds between syncs of this provider; None means the setting `SYNC_INTERVAL`."""
-    return session.scalar(select(Provider.sync_interval).where(Provider.id == provider_id))

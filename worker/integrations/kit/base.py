@@ -20,6 +20,7 @@ __all__ = [
     "RefreshPolicy",
     "Removal",
     "Renewal",
+    "Standing",
     "SyncRequest",
     "TokenAnswer",
     "Window",
@@ -142,6 +143,19 @@ class Renewal:
 
     link_token: str = field(repr=False)
     expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a provider says about a login that works.
+
+    Attributes:
+        grant_expires_at: when the consent ends; None if it does not end.
+        hook_url: the address to which the provider sends the hooks about it; None if it sends none.
+    """
+
+    grant_expires_at: datetime | None
+    hook_url: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, Renewal, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, Renewal, Standing, SyncRequest, TokenAnswer
 from worker.integrations.kit.hooks import Hooks
 from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
 from worker.integrations.kit.link_kinds import LinkKind
@@ -85,6 +85,8 @@ class Integration:
         harmless: reasons of `Unsupported` that are normal for most logins and therefore no problem of a run.
         correlation_header: the answer's header with the id that the request has in the provider's logs.
         can_renew: a user can renew the consent without a new token (`begin_renewal`).
+        can_check: the provider can be asked whether a login works (`check_login`) and for hooks (`ask_for_hooks`).
+        hook_url: the address for hooks that a new link asks for; None if it asks for none.
         hooks: how the provider's hooks are verified and read; None if the provider sends none.
     """
 
@@ -104,11 +106,13 @@ class Integration:
     harmless: ClassVar[frozenset[str]] = frozenset()
     correlation_header: ClassVar[str] = "x-request-id"
     can_renew: ClassVar[bool] = False
+    can_check: ClassVar[bool] = False
 
     def __init__(self, settings: Any, api: Api) -> None:
         self.settings = settings
         self.api = api
         self.hooks: Hooks | None = None
+        self.hook_url: str | None = None
 
     def __init_subclass__(cls, **more: Any) -> None:
         """Registers `secret_shapes`, so that secrets are masked before any code of the integration can run."""
@@ -226,6 +230,21 @@ class Integration:
         """
         raise Unsupported("renewal")
 
+    # Hooks
+
+    async def check_login(self, caller: Caller, *, access_token: str) -> Standing:
+        """Asks the provider whether a login works (`can_check`).
+
+        Raises:
+            ReauthRequired: it needs its user.
+            ProviderError: the call failed.
+        """
+        raise Unsupported("check")
+
+    async def ask_for_hooks(self, caller: Caller, *, access_token: str, url: str) -> None:
+        """Asks the provider to send the hooks about a login to this address. Raises `ProviderError` (`can_check`)."""
+        raise Unsupported("hooks")
+
     # Reading
 
     def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
@@ -324,4 +343,6 @@ def missing_of(integration: type[Integration]) -> list[str]:
         methods += ["authorize_url", "redirect_uri"]
     if integration.can_renew:
         methods += ["begin_renewal", "complete_renewal"]
+    if integration.can_check:
+        methods += ["check_login", "ask_for_hooks"]
     return lacks + [name for name in methods if getattr(integration, name) is getattr(Integration, name)]

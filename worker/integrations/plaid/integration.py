@@ -17,7 +17,7 @@ from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Caller, Page, Quota, Renewal, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, Page, Quota, Renewal, Standing, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.integration import Integration, IntegrationSettings
 from worker.integrations.kit.link_kinds import PUBLIC_TOKEN
@@ -65,6 +65,7 @@ class Plaid(Integration):
     description = "Banks, cards, loans and investments by way of Plaid."
     nouns = (*Integration.nouns, "holdings")
     can_renew = True
+    can_check = True
     quotas = (
         Quota("provider", 15, 60, endpoint="/accounts/get"),
         Quota("app", 15_000, 60, endpoint="/accounts/get"),
@@ -136,6 +137,8 @@ class Plaid(Integration):
         }
         if settings.redirect_uri:
             asked["redirect_uri"] = settings.redirect_uri
+        if self.hook_url:
+            asked["webhook"] = self.hook_url
         answer = answers.link_token.page((await self._write(caller, "/link/token/create", **asked)).body)
         return Renewal(checked_token(answer.link_token, "link_token"), answer.expiration)
 
@@ -144,6 +147,16 @@ class Plaid(Integration):
         body = await self._read(caller, "/item/get", {"access_token": access_token})
         item = answers.renewed_item(body)
         return TokenAnswer(access_token, grant_expires_at=answers.consent_expires(body), external_id=item)
+
+    async def check_login(self, caller: Caller, *, access_token: str) -> Standing:
+        """Asks `/item/get`, which answers also for an Item that needs its user."""
+        body = await self._read(caller, "/item/get", {"access_token": access_token})
+        answers.renewed_item(body)
+        return Standing(answers.consent_expires(body), answers.webhook_of(body))
+
+    async def ask_for_hooks(self, caller: Caller, *, access_token: str, url: str) -> None:
+        """Sets the Item's address for hooks. Plaid then sends a hook to the new address."""
+        await self._write(caller, "/item/webhook/update", access_token=access_token, webhook=url)
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances, then transactions, positions, and investment transactions.

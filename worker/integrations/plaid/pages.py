@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import msgspec
 
-from worker.errors import BadPayload, BadRecord, ProviderError
+from worker.errors import BadPayload, BadRecord, ProviderError, ReauthRequired
 from worker.integrations.kit import moments, reading
 from worker.integrations.kit.base import Page, Removal
 from worker.integrations.kit.taxonomy import classify
@@ -22,6 +22,7 @@ class _Error(msgspec.Struct, gc=False):
     error_type: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+    error_code_reason: str | None = None
 
 
 _error = reading.Reader(_Error)
@@ -31,6 +32,7 @@ class _Item(msgspec.Struct, gc=False):
     item_id: str | None = None
     consent_expiration_time: datetime | None = None
     error: _Error | None = None
+    webhook: str | None = None
 
 
 class _ItemAnswer(msgspec.Struct, gc=False):
@@ -122,6 +124,9 @@ class _InvestmentHead(msgspec.Struct, gc=False):
 _investment_head = reading.Reader(_InvestmentHead)
 
 
+_REASONS = frozenset({"OAUTH_INVALID_TOKEN", "OAUTH_CONSENT_EXPIRED", "OAUTH_USER_REVOKED"})
+"""Published values of `error_code_reason`; they say more than the code."""
+
 _TRANSACTION_ID, _ACCOUNT_ID = attrgetter("transaction_id"), attrgetter("account_id")
 
 
@@ -150,6 +155,11 @@ def consent_expires(body: bytes) -> datetime | None:
         raise BadPayload(error.reason) from None
 
 
+def webhook_of(body: bytes) -> str | None:
+    """The address to which Plaid sends the hooks about an Item; None if it has none."""
+    return _item.page(body).item.webhook or None
+
+
 class LinkToken(msgspec.Struct, gc=False):
     """The answer of `/link/token/create`."""
 
@@ -170,7 +180,10 @@ def renewed_item(body: bytes) -> str | None:
     item = _item.page(body).item
     if item.error is not None:
         text = item.error.error_message or ""
-        raise classify(RULES, status=400, code=item.error.error_code, kind=item.error.error_type, text=text)
+        error = classify(RULES, status=400, code=item.error.error_code, kind=item.error.error_type, text=text)
+        if isinstance(error, ReauthRequired) and item.error.error_code_reason in _REASONS:
+            raise ReauthRequired(item.error.error_code_reason)
+        raise error
     return item.item_id
 
 

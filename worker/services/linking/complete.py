@@ -28,6 +28,7 @@ from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER
 from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
 from worker.services.context import Context
+from worker.services.hooks.addresses import want_address
 from worker.services.linking import pkce, revocation
 from worker.services.linking.begin import checked, enabled, hashed
 from worker.services.refresh import journal
@@ -119,6 +120,7 @@ async def _link(
         raise
     log.info("linked", provider_id=str(provider_id), provider_key=integration.key, flags=list(answer.flags))
     await revocation.revoke_soon(runtime, provider_id)  # the grant that this link has replaced
+    await want_address(runtime, provider_id, integration.key)
     return provider_id
 
 

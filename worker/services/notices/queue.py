@@ -38,6 +38,18 @@ STAGES = (
 )
 """How long before the end of a grant each warning is given; the last warning comes first."""
 
+OF_HOOKS = {
+    "disconnects_soon": (
+        "Your connection {} ends soon",
+        "The institution will soon end your permission to read {}. Updates go on until then.",
+    ),
+    "new_accounts": (
+        "There are accounts that {} does not show yet",
+        "The institution has accounts of yours that {} may not read. Sign in again if you want to add them.",
+    ),
+}
+"""Subject and text of the notices that a provider's hook opens while a login works."""
+
 _OVERLAP = timedelta(minutes=10)
 _BATCH = 500
 _EXPIRE_BATCH = 100
@@ -204,7 +216,8 @@ def still_true(due: DueNotice) -> bool:
             and provider.grant_expires_at is not None
             and notices.grant_subject(provider.grant_expires_at) == notice.subject_key
         )
-    return provider.status == ProviderStatus.NEEDS_REAUTH
+    wanted = ProviderStatus.ACTIVE if notice.stage in OF_HOOKS else ProviderStatus.NEEDS_REAUTH
+    return provider.status == wanted
 
 
 def compose(runtime: Context, due: DueNotice) -> Message:
@@ -239,6 +252,9 @@ def _words(stage: str, login: str, provider: Provider) -> tuple[str, str]:
         ends = f"{provider.grant_expires_at.astimezone(UTC):%d %B %Y, %H:%M} UTC"
         left = {"expires_72h": "in 3 days", "expires_24h": "within a day", "expires_2h": "within 2 hours"}[stage]
         return f"Your connection {login} ends {left}", f"Your permission to read {login} ends on {ends}."
+    if stage in OF_HOOKS:
+        subject, what = OF_HOOKS[stage]
+        return subject.format(login), what.format(login)
     if stage == "expired":
         return f"Your connection {login} has ended", f"Your permission to read {login} has ended; updates have stopped."
     return (

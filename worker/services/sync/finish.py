@@ -10,6 +10,7 @@ import structlog
 from worker.crud.refresh import reauth
 from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
+from worker.crud.sync.pace import read_pace
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
 from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
@@ -109,11 +110,11 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     if await _knows_a_refused_account(runtime, begun, found):
         found.problems.setdefault("", []).append(BadPayload("account_known_now"))
         found.goes_on = True
-    own_interval = await runtime.db(runs.sync_interval, provider_id=key.provider_id)
+    pace = await runtime.db(read_pace, provider_id=key.provider_id)
     verdict = judge(
         provider_id=key.provider_id,
         now=now,
-        interval=timedelta(seconds=own_interval or runtime.settings.sync_interval),
+        interval=timedelta(seconds=pace.own_interval or runtime.settings.sync_interval),
         failures=begun.sync_failures,
         error=error,
         problems=found.all_problems,
@@ -121,6 +122,8 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         every_account_failed=await _every_account_failed(runtime, begun, found),
         cancelled=found.cancelled,
         goes_on=found.goes_on,
+        hooked_until=pace.hooked_until,
+        longest=timedelta(seconds=runtime.settings.sync_interval_hooked),
     )
     due_at, drifts = verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):

@@ -54,6 +54,8 @@ def judge(
     every_account_failed: bool = False,
     cancelled: bool = False,
     goes_on: bool = False,
+    hooked_until: datetime | None = None,
+    longest: timedelta | None = None,
 ) -> Verdict:
     """Decides the status of a run that has ended, and when the next sync is due.
 
@@ -68,8 +70,14 @@ def judge(
         every_account_failed: every account has a problem; then the run is no success, even if much was listed.
         cancelled: a person asked the run to stop.
         goes_on: it stopped because its time was up.
+        hooked_until: until when the provider's hooks are waited for; None if none arrive.
+        longest: the time between successful syncs while hooks arrive.
     """
-    regular = now + interval * (1 - _JITTER + 2 * _JITTER * fraction(provider_id, int(now.timestamp())))
+    spread = 1 - _JITTER + 2 * _JITTER * fraction(provider_id, int(now.timestamp()))
+    regular = now + interval * spread
+    if hooked_until is not None and longest is not None:
+        # If the hooks stop, the login is polled again at the time at which the next one is overdue.
+        regular = max(regular, min(hooked_until, now + longest * spread))
     if isinstance(error, ReauthRequired):
         return Verdict(RunStatus.FAILED, None, failures + 1)
     if isinstance(error, NotReady):

@@ -153,3 +153,29 @@ def test_run_in_which_every_account_failed_is_no_success() -> None:
     problems = [AccountGone("closed", account_key=key) for key in "AB"]
 
     assert verdict(problems=problems, every_account_failed=True).status is RunStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("hooked_until", "least", "most"),
+    [
+        (None, 3.6, 4.4),  # no hooks: the usual interval
+        (-1, 3.6, 4.4),  # they have stopped
+        (2, 3.6, 4.4),
+        (8, 8, 8),  # polled again when the next hook is overdue
+        (48, 10.8, 13.2),  # never more seldom than `longest`
+    ],
+)
+def test_polling_slows_while_hooks_arrive_and_falls_back_when_they_stop(
+    hooked_until: float | None, least: float, most: float
+) -> None:
+    until = None if hooked_until is None else NOW + timedelta(hours=hooked_until)
+
+    given = verdict(hooked_until=until, longest=timedelta(hours=12))
+
+    assert timedelta(hours=least) <= wait(given) <= timedelta(hours=most)
+
+
+def test_failure_is_tried_again_soon_although_hooks_arrive() -> None:
+    given = verdict(error=Transient("503"), hooked_until=NOW + timedelta(days=2), longest=timedelta(hours=12))
+
+    assert wait(given) < timedelta(minutes=2)

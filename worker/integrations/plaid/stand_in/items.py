@@ -105,7 +105,8 @@ class Items:
         broken = item.login.broken
         error = None
         if broken is not None:
-            error = msgspec.json.decode(PlaidError(broken.partition("/")[0]).answer(self.request_id()).body)
+            code, _, reason = broken.partition("/")
+            error = msgspec.json.decode(PlaidError(code, reason=reason or None).answer(self.request_id()).body)
         return {
             "item_id": item.id,
             "institution_id": f"ins_{item.login.ordinal}",

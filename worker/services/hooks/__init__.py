@@ -1,0 +1,1 @@
+"""Hooks of providers: receiving them, and asking providers for the state of logins."""
