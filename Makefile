@@ -171,6 +171,10 @@ bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in 
 bench-web: $(STAMP) ## Server CPU and time per request of the HTTP API, with 100,000 logins
 	$(BIN)/python -m tests.benchmarks.bench_web $(ARGS)
 
+.PHONY: bench-export
+bench-export: $(STAMP) ## Rows per second and memory of `dashtam export`, with a million rows; minutes
+	$(BIN)/python -m tests.benchmarks.bench_export $(ARGS)
+
 .PHONY: soak
 soak: $(STAMP) ## Steady load with restarts for MINUTES=20: memory, connections, queues and bloat must stay flat
 	$(BIN)/python -m tests.benchmarks.soak --minutes $(MINUTES) $(ARGS)

@@ -42,6 +42,7 @@ ENTRIES = (
         "transactions",
         "Show the transactions that were synced, newest first; + is money into the account.",
     ),
+    Entry("export", "export", "Write all synced data of one user to files, as it is at this moment."),
     Entry("runs", None, "Show what syncs have done."),
     Entry("quarantine", None, "List records that could not be trusted, and try them again."),
     Entry("failures", None, "List failed tasks, and send them again."),

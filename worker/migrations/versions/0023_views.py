@@ -183,6 +183,7 @@ WHERE t.status <> 'removed'
             ("currency", "t.currency", "Currency of the amount, the price and the fees."),
             ("security_id", "t.security_id", "Security that was traded."),
             ("symbol", "s.symbol", "Ticker symbol of the security."),
+            ("security_type", "s.type", "Type of the security, as in the view securities."),
             ("quantity", "t.quantity", "Units; + is units into the account."),
             ("price", "t.price", "Price of one unit."),
             ("fees", "t.fees", "Fees, contained in the amount."),
