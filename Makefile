@@ -11,6 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0
 # What must be covered almost wholly.
 CORE   := worker/services/encryption.py,$(subst %,worker/services/refresh/,%protocol.py,%lease.py,%recovery.py,%results.py,%access_token.py),$(subst %,worker/services/linking/,%begin.py,%complete.py,%end.py)
+BROKER ?= redis
 TEST_HOME := .dashtam/test
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -69,8 +70,8 @@ test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
 	$(PYTEST) tests/unit tests/integration tests/smoke tests/deep -m deep -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
 
 .PHONY: test-faults
-test-faults: $(STAMP) ## The fault suite: something is killed, stopped, filled or cut off; minutes
-	$(PYTEST) tests/faults -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
+test-faults: $(STAMP) ## The fault suite: something is killed, stopped or cut off; minutes. BROKER=redis|sentinel|rabbitmq
+	BROKER=$(BROKER) $(PYTEST) tests/faults -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(STAMP) ## The pages in Chromium, which must be installed; screenshots in build/screenshots

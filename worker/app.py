@@ -26,11 +26,13 @@ from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collect
 from worker.services import keys
 from worker.services.refresh import spool
 from worker.settings import FlowerSettings, QueueSettings, get_settings, load
-from worker.settings.celery import celery_settings
+from worker.settings.celery import celery_settings, rabbitmq
 from worker.telemetry import metric_files, metrics, tracing
 from worker.telemetry.log import configure_logging, write_json_line
 
 log = structlog.get_logger()
+
+_BROKER_SECONDS = 5.0
 
 # On SIGTERM a worker begins its soft shutdown, so that a deploy loses no work. The processes that start workers should
 # set this variable in their environment. When a worker is started with `celery -A worker.app worker`, it is set here.
@@ -92,6 +94,20 @@ def _command() -> str | None:
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _share_counts(**_: Any) -> None:
     metric_files.share_with_exporter(load(QueueSettings).home)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+@signals.beat_init.connect  # type: ignore[untyped-decorator, unused-ignore]
+def _require_queues(**_: Any) -> None:
+    """Refuses to start a worker or beat whose RabbitMQ cannot have the queues. One that is away is waited for."""
+    broker = rabbitmq(load(QueueSettings), seconds=_BROKER_SECONDS)
+    try:
+        if broker is not None:
+            broker.require_queues()
+    except ConfigurationError as error:
+        _refuse(error)
+    except Unavailable as error:
+        log.warning("broker_away", error=str(error), next="waits for it")
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator, unused-ignore]

@@ -101,7 +101,7 @@ class Unavailable(DashtamError):  # noqa: N818
     """Postgres or Redis could not be reached; pending work is kept.
 
     Attributes:
-        server: `postgres` or `redis` when that server is the cause; otherwise empty.
+        server: `postgres`, `redis` or `rabbitmq` when that server is the cause; otherwise empty.
         silent: the server accepted the request and did not answer: it hangs, but is not down.
     """
 

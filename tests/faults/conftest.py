@@ -6,10 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.faults_brokers import BROKER
 from tests.support.faults_world import World
 
 _WORLD = pytest.StashKey[World]()
 _RECOVERY, _OUTLASTED = "recovery", "outlasted"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the tests for this BROKER; the others count as deselected."""
+    others = [item for item in items if "tests/faults/" in item.nodeid and BROKER not in _brokers(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+def _brokers(item: pytest.Item) -> tuple[str, ...]:
+    marker = item.get_closest_marker("brokers")
+    return ("redis",) if marker is None else marker.args
 
 
 @pytest.fixture(scope="session")

@@ -1,39 +1,33 @@
-"""Redis dies, forgets, stands still and fills up: it is a doorbell, and what is due is in Postgres."""
+"""The broker dies, forgets, stands still and fills up. It only says that there is work; what is due is in Postgres."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import pytest
 from celery import Celery
 
+from tests.support.faults_brokers import LOSSES
 from tests.support.faults_processes import go_on, stop
-from tests.support.faults_servers import Servers
 from tests.support.faults_world import World
 from tests.support.waiting import wait_for
 
-LOSSES: dict[str, Callable[[Servers], AbstractContextManager[None]]] = {
-    "killed": Servers.redis_down,
-    "restarted empty": Servers.redis_restarted_empty,
-    "emptied": Servers.redis_emptied,
-    "full": Servers.redis_full,
-    "cut off": lambda servers: servers.redis_network.refusing(),
-}
-
+every_broker = pytest.mark.brokers("redis", "sentinel", "rabbitmq")
+brokers_behind_a_proxy = pytest.mark.brokers("redis", "rabbitmq")
 losses = pytest.mark.parametrize("loss", LOSSES)
 
 
+@every_broker
 @losses
 def test_redis_lost_while_idle(world: World, loss: str) -> None:
-    with LOSSES[loss](world.servers):
+    with world.servers.losses[loss]():
         world.moves_on()
-    world.recovers(f"Redis {loss} while idle", hurry=True)
+    world.recovers(f"broker {loss} while idle", hurry=True)
 
     world.assert_nothing_was_lost(retries=False)
 
 
+@every_broker
 @losses
 def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss: str) -> None:
     page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
@@ -41,17 +35,18 @@ def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss:
         world.moves_on()
         rotated.wait_for_arrivals()
         page.wait_for_arrivals()
-        with LOSSES[loss](world.servers):
+        with world.servers.losses[loss]():
             rotated.release()
             page.release()
             world.wait_for_the_answer("schwab-1")
-    world.recovers(f"Redis {loss} with tasks in flight", hurry=True)
+    world.recovers(f"broker {loss} with tasks in flight", hurry=True)
 
     world.assert_nothing_was_lost(retries=False)
 
 
+@every_broker
 def test_redis_stands_still_for_longer_than_every_timeout(world: World) -> None:
-    with world.servers.redis_stopped():
+    with world.servers.broker_stopped():
         world.moves_on()
         # Longer than the visibility timeout and the longest socket timeout of broker and journal.
         world.let_pass(33)
@@ -60,8 +55,9 @@ def test_redis_stands_still_for_longer_than_every_timeout(world: World) -> None:
     world.assert_nothing_was_lost(retries=False)
 
 
+@brokers_behind_a_proxy
 def test_connections_to_redis_stall(world: World) -> None:
-    with world.servers.redis_network.stalled():
+    with world.servers.broker_network.stalled():
         world.moves_on()
         world.let_pass(6)
     world.recovers("connections to Redis stalled", hurry=True)
@@ -69,6 +65,7 @@ def test_connections_to_redis_stall(world: World) -> None:
     world.assert_nothing_was_lost(retries=False)
 
 
+@every_broker
 def test_same_messages_delivered_twenty_times(world: World) -> None:
     ids = [str(id_) for id_ in world.ids.values()]
     with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
@@ -104,13 +101,14 @@ def deliver_again(world: World) -> int:
     return len(messages)
 
 
+@brokers_behind_a_proxy
 def test_refresh_in_flight_at_a_strict_provider_outlives_the_loss_of_redis(world: World) -> None:
     world.sandbox.set_policy("schwab", reuse="strict")
     with world.sandbox.paused_after_rotation(login="schwab-1") as rotated:
         world.hours_pass("schwab-1")
         rotated.wait_for_arrivals()
         before = losses_noticed(world)
-        with world.servers.redis_network.refusing():
+        with world.servers.broker_network.refusing():
             wait_for(lambda: losses_noticed(world) > before, what="a worker's notice")
             world.let_pass(1)
             rotated.release()
@@ -124,6 +122,7 @@ def losses_noticed(world: World) -> int:
     return sum(worker.logs().count("Connection to broker lost") for worker in world.workers)
 
 
+@every_broker
 def test_both_workers_stand_still_beyond_the_visibility_timeout(world: World) -> None:
     with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
         world.moves_on()
@@ -174,14 +173,14 @@ RAW_MESSAGES = {
 }
 
 
+@every_broker
 def test_bad_messages_are_refused_and_all_that_is_due_is_done(world: World) -> None:
     world.moves_on()
     for task, args, kwargs in BAD_MESSAGES.values():
         queue = "sync" if "accounts" in task else "refresh"
         world.send(task, args, kwargs, queue=queue, times=3)
     world.recovers("bad messages", hurry=True)
-    for queue in ("refresh", "sync"):
-        wait_for(lambda queue=queue: world.servers.redis.llen(queue) == 0, what="the taking of the messages")
+    wait_for(lambda: world.servers.queued() == 0, what="the taking of the messages")
 
     world.assert_nothing_was_lost(retries=False)
 

@@ -1,11 +1,11 @@
-"""A private Postgres and Redis that tests may kill, starve and cut off."""
+"""A private Postgres and broker that tests may kill, starve and cut off."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 from worker.devstack import Devstack, Urls
 from worker.devstack.processes import identity
+from worker.process.redis_client import lengths_in_redis
 
 # What was committed outlives a killed server without fsync too; only a dead machine loses it.
 _POSTGRES = {"fsync": "off", "full_page_writes": "off", "max_connections": "60"}
@@ -62,6 +63,38 @@ class Servers:
         self._urls = urls
         self.engine = create_engine(urls.database_url, poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
         self.redis = Redis.from_url(urls.redis_url, decode_responses=True)
+
+    @property
+    def losses(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:
+        """The ways in which the broker may be lost, by name."""
+        return {
+            "killed": self.redis_down,
+            "restarted empty": self.redis_restarted_empty,
+            "emptied": self.redis_emptied,
+            "full": self.redis_full,
+            "cut off": self.redis_network.refusing,
+        }
+
+    @property
+    def broker_network(self) -> Proxy:
+        """The way to the broker."""
+        return self.redis_network
+
+    def broker_stopped(self) -> AbstractContextManager[None]:
+        """The broker neither answers nor refuses."""
+        return self.redis_stopped()
+
+    def queued(self) -> int:
+        """How many messages wait, or are with workers if the broker says so."""
+        lengths = lengths_in_redis(self.redis)
+        return sum(lengths.waiting.values()) + (lengths.in_flight or 0)
+
+    def forget_messages(self) -> None:
+        """Removes what the broker, the journal and the quotas have, but not what connected workers need."""
+        self.redis.config_set("maxmemory", "0")
+        keys = [key for key in self.redis.scan_iter(count=1000) if not key.startswith("_kombu.binding.")]
+        if keys:
+            self.redis.delete(*keys)
 
     def addresses(self) -> dict[str, str]:
         """Of the proxies, as the worker's settings want them."""

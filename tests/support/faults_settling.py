@@ -10,7 +10,6 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests.support.faults_pace import QUEUES
 from tests.support.faults_rows import Rows
 from tests.support.waiting import PATIENCE_S, wait_for
 
@@ -129,8 +128,7 @@ class Settling(Rows):
         return self._nothing_is_queued() and not self.query("SELECT 1 FROM sync_runs WHERE status = 'running'")
 
     def _nothing_is_queued(self) -> bool:
-        redis = self.servers.redis
-        return not redis.hlen("unacked") and not any(redis.llen(queue) for queue in QUEUES.split(","))
+        return not self.servers.queued()
 
     def _hurry(self) -> None:
         with self.servers.engine.begin() as connection:

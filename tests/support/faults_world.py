@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider, make_user
 from tests.support import databases
+from tests.support.faults_brokers import servers_for
 from tests.support.faults_pace import HTTP_TOTAL_SECONDS, PACE
 from tests.support.faults_presented import Attempt, reckon
 from tests.support.faults_relink import relink
@@ -31,6 +32,8 @@ from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.waiting import PATIENCE_S, wait_for
 from worker.services.encryption import EncryptionService
+from worker.settings import QueueSettings, load
+from worker.settings.celery import celery_settings
 
 REFRESHED = tuple(f"{REFRESHED_KEY}-{number}" for number in (1, 2, 3))
 LASTING = tuple(f"{LASTING_KEY}-{number}" for number in (1, 2))
@@ -57,7 +60,7 @@ class World(Settling):
     def session(cls, home: Path, *, servers: Path | None = None) -> Iterator[World]:
         """Everything up and linked to nothing, until the block ends; `servers` is another place for their data."""
         with ExitStack() as stack:
-            running = Servers(servers or home / "servers")
+            running = servers_for(servers or home / "servers")
             stack.enter_context(running.session())
             databases.migrate(running.engine.url.render_as_string(hide_password=False))
             process = stack.enter_context(SandboxProcess("--logins", "0"))
@@ -80,9 +83,8 @@ class World(Settling):
             policy: of the provider whose tokens are refreshed.
         """
         self.servers.start()
-        self.servers.redis.config_set("maxmemory", "0")
         self.sandbox.reset(seed)
-        self._forget_messages()  # one that ends workers would end those that start now
+        self.servers.forget_messages()  # one that ends workers would end those that start now
         self.workers_of_the_session()
         self._forget_all()
         self.sandbox.create_logins(REFRESHED_KEY, len(REFRESHED), **_BOOKS)
@@ -237,13 +239,8 @@ class World(Settling):
             self.ids, self._day, self._linked = ids, day, linked
         return _references[key]
 
-    def _forget_messages(self) -> None:
-        keys = [key for key in self.servers.redis.scan_iter(count=1000) if not key.startswith("_kombu.binding.")]
-        if keys:
-            self.servers.redis.delete(*keys)
-
     def _forget_all(self) -> None:
-        self._forget_messages()
+        self.servers.forget_messages()
         wait_for(self._emptied, seconds=PATIENCE_S, what="the emptying of all tables")
         for path in self.spooled():
             path.unlink()
@@ -263,7 +260,9 @@ class World(Settling):
         """Puts a task message on the broker, or many, each with an id of its own."""
         from worker.app import app
 
-        url = self.environment["REDIS_URL"]
-        with app.connection_for_write(url) as connection:
+        addresses = {name.lower(): self.environment.get(name) for name in ("REDIS_URL", "BROKER_URL")}
+        config = celery_settings(load(QueueSettings, **addresses))
+        options = config["broker_transport_options"]
+        with app.connection_for_write(config["broker_url"], transport_options=options) as connection:
             for _ in range(times):
                 app.send_task(task, args, kwargs or {}, connection=connection, **({"queue": queue} if queue else {}))

@@ -12,7 +12,7 @@ from celery import signals
 from celery.backends.base import DisabledBackend
 
 from worker.app import app
-from worker.settings import get_settings
+from worker.settings import QueueSettings, get_settings, load
 from worker.settings.celery import celery_settings
 from worker.tasks.base import WorkerTask
 
@@ -47,6 +47,19 @@ def test_no_task_can_outlive_the_visibility_timeout(config: dict[str, Any]) -> N
         task = app.tasks[name]
         assert (task.time_limit or 0) < visibility, name
         assert (task.soft_time_limit or 0) < visibility, name
+
+
+def test_sentinels_are_the_broker_s_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "sentinels://:made-up@h1,h2/2?master=dashtam&sentinel_password=hush")
+
+    config = celery_settings(load(QueueSettings))
+    options = config["broker_transport_options"]
+
+    assert config["broker_url"] == "sentinel://:made-up@h1:26379/2;sentinel://:made-up@h2:26379/2"
+    assert config["broker_use_ssl"] == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    assert options["master_name"] == "dashtam"
+    assert (options["sentinel_kwargs"]["password"], options["sentinel_kwargs"]["ssl"]) == ("hush", True)
+    assert options["visibility_timeout"] == get_settings().visibility_timeout
 
 
 def test_broker_is_tried_for_ever(config: dict[str, Any]) -> None:

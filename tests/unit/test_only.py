@@ -26,7 +26,7 @@ EVERYTHING = {
 NEEDED = {
     "beat": {"REDIS_URL", "BROKER_URL"},
     "flower": {"REDIS_URL", "BROKER_URL", "FLOWER_PASSWORD"},
-    "exporter": {"REDIS_URL", "READONLY_DATABASE_URL"},
+    "exporter": {"REDIS_URL", "BROKER_URL", "READONLY_DATABASE_URL"},
 }
 
 

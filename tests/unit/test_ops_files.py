@@ -58,7 +58,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     metrics.reset()
     database = gauges.Kept("postgres", gauges.DatabaseGauges(cast("Any", None), ("schwab",)))
     found = {"up": {"job", "instance"}}
-    for metric in [*database.collect(), *gauges.RedisGauges(cast("Any", FakeRedis()))()]:
+    for metric in [*database.collect(), *gauges.RedisGauges(cast("Any", FakeRedis()), is_broker=True)()]:
         found[metric.name] = _labels(metric)
     for metric in metrics._metrics().registry.collect():
         for name, extra in _suffixes(metric):

@@ -21,7 +21,8 @@ def status(
 ) -> None:
     """Show the fleet at a glance: what is due, what is late, and whether all processes work.
 
-    Exits 4 if Postgres or Redis cannot be reached; if only Redis cannot, the data from Postgres is still shown.
+    Exits 4 if Postgres or the broker cannot be reached; if only the broker cannot, the data from Postgres is still
+    shown.
 
     [bold]Examples[/]
 
@@ -41,7 +42,7 @@ def status(
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     remember_names()
     if not data["redis"]["reachable"]:
-        raise Unavailable("Redis is out of reach; only what Postgres knows was shown")
+        raise Unavailable(f"{data['redis']['kind']} is out of reach; only what Postgres knows was shown")
 
 
 def _render(data: dict[str, Any], now: datetime) -> RenderableType:
@@ -108,6 +109,6 @@ def _workers(redis: dict[str, Any]) -> str:
 
 def _queues(redis: dict[str, Any]) -> str:
     if not redis["reachable"]:
-        return "[red]Redis cannot be asked[/]"
+        return f"[red]{redis['kind']} cannot be asked[/]"
     waiting = ", ".join(f"{queue} {count}" for queue, count in redis["backlog"].items())
-    return f"{waiting}; {redis['in_flight']} in flight"
+    return waiting if redis["in_flight"] is None else f"{waiting}; {redis['in_flight']} in flight"

@@ -305,15 +305,17 @@ class TransactionRow:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """State of Redis and of the workers; None and empty where they could not be asked.
+    """State of the broker and of the workers; None and empty where they could not be asked.
 
     Attributes:
         backlog: number of waiting messages, by queue.
-        in_flight: number of messages that workers have taken and not yet acknowledged.
+        in_flight: number of messages that workers have taken and not yet acknowledged; None with RabbitMQ.
         workers: names of the workers that answered.
+        kind: `Redis` or `RabbitMQ`.
     """
 
     reachable: bool
     backlog: dict[str, int]
     in_flight: int | None
     workers: list[str]
+    kind: str

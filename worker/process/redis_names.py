@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 QUEUES: Mapping[str, str] = {
     "refresh": "worker.tasks.tokens",
@@ -10,6 +11,20 @@ QUEUES: Mapping[str, str] = {
     "upkeep": "worker.tasks.upkeep",
 }
 """Each queue, and the module whose tasks are sent to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What a broker holds.
+
+    Attributes:
+        waiting: number of messages that no worker has taken, by queue.
+        in_flight: number of messages that workers have taken and not yet acknowledged; None if the broker does not say.
+    """
+
+    waiting: dict[str, int]
+    in_flight: int | None
+
 
 JOURNAL = "dashtam:journal"
 """The hash with the answers that could not be stored in Postgres yet."""

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from worker.crud import health, heartbeats, hooks, schema
 from worker.errors import ConfigurationError, DashtamError, Unavailable
 from worker.integrations.registry import REGISTRY, faults
-from worker.process.redis_names import QUEUES
+from worker.process.redis_names import QUEUES, Lengths
 from worker.services import keys, mending
 from worker.services.context import Context
 from worker.services.findings import Finding
@@ -31,11 +31,27 @@ _FREE_BYTES_MIN = 1_000_000_000
 _ORPHANS_LISTED = 5
 
 
+class OtherBroker(Protocol):
+    """A RabbitMQ. Its method raises `Unavailable` when it is out of reach."""
+
+    def require_queues(self) -> str:
+        """Makes the queues that are missing; returns the server's name and version."""
+        ...
+
+
 class Transport(Protocol):
-    """How to reach the broker and the workers. Both methods raise `Unavailable` when the broker is out of reach."""
+    """How to reach Redis, the broker and the workers. Methods raise `Unavailable` when these are out of reach."""
 
     def impatient_redis(self) -> AbstractContextManager[redis.Redis]:
         """A Redis client that does not retry."""
+        ...
+
+    def other_broker(self) -> OtherBroker | None:
+        """The RabbitMQ that has the queues; None if Redis has them."""
+        ...
+
+    def queue_lengths(self) -> Lengths:
+        """How many messages the broker holds."""
         ...
 
     def ping_workers(self, *, seconds: float) -> list[str]:
@@ -93,7 +109,7 @@ def require_postgres(troubles: Sequence[Finding]) -> None:
 
 
 async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:
-    """What is wrong with Postgres and Redis, or "" when nothing is. Each has a few seconds to answer."""
+    """What is wrong with Postgres, Redis and RabbitMQ, or "" when nothing is. Each has a few seconds to answer."""
 
     async def postgres() -> None:
         await runtime.db_within(_READY_SECONDS, health.server_version)
@@ -102,15 +118,17 @@ async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:
         with transport.impatient_redis():
             pass
 
-    async def told(asked: Awaitable[None]) -> str:
+    async def told(asked: Awaitable[Any]) -> str:
         try:
             await asked
-        except Unavailable as error:
+        except (ConfigurationError, Unavailable) as error:
             return str(error)
         return ""
 
-    of_postgres, of_redis = await asyncio.gather(told(postgres()), told(asyncio.to_thread(ping)))
-    return {"postgres": of_postgres, "redis": of_redis}
+    questions: dict[str, Awaitable[Any]] = {"postgres": postgres(), "redis": asyncio.to_thread(ping)}
+    if transport.other_broker() is not None:
+        questions["rabbitmq"] = asyncio.to_thread(transport.queue_lengths)
+    return dict(zip(questions, await asyncio.gather(*map(told, questions.values())), strict=True))
 
 
 def effective() -> dict[str, Any]:
@@ -218,9 +236,16 @@ async def _redis(runtime: Context, transport: Transport) -> Finding:
     )
 
 
+async def _broker(runtime: Context, transport: Transport) -> list[Finding]:
+    broker = transport.other_broker()
+    if broker is None:
+        return []  # then it is the Redis that was just asked
+    server = await asyncio.to_thread(broker.require_queues)
+    return [Finding("broker", True, f"{server} answers and has the queues")]
+
+
 async def _queues(runtime: Context, transport: Transport) -> Finding:
-    with transport.impatient_redis() as client:
-        waiting = {queue: int(client.llen(queue)) for queue in QUEUES}
+    waiting = transport.queue_lengths().waiting
     words = ", ".join(f"{queue} {count}" for queue, count in waiting.items())
     if max(waiting.values()) <= _BACKLOG_MAX:
         return Finding("queues", True, words)
@@ -295,6 +320,7 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Findi
     "schema": _schema,
     "clock": _clock,
     "redis": _redis,
+    "broker": _broker,
     "workers": _workers,
     "beat": _beat,
     "encryption keys": _keys,
@@ -312,24 +338,25 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Findi
 CHECKS = tuple(_CHECKS)
 """In this order: when a check fails, later ones may fail for the same reason."""
 
-_CAUSES = ("postgres", "schema", "clock", "redis", "workers", "beat", "encryption keys", "logins")
+_CAUSES = ("postgres", "schema", "clock", "redis", "broker", "workers", "beat", "encryption keys", "logins")
 
 _NEEDS = {
     "schema": ("postgres",),
     "clock": ("postgres",),
-    "workers": ("redis",),
-    "beat": ("postgres", "schema", "redis", "workers"),
+    "workers": ("redis", "broker"),
+    "beat": ("postgres", "schema", "redis", "broker", "workers"),
     "encryption keys": ("postgres", "schema"),
     "logins": ("postgres", "schema"),
     "hooks": ("postgres", "schema"),
     "database role": ("postgres",),
     "standbys": ("postgres",),
-    "queues": ("redis",),
+    "queues": ("redis", "broker"),
 }
 """For each check, the checks that must succeed before it; otherwise its result would be wrong."""
 
 _LATER = "try again: dashtam doctor"
 _MENDS = {
+    "broker": "correct BROKER_URL or BROKER_QUEUE_TYPE, or the RabbitMQ; then: dashtam doctor",
     "integrations": "set the variables it names, as docs/operations.md says; then: dashtam doctor",
     "encryption keys": "put the missing key back into ENCRYPTION_KEYS, behind the first; then: dashtam keys status",
 }

@@ -8,12 +8,18 @@ from urllib.parse import urlsplit
 
 from worker.devstack.demo import is_demo_running, was_demo
 from worker.models.fleet import ProviderRow
+from worker.process import redis_address
 from worker.process.redis_names import QUEUES
 from worker.settings import Settings
-from worker.settings.addresses import is_loopback
+from worker.settings.addresses import is_loopback, postgres_hosts
 
 MIGRATE = "run: dashtam migrate"
-_SERVERS = {"postgres": ("Postgres", "DATABASE_URL"), "redis": ("Redis", "REDIS_URL")}
+_PORTS = {"": 5432, "amqp": 5672, "amqps": 5671}
+_SERVERS = {
+    "postgres": ("Postgres", "DATABASE_URL"),
+    "redis": ("Redis", "REDIS_URL"),
+    "rabbitmq": ("RabbitMQ", "BROKER_URL"),
+}
 
 
 def link_again(provider: ProviderRow) -> str:
@@ -28,23 +34,34 @@ def less_often(name: str) -> str:
 
 
 def start_server(server: str, settings: Settings, *, silent: bool = False) -> str:
-    """The command that starts Postgres or Redis.
+    """The command that starts Postgres, Redis or RabbitMQ.
 
     Args:
-        server: `postgres` or `redis`, or `schema` for the tables.
+        server: `postgres`, `redis` or `rabbitmq`, or `schema` for the tables.
         settings: have the server's address, and the home directory.
         silent: the server runs but does not answer, so it must be stopped first.
     """
     if server == "schema":
         return MIGRATE
     name, variable = _SERVERS[server]
-    url = (settings.database_url if server == "postgres" else settings.redis_url).get_secret_value()
+    start = "restart" if silent else "start"
+    url = _url(server, settings)
     if _is_private(server, settings, url):
-        return f"{'restart' if silent else 'start'} it: {_devstack(settings, silent=silent)}"
-    host, port = _place(url)
-    if host == server:  # the host is the name of the service in docker-compose.yml
-        return f"{'restart' if silent else 'start'} it: docker-compose {'restart' if silent else 'up -d'} {server}"
-    return f"{'restart' if silent else 'start'} {name} at {host}:{port}, or correct {variable}; then: dashtam doctor"
+        return f"{start} it: {_devstack(settings, silent=silent)}"
+    hosts = _places(url)
+    if hosts[0][0] == server:  # the host is the name of the service in docker-compose.yml
+        return f"{start} it: docker-compose {'restart' if silent else 'up -d'} {server}"
+    if url.startswith("sentinel"):
+        address = redis_address.parse(url)
+        return f"see whom they name: redis-cli -h {hosts[0][0]} -p {hosts[0][1]} SENTINEL MASTER {address.master}"
+    where = ", ".join(f"{host}:{port}" for host, port in hosts)
+    return f"{start} {name} at {where}, or correct {variable}; then: dashtam doctor"
+
+
+def _url(server: str, settings: Settings) -> str:
+    if server == "rabbitmq" and settings.broker_url is not None:
+        return settings.broker_url.get_secret_value()
+    return (settings.database_url if server == "postgres" else settings.redis_url).get_secret_value()
 
 
 def start_workers(settings: Settings, queues: Sequence[str] = tuple(QUEUES)) -> str:
@@ -66,7 +83,7 @@ def _started_together(settings: Settings) -> str | None:
         if is_demo_running(settings.home):
             return "stop the running `dashtam run` with Ctrl-C, then: dashtam run"
         return "start everything: dashtam run"
-    if _place(settings.redis_url.get_secret_value())[0] == "redis":
+    if _places(settings.redis_url.get_secret_value())[0][0] == "redis":
         return "start what is down: docker-compose up -d"
     return None
 
@@ -81,15 +98,19 @@ def _is_private(server: str, settings: Settings, url: str) -> bool:
     """Whether this is the address of the devstack's own server in the home directory, running or not."""
     from worker.devstack.stack import Devstack  # only a command that names a server takes it
 
-    _, port = _place(url)
+    port = _places(url)[0][1]
     if not is_loopback(url) or not settings.home.is_dir():
         return False
     return Devstack(settings.home, durable=True, environ={}).ports().get(server) == port
 
 
-def _place(url: str) -> tuple[str, int | None]:
-    try:
-        parts = urlsplit(url)
-        return parts.hostname or "", parts.port
-    except ValueError:  # several hosts in one address, which libpq allows
-        return "", None
+def _places(url: str) -> list[tuple[str, int]]:
+    """Hosts and ports of an address of any kind; at least one."""
+    scheme = url.partition("://")[0]
+    if scheme in redis_address.SCHEMES:
+        return list(redis_address.parse(url).hosts)
+    port = _PORTS.get(scheme, _PORTS[""])
+    if scheme.startswith("amqp"):
+        parts = [urlsplit(one) for one in url.split(";")]
+        return [(part.hostname or "127.0.0.1", part.port or _PORTS[part.scheme]) for part in parts]
+    return [(host, number or port) for host, number in postgres_hosts(url)] or [("", port)]

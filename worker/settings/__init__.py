@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -22,11 +22,11 @@ from worker.settings.addresses import is_loopback, postgres_url, public_url
 from worker.settings.database import DatabaseLimits
 from worker.settings.keys import parse_keys
 from worker.settings.parts import (
+    BrokerPart,
     ExporterPart,
     FlowerPart,
     IntegrationsPart,
     QueuePart,
-    RedisPart,
     Seconds,
     WebPart,
     require_tls,
@@ -103,8 +103,10 @@ def _secret_parts(settings: EnvironmentSettings) -> Iterator[str]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
-            if "://" in text:  # only the password is secret, not the server's address
-                yield unquote(urlsplit(text).password or "")
+            if "://" in text:  # only passwords are secret, not the server's address
+                for url in text.split(";"):
+                    yield unquote(urlsplit(url).password or "")
+                    yield parse_qs(urlsplit(url).query).get("sentinel_password", [""])[0]
             else:
                 yield text
                 yield from (part.strip().partition(":")[2] for part in text.split(","))
@@ -137,7 +139,7 @@ class FlowerSettings(EnvironmentSettings, QueuePart, FlowerPart):
     """Flower's settings."""
 
 
-class ExporterSettings(EnvironmentSettings, RedisPart, IntegrationsPart, ExporterPart):
+class ExporterSettings(EnvironmentSettings, BrokerPart, IntegrationsPart, ExporterPart):
     """The exporter's settings."""
 
     readonly_database_url: SecretStr

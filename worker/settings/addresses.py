@@ -6,6 +6,8 @@ import ipaddress
 import re
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
+from worker.process import redis_address
+
 _TLS_MODES = {"require", "verify-ca", "verify-full"}
 _NO_CHECKS = {"none", "cert_none", "optional", "cert_optional"}
 # Splits a URL as SQLAlchemy does; the password may contain every character except @.
@@ -14,7 +16,6 @@ _POSTGRES = re.compile(
 )
 _HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>.*))?")
 _POSTGRES_PORT = "5432"
-_REDIS_OPTIONS = ("ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile")
 _PORT_MAX = 65535
 
 
@@ -37,15 +38,29 @@ def postgres_url(url: str, *, writes: bool) -> str:
     hosts = [_host_and_port(entry) for entry in parts["hosts"].split(",")]
     options = parse_qsl(parts["query"] or "", keep_blank_values=True)
     _require_libpq_options([name for name, _ in options])
+    wanted = [("target_session_attrs", "read-write")] if writes and "target_session_attrs" not in dict(options) else []
     if len(hosts) == 1:
-        return url
+        several = "," in dict(options).get("host", "")
+        return f"{url}&{urlencode(wanted)}" if several and wanted else url
     options += [
         ("host", ",".join(host for host, _ in hosts)),
         ("port", ",".join(port or _POSTGRES_PORT for _, port in hosts)),
+        *wanted,
     ]
-    if writes and "target_session_attrs" not in dict(options):
-        options.append(("target_session_attrs", "read-write"))
     return f"{parts['head']}{parts['path'] or '/'}?{urlencode(options)}"
+
+
+def postgres_hosts(url: str) -> list[tuple[str, int | None]]:
+    """The hosts and ports in the URL of a Postgres, wherever they stand in it; a port that is not named is None."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    listed = [_host_and_port(entry) for entry in parts.netloc.rpartition("@")[2].split(",") if entry]
+    if options.get("host"):
+        named = [_host_and_port(host) if host.count(":") == 1 else (host, "") for host in options["host"].split(",")]
+        ports = options.get("port", "").split(",")
+        ports = ports * len(named) if len(ports) == 1 else ports
+        listed = [(host, port or other) for (host, port), other in zip(named, ports, strict=False)]
+    return [(host, int(port) if port else None) for host, port in listed]
 
 
 def _host_and_port(entry: str) -> tuple[str, str]:
@@ -70,31 +85,6 @@ def _require_libpq_options(names: list[str]) -> None:
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     if unknown := sorted(set(names) - known):
         raise ValueError(f"{unknown[0]} is no option that libpq knows; take ?{unknown[0]}=… out of the address")
-
-
-def require_redis_url(url: str) -> None:
-    """Refuses a URL with which redis-py or Celery would fail later.
-
-    Raises:
-        ValueError: it cannot be used. The text says which form can be used, and does not show the password.
-    """
-    if not url.startswith(("redis://", "rediss://")):
-        raise ValueError("must begin with redis:// or rediss://")
-    if not is_readable(url):
-        raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
-    parts = urlsplit(url)
-    form = f"the form is {parts.scheme}://user:password@host:6379/0"
-    if "," in parts.netloc.rpartition("@")[2]:
-        raise ValueError(f"names several servers; name one: the primary, or a proxy in front of it; {form}")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"has a port that is no number from 1 to 65535; {form}") from None
-    if (database := parts.path.strip("/")) and not (database.isascii() and database.isdigit()):
-        raise ValueError(f"has a database that is no number; {form}")
-    for name in parse_qs(parts.query, keep_blank_values=True):
-        if name not in _REDIS_OPTIONS:
-            raise ValueError(f"{name} is no option of this address; there are {', '.join(_REDIS_OPTIONS)}")
 
 
 def public_url(url: str) -> str:
@@ -160,6 +150,5 @@ def postgres_has_tls(url: str) -> bool:
 
 def redis_has_tls(url: str) -> bool:
     """Whether Redis connections are encrypted and the server's certificate is checked."""
-    parts = urlsplit(url)
-    checks = parse_qs(parts.query).get("ssl_cert_reqs", [])
-    return parts.scheme == "rediss" and not {check.lower() for check in checks} & _NO_CHECKS
+    address = redis_address.parse(url)
+    return address.is_encrypted and address.tls.get("ssl_cert_reqs", "").lower() not in _NO_CHECKS

@@ -6,37 +6,28 @@ docs/architecture.md, "Celery and Redis", explains the reason for each setting.
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schedules import beat_schedule
+from worker.process import redis_address
+from worker.process.redis_client import login_of_sentinels
 from worker.process.redis_names import QUEUES
-from worker.settings.parts import QueuePart
+from worker.settings.parts import BrokerPart, QueuePart
+
+if TYPE_CHECKING:
+    from worker.process.rabbitmq import RabbitMQ
 
 TASK_MODULES = tuple(QUEUES.values())
+_SOCKET_SECONDS = 30
+_CONNECT_SECONDS = 5
 
 
 def celery_settings(settings: QueuePart) -> dict[str, Any]:
     """Celery's configuration, made from our settings."""
-    broker_url = (settings.broker_url or settings.redis_url).get_secret_value()
-    tls = {"rediss": {"ssl_cert_reqs": ssl.CERT_REQUIRED}, "amqps": {"cert_reqs": ssl.CERT_REQUIRED}}
-    # RabbitMQ does not have these options: it gives a message to another worker when the first one's connection ends.
-    transport = (
-        {}
-        if settings.broker_url
-        else {
-            "visibility_timeout": settings.visibility_timeout,
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-            "global_keyprefix": "",
-        }
-    )
+    broker = _broker(settings)
     return {
-        "broker_url": broker_url,
-        "broker_use_ssl": tls.get(broker_url.partition("://")[0]),
+        **broker,
         "broker_heartbeat": 30,
-        "broker_transport_options": transport,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_pool_limit": 4,
@@ -73,3 +64,47 @@ def celery_settings(settings: QueuePart) -> dict[str, Any]:
         "enable_utc": True,
         "include": TASK_MODULES,
     }
+
+
+def rabbitmq(settings: BrokerPart, *, seconds: float) -> RabbitMQ | None:
+    """The RabbitMQ that has the queues; None if Redis has them."""
+    if settings.broker_url is None:
+        return None
+    from worker.process.rabbitmq import RabbitMQ  # it imports what only this broker needs
+
+    url = settings.broker_url.get_secret_value()
+    return RabbitMQ(url, queue_type=settings.broker_queue_type, seconds=seconds)
+
+
+def _broker(settings: QueuePart) -> dict[str, Any]:
+    if settings.broker_url is not None:
+        from worker.process.rabbitmq import TLS, register
+
+        register()
+        url = settings.broker_url.get_secret_value()
+        # The visibility timeout is Redis's: RabbitMQ gives a message to another worker when the connection ends.
+        return {
+            "broker_url": url,
+            "broker_use_ssl": TLS if url.startswith("amqps://") else None,
+            "broker_transport_options": {
+                "confirm_publish": True,  # a message counts as sent when RabbitMQ has stored it
+                "queue_type": settings.broker_queue_type,
+            },
+        }
+    url = settings.redis_url.get_secret_value()
+    options: dict[str, Any] = {
+        "visibility_timeout": settings.visibility_timeout,
+        "socket_timeout": _SOCKET_SECONDS,
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "global_keyprefix": "",
+    }
+    address = redis_address.parse(url)
+    if not address.has_sentinels:
+        encryption = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if address.is_encrypted else None
+        return {"broker_url": url, "broker_use_ssl": encryption, "broker_transport_options": options}
+    limits = {"socket_timeout": _CONNECT_SECONDS, "socket_connect_timeout": _CONNECT_SECONDS}
+    options |= {"master_name": address.master, "sentinel_kwargs": login_of_sentinels(address) | limits}
+    encryption = {**address.tls, "ssl_cert_reqs": ssl.CERT_REQUIRED} if address.is_encrypted else None
+    return {"broker_url": address.for_kombu, "broker_use_ssl": encryption, "broker_transport_options": options}

@@ -4,7 +4,7 @@
 |---|---|
 | beat | `QueuePart` |
 | Flower | `QueuePart`, `FlowerPart` |
-| exporter | `RedisPart`, `IntegrationsPart`, `ExporterPart`, the database URL of a role that can only read |
+| exporter | `BrokerPart`, `IntegrationsPart`, `ExporterPart`, the database URL of a role that can only read |
 | workers, `dashtam` | everything |
 """
 
@@ -16,7 +16,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, field_validator, model_validator
 
-from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls, require_redis_url
+from worker.process import redis_address
+from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
 from worker.settings.built_in import built_in_integrations
 
 Environment = Literal["development", "test", "production"]
@@ -42,22 +43,51 @@ class RedisPart(ProcessPart):
     @field_validator("redis_url", mode="after")
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
-        require_redis_url(value.get_secret_value())
+        redis_address.parse(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
     def _redis_is_safe_in_production(self) -> Self:
         redis = self.redis_url.get_secret_value()
         if self.environment == "production" and not is_loopback(redis) and not redis_has_tls(redis):
-            raise ValueError("REDIS_URL: without verified TLS off loopback; use rediss:// and leave ssl_cert_reqs out")
+            raise ValueError(
+                "REDIS_URL: without verified TLS off loopback; use rediss:// (for Sentinels sentinels://) and leave"
+                " ssl_cert_reqs out"
+            )
         return self
 
 
-class QueuePart(RedisPart):
-    """The settings of programs that send or receive tasks."""
+class BrokerPart(RedisPart):
+    """The settings of programs that ask the broker."""
 
     broker_url: SecretStr | None = None
     """Another broker, only for the queues: amqp:// or amqps://."""
+    broker_queue_type: Literal["quorum", "classic"] = "quorum"
+    """RabbitMQ: the type of the queues that the worker makes. Queues that exist are used as they are."""
+
+    @field_validator("broker_url", mode="after")
+    @classmethod
+    def _broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        for url in value.get_secret_value().split(";"):
+            if not url.startswith(("amqp://", "amqps://")):
+                raise ValueError("must begin with amqp:// or amqps://; a Redis is REDIS_URL's")
+            if not is_readable(url):
+                raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
+        return value
+
+    @model_validator(mode="after")
+    def _broker_is_safe_in_production(self) -> Self:
+        for broker in self.broker_url.get_secret_value().split(";") if self.broker_url else ():
+            if self.environment == "production" and broker.startswith("amqp://") and not is_loopback(broker):
+                raise ValueError("BROKER_URL: without TLS off loopback; use amqps://")
+        return self
+
+
+class QueuePart(BrokerPart):
+    """The settings of programs that send or receive tasks."""
+
     tick_scale: float = Field(default=1, gt=0, allow_inf_nan=False)
     """A factor for every interval of `schedules`; below 1 for demonstrations and tests."""
 
@@ -66,30 +96,12 @@ class QueuePart(RedisPart):
     task_soft_time_limit: PositiveInt = 480
     soft_shutdown_seconds: Seconds = 30
 
-    @field_validator("broker_url", mode="after")
-    @classmethod
-    def _broker(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        if not value.get_secret_value().startswith(("amqp://", "amqps://")):
-            raise ValueError("must begin with amqp:// or amqps://; a Redis is REDIS_URL's")
-        if not is_readable(value.get_secret_value()):
-            raise ValueError("is not a readable address; put brackets only around IPv6 hosts")
-        return value
-
     @model_validator(mode="after")
     def _task_limits_fit(self) -> Self:
         if not self.task_soft_time_limit < self.task_time_limit < self.visibility_timeout:
             raise ValueError(
                 "TASK_SOFT_TIME_LIMIT < TASK_TIME_LIMIT < VISIBILITY_TIMEOUT must hold, or a task runs twice"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _broker_is_safe_in_production(self) -> Self:
-        broker = self.broker_url.get_secret_value() if self.broker_url else ""
-        if self.environment == "production" and broker.startswith("amqp://") and not is_loopback(broker):
-            raise ValueError("BROKER_URL: without TLS off loopback; use amqps://")
         return self
 
 

@@ -23,9 +23,10 @@ from worker.errors import ConfigurationError, Unavailable
 from worker.process.ports import require_free
 from worker.process.redis_client import connect
 from worker.settings import ExporterSettings, load
+from worker.settings.celery import rabbitmq
 from worker.settings.database import DatabaseLimits
 from worker.telemetry import metric_files
-from worker.telemetry.gauges import DatabaseGauges, Kept, RedisGauges
+from worker.telemetry.gauges import DatabaseGauges, Kept, RabbitGauges, RedisGauges
 from worker.telemetry.log import configure_logging
 
 log = structlog.get_logger()
@@ -40,7 +41,7 @@ class Exporter:
     """Collects all sources into one answer.
 
     Args:
-        settings: have the addresses of Postgres and Redis, and the place of the files.
+        settings: have the addresses of Postgres, Redis and RabbitMQ, and the place of the files.
     """
 
     def __init__(self, settings: ExporterSettings) -> None:
@@ -50,7 +51,10 @@ class Exporter:
         self._redis = connect(settings.redis_url.get_secret_value(), seconds=2, retries=0)
         self._gauges = CollectorRegistry()
         self._gauges.register(Kept("postgres", DatabaseGauges(self._engine, settings.enabled_integrations)))
-        self._gauges.register(Kept("redis", RedisGauges(self._redis)))
+        broker = rabbitmq(settings, seconds=2)
+        self._gauges.register(Kept("redis", RedisGauges(self._redis, is_broker=broker is None)))
+        if broker is not None:
+            self._gauges.register(Kept("rabbitmq", RabbitGauges(broker)))
         self._counted = CollectorRegistry()
         self._counted.register(MultiProcessCollector(None, path=str(self._files)))  # type: ignore[no-untyped-call]
 

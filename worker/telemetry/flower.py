@@ -6,6 +6,7 @@ Options of the command line come before these.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -15,13 +16,17 @@ from typing import Any
 from celery import Celery
 from flower.events import Events
 from flower.options import options as running_options
+from flower.views import BaseHandler
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 import schedules
 from worker.errors import ConfigurationError
 from worker.process.ports import require_free
+from worker.process.redis_client import connect, lengths_in_redis
+from worker.process.redis_names import Lengths
 from worker.settings import FlowerSettings, Settings
+from worker.settings.celery import rabbitmq
 from worker.telemetry.redaction import redact
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -29,6 +34,7 @@ _MAX_IDS = 5
 _MAX_TEXT = 2000
 _SAVE_EVERY_MS = 60_000
 _CONNECTIONS = 32
+_BROKER_SECONDS = 2.0
 _BEGINNINGS = ("task-sent", "task-received", "task-started")
 _TICKS_HELD = 1000
 
@@ -43,6 +49,7 @@ def configure(app: Celery, settings: FlowerSettings) -> None:
         setattr(running_options, name, value)
     require_free("FLOWER_PORT", settings.flower_address, settings.flower_port)
     shield()
+    ask_the_broker(settings)
     # Flower sends eight inspections at once, and each needs two connections. With the small pool of the workers, these
     # would wait for each other without end, and Flower would neither show workers nor stop.
     app.conf.broker_pool_limit = _CONNECTIONS
@@ -139,6 +146,27 @@ def _cleaned(
             on_event(self, shown)
 
     return on_clean_event
+
+
+def ask_the_broker(settings: FlowerSettings) -> None:
+    """Makes Flower's page of the broker ask for the lengths of the queues as all our programs do.
+
+    Flower itself would ask RabbitMQ's management API, which is often missing, and cannot read several Sentinels.
+    """
+    broker = rabbitmq(settings, seconds=_BROKER_SECONDS)
+
+    def lengths() -> Lengths:
+        if broker is not None:
+            return broker.lengths()
+        with connect(settings.redis_url.get_secret_value(), seconds=_BROKER_SECONDS, retries=0) as client:
+            return lengths_in_redis(client)
+
+    class Queues:
+        async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+            waiting = (await asyncio.to_thread(lengths)).waiting
+            return [{"name": name, "messages": waiting[name], "messages_ready": waiting[name]} for name in waiting]
+
+    BaseHandler.get_broker = lambda _: Queues()
 
 
 def refuse_without_authentication() -> None:

@@ -1,4 +1,4 @@
-"""Gauges that the exporter reads from Postgres and Redis when Prometheus scrapes it.
+"""Gauges that the exporter reads from Postgres, Redis and RabbitMQ when Prometheus scrapes it.
 
 The values are kept for a few seconds, or longer if reading them takes longer, so that scrapes use at most 5 % of a
 server's time.
@@ -22,9 +22,11 @@ from worker.crud import heartbeats, integration_states
 from worker.crud.database import transaction
 from worker.crud.fleet import gauges
 from worker.crud.fleet.gauges import FleetGauges
-from worker.errors import Unavailable
+from worker.errors import ConfigurationError, Unavailable
 from worker.models.vocabulary import ProviderStatus
-from worker.process.redis_names import JOURNAL, QUEUES
+from worker.process.rabbitmq import RabbitMQ
+from worker.process.redis_client import ask_lengths, told_lengths
+from worker.process.redis_names import JOURNAL, Lengths
 
 log = structlog.get_logger()
 
@@ -172,25 +174,56 @@ def _fleet(fleet: dict[str, FleetGauges], not_active: dict[tuple[str, str], int]
 
 
 class RedisGauges:
-    """Gauges that are read from Redis: what waits in the queues and hashes."""
+    """Gauges that are read from Redis: what waits in the journal, and in the queues if Redis is the broker.
 
-    def __init__(self, client: redis.Redis) -> None:
+    Args:
+        client: asks Redis.
+        is_broker: whether the queues are there.
+    """
+
+    def __init__(self, client: redis.Redis, *, is_broker: bool) -> None:
         self._client = client
+        self._is_broker = is_broker
 
     def __call__(self) -> Iterator[Metric]:
         """Reads all gauges in one round trip."""
         try:
             with self._client.pipeline(transaction=False) as pipeline:
-                for queue in QUEUES:
-                    pipeline.llen(queue)
-                pipeline.hlen("unacked")
+                if self._is_broker:
+                    ask_lengths(pipeline)
                 pipeline.hlen(JOURNAL)
-                *depths, unacked, journal = pipeline.execute()
+                *lengths, journal = pipeline.execute()
         except redis.RedisError as error:
             raise Unavailable(f"Redis: {type(error).__name__}") from error
-        yield _by("dashtam_queue_depth", "Messages that wait", "queue", dict(zip(QUEUES, depths, strict=True)))
-        yield _plain("dashtam_messages_unacked", "Messages that workers hold", unacked)
+        if lengths:
+            yield from _queues(told_lengths(lengths))
         yield _plain("dashtam_journal_entries", "Token answers that wait to be stored", journal)
+
+
+class RabbitGauges:
+    """Gauges that are read from RabbitMQ: what waits in the queues.
+
+    Args:
+        broker: asks RabbitMQ.
+    """
+
+    def __init__(self, broker: RabbitMQ) -> None:
+        self._broker = broker
+
+    def __call__(self) -> Iterator[Metric]:
+        """Asks for each queue."""
+        try:
+            lengths = self._broker.lengths()
+        except ConfigurationError as error:
+            raise Unavailable(str(error)) from error
+        yield from _queues(lengths)
+
+
+def _queues(lengths: Lengths) -> Iterator[Metric]:
+    waiting: dict[str, float] = dict(lengths.waiting)
+    yield _by("dashtam_queue_depth", "Messages that wait", "queue", waiting)
+    if lengths.in_flight is not None:
+        yield _plain("dashtam_messages_unacked", "Messages that workers hold", lengths.in_flight)
 
 
 def _plain(name: str, text: str, value: float) -> Metric:

@@ -9,10 +9,10 @@ import structlog
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from worker.process.clocks import elapsed
+from worker.process.redis_client import async_pool
 from worker.settings import Settings
 
 log = structlog.get_logger()
@@ -30,10 +30,10 @@ class Rates:
     """
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.redis_url.get_secret_value()
-        self._pool = ConnectionPool.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        self._pool = async_pool(settings.redis_url.get_secret_value(), seconds=_SECONDS)
         options: dict[str, Any] = {"connection_pool": self._pool}
-        self._shared = _Limiter(RedisStorage(f"async+{url}", implementation="redispy", key_prefix=_KEYS, **options))
+        # With a pool given, `limits` reads no more than the scheme from this address.
+        self._shared = _Limiter(RedisStorage("async+redis://", implementation="redispy", key_prefix=_KEYS, **options))
         self._own = _Limiter(MemoryStorage())
         self._alone_until = float("-inf")
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from worker.runtime import use_runtime
@@ -53,6 +54,21 @@ def test_large_claim_is_spread_over_the_tick(current: Desk, sent: list[dict[str,
     tasks.refresh_due()
 
     assert [message["countdown"] for message in sent] == [None, 5.0, 10.0]
+
+
+@pytest.mark.deep
+def test_nothing_waits_for_its_time_in_the_few_places_of_a_worker_with_rabbitmq(
+    make_desk: MakeDesk, sent: list[dict[str, Any]]
+) -> None:
+    desk = make_desk(broker_url=SecretStr("amqp://127.0.0.1"))
+    due_at = datetime.now(UTC) - timedelta(minutes=1)
+    ids = [desk.link(refresh_due_at=due_at + timedelta(seconds=number)) for number in range(30)]
+
+    with use_runtime(desk.runtime):
+        tasks.refresh_due()
+
+    assert [message["countdown"] for message in sent] == [None] * 3
+    assert [id_ for message in sent for id_ in message["args"][0]] == [str(id_) for id_ in ids]
 
 
 @pytest.mark.deep

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
 from tests.support.fleet_rows import PROVIDER
 from worker.devstack import only_one
@@ -72,6 +73,24 @@ def test_services_of_compose_are_started_by_compose(tmp_path: Path) -> None:
     assert mending.start_server("postgres", settings) == "start it: docker-compose up -d postgres"
     assert mending.start_server("redis", settings, silent=True) == "restart it: docker-compose restart redis"
     assert mending.start_beat(settings) == "start what is down: docker-compose up -d"
+
+
+def test_all_places_of_several_servers_are_told(tmp_path: Path) -> None:
+    settings = _settings(tmp_path).model_copy(
+        update={
+            "database_url": SecretStr("postgresql+psycopg://dashtam:made-up@/dashtam?host=a,b&port=5432,5433"),
+            "redis_url": SecretStr("sentinel://:made-up@h1,h2/0?master=dashtam"),
+            "broker_url": SecretStr("amqp://dashtam:made-up@r1//;amqps://dashtam:made-up@r2//"),
+        }
+    )
+
+    told = [mending.start_server(name, settings) for name in ("postgres", "redis", "rabbitmq")]
+
+    assert told == [
+        "start Postgres at a:5432, b:5433, or correct DATABASE_URL; then: dashtam doctor",
+        "see whom they name: redis-cli -h h1 -p 26379 SENTINEL MASTER dashtam",
+        "start RabbitMQ at r1:5672, r2:5671, or correct BROKER_URL; then: dashtam doctor",
+    ]
 
 
 def test_of_servers_elsewhere_the_place_is_told_and_never_a_password(tmp_path: Path) -> None:

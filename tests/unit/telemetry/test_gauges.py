@@ -109,13 +109,22 @@ class FakePipeline:
 def test_queues_unacknowledged_messages_and_the_journal_are_counted() -> None:
     pipeline = FakePipeline([1, 2, 3, 4, 5])
 
-    depth, unacked, journal = RedisGauges(cast("Any", pipeline))()
+    depth, unacked, journal = RedisGauges(cast("Any", pipeline), is_broker=True)()
 
     assert {sample.labels["queue"]: sample.value for sample in depth.samples} == {"refresh": 1, "sync": 2, "upkeep": 3}
     assert (unacked.samples[0].value, journal.samples[0].value) == (4, 5)
     assert pipeline.asked == ["refresh", "sync", "upkeep", "unacked", "dashtam:journal"]
 
 
+def test_redis_beside_another_broker_is_asked_for_the_journal_alone() -> None:
+    pipeline = FakePipeline([5])
+
+    (journal,) = RedisGauges(cast("Any", pipeline), is_broker=False)()
+
+    assert journal.samples[0].value == 5
+    assert pipeline.asked == ["dashtam:journal"]
+
+
 def test_redis_that_is_away_is_said_to_be() -> None:
     with pytest.raises(Unavailable, match="Redis: ConnectionError"):
-        list(RedisGauges(cast("Any", FakePipeline(redis.ConnectionError("no"))))())
+        list(RedisGauges(cast("Any", FakePipeline(redis.ConnectionError("no"))), is_broker=True)())

@@ -32,7 +32,7 @@ def test_another_broker_takes_the_queues_and_leaves_redis_its_own(monkeypatch: p
     config = celery_settings(get_settings())
 
     assert config["broker_url"].startswith("amqps://")
-    assert config["broker_transport_options"] == {}
+    assert config["broker_transport_options"] == {"confirm_publish": True, "queue_type": "quorum"}
     assert config["broker_use_ssl"]
     assert get_settings().redis_url.get_secret_value().startswith("redis://")
 

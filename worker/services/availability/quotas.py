@@ -316,7 +316,8 @@ class QuotaGate:
                 url = self._runtime.settings.redis_url.get_secret_value()
                 self._client = connect(url, seconds=1)
                 pool = self._client.connection_pool
-                self._windows = RedisStorage(url, connection_pool=pool, key_prefix=redis_names.QUOTA)
+                # With a pool given, `limits` reads no more than the scheme from this address.
+                self._windows = RedisStorage("redis://", connection_pool=pool, key_prefix=redis_names.QUOTA)
             return self._windows
 
     def _rest_from_redis(self, error: Exception) -> None:
