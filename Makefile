@@ -164,6 +164,10 @@ bench-fleet: $(STAMP) ## A large fleet whose tokens keep expiring
 bench-sync: $(STAMP) ## Rows a second into Postgres against COPY
 	$(BIN)/python -m tests.benchmarks.bench_sync $(ARGS)
 
+.PHONY: bench-idle
+bench-idle: $(STAMP) ## What a sync costs that finds nothing new
+	$(BIN)/python -m tests.benchmarks.bench_idle $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in an environment of its own
 	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
