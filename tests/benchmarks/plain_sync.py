@@ -1,8 +1,8 @@
 """What `bench_idle` compares with: a sync of one Plaid login per task, as it is usually written.
 
 Fetch everything since the cursor, look up each record through the ORM, compare it field by field, write what differs,
-and note the run. It has no fence, no books, no quarantine and no heartbeat to pay for. Celery runs it with the product's
-broker settings on prefork, with one HTTP client and one engine for each process.
+and note the run. It has no fence, no books, no quarantine and no heartbeat to pay for. Celery runs it with the
+product's broker settings on prefork, with one HTTP client and one engine for each process.
 """
 
 from __future__ import annotations

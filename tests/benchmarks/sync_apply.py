@@ -30,8 +30,7 @@ from worker.models import SyncCursor, SyncRun, Transaction, new_id
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
-from worker.services.sync.prefetch import read_ahead
-from worker.services.sync.run import ROWS_AHEAD, weight
+from worker.services.sync.prefetch import ROWS_AHEAD, read_ahead, weight
 
 
 @dataclass(slots=True)

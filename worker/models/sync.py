@@ -30,6 +30,8 @@ class SyncRun(Base):
             after a run that has read all.
         since: the day back to which such a run was asked to read the feeds by date; the next run reads back to the same
             day.
+        answers: digests of what the provider answered (`worker.integrations.kit.heard`), if the run read everything and
+            found every row as it was stored. If the next run hears the same answers, it has nothing to store.
     """
 
     __tablename__ = "sync_runs"
@@ -60,6 +62,7 @@ class SyncRun(Base):
     renews: Mapped[bool] = mapped_column(default=False, server_default="false")
     reading_since: Mapped[datetime | None]
     since: Mapped[date | None]
+    answers: Mapped[bytes | None]
     cursor_before: Mapped[dict[str, Any] | None]
     cursor_after: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]

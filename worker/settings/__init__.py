@@ -173,7 +173,10 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     batch_size: PositiveInt = 250
     refresh_concurrency: PositiveInt = 250
     sync_concurrency: PositiveInt = 4
-    sync_batch_size: PositiveInt = 8
+    """How many logins one process reads and stores at the same time."""
+    sync_in_flight: PositiveInt = 32
+    """How many logins one process asks at the same time whether anything is new; nothing is stored meanwhile."""
+    sync_batch_size: PositiveInt = 32
 
     http_total_seconds: Seconds = 20
     """Total deadline of one call to a provider; must be shorter than the lease."""

@@ -39,9 +39,10 @@ class Linked:
             return [tuple(row) for row in session.execute(text(query), {"id": self.provider_id} | values)]
 
     def execute(self, statement: str, **values: Any) -> None:
-        """The same for a change."""
+        """The same for a change. The next sync compares all rows, as the first one of each day does."""
         with self.runtime.transaction() as session:
             session.execute(text(statement), {"id": self.provider_id} | values)
+            session.execute(text("UPDATE sync_runs SET answers = NULL"))
 
     def live(self) -> dict[str, tuple[Any, ...]]:
         """Status, amount and description of each row that is not withdrawn."""

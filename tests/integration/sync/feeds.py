@@ -143,7 +143,7 @@ class ModelIntegration(Integration):
         return None
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
-        yield self._serve(self._listing())
+        yield self._serve(request, self._listing())
         base, head, offset = _read_cursor(request.cursors.get("feed"))
         while True:
             self._misbehave()
@@ -158,6 +158,7 @@ class ModelIntegration(Integration):
             offset += len(part)
             more = offset < len(rows)
             yield self._serve(
+                request,
                 Page(
                     feed="feed",
                     cursor=f"{base}:{head}:{offset}" if more else f"{head}::0",
@@ -165,19 +166,20 @@ class ModelIntegration(Integration):
                     transactions=[movement.raw() for _, movement in part if movement is not None],
                     removals=[Removal(key, None) for key, movement in part if movement is None],
                     map_transaction=self._read,
-                )
+                ),
             )
             if not more:
                 break
         self._misbehave()
         yield self._serve(
+            request,
             Page(
                 feed="account:W",
                 cursor=DAY.isoformat(),
                 transactions=[movement.raw() for movement in self.books.windowed.values()],
                 windows=[Window(WINDOW_ACCOUNT, DAY - timedelta(days=10), DAY)],
                 map_transaction=self._read,
-            )
+            ),
         )
 
     def _listing(self) -> Page:
@@ -224,7 +226,10 @@ class ModelIntegration(Integration):
             raise Killed
         return read_movement(raw)
 
-    def _serve(self, page: Page) -> Page:
+    def _serve(self, request: SyncRequest, page: Page) -> Page:
+        if request.caller.heard is not None:  # as `Api` does with the answer that a page is made of
+            answer = repr(replace(page, map_transaction=None)).encode()
+            request.caller.heard.note("model", None, 200, answer)
         self.served.append(page)
         return page
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import ModelIntegration, Movement
-from tests.integration.sync.test_sandbox_sync import link, sync
+from tests.integration.sync.test_sandbox_sync import forget_answers, link, sync
 from tests.support.sandbox import SandboxAdmin
 from worker.integrations.kit.base import Page, SyncRequest
 from worker.models.records import Reject
@@ -130,6 +130,7 @@ def test_position_that_trades_do_not_explain_drifts(runtime: Runtime, engine: En
         connection.execute(
             text("UPDATE holdings SET opening_quantity = opening_quantity + 3 WHERE id = :id"), {"id": holding_id}
         )
+        forget_answers(connection)
 
     sync(runtime, provider_id)
 

@@ -166,7 +166,7 @@ class ForgetfulIntegration(ModelIntegration):
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         if request.cursors.get("feed") and self.times:
             self.times -= 1
-            yield self._serve(self._listing())
+            yield self._serve(request, self._listing())
             raise CursorRefused("INVALID_FIELD", feed="feed")
         async for page in super().pages(request):
             yield page

@@ -248,7 +248,7 @@ class ManyAccounts(ModelIntegration):
             feed = f"account:{account}"
             if feed not in request.done:
                 rows = [Movement(f"t{account}", account, "1.00").raw()]
-                yield self._serve(Page(feed=feed, cursor="c", transactions=rows, map_transaction=self._read))
+                yield self._serve(request, Page(feed=feed, cursor="c", transactions=rows, map_transaction=self._read))
 
 
 @pytest.mark.deep

@@ -37,7 +37,11 @@ def read_pace(session: Session, *, provider_id: UUID) -> Pace:
     found = session.execute(chosen).one_or_none()
     if found is None:
         return Pace()
-    own, hooked_at, gap = found
+    return pace_of(*found)
+
+
+def pace_of(own: int | None, hooked_at: datetime | None, gap: int | None) -> Pace:
+    """The pace that follows from a provider's own interval, its last hook and the usual gap between two hooks."""
     if own is not None or hooked_at is None or gap is None:
         return Pace(own)
     return Pace(None, hooked_at + timedelta(seconds=_GAPS_WAITED * gap))

@@ -169,7 +169,7 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
 
 
 def end_running(session: Session, *, provider_id: UUID, error: str, reason: str, keep_full_sync: bool = True) -> None:
-    """Ends the provider's run: from now on it can write nothing.
+    """Ends the provider's run: from now on it can write nothing. The next run compares all rows.
 
     The caller must hold the lock of `take_turns_in_linking`, so that no other run begins meanwhile.
 
@@ -184,6 +184,9 @@ def end_running(session: Session, *, provider_id: UUID, error: str, reason: str,
         update(SyncRun)
         .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
         .values(status=RunStatus.FAILED, finished_at=func.clock_timestamp(), error=error, error_reason=reason)
+    )
+    session.execute(
+        update(SyncRun).where(SyncRun.provider_id == provider_id, SyncRun.answers.is_not(None)).values(answers=None)
     )
     if not keep_full_sync:
         session.execute(delete(sync_seen).where(sync_seen.c.provider_id == provider_id))
@@ -235,6 +238,7 @@ def finish_run(
     sync_failures: int,
     reading_since: datetime | None = None,
     since: date | None = None,
+    answers: bytes | None = None,
 ) -> None:
     """Ends the run and sets when the provider is next due, in one transaction.
 
@@ -259,6 +263,7 @@ def finish_run(
             problems={"problems": found} if (found := as_kept(problems)) else None,
             reading_since=reading_since,
             since=since,
+            answers=answers,
             cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),
             **tally_columns(tally),
         )

@@ -39,6 +39,10 @@ class Tally(Counter[tuple[str, str]]):
         """Number of rows with one outcome, or with any."""
         return sum(count for (_, counted), count in self.items() if outcome in (None, counted))
 
+    def of(self, noun: str) -> Tally:
+        """The counts of one noun."""
+        return Tally({key: count for key, count in self.items() if key[0] == noun})
+
     def nested(self) -> dict[str, dict[str, int]]:
         """The counts in the form in which a run stores them: noun → outcome → rows."""
         nested: dict[str, dict[str, int]] = {}

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from worker.errors import Scope, Unsent
+from worker.integrations.kit.heard import Heard
 from worker.models.pages import Page, RawRecord, Removal, Window
 from worker.process.clocks import elapsed
 
@@ -64,11 +65,13 @@ class Caller:
         provider_id: None for calls of the application itself.
         manual: a person waits for the answer; the call may use the part of the quota that is reserved for people.
         departure: set when the caller must know whether the request was sent.
+        heard: set when the caller wants to know whether the answers are the same as in an earlier reading.
     """
 
     provider_id: UUID | None = None
     manual: bool = False
     departure: Departure | None = field(default=None, compare=False, repr=False)
+    heard: Heard | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,7 @@ class Api:
         gate: asked before each request whether the budget allows it.
         transport: replaces aiohttp in tests.
         correlation_header: the answer's header with the id that the request has in the provider's logs.
+        varying: a regular expression for what differs in each answer although nothing has happened.
         sleep: the function that waits between retries.
 
     Raises:
@@ -83,6 +85,7 @@ class Api:
         gate: Gate | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         correlation_header: str = "x-request-id",
+        varying: bytes | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         check_base_url(base_url)
@@ -94,6 +97,7 @@ class Api:
         self._gate = gate
         self._wire: Wire = AiohttpWire(total_seconds) if transport is None else HttpxWire(transport)
         self._correlation_header = correlation_header
+        self._varying = None if varying is None else re.compile(varying)
         self._sleep = sleep
 
     def endpoint(self, name: str, method: str, path: str) -> Endpoint:
@@ -212,9 +216,17 @@ class Api:
         finally:
             seconds = asyncio.get_running_loop().time() - begun
             metrics.observe_http_call(self._name, endpoint.name, came, seconds)
+            if not isinstance(came, int):
+                _note_failure(caller)
+        self._note_answer(endpoint, caller, account_key, answer)
         if answer.status >= 400:
             self._log_failure(endpoint, caller, "", answer)
         return answer
+
+    def _note_answer(self, endpoint: Endpoint, caller: Caller, account_key: str | None, answer: Answer) -> None:
+        if caller.heard is not None:
+            body = answer.body if self._varying is None else self._varying.sub(b"", answer.body)
+            caller.heard.note(endpoint.url, account_key, answer.status, body)
 
     def _log_failure(self, endpoint: Endpoint, caller: Caller, reason: str, answer: Answer | None = None) -> None:
         log.warning(
@@ -226,6 +238,11 @@ class Api:
             status=answer.status if answer else None,
             correlation_id=answer.headers.get(self._correlation_header) if answer else None,
         )
+
+
+def _note_failure(caller: Caller) -> None:
+    if caller.heard is not None:
+        caller.heard.note_failure()
 
 
 def check_base_url(url: str) -> None:

@@ -84,6 +84,8 @@ class Integration:
             every run reads the data that it belongs to.
         harmless: reasons of `Unsupported` that are normal for most logins and therefore no problem of a run.
         correlation_header: the answer's header with the id that the request has in the provider's logs.
+        varying: a regular expression for what differs in each answer although nothing has happened, such as the id of
+            the request. Without it, every sync takes the answers apart and compares them record by record.
         can_renew: a user can renew the consent without a new token (`begin_renewal`).
         can_check: the provider can be asked whether a login works (`check_login`) and for hooks (`ask_for_hooks`).
         hook_url: the address for hooks that a new link asks for; None if it asks for none.
@@ -105,6 +107,7 @@ class Integration:
     memory_feeds: ClassVar[frozenset[str]] = frozenset()
     harmless: ClassVar[frozenset[str]] = frozenset()
     correlation_header: ClassVar[str] = "x-request-id"
+    varying: ClassVar[bytes | None] = None
     can_renew: ClassVar[bool] = False
     can_check: ClassVar[bool] = False
 
@@ -148,6 +151,7 @@ class Integration:
             gate=gate,
             transport=transport,
             correlation_header=cls.correlation_header,
+            varying=cls.varying,
         )
         return cls(settings, api)
 

@@ -82,6 +82,7 @@ class Plaid(Integration):
     error_rules = RULES
     secret_shapes = (r"\b(?:access|public|link|processor)-(?:sandbox|development|production)-[\w-]{8,}",)
     harmless = QUIETLY_UNSUPPORTED
+    varying = rb'"request_id"\s*:\s*"[^"\\]*"'
 
     def __init__(self, settings: PlaidSettings, api: Api) -> None:
         super().__init__(settings, api)

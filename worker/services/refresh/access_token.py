@@ -38,7 +38,12 @@ class AccessToken:
 
 
 async def access_token(
-    runtime: Context, provider_id: UUID, *, caller: Caller, stale_generation: int | None = None
+    runtime: Context,
+    provider_id: UUID,
+    *,
+    caller: Caller,
+    stale_generation: int | None = None,
+    known: TokenState | None = None,
 ) -> AccessToken:
     """The access token for a call; it is refreshed first if it has expired or was refused.
 
@@ -49,6 +54,7 @@ async def access_token(
         provider_id: the login.
         caller: with `manual` it may use the share of the quota that is reserved for people who wait.
         stale_generation: generation of a token that the provider has just refused.
+        known: the state of the token, if it was read a moment ago.
 
     Raises:
         NotFound: no such provider.
@@ -63,7 +69,8 @@ async def access_token(
     pause = 0.02
     refreshed = 0
     while True:
-        state = (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
+        state = known or (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
+        known = None
         token = usable(state, provider_id=provider_id, stale_generation=stale_generation, encryption=runtime.encryption)
         if isinstance(token, AccessToken):
             return token

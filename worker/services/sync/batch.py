@@ -23,10 +23,14 @@ import structlog
 
 from worker.crud import providers
 from worker.crud.sync import runs
+from worker.crud.sync.repeats import LastRun
+from worker.crud.sync.runs import RunBegun
 from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
 from worker.services.availability import breaker
 from worker.services.context import Context
+from worker.services.sync import repeats
+from worker.services.sync.repeats import Batch
 from worker.services.sync.run import RunUnderWay
 
 log = structlog.get_logger()
@@ -97,38 +101,57 @@ async def sync_providers(
     """
     begun_at = asyncio.get_running_loop().time()
     summary = SyncSummary()
-    places = asyncio.Semaphore(runtime.settings.sync_concurrency)
-    begin_before = begun_at + runtime.settings.task_soft_time_limit / 2
     unavailable: list[Unavailable] = []
     left: list[UUID] = []
+    asked = list(dict.fromkeys(ids))
+    begun = await _begin_repeats(runtime, asked, trigger=trigger, mode=mode, since=since)
+    batch = Batch.of(runtime, looking=len(begun))
 
-    async def sync(provider_id: UUID) -> None:
-        async with places:
-            if asyncio.get_running_loop().time() > begin_before:
+    async def begin_and_run(provider_id: UUID) -> None:
+        async with batch.places:
+            if asyncio.get_running_loop().time() > batch.begin_before:
                 summary.refused[provider_id] = "no time left in this batch; done later"
                 left.append(provider_id)
-                return
-            try:
-                summary.runs[provider_id] = await sync_provider(
+            else:
+                summary.runs[provider_id] = await _begin_and_run(
                     runtime, provider_id, trigger=trigger, mode=mode, since=since, force=force
                 )
-            except Unavailable as error:
-                unavailable.append(error)
-                left.append(provider_id)
-                summary.refused[provider_id] = str(error)
-            except DashtamError as error:
-                log.warning("sync_refused", provider_id=str(provider_id), error=str(error))
-                summary.refused[provider_id] = str(error)
-            except Exception as error:  # an error of ours with one provider must not stop the others
-                log.exception("sync_unexpected", provider_id=str(provider_id))
-                summary.refused[provider_id] = type(error).__name__
 
-    await asyncio.gather(*(sync(provider_id) for provider_id in dict.fromkeys(ids)))
+    async def sync(provider_id: UUID) -> None:
+        try:
+            if provider_id in begun:
+                summary.runs[provider_id] = await _run(runtime, *begun[provider_id], trigger=trigger, batch=batch)
+            else:
+                await begin_and_run(provider_id)
+        except Unavailable as error:
+            unavailable.append(error)
+            left.append(provider_id)
+            summary.refused[provider_id] = str(error)
+        except DashtamError as error:
+            log.warning("sync_refused", provider_id=str(provider_id), error=str(error))
+            summary.refused[provider_id] = str(error)
+        except Exception as error:  # an error of ours with one provider must not stop the others
+            log.exception("sync_unexpected", provider_id=str(provider_id))
+            summary.refused[provider_id] = type(error).__name__
+
+    await asyncio.gather(*map(sync, asked))
     if hand_back and left:
         await _hand_back(runtime, left, until=begun_at + runtime.settings.task_soft_time_limit * _WAITING_SHARE)
     if unavailable and not summary.runs:
         raise unavailable[0]
     return summary
+
+
+async def _begin_repeats(
+    runtime: Context, ids: Sequence[UUID], *, trigger: str, mode: str, since: date | None
+) -> dict[UUID, tuple[RunBegun, LastRun]]:
+    """Begins the runs that may repeat the last one; none if Postgres is out of reach, which the other runs will say."""
+    if not repeats.may_repeat(trigger=trigger, mode=mode, since=since):
+        return {}
+    try:
+        return await repeats.begin(runtime, ids, trigger=Trigger(trigger))
+    except Unavailable:
+        return {}
 
 
 async def _hand_back(runtime: Context, ids: Sequence[UUID], *, until: float) -> None:
@@ -176,6 +199,16 @@ async def sync_provider(
         Fenced: another worker took over.
         Unavailable: Postgres is out of reach; the next run continues from the committed cursors.
     """
+    begun = await _begin_repeats(runtime, [provider_id], trigger=trigger, mode=mode, since=since)
+    if provider_id in begun:
+        batch = Batch.of(runtime, looking=1)
+        return await _run(runtime, *begun[provider_id], trigger=trigger, batch=batch)
+    return await _begin_and_run(runtime, provider_id, trigger=trigger, mode=mode, since=since, force=force)
+
+
+async def _begin_and_run(
+    runtime: Context, provider_id: UUID, *, trigger: str, mode: str, since: date | None, force: bool
+) -> UUID:
     settings = runtime.settings
     manual = trigger == Trigger.MANUAL
     begun = await runtime.db(
@@ -190,6 +223,13 @@ async def sync_provider(
         min_interval=timedelta(seconds=settings.sync_min_interval) if manual and not force else None,
         memory_feeds={key: integration.memory_feeds for key, integration in runtime.integrations.items()},
     )
-    with structlog.contextvars.bound_contextvars(provider_id=str(provider_id), run_id=str(begun.key.id)):
-        await RunUnderWay(runtime, begun, trigger=trigger).run()
-    return begun.key.id
+    return await _run(runtime, begun, None, trigger=trigger)
+
+
+async def _run(
+    runtime: Context, begun: RunBegun, last: LastRun | None, *, trigger: str, batch: Batch | None = None
+) -> UUID:
+    key = begun.key
+    with structlog.contextvars.bound_contextvars(provider_id=str(key.provider_id), run_id=str(key.id)):
+        await RunUnderWay(runtime, begun, trigger=trigger, last=last).run(batch)
+    return key.id

@@ -42,6 +42,7 @@ class Found:
         token_generation: generation of the token that the pages were asked for with; None when there was none.
         cancelled: a person asked the run to stop.
         goes_on: the run's time was up before all was read, or the next run must read all again.
+        answers: what the provider answered in the last reading; None if it cannot be compared.
     """
 
     problems: runs.Problems
@@ -52,6 +53,7 @@ class Found:
     token_generation: int | None = None
     cancelled: bool = False
     goes_on: bool = False
+    answers: bytes | None = None
 
     @property
     def all_problems(self) -> list[ProviderError]:
@@ -84,6 +86,11 @@ class Found:
     def no_account_was_read(self) -> bool:
         """Whether there are accounts, but none of them could be read."""
         return self.an_account_was_unreadable and not self.listed
+
+    @property
+    def found_all_as_stored(self) -> bool:
+        """Whether everything was read and every row of every noun was already stored as listed."""
+        return self.is_whole and not self.all_problems and {outcome for _, outcome in self.tally} <= {"unchanged"}
 
     @property
     def brought_nothing(self) -> bool:
@@ -142,11 +149,18 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         sync_failures=verdict.failures,
         reading_since=reading_since,
         since=since,
+        answers=found.answers if error is None and not drifts and _is_repeatable(begun, found) else None,
     )
     _tell(begun, found, verdict.status, error, due_at=due_at, drifts=drifts, seconds=seconds)
     if error is None and verdict.status == RunStatus.FAILED:
         error = next((problem for problem in found.all_problems if isinstance(problem, Forbidden)), None)
     await _report(runtime, begun, error)
+
+
+def _is_repeatable(begun: RunBegun, found: Found) -> bool:
+    """Whether a run that hears the same answers would write nothing."""
+    reads_all = begun.key.reading_id is None and begun.since is None and not begun.done
+    return reads_all and not begun.open_quarantine and found.found_all_as_stored
 
 
 def _tell(

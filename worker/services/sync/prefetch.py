@@ -6,7 +6,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
+from worker.crud.sync.work import Prepared
+from worker.models.pages import Page
+
 T = TypeVar("T")
+
+ROWS_AHEAD = 8000
+"""About how many rows are read ahead, and so how many are stored together: sixteen pages of usual size."""
+_BYTES_A_ROW = 2048
+"""A longer row counts as several, so that what is read ahead is also limited in bytes (16 MiB and one page)."""
+
+
+def weight(found: tuple[Page, Prepared]) -> int:
+    """How many rows a page counts as in `ROWS_AHEAD`: by its rows or its bytes; an empty page counts, too."""
+    page = found[0]
+    rows = len(page.transactions) + len(page.holdings) + len(page.accounts)
+    size = sum([len(raw.raw) for raw in page.transactions])
+    return max(rows, size // _BYTES_A_ROW, ROWS_AHEAD // 16)
 
 
 async def read_ahead(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
-from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +13,7 @@ import structlog
 
 from worker.crud.sync import cursors, pages, runs
 from worker.crud.sync.nouns import raw_hasher
+from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Prepared, Rules, Tally, prepare
 from worker.errors import (
@@ -35,30 +33,31 @@ from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
 from worker.services.context import Context
 from worker.services.refresh.access_token import access_token
+from worker.services.sync.circles import Circles
 from worker.services.sync.finish import Found, end_run
-from worker.services.sync.prefetch import read_ahead
+from worker.services.sync.prefetch import ROWS_AHEAD, read_ahead, weight
+from worker.services.sync.reading import Reading, spans
+from worker.services.sync.repeats import Batch
 
 log = structlog.get_logger()
 
-ROWS_AHEAD = 8000
-"""About how many rows are read ahead, and so how many are stored together: sixteen pages of usual size."""
-_BYTES_A_ROW = 2048
-"""A longer row counts as several, so that what is read ahead is also limited in bytes (16 MiB and one page)."""
-
 _MAX_RESTARTS = 5
-_MAX_PAGES = 20_000
-_MAX_IDLE_PAGES = 100
-_MAX_RETURNS = 5
-"""How often one position may come. A feed by offset is read again when its rows shift: three times is still normal."""
 _MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0
 _LONGEST_RESUME_PAUSE = 8.0
 
 
 class RunUnderWay:
-    """One run that reads and stores its pages."""
+    """One run that reads and stores its pages.
 
-    def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str) -> None:
+    Args:
+        runtime: the process's context.
+        begun: the run.
+        trigger: who asked for it.
+        last: what it needs to find out whether it repeats the last run; None if it cannot be a repeat.
+    """
+
+    def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str, last: LastRun | None = None) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._begun = begun
@@ -77,12 +76,20 @@ class RunUnderWay:
         self._stored_pages = 0
         self._accounts: dict[str, bytes] | None = None
         self._moved = False
+        self._last = last
+        self._opened: Reading | None = None
+        self._unopened: Exception | None = None
+        self._repeated = False
         self._began = asyncio.get_running_loop().time()
         self._stop_at = self._began + settings.sync_budget_seconds
 
-    async def run(self) -> None:
-        """Reads all pages, with a heartbeat beside it, and ends the run whatever happens."""
-        reading = asyncio.create_task(self._read())
+    async def run(self, batch: Batch | None = None) -> None:
+        """Reads all pages, with a heartbeat beside it, and ends the run whatever happens.
+
+        Args:
+            batch: what the runs of a batch share; needed if this run may repeat the last one.
+        """
+        reading = asyncio.create_task(self._read() if batch is None else self._look_and_read(batch))
         beating = asyncio.create_task(self._beat())
         try:
             await asyncio.wait({reading, beating}, return_when=asyncio.FIRST_COMPLETED)
@@ -93,8 +100,14 @@ class RunUnderWay:
             for task in (reading, beating):
                 task.cancel()
             await asyncio.gather(reading, beating, return_exceptions=True)
-        seconds = asyncio.get_running_loop().time() - self._began
-        await end_run(self._runtime, self._begun, self._found, error, seconds=seconds)
+            if self._opened is not None:
+                await self._opened.aclose()
+        if not self._repeated:
+            await end_run(self._runtime, self._begun, self._found, error, seconds=self._seconds())
+
+    def _seconds(self) -> float:
+        """How long the run has taken so far."""
+        return asyncio.get_running_loop().time() - self._began
 
     async def _beat(self) -> None:
         pause = self._runtime.settings.run_dead_seconds / 6
@@ -104,6 +117,33 @@ class RunUnderWay:
                 self._found.cancelled |= await self._runtime.db(runs.beat, run=self._key)
             except Unavailable:
                 log.warning("heartbeat_missed", kept="committed pages")
+
+    async def _look_and_read(self, batch: Batch) -> Exception | None:
+        """Ends the run at once if it repeats the last one; otherwise waits for a place and reads and stores."""
+        if self._last is not None:
+            if await batch.look(self._repeats(self._last)):
+                self._repeated = await batch.ends.end(self._begun, self._last, seconds=self._seconds())
+                if not self._repeated:
+                    self._found.cancelled = await self._runtime.db(runs.beat, run=self._key)
+                if self._repeated or self._found.cancelled:
+                    return None
+            else:
+                batch.ends.expect_no_more_of()
+        async with batch.places:
+            loop = asyncio.get_running_loop()
+            self._stop_at = loop.time() + self._runtime.settings.sync_budget_seconds
+            if loop.time() > batch.begin_before:  # the next run reads what this one had no time for
+                self._found.goes_on = True
+                return None
+            return await self._read()
+
+    async def _repeats(self, last: LastRun) -> bool:
+        try:
+            self._opened = await self._open(last)
+        except Exception as error:  # `_take_opened` raises it, where every error has its consequence
+            self._unopened = error
+            return False
+        return await self._opened.repeats(last.answers, until=self._stop_at)
 
     # Reading
 
@@ -164,28 +204,14 @@ class RunUnderWay:
                     raise
 
     async def _read_from_cursors(self) -> None:
-        settings = self._runtime.settings
-        token = await access_token(self._runtime, self._key.provider_id, caller=self._caller)
-        self._found.token_generation = token.generation
-        request = SyncRequest(
-            caller=self._caller,
-            access_token=token.value,
-            cursors=await self._runtime.db(cursors.read_cursors, provider_id=self._key.provider_id),
-            now=await self._runtime.now(),
-            since=self._begun.since,
-            backfill=timedelta(days=settings.sync_backfill_days),
-            overlap=timedelta(days=settings.sync_overlap_days),
-            window=timedelta(days=settings.sync_window_days),
-            done=self._begun.done,
-        )
-        for feed in (
-            "",
-            *self._integration.memory_feeds,
-        ):  # every run reads these feeds, so a problem with them comes again if it still exists
+        reading = await self._take_opened()
+        # Every run reads these feeds, so a problem with them comes again if it still exists.
+        for feed in ("", *self._integration.memory_feeds):
             self._found.problems.pop(feed, None)
         self._found.listed.clear()
         self._found.without_balance.clear()
-        async with aclosing(read_ahead(self._prepared(request), most=ROWS_AHEAD, size=weight)) as stream:
+        self._found.answers = None
+        async with aclosing(read_ahead(self._prepared(reading), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
                 if self._is_cut_short():  # pages that are not stored are asked for again by the next run
                     return
@@ -194,28 +220,42 @@ class RunUnderWay:
                     await self._apply(found)
                     if self._found.cancelled or self._out_of_time(found[-1][0]):
                         return
+        self._found.answers = reading.answers
 
-    async def _prepared(self, request: SyncRequest) -> AsyncGenerator[tuple[Page, Prepared], None]:
+    async def _open(self, last: LastRun | None = None) -> Reading:
+        """A reading from the committed cursors. `last`, if it was just read, has the token and the cursors."""
+        id_ = self._key.provider_id
+        token = await access_token(self._runtime, id_, caller=self._caller, known=last.token if last else None)
+        self._found.token_generation = token.generation
+        request = SyncRequest(
+            caller=self._caller,
+            access_token=token.value,
+            cursors=last.cursors if last else await self._runtime.db(cursors.read_cursors, provider_id=id_),
+            now=await self._runtime.now(),
+            since=self._begun.since,
+            done=self._begun.done,
+            **spans(self._runtime.settings),
+        )
+        return Reading(self._integration, request)
+
+    async def _take_opened(self) -> Reading:
+        """The reading that `_repeats` has begun, or its error; afterwards a new one each time."""
+        opened, error = self._opened, self._unopened
+        self._opened = self._unopened = None
+        if error is not None:
+            raise error
+        return opened or await self._open()
+
+    async def _prepared(self, reading: Reading) -> AsyncGenerator[tuple[Page, Prepared], None]:
         """The pages, checked and prepared for storing, while earlier pages are being stored."""
-        served: dict[str, str | None] = {}  # not compared with stored cursors: reading an overlap again may end there
-        times: Counter[bytes] = Counter()
-        idle: Counter[str] = Counter()
-        most_idle = _MAX_IDLE_PAGES + _windows_at_most(request)
-        async with aclosing(self._integration.pages(request)) as stream:  # type: ignore[type-var]
+        circles = Circles(reading.request)
+        async with aclosing(reading.pages()) as stream:
             async for page in stream:
                 self._found.pages += 1
+                circles.check(page)
                 self._found.listed.update(account.account_key for account in page.accounts)
                 unstated = (one.account_key or "" for one in page.rejects if one.kind == "balance")
                 self._found.without_balance.update(unstated)
-                if page.more and page.cursor is not None:
-                    position = _digest(page.feed, page.cursor)
-                    times[position] += 1
-                    if page.cursor == served.get(page.feed) or times[position] > _MAX_RETURNS:
-                        raise BadPayload("cursor_loop")
-                served[page.feed] = page.cursor
-                idle[page.feed] = idle[page.feed] + 1 if _is_idle(page) else 0
-                if self._found.pages > _MAX_PAGES or idle[page.feed] > most_idle:
-                    raise BadPayload("endless_pages")
                 yield page, prepare(page, self._rules)
 
     def _out_of_time(self, page: Page) -> bool:
@@ -246,7 +286,7 @@ class RunUnderWay:
         self._count(applied, last.feed)
         self._found.cancelled |= applied.cancel_requested
         if applied.loop is not None and last.more:
-            self._loop_tallies.setdefault(last.feed, Tally()).update(_of_transactions(applied.tally))
+            self._loop_tallies.setdefault(last.feed, Tally()).update(applied.tally.of("transactions"))
         else:
             self._loop_tallies.pop(last.feed, None)
 
@@ -307,33 +347,3 @@ class RunUnderWay:
             accounts_read=self._found.untroubled,
         )
         self._count(applied, "")
-
-
-def weight(found: tuple[Page, Prepared]) -> int:
-    """How many rows a page counts as in `ROWS_AHEAD`: by its rows or its bytes; an empty page counts, too."""
-    page = found[0]
-    rows = len(page.transactions) + len(page.holdings) + len(page.accounts)
-    size = sum([len(raw.raw) for raw in page.transactions])
-    return max(rows, size // _BYTES_A_ROW, ROWS_AHEAD // 16)
-
-
-def _digest(feed: str, cursor: str) -> bytes:
-    """A digest of a position in a feed; it has a fixed size, however long the cursor is."""
-    return blake2b(f"{feed}\0{cursor}".encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _is_idle(page: Page) -> bool:
-    """Whether a page brings nothing and says that there are more."""
-    return page.more and not (page.transactions or page.removals or page.rejects)
-
-
-def _windows_at_most(request: SyncRequest) -> int:
-    """The largest number of pages that a feed by date may have although all of them are empty."""
-    first = request.now - request.backfill
-    if request.since is not None:
-        first = min(first, datetime.combine(request.since, time.min, tzinfo=UTC))
-    return (request.now - first) // max(request.window, timedelta(days=1)) + 1
-
-
-def _of_transactions(tally: Tally) -> Tally:
-    return Tally({key: count for key, count in tally.items() if key[0] == "transactions"})

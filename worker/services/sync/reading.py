@@ -1,0 +1,109 @@
+"""One reading of a login's feeds, which may first look whether the provider says anything new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache
+from importlib.metadata import version
+from typing import Any, cast
+
+from worker.integrations.kit.base import SyncRequest
+from worker.integrations.kit.heard import Heard
+from worker.integrations.kit.integration import Integration
+from worker.models.pages import Page
+from worker.settings import Settings
+
+_MOST_ANSWERS = 128
+"""A reading of more answers than this is not kept for comparison, so its digests take at most 1 KiB in a run's row."""
+
+
+class Reading:
+    """The pages of one reading. Pages that `repeats` has read are kept, and `pages` gives them again.
+
+    Args:
+        integration: the login's integration.
+        request: what is asked for.
+    """
+
+    def __init__(self, integration: Integration, request: SyncRequest) -> None:
+        self._heard = Heard(*_start(integration, request))
+        self.request = replace(request, caller=replace(request.caller, heard=self._heard))
+        self._stream = cast("AsyncGenerator[Page, None]", integration.pages(self.request))
+        self._kept: list[Page] = []
+        self._error: Exception | None = None
+
+    @property
+    def answers(self) -> bytes | None:
+        """What was heard; None if a later reading cannot be compared with it."""
+        return self._heard.value if 0 < self._heard.count <= _MOST_ANSWERS else None
+
+    async def repeats(self, answers: bytes, *, until: float) -> bool:
+        """Whether the provider answers as in the reading of which `answers` was kept.
+
+        It stops reading at the first difference, at an error, or at the time `until` of the event loop. Then `pages`
+        gives what was read so far, or raises the error, and reads on.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async for page in self._stream:
+                self._kept.append(page)
+                if page.problems or page.rejects or not self._heard.begins(answers) or loop.time() > until:
+                    return False
+        except Exception as error:  # `pages` raises it where it would have been raised without this look ahead
+            self._error = error
+            return False
+        return self._heard.value == answers
+
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """All pages of the reading."""
+        try:
+            while self._kept:
+                yield self._kept.pop(0)
+            if self._error is not None:
+                raise self._error
+            async for page in self._stream:
+                yield page
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the reading."""
+        self._kept.clear()
+        await self._stream.aclose()
+
+
+def spans(settings: Settings) -> dict[str, timedelta]:
+    """How far a sync reads back, as the arguments of a `SyncRequest`."""
+    return {
+        "backfill": timedelta(days=settings.sync_backfill_days),
+        "overlap": timedelta(days=settings.sync_overlap_days),
+        "window": timedelta(days=settings.sync_window_days),
+    }
+
+
+def _start(integration: Integration, request: SyncRequest) -> tuple[Any, ...]:
+    """Everything besides the provider's answers that decides which pages are made of them, and what they change.
+
+    The day is part of it, because each day has its own snapshots and windows. So all rows are compared at least once a
+    day. The release is part of it, because a mapping may change without a new mapping version.
+    """
+    return (
+        _release(),
+        integration.key,
+        integration.mapping_version,
+        request.now.date(),
+        sorted(request.cursors.items()),
+        request.since,
+        sorted(request.done),
+        request.backfill,
+        request.overlap,
+        request.window,
+    )
+
+
+@cache
+def _release() -> str:
+    return version("dashtam-worker")
