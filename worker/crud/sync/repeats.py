@@ -64,8 +64,8 @@ _TAKE_TURNS = (
     "SELECT id FROM unnest(%s::uuid[]) AS asked(id) WHERE pg_try_advisory_xact_lock(hashtextextended('link ' || id, 0))"
 )
 _READ = """
-    SELECT p.id, p.provider_key, p.sync_failures, p.sync_interval, p.hooked_at, p.hook_gap, last.answers, last.pages, last.counts,
-        last.unchanged, coalesce(
+    SELECT p.id, p.provider_key, p.sync_failures, p.sync_interval, p.hooked_at, p.hook_gap,
+        last.answers, last.pages, last.counts, last.unchanged, coalesce(
             (SELECT jsonb_object_agg(feed, cursor) FROM sync_cursors WHERE provider_id = p.id AND cursor <> ''), '{}'
         )
     FROM unnest(%s::uuid[]) AS asked(id) JOIN providers p ON p.id = asked.id CROSS JOIN LATERAL (
@@ -101,48 +101,40 @@ def begin_repeats(
     found = connection.execute(_READ, (free, list(integrations))).fetchall() if free else []
     if not found:
         return []
-    begun: list[tuple[RunBegun, LastRun]] = []
     states = tokens.read(session, ids=[row[0] for row in found])
-    for run_id, row in zip(map(_uuid, new_ids(len(found))), found, strict=True):
-        (
-            provider_id,
-            provider_key,
-            failures,
-            own_interval,
-            hooked_at,
-            gap,
-            answers,
-            pages,
-            counts,
-            unchanged,
-            cursors,
-        ) = row
-        run = RunBegun(
-            key=RunKey(run_id, owner, provider_id, provider_key),
-            open_quarantine=False,
-            is_first=False,
-            sync_failures=failures,
-            renews=False,
-            reading_since=now,
-        )
-        last = LastRun(
-            answers=bytes(answers),
-            cursors=cursors,
-            token=states[provider_id],
-            pace=pace_of(own_interval, hooked_at, gap),
-            pages=pages,
-            counts=counts,
-            unchanged=unchanged,
-        )
-        begun.append((run, last))
+    begun = [
+        _begun(UUID(bytes=run_id), owner, now, row, states[row[0]])
+        for run_id, row in zip(new_ids(len(found)), found, strict=True)
+    ]
     rows = [{"id": run.key.id, "provider_id": run.key.provider_id, "cursors": last.cursors} for run, last in begun]
     given = {"rows": _encode(rows).decode(), "trigger": trigger, "owner": owner, "now": now}
     inserted = {id_ for (id_,) in connection.execute(_INSERT, given)}
     return [one for one in begun if one[0].key.id in inserted]
 
 
-def _uuid(value: bytes) -> UUID:
-    return UUID(bytes=value)
+def _begun(
+    run_id: UUID, owner: UUID, now: datetime, row: tuple[Any, ...], token: TokenState
+) -> tuple[RunBegun, LastRun]:
+    provider_id, provider_key, failures, *chosen = row
+    own_interval, hooked_at, gap, answers, pages, counts, unchanged, cursors = chosen
+    run = RunBegun(
+        key=RunKey(run_id, owner, provider_id, provider_key),
+        open_quarantine=False,
+        is_first=False,
+        sync_failures=failures,
+        renews=False,
+        reading_since=now,
+    )
+    last = LastRun(
+        answers=bytes(answers),
+        cursors=cursors,
+        token=token,
+        pace=pace_of(own_interval, hooked_at, gap),
+        pages=pages,
+        counts=counts,
+        unchanged=unchanged,
+    )
+    return run, last
 
 
 # Whatever another transaction holds is left out, so this one never waits while it holds rows of other logins.
