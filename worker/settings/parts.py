@@ -157,6 +157,8 @@ class WebPart(BaseModel):
     """The longest time in which a body must arrive."""
     web_session_seconds: PositiveInt = 12 * 3600
     """How long a browser stays logged in to the status page."""
+    web_streams_per_key: PositiveInt = 10
+    """How many streams of events one API key may have open at each process."""
     web_login_links: bool = False
     """Whether `/login#KEY` logs a browser in by itself. `dashtam run` sets it. Refused in production and off loopback:
     anybody could send a person a link that logs that person in with another key."""

@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from worker.runtime import Runtime
+from worker.services.access.events import Events
 from worker.services.access.logins import Totals
 from worker.services.fleet.asking import Send
-from worker.services.health import Transport
+from worker.services.fleet.glance import Lookout, Watchtower
 from worker.services.hooks.bell import Bell
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
@@ -20,6 +21,7 @@ from worker.web.rates import Rates
 from worker.web.routes import (
     acting,
     authorization,
+    happenings,
     health,
     hooks,
     landing,
@@ -40,6 +42,7 @@ ROUTERS = (
     landing.router,
     acting.router,
     reading.router,
+    happenings.router,
     login.router,
     status.router,
     static.router,
@@ -54,7 +57,7 @@ are decimal strings, times are UTC, and each address can be written with or with
 """
 
 
-def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI:
+def create_app(runtime: Runtime, *, send: Send, transport: Watchtower) -> FastAPI:
     """Makes the application.
 
     Args:
@@ -63,12 +66,13 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
         send: sends a task to the workers.
         transport: asks the broker.
     """
-    rates, bell = Rates(runtime.settings), Bell(send)
+    rates, events, bell = Rates(runtime.settings), Events(runtime), Bell(send)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await bell.aclose()
+        await events.aclose()
         await rates.aclose()
         await runtime.close_clients()
 
@@ -82,6 +86,7 @@ def create_app(runtime: Runtime, *, send: Send, transport: Transport) -> FastAPI
         redirect_slashes=False,
         responses=problems.documented(429, 503),
     )
+    app.state.lookout, app.state.events = Lookout(runtime, transport), events
     app.state.runtime, app.state.send, app.state.transport, app.state.rates = runtime, send, transport, rates
     app.state.totals, app.state.bell = Totals(), bell
     problems.install(app)

@@ -20,6 +20,8 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader
 
 from worker.errors import DashtamError, NotAuthenticated
+from worker.models.fleet import Run
+from worker.text.spans import when
 from worker.web import problems
 
 HOME = "/status"
@@ -55,14 +57,14 @@ def page(
     return HTMLResponse(text, status, headers={"Content-Security-Policy": policy})
 
 
-def told(title: str, text: str, *, status: int = 200) -> HTMLResponse:
-    """A page that tells one thing."""
-    return page("told.html", status=status, title=title, text=text)
+def told(title: str, text: str, *, status: int = 200, back_to: str = "") -> HTMLResponse:
+    """A page that tells one thing; `back_to` is the address of a link below it."""
+    return page("told.html", status=status, title=title, text=text, back_to=back_to)
 
 
-def error_page(status: int, text: str) -> HTMLResponse:
+def error_page(status: int, text: str, *, back_to: str = "") -> HTMLResponse:
     """A page that tells an error; `text` is a sentence, which may begin in lower case."""
-    return told(HTTPStatus(status).phrase, f"{text[:1].upper()}{text[1:]}.", status=status)
+    return told(HTTPStatus(status).phrase, f"{text[:1].upper()}{text[1:]}.", status=status, back_to=back_to)
 
 
 @cache
@@ -88,6 +90,7 @@ class PageRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See FastAPI."""
         handle = super().get_route_handler()
+        back_to = HOME if self.path.startswith(HOME) else ""
 
         async def handle_and_tell(request: Request) -> Response:
             try:
@@ -96,13 +99,14 @@ class PageRoute(APIRoute):
                 if request.method == "GET":
                     path, query = request.url.path, request.url.query
                     return RedirectResponse(login_address(f"{path}?{query}" if query else path), 303)
-                return error_page(401, f"{error}: log in at /login and try again")
+                return error_page(401, f"{error}: log in at /login and try again", back_to=back_to)
             except DashtamError as error:
-                return error_page(problems.status_of(error), str(error))
+                return error_page(problems.status_of(error), str(error), back_to=back_to)
             except RequestValidationError as error:
-                return error_page(422, f"the request was not understood, nothing was changed: {problems.wrong(error)}")
+                told = f"the request was not understood, nothing was changed: {problems.wrong(error)}"
+                return error_page(422, told, back_to=back_to)
             except HTTPException as error:
-                page = error_page(error.status_code, str(error.detail))
+                page = error_page(error.status_code, str(error.detail), back_to=back_to)
                 page.headers.update(error.headers or {})
                 return page
 
@@ -113,4 +117,6 @@ class PageRoute(APIRoute):
 def _templates() -> Environment:
     found = Environment(loader=PackageLoader("worker.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     found.globals["asset"] = asset_url
+    found.filters["when"] = when
+    found.tests["run"] = lambda one: isinstance(one, Run)
     return found

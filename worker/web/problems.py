@@ -24,6 +24,7 @@ from worker.errors import (
     Taken,
     Unavailable,
 )
+from worker.services.access.events import TooManyStreams
 
 _RETRY_SECONDS = 5
 
@@ -59,6 +60,7 @@ _STATUSES: tuple[tuple[type[DashtamError], int], ...] = (
     (Taken, 409),
     (Refused, 409),
     (Fenced, 409),
+    (TooManyStreams, 429),
     (Unavailable, 503),
     (ProviderError, 502),
 )
@@ -111,7 +113,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if status == 503:
+    if status in (429, 503):
         headers["Retry-After"] = str(_RETRY_SECONDS)
     return answer(request.url.path, status, str(error), headers=headers)
 

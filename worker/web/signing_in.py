@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response, Security
+from fastapi.responses import HTMLResponse
 from fastapi.security import SecurityScopes
 
 from worker.models.vocabulary import KeyScope
@@ -16,6 +16,7 @@ from worker.services.access.sessions import BrowserSession
 from worker.web import forms
 from worker.web.asking import Services, require_rate
 from worker.web.forms import FormToken
+from worker.web.pages import page
 
 _SESSION, _FORM = "dashtam_session", "dashtam_form"
 _FORM_SECONDS = 3600
@@ -59,9 +60,17 @@ def login_form(request: Request) -> tuple[str, str]:
     return secret, forms.token(secret, "/login")
 
 
-def form_tokens(session: BrowserSession) -> Callable[[str], str]:
-    """Makes the tokens of a page's forms, for templates: `token("/logout")`."""
-    return partial(forms.token, session.secret)
+def live_page(template: str, session: BrowserSession, **values: Any) -> HTMLResponse:
+    """A page for somebody who is logged in, which our script keeps up to date.
+
+    The template gets `who`, the owner of the key; `may_press`; and `token`, which makes the tokens of forms.
+    """
+    who = session.principal
+    allow = {"script-src": ["'self'"], "connect-src": ["'self'"]}
+    may_press = KeyScope.OPERATE in who.scopes
+    return page(
+        template, allow=allow, who=who, may_press=may_press, token=partial(forms.token, session.secret), **values
+    )
 
 
 def keep_form(response: Response, request: Request, secret: str) -> None:

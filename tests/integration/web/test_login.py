@@ -59,6 +59,7 @@ def test_key_logs_a_browser_in_and_out(browser: TestClient, person: Person) -> N
     assert after.status_code == 303
 
 
+@pytest.mark.deep
 def test_session_cookie_holds_no_key_and_is_kept_from_scripts(browser: TestClient, person: Person) -> None:
     key = person.headers["Authorization"].split()[1]
 
@@ -92,6 +93,7 @@ def test_revoking_the_key_ends_its_sessions(browser: TestClient, web_runtime: Ru
     assert (before.status_code, browser.get("/status").status_code) == (200, 303)
 
 
+@pytest.mark.deep
 def test_session_ends_by_itself(web_runtime: Runtime, person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     key = person.headers["Authorization"].split()[1]
     value = runtime_run(web_runtime, sessions.begin(web_runtime, key))
@@ -104,6 +106,7 @@ def test_session_ends_by_itself(web_runtime: Runtime, person: Person, monkeypatc
         runtime_run(web_runtime, sessions.read(web_runtime, value))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", ["", "x", "é", "x" * 5000, "dashtam_00000000_" + "a" * 43])
 def test_cookie_that_was_not_made_here_is_no_session(browser: TestClient, value: str) -> None:
     answer = browser.get("/status", headers={"Cookie": f"dashtam_session={value}".encode()})
@@ -111,12 +114,14 @@ def test_cookie_that_was_not_made_here_is_no_session(browser: TestClient, value:
     assert answer.status_code == 303
 
 
+@pytest.mark.deep
 def test_other_ciphertexts_of_this_server_are_no_session(web_runtime: Runtime) -> None:
     for text in ("[]", '{"kind":"other"}', "token"):
         with pytest.raises(NotAuthenticated):
             runtime_run(web_runtime, sessions.read(web_runtime, web_runtime.encryption.encrypt(text)))
 
 
+@pytest.mark.deep
 def test_key_that_is_not_known_is_told_and_logs_nobody_in(browser: TestClient) -> None:
     answer = log_in(browser, {"Authorization": f"Bearer dashtam_00000000_{'a' * 43}"})
 
@@ -126,6 +131,7 @@ def test_key_that_is_not_known_is_told_and_logs_nobody_in(browser: TestClient) -
     assert "aaaa" not in answer.text
 
 
+@pytest.mark.deep
 def test_key_that_may_not_read_is_refused(browser: TestClient, web_runtime: Runtime, person: Person) -> None:
     answer = log_in(browser, make_key(web_runtime, person.user_id, KeyScope.LINK))
 
@@ -133,6 +139,7 @@ def test_key_that_may_not_read_is_refused(browser: TestClient, web_runtime: Runt
     assert "lacks the scope read" in answer.text
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "fields",
     [{}, {"form_token": ""}, {"form_token": "wrong"}, {"form_token": token("of another browser", "/login")}],
@@ -148,6 +155,7 @@ def test_login_form_of_another_site_is_refused(browser: TestClient, person: Pers
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "headers",
     [
@@ -181,6 +189,7 @@ def test_token_of_one_form_does_not_serve_another_or_another_session(
     assert browser.get("/status").status_code == 200
 
 
+@pytest.mark.deep
 def test_form_without_a_login_is_refused(browser: TestClient) -> None:
     answer = browser.post("/logout", data={"form_token": "x"})
 
@@ -188,6 +197,7 @@ def test_form_without_a_login_is_refused(browser: TestClient) -> None:
     assert "log in" in answer.text
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("wanted", "reached"),
     [
@@ -205,11 +215,13 @@ def test_login_leads_to_a_page_of_ours_alone(browser: TestClient, person: Person
     assert log_in(browser, person.headers, next=wanted).headers["location"] == reached
 
 
+@pytest.mark.deep
 def test_login_page_keeps_where_the_browser_wanted_to_go(browser: TestClient) -> None:
     assert 'name="next" value="/status?state=paused"' in browser.get("/login?next=/status%3Fstate%3Dpaused").text
     assert 'name="next" value="/status"' in browser.get("/login?next=//example.com").text
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("data", [{}, {"key": "x" * 201}])
 def test_login_form_that_is_incomplete_is_told_on_a_page(browser: TestClient, data: dict[str, str]) -> None:
     given = form_token(browser.get("/login").text, "/login")
@@ -221,6 +233,7 @@ def test_login_form_that_is_incomplete_is_told_on_a_page(browser: TestClient, da
     assert "x" * 201 not in answer.text
 
 
+@pytest.mark.deep
 def test_key_in_the_address_is_taken_by_a_demonstration_alone(web_runtime: Runtime, sent: Sent) -> None:
     def page() -> Any:
         with TestClient(create_app(web_runtime, send=sent, transport=broker), base_url=HOST) as asking:
@@ -238,6 +251,7 @@ def test_key_in_the_address_is_taken_by_a_demonstration_alone(web_runtime: Runti
     assert "script-src 'self'" in demonstration.headers["content-security-policy"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("variable", "value"), [("WEB_ADDRESS", "192.0.2.1"), ("DASHTAM_ENV", "production")], ids=["open", "real"]
 )
@@ -252,6 +266,7 @@ def test_key_in_the_address_is_refused_where_others_can_reach_it(
         load(Settings)
 
 
+@pytest.mark.deep
 def test_static_files_may_be_kept_and_have_one_address_for_each_version(browser: TestClient) -> None:
     style = browser.get(asset_url("style.css"))
 
@@ -262,6 +277,7 @@ def test_static_files_may_be_kept_and_have_one_address_for_each_version(browser:
         assert browser.get(other).status_code == 404
 
 
+@pytest.mark.deep
 def test_pages_allow_nothing_inline_and_nothing_foreign(browser: TestClient, person: Person) -> None:
     log_in(browser, person.headers)
 

@@ -17,11 +17,13 @@ from worker.web.application import ROUTERS
 
 pytestmark = pytest.mark.deep
 
+ENDLESS = {"/api/v1/events"}
+"""Its answer has no end, so there is nothing to validate; see test_events.py."""
 OPERATIONS = sorted(
     (method, route.path)
     for router in ROUTERS
     for route in router.routes
-    if route.include_in_schema  # type: ignore[attr-defined]
+    if route.include_in_schema and route.path not in ENDLESS  # type: ignore[attr-defined]
     for method in route.methods  # type: ignore[attr-defined]
 )
 CHECKS = [

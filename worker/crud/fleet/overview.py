@@ -67,6 +67,11 @@ def fleet(session: Session, *, now: datetime) -> Fleet:
 _ROW = [User.email if name == "user" else getattr(Provider, name) for name in ProviderRow.__slots__]
 
 
+def provider_rows() -> Select[Any]:
+    """A query for the fields of `ProviderRow`: every provider."""
+    return select(*_ROW).join(User, User.id == Provider.user_id)
+
+
 def list_providers(
     session: Session,
     *,
@@ -77,7 +82,7 @@ def list_providers(
     ids: Sequence[UUID] | None = None,
 ) -> list[ProviderRow]:
     """Providers, oldest first; `user` is an e-mail address or an id."""
-    query = select(*_ROW).join(User, User.id == Provider.user_id).order_by(Provider.id).limit(limit)
+    query = provider_rows().order_by(Provider.id).limit(limit)
     if status is not None:
         query = query.where(Provider.status == status)
     if provider_key is not None:
@@ -91,7 +96,7 @@ def list_providers(
 
 def find_providers(session: Session, *, first: UUID | None, last: UUID | None, alias: str) -> list[ProviderRow]:
     """At most three providers whose id is between the two ids; if there is none, those with this alias."""
-    rows = select(*_ROW).join(User, User.id == Provider.user_id).order_by(Provider.id).limit(3)
+    rows = provider_rows().order_by(Provider.id).limit(3)
     if first is not None and last is not None:
         found = session.execute(rows.where(Provider.id >= first, Provider.id <= last)).all()
         if found:

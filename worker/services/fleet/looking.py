@@ -15,6 +15,7 @@ from worker.crud.fleet import history, overview
 from worker.crud.sync import quarantine
 from worker.errors import BadArgument
 from worker.integrations.registry import REGISTRY, faults, installed_keys, package_of
+from worker.models import IntegrationState
 from worker.models.fleet import (
     AccountRow,
     Broker,
@@ -76,20 +77,17 @@ async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: S
 async def integrations(runtime: Context) -> list[IntegrationRow]:
     """Every installed integration with its kill switch and breaker; those that cannot be used come last."""
     states = await runtime.db(integration_states.read_states)
-    names = [field.name for field in fields(IntegrationRow) if field.default is not MISSING]
-    rows = [
-        IntegrationRow(
-            key,
-            REGISTRY[key].name,
-            package_of(key),
-            REGISTRY[key].link_kind.name,
-            None,
-            key in runtime.settings.enabled_integrations,
-            **({name: getattr(states[key], name) for name in names} if key in states else {}),
-        )
-        for key in sorted(REGISTRY)
-    ]
+    enabled = runtime.settings.enabled_integrations
+    rows = [integration(key, states.get(key), enabled=key in enabled) for key in sorted(REGISTRY)]
     return rows + unusable()
+
+
+def integration(key: str, state: IntegrationState | None, *, enabled: bool) -> IntegrationRow:
+    """One installed integration with its kill switch and breaker; `state` is None until something happened to it."""
+    names = [field.name for field in fields(IntegrationRow) if field.default is not MISSING]
+    stored = {} if state is None else {name: getattr(state, name) for name in names}
+    known = REGISTRY[key]
+    return IntegrationRow(key, known.name, package_of(key), known.link_kind.name, None, enabled, **stored)
 
 
 def unusable() -> list[IntegrationRow]:

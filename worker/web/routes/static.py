@@ -11,6 +11,7 @@ router = APIRouter(prefix="/static", tags=["pages"])
 _TYPES = {
     "style.css": "text/css; charset=utf-8",
     "enter.js": "text/javascript; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _FOR_EVER = "public, max-age=31536000, immutable"

@@ -1,0 +1,78 @@
+"""A look at servers, processes and the whole fleet, shared by all who watch the status page of one process."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from worker.models.fleet import Broker
+from worker.process.clocks import elapsed
+from worker.services import health
+from worker.services.context import Context
+from worker.services.findings import Finding
+from worker.services.fleet import looking
+from worker.services.health import Transport
+
+_KEPT_SECONDS = 2.0
+_WORKER_SECONDS = 0.5
+
+
+class Watchtower(Transport, Protocol):
+    """How to reach the broker and the workers, and how to count what waits."""
+
+    def ask_broker(self, *, seconds: float) -> Broker:
+        """Length of each queue, and names of the workers that answer within `seconds`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What was seen.
+
+    Attributes:
+        troubles: problems that stop work, the root cause first, as `dashtam status` shows them.
+        status: what `dashtam status --json` shows.
+    """
+
+    at: datetime
+    troubles: list[Finding]
+    status: dict[str, Any]
+
+
+class Lookout:
+    """Looks at most once in two seconds, however many ask: workers take half a second to answer.
+
+    Args:
+        runtime: the process's context.
+        transport: reaches the broker.
+    """
+
+    def __init__(self, runtime: Context, transport: Watchtower) -> None:
+        self._runtime = runtime
+        self._transport = transport
+        self._lock = asyncio.Lock()
+        self._seen: Glance | None = None
+        self._seen_at = float("-inf")
+
+    async def look(self) -> Glance:
+        """What is so now, or was two seconds ago.
+
+        Raises:
+            Unavailable: Postgres is out of reach.
+        """
+        async with self._lock:
+            if self._seen is None or elapsed() - self._seen_at > _KEPT_SECONDS:
+                self._seen = await self._look()
+                self._seen_at = elapsed()
+            return self._seen
+
+    async def _look(self) -> Glance:
+        runtime, transport = self._runtime, self._transport
+        troubles, broker = await asyncio.gather(
+            health.troubles(runtime, transport), asyncio.to_thread(transport.ask_broker, seconds=_WORKER_SECONDS)
+        )
+        health.require_postgres(troubles)
+        now = await runtime.now()
+        return Glance(now, troubles, await looking.status(runtime, now=now, broker=broker, troubles=troubles))
