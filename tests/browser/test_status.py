@@ -28,7 +28,7 @@ def all_answer(monkeypatch: pytest.MonkeyPatch, rows: Session) -> None:
     names = ["refresh@here", "sync@here", "upkeep@here"]
     monkeypatch.setattr(broker, "ping_workers", lambda seconds: names)
     monkeypatch.setattr(
-        broker, "ask_broker", lambda seconds: Broker(True, dict.fromkeys(("refresh", "sync"), 0), 0, names)
+        broker.AskedOnce, "broker", lambda _: Broker(True, dict.fromkeys(("refresh", "sync"), 0), 0, names)
     )
     rows.execute(
         text("INSERT INTO heartbeats (name, at) VALUES ('t', now()) ON CONFLICT (name) DO UPDATE SET at = now()")

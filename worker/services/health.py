@@ -224,8 +224,11 @@ async def _keys(runtime: Context, transport: Transport) -> Finding:
 
 
 async def _redis(runtime: Context, transport: Transport) -> Finding:
-    with transport.impatient_redis() as client:
-        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    def ask() -> str:
+        with transport.impatient_redis() as client:
+            return str(client.info("memory").get("maxmemory_policy", "noeviction"))
+
+    policy = await asyncio.to_thread(ask)  # a Redis that does not answer must not hold up the HTTP API
     if policy == "noeviction":
         return Finding("redis", True, "reachable; eviction off")
     return Finding(
@@ -245,7 +248,7 @@ async def _broker(runtime: Context, transport: Transport) -> list[Finding]:
 
 
 async def _queues(runtime: Context, transport: Transport) -> Finding:
-    waiting = transport.queue_lengths().waiting
+    waiting = (await asyncio.to_thread(transport.queue_lengths)).waiting
     words = ", ".join(f"{queue} {count}" for queue, count in waiting.items())
     if max(waiting.values()) <= _BACKLOG_MAX:
         return Finding("queues", True, words)
@@ -253,7 +256,7 @@ async def _queues(runtime: Context, transport: Transport) -> Finding:
 
 
 async def _workers(runtime: Context, transport: Transport) -> Finding:
-    names = transport.ping_workers(seconds=_PING_SECONDS)
+    names = await asyncio.to_thread(transport.ping_workers, seconds=_PING_SECONDS)
     if not names:
         found = "none answers, so nothing is refreshed or synced; pending work is kept"
         return Finding("workers", False, found, mending.start_workers(runtime.settings))

@@ -34,7 +34,7 @@ def all_answer(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> None:
     names = ["refresh@here", "sync@here", "upkeep@here"]
     monkeypatch.setattr(broker, "ping_workers", lambda seconds: names)
     monkeypatch.setattr(
-        broker, "ask_broker", lambda seconds: Broker(True, {"refresh": 3, "sync": 1, "upkeep": 0}, 2, names)
+        broker.AskedOnce, "broker", lambda _: Broker(True, {"refresh": 3, "sync": 1, "upkeep": 0}, 2, names)
     )
     client.app.state.lookout._seen = None  # type: ignore[attr-defined]
 
@@ -112,12 +112,13 @@ def test_operator_sees_what_is_down_first(
 def test_without_redis_the_page_says_so(
     browser: TestClient, superuser_token_headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(**_: object) -> Any:
+    def away(*_: object, **__: object) -> Any:
         raise Unavailable("Redis does not run", server="redis")
 
     log_in(browser, superuser_token_headers)
     monkeypatch.setattr(broker, "impatient_redis", away)
-    monkeypatch.setattr(broker, "ask_broker", lambda seconds: Broker(False, {}, None, []))
+    monkeypatch.setattr(broker.AskedOnce, "impatient_redis", away)
+    monkeypatch.setattr(broker.AskedOnce, "broker", lambda _: Broker(False, {}, None, []))
 
     page = browser.get("/status")
 

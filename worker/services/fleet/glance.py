@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,11 +20,20 @@ _KEPT_SECONDS = 2.0
 _WORKER_SECONDS = 0.5
 
 
-class Watchtower(Transport, Protocol):
-    """How to reach the broker and the workers, and how to count what waits."""
+class Asked(Transport, Protocol):
+    """Asks the broker and the workers once, however often it is read."""
 
-    def ask_broker(self, *, seconds: float) -> Broker:
-        """Length of each queue, and names of the workers that answer within `seconds`."""
+    def broker(self) -> Broker:
+        """Length of each queue, and names of the workers that answered."""
+        ...
+
+
+class Watchtower(Transport, Protocol):
+    """How to reach the broker and the workers."""
+
+    @property
+    def AskedOnce(self) -> Callable[..., Asked]:  # noqa: N802 - a class of `worker.tasks.send`
+        """Makes a transport that asks once and waits `seconds` for the workers' answers."""
         ...
 
 
@@ -69,10 +79,8 @@ class Lookout:
             return self._seen
 
     async def _look(self) -> Glance:
-        runtime, transport = self._runtime, self._transport
-        troubles, broker = await asyncio.gather(
-            health.troubles(runtime, transport), asyncio.to_thread(transport.ask_broker, seconds=_WORKER_SECONDS)
-        )
+        runtime, transport = self._runtime, self._transport.AskedOnce(seconds=_WORKER_SECONDS)
+        troubles = await health.troubles(runtime, transport)
         health.require_postgres(troubles)
-        now = await runtime.now()
+        now, broker = await runtime.now(), await asyncio.to_thread(transport.broker)
         return Glance(now, troubles, await looking.status(runtime, now=now, broker=broker, troubles=troubles))
