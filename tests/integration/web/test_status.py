@@ -34,7 +34,7 @@ def all_answer(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> None:
     names = ["refresh@here", "sync@here", "upkeep@here"]
     monkeypatch.setattr(broker, "ping_workers", lambda seconds: names)
     monkeypatch.setattr(
-        broker.AskedOnce, "broker", lambda _: Broker(True, {"refresh": 3, "sync": 1, "upkeep": 0}, 2, names)
+        broker.AskedOnce, "broker", lambda _: Broker(True, {"refresh": 3, "sync": 1, "upkeep": 0}, 2, names, "Redis")
     )
     client.app.state.lookout._seen = None  # type: ignore[attr-defined]
 
@@ -118,7 +118,7 @@ def test_without_redis_the_page_says_so(
     log_in(browser, superuser_token_headers)
     monkeypatch.setattr(broker, "impatient_redis", away)
     monkeypatch.setattr(broker.AskedOnce, "impatient_redis", away)
-    monkeypatch.setattr(broker.AskedOnce, "broker", lambda _: Broker(False, {}, None, []))
+    monkeypatch.setattr(broker.AskedOnce, "broker", lambda _: Broker(False, {}, None, [], "Redis"))
 
     page = browser.get("/status")
 
