@@ -5,7 +5,8 @@ DashtamError
 ├── NotFound                    an id that no row has
 ├── BadArgument                 what was given names nothing, or more than one thing
 ├── Refused                     the present state does not allow this; says what would allow it
-│   └── Taken                   the name is in use already
+│   ├── Taken                   the name is in use already
+│   └── Declined                the user did not give consent
 ├── NotAuthenticated            no valid API key came with the request
 ├── NotPermitted                the key may not do this, or the row is another user's
 ├── EncryptionError             no key decrypts a ciphertext, or it belongs to another row
@@ -79,6 +80,10 @@ class Refused(DashtamError):  # noqa: N818
 
 class Taken(Refused):
     """The name is in use already; nothing was changed."""
+
+
+class Declined(Refused):
+    """The user did not give consent at the provider; nothing was linked."""
 
 
 class NotAuthenticated(DashtamError):  # noqa: N818

@@ -30,10 +30,16 @@ from worker.models.vocabulary import AttemptStatus, ProviderStatus
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An authorisation that a user began. `code_verifier` is a ciphertext; None without PKCE."""
+    """An authorisation that a user began.
+
+    Attributes:
+        code_verifier: a ciphertext; None without PKCE.
+        session_id: the link session that it belongs to, if any.
+    """
 
     provider_in: ProviderCreate
     code_verifier: str | None
+    session_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +64,25 @@ def save_state(
     provider_in: ProviderCreate,
     seconds: float,
     code_verifier: str | None = None,
+    session_id: UUID | None = None,
 ) -> None:
     """Stores for `seconds` an authorisation that a user has begun, and deletes expired ones.
+
+    A link session has one authorisation at a time: earlier ones of the same session are deleted, too.
 
     Raises:
         NotFound: no such user.
     """
     _require_user(session, provider_in.user_id)
     session.execute(delete(LinkState).where(LinkState.expires_at < func.clock_timestamp()))
+    if session_id is not None:
+        session.execute(delete(LinkState).where(LinkState.session_id == session_id))
     session.add(
         LinkState(
             state_hash=state_hash,
             holder_hash=holder_hash,
             code_verifier=code_verifier,
+            session_id=session_id,
             **provider_in.model_dump(),
             expires_at=_now(session) + timedelta(seconds=seconds),
         )
@@ -91,7 +103,9 @@ def consume_state(
             LinkState.holder_hash == holder_hash,
             LinkState.expires_at > func.clock_timestamp(),
         )
-        .returning(LinkState.user_id, LinkState.provider_key, LinkState.alias, LinkState.code_verifier)
+        .returning(
+            LinkState.user_id, LinkState.provider_key, LinkState.alias, LinkState.code_verifier, LinkState.session_id
+        )
     )
     if expected is not None:
         statement = statement.filter_by(**expected.model_dump())
@@ -99,8 +113,8 @@ def consume_state(
     if row is None:
         return None
     named = row._asdict()
-    code_verifier = named.pop("code_verifier")
-    return Begun(ProviderCreate.model_validate(named), code_verifier)
+    code_verifier, session_id = named.pop("code_verifier"), named.pop("session_id")
+    return Begun(ProviderCreate.model_validate(named), code_verifier, session_id)
 
 
 def find_or_create(session: Session, *, provider_in: ProviderCreate) -> Provider:
@@ -126,6 +140,17 @@ def find_with_token(session: Session, *, provider_in: ProviderCreate, status: Pr
         .join(ProviderToken, ProviderToken.provider_id == Provider.id)
         .filter_by(**provider_in.model_dump(), status=status)
     )
+
+
+def has_other_login(session: Session, *, provider_in: ProviderCreate, external_id: str | None) -> bool:
+    """Whether the user's provider with this alias is linked to another login than this one, as far as can be known."""
+    statement = (
+        select(Provider.external_id)
+        .join(ProviderToken, ProviderToken.provider_id == Provider.id)
+        .filter_by(**provider_in.model_dump())
+    )
+    found = session.execute(statement).one_or_none()
+    return found is not None and (external_id is None or found[0] != external_id)
 
 
 def target(session: Session, *, provider_in: ProviderCreate) -> LinkTarget:

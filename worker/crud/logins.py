@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from worker.crud import audit
 from worker.crud.providers import create_provider, take_turns_in_linking
 from worker.errors import NotFound, Refused, Taken
-from worker.models import Account, LinkState, Provider, ProviderCreate, ProviderToken, User
+from worker.models import Account, LinkSession, LinkState, Provider, ProviderCreate, ProviderToken, User
 from worker.models.fleet import LoginRow
 from worker.models.vocabulary import AccountStatus, LoginState, ProviderStatus
 
@@ -168,6 +168,8 @@ def remove(session: Session, *, provider_id: UUID, actor: str) -> None:
     take_turns_in_linking(session, provider_id)
     if session.get(ProviderToken, provider_id) is not None:
         raise Refused("this login was linked anew meanwhile and was kept: remove it again")
+    # A session that stayed would link a new login. One whose login turns out to be linked under another name stays.
+    session.execute(delete(LinkSession).where(LinkSession.provider_id == provider_id), execution_options=_UNSYNCED)
     gone = session.execute(
         delete(Provider).where(Provider.id == provider_id).returning(*_NAMED), execution_options=_UNSYNCED
     ).one_or_none()
@@ -187,3 +189,9 @@ def _refuse_taken(session: Session, *, user_id: UUID, alias: str) -> None:
     taken = select(Provider.id).where(Provider.user_id == user_id, Provider.alias == alias)
     if session.scalar(select(taken.exists())):
         raise Taken("you have a login of this alias already; nothing was changed. Choose another alias")
+
+
+def by_alias(session: Session, *, user_id: UUID, alias: str) -> list[LoginRow]:
+    """The user's logins with this alias; different integrations may have one each."""
+    found = select(*_ROW).where(Provider.user_id == user_id, Provider.alias == alias)
+    return [LoginRow(*row) for row in session.execute(found)]

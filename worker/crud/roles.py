@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.errors import ConfigurationError, Refused
-from worker.models import ApiKey, Base, LinkState, ProviderToken, Revocation
+from worker.models import ApiKey, Base, LinkSession, LinkState, ProviderToken, Revocation
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_WITH_SECRETS = {table.__tablename__ for table in (ProviderToken, Revocation, LinkState, ApiKey)}
-_SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier", "key_hash"}
+_WITH_SECRETS = {table.__tablename__ for table in (ProviderToken, Revocation, LinkState, LinkSession, ApiKey)}
+_SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier", "key_hash", "token_hash"}
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
 _VIEWS = "dashtam_v1"

@@ -82,6 +82,7 @@ _OLD_ROWS: Mapping[str, str] = {
     "notices": "created_at < :before AND due_at IS NULL ORDER BY created_at",
     "task_failures": "created_at < :before AND resolved_at < :before ORDER BY created_at",
     "hook_deliveries": "received_at < :before ORDER BY received_at",
+    "link_sessions": "expires_at < :before ORDER BY expires_at",
     "quota_days": "day < CAST(:before AS date)",
 }
 

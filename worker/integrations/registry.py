@@ -122,8 +122,9 @@ def _loaded(load: Callable[[], object]) -> object:
 
 
 def _usable(key: str, given: object) -> type[Integration]:
-    from worker.integrations.kit.integration import Integration, missing_of
+    from worker.integrations.kit.integration import Integration
     from worker.integrations.kit.link_kinds import LinkKind
+    from worker.integrations.kit.required import missing_of
 
     if not (inspect.isclass(given) and issubclass(given, Integration)):
         raise _Unusable(f"it names no class derived from {Integration.__module__}.{Integration.__name__}")

@@ -4,6 +4,7 @@ from worker.models.access import ApiKey
 from worker.models.account import Account, Balance, Holding, HoldingDay, Security
 from worker.models.base import Base, new_id
 from worker.models.hooks import HookDelivery, LoginCheck
+from worker.models.link_session import LinkSession
 from worker.models.operations import (
     Heartbeat,
     IntegrationState,
@@ -30,6 +31,7 @@ __all__ = [
     "HoldingDay",
     "HookDelivery",
     "IntegrationState",
+    "LinkSession",
     "LinkState",
     "LoginCheck",
     "Notice",

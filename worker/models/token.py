@@ -151,6 +151,8 @@ class LinkState(Base):
             older release.
         code_verifier: ciphertext of the PKCE code verifier (RFC 7636), which binds the code exchange to this
             authorisation; None without PKCE.
+        session_id: the link session that it belongs to; None if it was begun without one. It has no foreign key,
+            because it lives only for minutes.
     """
 
     __tablename__ = "link_states"
@@ -161,4 +163,5 @@ class LinkState(Base):
     alias: Mapped[str]
     holder_hash: Mapped[bytes | None]
     code_verifier: Mapped[str | None]
+    session_id: Mapped[UUID | None]
     expires_at: Mapped[datetime] = mapped_column(index=True)

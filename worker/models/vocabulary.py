@@ -39,6 +39,15 @@ class LoginState(StrEnum):
     PAUSED = "paused"
 
 
+class LinkSessionState(StrEnum):
+    """State of a link session."""
+
+    OPEN = "open"
+    LINKED = "linked"
+    CANCELLED = "cancelled"  # by the person in the browser
+    EXPIRED = "expired"  # too late, or the API key that made it was revoked
+
+
 class AttemptStatus(StrEnum):
     """Outcome of one refresh attempt."""
 

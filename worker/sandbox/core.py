@@ -129,6 +129,7 @@ class Profile:
         key: Its integration's key; the first part of every path and of every login's name.
         credentials: Values of the integration's settings that the stand-in accepts, by the settings' names without
             prefix.
+        addresses: Paths of the stand-in to which other settings must point, by the settings' names without prefix.
         cash_is_a_holding: Whether an account's cash is listed among its positions.
         policy: Switches that tests change; a stand-in uses those that make sense for its provider.
         market: Securities by symbol, shared by all its logins.
@@ -136,6 +137,7 @@ class Profile:
 
     key: ClassVar[str]
     credentials: ClassVar[Mapping[str, str]] = {}
+    addresses: ClassVar[Mapping[str, str]] = {}
     cash_is_a_holding: ClassVar[bool] = False
     _moving: ClassVar[tuple[str, ...]] = ("ACME", "CRNE", "WIDE")
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
+from worker.sandbox import consent_page
 from worker.sandbox.core import Caller, Login, Profile, Sandbox
 from worker.sandbox.grants import DeadGrantError, Grants, TokenPair, token_digest
 from worker.sandbox.one_time import OneTimeTokens
@@ -156,16 +157,22 @@ class OAuthProfile(Profile):
         given = request.parameters()
         if given.get("client_id") != self.client[0] or given.get("response_type", "code") != "code":
             raise RefusedError(json_answer(400, {"error": "invalid_client", "error_description": "Unknown client"}))
+        if consent_page.wanted(request):
+            mine = (name for name, login in self.sandbox.logins.items() if login.profile is self)
+            names = sorted(mine, key=lambda name: self.grants.of_login(name) is not None)
+            return consent_page.page(self.key, given, names)
         name = given.get("login") or self.next_login(lambda name: self.grants.of_login(name) is not None)
         if name is None or name not in self.sandbox.logins:
             raise RefusedError(self.error("not_found"))
         try:
+            if given.get(consent_page.DECISION) == consent_page.DENY:
+                return _redirect(_with_query(_redirect_uri(given), {"error": "access_denied", **_state(given)}))
             location = self.callback_url(self.sandbox.logins[name], given)
         except ValueError as error:
             raise RefusedError(
                 json_answer(400, {"error": "invalid_request", "error_description": str(error)})
             ) from error
-        return Answer(302, b"", [(b"location", location.encode())])
+        return _redirect(location)
 
     def callback_url(self, login: Login, asked: Mapping[str, str]) -> str:
         """The address to which the browser is sent after the login's owner has consented.
@@ -173,18 +180,14 @@ class OAuthProfile(Profile):
         Raises:
             ValueError: The redirect URI or the challenge cannot be used.
         """
-        redirect_uri = asked.get("redirect_uri", "")
-        if not redirect_uri.startswith(("https://", "http://127.0.0.1")):
-            raise ValueError("redirect_uri")
+        redirect_uri = _redirect_uri(asked)
         challenge = asked.get("code_challenge", "")
         if challenge and asked.get("code_challenge_method") != "S256":
             raise ValueError("code_challenge_method")
         code = self._codes.hand_out(
             self.new_code(), login.name, self.policy.code_seconds, redirect_uri=redirect_uri, challenge=challenge
         )
-        state = {"state": asked["state"]} if "state" in asked else {}
-        query = urlencode({"code": code, **self.callback_parameters(), **state})
-        return f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}{query}"
+        return _with_query(redirect_uri, {"code": code, **self.callback_parameters(), **_state(asked)})
 
     # What the sandbox asks for
 
@@ -222,6 +225,26 @@ class OAuthProfile(Profile):
         changed = super().configure(policy)
         self.grants.policy = self.policy
         return changed
+
+
+def _redirect(location: str) -> Answer:
+    return Answer(302, b"", [(b"location", location.encode())])
+
+
+def _redirect_uri(asked: Mapping[str, str]) -> str:
+    """Where the application wants the browser to be sent. Raises ValueError if it cannot be used."""
+    redirect_uri = asked.get("redirect_uri", "")
+    if not redirect_uri.startswith(("https://", "http://127.0.0.1")):
+        raise ValueError("redirect_uri")
+    return redirect_uri
+
+
+def _state(asked: Mapping[str, str]) -> dict[str, str]:
+    return {"state": asked["state"]} if "state" in asked else {}
+
+
+def _with_query(address: str, parameters: Mapping[str, str]) -> str:
+    return f"{address}{'&' if '?' in address else '?'}{urlencode(parameters)}"
 
 
 def _fits(verifier: str, challenge: str) -> bool:

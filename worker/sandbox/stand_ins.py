@@ -70,4 +70,5 @@ def variables(profile: type[Profile], url: str) -> dict[str, str]:
     """
     prefix = profile.key.upper()
     given = {f"{prefix}_{name.upper()}": value for name, value in profile.credentials.items()}
-    return given | {f"{prefix}_BASE_URL": f"{url}/{profile.key}"}
+    paths = {"base_url": "", **profile.addresses}
+    return given | {f"{prefix}_{name.upper()}": f"{url}/{profile.key}{path}" for name, path in paths.items()}

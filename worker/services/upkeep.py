@@ -19,6 +19,7 @@ _RETAIN_BATCH = 2000
 _RETAIN_SECONDS = 60.0
 _DELIVERIES_KEPT = timedelta(days=1)
 _QUOTA_DAYS_KEPT = 7
+_LINK_SESSIONS_KEPT = 7
 
 
 async def last_beat(runtime: Context, name: str) -> datetime | None:
@@ -90,5 +91,6 @@ def retention_days(runtime: Context) -> dict[str, int]:
         "notices": settings.retain_notices_days,
         "task_failures": settings.retain_failures_days,
         "hook_deliveries": settings.retain_hooks_days,
+        "link_sessions": _LINK_SESSIONS_KEPT,
         "quota_days": _QUOTA_DAYS_KEPT,
     }

@@ -17,6 +17,11 @@ _POSTGRES = re.compile(
 _HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>.*))?")
 _POSTGRES_PORT = "5432"
 _PORT_MAX = 65535
+_WEB = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::(?P<port>[0-9]{1,5}))?(?=[/?]|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+_USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def postgres_url(url: str, *, writes: bool) -> str:
@@ -108,6 +113,27 @@ def is_readable(url: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def origin_of(url: str) -> str:
+    """The origin of an address: `https://host`, with the port unless it is the usual one.
+
+    Plain http is accepted only for this machine.
+
+    Raises:
+        ValueError: it is no absolute web address, or has a user's name, or a host or port that cannot be read.
+    """
+    found = _WEB.match(url)
+    if found is None:
+        raise ValueError("must begin with https:// and a host name, without a user's name")
+    scheme, host, port = found["scheme"].lower(), found["host"].lower(), found["port"]
+    if scheme == "http" and not is_loopback(f"http://{host}"):
+        raise ValueError("must begin with https://; http:// is only for this machine")
+    if port is None or int(port) == _USUAL_PORTS[scheme]:
+        return f"{scheme}://{host}"
+    if not 0 < int(port) <= _PORT_MAX:
+        raise ValueError("has a port that is no number from 1 to 65535")
+    return f"{scheme}://{host}:{int(port)}"
 
 
 def is_loopback(url: str) -> bool:

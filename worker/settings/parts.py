@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, field_validator, model_validator
 
 from worker.process import redis_address
-from worker.settings.addresses import is_loopback, is_readable, postgres_has_tls, redis_has_tls
+from worker.settings.addresses import is_loopback, is_readable, origin_of, postgres_has_tls, redis_has_tls
 from worker.settings.built_in import built_in_integrations
 
 Environment = Literal["development", "test", "production"]
@@ -162,6 +162,28 @@ class WebPart(BaseModel):
     web_login_links: bool = False
     """Whether `/login#KEY` logs a browser in by itself. `dashtam run` sets it. Refused in production and off loopback:
     anybody could send a person a link that logs that person in with another key."""
+
+    link_return_origins: str = ""
+    """Where a browser may go after a link: origins like `https://app.example.org`, separated by commas."""
+    link_session_seconds: PositiveInt = 1800
+    """How long a person may take for a link in the browser."""
+
+    @field_validator("link_return_origins", mode="after")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                origin = origin_of(entry)
+            except ValueError as error:
+                raise ValueError(f"{entry!r} {error}") from None
+            if origin != entry.lower().rstrip("/"):
+                raise ValueError(f"{entry!r} is no origin; write {origin}")
+        return value
+
+    @property
+    def return_origins(self) -> frozenset[str]:
+        """`link_return_origins`, one by one."""
+        return frozenset(origin_of(part.strip()) for part in self.link_return_origins.split(",") if part.strip())
 
     @field_validator("web_key_rate", "web_address_rate", "web_hook_rate", mode="after")
     @classmethod

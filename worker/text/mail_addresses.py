@@ -44,3 +44,9 @@ def _read(address: str, *, named: bool = False) -> ValidatedEmail:
         return validate_email(address, check_deliverability=False, globally_deliverable=False, allow_display_name=named)
     except EmailNotValidError as error:
         raise ValueError(str(error)) from None
+
+
+def hinted(address: str) -> str:
+    """An address as its owner recognises it and others cannot write to it: `a…@example.org`."""
+    name, _, domain = address.rpartition("@")
+    return f"{name[:1]}…@{domain}"

@@ -1,17 +1,19 @@
-"""The cookie by which a link can be completed only in the browser in which it began."""
+"""The cookies by which a link can be completed only in the browser in which it began."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import NamedTuple
-from urllib.parse import parse_qs
+from uuid import UUID
 
 from fastapi import Request, Response
 
-from worker.services.linking.begin import LinkBegun
+from worker.services.linking.begin import LinkBegun, state_in
+from worker.services.linking.sessions import Held
 
 _NAME = "dashtam_link_"
 _PATH = "/"
+_SESSION_PATH = "/link"
 
 
 class CameBack(NamedTuple):
@@ -35,10 +37,10 @@ def came_back(request: Request) -> CameBack:
     return CameBack(query, cookie, request.cookies.get(cookie, ""))
 
 
-def keep(response: Response, request: Request, state: str, begun: LinkBegun, *, seconds: int) -> None:
+def keep(response: Response, request: Request, begun: LinkBegun, *, seconds: int) -> None:
     """Sets the link's cookie. The browser sends it when the provider redirects back here; scripts cannot read it."""
     response.set_cookie(
-        _name(state),
+        _name(begun.state),
         begun.holder,
         max_age=seconds,
         path=_PATH,
@@ -53,9 +55,27 @@ def forget(response: Response, came: CameBack) -> None:
     response.delete_cookie(came.cookie, path=_PATH)
 
 
-def state_in(query: str) -> str:
-    """The state in a query; "" if there is none."""
-    return parse_qs(query).get("state", [""])[0]
+def keep_session(response: Response, request: Request, session_id: UUID, held: Held, *, seconds: int) -> None:
+    """Sets the cookie of a link session. Other sites cannot make the browser send it with a form."""
+    response.set_cookie(
+        _session(session_id),
+        ".".join(held),
+        max_age=seconds,
+        path=_SESSION_PATH,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def held(request: Request, session_id: UUID) -> Held:
+    """What the browser holds of a link session; empty secrets if it holds nothing."""
+    token, _, browser = request.cookies.get(_session(session_id), "").partition(".")
+    return Held(token, browser)
+
+
+def _session(session_id: UUID) -> str:
+    return f"dashtam_link_session_{session_id.hex}"
 
 
 def _name(state: str) -> str:

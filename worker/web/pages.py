@@ -13,11 +13,12 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader
+from starlette.exceptions import HTTPException
 
 from worker.errors import DashtamError, NotAuthenticated
 from worker.models.fleet import Run

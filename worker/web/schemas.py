@@ -12,7 +12,9 @@ from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from worker.models.fleet import LoginRow
-from worker.models.vocabulary import LoginState
+from worker.models.link_session import LinkSessionRow
+from worker.models.vocabulary import LinkSessionState, LoginState
+from worker.services.access.link_sessions import Wanted
 from worker.services.explain import Actor, Explanation
 from worker.services.fleet.asking import Asked, SyncWish
 from worker.text.plain_text import visible
@@ -181,6 +183,70 @@ class Authorized(BaseModel):
     alias: str
     expires_in: int | None = None
     scope: str | None = None
+
+
+class NewLinkSession(BaseModel):
+    """A login that a person is to link in a browser."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"alias": "My bank", "return_url": "https://app.example.org/linked"}]},
+    )
+
+    provider_key: Annotated[ProviderKey | None, Field(description="Without it, the person chooses.")] = None
+    alias: Annotated[Alias | None, Field(description="The name of the new login. Without it, the person says.")] = None
+    provider_id: Annotated[
+        UUID | None, Field(description="A login to link again or to renew, instead of a new one.")
+    ] = None
+    return_url: Annotated[str | None, Field(max_length=2000, description="Where the browser goes afterwards.")] = None
+    user: Annotated[
+        str | None, Field(max_length=320, description="For an operator's key: the user's e-mail address.")
+    ] = None
+
+    def wanted(self) -> Wanted:
+        """The same in the form that services take."""
+        return Wanted(self.provider_key, self.alias, self.provider_id, self.return_url, self.user)
+
+
+class LinkSessionResponse(BaseModel):
+    """A link session and what became of it. `url` is the page to open; only the answer that made the session has it."""
+
+    model_config = _example(
+        id=_ID,
+        status="open",
+        provider_key=None,
+        provider_id=None,
+        expires_at="2026-01-05T10:00:00Z",
+        url="https://dashtam.example.org/link?session=…",
+    )
+
+    id: UUID
+    status: LinkSessionState
+    provider_key: str | None
+    provider_id: UUID | None
+    expires_at: datetime
+    url: str | None = None
+
+    @classmethod
+    def of(cls, row: LinkSessionRow, url: str | None = None) -> LinkSessionResponse:
+        """The answer for a stored session; `provider_id` is the login that was linked, or is to be linked again."""
+        return cls(
+            id=row.id,
+            status=LinkSessionState(row.state),
+            provider_key=row.provider_key,
+            provider_id=row.linked_id or row.provider_id,
+            expires_at=row.expires_at,
+            url=url,
+        )
+
+
+class FormTokenResponse(BaseModel):
+    """What opens the provider's own form for this login's user, to renew the consent."""
+
+    model_config = _example(link_token="link-production-…", expires_at="2026-01-05T13:30:00Z")  # noqa: S106
+
+    link_token: str
+    expires_at: datetime | None
 
 
 class SyncRequest(BaseModel):

@@ -26,13 +26,15 @@ from worker.tasks import send as broker
 from worker.web.application import create_app
 
 HOST = "http://127.0.0.1:8000"
+APP = "https://app.example.org"
+"""The app that asks for links, and to which browsers go back."""
 
 
 @pytest.fixture(scope="module")
 def web_runtime(databases: Databases, servers: Urls, sandbox_process: SandboxProcess) -> Iterator[Runtime]:
     """The module's own database, and the enabled integrations talking to the sandbox."""
     with pytest.MonkeyPatch.context() as environment:
-        variables = sandbox_process.variables() | RATES
+        variables = sandbox_process.variables() | RATES | {"LINK_RETURN_ORIGINS": f"{APP}, http://127.0.0.1:3000"}
         variables |= {"DATABASE_URL": databases.clone("web"), "REDIS_URL": redis_database(servers, NO_WORKER)}
         for name, value in variables.items():
             environment.setenv(name, value)

@@ -25,6 +25,7 @@ from worker.tasks import send as broker
 from worker.web.__main__ import leave_when_wedged
 from worker.web.application import ROUTERS, create_app
 from worker.web.asking import authenticate
+from worker.web.link_pages import filled
 from worker.web.middleware import Body
 from worker.web.pages import PageRoute
 from worker.web.signing_in import entering, pressed, signed_in
@@ -41,6 +42,10 @@ NEEDS_NO_KEY = {
     "/login": "where a browser gives its key; the form has a token of its own",
     "/static/{version}/{name}": "stylesheet, scripts and icon, the same for everybody",
     "/webhooks/{provider_key}": "a provider posts here: it signs its hooks",
+    "/link": "a person in a browser, who has no key: the secret of a link session",
+    "/link/scripts/{provider_key}.js": "a script of ours, the same for everybody",
+    "/link/{session_id}": "the same browser: its cookie has the secret",
+    "/link/{session_id}/{provider_key}": "the same browser: its cookie has the secret",
     "/oauth/{provider_key}/callback": "a browser that a provider sends: state and cookie",
     "/api/v1/providers/{provider_id}/authorization/callback": "a browser that a provider sends: state and cookie",
 }
@@ -65,7 +70,7 @@ def test_each_form_is_sent_with_a_token_that_is_checked() -> None:
     forms = [route for router in ROUTERS for route in router.routes if isinstance(route, PageRoute)]
 
     for route in forms:
-        assert route.methods <= {"GET"} or _asks(route, pressed, entering), route.path
+        assert route.methods <= {"GET"} or _asks(route, pressed, entering, filled), route.path
     assert {"/login", "/logout"} <= {route.path for route in forms if "POST" in route.methods}
 
 

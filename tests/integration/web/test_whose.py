@@ -19,6 +19,7 @@ from worker.web.asking import authenticate
 
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/providers"): {"provider_key": "schwab", "alias": "New"},
+    ("POST", "/api/v1/link-sessions"): {"alias": "New"},
     ("PATCH", "/api/v1/providers/{provider_id}"): {"alias": "Stolen"},
     ("PUT", "/api/v1/providers/{provider_id}/authorization"): {"public_token": "x"},
 }

@@ -15,12 +15,12 @@ from worker.process.clocks import elapsed
 __all__ = [
     "Caller",
     "Departure",
+    "FormToken",
     "Page",
     "Quota",
     "RawRecord",
     "RefreshPolicy",
     "Removal",
-    "Renewal",
     "Standing",
     "SyncRequest",
     "TokenAnswer",
@@ -136,11 +136,11 @@ class TokenAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """The data with which a front end lets a user renew a consent without linking the login again.
+class FormToken:
+    """Opens the provider's own form, in which a user consents or renews a consent (`Integration.front_end`).
 
     Attributes:
-        link_token: opens the provider's own form (Plaid: Link in update mode); valid only for this user.
+        link_token: the provider's word for this one use of the form; valid only for this user.
         expires_at: when `link_token` expires; None when the provider does not say.
     """
 

@@ -31,10 +31,19 @@ from worker.errors import (
     Transient,
     Unsupported,
 )
-from worker.integrations.kit.base import Caller, Page, Quota, RefreshPolicy, Renewal, Standing, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import (
+    Caller,
+    FormToken,
+    Page,
+    Quota,
+    RefreshPolicy,
+    Standing,
+    SyncRequest,
+    TokenAnswer,
+)
 from worker.integrations.kit.hooks import Hooks
 from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
-from worker.integrations.kit.link_kinds import LinkKind
+from worker.integrations.kit.link_kinds import FrontEnd, LinkKind
 from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
 from worker.settings import EnvironmentSettings, load
@@ -178,6 +187,15 @@ class Integration:
         """
         raise Unsupported("consent_by_link")
 
+    @property
+    def front_end(self) -> FrontEnd | None:
+        """The provider's own form, if users consent in one; it fills in the fields of `link_kind`."""
+        return None
+
+    async def open_front_end(self, caller: Caller, *, user_id: UUID) -> FormToken:
+        """What opens the provider's own form for a new consent (`front_end`). May raise `ProviderError`."""
+        raise Unsupported("front_end")
+
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Turns what the user gave into a token.
 
@@ -211,7 +229,7 @@ class Integration:
         """Ends the grant at the provider. Returns False when the provider's API cannot do this."""
         return False
 
-    async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> Renewal:
+    async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> FormToken:
         """The data with which the front end lets the user renew the consent (`can_renew`).
 
         Args:
@@ -334,19 +352,3 @@ class Integration:
                 error.retry_after = error.retry_after or ready_again
             if not (isinstance(error, Unsupported) and error.reason in self.harmless):
                 yield Page(problems=(error,))
-
-
-def missing_of(integration: type[Integration]) -> list[str]:
-    """Required attributes and methods that a class does not have: their names, in the order of the base class."""
-    lacks = [name for name in ("key", "name", "link_kind", "settings_class") if not hasattr(integration, name)]
-    kind = getattr(integration, "link_kind", None)
-    methods = ["exchange", "pages"]
-    if integration.refresh_policy is not None:
-        methods.append("refresh")
-    if isinstance(kind, LinkKind) and kind.redirects:
-        methods += ["authorize_url", "redirect_uri"]
-    if integration.can_renew:
-        methods += ["begin_renewal", "complete_renewal"]
-    if integration.can_check:
-        methods += ["check_login", "ask_for_hooks"]
-    return lacks + [name for name in methods if getattr(integration, name) is getattr(Integration, name)]

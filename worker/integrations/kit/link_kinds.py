@@ -36,6 +36,26 @@ class FormField:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontEnd:
+    """The provider's own form, which a script of the provider shows inside our page.
+
+    A page of ours loads nothing from other hosts but this script, and what the script itself loads.
+
+    Attributes:
+        script: the address of the provider's script.
+        adapter: the text of our own script. It opens the form with the token that is in the page (`data-token` of the
+            element `front-end`), and puts what the provider hands over into the page's form, which it then submits.
+        frames: addresses of which the script shows frames.
+        calls: addresses which the script calls.
+    """
+
+    script: str
+    adapter: str
+    frames: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LinkKind:
     """One way of linking.
 

@@ -20,6 +20,7 @@ from worker.errors import (
     AppMisconfigured,
     BadPayload,
     BadRequest,
+    Declined,
     Forbidden,
     GatewayError,
     OutcomeUnknown,
@@ -69,7 +70,8 @@ def parse_callback(url: str, redirect_uri: str) -> Callback:
     """Reads the URL to which the user was sent back. Its code is URL-decoded exactly once (`%40` → `@`).
 
     Raises:
-        Refused: the user declined, or it is not the redirect URI, or it has no code or state.
+        Declined: the user did not give consent.
+        Refused: the provider reports another error; or it is not the redirect URI, or it has no code or state.
     """
     parts, expected = urlsplit(url.strip()), urlsplit(redirect_uri)
     if (parts.scheme, parts.netloc, parts.path or "/") != (expected.scheme, expected.netloc, expected.path or "/"):
@@ -78,7 +80,8 @@ def parse_callback(url: str, redirect_uri: str) -> Callback:
     pairs = (item.partition("=") for item in parts.query.split("&"))
     values = {unquote(name): unquote(value) for name, _, value in pairs}
     if "error" in values:
-        raise Refused("the provider reports that access was not granted: start linking again")
+        told = "the provider reports that access was not granted: start linking again"
+        raise Declined(told) if values["error"] == "access_denied" else Refused(told)
     if not values.get("code") or not values.get("state"):
         raise Refused("the callback URL has no code or no state: paste the whole address that the browser shows")
     return Callback(values["code"], values["state"])

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Caller, Page, Quota, Renewal, Standing, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import Caller, FormToken, Page, Quota, Standing, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.integration import Integration, IntegrationSettings
-from worker.integrations.kit.link_kinds import PUBLIC_TOKEN
+from worker.integrations.kit.link_kinds import PUBLIC_TOKEN, FrontEnd
 from worker.integrations.kit.oauth2 import checked_token, token_fields
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import pages as answers
 from worker.integrations.plaid.hooks import PlaidHooks, environment_of
 from worker.integrations.plaid.vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
+from worker.settings.addresses import origin_of
 
 _INVESTMENTS_FEED = "investments"
 _COUNT = 500
@@ -52,6 +54,20 @@ class PlaidSettings(IntegrationSettings):
     """The countries whose institutions Link shows, separated by commas."""
     redirect_uri: str | None = None
     """The address, registered with Plaid, to which institutions that use OAuth send the browser back."""
+    products: str = "transactions"
+    """What a new login must offer, separated by commas."""
+    optional_products: str = "investments"
+    """What is asked for too, where the institution offers it."""
+    link_url: str = "https://cdn.plaid.com/link/v2/stable/link-initialize.js"
+    """The script that shows Link in a page."""
+
+    @field_validator("link_url")
+    @classmethod
+    def _script(cls, value: str) -> str:
+        origin_of(value)  # it goes into the page's policy
+        if any(character in value for character in " ;,'\""):
+            raise ValueError("has a character that no address of a script has")
+        return value
 
 
 class Plaid(Integration):
@@ -126,22 +142,42 @@ class Plaid(Integration):
         await self._write(caller, "/item/remove", access_token=access_token)
         return True
 
-    async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> Renewal:
+    @property
+    def front_end(self) -> FrontEnd:
+        """Link, which hands over a public token."""
+        settings: PlaidSettings = self.settings
+        return FrontEnd(
+            script=settings.link_url,
+            adapter=files(__package__).joinpath("link.js").read_text(),
+            frames=(origin_of(settings.link_url),),
+            calls=(origin_of(settings.base_url), origin_of(settings.link_url)),
+        )
+
+    async def open_front_end(self, caller: Caller, *, user_id: UUID) -> FormToken:
+        """A token for Link, for a new Item."""
+        settings: PlaidSettings = self.settings
+        asked = {"products": _listed(settings.products), "optional_products": _listed(settings.optional_products)}
+        return await self._link_token(caller, user_id, **{name: value for name, value in asked.items() if value})
+
+    async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> FormToken:
         """A token for Link in update mode. The request names no products, as Plaid requires for update mode."""
+        return await self._link_token(caller, user_id, access_token=access_token)
+
+    async def _link_token(self, caller: Caller, user_id: UUID, **more: Any) -> FormToken:
         settings: PlaidSettings = self.settings
         asked: dict[str, Any] = {
             "client_name": settings.client_name,
             "language": settings.language,
-            "country_codes": [code.strip() for code in settings.country_codes.split(",")],
+            "country_codes": _listed(settings.country_codes),
             "user": {"client_user_id": str(user_id)},
-            "access_token": access_token,
+            **more,
         }
         if settings.redirect_uri:
             asked["redirect_uri"] = settings.redirect_uri
         if self.hook_url:
             asked["webhook"] = self.hook_url
         answer = answers.link_token.page((await self._write(caller, "/link/token/create", **asked)).body)
-        return Renewal(checked_token(answer.link_token, "link_token"), answer.expiration)
+        return FormToken(checked_token(answer.link_token, "link_token"), answer.expiration)
 
     async def complete_renewal(self, caller: Caller, *, access_token: str) -> TokenAnswer:
         """Asks whether the Item works again. Its token stays the same, so nothing is exchanged."""
@@ -267,3 +303,7 @@ class Plaid(Integration):
         page.feed, page.cursor = _INVESTMENTS_FEED, str(after)
         page.more = after.window is not None or window[1] < request.now.date()
         return page, after
+
+
+def _listed(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]

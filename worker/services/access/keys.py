@@ -45,12 +45,14 @@ class Principal:
 
     Attributes:
         user_id: whose rows they may see; None for an operator, who may see all rows.
+        name: what the key is for, in the words of who made it.
     """
 
     key_id: UUID
     prefix: str
     user_id: UUID | None
     scopes: frozenset[str]
+    name: str = ""
 
     @property
     def actor(self) -> str:
@@ -138,7 +140,7 @@ async def revoke(runtime: Context, prefix: str, *, actor: str) -> tuple[ApiKeyRo
 
 
 def _principal(row: ApiKeyRow) -> Principal:
-    return Principal(row.id, row.prefix, row.user_id, frozenset(row.scopes))
+    return Principal(row.id, row.prefix, row.user_id, frozenset(row.scopes), row.name)
 
 
 def _hashed(key: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -30,13 +31,20 @@ class LinkBegun:
     url: str = field(repr=False)
     holder: str = field(repr=False)
 
+    @property
+    def state(self) -> str:
+        """The state in the address."""
+        return state_in(urlsplit(self.url).query)
 
-async def begin_link(runtime: Context, provider_key: str, user_id: UUID, alias: str) -> LinkBegun:
+
+async def begin_link(
+    runtime: Context, provider_key: str, user_id: UUID, alias: str, *, session_id: UUID | None = None
+) -> LinkBegun:
     """Begins an authorisation. The state in its URL is random, can be used once, and expires; only its hash is stored.
 
     The state alone completes nothing. Otherwise an attacker could make a user open a callback URL that has the
     attacker's state, and so link the attacker's login to that user, or the user's login to the attacker. That is why
-    the `holder` is needed too.
+    the `holder` is needed too. With `session_id`, this link session ends when the authorisation is completed.
 
     Raises:
         NotFound: no such integration or user.
@@ -56,6 +64,7 @@ async def begin_link(runtime: Context, provider_key: str, user_id: UUID, alias: 
         provider_in=provider_in,
         seconds=runtime.settings.link_state_seconds,
         code_verifier=verifier and pkce.seal_verifier(runtime.encryption, verifier, user_id=user_id),
+        session_id=session_id,
     )
     return LinkBegun(integration.authorize_url(state, verifier and pkce.challenge_of(verifier)), holder)
 
@@ -82,6 +91,11 @@ def checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
 def _how(kind: LinkKind) -> str:
     asked = ", ".join(field.label for field in kind.fields)
     return f"it is linked with its {asked}" if asked else "its data comes in files"
+
+
+def state_in(query: str) -> str:
+    """The state in the query with which a provider sends the user back; "" if there is none."""
+    return parse_qs(query).get("state", [""])[0]
 
 
 def hashed(state: str) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import structlog
@@ -18,7 +18,7 @@ from msgspec import structs
 
 from worker.crud import links, revocations
 from worker.crud.database import OpenTransaction
-from worker.crud.links import LinkTarget
+from worker.crud.links import Begun, LinkTarget
 from worker.crud.refresh.records import NewToken
 from worker.crud.revocations import Waiting
 from worker.errors import Refused, Transient, Unavailable
@@ -29,8 +29,8 @@ from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
 from worker.services.context import Context
 from worker.services.hooks.addresses import want_address
-from worker.services.linking import pkce, revocation
-from worker.services.linking.begin import checked, enabled, hashed
+from worker.services.linking import claims, pkce, revocation
+from worker.services.linking.begin import checked, enabled, hashed, state_in
 from worker.services.refresh import journal
 from worker.services.refresh.lease import store_in_time
 from worker.services.refresh.plan import seal_answer
@@ -56,29 +56,45 @@ async def complete_link(
         The provider's id.
 
     Raises:
-        Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun elsewhere.
+        Declined: the user did not give consent.
+        Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun elsewhere; or its
+            link session has ended.
         ProviderError: the provider refused the code; begin again.
         Unavailable: Postgres is out of reach; if the provider has already answered, the token is in the journal.
     """
-    state = parse_qs(urlsplit(callback_url.strip()).query).get("state", [""])[0]
-    begun = await runtime.db(
-        links.consume_state, state_hash=hashed(state), holder_hash=hashed(holder), expected=expected
-    )
+    state_hash = hashed(state_in(urlsplit(callback_url.strip()).query))
+
+    def take(session: OpenTransaction) -> Begun | None:
+        begun = links.consume_state(session, state_hash=state_hash, holder_hash=hashed(holder), expected=expected)
+        if begun is not None and begun.session_id is not None:
+            claims.take(session, begun.session_id, seconds=runtime.settings.lease_seconds)
+        return begun
+
+    begun = await runtime.db(take)
     if begun is None:
         raise Refused("this link was used before, has expired, or was not begun here: start linking again")
-    integration = enabled(runtime, begun.provider_in.provider_key)
-    form = {CODE: parse_callback(callback_url, integration.redirect_uri).code}
-    if begun.code_verifier is not None:
-        form[CODE_VERIFIER] = pkce.unseal_verifier(
-            runtime.encryption, begun.code_verifier, user_id=begun.provider_in.user_id
-        )
-    return await _link(runtime, integration, begun.provider_in, form)
+    async with claims.released(runtime, begun.session_id):
+        integration = enabled(runtime, begun.provider_in.provider_key)
+        form = {CODE: parse_callback(callback_url, integration.redirect_uri).code}
+        if begun.code_verifier is not None:
+            form[CODE_VERIFIER] = pkce.unseal_verifier(
+                runtime.encryption, begun.code_verifier, user_id=begun.provider_in.user_id
+            )
+        return await _link(runtime, integration, begun.provider_in, form, begun.session_id)
 
 
 async def link_with_form(
-    runtime: Context, provider_key: str, user_id: UUID, alias: str, form: Mapping[str, str]
+    runtime: Context,
+    provider_key: str,
+    user_id: UUID,
+    alias: str,
+    form: Mapping[str, str],
+    *,
+    session_id: UUID | None = None,
 ) -> UUID:
     """Links a provider with what the user filled in (`link_kind.fields`); otherwise like `complete_link`.
+
+    With `session_id`, this link session, which the caller has claimed, ends with the link.
 
     Raises:
         Refused: this integration is linked by an address, or the form is incomplete.
@@ -87,7 +103,7 @@ async def link_with_form(
     kind = integration.link_kind
     if kind.redirects:
         raise Refused(f"{provider_key} is linked by consent at its authorise URL: start there")
-    return await _link(runtime, integration, checked(user_id, provider_key, alias), kind.checked(form))
+    return await _link(runtime, integration, checked(user_id, provider_key, alias), kind.checked(form), session_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +112,15 @@ class _Grant:
     provider_in: ProviderCreate
     answer: TokenAnswer
     target: LinkTarget
+    session_id: UUID | None
 
 
 async def _link(
-    runtime: Context, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
+    runtime: Context,
+    integration: Integration,
+    provider_in: ProviderCreate,
+    form: Mapping[str, str],
+    session_id: UUID | None,
 ) -> UUID:
     # The provider is created before the exchange, so that a token that cannot be stored can wait in the journal.
     target = await runtime.db(links.target, provider_in=provider_in)
@@ -109,7 +130,7 @@ async def _link(
             answer = await integration.exchange(caller, form, now=target.now)
     except TimeoutError:
         raise Transient("deadline") from None
-    grant = _Grant(integration, provider_in, answer, target)
+    grant = _Grant(integration, provider_in, answer, target, session_id)
     try:
         provider_id = await store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
     except Unavailable as error:
@@ -127,9 +148,13 @@ async def _link(
 def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID:
     # During the exchange a refresh may have ended, another link may have been stored, or the provider may have been
     # removed. So the row that the grant belongs to is read now.
+    if grant.session_id is not None:
+        claims.require_new(session, grant.session_id, grant.provider_in, external_id=grant.answer.external_id)
     ours = links.find_or_create(session, provider_in=grant.provider_in)
     target = links.target_of_login(session, provider_id=ours.id, external_id=grant.answer.external_id)
     links.store_grant(session, token=_sealed(runtime, grant, target), owner=uuid4())
+    if grant.session_id is not None:
+        claims.finish(session, grant.session_id, target.provider_id)
     return target.provider_id
 
 

@@ -7,7 +7,6 @@ login.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from uuid import UUID, uuid4
 
 import structlog
@@ -18,11 +17,12 @@ from worker.crud.database import OpenTransaction
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import TokenState
 from worker.errors import Fenced, NotFound, Refused
-from worker.integrations.kit.base import Caller, Renewal
+from worker.integrations.kit.base import Caller, FormToken
 from worker.integrations.kit.integration import Integration
 from worker.models import ProviderCreate
 from worker.models.vocabulary import ProviderStatus
 from worker.services.context import Context
+from worker.services.linking import claims
 from worker.services.linking.begin import enabled
 from worker.services.refresh.lease import store_in_time
 from worker.services.refresh.plan import seal_answer
@@ -47,7 +47,7 @@ async def find_renewable(runtime: Context, provider_key: str, user_id: UUID, ali
     )
 
 
-async def begin_renewal(runtime: Context, provider_id: UUID) -> Renewal:
+async def begin_renewal(runtime: Context, provider_id: UUID) -> FormToken:
     """The data that the front end needs to open the provider's form for this login's user. Changes nothing.
 
     Raises:
@@ -63,11 +63,12 @@ async def begin_renewal(runtime: Context, provider_id: UUID) -> Renewal:
     )
 
 
-async def complete_renewal(runtime: Context, provider_id: UUID) -> None:
+async def complete_renewal(runtime: Context, provider_id: UUID, *, session_id: UUID | None = None) -> None:
     """Makes a login active again after its user has completed the provider's form; its first sync is due at once.
 
     The provider is asked whether the form was completed. The token is stored as the next generation, as after every
-    consent. If this fails, it can be called again.
+    consent. If this fails, it can be called again. With `session_id`, this link session, which the caller has claimed,
+    ends with it.
 
     Raises:
         ReauthRequired: the provider says that the login still needs its user.
@@ -90,8 +91,14 @@ async def complete_renewal(runtime: Context, provider_id: UUID) -> None:
         new_grant=True,
     )
     token = structs.replace(sealed, provider_key=login.integration.key)
+
+    def store(session: OpenTransaction) -> None:
+        links.store_grant(session, token=token, owner=uuid4())
+        if session_id is not None:
+            claims.finish(session, session_id, provider_id)
+
     try:
-        await store_in_time(runtime, partial(links.store_grant, token=token, owner=uuid4()))
+        await store_in_time(runtime, store)
     except Fenced:
         raise Refused(
             "the login was linked anew meanwhile; that link is in use, and nothing else was changed"

@@ -8,7 +8,6 @@ attacker's link.
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
@@ -30,10 +29,9 @@ async def begin(
 ) -> AuthorizationBegun:
     """The address at which the user consents, for providers that have one."""
     begun = await authorizing.begin_authorization(runtime, who, provider_id)
-    state = cookies.state_in(urlsplit(begun.url).query)
-    cookies.keep(response, request, state, begun, seconds=runtime.settings.link_state_seconds)
+    cookies.keep(response, request, begun, seconds=runtime.settings.link_state_seconds)
     told = "Open auth_url in the browser that got this answer; its cookie ties the way back to it."
-    return AuthorizationBegun(auth_url=begun.url, state=state, message=told)
+    return AuthorizationBegun(auth_url=begun.url, state=begun.state, message=told)
 
 
 @router.get("", summary="Show an authorization", responses=documented(401, 403, 404, 422))

@@ -10,11 +10,12 @@ from fastapi.responses import HTMLResponse
 
 from worker.errors import DashtamError, NotFound, ProviderError, Refused
 from worker.services.access import authorizing
-from worker.web import cookies
+from worker.services.linking import sessions
+from worker.web import cookies, link_pages
 from worker.web.asking import Services
-from worker.web.pages import told
+from worker.web.pages import PageRoute
 
-router = APIRouter(prefix="/oauth", tags=["authorization"])
+router = APIRouter(prefix="/oauth", tags=["authorization"], route_class=PageRoute)
 
 _STATUSES: tuple[tuple[type[DashtamError], int], ...] = ((Refused, 400), (NotFound, 404), (ProviderError, 500))
 
@@ -28,17 +29,14 @@ _STATUSES: tuple[tuple[type[DashtamError], int], ...] = ((Refused, 400), (NotFou
 async def land(provider_key: str, request: Request, runtime: Services) -> HTMLResponse:
     """Completes a link like `…/authorization/callback`, and shows the user a page with the result."""
     came = cookies.came_back(request)
+    session = await sessions.of_state(runtime, came.query, came.holder)
     try:
         found = await authorizing.complete_at(runtime, provider_key, query=came.query, holder=came.holder)
     except DashtamError as error:
         status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 503)
-        return told("This login was not linked", _sentence(error), status=status)
-    text = f"{found.login.alias} is linked, and its accounts are being read. You may close this page."
-    response = told("The login is linked", text)
+        row = session and await sessions.read(runtime, session.id)
+        return link_pages.not_linked(row, provider_key, error, status=status)
+    row = session and await sessions.read(runtime, session.id)
+    response = link_pages.linked(row, found.login.alias)
     cookies.forget(response, came)
     return response
-
-
-def _sentence(error: DashtamError) -> str:
-    told = str(error)
-    return f"{told[:1].upper()}{told[1:]}."

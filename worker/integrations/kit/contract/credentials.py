@@ -11,8 +11,8 @@ import httpx
 from worker.errors import ProviderError, ReauthRequired, Transient, Unsupported
 from worker.integrations.kit.base import Caller, Quota, RefreshPolicy
 from worker.integrations.kit.contract.subject import Subject, every, require
-from worker.integrations.kit.integration import missing_of
 from worker.integrations.kit.link_kinds import LinkKind
+from worker.integrations.kit.required import missing_of
 from worker.telemetry.redaction import MASK, redact
 
 _SCOPES = ("app", "provider", "account")

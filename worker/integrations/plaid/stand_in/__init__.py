@@ -14,6 +14,7 @@ from worker.integrations.plaid.stand_in.data import Data
 from worker.integrations.plaid.stand_in.errors import LIMITS, PlaidError
 from worker.integrations.plaid.stand_in.hooks import HookKeys, body_of
 from worker.integrations.plaid.stand_in.items import PRODUCTS, Item, Items
+from worker.integrations.plaid.stand_in.link import SCRIPT_PATH, LinkPage
 from worker.sandbox.core import Caller, Login, Sandbox
 from worker.sandbox.grants import token_digest
 from worker.sandbox.hooks import Outgoing
@@ -48,6 +49,7 @@ class PlaidProfile(PlainBooks):
 
     key = "plaid"
     credentials: ClassVar = {"client_id": CLIENT_ID, "secret": SECRET}
+    addresses: ClassVar = {"link_url": SCRIPT_PATH}
     cash_is_a_holding = True
     kinds = books.KINDS
     usual = books.USUAL
@@ -56,6 +58,7 @@ class PlaidProfile(PlainBooks):
         super().__init__(sandbox)
         self._items = Items(sandbox)
         self._hook_keys = HookKeys(sandbox.seed, sandbox.clock)
+        self._link = LinkPage(self, self._items)
         data = Data(self, self._items)
         self._open: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "/link/token/create": self._link_token,
@@ -93,7 +96,7 @@ class PlaidProfile(PlainBooks):
     def answer(self, request: Request, caller: Caller) -> Answer:
         """The published answer to one request."""
         try:
-            return self._dispatch(request)
+            return self._link.answer(request) or self._dispatch(request)
         except PlaidError as error:
             return error.answer(self._items.request_id())
 
@@ -135,11 +138,13 @@ class PlaidProfile(PlainBooks):
                 raise PlaidError("MISSING_FIELDS", name)
         if not text_of(body["user"] if isinstance(body["user"], dict) else {}, "client_user_id"):
             raise PlaidError("MISSING_FIELDS", "user.client_user_id")
-        if "access_token" in body and self._items.by_token(text_of(body, "access_token")) is None:
+        item = self._items.by_token(text_of(body, "access_token"))
+        if "access_token" in body and item is None:
             raise PlaidError("INVALID_ACCESS_TOKEN")
         expires = (self.sandbox.clock.now() + timedelta(hours=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
         number = self._items.request_id()
         token = f"link-sandbox-{identifier('link', number, length=32)}"
+        self._link.opened(token, item)
         return json_answer(200, {"link_token": token, "expiration": expires, "request_id": number})
 
     def _public_token(self, body: dict[str, Any]) -> Answer:

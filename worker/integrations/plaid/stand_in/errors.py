@@ -18,6 +18,7 @@ _ERRORS = {
     "NO_INVESTMENT_ACCOUNTS": (400, "ITEM_ERROR", "no investment accounts were found for this item"),
     "INVALID_ACCESS_TOKEN": (400, "INVALID_INPUT", "could not find matching access token"),
     "INVALID_PUBLIC_TOKEN": (400, "INVALID_INPUT", "could not find matching public token"),
+    "INVALID_LINK_TOKEN": (400, "INVALID_INPUT", "could not find matching link token"),
     "INVALID_API_KEYS": (400, "INVALID_INPUT", "invalid client_id or secret provided"),
     "INVALID_ACCOUNT_ID": (400, "INVALID_INPUT", "one of the account_ids is invalid"),
     "INVALID_WEBHOOK_VERIFICATION_KEY_ID": (400, "INVALID_INPUT", "invalid key_id provided"),
