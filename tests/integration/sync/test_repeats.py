@@ -13,6 +13,7 @@ from sqlalchemy import text
 from tests.factories import make_linked_provider
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import ModelIntegration, Movement, Plan
+from worker.crud.fleet import history
 from worker.crud.sync import pages, runs
 from worker.errors import Fenced
 from worker.integrations.kit.base import Page, SyncRequest
@@ -66,6 +67,9 @@ def test_repeat_applies_no_page_and_its_run_says_the_same(quiet: Linked, applied
     assert (run.status, run.mode, run.error, run.problems) == (RunStatus.COMPLETED, "incremental", None, None)
     assert (run.pages, run.unchanged, run.counts) == (before.pages, before.unchanged, before.counts)
     assert run.cursor_before == before.cursor_after
+    with quiet.runtime.transaction() as session:
+        told = history.runs(session, provider_ids=[quiet.provider_id], limit=1)
+    assert told[0].cursor_after == before.cursor_after
     assert run.answers == before.answers
     assert run.finished_at is not None
     ((synced_at, due_at, failures),) = quiet.rows(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from worker.models import Provider, SyncRun, TaskFailure, TokenRefresh, User
@@ -27,8 +28,13 @@ def attempts(
     return [Attempt(*row) for row in rows]
 
 
-_OF_LOGIN = {"alias": Provider.alias, "user": User.email}
-_RUN = [_OF_LOGIN[name] if name in _OF_LOGIN else getattr(SyncRun, name) for name in Run.__slots__]
+# A run that repeats the last one moves no cursor, so its row does not have them twice.
+_CURSOR_AFTER = case(
+    (SyncRun.status == RunStatus.COMPLETED, func.coalesce(SyncRun.cursor_after, SyncRun.cursor_before)),
+    else_=SyncRun.cursor_after,
+)
+_FOUND_BY = {"alias": Provider.alias, "user": User.email, "cursor_after": _CURSOR_AFTER}
+_RUN: list[Any] = [_FOUND_BY[name] if name in _FOUND_BY else getattr(SyncRun, name) for name in Run.__slots__]
 _RUNS = (
     select(*_RUN)
     .join(Provider, Provider.id == SyncRun.provider_id)

@@ -76,9 +76,11 @@ _READ = """
         AND NOT EXISTS (SELECT FROM quarantine q WHERE q.provider_id = p.id AND q.resolved_at IS NULL)
 """
 _INSERT = """
-    INSERT INTO sync_runs (id, provider_id, status, trigger, mode, owner, started_at, heartbeat_at, cursor_before)
-    SELECT id, provider_id, 'running', %(trigger)s, 'incremental', %(owner)s, %(now)s, clock_timestamp(), cursors
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (id uuid, provider_id uuid, cursors jsonb)
+    INSERT INTO sync_runs
+        (id, provider_id, status, trigger, mode, owner, started_at, heartbeat_at, cursor_before, answers)
+    SELECT id, provider_id, 'running', %(trigger)s, 'incremental', %(owner)s, %(now)s, clock_timestamp(), cursors,
+        decode(answers, 'hex')
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (id uuid, provider_id uuid, cursors jsonb, answers text)
     ON CONFLICT DO NOTHING RETURNING id
 """
 
@@ -106,7 +108,15 @@ def begin_repeats(
         _begun(UUID(bytes=run_id), owner, now, row, states[row[0]])
         for run_id, row in zip(new_ids(len(found)), found, strict=True)
     ]
-    rows = [{"id": run.key.id, "provider_id": run.key.provider_id, "cursors": last.cursors} for run, last in begun]
+    rows = [
+        {
+            "id": run.key.id,
+            "provider_id": run.key.provider_id,
+            "cursors": last.cursors,
+            "answers": last.answers.hex(),
+        }
+        for run, last in begun
+    ]
     given = {"rows": _encode(rows).decode(), "trigger": trigger, "owner": owner, "now": now}
     inserted = {id_ for (id_,) in connection.execute(_INSERT, given)}
     return [one for one in begun if one[0].key.id in inserted]
@@ -137,11 +147,13 @@ def _begun(
     return run, last
 
 
+# `cursor_before` and `answers`, which are long, have been right since the beginning. Postgres writes to WAL only what
+# differs between the two versions of a row, so they are not written again, nor to `cursor_after`.
 # Whatever another transaction holds is left out, so this one never waits while it holds rows of other logins.
 _END = f"""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb)
-        AS r (id uuid, due_at timestamptz, pages int, unchanged int, counts jsonb, answers text)
+        AS r (id uuid, due_at timestamptz, pages int, unchanged int, counts jsonb)
     ), mine AS MATERIALIZED (
         SELECT r.id, r.provider_id FROM sync_runs r JOIN providers p ON p.id = r.provider_id
         WHERE r.id IN (SELECT id FROM given)
@@ -149,8 +161,7 @@ _END = f"""
         FOR NO KEY UPDATE OF r, p SKIP LOCKED
     ), ended AS (
         UPDATE sync_runs r SET status = '{RunStatus.COMPLETED}', finished_at = %(now)s,
-            heartbeat_at = clock_timestamp(), pages = given.pages, unchanged = given.unchanged, counts = given.counts,
-            cursor_after = r.cursor_before, answers = decode(given.answers, 'hex')
+            heartbeat_at = clock_timestamp(), pages = given.pages, unchanged = given.unchanged, counts = given.counts
         FROM mine JOIN given USING (id)
         WHERE r.id = mine.id AND r.status = '{RunStatus.RUNNING}' AND NOT r.cancel_requested
         RETURNING r.id, r.provider_id, r.started_at, given.due_at
@@ -176,7 +187,6 @@ def end_repeats(session: Session, *, owner: UUID, ends: Sequence[RepeatEnd], now
             "pages": end.last.pages,
             "unchanged": end.last.unchanged,
             "counts": end.last.counts,
-            "answers": end.last.answers.hex(),
         }
         for end in ends
     ]

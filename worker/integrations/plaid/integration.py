@@ -102,6 +102,7 @@ class Plaid(Integration):
 
     def __init__(self, settings: PlaidSettings, api: Api) -> None:
         super().__init__(settings, api)
+        self._endpoints: dict[str, Endpoint] = {}
         self._headers = {
             "content-type": "application/json",
             "plaid-client-id": settings.client_id.get_secret_value(),
@@ -211,7 +212,10 @@ class Plaid(Integration):
         return answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))
 
     def _endpoint(self, path: str) -> Endpoint:
-        return self.api.endpoint(path, "POST", path)
+        known = self._endpoints.get(path)
+        if known is None:
+            known = self._endpoints[path] = self.api.endpoint(path, "POST", path)
+        return known
 
     async def _write(self, caller: Caller, path: str, **body: Any) -> Answer:
         answer = await self.api.send(
