@@ -172,6 +172,10 @@ bench-idle: $(STAMP) ## What a sync costs that finds nothing new
 bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in an environment of its own
 	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
 
+.PHONY: bench-hooks
+bench-hooks: $(STAMP) ## Time that the receiver takes for one hook, at 200 a second and in a storm
+	$(BIN)/python -m tests.benchmarks.bench_hooks $(ARGS)
+
 .PHONY: bench-web
 bench-web: $(STAMP) ## Server CPU and time per request of the HTTP API, with 100,000 logins
 	$(BIN)/python -m tests.benchmarks.bench_web $(ARGS)

@@ -31,6 +31,9 @@ _FAULTS: dict[str, dict[str, object]] = {
     "limited": {"do": "rate_limit", "retry_after": "5"},
 }
 
+_GOOD_ORDER: dict[str, object] = {"lose": 0.0, "double": 0.0, "delay_seconds": 0.0, "reorder": False}
+_HOOKS_SHOWN = 20
+
 
 def _logins(incomplete: str) -> Iterable[str]:
     return [login.alias for login in LOGINS if login.alias.startswith(incomplete)]
@@ -184,14 +187,80 @@ def outage(login: LoginArgument, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def hooks(
+    lose: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the hooks that are never sent.")] = None,
+    double: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the hooks that are sent twice.")] = None,
+    delay: Annotated[float | None, typer.Option(min=0, max=3600, help="Seconds until a hook is sent.")] = None,
+    reorder: Annotated[
+        bool | None, typer.Option("--reorder/--in-order", help="Let hooks arrive in another order.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of the sandbox's hooks; with options, deliver them badly until `dashtam sandbox restore`.
+
+    [bold]Example[/]
+
+    dashtam sandbox hooks --lose 0.5 --double 0.2 --delay 3
+    """
+    control = _sandbox()
+    given = {"lose": lose, "double": double, "delay_seconds": delay, "reorder": reorder}
+    manner = {name: value for name, value in given.items() if value is not None}
+    if manner:
+        control.deliver_hooks(manner)
+        _done(
+            manner,
+            "hooks are delivered like this from now on.\n"
+            'Send some:     dashtam sandbox advance "Plaid one"\n'
+            "Look at them:  dashtam sandbox hooks\n"
+            "End it:        dashtam sandbox restore",
+            as_json=as_json,
+        )
+        return
+    names = ("login", "kind", "tries", "status", "outcome")
+    rows = [{name: told[name] for name in names} for told in control.hooks()[-_HOOKS_SHOWN:]]
+    show(rows, as_json=as_json, render=lambda rows: table(names, [tuple(str(v) for v in row.values()) for row in rows]))
+
+
+@app.command()
+def storm(
+    login: LoginArgument,
+    count: Annotated[int, typer.Option(min=1, max=2000, help="How many hooks.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Send many hooks about new data of one login at once. The worker syncs it at most twice for all of them.
+
+    [bold]Example[/]
+
+    dashtam sandbox storm "Plaid one" --count 1000
+    """
+    chosen = _login(login)
+    sent = _sandbox().send_hooks(chosen.name, count)
+    if not sent:
+        raise Refused(
+            f"{chosen.alias} sends no hooks: its provider has none, or it was not synced yet; nothing was changed. "
+            f'Sync it first: dashtam sync "{chosen.alias}" --wait'
+        )
+    _done(
+        {"hooks": sent, "login": chosen.name},
+        f"{plain(chosen.alias)}: {sent} hooks are on their way.\n"
+        f'Look at it:    dashtam runs list --provider "{chosen.alias}" --limit 5',
+        as_json=as_json,
+    )
+
+
+@app.command()
 def restore(as_json: AsJson = False) -> None:
-    """End all faults and outages. A consent that was withdrawn stays withdrawn: link that login again.
+    """End all faults and outages, and deliver hooks well again.
+
+    A consent that was withdrawn stays withdrawn: link that login again.
 
     [bold]Example[/]
 
     dashtam sandbox restore
     """
-    ended = _sandbox().disarm()
+    control = _sandbox()
+    ended = control.disarm()
+    control.deliver_hooks(_GOOD_ORDER)
     _done({"ended": ended}, f"faults and outages that were ended: {ended}", as_json=as_json)
 
 

@@ -16,7 +16,8 @@ from worker.models.hooks import Ask, Hook
 from worker.models.vocabulary import ProviderStatus
 
 # A hook that follows another one closely belongs to the same change, or to a storm: it waits for longer, and the usual
-# gap is not computed from it. `hook_sync_at` stays while it lies ahead, so that a storm does not put the sync off.
+# gap is not computed from it. `hook_sync_at` stays while it lies ahead, so that a storm does not put the sync off. If
+# another hook has just come, and a sync is due that begins after this one, the login's row is not even locked.
 _RECEIVE = text(
     """
     WITH login AS MATERIALIZED (
@@ -44,6 +45,8 @@ _RECEIVE = text(
                 ELSE (3 * hook_gap + least(extract(epoch FROM now() - hooked_at), :longest)) / 4 END,
             hooked_at = now()
         FROM kept WHERE :sync AND providers.id = kept.provider_id
+          AND (hooked_at > now() - interval '1 second' AND hook_sync_at > now() AND sync_due_at <= hook_sync_at)
+            IS NOT TRUE
     ), checked AS (
         INSERT INTO login_checks AS due (provider_id, provider_key, due_at)
         SELECT login.id, :provider_key, now() FROM login, kept

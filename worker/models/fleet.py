@@ -46,6 +46,7 @@ class ProviderRow:
 
     Attributes:
         user: the user's e-mail address.
+        hooked_at: when the provider's last hook about new data came.
     """
 
     id: UUID
@@ -65,6 +66,7 @@ class ProviderRow:
     sync_interval: int | None
     sync_failures: int
     created_at: datetime
+    hooked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

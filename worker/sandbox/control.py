@@ -67,6 +67,19 @@ class SandboxControl:
         self._call("/admin/faults", method="DELETE")
         return count
 
+    def deliver_hooks(self, manner: Mapping[str, object]) -> None:
+        """Changes how hooks are delivered: `manner` has members of `worker.sandbox.hooks.Manner`."""
+        self._call("/admin/hooks", dict(manner))
+
+    def send_hooks(self, login: str, count: int) -> int:
+        """Sends hooks about new data of a login. Returns how many the provider has sent."""
+        return int(self._call(f"/admin/hooks/{login}", {"event": "changed", "count": count})["sent"])
+
+    def hooks(self) -> list[dict[str, Any]]:
+        """What became of the hooks, oldest first; members of `worker.sandbox.hooks.Delivered`."""
+        told: list[dict[str, Any]] = self._call("/admin/hooks")
+        return told
+
     def link(self, login: str, asked: Mapping[str, str]) -> dict[str, str]:
         """What a login's owner enters to link it, by the names of the fields of the link form.
 

@@ -231,6 +231,8 @@ def _sync(facts: Facts, told: Explanation) -> None:
         good = next((run for run in facts.runs if run.status == RunStatus.COMPLETED), None)
         if facts.runs[0].status in (RunStatus.FAILED, RunStatus.PARTIAL) and good is not None:
             told.sync.append(f"The last complete one began {when(good.started_at, now)}.")
+    if provider.hooked_at is not None:
+        told.sync.append(f"The provider's last hook about new data came {when(provider.hooked_at, now)}.")
     if facts.quarantined:
         told.sync.append(f"{facts.quarantined} records are in quarantine.")
         _operator(told, "Look at what could not be trusted: dashtam quarantine list.")

@@ -36,6 +36,7 @@ from worker.web.routes import (
 )
 
 ROUTERS = (
+    hooks.router,  # the first ones are found fastest, and hooks are the most frequent requests
     health.router,
     documentation.router,
     provider_types.router,
@@ -50,7 +51,6 @@ ROUTERS = (
     login.router,
     status.router,
     static.router,
-    hooks.router,
 )
 
 _DESCRIPTION = """Linked logins, what was synced of them, and how to ask for more.

@@ -123,8 +123,11 @@ class AddressRate:
         """See ASGI."""
         if scope["type"] == "http" and scope["path"] not in _FOR_SUPERVISORS:
             address = (scope.get("client") or ("unknown",))[0]
-            kind, rate = ("hooks", self._hook_rate) if _is_hook(scope["path"]) else ("address", self._rate)
-            wait_s = await self._rates.wait(rate, kind, _one_party(address))
+            rate = self._hook_rate if _is_hook(scope["path"]) else self._rate
+            if _is_hook(scope["path"]):
+                wait_s = await self._rates.wait_here(rate, "hooks", _one_party(address))
+            else:
+                wait_s = await self._rates.wait(rate, "address", _one_party(address))
             if wait_s is not None:
                 await problems.too_often(scope["path"], "address", rate, wait_s)(scope, receive, send)
                 return

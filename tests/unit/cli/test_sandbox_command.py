@@ -16,7 +16,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-COMMANDS = ["revoke", "consent", "advance", "fault", "outage"]
+COMMANDS = ["revoke", "consent", "advance", "fault", "outage", "storm"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

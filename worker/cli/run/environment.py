@@ -74,6 +74,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "FLOWER_PASSWORD_FILE": str(flower_password),
         "FLOWER_PORT": str(flower_port),
         "WEB_PORT": str(web_port),
+        "WEB_PUBLIC_URL": f"http://127.0.0.1:{web_port}",  # where the sandbox sends its hooks
         "WEB_LOGIN_LINKS": "1",
         "NOTICE_CHANNELS": "log",
         **_pace(access_seconds, once=once),
@@ -115,6 +116,7 @@ def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
     return {
         "TICK_SCALE": "0.05" if once else "0.1",
         "SYNC_INTERVAL": "30",
+        "SYNC_INTERVAL_HOOKED": "60",
         "SYNC_MIN_INTERVAL": "2",
         "CLAIM_SECONDS": "8",
         "HTTP_TOTAL_SECONDS": "6",

@@ -82,6 +82,7 @@ def _table(seen: Seen, now: datetime, *, wide: bool) -> RenderableType:
     for column in _COLUMNS if wide else [column for column in _COLUMNS if column != "integration"]:
         made.add_column(column, no_wrap=True, overflow="ellipsis", max_width=None if wide else _NARROW.get(column))
     if wide:
+        made.add_column("hook", no_wrap=True)
         made.add_column("accounts", justify="right", no_wrap=True)
         made.add_column("transactions", justify="right", no_wrap=True)
     for story in seen.stories:
@@ -93,7 +94,7 @@ def _table(seen: Seen, now: datetime, *, wide: bool) -> RenderableType:
         cells += [relative(row.refreshed_at, now), _next(row.refresh_due_at, now) if works else NOTHING]
         cells += [relative(row.synced_at, now), _next(row.sync_due_at, now) if works else NOTHING]
         if wide:
-            cells += [str(story.stored.accounts), str(story.stored.transactions)]
+            cells += [relative(row.hooked_at, now), str(story.stored.accounts), str(story.stored.transactions)]
         made.add_row(*cells)
     return made
 
