@@ -285,6 +285,10 @@ class SandboxAdmin:
         """Send hooks about a login; how many the provider has sent."""
         return int(self.post(f"hooks/{login}", {"event": event, "count": count})["sent"])
 
+    def want_hooks(self, login: str, address: str) -> None:
+        """Hooks about this login go to this address, as its application would ask for it."""
+        self.post(f"hooks/{login}", {"count": 0, "address": address})
+
     def hooks(self) -> list[dict[str, Any]]:
         """What became of the hooks, oldest first."""
         return list(self.get("hooks"))

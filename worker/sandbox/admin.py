@@ -15,7 +15,7 @@ Every call must have the header `X-Sandbox-Admin` with this token; bodies and an
     POST   /admin/quotas [`quotas.Quota`]       replaces all
     POST   /admin/barriers `barriers.BarrierSpec`; GET /admin/barriers/{n}?arrivals=&timeout= waits; DELETE releases
     GET    /admin/hooks                         what became of hooks; POST `hooks.Manner` loses, doubles, delays them
-    POST   /admin/hooks/{login} {event, count}  send hooks about a login; /admin/hooks/rotate/{profile} a new key
+    POST   /admin/hooks/{login} {event, count, address}  send hooks; /admin/hooks/rotate/{profile} a new key
     GET    /admin/books/{login}                 the login's books; POST [`books.Mutation`] changes them
     GET    /admin/served                        what each login's client has received
     GET    /admin/log?kind=&login=&path=&after= requests; DELETE forgets them
@@ -76,10 +76,11 @@ class Chosen(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Sending(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /admin/hooks/{login}`; `event` as in `core.Profile.hook`."""
+    """Body of `POST /admin/hooks/{login}`; `event` as in `core.Profile.hook`, `address` is where hooks go."""
 
     event: str = "changed"
     count: int = 1
+    address: str | None = None
 
 
 class LoginState(msgspec.Struct, forbid_unknown_fields=True):
@@ -246,6 +247,8 @@ class _Admin:
     async def send_hook(self, request: Request) -> Response:
         (login,) = self._named([request.path_params["login"]])
         given = await _body(request, Sending)
+        if given.address is not None:
+            login.profile.want_hooks(login, given.address)
         sent = [self._sandbox.tell(login, given.event) for _ in range(given.count)]
         return _json({"sent": sum(sent)})
 

@@ -18,7 +18,7 @@ _SECONDS = 10.0
 _KEPT = 2000
 _GROWTH = 4
 _SHUFFLED_WITHIN = 1.0
-_AT_ONCE = 200
+_AT_ONCE = 50
 
 
 class Manner(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,6 +84,7 @@ class Outbox:
         self._log: deque[Delivered] = deque(maxlen=_KEPT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     def post(self, hook: Outgoing) -> None:
         """Sends a hook later, in the running event loop; where none runs, nothing is sent."""
@@ -118,7 +119,8 @@ class Outbox:
             if number:
                 await asyncio.sleep(manner.retry_seconds * _GROWTH ** (number - 1))
             entry.tries += 1
-            entry.status = await self._send(hook)
+            async with self._room:
+                entry.status = await self._send(hook)
             if entry.status == 200:
                 entry.outcome = "delivered"
                 return

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import redis
 from pydantic import SecretStr
 
-from worker.crud import health, heartbeats, hooks, schema
+from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError, Unavailable
 from worker.integrations.registry import REGISTRY, faults
 from worker.process.redis_names import QUEUES, Lengths
@@ -28,7 +28,6 @@ _BACKLOG_MAX = 1000
 _PING_SECONDS = 0.7
 _READY_SECONDS = 3.0
 _FREE_BYTES_MIN = 1_000_000_000
-_ORPHANS_LISTED = 5
 
 
 class OtherBroker(Protocol):
@@ -307,17 +306,6 @@ async def _spool(runtime: Context, transport: Transport) -> Finding:
     return Finding("spool", False, f"{len(waiting)} files with token answers cannot be read, {file.name} first", mend)
 
 
-async def _hooks(runtime: Context, transport: Transport) -> Finding:
-    found = await runtime.db(hooks.orphans, limit=_ORPHANS_LISTED + 1)
-    if not found:
-        return Finding("hooks", True, "every login that sends hooks is one of ours")
-    listed = ", ".join(f"{one.provider_key} {one.external_id}" for one in found[:_ORPHANS_LISTED])
-    more = " and more" if len(found) > _ORPHANS_LISTED else ""
-    what = f"hooks arrive of logins that are not here, and the provider may charge for them: {listed}{more}"
-    mend = "end these logins at the provider, in its own pages; they are listed for RETAIN_HOOKS_DAYS after a hook"
-    return Finding("hooks", True, what, mend)
-
-
 _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Finding]]]] = {
     "postgres": _postgres,
     "schema": _schema,
@@ -330,7 +318,7 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Findi
     "integrations": _integrations,
     "plug-ins": _plug_ins,
     "logins": _held,
-    "hooks": _hooks,
+    "hooks": orphans.finding,
     "database role": _privileges,
     "standbys": _standbys,
     "queues": _queues,

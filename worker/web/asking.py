@@ -22,19 +22,22 @@ _bearer = HTTPBearer(
 )
 
 
-def context(request: Request) -> Context:
+# These are coroutines because FastAPI runs every other function in a thread, which costs more than the function itself.
+
+
+async def context(request: Request) -> Context:
     """The context for services."""
     found: Context = request.app.state.runtime
     return found
 
 
-def sender(request: Request) -> Send:
+async def sender(request: Request) -> Send:
     """The function that sends a task to the workers."""
     found: Send = request.app.state.send
     return found
 
 
-def totals(request: Request) -> Totals:
+async def totals(request: Request) -> Totals:
     """The numbers of logins that this process remembers."""
     found: Totals = request.app.state.totals
     return found
@@ -52,7 +55,7 @@ async def authenticate(
         NotPermitted: the key lacks one of the route's scopes.
         HTTPException: 429; too many requests with this key.
     """
-    runtime = context(request)
+    runtime: Context = request.app.state.runtime
     principal = await keys.authenticate(runtime, None if given is None else given.credentials)
     await require_rate(request, principal)
     keys.require(principal, scopes.scopes)
@@ -61,7 +64,7 @@ async def authenticate(
 
 async def require_rate(request: Request, principal: Principal) -> None:
     """Counts a request with this key. Raises `HTTPException` 429 if there are too many."""
-    rate = context(request).settings.web_key_rate
+    rate = request.app.state.runtime.settings.web_key_rate
     wait_s = await request.app.state.rates.wait(rate, "key", principal.prefix)
     if wait_s is not None:
         seconds = max(1, round(wait_s))

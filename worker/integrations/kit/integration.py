@@ -255,12 +255,7 @@ class Integration:
     # Hooks
 
     async def check_login(self, caller: Caller, *, access_token: str) -> Standing:
-        """Asks the provider whether a login works (`can_check`).
-
-        Raises:
-            ReauthRequired: it needs its user.
-            ProviderError: the call failed.
-        """
+        """Asks whether a login works (`can_check`). Raises `ReauthRequired` if it needs its user."""
         raise Unsupported("check")
 
     async def ask_for_hooks(self, caller: Caller, *, access_token: str, url: str) -> None:
