@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -16,18 +15,18 @@ from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError, Unavailable
 from worker.integrations.registry import REGISTRY, faults
 from worker.process.redis_names import QUEUES, Lengths
-from worker.services import keys, mending
+from worker.services import host, keys, mending
 from worker.services.context import Context
 from worker.services.findings import Finding
 from worker.services.fleet import held
 from worker.services.fleet.looking import beat_late
+from worker.services.hooks import orphans
 from worker.settings import EnvironmentSettings, get_settings, load
 
 _SKEW_MAX = timedelta(seconds=2)
 _BACKLOG_MAX = 1000
 _PING_SECONDS = 0.7
 _READY_SECONDS = 3.0
-_FREE_BYTES_MIN = 1_000_000_000
 
 
 class OtherBroker(Protocol):
@@ -285,27 +284,6 @@ async def _held(runtime: Context, transport: Transport) -> list[Finding]:
     return found or [Finding("logins", True, "none is paused, over a quota, or needs its user")]
 
 
-async def _disk(runtime: Context, transport: Transport) -> Finding:
-    home = runtime.settings.home.absolute()
-    while not home.exists():
-        home = home.parent
-    free = shutil.disk_usage(home).free
-    if free >= _FREE_BYTES_MIN:
-        return Finding("disk", True, f"{free / 1e9:.0f} GB free under the home")
-    return Finding("disk", False, f"{free / 1e9:.1f} GB free under the home", "make room: the token spool needs it")
-
-
-async def _spool(runtime: Context, transport: Transport) -> Finding:
-    from worker.services.refresh import journal  # it takes cryptography, which no other check needs
-
-    waiting = list(journal.spool_directory(runtime).glob(f"*{journal.UNREADABLE}"))
-    if not waiting:
-        return Finding("spool", True, "every file can be read")
-    file = waiting[0]
-    mend = f"make it readable for the worker, then: mv {file} {file.with_suffix('.json')}"
-    return Finding("spool", False, f"{len(waiting)} files with token answers cannot be read, {file.name} first", mend)
-
-
 _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Finding]]]] = {
     "postgres": _postgres,
     "schema": _schema,
@@ -322,8 +300,8 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Findi
     "database role": _privileges,
     "standbys": _standbys,
     "queues": _queues,
-    "disk": _disk,
-    "spool": _spool,
+    "disk": host.disk,
+    "spool": host.spool,
 }
 
 CHECKS = tuple(_CHECKS)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -19,7 +19,7 @@ from worker.crud.refresh.records import NewToken
 from worker.errors import Refused
 from worker.integrations.kit.base import TokenAnswer
 from worker.runtime import Runtime, use_runtime
-from worker.services import health, keys
+from worker.services import host, keys
 from worker.services.refresh import journal, spool
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
@@ -211,7 +211,7 @@ def test_file_that_cannot_be_read_is_set_aside_and_holds_up_no_other(hosts: tupl
     assert said["next"].endswith(f"mv {aside} {broken}")
     assert aside.exists()
     assert one.plain(good, "refresh") == "refresh-2"
-    finding = one.runtime.run(health._spool(one.runtime, cast("Any", None)))
+    finding = one.runtime.run(host.spool(one.runtime, None))
     assert (finding.ok, finding.mend.endswith(f"mv {aside} {broken}")) == (False, True)
 
 
