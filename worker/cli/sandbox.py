@@ -210,7 +210,7 @@ def hooks(
         _done(
             manner,
             "hooks are delivered like this from now on.\n"
-            'Send some:     dashtam sandbox advance "Plaid one"\n'
+            f'Send some:     dashtam sandbox advance "{LOGINS[-1].alias}"\n'
             "Look at them:  dashtam sandbox hooks\n"
             "End it:        dashtam sandbox restore",
             as_json=as_json,
