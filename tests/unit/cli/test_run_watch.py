@@ -34,7 +34,9 @@ SEEN = Seen([Story(LOGINS[0], ROW, refreshable=True, stored=Stored(3, 1234, 5))]
 NAMES = ("sandbox", "worker-refresh", "worker-sync", "worker-upkeep", "beat", "flower", "web")
 
 
-def _shown(tmp_path: Path, seen: Seen, *, width: int = 80, state: ProcessState = ProcessState.RUNNING) -> list[str]:
+def _shown(
+    tmp_path: Path, seen: Seen, *, width: int = 80, state: ProcessState = ProcessState.RUNNING, with_key: bool = False
+) -> list[str]:
     password = tmp_path / "flower.password"
     password.write_text("made-up-password\n")
     demo = Demonstration(
@@ -45,13 +47,13 @@ def _shown(tmp_path: Path, seen: Seen, *, width: int = 80, state: ProcessState =
         flower_user="operator",
         flower_password_file=password,
         web_url="http://127.0.0.1:8000",
-        api_key_file=Path("/home/ada/.dashtam/api.key"),
+        api_key_file=tmp_path / "api.key",
         variables={},
         env_file=tmp_path / "run.env",
     )
     processes = [ProcessStatus(name, state, 1, 0, 1.0, None) for name in NAMES]
     out = io.StringIO()
-    SafeConsole(file=out, width=width).print(screen(demo, seen, processes, width=width, now=NOW))
+    SafeConsole(file=out, width=width).print(screen(demo, seen, processes, width=width, now=NOW, with_key=with_key))
     return out.getvalue().splitlines()
 
 
@@ -69,6 +71,20 @@ def test_table_fits_and_nothing_in_it_is_cut(tmp_path: Path, width: int) -> None
     assert "…" not in "".join(lines)
     assert all(word in row for word in ("Schwab one", "active", "10m 12s ago", "in 12m 33s", "58m 59s ago", "now"))
     assert ("1234" in row) == (width == 120)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_address_of_the_status_page_logs_in_by_itself_on_a_terminal_alone(tmp_path: Path, width: int) -> None:
+    key = f"dashtam_1f2e3d4c_{'a' * 43}"
+    without = _shown(tmp_path, SEEN, width=width, with_key=True)
+    (tmp_path / "api.key").write_text(f"{key}\n")
+
+    on_a_terminal, in_a_file = (_shown(tmp_path, SEEN, width=width, with_key=one) for one in (True, False))
+
+    assert "Status    http://127.0.0.1:8000/status" in without
+    assert f"http://127.0.0.1:8000/login#{key}" in "".join(on_a_terminal)
+    assert all(len(line) <= width for line in on_a_terminal)
+    assert "dashtam_" not in "".join(in_a_file)
 
 
 def test_what_is_wrong_comes_first_in_words_with_its_command(tmp_path: Path) -> None:

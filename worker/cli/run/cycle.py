@@ -110,7 +110,13 @@ class Cycle:
                 if now >= draw_at:
                     draw_at = now + _DRAW_SECONDS
                     seen = lookout.seen if self.linked else replace(lookout.seen, stories=())
-                    drawn = watch.screen(self._demonstration, seen, self._supervisor.status(), width=console.width)
+                    drawn = watch.screen(
+                        self._demonstration,
+                        seen,
+                        self._supervisor.status(),
+                        width=console.width,
+                        with_key=console.is_terminal,
+                    )
                     live.update(drawn, refresh=console.is_terminal)
                 # Saved at every step, because the next sandbox's books must contain everything that a sync has stored.
                 self._keep_progress()

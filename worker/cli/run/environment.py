@@ -52,6 +52,15 @@ class Demonstration:
         """Flower's password; it is made once for each home."""
         return self.flower_password_file.read_text().strip()
 
+    @property
+    def login_url(self) -> str:
+        """The address of the status page that logs a browser in by itself; without a key until there is one.
+
+        The key follows the #, so the browser sends it to no server; the login page takes it from there.
+        """
+        key = self.api_key_file.read_text().strip() if self.api_key_file.exists() else ""
+        return f"{self.web_url}/login#{key}" if key else f"{self.web_url}/status"
+
 
 def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demonstration:
     """Chooses ports, keys and passwords, and also puts them into the environment of this process."""

@@ -44,9 +44,18 @@ _NARROW = {"provider": 14, "state": 14}
 
 
 def screen(
-    demo: Demonstration, seen: Seen, processes: Sequence[ProcessStatus], *, width: int, now: datetime | None = None
+    demo: Demonstration,
+    seen: Seen,
+    processes: Sequence[ProcessStatus],
+    *,
+    width: int,
+    now: datetime | None = None,
+    with_key: bool = False,
 ) -> RenderableType:
-    """The whole screen; what is wrong comes first, in sentences."""
+    """The whole screen; what is wrong comes first, in sentences.
+
+    `with_key` adds the API key to the status page's address: only for a terminal, never where a log may keep it.
+    """
     now = now or datetime.now(UTC)
     is_down = any(not trouble.ok for trouble in seen.troubles)
     body = _table(seen, now, wide=width >= _WIDE) if seen.stories else "linking the demo user's providers…"
@@ -56,7 +65,7 @@ def screen(
         subtitle=_subtitle(seen, now),
         border_style="red" if is_down else "none",
     )
-    return Group(*_troubles(seen.troubles), panel, _processes(processes), _where(demo))
+    return Group(*_troubles(seen.troubles), panel, _processes(processes), _where(demo, with_key=with_key))
 
 
 def _troubles(troubles: Sequence[Finding]) -> list[Text]:
@@ -119,10 +128,13 @@ def _name(process: ProcessStatus) -> str:
     return f"{process.name} (restarted {process.restarts} times)" if process.restarts else process.name
 
 
-def _where(demo: Demonstration) -> str:
+def _where(demo: Demonstration, *, with_key: bool) -> str:
+    address = demo.login_url if with_key else f"{demo.web_url}/status"
     return (
         f"Flower    {demo.flower_url}  user [bold]{escape(demo.flower_user)}[/]  "
         f"password [bold]{escape(demo.flower_password)}[/]\n"
+        # As a link, it can still be clicked where a narrow terminal breaks it.
+        f"Status    [link={address}]{escape(address)}[/link]\n"
         f"HTTP API  {demo.web_url}/docs  key in {escape(str(demo.api_key_file))}\n"
         f"Logs      {escape(str(demo.home / 'log'))}\n"
         f"Try       dashtam status, dashtam explain '{LOGINS[0].alias}' (in another terminal)"
