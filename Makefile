@@ -191,8 +191,8 @@ soak: $(STAMP) ## Steady load with restarts for MINUTES=20: memory, connections,
 ##@ Documentation
 
 .PHONY: pictures
-pictures: $(STAMP) ## Take the pictures of the terminal in docs/images anew, from a real `dashtam run`; two minutes
-	$(BIN)/python ops/pictures.py
+pictures: $(STAMP) ## Take the pictures in docs/images anew, from a real `dashtam run`; needs Chromium; two minutes
+	$(BIN)/python -m ops.pictures
 
 .PHONY: figures
 figures: $(STAMP) ## Count the tests into docs/testing.md

@@ -1,4 +1,4 @@
-"""Takes the pictures of the terminal in `docs/images` from a real `dashtam run`: `make pictures`."""
+"""Takes the pictures of the terminal and of the pages in `docs/images` from a real `dashtam run`: `make pictures`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from playwright.sync_api import Browser, ViewportSize
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from tests.support.browsing import browser
 from worker.cli.demo_logins import LOGINS
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _DASHTAM = str(Path(sys.executable).with_name("dashtam"))
 _WIDTH, _HEIGHT = 112, 50
+_SCREEN: ViewportSize = {"width": 1200, "height": 820}
+_PHONE: ViewportSize = {"width": 400, "height": 820}
+_LARGEST = 150_000
+_KEY = re.compile(r"dashtam_[0-9a-f]{8}_[\w-]{43}")
 _PATIENCE_SECONDS = 180.0
 # Rich names a font on a foreign host; a picture must not ask anybody for anything.
 _FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
@@ -126,24 +132,51 @@ def _has_happened(login: dict[str, str | None]) -> bool:
 def draw(name: str, title: str, written: str, home: Path) -> None:
     """Writes one picture, without what is this machine's own."""
     text = re.sub(r"(password \x1b\[1m).*?(\x1b\[0m)", r"\1…\2", written.replace("\r\n", "\n").replace("\r", ""))
-    text = text.replace(str(home), ".dashtam").strip("\n")
+    text = _KEY.sub("dashtam_…", text).replace(str(home), ".dashtam").strip("\n")
     console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print(Text.from_ansi(text), soft_wrap=True)
     picture = console.export_svg(title=title, code_format=_FORMAT, unique_id=name)
     (IMAGES / f"{name}.svg").write_text("\n".join(line.rstrip() for line in picture.splitlines()) + "\n")
 
 
+def photograph(chromium: Browser, home: Path, name: str, *, login: str = "", phone: bool = False) -> None:
+    """Writes one picture of the status page, or of the page of one login; a telephone shows it dark."""
+    context = chromium.new_context(viewport=_PHONE if phone else _SCREEN, color_scheme="dark" if phone else "light")
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{_variable(home, 'WEB_PORT')}/login#{(home / 'api.key').read_text().strip()}")
+    page.wait_for_url("**/status")
+    if login:
+        page.get_by_role("link", name=login).click()
+        page.wait_for_url("**/logins/*")
+    page.get_by_text("live", exact=True).wait_for()
+    path = IMAGES / f"{name}.png"
+    page.screenshot(path=path, full_page=not phone)
+    context.close()
+    if path.stat().st_size > _LARGEST:
+        raise SystemExit(f"{path} is larger than {_LARGEST} bytes")
+
+
+def _variable(home: Path, name: str) -> str:
+    """A variable of the running demonstration."""
+    found = re.search(rf"^{name}=['\"]?([^'\"\n]*)", (home / "run.env").read_text(), re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"{home / 'run.env'} has no {name}")
+    return found[1]
+
+
 def main() -> None:
     """Takes them all."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / ".dashtam"
-        with demonstration(home) as run:
+        with demonstration(home) as run, browser() as chromium:
             wait_until_everything_has_happened(home)
             time.sleep(3)
             draw("run", "make run", run.frame(), home)
+            photograph(chromium, home, "status")
             asked(home, "sandbox", "revoke", "Plaid one")
             asked(home, "sync", "Plaid one", "--wait")
             draw("explain", 'dashtam explain "Plaid one"', Terminal(home, "explain", "Plaid one").end(), home)
+            photograph(chromium, home, "status-login", login="Plaid one", phone=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from functools import partial
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from worker.web.pages import page
 _SESSION, _FORM = "dashtam_session", "dashtam_form"
 _FORM_SECONDS = 3600
 _SECRET_BYTES = 24
+_SECRET = re.compile(r"[A-Za-z0-9_-]{32}")
 
 
 async def signed_in(request: Request, runtime: Services, scopes: SecurityScopes) -> BrowserSession:
@@ -56,7 +58,8 @@ async def entering(request: Request, form_token: FormToken = "") -> None:
 
 def login_form(request: Request) -> tuple[str, str]:
     """The secret for the cookie of the login page, kept if the browser has one, and the token of its form."""
-    secret = request.cookies.get(_name(request, _FORM), "") or secrets.token_urlsafe(_SECRET_BYTES)
+    given = request.cookies.get(_name(request, _FORM), "")
+    secret = given if _SECRET.fullmatch(given) else secrets.token_urlsafe(_SECRET_BYTES)
     return secret, forms.token(secret, "/login")
 
 

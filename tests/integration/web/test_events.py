@@ -15,6 +15,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
 from tests.factories import make_linked_provider
 from tests.integration.web.conftest import Person, Sent, make_key, make_person, runtime_run
@@ -370,6 +371,28 @@ def test_while_postgres_is_away_streams_stay_open_and_are_served_afterwards(
         assert heard.change.data["pages"] == 5
 
     _listening(web_runtime, work)
+
+
+@pytest.mark.deep
+def test_reader_that_fails_ends_the_streams_so_that_clients_connect_anew(
+    web_runtime: Runtime, who: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("unexpected")
+
+    async def work(events: Events) -> None:
+        told = await events.listen(who)
+        monkeypatch.setattr(changes, "since", broken)
+        async with asyncio.timeout(PATIENCE_S):
+            assert all([one.change is None async for one in told])
+        monkeypatch.undo()
+        await (await events.listen(who)).aclose()  # type: ignore[attr-defined]
+
+        assert not events._streams
+
+    with capture_logs() as lines:
+        _listening(web_runtime, work)
+    assert "events_failed" in [line["event"] for line in lines]
 
 
 @pytest.mark.deep

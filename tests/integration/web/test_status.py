@@ -36,7 +36,7 @@ def all_answer(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> None:
     monkeypatch.setattr(
         broker.AskedOnce, "broker", lambda _: Broker(True, {"refresh": 3, "sync": 1, "upkeep": 0}, 2, names, "Redis")
     )
-    client.app.state.lookout._seen = None  # type: ignore[attr-defined]
+    client.app.state.lookout._seen_at = float("-inf")  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -268,6 +268,7 @@ def test_older_logins_are_on_further_pages(browser: TestClient, web_runtime: Run
         address = older[1].replace("&amp;", "&") if older else ""
 
     assert seen == sorted(ids, reverse=True)
+    assert ">Newest</a>" in page
 
 
 # Buttons --------------------------------------------------------------------------------------------------------------

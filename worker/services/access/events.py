@@ -133,12 +133,15 @@ class Events:
 
     async def aclose(self) -> None:
         """Ends all streams."""
-        for stream in self._streams:
-            stream.batches.put_nowait(None)
+        self._end_all()
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reader
+
+    def _end_all(self) -> None:
+        for stream in self._streams:
+            stream.batches.put_nowait(None)
 
     def _require_room(self, principal: Principal) -> None:
         most = self._runtime.settings.web_streams_per_key
@@ -194,6 +197,11 @@ class Events:
                 await self._read_once()
             except DashtamError as error:  # Postgres is away: what happens meanwhile is read afterwards
                 log.warning("events_wait", error=type(error).__name__, next="streams stay open, and are served later")
+            except Exception:
+                log.exception("events_failed", next="all streams end, and their clients connect anew")
+                self._reader = self._position = None  # the next client's stream gets a new reader
+                self._end_all()
+                return
 
     async def _read_once(self) -> None:
         position = self._position

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from worker.errors import Unavailable
 from worker.models.fleet import Broker
 from worker.process.clocks import elapsed
 from worker.services import health
@@ -63,7 +64,7 @@ class Lookout:
         self._runtime = runtime
         self._transport = transport
         self._lock = asyncio.Lock()
-        self._seen: Glance | None = None
+        self._seen: Glance | Unavailable = Unavailable("nothing was looked at yet")
         self._seen_at = float("-inf")
 
     async def look(self) -> Glance:
@@ -73,10 +74,15 @@ class Lookout:
             Unavailable: Postgres is out of reach.
         """
         async with self._lock:
-            if self._seen is None or elapsed() - self._seen_at > _KEPT_SECONDS:
-                self._seen = await self._look()
+            if elapsed() - self._seen_at > _KEPT_SECONDS:
+                try:
+                    self._seen = await self._look()
+                except Unavailable as error:  # kept too, so that not each of many waits for a Postgres that is away
+                    self._seen = error
                 self._seen_at = elapsed()
+        if isinstance(self._seen, Glance):
             return self._seen
+        raise self._seen
 
     async def _look(self) -> Glance:
         runtime, transport = self._runtime, self._transport.AskedOnce(seconds=_WORKER_SECONDS)

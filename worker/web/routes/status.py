@@ -49,7 +49,7 @@ async def status(
     who = session.principal
     seen = await watching.first_screen(runtime, who, request.app.state.lookout)
     page = await watching.logins(runtime, who, text=q, status=state, provider_key=integration, before=before)
-    asked = {"q": q, "state": state, "integration": integration}
+    asked = {"q": q, "state": state, "integration": integration, "before": before}
     return live_page(
         "status.html", session, seen=seen, page=page, asked=asked, states=ProviderStatus, done=DONE.get(done)
     )

@@ -1,7 +1,7 @@
 // Keeps the part #live of a page up to date: events of the server say when to read it anew.
 "use strict";
 
-const PAUSE_MS = 1000; // at most one reading a second
+const PAUSE_MS = 2000; // the server looks at its processes every two seconds
 const QUIET_MS = 15000; // times like "2 minutes ago" grow old by themselves
 const liveness = document.getElementById("liveness");
 let due = false;
@@ -34,6 +34,10 @@ function replace(page) {
   const [old, fresh] = [document.getElementById("live"), page.getElementById("live")];
   const focused = old.contains(document.activeElement) ? [...old.querySelectorAll("a, button, input, select")].indexOf(document.activeElement) : -1;
   const id = document.activeElement.id;
+  for (const field of old.querySelectorAll("input[id], select[id]")) {
+    const same = fresh.querySelector(`#${field.id}`);
+    if (same) same.value = field.value; // what somebody has typed stays
+  }
   old.replaceWith(fresh);
   document.title = page.title;
   if (focused < 0) return;
