@@ -66,14 +66,13 @@ def login_form(request: Request) -> tuple[str, str]:
 def live_page(template: str, session: BrowserSession, **values: Any) -> HTMLResponse:
     """A page for somebody who is logged in, which our script keeps up to date.
 
-    The template gets `who`, the owner of the key; `may_press`; and `token`, which makes the tokens of forms.
+    The template gets `who`, the owner of the key; `may_press` and `may_link`; and `token`, which makes the tokens of
+    forms.
     """
     who = session.principal
     allow = {"script-src": ["'self'"], "connect-src": ["'self'"]}
-    may_press = KeyScope.OPERATE in who.scopes
-    return page(
-        template, allow=allow, who=who, may_press=may_press, token=partial(forms.token, session.secret), **values
-    )
+    may = {"may_press": KeyScope.OPERATE in who.scopes, "may_link": KeyScope.LINK in who.scopes}
+    return page(template, allow=allow, who=who, token=partial(forms.token, session.secret), **may, **values)
 
 
 def keep_form(response: Response, request: Request, secret: str) -> None:
@@ -110,4 +109,5 @@ def _is_secure(request: Request) -> bool:
 
 Watching = Annotated[BrowserSession, Security(signed_in, scopes=[KeyScope.READ])]
 Pressing = Annotated[BrowserSession, Security(pressed, scopes=[KeyScope.OPERATE])]
+Linking = Annotated[BrowserSession, Security(pressed, scopes=[KeyScope.LINK])]
 Leaving = Annotated[BrowserSession, Security(pressed, scopes=[])]

@@ -352,10 +352,32 @@ def test_operator_sends_a_failed_task_again_once(
     assert [task for task, _, _ in sent.tasks] == ["worker.tasks.accounts.sync_providers"]
 
 
+@pytest.mark.deep
+def test_login_that_needs_its_user_is_linked_again_from_its_page(
+    browser: TestClient, web_runtime: Runtime, ada: Person, login: Provider, rows: Session
+) -> None:
+    log_in(browser, ada.headers)
+    here = f"/status/logins/{login.id}"
+    before = browser.get(here).text
+    login.status, login.status_reason = "needs_reauth", "grant_expired"
+    rows.commit()
+
+    answer = press(browser, here, f"{here}/link")
+    page = browser.get(answer.headers["location"])
+
+    assert f"{here}/link" not in before
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/link?session=")
+    assert page.status_code in (200, 303)
+    browser.cookies.clear()
+    log_in(browser, make_key(web_runtime, ada.user_id, "read", "operate"))
+    assert f"{here}/link" not in browser.get(here).text
+
+
 def _buttons(login: Provider) -> list[str]:
     here = f"/status/logins/{login.id}"
     return [
-        *(f"{here}/{what}" for what in ("refresh", "sync", "pause", "resume")),
+        *(f"{here}/{what}" for what in ("refresh", "sync", "pause", "resume", "link")),
         *(f"/status/integrations/{login.provider_key}/{what}" for what in ("pause", "resume")),
         f"/status/failures/{uuid4()}/replay",
     ]
@@ -417,7 +439,7 @@ def test_switches_of_operators_are_not_for_users(
     answers = _press_all(web_runtime, browser, login)
 
     allowed = {action for action, status in answers.items() if status == 303}
-    assert allowed == {f"/status/logins/{login.id}/{what}" for what in ("refresh", "sync")}
+    assert allowed == {f"/status/logins/{login.id}/{what}" for what in ("refresh", "sync", "link")}
     rows.refresh(login)
     assert login.status == "active"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -10,12 +11,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sse_starlette import EventSourceResponse
 
 from worker.models.vocabulary import ProviderStatus
-from worker.services.access import acting, watching
+from worker.services.access import acting, link_sessions, watching
 from worker.services.fleet.asking import SyncWish
 from worker.web.asking import Services, Tasks
 from worker.web.pages import HOME, PageRoute
 from worker.web.routes.happenings import stream
-from worker.web.signing_in import Pressing, Watching, live_page
+from worker.web.signing_in import Linking, Pressing, Watching, live_page
 
 router = APIRouter(prefix=HOME, tags=["pages"], route_class=PageRoute, include_in_schema=False)
 
@@ -96,6 +97,13 @@ async def resume(provider_id: UUID, runtime: Services, session: Pressing) -> Red
     """Resumes a login."""
     await acting.resume(runtime, session.principal, provider_id)
     return _back(f"/logins/{provider_id}", "resume")
+
+
+@router.post("/logins/{provider_id}/link")
+async def link_again(provider_id: UUID, runtime: Services, session: Linking) -> RedirectResponse:
+    """Leads to the page on which the login is linked again."""
+    made = await link_sessions.create(runtime, session.principal, link_sessions.Wanted(provider_id=provider_id))
+    return RedirectResponse(f"/link?{urlencode({'session': made.token})}", 303)
 
 
 @router.post("/integrations/{key}/pause")
