@@ -20,6 +20,10 @@ _MOST_ANSWERS = 128
 """A reading of more answers than this is not kept for comparison, so its digests take at most 1 KiB in a run's row."""
 
 
+_MOST_ROWS = 2000
+"""So many transactions are kept while looking; several logins are looked at together, so this limits their memory."""
+
+
 class Reading:
     """The pages of one reading. Pages that `repeats` has read are kept, and `pages` gives them again.
 
@@ -43,14 +47,17 @@ class Reading:
     async def repeats(self, answers: bytes, *, until: float) -> bool:
         """Whether the provider answers as in the reading of which `answers` was kept.
 
-        It stops reading at the first difference, at an error, or at the time `until` of the event loop. Then `pages`
-        gives what was read so far, or raises the error, and reads on.
+        It stops reading at the first difference, at an error, after 2,000 transactions, or at the time `until` of the
+        event loop. Then `pages` gives what was read so far, or raises the error, and reads on.
         """
-        loop = asyncio.get_running_loop()
+        loop, rows = asyncio.get_running_loop(), 0
         try:
             async for page in self._stream:
                 self._kept.append(page)
-                if page.problems or page.rejects or not self._heard.begins(answers) or loop.time() > until:
+                rows += len(page.transactions)
+                if page.problems or page.rejects or not self._heard.begins(answers):
+                    return False
+                if rows > _MOST_ROWS or loop.time() > until:
                     return False
         except Exception as error:  # `pages` raises it where it would have been raised without this look ahead
             self._error = error

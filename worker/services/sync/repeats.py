@@ -7,7 +7,8 @@ and found every row as it was stored. Applying these answers once more would wri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import contextvars
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -80,6 +81,7 @@ class RepeatEnds:
         self._waiting: list[_Ending] = []
         self._timer: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Task[None]] = set()
+        self._context = contextvars.copy_context()  # so that no log line of many runs has the ids of one of them
 
     def expect_no_more_of(self) -> None:
         """One of the runs is no repeat."""
@@ -96,7 +98,7 @@ class RepeatEnds:
         ending = _Ending(begun, last, seconds)
         self._waiting.append(ending)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._write)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._write, context=self._context)
         self._end_if_all_are_here()
         return await ending.done
 
@@ -110,7 +112,7 @@ class RepeatEnds:
             self._timer = None
         together, self._waiting = self._waiting, []
         if together:
-            task = asyncio.create_task(self._end_together(together))
+            task = asyncio.create_task(self._end_together(together), context=self._context)
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
 
@@ -174,10 +176,10 @@ class Batch:
             begin_before=asyncio.get_running_loop().time() + settings.task_soft_time_limit / 2,
         )
 
-    async def look(self, repeats: Awaitable[bool]) -> bool:
-        """Awaits `repeats` when a place in flight is free."""
+    async def look(self, repeats: Callable[[LastRun], Awaitable[bool]], last: LastRun) -> bool:
+        """Calls `repeats` when a place in flight is free."""
         async with self.in_flight:
-            return await repeats
+            return await repeats(last)
 
 
 def _tell(one: _Ending, end: RepeatEnd) -> None:

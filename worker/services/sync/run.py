@@ -121,7 +121,7 @@ class RunUnderWay:
     async def _look_and_read(self, batch: Batch) -> Exception | None:
         """Ends the run at once if it repeats the last one; otherwise waits for a place and reads and stores."""
         if self._last is not None:
-            if await batch.look(self._repeats(self._last)):
+            if await batch.look(self._repeats, self._last):
                 self._repeated = await batch.ends.end(self._begun, self._last, seconds=self._seconds())
                 if not self._repeated:
                     self._found.cancelled = await self._runtime.db(runs.beat, run=self._key)

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from decimal import Decimal
 from typing import Any, cast
 
-from worker.integrations.kit.base import Page
+from worker.integrations.kit.base import Caller, Page
 from worker.integrations.kit.contract.subject import Subject, every, require, rows_of
+from worker.integrations.kit.heard import Heard
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionStatus, TransactionType
 
@@ -127,11 +128,30 @@ def second_sync_from_the_cursors_reads_no_less(subject: Subject) -> None:
     require(again < rows, f"a second sync read {again} rows again, of {rows}: are the cursors heeded?")
 
 
+def readings_of_unchanged_books_hear_the_same_answers(subject: Subject) -> None:
+    """What differs in each answer although nothing has happened is named in `varying`."""
+    trial = subject.connected()
+
+    async def twice() -> list[Heard]:
+        token = (await trial.link()).access_token
+        pages = await every(trial.integration.pages(trial.request(token)))
+        cursors = {page.feed: page.cursor for page in pages if page.cursor is not None}
+        both = [Heard(), Heard()]
+        for heard in both:
+            await every(trial.integration.pages(trial.request(token, cursors, Caller(heard=heard))))
+        return both
+
+    one, other = asyncio.run(twice())
+    require(one.count, "`pages` must make its calls with `request.caller`")
+    require(one.value == other.value, "answers differ although nothing has happened: name what varies in `varying`")
+
+
 CHECKS = (
     accounts_are_listed_before_their_transactions,
     everything_is_mapped_into_the_closed_vocabulary,
     amounts_are_those_of_the_books,
     sync_that_is_broken_off_after_each_page_goes_on_from_cursors_alone,
     second_sync_from_the_cursors_reads_no_less,
+    readings_of_unchanged_books_hear_the_same_answers,
     no_full_account_number_leaves_the_integration,
 )

@@ -40,7 +40,9 @@ async def no_pause(_: float) -> None:
     """Returns at once: in these checks, retries do not wait."""
 
 
-def scripted_api(key: str, handler: Handler, *, gate: Gate | None, max_bytes: int) -> tuple[Api, list[httpx.Request]]:
+def scripted_api(
+    key: str, handler: Handler, *, gate: Gate | None, max_bytes: int, varying: bytes | None = None
+) -> tuple[Api, list[httpx.Request]]:
     """An `Api` that calls `handler` instead of a provider, and the list to which its requests are appended."""
     requests: list[httpx.Request] = []
 
@@ -55,6 +57,7 @@ def scripted_api(key: str, handler: Handler, *, gate: Gate | None, max_bytes: in
         max_bytes=max_bytes,
         gate=gate,
         transport=httpx.MockTransport(answer),
+        varying=varying,
         sleep=no_pause,
     )
     return api, requests
@@ -80,7 +83,9 @@ class Subject:
         settings = self.integration.settings_class(_env_file=None, **given)
         trial = Trial(sandbox, sandbox.profiles[key], sandbox.logins[f"{key}-1"], settings)
 
-        api, trial.requests = scripted_api(key, handler or trial.provider, gate=gate, max_bytes=max_bytes)
+        api, trial.requests = scripted_api(
+            key, handler or trial.provider, gate=gate, max_bytes=max_bytes, varying=self.integration.varying
+        )
         trial.integration = self.integration(settings, api)
         return trial
 
