@@ -214,6 +214,8 @@ def test_hook_opens_one_notice_and_writes_no_date(door: Door, kind: str) -> None
     [
         ({"webhook_code": "SOMETHING_NEW"}, "unknown_kind"),
         ({"item_id": "nobody"}, "unknown_login"),
+        ({"webhook_type": "\0", "item_id": "\0"}, "unknown_kind"),
+        ({"webhook_type": "\ud800", "item_id": "\ud800"}, "unknown_kind"),
         ({"environment": "production"}, "other_environment"),
     ],
 )

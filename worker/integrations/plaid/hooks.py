@@ -88,7 +88,7 @@ class PlaidHooks(Hooks):
         return Hook(
             kind,
             "",
-            login=item if isinstance(item, str) and 0 < len(item) <= 200 else None,
+            login=item if isinstance(item, str) else None,
             asks=ASKS.get(kind, _NOTHING),
             is_known=kind in ASKS,
             is_ours=body.get("environment") == self.environment,

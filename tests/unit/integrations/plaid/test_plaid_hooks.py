@@ -83,7 +83,7 @@ def test_unknown_kind_asks_for_nothing(changes: dict[str, Any]) -> None:
     assert len(hook.kind) < 130
 
 
-@pytest.mark.parametrize("item", [None, 7, "", "x" * 201, {}])
+@pytest.mark.parametrize("item", [None, 7, "", "x" * 201, {}, "item\0", "item\ud800", "item\n"])
 def test_item_that_is_no_id_names_no_login(item: Any) -> None:
     assert _receive(_body("ITEM/ERROR", item_id=item)).login is None
 

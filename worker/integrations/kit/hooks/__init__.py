@@ -27,6 +27,7 @@ from worker.models.hooks import Ask, Hook
 __all__ = ["Ask", "Delivery", "Hook", "Hooks", "Proof", "Verifier", "words"]
 
 HEADER_BYTES = 4096
+_ID_LENGTH = 200
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,60}")
 
 
@@ -132,9 +133,15 @@ class Hooks:
             body = read_body(delivery.body)
         except UnreadableBodyError:
             return Hook("unreadable", proof.delivery_id or delivery.body_sha256, is_known=False, is_late=proof.is_late)
-        own_ids = (value for name in self.id_fields if isinstance(value := body.get(name), str) and value)
-        delivery_id = proof.delivery_id or next(own_ids, None) or delivery.body_sha256
-        return replace(self.read(body), delivery_id=delivery_id[:200], is_late=proof.is_late)
+        own_id = next((one for name in self.id_fields if (one := _id(body.get(name)))), None)
+        delivery_id = proof.delivery_id or own_id or delivery.body_sha256
+        hook = self.read(body)
+        return replace(hook, delivery_id=delivery_id, login=_id(hook.login), is_late=proof.is_late)
+
+
+def _id(value: object) -> str | None:
+    """An id from a body; None if it is none that can be stored."""
+    return value if isinstance(value, str) and 0 < len(value) <= _ID_LENGTH and value.isprintable() else None
 
 
 def words(*given: object) -> str:
