@@ -16,7 +16,7 @@ from worker.services.context import Context
 
 log = structlog.get_logger()
 
-_AT_ONCE = 200
+_AT_ONCE = 1000
 
 
 async def want_addresses(runtime: Context) -> None:
