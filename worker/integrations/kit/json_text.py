@@ -11,11 +11,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from worker.errors import BadRecord
 
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*'
 _TOKEN = re.compile(_STRING + rb'(?P<end>"?)|[\[\]{}:,]', re.DOTALL)
 _BRACKETS = re.compile(_STRING + rb'"?|[\[{]+|[\]}]+', re.DOTALL)
+_spaced_key = re.compile(rb'"\s+:').search
+_decode = msgspec.json.Decoder().decode
 _BOM = b"\xef\xbb\xbf"
 _OPENING, _CLOSING = b"{[", b"}]"
 
@@ -128,13 +132,36 @@ def check_keys_once(raw: bytes, *keys: tuple[bytes, int]) -> None:
 def check_all_keys_once(raw: bytes) -> None:
     """Like `check_keys_once`, but for every key of every object of the record.
 
+    Usually it is enough to count, which takes less than half of the time. Without backslashes, and without space
+    between a key and its colon, a record has at most as many keys as `":` occurs in its text. If the decoded objects
+    have as many keys, none of them was there twice.
+
     Raises:
         BadRecord: `key_twice:<key>`, or `unreadable`.
     """
+    if b"\\" not in raw and not _spaced_key(raw) and raw.count(b'":') == _count_keys(raw):
+        return
     try:
         json.loads(raw, object_pairs_hook=_each_once, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         raise BadRecord("unreadable") from None
+
+
+def _count_keys(raw: bytes) -> int:
+    """Number of keys of all objects of the record as the decoder gives them; -1 if it refuses the record."""
+    try:
+        left = [_decode(raw)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return -1
+    count = 0
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            left += [inner for inner in value.values() if isinstance(inner, (dict, list))]
+        elif isinstance(value, list):
+            left += [inner for inner in value if isinstance(inner, (dict, list))]
+    return count
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> None:

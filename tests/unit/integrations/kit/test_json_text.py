@@ -103,3 +103,33 @@ def test_key_that_comes_twice_in_one_object_is_refused(text: str) -> None:
 def test_same_key_in_another_object_or_as_a_value_is_none_of_two(text: str) -> None:
     check_keys_once(text.encode(), (b'"amount"', 1))
     check_all_keys_once(text.encode())
+
+
+_keys = st.sampled_from(["a", "b", ":", " ", "é"])
+_values = st.recursive(
+    st.sampled_from(["1", "null", '":"', '" :"', '"a"', '"a\\":"', "-1.5"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]"),
+        st.lists(st.tuples(_keys, st.sampled_from(["", " ", "\n "]), inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f'"{key}"{space}:{value}' for key, space, value in pairs) + "}"
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(_values)
+def test_counting_keys_finds_what_looking_at_each_object_finds(text: str) -> None:
+    def twice(pairs: list[tuple[str, object]]) -> object:
+        names = [name for name, _ in pairs]
+        found.append(len(set(names)) < len(names))
+        return dict(pairs)
+
+    found: list[bool] = []
+    json.loads(text, object_pairs_hook=twice)
+
+    if any(found):
+        with pytest.raises(BadRecord, match="key_twice"):
+            check_all_keys_once(text.encode())
+    else:
+        check_all_keys_once(text.encode())
