@@ -9,6 +9,9 @@
    when the next one is due.
 
 A worker may die between any two of these steps: the next run continues from the committed cursors.
+
+If the provider gives the answers of the last run again, the run ends without steps 3 to 5. Such runs begin and end many
+together (`worker.services.sync.repeats`).
 """
 
 from __future__ import annotations
