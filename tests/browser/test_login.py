@@ -77,7 +77,6 @@ def test_documentation_is_one_page_that_fits(open_page: OpenPage, width: int) ->
     seen = open_page(width)
     seen.go("/docs")
     seen.fits()
-    seen.shot("docs")
 
 
 def test_without_chromium_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import httpx
 import pytest
 from fastapi.testclient import TestClient
@@ -32,6 +33,7 @@ from worker.services.access.events import Events, Told, TooManyStreams
 from worker.services.access.keys import Principal
 from worker.tasks import send as broker
 from worker.web.application import create_app
+from worker.web.routes import happenings
 
 PATIENCE_S = 60.0
 
@@ -437,6 +439,22 @@ def test_heartbeat_tells_where_the_stream_is(
         assert first.position
         assert later.position
         assert later.position.at > first.position.at
+
+    _listening(web_runtime, work)
+
+
+@pytest.mark.deep
+def test_stream_ends_with_its_server(web_runtime: Runtime, who: Principal) -> None:
+    async def work(events: Events) -> None:
+        leaving = anyio.Event()
+        written = happenings._written(await events.listen(who), events, leaving)
+        await anext(written)
+        leaving.set()
+        async with asyncio.timeout(PATIENCE_S):
+            rest = [one async for one in written]
+
+        assert rest == []
+        assert not events._streams
 
     _listening(web_runtime, work)
 

@@ -271,6 +271,38 @@ def test_older_logins_are_on_further_pages(browser: TestClient, web_runtime: Run
     assert ">Newest</a>" in page
 
 
+@pytest.mark.deep
+def test_page_that_has_much_to_tell_is_small(
+    browser: TestClient, web_runtime: Runtime, superuser_token_headers: dict[str, str], rows: Session
+) -> None:
+    user = rows.get_one(User, make_person(web_runtime).user_id)
+    made: list[Any] = [
+        make_linked_provider(rows, web_runtime.encryption, user=user, alias=f"{number:02}" + "<&>\"'" * 19)
+        for number in range(30)
+    ]
+    letters = [
+        TaskFailure(
+            task_id=f"m{number}",
+            task_name="worker.tasks.accounts.sync_providers",
+            arguments={"args": [[str(login.id) for login in made]], "kwargs": {}},
+            reason="<&>" * 500,
+            deliveries=3,
+        )
+        for number in range(30)
+    ]
+    rows.add_all(letters)
+    rows.commit()
+    log_in(browser, superuser_token_headers)
+
+    page = browser.get("/status")
+    for row in (*letters, *made):
+        rows.delete(row)
+    rows.commit()
+
+    assert page.text.count("Send again") == 10
+    assert len(page.content) <= 100_000
+
+
 # Buttons --------------------------------------------------------------------------------------------------------------
 
 

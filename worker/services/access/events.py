@@ -132,14 +132,15 @@ class Events:
         return telling
 
     async def aclose(self) -> None:
-        """Ends all streams."""
-        self._end_all()
+        """Ends all streams and the reader."""
+        self.end_all()
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reader
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
+        """Ends all streams after what is in their queues; their clients connect anew, perhaps to another process."""
         for stream in self._streams:
             stream.batches.put_nowait(None)
 
@@ -200,7 +201,7 @@ class Events:
             except Exception:
                 log.exception("events_failed", next="all streams end, and their clients connect anew")
                 self._reader = self._position = None  # the next client's stream gets a new reader
-                self._end_all()
+                self.end_all()
                 return
 
     async def _read_once(self) -> None:

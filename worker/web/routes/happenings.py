@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+import anyio
 import msgspec
 from fastapi import APIRouter, Header, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -20,6 +22,7 @@ _EXAMPLE = 'event: refresh\ndata: {"type": "refresh", "alias": "My brokerage", "
 _STREAM = {"text/event-stream": {"schema": {"type": "string", "examples": [_EXAMPLE]}}}
 _RETRY_MS = 2000
 _SEND_SECONDS = 30
+_LEAVE_SECONDS = 3
 
 
 @router.get(
@@ -42,16 +45,35 @@ async def events(
 async def stream(request: Request, who: Principal, last_id: str) -> EventSourceResponse:
     """The answer that tells events until the client goes or the key is revoked."""
     found: Events = request.app.state.events
-    told = await found.listen(who, last_id)
-    return EventSourceResponse(_written(told), ping=0, send_timeout=_SEND_SECONDS)
+    told, leaving = await found.listen(who, last_id), anyio.Event()
+    return EventSourceResponse(
+        _written(told, found, leaving),
+        ping=0,
+        send_timeout=_SEND_SECONDS,
+        shutdown_event=leaving,
+        shutdown_grace_period=_LEAVE_SECONDS,
+    )
 
 
-async def _written(told: AsyncIterator[Told]) -> AsyncIterator[ServerSentEvent]:
-    async for one in told:
-        id_ = None if one.position is None else str(one.position)
-        if one.is_reset:
-            yield ServerSentEvent("{}", event="reset", id=id_)
-        elif one.change is None:
-            yield ServerSentEvent(comment="alive", id=id_, retry=_RETRY_MS)
-        else:
-            yield ServerSentEvent(msgspec.json.encode(one.change.data).decode(), event=one.change.kind, id=id_)
+async def _written(told: AsyncIterator[Told], events: Events, leaving: anyio.Event) -> AsyncIterator[ServerSentEvent]:
+    """The events as they are sent. When the server ends, `leaving` is set, and the stream ends before it."""
+    ending = asyncio.create_task(_end_with_the_server(events, leaving))
+    try:
+        async for one in told:
+            yield _event(one)
+    finally:
+        ending.cancel()
+
+
+async def _end_with_the_server(events: Events, leaving: anyio.Event) -> None:
+    await leaving.wait()
+    events.end_all()
+
+
+def _event(one: Told) -> ServerSentEvent:
+    id_ = None if one.position is None else str(one.position)
+    if one.is_reset:
+        return ServerSentEvent("{}", event="reset", id=id_)
+    if one.change is None:
+        return ServerSentEvent(comment="alive", id=id_, retry=_RETRY_MS)
+    return ServerSentEvent(msgspec.json.encode(one.change.data).decode(), event=one.change.kind, id=id_)
