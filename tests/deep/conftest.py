@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.demonstration import demonstration
 from tests.support.wheel import EXTRAS, PROGRAMS, install
 
 
@@ -25,3 +28,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[
         "PATH": f"{directory / PROGRAMS}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(directory / EXTRAS),
     }
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory like a checkout, in which `make run` is up. Its tests are one group, so that they share it."""
+    with demonstration(tmp_path_factory.mktemp("tour")) as place:
+        yield place

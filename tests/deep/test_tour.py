@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.demonstration import clean_environment
 from tests.support.environment import ROOT
-from tests.support.waiting import PATIENCE_S, wait_for
 
 # All of them in one process: they share a `make run`.
 pytestmark = [pytest.mark.xdist_group("tour"), pytest.mark.long]
@@ -54,51 +49,13 @@ def steps(text: str) -> list[Step]:
     return found
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory like a checkout, in which `make run` is up and everything was synced once."""
-    place = tmp_path_factory.mktemp("tour")
-    for entry in ROOT.iterdir():
-        if entry.name not in (".dashtam", ".venv", ".env", ".git"):
-            (place / entry.name).symlink_to(entry)
-    (place / ".venv").symlink_to(sys.prefix)
-    (make,) = [step.command for step in steps(INTRODUCTION) if step.command.startswith("make")]
-    # The environment is the one that the tests run in: it is not made anew.
-    command = [*make.split(), "-o", ".venv/.complete"]
-    with (place / "make.out").open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=place, env=_environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            wait_for(lambda: _all_synced(place), what="all logins to be synced", every=0.5)
-            yield place
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(PATIENCE_S) in (0, 2, 130, -signal.SIGINT), (place / "make.out").read_text()
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the test session's own settings reaches the tour."""
-    ours = ("DASHTAM_", "DATABASE_", "REDIS_", "ENCRYPTION_", "TEST_", "PLAID_", "SCHWAB_", "FLOWER_", "WEB_", "MAKE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {"COLUMNS": "200"}
-
-
-def _all_synced(place: Path) -> bool:
-    done = subprocess.run(
-        [".venv/bin/dashtam", "providers", "--json"], cwd=place, env=_environment(), capture_output=True, check=False
-    )
-    logins = json.loads(done.stdout) if done.returncode == 0 else []
-    return len(logins) == 4 and all(login["synced_at"] for login in logins)
-
-
 def run(tour: list[Step], place: Path) -> list[tuple[int, str]]:
     """Exit code and output of each command, all in one shell."""
     lines = [f"{step.command}\nprintf '{_MARK}%s{_MARK}' $?" for step in tour]
     done = subprocess.run(
         ["/usr/bin/env", "bash", "-c", "\n".join(lines)],
         cwd=place,
-        env=_environment(),
+        env=clean_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -130,3 +87,7 @@ def test_every_command_of_a_tour_works_as_printed(name: str, checkout: Path) -> 
 
 def test_there_are_four_tours() -> None:
     assert list(TOURS) == ["First steps", "Trouble at night", "Building on it", "Looking at it"]
+
+
+def test_tours_begin_with_what_their_world_was_started_by() -> None:
+    assert [step.command for step in steps(INTRODUCTION) if step.command.startswith("make")] == ["make run"]

@@ -52,7 +52,7 @@ _PATIENT = {
     **PACE,
     "DATABASE_CONNECT_SECONDS": "1",
     "BREAKER_FAILURES": "3",
-    "BREAKER_PROVIDERS": "2",
+    "BREAKER_PROVIDERS": "4",
     "BREAKER_SECONDS": "3600",
     "BREAKER_MAX_SECONDS": "3600",
 }
@@ -245,6 +245,15 @@ class TroubledWorld:
         self.dashtam("integrations", "resume", REFRESHED_KEY)
 
     @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Too few logins were asked to open the breaker."""
+        with self._sandbox.admin() as admin:
+            admin.inject("answer", status=503, body="down", kind="refresh", times=None)
+            self._refresh(times=1, logins=3)
+            admin.clear_faults()
+        yield
+
+    @contextmanager
     def quota(self) -> Iterator[None]:
         with patch.dict(os.environ, {"QUOTA_SCALE": "0.0000001"}):
             get_settings.cache_clear()
@@ -260,10 +269,10 @@ class TroubledWorld:
         with self._fresh_runtime() as runtime, runtime.transaction() as session:
             session.execute(text(statement), values)
 
-    def _refresh(self, *, times: int) -> None:
+    def _refresh(self, *, times: int, logins: int = LOGINS) -> None:
         with self._fresh_runtime() as runtime:
             with runtime.transaction() as session:
-                ids = list(session.execute(text("SELECT id FROM providers ORDER BY id")).scalars())
+                ids = list(session.execute(text("SELECT id FROM providers ORDER BY id")).scalars())[:logins]
             for _ in range(times):
                 runtime.run(protocol.refresh_providers(runtime, ids, force=True))
 

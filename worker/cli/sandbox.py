@@ -293,8 +293,14 @@ def _done(data: object, sentence: str, *, as_json: bool) -> None:
 
 
 def _mend(login: Login) -> str:
-    handed_out = "" if login.in_browser else f'dashtam sandbox consent "{login.alias}" | '
-    return f"Link it again: {handed_out}{_link(login)}"
+    """How the login gets a consent again, once the worker knows that it needs one."""
+    if login.in_browser:
+        return f"Link it again: {_link(login)}"
+    user_logs_in = f'dashtam sandbox consent "{login.alias}" > /dev/null'
+    return (
+        f'Find out now:  dashtam sync "{login.alias}" --force --wait\n'
+        f"Then renew it: {user_logs_in} && echo | {_link(login)}"
+    )
 
 
 def _link(login: Login) -> str:

@@ -10,15 +10,17 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from worker.cli.ask import ask
 from worker.cli.exits import Failed
-from worker.cli.output import console, plain, print_json
+from worker.cli.output import console, plain, plural, print_json, say
 from worker.cli.runs import run_table
-from worker.errors import Unavailable
+from worker.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from worker.models.fleet import Run
     from worker.services.fleet.asking import Asked
 
 _POLL_SECONDS = 0.25
+_PATIENCE_SECONDS = 1.0
+"""How long no run may be seen before it is asked whether one will come."""
 _RUNNING = "running"
 _BAD = ("failed", "cancelled")
 
@@ -27,11 +29,14 @@ def wait_for_runs(asked: Asked, *, seconds: float, as_json: bool) -> None:
     """Waits until each provider has a finished run for the requested sync, then shows the runs.
 
     Raises:
+        Refused: no run will come, because workers refuse the sync of the login that was named.
         Unavailable: not all providers had such a run in time.
         Failed: a run did not complete.
     """
     with _Bars(asked, quiet=as_json) as bars:
         runs = _wait(asked, seconds, bars)
+    if (left := len(asked.ids) - len(runs)) and not as_json:
+        say(f"{plural(left, 'login')} left out: synced a moment ago, or not active any more")
     if as_json:
         print_json(list(runs.values()))
     else:
@@ -45,16 +50,25 @@ def wait_for_runs(asked: Asked, *, seconds: float, as_json: bool) -> None:
 
 
 def _wait(asked: Asked, seconds: float, bars: _Bars) -> dict[UUID, Run]:
+    """The finished run of each login, without those whose sync workers refuse."""
     from worker.services.fleet import asking
 
-    ids = asked.ids
-    deadline = time.monotonic() + seconds
+    ids = set(asked.ids)
+    began = time.monotonic()
+    ask_why_at = began + _PATIENCE_SECONDS
     while True:
         runs = ask(asking.runs_of, asked)
         bars.show(runs)
-        if len(runs) == len(ids) and all(run.status != _RUNNING for run in runs.values()):
+        now = time.monotonic()
+        if (missing := ids - runs.keys()) and now >= ask_why_at:
+            refused = ask(asking.refused, asked, list(missing))
+            if refused and asked.rows:
+                raise Refused(f"{next(iter(refused.values()))}; nothing was synced")
+            ids -= refused.keys()
+            ask_why_at = now + _PATIENCE_SECONDS
+        if ids <= runs.keys() and all(run.status != _RUNNING for run in runs.values()):
             return runs
-        if time.monotonic() >= deadline:
+        if now >= began + seconds:
             left = len(ids) - sum(run.status != _RUNNING for run in runs.values())
             raise Unavailable(
                 f"{left} of {len(ids)} syncs have not ended within {seconds:g} s; they go on, or are done later"

@@ -17,6 +17,7 @@ from worker.crud import audit
 from worker.crud.providers import get_provider
 from worker.errors import Refused
 from worker.models import Provider, ProviderToken, TaskFailure, User
+from worker.models.fleet import ProviderRow
 from worker.models.vocabulary import ProviderStatus
 
 
@@ -78,9 +79,7 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     """
     provider = get_provider(session, provider_id, lock=True)
     if provider.status != ProviderStatus.ACTIVE:
-        reason = f" ({provider.status_reason})" if provider.status_reason else ""
-        todo = ProviderStatus(provider.status).what_to_do(provider.id)
-        raise Refused(f"{provider.alias} is {provider.status}{reason}: {todo}")
+        raise Refused(not_active(provider))
     if what == "sync":
         provider.sync_due_at = min(provider.sync_due_at or at, at)
         return
@@ -88,6 +87,12 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     if session.scalar(has_refresh) is None:
         raise Refused(f"{provider.alias}: {provider.provider_key} tokens are not refreshed; there is nothing to do")
     provider.refresh_due_at = min(provider.refresh_due_at or at, at)
+
+
+def not_active(provider: Provider | ProviderRow) -> str:
+    """Why a login that is not active is neither refreshed nor synced, and what to do."""
+    reason = f" ({provider.status_reason})" if provider.status_reason else ""
+    return f"{provider.alias} is {provider.status}{reason}: {ProviderStatus(provider.status).what_to_do(provider.id)}"
 
 
 def make_all_syncs_due(session: Session, *, at: datetime) -> Sequence[UUID]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 
 from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history, overview
-from worker.errors import RateLimited
+from worker.errors import GatewayError, InstitutionDown, OutcomeUnknown, RateLimited, Transient
 from worker.models import IntegrationState
 from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
@@ -19,6 +20,7 @@ from worker.services.context import Context
 from worker.services.findings import Finding
 from worker.services.fleet import held, lookup
 from worker.services.health import Transport
+from worker.settings import Settings
 from worker.text.spans import when
 
 
@@ -37,6 +39,7 @@ class Facts:
     Attributes:
         causes: problems that stop the work for every login, the root cause first.
         is_enabled: whether the login's integration is enabled here.
+        opens_after: which failures open the integration's breaker.
     """
 
     provider: ProviderRow
@@ -49,6 +52,7 @@ class Facts:
     quarantined: int
     now: datetime
     run_dead_after: timedelta
+    opens_after: held.BreakerLimits
 
 
 @dataclass(slots=True)
@@ -77,7 +81,7 @@ def gather(
     causes: Sequence[Finding],
     is_enabled: bool,
     now: datetime,
-    run_dead_after: timedelta,
+    settings: Settings,
 ) -> Facts:
     """Reads the facts about one provider."""
     return Facts(
@@ -90,7 +94,8 @@ def gather(
         state=integration_states.read_states(session).get(provider.provider_key),
         quarantined=overview.quarantined(session, provider_id=provider.id),
         now=now,
-        run_dead_after=run_dead_after,
+        run_dead_after=timedelta(seconds=settings.run_dead_seconds),
+        opens_after=held.BreakerLimits.of(settings),
     )
 
 
@@ -113,7 +118,7 @@ async def explain_provider(
             causes=causes,
             is_enabled=row.provider_key in runtime.settings.enabled_integrations,
             now=now,
-            run_dead_after=timedelta(seconds=runtime.settings.run_dead_seconds),
+            settings=runtime.settings,
         )
 
     now = await runtime.now()
@@ -124,8 +129,9 @@ def explain(facts: Facts) -> Explanation:
     """Makes the explanation from the facts. Pure."""
     told = Explanation()
     key = facts.provider.provider_key
-    own = (_own_quota(facts), held.of_login(facts.provider))
-    told.causes = [*facts.causes, *held.of_integration(key, facts.state, facts.now), *(one for one in own if one)]
+    of_all = held.of_integration(key, facts.state, facts.now, opens_after=facts.opens_after)
+    own = (None if of_all else _own_outage(facts), _own_quota(facts), held.of_login(facts.provider))
+    told.causes = [*facts.causes, *of_all, *(one for one in own if one)]
     _status(facts, told)
     _refresh(facts, told)
     _sync(facts, told)
@@ -157,6 +163,31 @@ def _status(facts: Facts, told: Explanation) -> None:
         if left <= timedelta(hours=72):
             told.status.append(f"The user's consent ends {when(provider.grant_expires_at, facts.now)}.")
             _user(told, f"The user should link it again before that: {mending.link_again(provider)}")
+
+
+_UNANSWERED = (Transient.kind, OutcomeUnknown.kind, GatewayError.kind, InstitutionDown.kind)
+"""What a refresh or a sync fails with when no answer comes from the provider, or from the institution behind it."""
+
+
+def _own_outage(facts: Facts) -> Finding | None:
+    """Whether the provider has not answered the last refreshes and syncs of this login."""
+    if facts.provider.status != ProviderStatus.ACTIVE:
+        return None
+    ended = [
+        *((a.started_at, a.error, a.reason) for a in facts.attempts if a.status not in _UNDECIDED),
+        *((r.started_at, r.error, r.error_reason) for r in facts.runs if r.status != RunStatus.RUNNING),
+    ]
+    newest_first = sorted(ended, key=lambda one: one[0], reverse=True)
+    failed = list(takewhile(lambda one: one[1] in _UNANSWERED, newest_first))
+    if not failed:
+        return None
+    _, error, reason = failed[0]
+    provider = facts.provider
+    told = f"{error}: {reason or 'no reason'}"
+    return held.unanswered(provider.provider_key, provider.id, len(failed), failed[-1][0], told, facts.now)
+
+
+_UNDECIDED = (AttemptStatus.SENT, AttemptStatus.NOT_SENT, AttemptStatus.DEFERRED)
 
 
 def _own_quota(facts: Facts) -> Finding | None:
@@ -201,6 +232,7 @@ _PUT_OFF = {
     "integration_paused": "the integration is paused",
     "breaker_open": "the provider did not answer",
     "quota_uncounted": "Redis was away, so that calls could not be counted",
+    "refresh_waits": "the last answer was unreadable, and the token is presented again a little later",
 }
 
 

@@ -280,8 +280,13 @@ async def _beat(runtime: Context, transport: Transport) -> Finding:
 
 
 async def _held(runtime: Context, transport: Transport) -> list[Finding]:
-    found = await runtime.db(held.in_the_fleet, enabled=runtime.settings.enabled_integrations, now=await runtime.now())
-    return found or [Finding("logins", True, "none is paused, over a quota, or needs its user")]
+    found = await runtime.db(
+        held.in_the_fleet,
+        enabled=runtime.settings.enabled_integrations,
+        now=await runtime.now(),
+        opens_after=held.BreakerLimits.of(runtime.settings),
+    )
+    return found or [Finding("logins", True, "none is paused, over a quota, without an answer, or needs its user")]
 
 
 _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Finding]]]] = {

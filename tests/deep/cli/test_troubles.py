@@ -31,6 +31,7 @@ class Expected:
 # Those that stop servers come last: after them all that is connected must find its way back.
 TROUBLES = {
     "paused": Expected("paused by operator:", "dashtam integrations resume schwab"),
+    "outage": Expected("the provider does not answer", "dashtam sync "),
     "breaker": Expected("the breaker is open", "dashtam integrations resume schwab"),
     "quota": Expected("a quota of calls is used up", "dashtam providers interval ", ends=False),
     "needs_its_user": Expected("needs its user's consent again", "dashtam link schwab --user ", ends=False),

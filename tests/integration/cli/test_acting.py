@@ -482,3 +482,32 @@ def test_waiting_gives_up_when_no_worker_comes(dashtam: Dashtam, provider: Provi
 
         assert result.exit_code == 4
         assert "done later" in result.stderr
+
+
+@pytest.mark.deep
+def test_waiting_ends_when_the_worker_refuses_the_sync(
+    dashtam: Dashtam, provider: Provider, rows: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_a_sync_of_the_schedule(*_: object, **__: object) -> str:
+        _now(rows, provider).status = "needs_reauth"
+        rows.commit()
+        return "a-task"
+
+    monkeypatch.setattr(send, "send", first_a_sync_of_the_schedule)
+
+    result = dashtam("sync", "Home", "--force", "--wait", "--timeout", "60")
+
+    assert result.exit_code == 3
+    assert "Home is needs_reauth" in result.stderr
+    assert "nothing was synced" in result.stderr
+
+
+@pytest.mark.deep
+@pytest.mark.usefixtures("worker_at_once")
+def test_waiting_for_all_leaves_out_what_was_synced_a_moment_ago(dashtam: Dashtam, linked: Provider) -> None:
+    assert dashtam("sync", "Home", "--wait").exit_code == 0
+
+    result = dashtam("sync", "--all", "--wait", "--timeout", "60")
+
+    assert result.exit_code == 0
+    assert "1 login left out" in result.stdout

@@ -13,6 +13,7 @@ from worker.models import IntegrationState
 from worker.models.fleet import Attempt, Run, TokenFacts
 from worker.services.explain import Actor, Facts, explain
 from worker.services.findings import Finding
+from worker.services.fleet.held import BreakerLimits
 
 TOKEN = TokenFacts(
     generation=7,
@@ -71,6 +72,7 @@ FACTS = Facts(
     quarantined=0,
     now=NOW,
     run_dead_after=3 * MINUTE,
+    opens_after=BreakerLimits(10, 3),
 )
 
 
@@ -128,7 +130,7 @@ def test_a_grant_that_ends_soon_asks_the_user_ahead_of_time() -> None:
 
 
 def test_refused_client_credentials_are_the_operators_to_mend() -> None:
-    state = IntegrationState(provider_key="schwab", breaker="closed", alarm="invalid_client", paused_at=NOW)
+    state = IntegrationState(provider_key="schwab", breaker="closed", failures=0, alarm="invalid_client", paused_at=NOW)
 
     told = explain(replace(FACTS, state=state))
 
@@ -139,7 +141,12 @@ def test_refused_client_credentials_are_the_operators_to_mend() -> None:
 
 def test_an_operators_pause_names_who_and_why() -> None:
     state = IntegrationState(
-        provider_key="schwab", breaker="closed", paused_at=NOW, paused_by="operator:ada", paused_reason="maintenance"
+        provider_key="schwab",
+        breaker="closed",
+        failures=0,
+        paused_at=NOW,
+        paused_by="operator:ada",
+        paused_reason="maintenance",
     )
 
     told = explain(replace(FACTS, state=state))
@@ -181,13 +188,63 @@ def test_a_quota_that_is_used_up_is_the_cause_and_says_when_work_goes_on(reason:
     assert told.todo == ["it goes on by itself; to sync less often: dashtam providers interval Home --seconds 21600"]
 
 
-def test_what_was_put_off_for_a_pause_is_no_quota() -> None:
-    attempt = replace(DONE, status="deferred", error="rate_limited", reason="integration_paused")
+@pytest.mark.parametrize("error", ["transient", "institution_down", "outcome_unknown", "gateway_error"])
+def test_an_outage_is_the_cause_while_the_breaker_is_still_closed(error: str) -> None:
+    good = replace(COMPLETED, started_at=NOW - 90 * MINUTE)
+    failed = [
+        replace(COMPLETED, status="failed", error=error, error_reason="http_503", started_at=NOW - ago * MINUTE)
+        for ago in (2, 5)
+    ]
+
+    told = explain(replace(FACTS, attempts=[], runs=[*failed, good]))
+
+    assert told.status[0] == (
+        "schwab: the provider does not answer for this login: the last 2 refreshes and syncs have failed, the first "
+        f"5 minutes ago ({error}: http_503)"
+    )
+    assert told.todo == [f"it is repeated by itself; to try at once: dashtam sync {PROVIDER.id} --force --wait"]
+    assert not any("is active" in sentence for sentence in told.status)
+
+
+def test_a_success_ends_an_outage() -> None:
+    failed = replace(COMPLETED, status="failed", error="transient", error_reason="http_503")
+
+    told = explain(replace(FACTS, attempts=[replace(DONE, started_at=NOW - MINUTE)], runs=[failed]))
+
+    assert not told.causes
+
+
+def test_an_outage_of_several_logins_is_told_with_what_opens_the_breaker() -> None:
+    login = str(PROVIDER.id)
+    state = IntegrationState(provider_key="schwab", breaker="closed", failures=4, failing=[login, "another"])
+
+    told = explain(replace(FACTS, state=state))
+
+    assert told.status[0] == (
+        "schwab: the provider does not answer: the last 4 calls have failed; after 10 in a row, of 3 logins, the "
+        "breaker opens and calls wait"
+    )
+    assert told.todo == [f"calls are repeated by themselves; to try one at once: dashtam sync {login} --force --wait"]
+
+
+@pytest.mark.parametrize(("failures", "failing"), [(2, ["one", "two"]), (9, ["one"])])
+def test_a_single_failure_and_a_single_login_are_no_outage_of_the_integration(
+    failures: int, failing: list[str]
+) -> None:
+    state = IntegrationState(provider_key="schwab", breaker="closed", failures=failures, failing=failing)
+
+    assert not explain(replace(FACTS, state=state)).causes
+
+
+@pytest.mark.parametrize("reason", ["integration_paused", "refresh_waits"])
+def test_what_was_put_off_for_another_reason_is_no_quota(reason: str) -> None:
+    attempt = replace(DONE, status="deferred", error="rate_limited", reason=reason)
 
     told = explain(replace(FACTS, attempts=[attempt]))
 
     assert not told.causes
-    assert "(integration_paused): the integration is paused." in told.refresh[1]
+    assert f"({reason}): " in told.refresh[1]
+    assert "quota" not in told.refresh[1]
 
 
 def test_an_integration_that_is_not_enabled_is_said_to_be_so() -> None:

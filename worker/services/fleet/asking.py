@@ -6,6 +6,7 @@ A login is made due before its message is sent. So if the message is lost, the s
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -13,11 +14,11 @@ from uuid import UUID
 
 from worker.crud import steering
 from worker.crud.database import OpenTransaction
-from worker.crud.fleet import history
+from worker.crud.fleet import history, overview
 from worker.crud.sync import runs as run_queries
 from worker.errors import Refused, Unavailable
 from worker.models.fleet import Attempt, ProviderRow, Run
-from worker.models.vocabulary import AttemptStatus, RunStatus
+from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
 from worker.services.context import Context
 from worker.services.fleet import held, lookup
 
@@ -44,6 +45,7 @@ class Asked:
         rows: the logins by name, when they were named; otherwise empty.
         at: when it was asked for, by this machine's clock.
         known: attempts or runs that existed before, so they are not answers.
+        force: whether a worker syncs also what was synced a moment ago.
     """
 
     ids: list[UUID]
@@ -51,6 +53,7 @@ class Asked:
     at: datetime
     rows: list[ProviderRow] = field(default_factory=list)
     known: frozenset[UUID] = frozenset()
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ async def sync(runtime: Context, given: str | None, wish: SyncWish, *, send: Sen
         runs = history.runs(session, provider_ids=ids, limit=2 * len(ids) + 10)
         # A run that is already running counts as the answer, unless `wish` asks for more than that run does.
         known = frozenset(run.id for run in runs if wish.anew or run.status != RunStatus.RUNNING)
-        return Asked(ids, [], now, rows, known)
+        return Asked(ids, [], now, rows, known, force=wish.force)
 
     asked = await runtime.db(make_due)
     size = runtime.settings.sync_batch_size
@@ -195,7 +198,7 @@ async def replay_entry(runtime: Context, given: str, *, send: Send) -> tuple[UUI
     entry_id, row = await runtime.db(make_due)
     options = SyncWish(full=True, force=True).options()
     task_id = await asyncio.to_thread(send, SYNC_TASK, [str(row.id)], **options)
-    return entry_id, Asked([row.id], [task_id], now, [row])
+    return entry_id, Asked([row.id], [task_id], now, [row], force=True)
 
 
 async def attempt_of(runtime: Context, asked: Asked) -> Attempt | None:
@@ -215,6 +218,24 @@ async def runs_of(runtime: Context, asked: Asked) -> dict[UUID, Run]:
         if run.id not in asked.known:
             runs.setdefault(run.provider_id, run)
     return runs
+
+
+async def refused(runtime: Context, asked: Asked, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Why workers refuse the requested sync of some of these logins; a refusal leaves no run to wait for."""
+    least = timedelta(0) if asked.force else timedelta(seconds=runtime.settings.sync_min_interval)
+
+    def read(session: OpenTransaction) -> dict[UUID, str]:
+        found = {}
+        for row in overview.list_providers(session, limit=len(ids), ids=ids):
+            if row.status != ProviderStatus.ACTIVE:
+                found[row.id] = steering.not_active(row)
+        earlier = history.runs(session, provider_ids=ids, since=asked.at - least, limit=2 * len(ids))
+        for run in earlier:
+            if run.id in asked.known and run.started_at <= asked.at:
+                found.setdefault(run.provider_id, f"{run.alias} was synced a moment ago")
+        return found
+
+    return await runtime.db(read)
 
 
 def _claimed(runtime: Context, now: datetime) -> datetime:

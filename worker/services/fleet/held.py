@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
@@ -14,19 +16,38 @@ from worker.models.fleet import ProviderRow
 from worker.models.vocabulary import ProviderStatus
 from worker.services import mending
 from worker.services.findings import Finding
+from worker.settings import Settings
 from worker.text.spans import when
 
-NO_QUOTA = ("integration_paused", "breaker_open", "quota_uncounted")
+NO_QUOTA = ("integration_paused", "breaker_open", "quota_uncounted", "refresh_waits")
 """Reasons that are stored like a used-up quota, but are something else."""
 
+_FAILING = 3
+"""A single call that fails is repeated and is no news; from this many in a row on, people are told."""
 _RECENT = timedelta(minutes=15)
 _LISTED = 100
 
 
-def in_the_fleet(session: OpenTransaction, *, enabled: Sequence[str], now: datetime) -> list[Finding]:
-    """Paused integrations, open breakers, used-up quotas, and logins that are paused or need their user."""
+class BreakerLimits(NamedTuple):
+    """How many failures in a row, and of how many logins, open a breaker."""
+
+    failures: int
+    logins: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> BreakerLimits:
+        """As the settings say."""
+        return cls(settings.breaker_failures, settings.breaker_providers)
+
+
+def in_the_fleet(
+    session: OpenTransaction, *, enabled: Sequence[str], now: datetime, opens_after: BreakerLimits
+) -> list[Finding]:
+    """Paused integrations, providers that do not answer, used-up quotas, logins that are paused or need their user."""
     states = integration_states.read_states(session)
-    found = [finding for key in enabled for finding in of_integration(key, states.get(key), now)]
+    found = [
+        finding for key in enabled for finding in of_integration(key, states.get(key), now, opens_after=opens_after)
+    ]
     waits = quota_waits.quota_waits(session, since=now - _RECENT, now=now, others=list(NO_QUOTA))
     found += [over_quota(wait.provider_key, wait.logins, wait.alias, wait.until, now) for wait in waits]
     for status in (ProviderStatus.PAUSED, ProviderStatus.NEEDS_REAUTH):
@@ -36,8 +57,17 @@ def in_the_fleet(session: OpenTransaction, *, enabled: Sequence[str], now: datet
     return found
 
 
-def of_integration(key: str, state: IntegrationState | None, now: datetime) -> list[Finding]:
-    """Reasons that hold up all logins of one integration."""
+def of_integration(
+    key: str, state: IntegrationState | None, now: datetime, *, opens_after: BreakerLimits
+) -> list[Finding]:
+    """Reasons that hold up all logins of one integration.
+
+    Args:
+        key: the integration's key.
+        state: its stored state, if there is one.
+        now: the database's time.
+        opens_after: which failures open the breaker.
+    """
     if state is None:
         return []
     found = []
@@ -58,7 +88,35 @@ def of_integration(key: str, state: IntegrationState | None, now: datetime) -> l
     elif state.breaker == "half_open":
         what = "the breaker is half open after an outage; one success lets all calls through"
         found.append(Finding(key, True, what, f"nothing has to be done; to let all through at once: {resume}"))
+    elif state.failures >= _FAILING and len(state.failing) > 1:
+        what = (
+            f"the provider does not answer: the last {state.failures} calls have failed; after {opens_after.failures} "
+            f"in a row, of {opens_after.logins} logins, the breaker opens and calls wait"
+        )
+        found.append(
+            Finding(key, True, what, f"calls are repeated by themselves; {_try_now(state.failing[0], 'one ')}")
+        )
     return found
+
+
+def unanswered(key: str, login: UUID, calls: int, since: datetime, error: str, now: datetime) -> Finding:
+    """The finding for a login whose last calls the provider has not answered.
+
+    Args:
+        key: the key of its integration.
+        login: its id.
+        calls: how many of its refreshes and syncs in a row have failed.
+        since: when the first of them began.
+        error: what the last one failed with.
+        now: the database's time.
+    """
+    many = f"the last {calls} refreshes and syncs have failed, the first" if calls > 1 else "the last call failed"
+    what = f"the provider does not answer for this login: {many} {when(since, now)} ({error})"
+    return Finding(key, True, what, f"it is repeated by itself; {_try_now(str(login))}")
+
+
+def _try_now(login: str, what: str = "") -> str:
+    return f"to try {what}at once: dashtam sync {login} --force --wait"
 
 
 def refuse_paused(session: OpenTransaction, provider_key: str) -> None:

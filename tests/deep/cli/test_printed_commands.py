@@ -1,0 +1,101 @@
+"""Every command of ours that is printed, by the product or its documentation, runs to its end in a `make run`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.demonstrated import Demonstrated, filled_in
+from tests.support.printed_commands import EXAMPLES, IN_BLOCKS, PRINTED
+from worker.cli.exits import ExitCode
+
+# All of them in one process, with the tours: they share a `make run`.
+pytestmark = [pytest.mark.deep, pytest.mark.xdist_group("tour")]
+
+# The comment behind a command is no part of it.
+LINES = sorted({line.partition("  #")[0].strip() for _, line in (*PRINTED, *EXAMPLES, *IN_BLOCKS)})
+
+NOT_HERE = {
+    "dashtam run": "the demonstration is one; it refuses a second in the same home (deep/cli/test_run.py runs it)",
+    "dashtam run --once --json": "the same",
+    "dashtam devstack down && dashtam run": "the same",
+    "dashtam devstack down": "it would stop the demonstration (deep/cli/test_troubles.py runs it)",
+    "dashtam devstack up": "refused beside a demonstration (deep/cli/test_troubles.py runs it)",
+    "dashtam devstack up && dashtam migrate": "the same",
+    "dashtam devstack down && dashtam devstack up": "the same",
+    'dashtam link toy --user ada@example.org --create-user --alias "My toy"': "that integration is not written yet "
+    "(deep/test_new_integration.py writes and links one)",
+}
+# What these refuse in a world that is well is what they are for; they say so in one line.
+REFUSED = {
+    "dashtam keys retire k1": "is the active key",
+    "dashtam sync x --cancel": "is not being synced",
+}
+# What makes a command possible, or ends what it began.
+BEFORE = {
+    "dashtam audit verify --against heads.json": ("dashtam audit verify --save heads.json",),
+    "dashtam providers resume": ('dashtam providers pause "Schwab one"',),
+    "dashtam integrations resume": ("dashtam integrations pause schwab",),
+    'dashtam sandbox consent "Plaid one" > /dev/null &&': (
+        'dashtam sandbox revoke "Plaid one"',
+        'dashtam sync "Plaid one" --force --wait',
+    ),
+}
+AFTER = {
+    "dashtam integrations pause": ("dashtam integrations resume {key}",),
+    "dashtam providers pause": ('dashtam providers resume "Schwab one"',),
+    "dashtam sandbox fault": ("dashtam sandbox restore",),
+    "dashtam sandbox outage": ("dashtam sandbox restore", "dashtam integrations resume schwab"),
+    "dashtam providers unlink": ('dashtam link schwab --user demo@dashtam.localhost --alias "Schwab one"',),
+    "dashtam sandbox revoke": (
+        'dashtam sandbox consent "Plaid one" | dashtam link plaid --user demo@dashtam.localhost --alias "Plaid one"',
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def world(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demonstrated]:
+    with Demonstrated.of(checkout, tmp_path_factory.mktemp("files")) as world:
+        world.write("passwords.json", json.dumps(dict.fromkeys(("migrate", "app", "readonly"), "made-up-word-1")))
+        yield world
+
+
+def _of(table: dict[str, tuple[str, ...]], line: str) -> Iterator[str]:
+    key = "plaid" if "plaid" in line else "schwab"
+    for begins, lines in table.items():
+        if line.startswith(begins):
+            yield from (needed.format(key=key) for needed in lines)
+
+
+# Several lines may say the same once they are filled in.
+RUN = {filled_in(line): line for line in LINES if line not in NOT_HERE}
+
+
+@pytest.mark.parametrize("line", RUN.values(), ids=RUN)
+def test_it_runs_as_printed(line: str, world: Demonstrated) -> None:
+    for needed in _of(BEFORE, line):
+        # The sync is there to fail: by it the worker finds out that a consent was withdrawn.
+        assert world.run(needed)[0] == (ExitCode.FAILED if "sync" in needed else ExitCode.OK)
+    if "public-token.txt" in line:
+        world.write("public-token.txt", f"{world.public_token()}\n")
+
+    given = f"{world.public_token()}\n" if line.startswith("dashtam link") and "<" not in line else None
+    code, output = world.run(line, given=given)
+
+    if line in REFUSED:
+        assert (code, REFUSED[line] in output) == (3, True), output
+    else:
+        assert code == 0, f"{filled_in(line)}\n{output}"
+    assert "Traceback" not in output
+    for needed in _of(AFTER, line):
+        code, output = world.run(needed)
+        assert code == 0, f"{needed}\n{output}"
+
+
+def test_what_is_said_of_printed_commands_is_about_printed_ones() -> None:
+    assert {*NOT_HERE, *REFUSED} <= set(LINES)
+    for table in (BEFORE, AFTER):
+        assert all(any(line.startswith(begins) for line in LINES) for begins in table)

@@ -1,0 +1,208 @@
+"""Runs printed commands in the world of a `make run`: fills in what a reader fills in, and has ready what they need."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import parse_qsl, urlsplit
+
+from sqlalchemy import text
+
+from tests.support.celery_fixtures import reconnect
+from tests.support.command_line import command_line
+from tests.support.demonstration import clean_environment
+from tests.support.printed_commands import words_of
+from tests.support.waiting import wait_for
+from worker.cli.demo_logins import LOGINS, USER
+from worker.models import new_id
+from worker.models.vocabulary import KeyScope
+from worker.runtime import Runtime, use_runtime
+from worker.sandbox.control import control_of
+from worker.services.access import keys
+from worker.services.linking import users
+from worker.settings import get_settings
+from worker.tasks import send
+
+READERS = ("ada@example.org", "you@example.org")
+_PLAID = '--user demo@dashtam.localhost --alias "Plaid one"'
+# What a text leaves open, and what a reader writes there. The order matters.
+_FILLED_IN = (
+    (r"link x --user x --alias (x|\"x\")", f"link plaid {_PLAID}"),
+    (r"(integrations (?:resume|pause)) (x|KEY)$", r"\1 schwab"),
+    (r"(integrations new) (KEY)$", r"\1 acme"),
+    (r"runs show (x|0198c2f4-…)$", "runs show {run}"),
+    (r"failures (\w+) (0198c2f4-…|0191e0c0)$", r"failures \1 {failure}"),
+    (r"quarantine (\w+) 0198c2f4-…$", r"quarantine \1 {entry}"),
+    (r"api-keys revoke \S+$", "api-keys revoke {key}"),
+    (r"sync 0198c2 ", "sync {login} "),
+    (r"\"x\"", '"Plaid two"'),
+    (r" (x|\{\})(?= |$)", " {login}"),
+    (r"\bBrokerage\b", '"Schwab one"'),
+)
+
+
+def filled_in(line: str) -> str:
+    """The line with what a reader writes in the places that a text leaves open; ids stand in braces."""
+    for pattern, filled in _FILLED_IN:
+        line = re.sub(pattern, filled, line)
+    return line
+
+
+class Demonstrated:
+    """A `make run` in which the logins are not due, and the rows exist that commands are about."""
+
+    def __init__(self, place: Path, files: Path) -> None:
+        self._place = place
+        self._files = files
+        self._own = Runtime(get_settings())
+
+    @classmethod
+    @contextmanager
+    def of(cls, place: Path, files: Path) -> Iterator[Demonstrated]:
+        """The settings of this process are those of the `make run` in `place`, as long as the block lasts."""
+        lines = (place / ".dashtam" / "run.env").read_text().splitlines()
+        variables = dict(line.split("=", 1) for line in lines)
+        broker_before = send.sender.conf["broker_url"]
+        with ExitStack() as stack:
+            stack.enter_context(
+                patch.dict(os.environ, clean_environment() | variables | {"HOME": str(files)}, clear=True)
+            )
+            stack.callback(get_settings.cache_clear)
+            get_settings.cache_clear()
+            reconnect(send.sender, broker_url=variables["REDIS_URL"])
+            stack.callback(reconnect, send.sender, broker_url=broker_before)
+            (files / "src").mkdir()
+            stack.callback(os.chdir, Path.cwd())
+            os.chdir(files)
+            world = cls(place, files)
+            stack.callback(world._own.close)
+            for address in READERS:
+                world._own.run(users.find_user(world._own, address, create=True))
+            yield world
+            world._restore()
+
+    def run(self, line: str, *, given: str | None = None) -> tuple[int, str]:
+        """Exit code and output of one printed line. In a line with signs for the shell, a shell runs it."""
+        self._calm()
+        command = filled_in(line).format_map(self._ids()) if "{" in filled_in(line) else filled_in(line)
+        if words_of(command)[:2] == ["link", "schwab"]:
+            return self._in_a_browser(command)
+        if re.search(r" (?:[<>|]|&&) ?", command.partition("  #")[0]):
+            done = subprocess.run(
+                ["/usr/bin/env", "bash", "-o", "pipefail", "-c", command],
+                env=self._shell(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return done.returncode, done.stdout + done.stderr
+        with self._runtime(), command_line() as dashtam:
+            result = dashtam(*words_of(command), stdin=given)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+    def write(self, name: str, content: str) -> None:
+        """A file that a line reads."""
+        (self._files / name).write_text(content)
+
+    def public_token(self) -> str:
+        """What a user of the demonstration gets from Plaid's form."""
+        return control_of(self._place / ".dashtam").link("plaid-1", {})["public_token"]
+
+    def _shell(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path}
+
+    def _in_a_browser(self, command: str) -> tuple[int, str]:
+        """Opens the printed address, as a person does, and enters the one on which the browser lands."""
+        with subprocess.Popen(
+            [str(Path(sys.executable).with_name("dashtam")), *words_of(command)],
+            env=self._shell(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            told = ""
+            while not told.startswith("http"):
+                told = process.stderr.readline()
+                assert told, "it printed no address"
+            asked = dict(parse_qsl(urlsplit(told.strip()).query))
+            # A second consent at Schwab ends the first one. So only the second login lends itself to other aliases.
+            login = LOGINS[0 if LOGINS[0].alias in command else 1]
+            landed = control_of(self._place / ".dashtam").link(login.name, asked)["callback_url"]
+            out, err = process.communicate(f"{landed}\n")
+        return process.returncode, out + err
+
+    @contextmanager
+    def _runtime(self) -> Iterator[Runtime]:
+        runtime = Runtime(get_settings())
+        try:
+            with use_runtime(runtime):
+                yield runtime
+        finally:
+            runtime.close()
+
+    def _execute(self, statement: str, **values: Any) -> int:
+        """How many rows the statement is about."""
+        with self._own.transaction() as session:
+            return session.execute(text(statement), values).rowcount
+
+    def _restore(self) -> None:
+        """The four logins of the demonstration, linked and due, and no other."""
+        again = LOGINS[1]
+        self.run(f"dashtam link {again.provider_key} --user {USER} --alias '{again.alias}'")
+        ours = [login.alias for login in LOGINS]
+        self._execute("DELETE FROM providers WHERE alias <> ALL(:ours)", ours=ours)
+        self._execute("UPDATE providers SET sync_due_at = now()")
+
+    def _calm(self) -> None:
+        """Nothing is due or running, and no sync was just now: else a command is refused, or waits for another's."""
+        self._execute("UPDATE providers SET sync_due_at = now() + interval '2 hours'")
+        wait_for(
+            lambda: not self._execute("SELECT 1 FROM sync_runs WHERE status = 'running'"),
+            what="the syncs of earlier commands to end",
+        )
+        self._execute("UPDATE sync_runs SET started_at = started_at - interval '1 minute'")
+
+    def _ids(self) -> dict[str, str]:
+        """Rows for commands that are about one: a failed task, a quarantined record, a key; and a login and a run."""
+        failure, entry = new_id(), new_id()
+        with self._own.transaction() as session:
+            login = session.scalar(text("SELECT id FROM providers WHERE alias = 'Schwab one'"))
+            run = session.scalar(text("SELECT id FROM sync_runs WHERE finished_at IS NOT NULL LIMIT 1"))
+            session.execute(
+                text(
+                    "INSERT INTO task_failures (id, task_id, task_name, arguments, reason, deliveries) VALUES"
+                    " (:id, 'a-task', 'worker.tasks.upkeep.send_notices', '{\"args\": []}', 'made for a test', 3)"
+                ),
+                {"id": failure},
+            )
+            session.execute(
+                text(
+                    "INSERT INTO quarantine (id, provider_id, kind, reason, payload, fingerprint) VALUES"
+                    " (:id, :login, 'transaction', 'made_for_a_test', '{}', :fingerprint)"
+                ),
+                {"id": entry, "login": login, "fingerprint": entry.bytes},
+            )
+        made = self._own.run(
+            keys.create(
+                self._own, name=f"at {datetime.now(UTC)}", scopes=(KeyScope.READ,), user_id=None, lifetime=None,
+                actor="test",
+            )
+        )  # fmt: skip
+        return {
+            "login": str(login), "run": str(run), "failure": str(failure), "entry": str(entry),
+            "key": shlex.quote(made.row.prefix),
+        }  # fmt: skip
