@@ -75,7 +75,20 @@ class BadArgument(DashtamError):  # noqa: N818
 
 
 class Refused(DashtamError):  # noqa: N818
-    """The present state does not allow the action; the message says what would allow it."""
+    """The present state does not allow the action; the message says what would allow it.
+
+    Services do not know who reads the message. What allows the action is one thing on the command line and another over
+    HTTP, so each of them adds its own words.
+
+    Attributes:
+        for_operators: what the command line adds, ending with a command; may be empty.
+        for_clients: what the HTTP API adds, in its own terms; may be empty.
+    """
+
+    def __init__(self, message: str, *, for_operators: str = "", for_clients: str = "") -> None:
+        super().__init__(message)
+        self.for_operators = for_operators
+        self.for_clients = for_clients
 
 
 class Taken(Refused):
@@ -106,7 +119,8 @@ class Unavailable(DashtamError):  # noqa: N818
     """Postgres or Redis could not be reached; pending work is kept.
 
     Attributes:
-        server: `postgres`, `redis` or `rabbitmq` when that server is the cause; otherwise empty.
+        server: the cause: `postgres`, `redis` or `rabbitmq`; `schema` or `roles` when Postgres lacks tables or rights
+            that this version needs; otherwise empty.
         silent: the server accepted the request and did not answer: it hangs, but is not down.
     """
 

@@ -114,9 +114,11 @@ class CommandGroup(TyperGroup):
 
 
 def _with_mend(error: DashtamError) -> str:
-    """The text for an error; if a server cannot be reached, also the command that starts it."""
+    """The text for an error, with the command that ends it."""
     if isinstance(error, ConfigurationError) and "DATABASE_URL: is required" in str(error):
         return f"{error}; fill in .env as .env.example says, or have private servers started: dashtam devstack up"
+    if isinstance(error, Refused) and error.for_operators:
+        return f"{error}; {error.for_operators}"
     server = error.server if isinstance(error, Unavailable) else ""
     if not server:
         return str(error)

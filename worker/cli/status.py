@@ -19,7 +19,7 @@ def status(
     as_json: AsJson = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to wait for workers to answer.")] = 0.5,
 ) -> None:
-    """Show the fleet at a glance: what is due, what is late, and whether all processes work.
+    """Show how many logins there are, what is due, what is late, and whether all processes work.
 
     Exits 4 if Postgres or the broker cannot be reached; if only the broker cannot, the data from Postgres is still
     shown.
@@ -42,7 +42,7 @@ def status(
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     remember_names()
     if not data["redis"]["reachable"]:
-        raise Unavailable(f"{data['redis']['kind']} is out of reach; only what Postgres knows was shown")
+        raise Unavailable(f"{data['redis']['kind']} cannot be reached, so queues and workers are not shown")
 
 
 def _render(data: dict[str, Any], now: datetime) -> RenderableType:

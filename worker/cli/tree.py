@@ -30,7 +30,7 @@ ENTRIES = (
     Entry(
         "status",
         "status",
-        "Show the fleet at a glance: what is due, what is late, and whether all processes work.",
+        "Show how many logins there are, what is due, what is late, and whether all processes work.",
     ),
     Entry("providers", None, "List linked logins; set how often they are synced; pause, resume or unlink them."),
     Entry("link", "link", "Link a login, or renew the consent of one that was linked before under the same alias."),

@@ -12,7 +12,7 @@ from worker.cli.ask import ask
 from worker.cli.exits import Failed
 from worker.cli.output import console, plain, plural, print_json, say
 from worker.cli.runs import run_table
-from worker.errors import Refused, Unavailable
+from worker.errors import Unavailable
 
 if TYPE_CHECKING:
     from worker.models.fleet import Run
@@ -63,7 +63,7 @@ def _wait(asked: Asked, seconds: float, bars: _Bars) -> dict[UUID, Run]:
         if (missing := ids - runs.keys()) and now >= ask_why_at:
             refused = ask(asking.refused, asked, list(missing))
             if refused and asked.rows:
-                raise Refused(f"{next(iter(refused.values()))}; nothing was synced")
+                raise next(iter(refused.values()))
             ids -= refused.keys()
             ask_why_at = now + _PATIENCE_SECONDS
         if ids <= runs.keys() and all(run.status != _RUNNING for run in runs.values()):

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 import psycopg
 from psycopg import errors, waiting
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event, func, select
+from sqlalchemy import Engine, create_engine, event, func, make_url, select
 from sqlalchemy.orm import Session
 
 from worker.crud.unreachable import Silent, unavailable
@@ -132,7 +132,8 @@ def make_engine(
     if limits.database_pooler:
         arguments["prepare_threshold"] = None
     else:
-        arguments["options"] = " ".join(f"-c {name}={value}" for name, value in for_session.items())
+        # An address may have options of its own. Ours come last and so win: without these limits a wait has no end.
+        arguments["options"] = " ".join([*_own_options(database_url), *(f"-c {k}={v}" for k, v in for_session.items())])
     engine = create_engine(
         database_url,
         pool_size=connections,
@@ -147,6 +148,11 @@ def make_engine(
     if limits.database_pooler:
         _set_in_each_transaction(engine, for_session)
     return engine
+
+
+def _own_options(database_url: str) -> tuple[str, ...]:
+    given = make_url(database_url).query.get("options", ())
+    return (given,) if isinstance(given, str) else given
 
 
 def _session_settings(limits: DatabaseLimits, idle_seconds: float) -> dict[str, str]:

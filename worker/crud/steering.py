@@ -79,7 +79,7 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     """
     provider = get_provider(session, provider_id, lock=True)
     if provider.status != ProviderStatus.ACTIVE:
-        raise Refused(not_active(provider))
+        raise not_active(provider)
     if what == "sync":
         provider.sync_due_at = min(provider.sync_due_at or at, at)
         return
@@ -89,10 +89,15 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     provider.refresh_due_at = min(provider.refresh_due_at or at, at)
 
 
-def not_active(provider: Provider | ProviderRow) -> str:
-    """Why a login that is not active is neither refreshed nor synced, and what to do."""
+def not_active(provider: Provider | ProviderRow) -> Refused:
+    """The error for a login that is neither refreshed nor synced, because it is not active."""
     reason = f" ({provider.status_reason})" if provider.status_reason else ""
-    return f"{provider.alias} is {provider.status}{reason}: {ProviderStatus(provider.status).what_to_do(provider.id)}"
+    status = ProviderStatus(provider.status)
+    return Refused(
+        f"{provider.alias} is {status}{reason}; nothing was sent",
+        for_operators=status.what_to_do(provider.id),
+        for_clients=status.what_a_client_does(provider.id),
+    )
 
 
 def make_all_syncs_due(session: Session, *, at: datetime) -> Sequence[UUID]:

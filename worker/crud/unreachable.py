@@ -45,6 +45,8 @@ def unavailable(error: BaseException) -> Unavailable | None:
 def _of_the_driver(error: DBAPIError) -> Unavailable | None:
     if isinstance(error.orig, _OLD_SCHEMA):
         return Unavailable("the database does not have the tables of this version", server="schema")
+    if isinstance(error.orig, errors.InsufficientPrivilege):
+        return Unavailable("the role in DATABASE_URL lacks rights that this version needs", server="roles")
     if not isinstance(error, OperationalError | InterfaceError):
         return (
             Unavailable("Postgres closed the connection", server="postgres") if error.connection_invalidated else None

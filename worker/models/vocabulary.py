@@ -18,6 +18,12 @@ class ProviderStatus(StrEnum):
         """How to make the login active again, worded as the end of a sentence that names its state."""
         return _WHAT_TO_DO[self.value].format(provider_id)
 
+    def what_a_client_does(self, provider_id: object) -> str:
+        """The same for a program that uses the HTTP API."""
+        if self is ProviderStatus.PAUSED:
+            return "an operator has to resume it"
+        return f"its user must link it: POST /api/v1/providers/{provider_id}/authorization"
+
 
 _WHAT_TO_DO = {
     "pending": "it was never linked; the command that links it is told by: dashtam explain {}",

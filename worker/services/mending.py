@@ -14,7 +14,9 @@ from worker.settings import Settings
 from worker.settings.addresses import is_loopback, postgres_hosts
 
 MIGRATE = "run: dashtam migrate"
+GRANT = "with the role that owns the tables in MIGRATE_DATABASE_URL, run: dashtam database roles"
 _PORTS = {"": 5432, "amqp": 5672, "amqps": 5671}
+_OF_THE_TABLES = {"schema": MIGRATE, "roles": GRANT}
 _SERVERS = {
     "postgres": ("Postgres", "DATABASE_URL"),
     "redis": ("Redis", "REDIS_URL"),
@@ -37,12 +39,12 @@ def start_server(server: str, settings: Settings, *, silent: bool = False) -> st
     """The command that starts Postgres, Redis or RabbitMQ.
 
     Args:
-        server: `postgres`, `redis` or `rabbitmq`, or `schema` for the tables.
+        server: `postgres`, `redis` or `rabbitmq`, `schema` for tables or `roles` for rights that are missing.
         settings: have the server's address, and the home directory.
         silent: the server runs but does not answer, so it must be stopped first.
     """
-    if server == "schema":
-        return MIGRATE
+    if server in _OF_THE_TABLES:
+        return _OF_THE_TABLES[server]
     name, variable = _SERVERS[server]
     start = "restart" if silent else "start"
     url = _url(server, settings)

@@ -115,7 +115,8 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
         headers["Retry-After"] = str(_RETRY_SECONDS)
-    return answer(request.url.path, status, str(error), headers=headers)
+    told = f"{error}; {error.for_clients}" if isinstance(error, Refused) and error.for_clients else str(error)
+    return answer(request.url.path, status, told, headers=headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -121,7 +121,7 @@ def _last_run(session: Session, provider_id: UUID, now: datetime, min_interval: 
     last = session.scalars(newest_first.limit(1)).first()
     if last is not None and min_interval is not None and now - last.started_at < min_interval:
         wait = int((last.started_at + min_interval - now).total_seconds()) + 1
-        raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s or use --force")
+        raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s")
     return last
 
 

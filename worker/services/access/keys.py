@@ -114,7 +114,7 @@ async def still_valid(runtime: Context, key_id: UUID) -> Principal | None:
 def require(principal: Principal, scopes: Iterable[str]) -> None:
     """Raises `NotPermitted` unless the key has these scopes."""
     if missing := sorted(set(scopes) - principal.scopes):
-        raise NotPermitted(f"this API key lacks the scope {', '.join(missing)}: make one with --scope {missing[0]}")
+        raise NotPermitted(f"this API key lacks the scope {', '.join(missing)}; ask an operator for a key that has it")
 
 
 async def list_keys(runtime: Context, *, user_id: UUID | None, revoked: bool, limit: int) -> list[ApiKeyRow]:

@@ -108,7 +108,9 @@ async def _of_user(runtime: Context, user_id: UUID) -> Overview:
     def read(session: OpenTransaction) -> Overview:
         keys = watching.keys_of(session, user_id=user_id)
         states = integration_states.read_states(session)
-        troubles = [_without_command(one) for key in keys for one in held.of_integration(key, states.get(key), now)]
+        opens_after = held.BreakerLimits.of(runtime.settings)
+        of_all = (held.of_integration(key, states.get(key), now, opens_after=opens_after) for key in keys)
+        troubles = [_without_command(one) for found in of_all for one in found]
         wanted = LoginsWanted(user_id, status=ProviderStatus.NEEDS_REAUTH, limit=_MOST_TROUBLES)
         troubles += filter(None, map(held.of_login, watching.logins(session, wanted=wanted)))
         counts = watching.statuses(session, user_id=user_id)

@@ -220,11 +220,11 @@ async def runs_of(runtime: Context, asked: Asked) -> dict[UUID, Run]:
     return runs
 
 
-async def refused(runtime: Context, asked: Asked, ids: Sequence[UUID]) -> dict[UUID, str]:
+async def refused(runtime: Context, asked: Asked, ids: Sequence[UUID]) -> dict[UUID, Refused]:
     """Why workers refuse the requested sync of some of these logins; a refusal leaves no run to wait for."""
     least = timedelta(0) if asked.force else timedelta(seconds=runtime.settings.sync_min_interval)
 
-    def read(session: OpenTransaction) -> dict[UUID, str]:
+    def read(session: OpenTransaction) -> dict[UUID, Refused]:
         found = {}
         for row in overview.list_providers(session, limit=len(ids), ids=ids):
             if row.status != ProviderStatus.ACTIVE:
@@ -232,7 +232,7 @@ async def refused(runtime: Context, asked: Asked, ids: Sequence[UUID]) -> dict[U
         earlier = history.runs(session, provider_ids=ids, since=asked.at - least, limit=2 * len(ids))
         for run in earlier:
             if run.id in asked.known and run.started_at <= asked.at:
-                found.setdefault(run.provider_id, f"{run.alias} was synced a moment ago")
+                found.setdefault(run.provider_id, Refused(f"{run.alias} was synced a moment ago"))
         return found
 
     return await runtime.db(read)
@@ -246,7 +246,10 @@ def _refuse_beside_another(runtime: Context, session: OpenTransaction, row: Prov
     """Raises `Refused` during a run: a running sync cannot take over these options, and there is only one at a time."""
     dead_after = timedelta(seconds=runtime.settings.run_dead_seconds)
     if history.is_running(session, provider_id=row.id, dead_after=dead_after):
-        raise Refused(f"{row.alias} is being synced; wait for that run, or stop it: dashtam sync {row.id} --cancel")
+        raise Refused(
+            f"{row.alias} is being synced; wait for that run",
+            for_operators=f"or stop it: dashtam sync {row.id} --cancel",
+        )
 
 
 def _refuse_haste(runtime: Context, session: OpenTransaction, row: ProviderRow, now: datetime) -> None:
@@ -255,4 +258,8 @@ def _refuse_haste(runtime: Context, session: OpenTransaction, row: ProviderRow, 
     last = history.runs(session, provider_ids=[row.id], limit=1)
     if last and last[0].status != RunStatus.RUNNING and now - last[0].started_at < least:
         wait = int((last[0].started_at + least - now).total_seconds()) + 1
-        raise Refused(f"{row.alias} was synced a moment ago; wait {wait} s, or pass --force")
+        raise Refused(
+            f"{row.alias} was synced a moment ago; wait {wait} s",
+            for_operators=f"or sync it all the same: dashtam sync {row.id} --force",
+            for_clients='or send {"force": true}',
+        )

@@ -124,8 +124,9 @@ def refuse_paused(session: OpenTransaction, provider_key: str) -> None:
     state = integration_states.read_states(session).get(provider_key)
     if state is not None and state.paused_at is not None:
         raise Refused(
-            f"{provider_key} is paused ({state.paused_reason or 'no reason was given'}); nothing was sent. "
-            f"When it may go on: dashtam integrations resume {provider_key}"
+            f"{provider_key} is paused ({state.paused_reason or 'no reason was given'}); nothing was sent",
+            for_operators=f"when it may go on: dashtam integrations resume {provider_key}",
+            for_clients="an operator has to resume it",
         )
 
 

@@ -84,7 +84,7 @@ def checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
     except ValidationError:
         raise Refused(
             "the alias must have 1 to 100 characters that can be seen, on one line; nothing was linked. "
-            "Choose another --alias"
+            "Choose another alias"
         ) from None
 
 

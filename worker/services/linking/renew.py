@@ -123,15 +123,20 @@ async def _login(runtime: Context, provider_id: UUID) -> _Login:
 
     user_id, state = await runtime.db(read)
     if state is None:
-        raise NotFound(f"no provider has the id {provider_id}; `dashtam providers` lists them")
+        raise NotFound(f"no provider has the id {provider_id}")
     integration = enabled(runtime, state.provider_key)
     if not integration.can_renew:
-        todo = ProviderStatus.NEEDS_REAUTH.what_to_do(provider_id)
-        raise Refused(f"{integration.name} has no renewal in place; {todo}")
+        raise _refused(f"{integration.name} has no renewal in place", ProviderStatus.NEEDS_REAUTH, provider_id)
     if state.status not in _RENEWABLE or state.access_token is None or state.generation is None:
-        todo = ProviderStatus(state.status).what_to_do(provider_id)
-        raise Refused(f"provider {provider_id} is {state.status}; {todo}")
+        status = ProviderStatus(state.status)
+        raise _refused(f"provider {provider_id} is {status}", status, provider_id)
     access = runtime.encryption.unseal(
         state.access_token, provider_id=provider_id, kind="access", generation=state.generation, key_id=state.key_id
     )
     return _Login(integration, user_id, state, state.generation, access)
+
+
+def _refused(why: str, status: ProviderStatus, provider_id: UUID) -> Refused:
+    return Refused(
+        why, for_operators=status.what_to_do(provider_id), for_clients=status.what_a_client_does(provider_id)
+    )

@@ -34,7 +34,7 @@ async def find_user(runtime: Context, given: str, *, create: bool) -> UUID:
         except ValueError:
             user = None
         if user is None:
-            raise BadArgument("--user is neither an e-mail address nor the id of a user")
+            raise BadArgument("the user is neither an e-mail address nor the id of a user")
         return user.id
 
     return await runtime.db(find)
