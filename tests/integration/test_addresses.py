@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
+import pytest
 from sqlalchemy import make_url, text
 
 from tests.integration.ops.conftest import free_port
 from worker.crud.database import make_engine, transaction
 from worker.devstack import Urls
+from worker.errors import Unavailable
 from worker.settings.addresses import postgres_url
 
 
@@ -21,3 +25,31 @@ def test_server_that_answers_is_found_behind_one_that_does_not(servers: Urls) ->
 
     engine.dispose()
     assert found == there.database
+
+
+def test_options_in_an_address_are_kept_and_do_not_replace_our_limits(servers: Urls) -> None:
+    own = "-c work_mem=1234kB -c statement_timeout=0"
+    engine = make_engine(f"{servers.database_url}?{urlencode({'options': own})}", connections=1)
+
+    with transaction(engine) as session:
+        found = [session.scalar(text(f"SHOW {name}")) for name in ("work_mem", "statement_timeout", "timezone")]
+
+    engine.dispose()
+    assert found[0] == "1234kB"
+    assert found[1] != "0"
+    assert found[2] == "UTC"
+
+
+def test_right_that_the_role_lacks_is_told_with_the_command_that_gives_it(servers: Urls) -> None:
+    engine = make_engine(servers.database_url, connections=1)
+
+    def without_rights() -> None:
+        with transaction(engine) as session:
+            session.execute(text("SET LOCAL ROLE pg_monitor"))
+            session.execute(text("SELECT * FROM pg_authid"))
+
+    with pytest.raises(Unavailable, match="lacks rights") as caught:
+        without_rights()
+
+    engine.dispose()
+    assert caught.value.server == "roles"

@@ -107,7 +107,7 @@ def test_login_that_is_not_active_is_refused_and_nothing_is_sent(
     answer = client.post(_url(login, what), headers=ada.headers)
 
     assert answer.status_code == 409
-    assert "paused" in answer.json()["detail"]
+    assert answer.json()["detail"].endswith(" is paused; nothing was sent; an operator has to resume it")
     assert len(sent.tasks) == before
 
 
@@ -117,7 +117,10 @@ def test_sync_a_moment_after_the_last_is_refused(
 ) -> None:
     _add_run(rows, login, "completed", datetime.now(UTC))
 
-    assert client.post(_url(login, "syncs"), headers=ada.headers).status_code == 409
+    refused = client.post(_url(login, "syncs"), headers=ada.headers)
+    assert refused.status_code == 409
+    assert 'or send {"force": true}' in refused.json()["detail"]
+    assert "dashtam " not in refused.json()["detail"]
     assert client.post(_url(login, "syncs"), headers=ada.headers, json={"force": True}).status_code == 202
 
 

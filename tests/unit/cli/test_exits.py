@@ -62,6 +62,14 @@ def test_an_error_of_ours_is_one_line_on_standard_error() -> None:
     assert result.stderr == "error: not now [bold]\n"
 
 
+def test_a_refusal_ends_with_what_an_operator_can_do() -> None:
+    refused = Refused("not now", for_operators="run: dashtam status", for_clients="wait")
+
+    result = CliRunner().invoke(_command(refused), ["go"])
+
+    assert result.stderr == "error: not now; run: dashtam status\n"
+
+
 def test_ctrl_c_ends_without_a_traceback() -> None:
     result = CliRunner().invoke(_command(KeyboardInterrupt()), ["go"])
 

@@ -101,3 +101,4 @@ def test_of_servers_elsewhere_the_place_is_told_and_never_a_password(tmp_path: P
 
 def test_old_tables_are_migrated(tmp_path: Path) -> None:
     assert mending.start_server("schema", _settings(tmp_path)) == "run: dashtam migrate"
+    assert mending.start_server("roles", _settings(tmp_path)).endswith("run: dashtam database roles")
