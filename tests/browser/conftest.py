@@ -8,14 +8,23 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser
 
-from tests.integration.web.conftest import Sent, person, rows, sent, stranger, superuser_token_headers, web_runtime
+from tests.integration.web.conftest import (
+    Sent,
+    client,
+    person,
+    rows,
+    sent,
+    stranger,
+    superuser_token_headers,
+    web_runtime,
+)
 from tests.support.browsing import WIDTHS, Watched, browser, watched
 from tests.support.web_server import listening
 from worker.runtime import Runtime
 from worker.tasks import send as broker
 from worker.web.application import create_app
 
-__all__ = ["person", "rows", "sent", "stranger", "superuser_token_headers", "web_runtime"]  # fixtures
+__all__ = ["client", "person", "rows", "sent", "stranger", "superuser_token_headers", "web_runtime"]  # fixtures
 
 OpenPage = Callable[..., Watched]
 

@@ -163,6 +163,9 @@ class WebPart(BaseModel):
     """Whether `/login#KEY` logs a browser in by itself. `dashtam run` sets it. Refused in production and off loopback:
     anybody could send a person a link that logs that person in with another key."""
 
+    demonstration_user: str = ""
+    """E-mail address of the user for whom the page `/demonstration` links logins; without it, there is no such page.
+    `dashtam run` sets it. Refused in production and off loopback, because the page needs no key."""
     link_return_origins: str = ""
     """Where a browser may go after a link: origins like `https://app.example.org`, separated by commas."""
     link_session_seconds: PositiveInt = 1800
@@ -193,10 +196,12 @@ class WebPart(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _login_links_stay_on_this_machine(self) -> Self:
+    def _demonstrations_stay_on_this_machine(self) -> Self:
         is_real = getattr(self, "environment", None) == "production"
-        if self.web_login_links and (is_real or not is_loopback(f"http://{self.web_address}")):
-            raise ValueError("WEB_LOGIN_LINKS: only outside production, and with a WEB_ADDRESS on loopback")
+        if is_real or not is_loopback(f"http://{self.web_address}"):
+            for name in ("web_login_links", "demonstration_user"):
+                if getattr(self, name):
+                    raise ValueError(f"{name.upper()}: only outside production, and with a WEB_ADDRESS on loopback")
         return self
 
     @property

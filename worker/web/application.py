@@ -21,6 +21,7 @@ from worker.web.rates import Rates
 from worker.web.routes import (
     acting,
     authorization,
+    demonstration,
     happenings,
     health,
     hooks,
@@ -45,6 +46,7 @@ ROUTERS = (
     landing.router,
     link_sessions.router,
     linking.router,
+    demonstration.router,
     acting.router,
     reading.router,
     happenings.router,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 from fastapi import Request, Response
 
 from worker.services.linking.begin import LinkBegun, state_in
 from worker.services.linking.sessions import Held
 
 _NAME = "dashtam_link_"
+_FORM = "dashtam_form_"
 _PATH = "/"
-_SESSION_PATH = "/link"
 
 
 class CameBack(NamedTuple):
@@ -61,7 +63,7 @@ def keep_session(response: Response, request: Request, session_id: UUID, held: H
         _session(session_id),
         ".".join(held),
         max_age=seconds,
-        path=_SESSION_PATH,
+        path=_PATH,
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="lax",
@@ -72,6 +74,42 @@ def held(request: Request, session_id: UUID) -> Held:
     """What the browser holds of a link session; empty secrets if it holds nothing."""
     token, _, browser = request.cookies.get(_session(session_id), "").partition(".")
     return Held(token, browser)
+
+
+class OpenForm(msgspec.Struct, array_like=True):
+    """The provider's own form that a browser has open: kept while the institution's login takes the page's place.
+
+    Attributes:
+        token: what opens the form.
+        renewing, alias: the fields of our page's form.
+    """
+
+    session_id: UUID
+    token: str
+    renewing: bool
+    alias: str
+
+
+def keep_form(response: Response, request: Request, provider_key: str, form: OpenForm, *, seconds: int) -> None:
+    """Keeps the open form, for the address to which an institution sends the browser back."""
+    response.set_cookie(
+        _FORM + provider_key,
+        base64.urlsafe_b64encode(msgspec.json.encode(form)).decode().rstrip("="),
+        max_age=seconds,
+        path=f"/oauth/{provider_key}",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def open_form(request: Request, provider_key: str) -> OpenForm | None:
+    """The open form that the browser keeps; None if there is none that can be read."""
+    kept = request.cookies.get(_FORM + provider_key, "")
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(kept + "=" * (-len(kept) % 4)), type=OpenForm)
+    except (msgspec.MsgspecError, ValueError):
+        return None
 
 
 def _session(session_id: UUID) -> str:

@@ -14,11 +14,12 @@ from worker.integrations.kit.integration import Integration
 from worker.models.link_session import LinkSessionRow
 from worker.models.vocabulary import LinkSessionState
 from worker.services.context import Context
-from worker.services.linking import return_urls
+from worker.services.linking import return_urls, sessions
 from worker.services.linking.begin import LinkBegun
 from worker.services.linking.sessions import FormOpened, Held
 from worker.text.mail_addresses import hinted
 from worker.web import cookies, forms, problems
+from worker.web.cookies import OpenForm
 from worker.web.pages import page, told
 
 _MOST_FIELDS = 20
@@ -111,10 +112,30 @@ def after(
         response = leaving(title, "You consent there, and come back here.", step.url, integration.name)
         cookies.keep(response, request, step, seconds=seconds)
         return response
-    return _front_end(step, row, held, integration, alias)
+    form = OpenForm(row.id, step.token.link_token, step.renewing, alias)
+    response = _front_end(form, row, held, integration)
+    cookies.keep_form(response, request, integration.key, form, seconds=seconds)
+    return response
 
 
-def _front_end(step: FormOpened, row: LinkSessionRow, held: Held, integration: Integration, alias: str) -> HTMLResponse:
+async def form_again(runtime: Context, request: Request, provider_key: str) -> HTMLResponse | None:
+    """The page with the provider's own form, for a browser that an institution has sent back to this address.
+
+    The form goes on where it was. None if this is another kind of return.
+    """
+    form, integration = cookies.open_form(request, provider_key), runtime.integrations.get(provider_key)
+    if form is None or integration is None or integration.front_end is None or request.query_params.get("state"):
+        return None
+    held = cookies.held(request, form.session_id)
+    row = await sessions.look(runtime, form.session_id, held)
+    if row.state != LinkSessionState.OPEN:
+        return ended(row)
+    return _front_end(form, row, held, integration, returned_to=str(request.url))
+
+
+def _front_end(
+    form: OpenForm, row: LinkSessionRow, held: Held, integration: Integration, *, returned_to: str = ""
+) -> HTMLResponse:
     front_end = integration.front_end
     if front_end is None:
         raise RuntimeError(f"{integration.key} has opened a form that it does not have")
@@ -127,9 +148,8 @@ def _front_end(step: FormOpened, row: LinkSessionRow, held: Held, integration: I
         },
         integration=integration,
         script=front_end.script,
-        link_token=step.token.link_token,
-        renewing=step.renewing,
-        alias=alias,
+        form=form,
+        returned_to=returned_to,
         **_common(row, held, f"/{integration.key}"),
     )
     # The institution's own login may come in a window of its own, which must be able to tell this page that it is done.
@@ -144,13 +164,20 @@ def linked(row: LinkSessionRow | None, alias: str) -> HTMLResponse:
     return told("The login is linked", f"{alias} is linked, and its accounts are being read. You may close this page.")
 
 
-def not_linked(row: LinkSessionRow | None, provider_key: str, error: DashtamError, *, status: int) -> HTMLResponse:
-    """The page on which a browser lands that has completed nothing. In a link session, the person can try again."""
+def not_linked(
+    row: LinkSessionRow | None, provider_key: str, error: DashtamError, *, status: int, began_here: bool
+) -> HTMLResponse:
+    """The page on which a browser lands that has completed nothing. In a link session, the person can try again.
+
+    `began_here`: this browser holds the cookie of the link.
+    """
     if row is not None and row.state != LinkSessionState.OPEN:
         return ended(row)
     again = None if row is None else _action(row.id, f"/{provider_key}")
     title = "This login was not linked"
-    return page("link_failed.html", status=status, title=title, text=_sentence(error), again=again)
+    return page(
+        "link_failed.html", status=status, title=title, text=_sentence(error), again=again, began_here=began_here
+    )
 
 
 def ended(row: LinkSessionRow) -> HTMLResponse:

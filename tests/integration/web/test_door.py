@@ -42,6 +42,7 @@ NEEDS_NO_KEY = {
     "/login": "where a browser gives its key; the form has a token of its own",
     "/static/{version}/{name}": "stylesheet, scripts and icon, the same for everybody",
     "/webhooks/{provider_key}": "a provider posts here: it signs its hooks",
+    "/demonstration": "of `dashtam run` alone, where everybody on this machine may try it",
     "/link": "a person in a browser, who has no key: the secret of a link session",
     "/link/scripts/{provider_key}.js": "a script of ours, the same for everybody",
     "/link/{session_id}": "the same browser: its cookie has the secret",

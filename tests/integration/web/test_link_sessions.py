@@ -136,6 +136,32 @@ def test_provider_s_own_form_hands_over_a_public_token(
 
 
 @pytest.mark.deep
+def test_provider_s_own_form_goes_on_after_the_login_of_an_institution(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    """Some institutions take the page's place for their login, and send the browser to the redirect URI."""
+    address = f"/oauth/{LASTING_KEY}/callback?oauth_state_id=x"
+    journey = Journey.begin(client, ada.headers, provider_key=LASTING_KEY, return_url=BACK)
+    name = sandbox.create_logins(LASTING_KEY, 9)[8]  # its Item has an id that no other test's has
+    opened = journey.send(journey.open(), alias="My bank")
+
+    again = client.get(address)
+    kept = dict(client.cookies)
+    client.cookies.clear()
+    elsewhere = client.get(address)
+    client.cookies.update(kept)
+    landed = journey.send(again, public_token=sandbox.link(name)["public_token"])
+
+    assert f'data-returned-to="{HOST}{address}"' in again.text
+    assert form_of(again) == form_of(opened)
+    assert again.headers["content-security-policy"] == opened.headers["content-security-policy"]
+    assert elsewhere.status_code == 400
+    assert result_of(landed)["status"] == "linked"
+    assert [login["alias"] for login in _logins(client, ada)] == ["My bank"]
+    assert result_of(client.get(address))["status"] == "linked"
+
+
+@pytest.mark.deep
 def test_consent_with_a_code_verifier(
     client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +254,36 @@ def test_consent_of_a_login_is_renewed_in_the_provider_s_form(
     }
     after = rows.execute(text("SELECT external_id, status FROM providers WHERE id = :id"), {"id": login["id"]}).one()
     assert tuple(after) == (before, "active")
+
+
+@pytest.mark.deep
+def test_app_with_a_front_end_of_its_own_renews_by_the_api(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
+) -> None:
+    made = {
+        key: client.post("/api/v1/providers", headers=ada.headers, json={"provider_key": key, "alias": key}).json()[
+            "id"
+        ]
+        for key in (LASTING_KEY, REFRESHED_KEY)
+    }
+    url, other = (f"/api/v1/providers/{made[key]}/authorization" for key in (LASTING_KEY, REFRESHED_KEY))
+    never = client.post(f"{url}/renewal", headers=ada.headers)
+    name = sandbox.create_logins(LASTING_KEY, 5)[4]  # its Item has an id that no other test's has
+    client.put(url, headers=ada.headers, json=sandbox.link(name)).raise_for_status()
+    sandbox.break_login(name, "ITEM_LOGIN_REQUIRED")
+    rows.execute(text("UPDATE providers SET status = 'needs_reauth' WHERE id = :id"), {"id": made[LASTING_KEY]})
+    rows.commit()
+
+    begun = client.post(f"{url}/renewal", headers=ada.headers)
+    early = client.put(f"{url}/renewal", headers=ada.headers)
+    sandbox.link(name)  # the user logs in again in the form
+    done = client.put(f"{url}/renewal", headers=ada.headers)
+    unable = client.post(f"{other}/renewal", headers=ada.headers)
+
+    assert begun.json()["link_token"].startswith("link-sandbox-")
+    assert begun.json()["expires_at"] is not None
+    assert [never.status_code, early.status_code, done.status_code, unable.status_code] == [409, 502, 200, 409]
+    assert {login["alias"]: login["status"] for login in _logins(client, ada)}[LASTING_KEY] == "active"
 
 
 @pytest.mark.deep

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from worker.cli.demo_logins import PROVIDER_KEYS
+from worker.cli.demo_logins import PROVIDER_KEYS, USER
 from worker.cli.home import ENV_FILE, write_environment, write_private
 from worker.devstack import Urls
 from worker.devstack.processes import free_port, port_is_free
@@ -67,7 +67,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
     sandbox_port, flower_port, web_port = free_port(), _port("FLOWER_PORT", _FLOWER_PORT), _port("WEB_PORT", _WEB_PORT)
     sandbox_token = secrets.token_urlsafe(16)
     flower_password = _kept(home / _FLOWER_FILE, lambda: secrets.token_urlsafe(12))
-    sandbox_url = f"http://127.0.0.1:{sandbox_port}"
+    sandbox_url, web_url = f"http://127.0.0.1:{sandbox_port}", f"http://127.0.0.1:{web_port}"
     env_file = home / ENV_FILE
     variables = {
         "DASHTAM_ENV": "development",
@@ -78,13 +78,15 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "REDIS_URL": urls.redis_url,
         **({} if _has_keys() else {"ENCRYPTION_KEYS_FILE": str(keys_file(home))}),
         "INTEGRATIONS": ",".join(PROVIDER_KEYS),
-        **_credentials(sandbox_url),
+        **_credentials(sandbox_url, web_url),
         "DASHTAM_SANDBOX_ADMIN_TOKEN": sandbox_token,
         "FLOWER_PASSWORD_FILE": str(flower_password),
         "FLOWER_PORT": str(flower_port),
         "WEB_PORT": str(web_port),
         "WEB_PUBLIC_URL": f"http://127.0.0.1:{web_port}",  # where the sandbox sends its hooks
         "WEB_LOGIN_LINKS": "1",
+        "DEMONSTRATION_USER": USER,
+        "LINK_RETURN_ORIGINS": web_url,
         "NOTICE_CHANNELS": "log",
         **_pace(access_seconds, once=once),
     }
@@ -104,7 +106,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         flower_password_file=flower_password,
         variables=variables,
         env_file=env_file,
-        web_url=f"http://127.0.0.1:{web_port}",
+        web_url=web_url,
         api_key_file=home / _API_KEY_FILE,
     )
 
@@ -114,10 +116,17 @@ def keys_file(home: Path) -> Path:
     return _kept(home / _KEYS_FILE, lambda: f"k1:{Fernet.generate_key().decode()}")
 
 
-def _credentials(sandbox_url: str) -> dict[str, str]:
-    """The variables that make the integrations use their stand-ins; their credentials are valid only there."""
-    of_each = [variables(stand_in(key), sandbox_url) for key in PROVIDER_KEYS]
-    return {name: value for of_one in of_each for name, value in of_one.items()}
+def _credentials(sandbox_url: str, web_url: str) -> dict[str, str]:
+    """The variables that make the integrations use their stand-ins; their credentials are valid only there.
+
+    A browser that has consented comes back to our own page.
+    """
+    made: dict[str, str] = {}
+    for key in PROVIDER_KEYS:
+        given = variables(stand_in(key), sandbox_url)
+        callbacks = {name: f"{web_url}/oauth/{key}/callback" for name in given if name.endswith("_REDIRECT_URI")}
+        made |= given | callbacks
+    return made
 
 
 def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:

@@ -136,6 +136,7 @@ def _where(demo: Demonstration, *, with_key: bool) -> str:
         # As a link, it can still be clicked where a narrow terminal breaks it.
         f"Status    [link={address}]{escape(address)}[/link]\n"
         f"HTTP API  {demo.web_url}/docs  key in {escape(str(demo.api_key_file))}\n"
+        f"Link      {demo.web_url}/demonstration  (an app whose user links a login in the browser)\n"
         f"Logs      {escape(str(demo.home / 'log'))}\n"
         f"Try       dashtam status, dashtam explain '{LOGINS[0].alias}' (in another terminal)"
     )

@@ -11,6 +11,7 @@ from worker.crud import logins
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import overview
 from worker.errors import BadArgument, NotFound, Refused
+from worker.integrations.kit.base import FormToken
 from worker.models import ProviderCreate
 from worker.models.fleet import LoginRow, TokenFacts
 from worker.services.access.keys import Principal
@@ -18,7 +19,7 @@ from worker.services.access.logins import own, require_own
 from worker.services.context import Context
 from worker.services.fleet import asking
 from worker.services.fleet.asking import Send
-from worker.services.linking import begin, complete, end
+from worker.services.linking import begin, complete, end, renew
 from worker.services.linking.begin import LinkBegun
 
 
@@ -111,6 +112,24 @@ async def authorize_with_form(
     except Refused as error:
         raise BadArgument(str(error)) from None
     return await runtime.db(_grant, linked)
+
+
+async def begin_renewal(runtime: Context, principal: Principal, provider_id: UUID) -> FormToken:
+    """What opens the provider's own form for the login's user, to renew the consent.
+
+    Raises:
+        NotFound, NotPermitted: see `logins.own`.
+        Refused, ProviderError: see `renew.begin_renewal`.
+    """
+    await own(runtime, principal, provider_id)
+    return await renew.begin_renewal(runtime, provider_id)
+
+
+async def complete_renewal(runtime: Context, principal: Principal, provider_id: UUID) -> Grant:
+    """Makes the login active again once its user has completed that form. Raises what `begin_renewal` raises."""
+    await own(runtime, principal, provider_id)
+    await renew.complete_renewal(runtime, provider_id)
+    return await runtime.db(_grant, provider_id)
 
 
 async def grant(runtime: Context, principal: Principal, provider_id: UUID) -> Grant:

@@ -18,7 +18,7 @@ from worker.services.access.authorizing import Grant
 from worker.web import cookies
 from worker.web.asking import Linker, Reader, Services, Tasks
 from worker.web.problems import documented
-from worker.web.schemas import AuthorizationBegun, AuthorizationState, Authorized, Message
+from worker.web.schemas import AuthorizationBegun, AuthorizationState, Authorized, FormTokenResponse, Message
 
 router = APIRouter(prefix="/api/v1/providers/{provider_id}/authorization", tags=["authorization"])
 
@@ -69,6 +69,19 @@ async def fill_in(
 ) -> Authorized:
     """Links a login with what the provider gave the user: a public token, a key and its secret, or a setup token."""
     return _authorized(await authorizing.authorize_with_form(runtime, who, provider_id, form))
+
+
+@router.post("/renewal", summary="Begin a renewal", responses=documented(401, 403, 404, 409, 422, 502))
+async def begin_renewal(provider_id: UUID, runtime: Services, who: Linker) -> FormTokenResponse:
+    """What opens the provider's own form, in which the user renews the consent; for providers that have one."""
+    found = await authorizing.begin_renewal(runtime, who, provider_id)
+    return FormTokenResponse(link_token=found.link_token, expires_at=found.expires_at)
+
+
+@router.put("/renewal", summary="Complete a renewal", responses=documented(401, 403, 404, 409, 422, 502))
+async def complete_renewal(provider_id: UUID, runtime: Services, who: Linker) -> Authorized:
+    """Makes the login active again after its user has completed that form. Nothing is exchanged."""
+    return _authorized(await authorizing.complete_renewal(runtime, who, provider_id))
 
 
 @router.patch("", summary="Refresh an authorization", responses=documented(401, 403, 404, 409, 422))

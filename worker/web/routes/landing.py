@@ -28,6 +28,8 @@ _STATUSES: tuple[tuple[type[DashtamError], int], ...] = ((Refused, 400), (NotFou
 )
 async def land(provider_key: str, request: Request, runtime: Services) -> HTMLResponse:
     """Completes a link like `…/authorization/callback`, and shows the user a page with the result."""
+    if (form := await link_pages.form_again(runtime, request, provider_key)) is not None:
+        return form
     came = cookies.came_back(request)
     session = await sessions.of_state(runtime, came.query, came.holder)
     try:
@@ -35,7 +37,7 @@ async def land(provider_key: str, request: Request, runtime: Services) -> HTMLRe
     except DashtamError as error:
         status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 503)
         row = session and await sessions.read(runtime, session.id)
-        return link_pages.not_linked(row, provider_key, error, status=status)
+        return link_pages.not_linked(row, provider_key, error, status=status, began_here=bool(came.holder))
     row = session and await sessions.read(runtime, session.id)
     response = link_pages.linked(row, found.login.alias)
     cookies.forget(response, came)
