@@ -23,7 +23,7 @@ from worker.errors import ConfigurationError, Unavailable
 from worker.integrations import registry
 from worker.process.redis_names import QUEUES
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
-from worker.services import keys
+from worker.services import keys, limits
 from worker.services.refresh import spool
 from worker.settings import FlowerSettings, QueueSettings, get_settings, load
 from worker.settings.celery import celery_settings, rabbitmq
@@ -121,11 +121,14 @@ def _require_keys(**_: Any) -> None:
         importlib.import_module("worker.services.availability.quotas")  # imported before the fork: children share it
         tracing.require(get_settings())
         with closing(Runtime(get_settings())) as runtime:  # closed again: the forked children must not inherit it
+            runtime.run(limits.require_in_effect(runtime))
             runtime.run(keys.require_configured(runtime))
             runtime.run(spool.settle(runtime))
     except ConfigurationError as error:
         _refuse(error)
     except Unavailable as error:
+        if error.server == "pooler":
+            _refuse(ConfigurationError(f"DATABASE_URL: {error}; pending work is kept. Set DATABASE_POOLER=true"))
         log.warning("keys_unchecked", error=str(error), next="a token whose key is missing waits, and is logged")
 
 

@@ -119,8 +119,8 @@ class Unavailable(DashtamError):  # noqa: N818
     """Postgres or Redis could not be reached; pending work is kept.
 
     Attributes:
-        server: the cause: `postgres`, `redis` or `rabbitmq`; `schema` or `roles` when Postgres lacks tables or rights
-            that this version needs; otherwise empty.
+        server: the cause: `postgres`, `standby`, `pooler`, `redis` or `rabbitmq`; `schema` or `roles` when Postgres
+            lacks tables or rights that this version needs; otherwise empty.
         silent: the server accepted the request and did not answer: it hangs, but is not down.
     """
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
@@ -49,6 +49,13 @@ def rows(engine: Engine) -> dict[str, list[str]]:
         }
 
 
+def behind_one_that_is_away(url: str) -> str:
+    """The address of two servers, as one writes it for a primary and its standby; the first does not answer."""
+    there = make_url(url)
+    user = f"{there.username}:{there.password}"
+    return f"postgresql://{user}@127.0.0.1:1,{there.host}:{there.port}/{there.database}?target_session_attrs=read-write"
+
+
 def test_backup_is_restored_whole_with_tokens_that_the_keys_still_open(
     engine: Engine, database_url: str, settings: Settings, restored: tuple[str, Engine], tmp_path: Path
 ) -> None:
@@ -61,7 +68,7 @@ def test_backup_is_restored_whole_with_tokens_that_the_keys_still_open(
     environment = {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": behind_one_that_is_away(database_url),
         "RESTORED_URL": restored_url,
         "BACKUP": str(tmp_path / "backup"),
     }

@@ -1,14 +1,15 @@
-"""An address that lists several Postgres servers, as one writes it for a primary and its standbys."""
+"""An address that lists several Postgres servers; a server that became a standby; limits that do not arrive."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Engine, make_url, text
 
 from tests.integration.ops.conftest import free_port
-from worker.crud.database import make_engine, transaction
+from worker.crud.database import make_engine, missing_limits, transaction
 from worker.devstack import Urls
 from worker.errors import Unavailable
 from worker.settings.addresses import postgres_url
@@ -53,3 +54,43 @@ def test_right_that_the_role_lacks_is_told_with_the_command_that_gives_it(server
 
     engine.dispose()
     assert caught.value.server == "roles"
+
+
+@pytest.fixture
+def read_only(database_url: str) -> Iterator[Engine]:
+    """An engine whose server begins to refuse writes once it is connected, as a demoted primary does."""
+    engine = make_engine(postgres_url(database_url, writes=True), connections=1)
+    with transaction(engine) as session:
+        session.execute(text("SELECT 1"))
+    yield engine
+    engine.dispose()
+
+
+def test_connection_to_a_server_that_became_a_standby_is_given_up(read_only: Engine) -> None:
+    def write() -> int:
+        with transaction(read_only) as session:
+            before: int = session.scalar(text("SELECT pg_backend_pid()")) or 0
+            session.execute(text("CREATE TEMPORARY TABLE t (a int) ON COMMIT DROP"))
+            return before
+
+    with transaction(read_only) as session:
+        first = session.scalar(text("SELECT pg_backend_pid()"))
+        session.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+
+    with pytest.raises(Unavailable, match="takes no writes"), transaction(read_only) as session:
+        session.execute(text("CREATE SEQUENCE refused"))
+
+    assert write() != first
+
+
+def test_limits_that_do_not_reach_postgres_are_named(database_url: str) -> None:
+    engine = make_engine(database_url, connections=1)
+
+    with transaction(engine) as session:
+        assert missing_limits(session) == []
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        session.execute(text("SET LOCAL lock_timeout = 0"))
+        dropped = missing_limits(session)
+
+    engine.dispose()
+    assert sorted(dropped) == ["idle_in_transaction_session_timeout", "lock_timeout"]

@@ -17,8 +17,10 @@ from kombu.transport import pyamqp
 from redis.exceptions import RedisError
 
 from tests.support.waiting import wait_for
+from worker.devstack.account import Account
 from worker.devstack.binaries import find_redis
 from worker.devstack.processes import free_port
+from worker.devstack.tether import Tether
 from worker.process.rabbitmq import QueueType, RabbitMQ, look_at
 from worker.process.redis_names import QUEUES
 
@@ -49,13 +51,18 @@ class Child:
         argv: the command.
         log: the file for its output.
         env: variables beside PATH.
+        account: the user that it runs as, if not ours.
     """
 
-    def __init__(self, argv: list[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: list[str], *, log: Path, env: Mapping[str, str] | None = None, account: Account | None = None
+    ) -> None:
+        self._account = account
         self._argv = argv
         self._log = log
         self._env = {"PATH": os.environ["PATH"], **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._tether: Tether | None = None
 
     @property
     def running(self) -> bool:
@@ -66,8 +73,19 @@ class Child:
             return
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
-                self._argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=self._env, start_new_session=True
+                self._argv,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                env=self._env,
+                start_new_session=True,
+                cwd="/",
+                **(self._account.popen_arguments() if self._account else {}),
             )
+
+        if self._tether is None:  # ends the server should this process be killed
+            self._tether = Tether(self._log.with_suffix(".tether"), grace_s=1)
+        self._tether.hold(self._process.pid)
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -79,6 +97,9 @@ class Child:
         self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+        if self._tether is not None:
+            self._tether.release()
+            self._tether = None
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""

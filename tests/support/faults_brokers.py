@@ -15,7 +15,6 @@ from redis import Redis
 from tests.support.brokers import BROKERS, RabbitServer, SentinelServers
 from tests.support.faults_servers import Servers
 from tests.support.proxy import Proxy
-from worker.devstack import Urls
 
 BROKER = os.environ.get("BROKER") or "redis"
 assert BROKER in BROKERS, f"BROKER is one of {', '.join(BROKERS)}, not {BROKER!r}"
@@ -112,14 +111,8 @@ class ServersWithSentinel(Servers):
         super().start()
         self._sentinels.start()
 
-    def _connect(self, urls: Urls) -> None:
-        super()._connect(urls)
-        self.redis.close()
-        del self.redis
-
-    def __getattr__(self, name: str) -> Redis:
-        if name != "redis":
-            raise AttributeError(name)
+    @property
+    def redis(self) -> Redis:
         return self._sentinels.primary()
 
     def addresses(self) -> dict[str, str]:

@@ -30,14 +30,13 @@ class Servers:
 
     Attributes:
         engine: straight to Postgres, with a new connection each time.
-        redis: straight to Redis.
     """
 
     def __init__(self, home: Path) -> None:
         self._devstack = Devstack(home, durable=True, environ={}, postgres_settings=_POSTGRES)
         self._urls: Urls
         self.engine: Engine
-        self.redis: Redis
+        self._own_redis: Redis
         self.postgres_network = Proxy(lambda: self._port("postgres"))
         self.redis_network = Proxy(lambda: self._port("redis"))
 
@@ -53,7 +52,7 @@ class Servers:
             finally:
                 self.redis_network.stop()
                 self.postgres_network.stop()
-                self.redis.close()
+                self._own_redis.close()
 
     def start(self) -> None:
         """Starts what is down."""
@@ -62,7 +61,12 @@ class Servers:
     def _connect(self, urls: Urls) -> None:
         self._urls = urls
         self.engine = create_engine(urls.database_url, poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
-        self.redis = Redis.from_url(urls.redis_url, decode_responses=True)
+        self._own_redis = Redis.from_url(urls.redis_url, decode_responses=True)
+
+    @property
+    def redis(self) -> Redis:
+        """Straight to the Redis that has quotas and journal."""
+        return self._own_redis
 
     @property
     def losses(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:

@@ -22,7 +22,8 @@ class Machine:
         bash = shutil.which("bash")
         assert bash is not None
         (folder / "bash").symlink_to(bash)
-        self.has("python3")
+        for name in ("python3", "pgbouncer"):
+            self.has(name)
 
     def has(self, name: str, does: str = "") -> None:
         """Puts a command there.

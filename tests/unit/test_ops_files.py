@@ -19,7 +19,7 @@ from prometheus_client import values
 from prometheus_client.metrics_core import Metric
 from pydantic import SecretStr
 
-from worker.crud.fleet.gauges import Backlogs, FleetGauges
+from worker.crud.fleet.gauges import Backlogs, FleetGauges, Waiting
 from worker.errors import ConfigurationError
 from worker.integrations.registry import REGISTRY
 from worker.settings import load
@@ -49,6 +49,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     for name, answer in (
         ("fleet", {"schwab": fleet}),
         ("not_active", {}),
+        ("work_waiting", {"sync": Waiting(1, 1, 1.0)}),
         ("backlogs", Backlogs(0, 0, 0, 0, 0, 0)),
         ("quota_days", {}),
     ):

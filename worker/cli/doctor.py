@@ -10,6 +10,7 @@ import typer
 from worker.cli.ask import ask
 from worker.cli.exits import Failed
 from worker.cli.output import AsJson, pairs, plain, print_json, say, show
+from worker.errors import Unavailable
 
 if TYPE_CHECKING:
     from worker.services.findings import Finding
@@ -19,18 +20,26 @@ def doctor(
     config: Annotated[
         bool, typer.Option("--config", help="Print the effective configuration, secrets masked.")
     ] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Only whether Postgres, Redis and the broker answer; for probes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check configuration, connections, schema, clocks, queues and workers; a fix for each failure.
 
-    Exits 1 when a check fails.
+    Exits 1 when a check fails; with --ready, 4 when a server does not answer.
 
     [bold]Examples[/]
 
     dashtam doctor
 
     dashtam doctor --config
+
+    dashtam doctor --ready
     """
+    if ready:
+        _require_servers(as_json=as_json)
+        return
     if config:
         from worker.services.health import effective
 
@@ -46,6 +55,17 @@ def doctor(
     bad = [finding.check for finding in findings if not finding.ok and not finding.skipped]
     if bad:
         raise Failed(f"checks that failed: {', '.join(bad)}")
+
+
+def _require_servers(*, as_json: bool) -> None:
+    from worker.services import health
+    from worker.tasks import send
+
+    found = ask(health.readiness, send)
+    checks = {name: trouble or "ok" for name, trouble in found.items()}
+    show(checks, as_json=as_json, render=lambda checks: pairs([(name, plain(said)) for name, said in checks.items()]))
+    if away := [name for name, trouble in found.items() if trouble]:
+        raise Unavailable(f"not ready: {', '.join(away)}")
 
 
 def run_checks() -> Iterator[Finding]:

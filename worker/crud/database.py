@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 import psycopg
 from psycopg import errors, waiting
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.orm import Session
 
 from worker.crud.unreachable import Silent, unavailable
@@ -239,12 +239,28 @@ class _Connection(psycopg.Connection[Any]):
         return seconds if self.is_lent else min(seconds, self.limits.database_connect_seconds)
 
 
+def missing_limits(session: Session | Connection) -> list[str]:
+    """Postgres's own limits that this connection lacks because something on the way has dropped them.
+
+    Other values than ours are in order: an operator may have set them for our role.
+    """
+    names = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
+    query = text("SELECT name FROM pg_settings WHERE name = ANY (:names) AND setting = '0'")
+    return list(session.execute(query, {"names": names}).scalars())
+
+
 def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Connection:
         connection = _Connection.connect(*arguments, **named)
         connection.limits = limits
         return connection
+
+    @event.listens_for(engine, "handle_error")
+    def look_for_another(context: Any) -> None:
+        # A server that takes no writes any more has become a standby. New connections find the primary.
+        if isinstance(context.original_exception, errors.ReadOnlySqlTransaction):
+            context.is_disconnect = True
 
     @event.listens_for(engine, "checkout")
     def lend(connection: _Connection, *_: Any) -> None:

@@ -14,6 +14,11 @@ def server_version(session: Session) -> str:
     return str(session.scalar(text("SHOW server_version")))
 
 
+def takes_writes(session: Session) -> bool:
+    """Whether Postgres takes writes, as a primary does."""
+    return bool(session.scalar(text("SELECT current_setting('transaction_read_only') = 'off'")))
+
+
 def clock(session: Session) -> datetime:
     """The server's time."""
     now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()

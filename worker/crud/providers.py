@@ -89,14 +89,14 @@ def claim_refresh_due(
     `probe` means that the call may well fail. A token that was presented without a known outcome has only one retry
     left, so it is claimed only when no other is due.
     """
-    return _claim(session, "refresh_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
+    return _claim(session, "refresh", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
 
 
 def claim_sync_due(
     session: Session, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool = False
 ) -> Sequence[UUID]:
     """The same for syncs; a sync first refreshes a token that has expired."""
-    return _claim(session, "sync_due_at", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
+    return _claim(session, "sync", provider_key=provider_key, now=now, limit=limit, claim=claim, probe=probe)
 
 
 def hand_back_sync(session: Session, *, ids: Sequence[UUID]) -> None:
@@ -121,24 +121,29 @@ _NOT_IN_DOUBT = """
 
 
 def _claim(
-    session: Session, column: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool
+    session: Session, kind: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool
 ) -> Sequence[UUID]:
     values = {"provider_key": provider_key, "now": now, "limit": limit, "until": now + claim}
-    if probe and (ids := session.execute(_claiming(column, _NOT_IN_DOUBT), values).scalars().all()):
+    if probe and (ids := session.execute(_claiming(kind, _NOT_IN_DOUBT), values).scalars().all()):
         return ids
-    return session.execute(_claiming(column), values).scalars().all()
+    return session.execute(_claiming(kind), values).scalars().all()
 
 
-def _claiming(column: str, condition: str = "") -> TextClause:
+def _claiming(kind: str, condition: str = "") -> TextClause:
+    # Since when the login was due is kept for the view `work_waiting`, also when it is claimed again.
     # The inner ORDER BY decides who is claimed. UPDATE … RETURNING loses this order; the outer one restores it.
     return text(
         f"""
         WITH due AS MATERIALIZED (
-            SELECT id, {column} AS due_at FROM providers
-            WHERE status = 'active' AND provider_key = :provider_key AND {column} <= :now {condition}
-            ORDER BY {column} LIMIT :limit FOR UPDATE SKIP LOCKED
+            SELECT id, {kind}_due_at AS due_at,
+                CASE WHEN {kind}_due_at = {kind}_claimed_until THEN {kind}_wanted_at ELSE {kind}_due_at END AS wanted_at
+            FROM providers
+            WHERE status = 'active' AND provider_key = :provider_key AND {kind}_due_at <= :now {condition}
+            ORDER BY {kind}_due_at LIMIT :limit FOR UPDATE SKIP LOCKED
         ), claimed AS (
-            UPDATE providers SET {column} = :until FROM due WHERE providers.id = due.id
+            UPDATE providers
+            SET {kind}_due_at = :until, {kind}_claimed_until = :until, {kind}_wanted_at = due.wanted_at
+            FROM due WHERE providers.id = due.id
             RETURNING providers.id, due.due_at
         )
         SELECT id FROM claimed ORDER BY due_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors
@@ -33,6 +34,8 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if isinstance(error, errors.ConnectionTimeout):
         told = "Postgres did not answer: no connection within DATABASE_CONNECT_SECONDS"
         return Unavailable(told, server="postgres", silent=True)
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return Unavailable("Postgres takes no writes: the connection leads to a standby", server="standby")
     if isinstance(error, errors.LockNotAvailable):
         return Unavailable("Postgres: another transaction kept a lock for longer than DATABASE_LOCK_SECONDS")
     if isinstance(error, errors.QueryCanceled):
@@ -47,6 +50,8 @@ def _of_the_driver(error: DBAPIError) -> Unavailable | None:
         return Unavailable("the database does not have the tables of this version", server="schema")
     if isinstance(error.orig, errors.InsufficientPrivilege):
         return Unavailable("the role in DATABASE_URL lacks rights that this version needs", server="roles")
+    if isinstance(error.orig, errors.ReadOnlySqlTransaction):
+        return unavailable(error.orig)
     if not isinstance(error, OperationalError | InterfaceError):
         return (
             Unavailable("Postgres closed the connection", server="postgres") if error.connection_invalidated else None
@@ -60,12 +65,40 @@ def _not_connected(text: str) -> Unavailable | None:
     """Why no connection was made, according to libpq's message; None when there was a connection."""
     if found := _NO_SUCH_NAME.search(text):
         return Unavailable(f"Postgres: the name {found[1]} of its host cannot be resolved", server="postgres")
-    if (found := _REFUSED.search(text)) is None:
+    tried = list(dict.fromkeys(_attempt(found) for found in _REFUSED.finditer(text)))
+    if not tried:
         return None
+    if len(tried) == 1:
+        return tried[0].told()
+    said = ", ".join(f"{attempt.place}: {attempt.reason}" for attempt in tried)
+    if any(attempt.is_read_only for attempt in tried):
+        return Unavailable(f"Postgres: no server of the address takes writes ({said})", server="standby")
+    return Unavailable(f"Postgres: no server of the address takes connections ({said})", server="postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One host that libpq tried, and why it failed."""
+
+    place: str
+    reason: str
+
+    @property
+    def is_read_only(self) -> bool:
+        return "session is read-only" in self.reason or "in hot standby" in self.reason
+
+    def told(self) -> Unavailable:
+        if self.reason.startswith(("Connection refused", "No such file")):
+            return Unavailable(f"Postgres does not run at {self.place}", server="postgres")
+        if "timeout" in self.reason.lower() or "timed out" in self.reason.lower():
+            return Unavailable(f"Postgres did not answer at {self.place}", server="postgres", silent=True)
+        if self.is_read_only:
+            return Unavailable(f"Postgres at {self.place} takes no writes: it is a standby", server="standby")
+        if "unsupported startup parameter" in self.reason:
+            return Unavailable(f"the pooler at {self.place} refuses our options: {self.reason}", server="pooler")
+        return Unavailable(f"Postgres at {self.place} refuses the connection: {self.reason}", server="postgres")
+
+
+def _attempt(found: re.Match[str]) -> _Attempt:
     place = f"{found[1]}:{found[2]}" if found[2] else found[1]
-    reason = found[3].strip().removeprefix("FATAL:").strip()
-    if reason.startswith(("Connection refused", "No such file")):
-        return Unavailable(f"Postgres does not run at {place}", server="postgres")
-    if "timeout" in reason.lower() or "timed out" in reason.lower():
-        return Unavailable(f"Postgres did not answer at {place}", server="postgres", silent=True)
-    return Unavailable(f"Postgres at {place} refuses the connection: {reason}", server="postgres")
+    return _Attempt(place, found[3].strip().removeprefix("FATAL:").strip())

@@ -9,7 +9,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, text
 
-from worker.crud.database import make_engine
+from worker.crud.database import make_engine, missing_limits
+from worker.errors import ConfigurationError
 from worker.models import Base
 from worker.settings import DatabaseSettings, load
 
@@ -32,12 +33,23 @@ def run() -> None:
     engine = make_engine(url, connections=1, limits=limits)
     try:
         with engine.connect() as own:
+            _require_session(own)
             own.execute(
                 text("SELECT set_config('lock_timeout', '0', false), set_config('statement_timeout', '0', false)")
             )
             _migrate(own)
     finally:
         engine.dispose()
+
+
+def _require_session(connection: Connection) -> None:
+    """Refuses a pooler that drops our options: behind it, two migrations could run at once."""
+    if missing_limits(connection):
+        raise ConfigurationError(
+            "MIGRATE_DATABASE_URL: it leads to a pooler, which drops the limits of our connections; nothing was"
+            " migrated. Set it to the address of Postgres itself; then: dashtam migrate"
+        )
+    connection.rollback()
 
 
 def _migrate(connection: Connection) -> None:

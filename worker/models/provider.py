@@ -25,6 +25,9 @@ class Provider(Base):
         grant_expires_at: when the user's consent ends; a refresh never moves it.
         refresh_due_at: when a tick next dispatches a refresh; claims and backoff move it ahead. None: never.
         sync_due_at: the same for a sync.
+        refresh_claimed_until: `refresh_due_at` as the last claim set it; equal to it as long as the claim stands.
+        refresh_wanted_at: since when the claimed refresh was due.
+        sync_claimed_until, sync_wanted_at: the same for a sync.
         refresh_not_before: no refresh is sent before this time. Set by the backoff after a failure, or to the time that
             the provider named.
         last_generation: generation of the token that the last unlinking deleted; a new link counts on from it.
@@ -88,12 +91,16 @@ class Provider(Base):
     grant_expires_at: Mapped[datetime | None]
     refreshed_at: Mapped[datetime | None]
     refresh_due_at: Mapped[datetime | None]
+    refresh_claimed_until: Mapped[datetime | None]
+    refresh_wanted_at: Mapped[datetime | None]
     refresh_failures: Mapped[int] = mapped_column(default=0, server_default="0")
     refresh_not_before: Mapped[datetime | None]
     last_generation: Mapped[int] = mapped_column(default=0, server_default="0")
 
     synced_at: Mapped[datetime | None]
     sync_due_at: Mapped[datetime | None]
+    sync_claimed_until: Mapped[datetime | None]
+    sync_wanted_at: Mapped[datetime | None]
     sync_interval: Mapped[int | None]
     sync_failures: Mapped[int] = mapped_column(default=0, server_default="0")
 

@@ -19,7 +19,7 @@ from worker.services import health, mending
 from worker.services.context import Context
 from worker.services.findings import Finding
 from worker.services.fleet import held, lookup
-from worker.services.health import Transport
+from worker.services.transport import Transport
 from worker.settings import Settings
 from worker.text.spans import when
 

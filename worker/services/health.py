@@ -4,57 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-import redis
 from pydantic import SecretStr
 
 from worker.crud import health, heartbeats, schema
 from worker.errors import ConfigurationError, DashtamError, Unavailable
 from worker.integrations.registry import REGISTRY, faults
-from worker.process.redis_names import QUEUES, Lengths
-from worker.services import host, keys, mending
+from worker.process.redis_names import QUEUES
+from worker.services import host, keys, limits, mending
 from worker.services.context import Context
 from worker.services.findings import Finding
 from worker.services.fleet import held
 from worker.services.fleet.looking import beat_late
 from worker.services.hooks import orphans
+from worker.services.transport import Transport
 from worker.settings import EnvironmentSettings, get_settings, load
 
 _SKEW_MAX = timedelta(seconds=2)
 _BACKLOG_MAX = 1000
 _PING_SECONDS = 0.7
 _READY_SECONDS = 3.0
-
-
-class OtherBroker(Protocol):
-    """A RabbitMQ. Its method raises `Unavailable` when it is out of reach."""
-
-    def require_queues(self) -> str:
-        """Makes the queues that are missing; returns the server's name and version."""
-        ...
-
-
-class Transport(Protocol):
-    """How to reach Redis, the broker and the workers. Methods raise `Unavailable` when these are out of reach."""
-
-    def impatient_redis(self) -> AbstractContextManager[redis.Redis]:
-        """A Redis client that does not retry."""
-        ...
-
-    def other_broker(self) -> OtherBroker | None:
-        """The RabbitMQ that has the queues; None if Redis has them."""
-        ...
-
-    def queue_lengths(self) -> Lengths:
-        """How many messages the broker holds."""
-        ...
-
-    def ping_workers(self, *, seconds: float) -> list[str]:
-        """Names of the workers that answer within `seconds`."""
-        ...
 
 
 def configuration() -> Finding:
@@ -166,6 +137,9 @@ async def _plug_ins(runtime: Context, transport: Transport) -> Finding:
 
 async def _postgres(runtime: Context, transport: Transport) -> Finding:
     version = await runtime.db(health.server_version)
+    if not await runtime.db(health.takes_writes):
+        return Finding("postgres", False, "takes no writes: it is a standby; pending work is kept", mending.PROMOTE)
+    await limits.require_in_effect(runtime)
     return Finding("postgres", True, f"answers, version {version}")
 
 
@@ -330,6 +304,7 @@ _NEEDS = {
 
 _LATER = "try again: dashtam doctor"
 _MENDS = {
+    "postgres": mending.USE_POOLER,
     "broker": "correct BROKER_URL or BROKER_QUEUE_TYPE, or the RabbitMQ; then: dashtam doctor",
     "integrations": "set the variables it names, as docs/operations.md says; then: dashtam doctor",
     "encryption keys": "put the missing key back into ENCRYPTION_KEYS, behind the first; then: dashtam keys status",

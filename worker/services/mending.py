@@ -15,8 +15,10 @@ from worker.settings.addresses import is_loopback, postgres_hosts
 
 MIGRATE = "run: dashtam migrate"
 GRANT = "with the role that owns the tables in MIGRATE_DATABASE_URL, run: dashtam database roles"
+PROMOTE = "promote the standby that is to be the primary: SELECT pg_promote(); or correct DATABASE_URL"
+USE_POOLER = "set DATABASE_POOLER=true, and MIGRATE_DATABASE_URL to Postgres itself; then: dashtam doctor"
+_OTHER_MENDS = {"schema": MIGRATE, "roles": GRANT, "standby": PROMOTE, "pooler": USE_POOLER}
 _PORTS = {"": 5432, "amqp": 5672, "amqps": 5671}
-_OF_THE_TABLES = {"schema": MIGRATE, "roles": GRANT}
 _SERVERS = {
     "postgres": ("Postgres", "DATABASE_URL"),
     "redis": ("Redis", "REDIS_URL"),
@@ -39,12 +41,13 @@ def start_server(server: str, settings: Settings, *, silent: bool = False) -> st
     """The command that starts Postgres, Redis or RabbitMQ.
 
     Args:
-        server: `postgres`, `redis` or `rabbitmq`, `schema` for tables or `roles` for rights that are missing.
+        server: `postgres`, `redis` or `rabbitmq`; `schema` for tables or `roles` for rights that are missing; `standby`
+            for one that takes no writes, or `pooler` for one that refuses or drops our options.
         settings: have the server's address, and the home directory.
         silent: the server runs but does not answer, so it must be stopped first.
     """
-    if server in _OF_THE_TABLES:
-        return _OF_THE_TABLES[server]
+    if server in _OTHER_MENDS:
+        return _OTHER_MENDS[server]
     name, variable = _SERVERS[server]
     start = "restart" if silent else "start"
     url = _url(server, settings)

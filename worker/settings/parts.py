@@ -134,6 +134,8 @@ class ExporterPart(BaseModel):
     exporter_address: str = "127.0.0.1"
     exporter_port: int = Field(default=9540, ge=0, le=65535)
     """The port on which `/metrics` is served."""
+    database_pooler: bool = False
+    """True if there is a pooler in transaction mode: limits are set in each transaction, and nothing is prepared."""
 
 
 class WebPart(BaseModel):

@@ -47,7 +47,8 @@ class Exporter:
     def __init__(self, settings: ExporterSettings) -> None:
         self._files = metric_files.directory(settings.home)
         url = settings.readonly_database_url.get_secret_value()
-        self._engine = make_engine(url, connections=1, limits=_LIMITS)
+        limits = _LIMITS.model_copy(update={"database_pooler": settings.database_pooler})
+        self._engine = make_engine(url, connections=1, limits=limits)
         self._redis = connect(settings.redis_url.get_secret_value(), seconds=2, retries=0)
         self._gauges = CollectorRegistry()
         self._gauges.register(Kept("postgres", DatabaseGauges(self._engine, settings.enabled_integrations)))

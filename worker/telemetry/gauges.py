@@ -109,11 +109,16 @@ class DatabaseGauges:
         with transaction(self._engine) as session:
             fleet = dict.fromkeys(self._integrations, _EMPTY) | gauges.fleet(session, now=now)
             not_active = gauges.not_active(session)
+            work = gauges.work_waiting(session)
             waiting = gauges.backlogs(session)
             beats = heartbeats.read_heartbeats(session)
             states = integration_states.read_states(session)
             quota_days = gauges.quota_days(session, day=now.date())
         yield from _fleet(fleet, not_active)
+        numbers: dict[str, float] = {queue: found.due + found.claimed for queue, found in work.items()}
+        yield _by("dashtam_work_waiting", "Logins that are due, or claimed and not yet done", "queue", numbers)
+        oldest = {queue: found.oldest_s for queue, found in work.items()}
+        yield _by("dashtam_work_waiting_seconds", "How long the first of them has been due", "queue", oldest)
         yield _plain("dashtam_quarantine_open", "Records in quarantine", waiting.quarantine)
         yield _plain("dashtam_task_failures_open", "Dead letters that nobody has resolved", waiting.failures)
         yield _plain("dashtam_notices_waiting", "Notices that have not left", waiting.notices)

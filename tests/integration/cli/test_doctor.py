@@ -52,6 +52,19 @@ def test_all_is_well(dashtam: Dashtam, found: Found) -> None:
     assert result.stdout.count("ok ") == len(json_of(dashtam("doctor", "--json")))
 
 
+def test_servers_that_answer_are_ready_and_one_that_is_away_is_named(
+    dashtam: Dashtam, found: Found, make_runtime: MakeRuntime
+) -> None:
+    ready = dashtam("doctor", "--ready", "--json")
+    with use_runtime(make_runtime(database_url="postgresql+psycopg://x:y@127.0.0.1:1/x")):
+        away = dashtam("doctor", "--ready")
+
+    assert (ready.exit_code, json_of(ready)) == (0, {"postgres": "ok", "redis": "ok"})
+    assert away.exit_code == 4
+    assert "Postgres does not run at 127.0.0.1:1" in away.stdout
+    assert "not ready: postgres" in away.stderr
+
+
 @pytest.mark.deep
 def test_incomplete_configuration_is_the_only_finding(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASHTAM_ENV_FILE", "/nonexistent")

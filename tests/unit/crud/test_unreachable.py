@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from psycopg import errors
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
 from worker.crud.unreachable import Silent, unavailable
 
@@ -42,6 +42,53 @@ def test_why_no_connection_was_made_is_told_with_the_place(text: str, told: str)
 
     assert error is not None
     assert (str(error), error.server, error.silent) == (told, "postgres", False)
+
+
+_ATTEMPT = (
+    "- host: 'h', port: 1, hostaddr: '127.0.0.1': connection failed: connection to server at \"{}\", port {} failed: {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "told", "server"),
+    [
+        (
+            [("h1", 5432, "Connection refused\n\tIs it up?"), ("h2", 5433, "session is read-only")],
+            "Postgres: no server of the address takes writes"
+            " (h1:5432: Connection refused, h2:5433: session is read-only)",
+            "standby",
+        ),
+        (
+            [("h1", 5432, "Connection refused"), ("h2", 5433, 'FATAL:  database "d" does not exist')],
+            "Postgres: no server of the address takes connections"
+            ' (h1:5432: Connection refused, h2:5433: database "d" does not exist)',
+            "postgres",
+        ),
+        ([("h1", 5432, "session is read-only")], "Postgres at h1:5432 takes no writes: it is a standby", "standby"),
+        (
+            [("h1", 6432, "FATAL:  unsupported startup parameter: options")],
+            "the pooler at h1:6432 refuses our options: unsupported startup parameter: options",
+            "pooler",
+        ),
+    ],
+)
+def test_each_server_of_an_address_is_told(attempts: list[tuple[str, int, str]], told: str, server: str) -> None:
+    text = "Multiple connection attempts failed. All failures were:\n"
+    text += "\n".join(_ATTEMPT.format(*attempt) for attempt in attempts)
+
+    error = unavailable(_wrapped(psycopg.OperationalError(text)))
+
+    assert error is not None
+    assert (str(error), error.server) == (told, server)
+
+
+def test_connection_that_became_read_only_leads_to_a_standby() -> None:
+    refused = errors.ReadOnlySqlTransaction("cannot execute UPDATE in a read-only transaction")
+
+    for error in (refused, InternalError("UPDATE", {}, refused)):
+        told = unavailable(error)
+        assert told is not None
+        assert (str(told), told.server) == ("Postgres takes no writes: the connection leads to a standby", "standby")
 
 
 @pytest.mark.parametrize("error", [Silent("no answer within 5 s"), errors.ConnectionTimeout("connection timeout")])

@@ -15,7 +15,7 @@ from worker.errors import Unavailable
 from worker.runtime import Runtime
 from worker.services import health
 from worker.services.findings import Finding
-from worker.services.health import Transport
+from worker.services.transport import Transport
 
 _PAUSE_SECONDS = 1.0
 _START_SECONDS = 30.0

@@ -93,6 +93,27 @@ def fleet(session: Session, *, now: datetime) -> dict[str, FleetGauges]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Logins that wait for a worker of one queue, or are with one.
+
+    Attributes:
+        due: number of logins that no tick has claimed yet.
+        claimed: number of logins whose message waits, or that are worked on.
+        oldest_s: for how many seconds the first of them has been due; 0 if there is none.
+    """
+
+    due: int
+    claimed: int
+    oldest_s: float
+
+
+def work_waiting(session: Session) -> dict[str, Waiting]:
+    """What the view `work_waiting` says, by queue."""
+    rows = session.execute(text("SELECT queue, due, claimed, oldest_seconds FROM work_waiting"))
+    return {queue: Waiting(due, claimed, oldest) for queue, due, claimed, oldest in rows}
+
+
 def not_active(session: Session) -> dict[tuple[str, str], int]:
     """Number of logins that are not active, by integration and status; reads only an index."""
     return {(key, status): count for key, status, count in session.execute(_OTHERS)}

@@ -12,7 +12,7 @@ from worker.services.context import Context
 from worker.services.explain import Explanation, explain_provider
 from worker.services.fleet import asking, looking, steering
 from worker.services.fleet.asking import Asked, Send, SyncWish
-from worker.services.health import Transport
+from worker.services.transport import Transport
 
 _PAUSED = "paused on the status page"
 

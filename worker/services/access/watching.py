@@ -21,7 +21,7 @@ from worker.services.explain import Explanation
 from worker.services.findings import Finding
 from worker.services.fleet import held, looking, lookup
 from worker.services.fleet.glance import Lookout
-from worker.services.health import Transport
+from worker.services.transport import Transport
 
 _FAILURES = 10
 _TIMELINE = 30

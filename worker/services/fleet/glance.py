@@ -15,7 +15,7 @@ from worker.services import health
 from worker.services.context import Context
 from worker.services.findings import Finding
 from worker.services.fleet import looking
-from worker.services.health import Transport
+from worker.services.transport import Transport
 
 _KEPT_SECONDS = 2.0
 _WORKER_SECONDS = 0.5
