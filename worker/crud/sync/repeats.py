@@ -32,8 +32,6 @@ class LastRun:
 
     Attributes:
         answers: what the last run has heard.
-        cursors: the committed cursor of each feed.
-        token: the login's token when the run began.
         pace: how often this provider is synced.
         pages: number of pages of the last run.
         counts: its rows by noun and outcome; all of them are unchanged.
@@ -41,8 +39,6 @@ class LastRun:
     """
 
     answers: bytes
-    cursors: Mapping[str, str]
-    token: TokenState
     pace: Pace
     pages: int
     counts: Mapping[str, Mapping[str, int]]
@@ -112,7 +108,7 @@ def begin_repeats(
         {
             "id": run.key.id,
             "provider_id": run.key.provider_id,
-            "cursors": last.cursors,
+            "cursors": run.cursors,
             "answers": last.answers.hex(),
         }
         for run, last in begun
@@ -134,11 +130,11 @@ def _begun(
         sync_failures=failures,
         renews=False,
         reading_since=now,
+        cursors=cursors,
+        token=token,
     )
     last = LastRun(
         answers=bytes(answers),
-        cursors=cursors,
-        token=token,
         pace=pace_of(own_interval, hooked_at, gap),
         pages=pages,
         counts=counts,

@@ -13,6 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud.providers import get_provider, take_turns_in_linking
+from worker.crud.refresh import tokens
+from worker.crud.refresh.records import TokenState
 from worker.crud.sync import accounts, cursors, pace, quarantine
 from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, DashtamError, Fenced, ProviderError, Refused, Scope
@@ -42,6 +44,8 @@ class RunBegun:
         since: the day to which feeds by date go back, if this run or such an earlier one was asked to do so.
         done: feeds that those runs have read to their end.
         problems: problems of earlier runs of the full sync that this run continues.
+        cursors: committed cursor of each feed when the run began.
+        token: the login's token when the run began.
     """
 
     key: RunKey
@@ -50,6 +54,8 @@ class RunBegun:
     sync_failures: int
     renews: bool
     reading_since: datetime
+    cursors: Mapping[str, str]
+    token: TokenState
     since: date | None = None
     done: frozenset[str] = frozenset()
     problems: Problems = field(default_factory=dict)
@@ -105,6 +111,8 @@ def begin_run(
         sync_failures=provider.sync_failures,
         renews=renews,
         reading_since=begun or now,
+        cursors=before,
+        token=tokens.read(session, ids=[provider_id])[provider_id],
         since=last.since if begun and last else since,
         done=cursors.feeds_read_since(session, provider_id=provider_id, since=begun) if begun else frozenset(),
         problems=_problems_of(session, reading_id),

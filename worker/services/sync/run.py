@@ -40,7 +40,6 @@ from worker.services.sync.reading import Reading, spans
 from worker.services.sync.repeats import Batch
 
 log = structlog.get_logger()
-
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0
@@ -80,6 +79,7 @@ class RunUnderWay:
         self._opened: Reading | None = None
         self._unopened: Exception | None = None
         self._repeated = False
+        self._is_unread = True
         self._began = asyncio.get_running_loop().time()
         self._stop_at = self._began + settings.sync_budget_seconds
 
@@ -130,22 +130,20 @@ class RunUnderWay:
             else:
                 batch.ends.expect_no_more_of()
         async with batch.places:
-            loop = asyncio.get_running_loop()
-            self._stop_at = loop.time() + self._runtime.settings.sync_budget_seconds
-            if loop.time() > batch.begin_before:  # the next run reads what this one had no time for
+            now = asyncio.get_running_loop().time()
+            self._stop_at = now + self._runtime.settings.sync_budget_seconds
+            if now > batch.begin_before:  # the next run reads what this one had no time for
                 self._found.goes_on = True
                 return None
             return await self._read()
 
     async def _repeats(self, last: LastRun) -> bool:
         try:
-            self._opened = await self._open(last)
+            self._opened = await self._open()
         except Exception as error:  # `_take_opened` raises it, where every error has its consequence
             self._unopened = error
             return False
         return await self._opened.repeats(last.answers, until=self._stop_at)
-
-    # Reading
 
     async def _read(self) -> Exception | None:
         """Reads the run's pages. Returns what stopped it; None when everything was read."""
@@ -213,7 +211,7 @@ class RunUnderWay:
         self._found.answers = None
         async with aclosing(read_ahead(self._prepared(reading), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
-                if self._is_cut_short():  # pages that are not stored are asked for again by the next run
+                if self._is_cut_short():  # the next run asks again for pages that are not stored
                     return
                 for _, together in groupby(come, key=lambda found: found[0].feed):
                     found = list(together)
@@ -222,15 +220,17 @@ class RunUnderWay:
                         return
         self._found.answers = reading.answers
 
-    async def _open(self, last: LastRun | None = None) -> Reading:
-        """A reading from the committed cursors. `last`, if it was just read, has the token and the cursors."""
-        id_ = self._key.provider_id
-        token = await access_token(self._runtime, id_, caller=self._caller, known=last.token if last else None)
+    async def _open(self) -> Reading:
+        """A reading from the committed cursors. The first one needs no query: the run's beginning has read them."""
+        id_, is_first, self._is_unread = self._key.provider_id, self._is_unread, False
+        token = await access_token(
+            self._runtime, id_, caller=self._caller, known=self._begun.token if is_first else None
+        )
         self._found.token_generation = token.generation
         request = SyncRequest(
             caller=self._caller,
             access_token=token.value,
-            cursors=last.cursors if last else await self._runtime.db(cursors.read_cursors, provider_id=id_),
+            cursors=self._begun.cursors if is_first else await self._runtime.db(cursors.read_cursors, provider_id=id_),
             now=await self._runtime.now(),
             since=self._begun.since,
             done=self._begun.done,
