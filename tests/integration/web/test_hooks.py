@@ -289,7 +289,7 @@ def test_hook_is_sent_again_while_postgres_is_away(
         raise Unavailable("Postgres is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(web_runtime, "db", away)
+        patched.setattr(web_runtime, "db_within", away)
         answer = door.send(door.body())
 
     assert (answer.status_code, answer.content) == (503, b"")

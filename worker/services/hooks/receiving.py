@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS = 5.0
 """How long a sync waits after the hook that asks for it: several hooks about one change come within that time."""
+_STORE_SECONDS = 5.0
+"""Providers wait for an answer for about ten seconds. A hook that was not stored by then is sent again."""
 _JITTER = 0.2
 _USUAL = ("accepted", "duplicate")
 
@@ -78,7 +81,7 @@ async def _received(runtime: Context, integration: Integration, delivery: Delive
     asks = _possible(integration, hook)
     pause = PAUSE_SECONDS * (1 - _JITTER + 2 * _JITTER * random.random())  # noqa: S311 - jitter needs no secrecy
     try:
-        received = await runtime.db(
+        store = partial(
             hooks.receive,
             provider_key=integration.key,
             hook=hook,
@@ -88,6 +91,7 @@ async def _received(runtime: Context, integration: Integration, delivery: Delive
             burst=timedelta(seconds=max(2 * pause, runtime.settings.sync_min_interval)),
             channels=runtime.settings.enabled_channels,
         )
+        received = await runtime.db_within(_STORE_SECONDS, store)
     except Unavailable as error:
         log.warning(
             "hook_not_stored", integration=integration.key, error=str(error), next="the provider sends it again"
