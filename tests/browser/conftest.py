@@ -10,7 +10,6 @@ from playwright.sync_api import Browser
 
 from tests.integration.web.conftest import (
     Sent,
-    client,
     person,
     rows,
     sent,
@@ -24,7 +23,7 @@ from worker.runtime import Runtime
 from worker.tasks import send as broker
 from worker.web.application import create_app
 
-__all__ = ["client", "person", "rows", "sent", "stranger", "superuser_token_headers", "web_runtime"]  # fixtures
+__all__ = ["person", "rows", "sent", "stranger", "superuser_token_headers", "web_runtime"]  # fixtures
 
 OpenPage = Callable[..., Watched]
 

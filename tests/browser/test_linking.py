@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
-from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, expect
 
 from tests.integration.web.conftest import Person, Sent, make_person
@@ -30,7 +30,7 @@ class App:
     """An app whose user links a login: it makes link sessions, and browsers go back to its page `/healthz`."""
 
     seen: Watched
-    client: TestClient
+    client: httpx.Client
     person: Person
     origin: str
     made: dict[str, str] = field(default_factory=dict)
@@ -73,7 +73,6 @@ def linking_origin(web_runtime: Runtime, sent: Sent) -> Iterator[str]:
 def app(
     chromium: Browser,
     linking_origin: str,
-    client: TestClient,
     web_runtime: Runtime,
     sandbox: SandboxAdmin,
     sandbox_process: SandboxProcess,
@@ -82,7 +81,7 @@ def app(
     """An app, its user, and the browser; the only other origin that it may ask is that of the sandbox."""
     sandbox.reset(next(SEEDS))  # so that no test gets an Item which another test's user has linked
     sandbox.create_logins(LASTING_KEY, 1)
-    with watched(chromium, linking_origin, width=width) as seen:
+    with httpx.Client(base_url=linking_origin) as client, watched(chromium, linking_origin, width=width) as seen:
         seen.allowed.append(f"asked another origin: {sandbox_process.base_url}")
         yield App(seen, client, make_person(web_runtime), linking_origin)
 
