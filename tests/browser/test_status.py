@@ -27,9 +27,8 @@ def all_answer(monkeypatch: pytest.MonkeyPatch, rows: Session) -> None:
     """Workers answer, and beat has just ticked."""
     names = ["refresh@here", "sync@here", "upkeep@here"]
     monkeypatch.setattr(broker, "ping_workers", lambda seconds: names)
-    monkeypatch.setattr(
-        broker.AskedOnce, "broker", lambda _: Broker(True, dict.fromkeys(("refresh", "sync"), 0), 0, names)
-    )
+    seen = Broker(True, dict.fromkeys(("refresh", "sync", "upkeep"), 0), 0, names, "Redis")
+    monkeypatch.setattr(broker.AskedOnce, "broker", lambda _: seen)
     rows.execute(
         text("INSERT INTO heartbeats (name, at) VALUES ('t', now()) ON CONFLICT (name) DO UPDATE SET at = now()")
     )
