@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from urllib.parse import parse_qsl, urlsplit
 
 from sqlalchemy import text
 
 from tests.support.celery_fixtures import reconnect
 from tests.support.command_line import command_line
-from tests.support.demonstration import clean_environment
+from tests.support.demonstration import clean_environment, link_in_a_browser
 from tests.support.printed_commands import words_of
 from tests.support.waiting import wait_for
 from worker.cli.demo_logins import LOGINS, USER
@@ -32,7 +32,7 @@ from worker.services.linking import users
 from worker.settings import get_settings
 from worker.tasks import send
 
-READERS = ("ada@example.org", "you@example.org")
+READERS = ("ada@example.org", "demo@example.org", "you@example.org")
 _PLAID = '--user demo@dashtam.localhost --alias "Plaid one"'
 # What a text leaves open, and what a reader writes there. The order matters.
 _FILLED_IN = (
@@ -96,6 +96,10 @@ class Demonstrated:
         command = filled_in(line).format_map(self._ids()) if "{" in filled_in(line) else filled_in(line)
         if words_of(command)[:2] == ["link", "schwab"]:
             return self._in_a_browser(command)
+        # What an earlier command wrote would be kept, and this command refused.
+        if written := re.search(r"--output (\S+)", command):
+            shutil.rmtree(self._files / written[1], ignore_errors=True)
+            (self._files / written[1]).unlink(missing_ok=True)
         if re.search(r" (?:[<>|]|&&) ?", command.partition("  #")[0]):
             done = subprocess.run(
                 ["/usr/bin/env", "bash", "-o", "pipefail", "-c", command],
@@ -123,27 +127,10 @@ class Demonstrated:
         return {**os.environ, "PATH": path}
 
     def _in_a_browser(self, command: str) -> tuple[int, str]:
-        """Opens the printed address, as a person does, and enters the one on which the browser lands."""
-        with subprocess.Popen(
-            [str(Path(sys.executable).with_name("dashtam")), *words_of(command)],
-            env=self._shell(),
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            assert process.stdin is not None
-            assert process.stderr is not None
-            told = ""
-            while not told.startswith("http"):
-                told = process.stderr.readline()
-                assert told, "it printed no address"
-            asked = dict(parse_qsl(urlsplit(told.strip()).query))
-            # A second consent at Schwab ends the first one. So only the second login lends itself to other aliases.
-            login = LOGINS[0 if LOGINS[0].alias in command else 1]
-            landed = control_of(self._place / ".dashtam").link(login.name, asked)["callback_url"]
-            out, err = process.communicate(f"{landed}\n")
-        return process.returncode, out + err
+        # A second consent at Schwab ends the first one. So only the second login lends itself to other aliases.
+        login = LOGINS[0 if LOGINS[0].alias in command else 1]
+        control = control_of(self._place / ".dashtam")
+        return link_in_a_browser(command, self._shell(), lambda asked: control.link(login.name, asked)["callback_url"])
 
     @contextmanager
     def _runtime(self) -> Iterator[Runtime]:

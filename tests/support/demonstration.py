@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from tests.support.environment import ROOT
 from tests.support.waiting import PATIENCE_S, wait_for
@@ -53,3 +55,47 @@ def _all_synced(place: Path) -> bool:
     )
     logins = json.loads(done.stdout) if done.returncode == 0 else []
     return len(logins) == 4 and all(login["synced_at"] for login in logins)
+
+
+def link_in_a_browser(
+    command: str, environment: Mapping[str, str], consent: Callable[[dict[str, str]], str]
+) -> tuple[int, str]:
+    """Runs `dashtam link` as a person does; returns its exit code and its output.
+
+    Args:
+        command: the printed command.
+        environment: its environment.
+        consent: takes the parameters of the printed address, and returns the one on which the browser lands.
+    """
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name("dashtam")), *shlex.split(command, comments=True)[1:]],
+        env=dict(environment),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        told = ""
+        while not told.startswith("http"):
+            told = process.stderr.readline()
+            assert told, "it printed no address"
+        landed = consent(dict(parse_qsl(urlsplit(told.strip()).query)))
+        out, err = process.communicate(f"{landed}\n")
+    return process.returncode, out + err
+
+
+@contextmanager
+def in_home(variables: Mapping[str, str]) -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
+    """A shell in which `dashtam` is ours and knows this home alone; what it has started is stopped at the end."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = clean_environment() | {"PATH": path, **variables}
+
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
+
+    try:
+        yield shell
+    finally:
+        shell("dashtam devstack down")

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import time_machine
 from alembic import command
 from click.testing import Result
+from cryptography.fernet import Fernet
 from rich.console import Console
 from sqlalchemy import text
 
@@ -25,6 +26,7 @@ from tests.factories import make_linked_provider, make_user
 from tests.support import databases
 from tests.support.celery_fixtures import reconnect
 from tests.support.command_line import command_line
+from tests.support.demonstration import link_in_a_browser
 from tests.support.faults_pace import PACE
 from tests.support.faults_processes import Processes
 from tests.support.faults_servers import Servers
@@ -38,6 +40,7 @@ from worker.cli.run.lookout import Lookout
 from worker.cli.run.watch import screen
 from worker.crud import schema
 from worker.runtime import Runtime, use_runtime
+from worker.sandbox.control import SandboxControl
 from worker.services import health
 from worker.services.findings import Finding
 from worker.services.refresh import protocol
@@ -190,6 +193,15 @@ class TroubledWorld:
                 self._beat = started
             else:
                 self._worker = started
+        elif printed.startswith("dashtam sync"):
+            self._provider_is_back()
+            assert self.dashtam(*shlex.split(printed)[1:]).exit_code == 0
+        elif printed.startswith("dashtam link"):
+            self._link_in_a_browser(printed)
+        elif printed == "dashtam keys status":  # the sentence before it says to put the key back
+            os.environ["ENCRYPTION_KEYS"] += f",gone:{Fernet.generate_key().decode()}"
+            get_settings.cache_clear()
+            assert "gone" in self.dashtam("keys", "status").output
         elif "devstack" in printed:
             # It brings servers of its own unless the environment names others.
             without = {name: value for name, value in os.environ.items() if name not in self._servers.addresses()}
@@ -200,6 +212,14 @@ class TroubledWorld:
         else:
             result = self.dashtam(*shlex.split(printed)[1:])
             assert result.exit_code == 0, f"{printed}\n{result.output}"
+
+    def _link_in_a_browser(self, printed: str) -> None:
+        """As its user does: opens the printed address, consents, and enters the address on which the browser lands."""
+        control = SandboxControl(self._sandbox.base_url, self._sandbox.admin_token)
+        with self._sandbox.admin() as admin:
+            login = admin.logins(REFRESHED_KEY)[0]
+        done = link_in_a_browser(printed, dict(os.environ), lambda asked: control.link(login, asked)["callback_url"])
+        assert done[0] == 0, f"{printed}\n{done[1]}"
 
     # Troubles
 
@@ -246,12 +266,16 @@ class TroubledWorld:
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Too few logins were asked to open the breaker."""
+        """Too few logins are asked to open the breaker. The provider is back when its trouble has been looked at."""
         with self._sandbox.admin() as admin:
             admin.inject("answer", status=503, body="down", kind="refresh", times=None)
-            self._refresh(times=1, logins=3)
-            admin.clear_faults()
+        self._refresh(times=2, logins=LOGINS - 1)
         yield
+        self._provider_is_back()
+
+    def _provider_is_back(self) -> None:
+        with self._sandbox.admin() as admin:
+            admin.clear_faults()
 
     @contextmanager
     def quota(self) -> Iterator[None]:
@@ -291,8 +315,11 @@ class TroubledWorld:
 
     @contextmanager
     def key_missing(self) -> Iterator[None]:
+        before = os.environ["ENCRYPTION_KEYS"]
         self._execute("UPDATE provider_tokens SET key_id = 'gone'")
         yield
+        os.environ["ENCRYPTION_KEYS"] = before
+        get_settings.cache_clear()
         with self._fresh_runtime() as runtime:
             self._execute("UPDATE provider_tokens SET key_id = :key_id", key_id=runtime.encryption.key_id)
 

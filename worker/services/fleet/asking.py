@@ -232,7 +232,8 @@ async def refused(runtime: Context, asked: Asked, ids: Sequence[UUID]) -> dict[U
         earlier = history.runs(session, provider_ids=ids, since=asked.at - least, limit=2 * len(ids))
         for run in earlier:
             if run.id in asked.known and run.started_at <= asked.at:
-                found.setdefault(run.provider_id, Refused(f"{run.alias} was synced a moment ago"))
+                what = "is being synced already" if run.status == RunStatus.RUNNING else "was synced a moment ago"
+                found.setdefault(run.provider_id, Refused(f"{run.alias} {what}"))
         return found
 
     return await runtime.db(read)
