@@ -172,6 +172,6 @@ def test_three_hundred_logins_fall_due_in_the_same_second(world: World) -> None:
         hanging=fleet[0],
     )[0]
     world.times.append(("300 logins due in one second, all but one that hangs", slowest.total_seconds()))
-    assert world.attempts(fleet[0])[0][0] == "unknown"
+    assert world.outcomes(fleet[0])[0] == "unknown"
     assert 0 < stored_meanwhile <= mates
     world.assert_log_is_clean()
