@@ -17,6 +17,8 @@ _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 # The pools are small, which is enough for a demonstration; production sizes are in the Procfile and the compose file.
 _POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
 _GRACE_SECONDS = 10.0
+_FREE_LOGINS = 2
+"""For each provider, so many logins of the sandbox are not linked yet: a person can link them in the browser."""
 
 
 def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Callable[[], bool]) -> list[ProcessSpec]:
@@ -33,7 +35,8 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
     sandbox = [sys.executable, "-m", "worker.sandbox", "--port", port, "--access-seconds", str(access_seconds)]
     sandbox += ["--logins", "0"]
     for key in PROVIDER_KEYS:
-        sandbox += ["--logins", f"{key}={max(login.number for login in LOGINS if login.provider_key == key)}"]
+        known = max(login.number for login in LOGINS if login.provider_key == key)
+        sandbox += ["--logins", f"{key}={known + _FREE_LOGINS}"]
     if live:
         sandbox += ["--live", "--live-seconds", "5"]
     workers = [
