@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Browser
 
 from tests.integration.web.conftest import (
@@ -36,9 +37,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def origin(web_runtime: Runtime, sent: Sent) -> Iterator[str]:
+def application(web_runtime: Runtime, sent: Sent) -> FastAPI:
+    """The application that is served."""
+    return create_app(web_runtime, send=sent, transport=broker)
+
+
+@pytest.fixture(scope="module")
+def origin(application: FastAPI) -> Iterator[str]:
     """The address of the server."""
-    with listening(create_app(web_runtime, send=sent, transport=broker)) as address:
+    with listening(application) as address:
         yield address
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import expect
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -23,8 +24,9 @@ LATER = datetime.now(UTC) + timedelta(hours=3)
 
 
 @pytest.fixture(autouse=True)
-def all_answer(monkeypatch: pytest.MonkeyPatch, rows: Session) -> None:
-    """Workers answer, and beat has just ticked."""
+def all_answer(monkeypatch: pytest.MonkeyPatch, rows: Session, application: FastAPI) -> None:
+    """Workers answer, beat has just ticked, and what the test before saw is forgotten."""
+    application.state.lookout._seen_at = float("-inf")
     names = ["refresh@here", "sync@here", "upkeep@here"]
     monkeypatch.setattr(broker, "ping_workers", lambda seconds: names)
     seen = Broker(True, dict.fromkeys(("refresh", "sync", "upkeep"), 0), 0, names, "Redis")
