@@ -23,6 +23,8 @@ NOT_HERE = {
     "dashtam run": "the demonstration is one; it refuses a second in the same home (deep/cli/test_run.py runs it)",
     "dashtam run --once --json": "the same",
     "dashtam devstack down && dashtam run": "the same",
+    'dashtam sandbox storm "Plaid one"': "its hooks use up the quota that the other commands need",
+    'dashtam sandbox storm "Plaid one" --count 1000': "the same",
     "dashtam devstack down": "it would stop the demonstration (deep/cli/test_troubles.py runs it)",
     "dashtam devstack up": "refused beside a demonstration (deep/cli/test_troubles.py runs it)",
     "dashtam devstack up && dashtam migrate": "the same",
@@ -88,8 +90,9 @@ def _run(world: Demonstrated, line: str, given: str | None) -> tuple[int, str]:
 @pytest.mark.parametrize("line", RUN.values(), ids=RUN)
 def test_it_runs_as_printed(line: str, world: Demonstrated) -> None:
     for needed in _of(BEFORE, line):
-        # The sync is there to fail: by it the worker finds out that a consent was withdrawn.
-        assert world.run(needed)[0] == (ExitCode.FAILED if "sync" in needed else ExitCode.OK)
+        # The sync is there to fail: by it the worker finds out that a consent was withdrawn. A hook may be quicker.
+        expected = {ExitCode.FAILED, ExitCode.REFUSED} if "sync" in needed else {ExitCode.OK}
+        assert world.run(needed)[0] in expected
     if "public-token.txt" in line:
         world.write("public-token.txt", f"{world.public_token()}\n")
 
