@@ -76,7 +76,7 @@ def test_no_secret_is_inline() -> None:
 OF_OTHERS = (FlowerPart, ExporterPart, WebPart)
 """Parts of the settings that workers load, as `dashtam doctor` shows them, and do not use."""
 NOT_THE_WORKERS = {"MIGRATE_DATABASE_URL", "READONLY_DATABASE_URL"} | {
-    variable for part in OF_OTHERS for variable in variables_of(part)
+    variable for part in OF_OTHERS for variable in variables_of(part) - variables_of(DatabaseSettings)
 }
 OF_THE_CONTAINER = {"DASHTAM_HOME"} | {
     f"{of}_{what}" for of in ("FLOWER", "EXPORTER", "WEB") for what in ("ADDRESS", "PORT")

@@ -12,6 +12,7 @@ from worker.crud.refresh.records import TokenState
 from worker.errors import NotFound, ReauthRequired, Refused, Scope, Transient
 from worker.integrations.kit.base import Caller
 from worker.models.vocabulary import ProviderStatus, Trigger
+from worker.process.clocks import elapsed
 from worker.services.context import Context
 from worker.services.encryption import EncryptionService
 from worker.services.refresh import due
@@ -64,10 +65,9 @@ async def access_token(
         ProviderError: the refresh failed and will be tried again later.
         Unavailable: Postgres is out of reach.
     """
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + 2 * runtime.settings.lease_seconds
+    give_up_at = elapsed() + 2 * runtime.settings.lease_seconds
     pause = 0.02
-    refreshed = 0
+    left = _REFRESHES_IN_A_ROW
     while True:
         state = known or (await runtime.db(tokens.read, ids=[provider_id])).get(provider_id)
         known = None
@@ -88,15 +88,15 @@ async def access_token(
             raise
         result = summary.results[provider_id]
         if result.outcome is Outcome.BUSY:
-            if loop.time() >= give_up_at:
+            if elapsed() >= give_up_at:
                 raise Transient("refresh_in_progress")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.5)
         elif result.error is not None:
             raise result.error
         elif result.outcome is Outcome.REFRESHED:
-            refreshed += 1
-            if refreshed == _REFRESHES_IN_A_ROW:
+            left -= 1
+            if left == 0:
                 raise Transient("token_expires_at_once", scope=Scope.PROVIDER)
 
 
