@@ -25,8 +25,6 @@ from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
 from worker.models import Account, Balance, Holding, HoldingDay, Security
 
-pytestmark = pytest.mark.deep
-
 ADA = "ada-export@example.org"
 DAY = date(2025, 3, 14)
 
@@ -174,6 +172,7 @@ def test_since_leaves_out_what_is_older(dashtam: Dashtam, books: dict[str, Any],
     assert loader.load_file(str(ledger))[1] == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -202,6 +201,7 @@ def test_bad_input_changes_nothing(
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.deep
 def test_failure_in_the_middle_leaves_what_was_there(
     dashtam: Dashtam, books: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +219,7 @@ def test_failure_in_the_middle_leaves_what_was_there(
     assert [path.name for path in tmp_path.iterdir()] == ["ada.jsonl"]
 
 
+@pytest.mark.deep
 def test_memory_does_not_grow_with_the_number_of_rows(
     books: dict[str, Any], rows: Session, tmp_path: Path, engine: Any
 ) -> None:

@@ -22,8 +22,6 @@ from worker.services.hooks import addresses, checking
 from worker.services.linking import complete
 from worker.services.sync import batch
 
-pytestmark = pytest.mark.deep
-
 PUBLIC = "http://127.0.0.1:9"
 """Nothing listens there: the sandbox's own hooks are lost."""
 
@@ -100,6 +98,7 @@ def link(make_runtime: MakeRuntime, sandbox: SandboxAdmin) -> Link:
     return made
 
 
+@pytest.mark.deep
 def test_new_link_gets_our_address_at_the_provider(link: Link) -> None:
     linked = link()
 
@@ -162,6 +161,7 @@ def test_hook_that_is_not_true_changes_nothing(link: Link) -> None:
     assert linked.row("SELECT count(*) FROM notices WHERE provider_id = :id") == (0,)
 
 
+@pytest.mark.deep
 def test_login_that_its_user_has_mended_elsewhere_is_active_again(link: Link) -> None:
     linked = link()
     runtime = linked.runtime
@@ -181,6 +181,7 @@ def test_login_that_its_user_has_mended_elsewhere_is_active_again(link: Link) ->
     assert linked.row("SELECT sync_due_at <= now() FROM providers WHERE id = :id") == (True,)
 
 
+@pytest.mark.deep
 def test_check_that_the_provider_does_not_answer_is_tried_again(link: Link) -> None:
     linked = link()
     linked.sandbox.inject("answer", status=503, path="/item/get", times=None)

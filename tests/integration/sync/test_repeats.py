@@ -21,8 +21,6 @@ from worker.models import Quarantine, new_id
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.services.sync import batch, reading
 
-pytestmark = pytest.mark.deep
-
 
 @pytest.fixture
 def quiet(linked: Linked) -> Linked:
@@ -241,6 +239,7 @@ class Failing(ModelIntegration):
         raise ValueError("ours")
 
 
+@pytest.mark.deep
 def test_error_while_it_looks_ends_the_run_like_any_other(quiet: Linked) -> None:
     failing = Failing(quiet.integration.books)
     quiet.runtime.integrations["model"] = failing  # type: ignore[index]
@@ -251,6 +250,7 @@ def test_error_while_it_looks_ends_the_run_like_any_other(quiet: Linked) -> None
     assert len(failing.served) == 3
 
 
+@pytest.mark.deep
 def test_many_end_in_one_transaction_and_one_that_differs_is_stored(
     link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
 ) -> None:

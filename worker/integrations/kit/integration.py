@@ -119,12 +119,12 @@ class Integration:
     varying: ClassVar[bytes | None] = None
     can_renew: ClassVar[bool] = False
     can_check: ClassVar[bool] = False
+    hook_url: str | None = None
+    hooks: Hooks | None = None
 
     def __init__(self, settings: Any, api: Api) -> None:
         self.settings = settings
         self.api = api
-        self.hooks: Hooks | None = None
-        self.hook_url: str | None = None
 
     def __init_subclass__(cls, **more: Any) -> None:
         """Registers `secret_shapes`, so that secrets are masked before any code of the integration can run."""
