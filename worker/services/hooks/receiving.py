@@ -30,6 +30,8 @@ PAUSE_SECONDS = 5.0
 _STORE_SECONDS = 5.0
 """Providers wait for an answer for about ten seconds. A hook that was not stored by then is sent again."""
 _JITTER = 0.2
+_BURST_SECONDS = 20.0
+"""How long a sync waits at least after a hook that follows another: institutions allow a few calls a minute."""
 _USUAL = ("accepted", "duplicate")
 
 
@@ -88,7 +90,7 @@ async def _received(runtime: Context, integration: Integration, delivery: Delive
             asks=asks,
             body_sha256=bytes.fromhex(delivery.body_sha256),
             pause=timedelta(seconds=pause),
-            burst=timedelta(seconds=max(2 * pause, runtime.settings.sync_min_interval)),
+            burst=timedelta(seconds=max(_BURST_SECONDS, runtime.settings.sync_min_interval)),
             channels=runtime.settings.enabled_channels,
         )
         received = await runtime.db_within(_STORE_SECONDS, store)
