@@ -16,7 +16,7 @@ from worker.telemetry.exporter import Exporter
 MANY = 100_000
 
 
-def test_a_scrape_reads_each_of_a_hundred_thousand_logins_once(
+def test_a_scrape_reads_each_of_a_hundred_thousand_logins_three_times(
     settings: Settings, engine: Engine, redis: redis_client.Redis, tmp_path: Path
 ) -> None:
     with engine.begin() as connection:
@@ -46,7 +46,8 @@ def test_a_scrape_reads_each_of_a_hundred_thousand_logins_once(
 
     assert Scraped(answer)("dashtam_providers", integration="schwab", status="active") == MANY
     assert len(asked) < 12, "so many statements, however many logins there are"
-    assert MANY <= sum(read) < 1.01 * MANY, read
+    # Once for the gauges of logins, and once for each queue of the view `work_waiting`.
+    assert MANY <= sum(read) < 3.01 * MANY, read
 
 
 def _statements(exporter: Exporter) -> list[tuple[str, Any]]:

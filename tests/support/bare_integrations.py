@@ -27,6 +27,8 @@ def bare_integration(
         "quotas": quotas,
         "mapping_version": 1,
         "memory_feeds": frozenset(),
+        "hooks": None,
+        "can_check": False,
         "aclose": _aclose,
     }
     return cast("Integration", SimpleNamespace(**attributes))

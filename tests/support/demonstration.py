@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.support.environment import ROOT
 from tests.support.waiting import PATIENCE_S, wait_for
+from worker.settings import Settings
+from worker.settings.only import variables_of
 
 
 @contextmanager
@@ -41,7 +43,8 @@ def demonstration(place: Path) -> Iterator[Path]:
 def clean_environment() -> dict[str, str]:
     """Nothing of the test session's own settings."""
     ours = ("DASHTAM_", "DATABASE_", "REDIS_", "ENCRYPTION_", "TEST_", "PLAID_", "SCHWAB_", "FLOWER_", "WEB_", "MAKE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    settings = variables_of(Settings)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name not in settings}
     return kept | {"COLUMNS": "200"}
 
 

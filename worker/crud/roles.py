@@ -21,6 +21,7 @@ _SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier", "key_hash",
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
 _VIEWS = "dashtam_v1"
+_OF_WORK = "work_waiting"
 _ROLES = ("migrate", "app", "readonly")
 
 
@@ -87,6 +88,8 @@ def _own(session: Session, migrate: str, tables: list[str]) -> None:
             """
         )
     )
+    if _has(session, _OF_WORK):
+        session.execute(text(f"ALTER VIEW public.{_OF_WORK} OWNER TO {migrate}"))
     for function in functions.scalars().all():
         session.execute(text(f"ALTER FUNCTION {function} OWNER TO {migrate}"))
     if _has_views(session):
@@ -94,6 +97,10 @@ def _own(session: Session, migrate: str, tables: list[str]) -> None:
         views = session.execute(text("SELECT viewname FROM pg_views WHERE schemaname = :schema"), {"schema": _VIEWS})
         for view in views.scalars().all():
             session.execute(text(f'ALTER VIEW {_VIEWS}."{view}" OWNER TO {migrate}'))
+
+
+def _has(session: Session, view: str) -> bool:
+    return bool(session.scalar(text("SELECT to_regclass(:view) IS NOT NULL"), {"view": f"public.{view}"}))
 
 
 def _has_views(session: Session) -> bool:
@@ -121,6 +128,8 @@ def _grant(session: Session, roles: Roles, tables: list[str]) -> None:
         rights = {_MIGRATIONS: "SELECT", _AUDIT: "SELECT, INSERT"}.get(table, "SELECT, INSERT, UPDATE, DELETE")
         session.execute(text(f'GRANT {rights} ON public."{table}" TO {roles.app}'))
         session.execute(text(f'GRANT {_readable(table)} ON public."{table}" TO {roles.readonly}'))
+    if _has(session, _OF_WORK):
+        session.execute(text(f"GRANT SELECT ON public.{_OF_WORK} TO {both}"))
     if _has_views(session):
         session.execute(text(f"GRANT USAGE ON SCHEMA {_VIEWS} TO {both}"))
         session.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA {_VIEWS} TO {both}"))

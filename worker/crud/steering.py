@@ -89,12 +89,12 @@ def make_due(session: Session, *, provider_id: UUID, what: Literal["refresh", "s
     provider.refresh_due_at = min(provider.refresh_due_at or at, at)
 
 
-def not_active(provider: Provider | ProviderRow) -> Refused:
+def not_active(provider: Provider | ProviderRow, *, kept: str = "nothing was sent") -> Refused:
     """The error for a login that is neither refreshed nor synced, because it is not active."""
     reason = f" ({provider.status_reason})" if provider.status_reason else ""
     status = ProviderStatus(provider.status)
     return Refused(
-        f"{provider.alias} is {status}{reason}; nothing was sent",
+        f"{provider.alias} is {status}{reason}; {kept}",
         for_operators=status.what_to_do(provider.id),
         for_clients=status.what_a_client_does(provider.id),
     )

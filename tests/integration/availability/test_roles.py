@@ -164,6 +164,7 @@ def test_owner_of_the_schema_is_refused_by_trigger(connect: Connect, roles: Role
         ("SELECT action FROM provider_audit_logs", False),
         ("SELECT amount FROM dashtam_v1.transactions", False),
         ("SELECT current FROM dashtam_v1.accounts", False),
+        ("SELECT queue FROM work_waiting", False),
         ("CREATE VIEW dashtam_v1.mine AS SELECT 1 AS one", True),
         ("SELECT access_token FROM provider_tokens", True),
         ("SELECT refresh_token FROM provider_tokens", True),

@@ -19,7 +19,7 @@ from worker.crud import health as database_health
 from worker.crud import heartbeats
 from worker.devstack import only_one
 from worker.runtime import Runtime, use_runtime
-from worker.services import health
+from worker.services import health, host
 from worker.services.health import Finding
 from worker.settings import get_settings
 from worker.tasks import send
@@ -182,7 +182,7 @@ def test_workers_named_otherwise_are_no_failure(found: Found, monkeypatch: pytes
 
 @pytest.mark.deep
 def test_a_full_disk_is_found(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_FREE_BYTES_MIN", 10**18)
+    monkeypatch.setattr(host, "_FREE_BYTES_MIN", 10**18)
 
     assert not found()["disk"].ok
 

@@ -144,7 +144,7 @@ def test_interval_that_is_set_while_a_run_goes_on_counts_from_its_end(link_model
 def test_manual_sync_waits_for_the_least_interval_unless_forced(linked: Linked) -> None:
     linked.sync()
 
-    with pytest.raises(Refused, match="--force"):
+    with pytest.raises(Refused, match="was synced a moment ago; wait 60 s"):
         linked.sync(trigger=Trigger.MANUAL)
 
     assert linked.sync(trigger=Trigger.MANUAL, force=True).status == RunStatus.COMPLETED

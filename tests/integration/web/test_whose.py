@@ -102,7 +102,9 @@ def test_a_key_does_what_its_scope_is_for_and_nothing_else(
             assert "lacks the scope" in response.json()["detail"]
 
 
-LISTS = [path for method, path, _ in ROUTES if method == "GET" and "{" not in path]
+STREAM = "/api/v1/events"
+"""Its answer has no end; `test_events.py` asks it with the keys of others."""
+LISTS = [path for method, path, _ in ROUTES if method == "GET" and "{" not in path and path != STREAM]
 
 
 @pytest.mark.deep

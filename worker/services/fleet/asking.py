@@ -228,7 +228,7 @@ async def refused(runtime: Context, asked: Asked, ids: Sequence[UUID]) -> dict[U
         found = {}
         for row in overview.list_providers(session, limit=len(ids), ids=ids):
             if row.status != ProviderStatus.ACTIVE:
-                found[row.id] = steering.not_active(row)
+                found[row.id] = steering.not_active(row, kept="nothing was synced")
         earlier = history.runs(session, provider_ids=ids, since=asked.at - least, limit=2 * len(ids))
         for run in earlier:
             if run.id in asked.known and run.started_at <= asked.at:

@@ -277,10 +277,12 @@ class PlaidProfile(PlainBooks):
         return {"access_token": item.access_token, "item_id": item.id}
 
     def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
-        """A public token as Link gives it to the application. The user has then also logged in again."""
+        """A public token as Link gives it to the application. The user has then also logged in again.
+
+        No hook tells of it: LOGIN_REPAIRED is sent when the user has logged in elsewhere, not in our own form.
+        """
         if login.broken and login.broken.startswith("ITEM_LOGIN_REQUIRED"):
             login.broken = None
-            self.sandbox.tell(login, "repaired")
         return {"public_token": self._items.new_public_token(login.name)}
 
     def revoke(self, login: Login) -> None:
