@@ -29,9 +29,10 @@ from tests.support.floors import CORE_FLOOR, ROOT, Covered, combine, measure, ov
 
 # Two sessions of about the same length. One on several processes (xdist) would collect everything twice.
 # Servers and a worker take seconds to start: the one waits for Postgres, the other for the worker.
+_COMMAND_LINE = "tests/integration/cli"
 HALVES: Mapping[str, Sequence[str]] = {
-    "unit, smoke": ("tests/unit", "tests/smoke"),
-    "integration": ("tests/integration",),
+    "unit, smoke, command line": ("tests/unit", "tests/smoke", _COMMAND_LINE),
+    "integration": ("tests/integration", f"--ignore={_COMMAND_LINE}"),
 }
 # Properties are deep: hypothesis' plugin has nothing to do, and reads all sources before it begins.
 # tests.support.progress watches for tests that hang.
