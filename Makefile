@@ -67,11 +67,15 @@ test-smoke: $(STAMP) ## Smoke tests: whole flows
 
 .PHONY: test-deep
 test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
-	$(PYTEST) tests/unit tests/integration tests/smoke tests/deep -m deep -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
+	$(PYTEST) tests/unit tests/integration tests/smoke tests/deep -m "deep and not release" -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped or cut off; minutes. BROKER=redis|sentinel|rabbitmq
-	BROKER=$(BROKER) $(PYTEST) tests/faults -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
+	BROKER=$(BROKER) $(PYTEST) tests/faults -m "not release" -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
+
+.PHONY: test-release
+test-release: $(STAMP) ## What CI leaves out to be quick enough: run it before a release; minutes
+	$(PYTEST) tests/deep tests/faults -m release -o faulthandler_timeout=900 --numprocesses 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(STAMP) ## The pages in Chromium, which must be installed; screenshots in build/screenshots

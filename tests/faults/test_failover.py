@@ -7,10 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.support.faults_world import World
 from tests.support.standbys import Standby, standby
 from tests.support.waiting import wait_for
 from tests.support.worker_nodes import WorkerNode
+
+pytestmark = pytest.mark.release
 
 
 @contextmanager

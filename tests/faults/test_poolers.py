@@ -11,6 +11,8 @@ from tests.support.poolers import pgbouncer
 from tests.support.processes import LocalProcess
 from worker.errors import ConfigurationError
 
+pytestmark = pytest.mark.release
+
 
 def doctor(world: World, **env: str) -> LocalProcess:
     process = world.start_process([sys.executable, "-m", "worker.cli", "doctor"], **env)

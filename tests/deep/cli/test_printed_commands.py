@@ -14,7 +14,7 @@ from tests.support.waiting import wait_for
 from worker.cli.exits import ExitCode
 
 # All of them in one process, with the tours: they share a `make run`.
-pytestmark = [pytest.mark.deep, pytest.mark.xdist_group("tour")]
+pytestmark = [pytest.mark.deep, pytest.mark.release, pytest.mark.xdist_group("tour")]
 
 # The comment behind a command is no part of it.
 LINES = sorted({line.partition("  #")[0].strip() for _, line in (*PRINTED, *EXAMPLES, *IN_BLOCKS)})
