@@ -119,7 +119,7 @@ def test_service_starts_with_its_own_variables_and_stops_when_told(start: Start,
 
     assert ("ENCRYPTION_KEYS_FILE" in environment_of(process)) is (name == "worker-refresh")
     process.signal(15)
-    assert process.wait() == 0
+    assert process.wait() == 0, process.logs()
     for line in process.logs().splitlines():
         assert json.loads(line)["event"], "LOG_FORMAT=json leaves no line in plain text"
 
