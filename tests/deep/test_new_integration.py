@@ -226,7 +226,7 @@ def test_wheel_of_somebody_else_s_works_once_it_is_installed(
     port = free_port()
     address = f"http://127.0.0.1:{port}"
 
-    shell.run(f"python -m worker.sandbox --port {port} --admin-token sandbox --logins harbour=1 &")
+    shell.run(f"python -m worker.sandbox --port {port} --admin-token sandbox --logins harbour=1 >/dev/null &")
     listed = shell.run(
         f"export INTEGRATIONS=harbour HARBOUR_BASE_URL={address}/harbour\n"
         "export HARBOUR_CLIENT_ID=sandbox-app HARBOUR_CLIENT_SECRET=sandbox-secret\n"
