@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from playwright.sync_api import expect
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from tests.browser.conftest import OpenPage, key_in, log_in
-from tests.factories import make_linked_provider
-from tests.integration.web.conftest import Person, Sent
-from worker.models import Provider, SyncRun, User
+from tests.integration.web.conftest import Person, Sent, quiet_login, tick
+from worker.models import Provider, SyncRun
 from worker.models.fleet import Broker
 from worker.runtime import Runtime
 from worker.tasks import send as broker
-
-LATER = datetime.now(UTC) + timedelta(hours=3)
 
 
 @pytest.fixture(autouse=True)
@@ -31,28 +27,14 @@ def all_answer(monkeypatch: pytest.MonkeyPatch, rows: Session, application: Fast
     monkeypatch.setattr(broker, "ping_workers", lambda seconds: names)
     seen = Broker(True, dict.fromkeys(("refresh", "sync", "upkeep"), 0), 0, names, "Redis")
     monkeypatch.setattr(broker.AskedOnce, "broker", lambda _: seen)
-    rows.execute(
-        text("INSERT INTO heartbeats (name, at) VALUES ('t', now()) ON CONFLICT (name) DO UPDATE SET at = now()")
-    )
-    rows.commit()
+    tick(rows)
 
 
 @pytest.fixture
 def login(web_runtime: Runtime, rows: Session, person: Person) -> Iterator[Provider]:
     """An active login of the person's."""
-    made = make_linked_provider(
-        rows,
-        web_runtime.encryption,
-        user=rows.get_one(User, person.user_id),
-        alias="My brokerage",
-        refresh_due_at=LATER,
-        sync_due_at=LATER,
-    )
-    rows.commit()
-    yield made
-    rows.expire_all()
-    rows.delete(made)
-    rows.commit()
+    with quiet_login(web_runtime, rows, person, alias="My brokerage") as made:
+        yield made
 
 
 def _run(login: Provider, **values: object) -> SyncRun:

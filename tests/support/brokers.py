@@ -106,7 +106,7 @@ class Child:
 
 
 class RabbitServer:
-    """A RabbitMQ with one node, which listens on 127.0.0.1 only, without `epmd`.
+    """A RabbitMQ with one node, which listens on 127.0.0.1 only.
 
     Args:
         home: a directory for its data.
@@ -130,7 +130,7 @@ class RabbitServer:
             "ENABLED_PLUGINS_FILE": str(home / "plugins"),
             "CONFIG_FILE": str(home / "rabbitmq"),
             "CONF_ENV_FILE": "/dev/null",
-            # Without epmd, no daemon is left behind. Nobody else talks to this node.
+            # Nobody else talks to this node. Its command line tools may still start `epmd`, which then stays.
             "SERVER_ADDITIONAL_ERL_ARGS": f"-start_epmd false -erl_epmd_port {other} +S 2:2 +sbwt none +sbwtdcpu none",
         }
         if feature_flags is not None:

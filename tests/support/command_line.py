@@ -14,6 +14,8 @@ from click.testing import Result
 
 from worker.cli import app
 from worker.cli.tree import ENTRIES
+from worker.runtime import Runtime, use_runtime
+from worker.settings import get_settings
 
 
 class Dashtam(Protocol):
@@ -33,6 +35,17 @@ def command_tree() -> Any:
     for entry in ENTRIES:
         tree.load(entry.name)
     return tree
+
+
+@contextmanager
+def fresh_runtime() -> Iterator[Runtime]:
+    """The process's runtime, made of the settings as they are now."""
+    runtime = Runtime(get_settings())
+    try:
+        with use_runtime(runtime):
+            yield runtime
+    finally:
+        runtime.close()
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from unittest.mock import patch
 from sqlalchemy import text
 
 from tests.support.celery_fixtures import reconnect
-from tests.support.command_line import command_line
+from tests.support.command_line import command_line, fresh_runtime
 from tests.support.demonstration import clean_environment, link_in_a_browser
 from tests.support.printed_commands import words_of
 from tests.support.waiting import wait_for
 from worker.cli.demo_logins import LOGINS, USER
 from worker.models import new_id
 from worker.models.vocabulary import KeyScope
-from worker.runtime import Runtime, use_runtime
+from worker.runtime import Runtime
 from worker.sandbox.control import control_of
 from worker.services.access import keys
 from worker.services.linking import users
@@ -109,7 +109,7 @@ class Demonstrated:
                 check=False,
             )
             return done.returncode, done.stdout + done.stderr
-        with self._runtime(), command_line() as dashtam:
+        with fresh_runtime(), command_line() as dashtam:
             result = dashtam(*words_of(command), stdin=given)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result.exit_code, result.output
@@ -131,15 +131,6 @@ class Demonstrated:
         login = LOGINS[0 if LOGINS[0].alias in command else 1]
         control = control_of(self._place / ".dashtam")
         return link_in_a_browser(command, self._shell(), lambda asked: control.link(login.name, asked)["callback_url"])
-
-    @contextmanager
-    def _runtime(self) -> Iterator[Runtime]:
-        runtime = Runtime(get_settings())
-        try:
-            with use_runtime(runtime):
-                yield runtime
-        finally:
-            runtime.close()
 
     def _execute(self, statement: str, **values: Any) -> int:
         """How many rows the statement is about."""

@@ -25,7 +25,7 @@ from sqlalchemy import text
 from tests.factories import make_linked_provider, make_user
 from tests.support import databases
 from tests.support.celery_fixtures import reconnect
-from tests.support.command_line import command_line
+from tests.support.command_line import command_line, fresh_runtime
 from tests.support.demonstration import link_in_a_browser
 from tests.support.faults_pace import PACE
 from tests.support.faults_processes import Processes
@@ -39,7 +39,7 @@ from worker.cli.run.environment import Demonstration
 from worker.cli.run.lookout import Lookout
 from worker.cli.run.watch import screen
 from worker.crud import schema
-from worker.runtime import Runtime, use_runtime
+from worker.runtime import Runtime
 from worker.sandbox.control import SandboxControl
 from worker.services import health
 from worker.services.findings import Finding
@@ -134,7 +134,7 @@ class TroubledWorld:
 
     def troubles(self) -> list[Finding]:
         """What is wrong just now; nothing is, when all is well."""
-        with self._fresh_runtime() as runtime:
+        with fresh_runtime() as runtime:
             return runtime.run(health.troubles(runtime, send))
 
     def wait_until_well(self) -> None:
@@ -146,7 +146,7 @@ class TroubledWorld:
 
     def dashtam(self, *arguments: str) -> Result:
         """Runs a command in this process, with connections of its own; what it configures is undone."""
-        with self._fresh_runtime(), command_line() as run:
+        with fresh_runtime(), command_line() as run:
             return run(*arguments)
 
     def live_table(self) -> str:
@@ -166,22 +166,13 @@ class TroubledWorld:
             env_file=self.home / "run.env",
         )
         nobody = cast("Demo", SimpleNamespace(is_linked=False))
-        with self._fresh_runtime() as runtime:
+        with fresh_runtime() as runtime:
             lookout = Lookout(nobody, lambda: runtime, send)
             lookout.has_come_up = True
             lookout.look(runtime)
         out = io.StringIO()
         Console(file=out, width=300).print(screen(demonstration, lookout.seen, [], width=300))
         return out.getvalue()
-
-    @contextmanager
-    def _fresh_runtime(self) -> Iterator[Runtime]:
-        runtime = Runtime(get_settings())
-        try:
-            with use_runtime(runtime):
-                yield runtime
-        finally:
-            runtime.close()
 
     def run_mend(self, mend: str) -> None:
         """Runs the command at the end of what puts a trouble right, as an operator pastes it into a shell."""
@@ -281,7 +272,7 @@ class TroubledWorld:
     def quota(self) -> Iterator[None]:
         with patch.dict(os.environ, {"QUOTA_SCALE": "0.0000001"}):
             get_settings.cache_clear()
-            with self._fresh_runtime() as runtime:
+            with fresh_runtime() as runtime:
                 runtime.run(batch.sync_providers(runtime, [self._id(runtime)]))
         get_settings.cache_clear()
         # As if it were a quota of a day: a minute is too short for all who look.
@@ -290,11 +281,11 @@ class TroubledWorld:
         self._execute("DELETE FROM sync_runs")
 
     def _execute(self, statement: str, **values: Any) -> None:
-        with self._fresh_runtime() as runtime, runtime.transaction() as session:
+        with fresh_runtime() as runtime, runtime.transaction() as session:
             session.execute(text(statement), values)
 
     def _refresh(self, *, times: int, logins: int = LOGINS) -> None:
-        with self._fresh_runtime() as runtime:
+        with fresh_runtime() as runtime:
             with runtime.transaction() as session:
                 ids = list(session.execute(text("SELECT id FROM providers ORDER BY id")).scalars())[:logins]
             for _ in range(times):
@@ -304,7 +295,7 @@ class TroubledWorld:
     def needs_its_user(self) -> Iterator[None]:
         with self._sandbox.admin() as admin:
             admin.revoke(admin.logins(REFRESHED_KEY)[0])
-        with self._fresh_runtime() as runtime:
+        with fresh_runtime() as runtime:
             runtime.run(protocol.refresh_providers(runtime, [self._id(runtime)], force=True))
         yield
         self._execute("UPDATE providers SET status = 'active', status_reason = NULL")
@@ -320,7 +311,7 @@ class TroubledWorld:
         yield
         os.environ["ENCRYPTION_KEYS"] = before
         get_settings.cache_clear()
-        with self._fresh_runtime() as runtime:
+        with fresh_runtime() as runtime:
             self._execute("UPDATE provider_tokens SET key_id = :key_id", key_id=runtime.encryption.key_id)
 
     @contextmanager

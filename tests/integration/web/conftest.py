@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from tests.factories import make_user
+from tests.factories import make_linked_provider, make_user
 from tests.support.databases import Databases
 from tests.support.fixtures import NO_WORKER, redis_database
 from tests.support.sandbox import SandboxProcess
 from worker.devstack import Urls
+from worker.models import Provider, User
 from worker.models.vocabulary import KeyScope
 from worker.runtime import Runtime, use_runtime
 from worker.services.access import keys
@@ -143,3 +147,25 @@ def rows(web_runtime: Runtime) -> Iterator[Session]:
     """A session that commits what a test sets up at its `commit()`."""
     with Session(web_runtime.engine, expire_on_commit=False) as session:
         yield session
+
+
+@contextmanager
+def quiet_login(runtime: Runtime, rows: Session, person: Person, *, alias: str) -> Iterator[Provider]:
+    """An active login of a person of which nothing is due for hours; removed at the end."""
+    later = datetime.now(UTC) + timedelta(hours=3)
+    user = rows.get_one(User, person.user_id)
+    due = {"refresh_due_at": later, "sync_due_at": later}
+    made = make_linked_provider(rows, runtime.encryption, user=user, alias=alias, **due)
+    rows.commit()
+    yield made
+    rows.expire_all()
+    rows.delete(made)
+    rows.commit()
+
+
+def tick(rows: Session) -> None:
+    """Beat has just ticked."""
+    rows.execute(
+        text("INSERT INTO heartbeats (name, at) VALUES ('t', now()) ON CONFLICT (name) DO UPDATE SET at = now()")
+    )
+    rows.commit()

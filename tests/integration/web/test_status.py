@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
-from tests.integration.web.conftest import Person, Sent, make_key, make_person, runtime_run
+from tests.integration.web.conftest import Person, Sent, make_key, make_person, quiet_login, runtime_run, tick
 from tests.integration.web.test_login import browser, form_token, log_in
 from worker.errors import Unavailable
 from worker.models import Provider, SyncRun, TaskFailure, TokenRefresh, User
@@ -24,8 +24,6 @@ from worker.services.access import acting
 from worker.tasks import send as broker
 
 __all__ = ["browser"]  # fixture
-
-LATER = datetime.now(UTC) + timedelta(hours=3)
 
 
 @pytest.fixture(autouse=True)
@@ -48,28 +46,14 @@ def ada(web_runtime: Runtime) -> Person:
 @pytest.fixture
 def login(web_runtime: Runtime, rows: Session, ada: Person) -> Iterator[Provider]:
     """An active login of hers of which nothing is due."""
-    made = make_linked_provider(
-        rows,
-        web_runtime.encryption,
-        user=rows.get_one(User, ada.user_id),
-        alias="Home <b>&",
-        refresh_due_at=LATER,
-        sync_due_at=LATER,
-    )
-    rows.commit()
-    yield made
-    rows.expire_all()
-    rows.delete(made)
-    rows.commit()
+    with quiet_login(web_runtime, rows, ada, alias="Home <b>&") as made:
+        yield made
 
 
 @pytest.fixture
 def ticking(rows: Session) -> None:
     """Beat has just ticked."""
-    rows.execute(
-        text("INSERT INTO heartbeats (name, at) VALUES ('t', now()) ON CONFLICT (name) DO UPDATE SET at = now()")
-    )
-    rows.commit()
+    tick(rows)
 
 
 def press(browser: TestClient, page: str, action: str) -> Any:

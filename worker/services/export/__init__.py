@@ -83,8 +83,8 @@ def _require_free(path: Path, *, force: bool) -> None:
         raise Refused(f"there is no folder {path.parent}; nothing was written. Make it with: mkdir -p '{path.parent}'")
     if path.exists() and not force:
         raise Refused(f"{path} is already there and was kept; add --force to replace it")
-    if path.is_dir() and any(entry.suffix != ".csv" for entry in path.iterdir()):
-        raise Refused(f"{path} has other files than CSV in it and was kept; name another folder")
+    if path.is_dir() and {entry.name for entry in path.iterdir()} - {f"{noun}.csv" for noun in NOUNS}:
+        raise Refused(f"{path} has other files than those of an export and was kept; name another folder")
 
 
 def _export(
@@ -92,7 +92,8 @@ def _export(
 ) -> dict[str, int]:
     with runtime.transaction() as session:
         crud.snapshot(session)
-        advance = begin(sum(crud.count(session, noun, user_id=user_id, since=since) for noun in NOUNS))
+        nouns = beancount.NOUNS if format_ is Format.BEANCOUNT else NOUNS
+        advance = begin(sum(crud.count(session, noun, user_id=user_id, since=since) for noun in nouns))
         books = Books(session, user_id, since, advance)
         if format_ is Format.CSV:
             _write_folder(books, Path(output))

@@ -17,6 +17,9 @@ from uuid import UUID
 from worker.services.export.beancount_names import Accounts, Commodities, quoted
 from worker.services.export.books import Books
 
+NOUNS = ("accounts", "transactions", "holdings", "holding_days")
+"""What a ledger is made of. It has the newest balance of each account and not the earlier ones."""
+
 _HEAD = 'option "title" "Dashtam"\noption "inferred_tolerance_default" "*:0.000001"\n'
 _OPENING = "Equity:Opening-Balances"
 _DAY = timedelta(days=1)
@@ -37,8 +40,6 @@ def write(books: Books, file: TextIO) -> None:
         ledger.hold(row)
     for row in books.rows("holding_days"):
         ledger.price(row)
-    for _ in books.rows("balances"):
-        pass  # a ledger has one figure at the end of each account
     ledger.close()
 
 

@@ -32,11 +32,11 @@ class Books:
         self._session = session
         self._wanted: dict[str, Any] = {"user_id": user_id, "since": since}
         self._advance = advance
-        self.written: Counter[str] = Counter(dict.fromkeys(NOUNS, 0))
+        self.written: Counter[str] = Counter()
 
     def rows(self, noun: str) -> Iterator[Any]:
         """The rows of one noun; columns are those of its view in `dashtam_v1`, by name."""
-        told = 0
+        told = self.written[noun] = 0
         for row in crud.rows(self._session, noun, **self._wanted):
             yield row
             self.written[noun] += 1
