@@ -109,7 +109,7 @@ def test_keyboard_alone_consents_at_the_provider(
     app.seen.fits()
     app.seen.shot("link-start")
     app.seen.tab_to("Name of this login")
-    app.seen.page.keyboard.type(" of mine")
+    app.seen.type(" of mine")
     app.seen.press("Enter")
 
     expect(app.seen.page.get_by_role("heading", level=1)).to_have_text("Sandbox: schwab")
@@ -160,7 +160,7 @@ def test_keyboard_alone_fills_in_the_form_of_a_link_kind(app: App, kind: LinkKin
     app.begin(MadeUp.key, "Main")
     for one in kind.fields:
         app.seen.tab_to(f"{one.label[:1].upper()}{one.label[1:]}")
-        app.seen.page.keyboard.type("value-1")
+        app.seen.type("value-1")
     app.seen.fits()
     app.seen.shot(f"link-{kind.name}")
     app.seen.tab_to("Link this login")
@@ -192,7 +192,7 @@ def test_name_that_is_taken_is_told_and_another_is_accepted(app: App, sandbox: S
     app.seen.fits()
     app.seen.shot("link-taken")
     app.seen.tab_to("Name of this login")
-    app.seen.page.keyboard.type("My bank")
+    app.seen.type("My bank")
     app.seen.press("Enter")
     expect(app.seen.page.get_by_role("dialog", name="Sandbox Bank")).to_be_visible()
 
@@ -218,7 +218,7 @@ def test_demonstration_goes_the_whole_way(app: App) -> None:
     app.seen.press("Enter")
     app.seen.page.get_by_role("link", name="Charles Schwab").press("Enter")
     app.seen.tab_to("Name of this login")
-    app.seen.page.keyboard.type(f" at {app.seen.page.viewport_size}")
+    app.seen.type(f" at {app.seen.page.viewport_size}")
     app.seen.press("Enter")
     app.seen.page.get_by_role("button", name="Consent").press("Enter")
 

@@ -21,7 +21,7 @@ def test_keyboard_alone_logs_in_and_out(open_page: OpenPage, person: Person, wid
     seen.fits()
 
     expect(seen.page.get_by_label("API key")).to_be_focused()
-    seen.page.keyboard.type(key_in(person.headers))
+    seen.type(key_in(person.headers))
     seen.press("Enter")
     seen.page.wait_for_url("**/status")
     seen.fits()

@@ -62,7 +62,7 @@ def test_keyboard_alone_syncs_pauses_and_resumes_a_login(
 ) -> None:
     seen = open_page(width)
     seen.go("/login")
-    seen.page.keyboard.type(key_in(superuser_token_headers))
+    seen.type(key_in(superuser_token_headers))
     seen.press("Enter")
     seen.page.wait_for_url("**/status")
     seen.tab_to("My brokerage")

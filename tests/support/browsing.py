@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.support.environment import ROOT
 
@@ -80,8 +80,14 @@ class Watched:
 
     def press(self, *keys: str) -> None:
         """Presses these keys of the keyboard, one after the other."""
+        self._wait_for_autofocus()
         for key in keys:
             self.page.keyboard.press(key)
+
+    def type(self, text: str) -> None:
+        """Types this text into the field that has the focus."""
+        self._wait_for_autofocus()
+        self.page.keyboard.type(text)
 
     def tab_to(self, text: str, *, at_most: int = 100) -> None:
         """Presses Tab until the focus is on what has this text or label.
@@ -89,6 +95,7 @@ class Watched:
         Raises:
             AssertionError: it is never reached, or the focus cannot be seen there.
         """
+        self._wait_for_autofocus()
         focused = "document.activeElement"
         seen: list[str] = []
         for _ in range(at_most):
@@ -112,6 +119,13 @@ class Watched:
         """Raises `AssertionError` if the page did something that it should not."""
         left = [one for one in self.wrong if not any(part in one for part in self.allowed)]
         assert not left, left
+
+    def _wait_for_autofocus(self) -> None:
+        # Chromium gives the focus to a field with `autofocus` some time after the page is loaded:
+        # a key that is pressed before goes nowhere.
+        self.page.wait_for_load_state()
+        if self.page.evaluate("!!document.querySelector('[autofocus]') && document.activeElement === document.body"):
+            expect(self.page.locator("[autofocus]").first).to_be_focused()
 
     def watch(self, page: Page) -> None:
         """Listens to what a page does."""
