@@ -17,7 +17,10 @@ from tests.support.tracing import untraced
 from worker.integrations.registry import OURS, REGISTRY, package_of
 
 HOME = ROOT / "worker" / "integrations"
-NAMES = re.compile("|".join(sorted(key for key in REGISTRY if package_of(key) == OURS)), re.IGNORECASE)
+SERVED = {"simplefin"}
+"""The protocol of this provider is one that our HTTP API serves as well, and the code that serves it names it."""
+OF_US = {key for key in REGISTRY if package_of(key) == OURS}
+NAMES = re.compile("|".join(sorted(OF_US - SERVED)), re.IGNORECASE)
 MAY = {"worker/cli/demo_logins.py"}  # the list of the demonstration's logins
 
 

@@ -132,6 +132,7 @@ class Profile:
         addresses: Paths of the stand-in to which other settings must point, by the settings' names without prefix.
         cash_is_a_holding: Whether an account's cash is listed among its positions.
         policy: Switches that tests change; a stand-in uses those that make sense for its provider.
+        unknown_token: An access token in the provider's format that belongs to no login.
         market: Securities by symbol, shared by all its logins.
     """
 
@@ -139,6 +140,7 @@ class Profile:
     credentials: ClassVar[Mapping[str, str]] = {}
     addresses: ClassVar[Mapping[str, str]] = {}
     cash_is_a_holding: ClassVar[bool] = False
+    unknown_token: ClassVar[str] = "access-SECRETWORD-1"  # noqa: S105 - made up
     _moving: ClassVar[tuple[str, ...]] = ("ACME", "CRNE", "WIDE")
 
     def __init__(self, sandbox: Sandbox) -> None:

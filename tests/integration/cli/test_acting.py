@@ -293,6 +293,21 @@ def test_link_plaid_takes_the_public_token_from_standard_input(dashtam: Dashtam,
     assert token not in result.output
 
 
+@pytest.mark.deep
+def test_link_with_a_setup_token_claims_it_once_and_shows_neither_it_nor_the_access_url(
+    dashtam: Dashtam, control: SandboxControl
+) -> None:
+    token = control.link("simplefin-1", {})["setup_token"]
+
+    linked = dashtam("link", "simplefin", *ADA, "--alias", "My banks", "--json", stdin=f"{token}\n")
+    again = dashtam("link", "simplefin", *ADA, "--alias", "Others", stdin=f"{token}\n")
+
+    assert json_of(linked)["status"] == "active"
+    assert again.exit_code == 3
+    assert "was used before. Make a new one" in again.stderr
+    assert not any(secret in linked.output + again.output for secret in (token, "https://"))
+
+
 def test_link_for_an_address_that_nobody_has_must_say_that_a_new_user_is_meant(
     dashtam: Dashtam, rows: Session, runtime: Runtime
 ) -> None:

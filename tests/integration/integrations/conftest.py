@@ -8,6 +8,7 @@ from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.integrations.kit.http import Api
 from worker.integrations.plaid.integration import Plaid, PlaidSettings
 from worker.integrations.schwab.integration import Schwab, SchwabSettings
+from worker.integrations.simplefin.integration import Simplefin, SimplefinSettings
 
 
 @pytest.fixture
@@ -34,8 +35,14 @@ class Connect:
         settings = PlaidSettings(client_id="sandbox-client", secret="sandbox-secret", base_url=url)
         return Plaid(settings, Api(url, name="plaid", total_seconds=total_seconds, max_bytes=max_bytes))
 
-    def __getitem__(self, key: str) -> Schwab | Plaid:
-        return self.schwab() if key == "schwab" else self.plaid()
+    def simplefin(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> Simplefin:
+        url = self._process.url("simplefin")
+        settings = SimplefinSettings(base_url=url)
+        return Simplefin(settings, Api(url, name="simplefin", total_seconds=total_seconds, max_bytes=max_bytes))
+
+    def __getitem__(self, key: str) -> Schwab | Plaid | Simplefin:
+        opened: Schwab | Plaid | Simplefin = getattr(self, key)()
+        return opened
 
 
 @pytest.fixture

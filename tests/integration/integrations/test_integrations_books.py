@@ -19,6 +19,7 @@ from worker.integrations.kit.oauth2 import parse_callback
 pytestmark = pytest.mark.deep
 
 BOTH = pytest.mark.parametrize("key", ["schwab", "plaid"])
+ALL = pytest.mark.parametrize("key", ["schwab", "plaid", "simplefin"])
 
 
 def run(connect: Connect, key: str, body: Callable[[Any], Awaitable[Any]], **more: Any) -> Any:
@@ -39,7 +40,7 @@ def minted(provider: SandboxAdmin, key: str) -> tuple[str, str]:
     return login, provider.mint(login)[0].access_token
 
 
-@BOTH
+@ALL
 def test_first_sync_equals_the_books(provider: SandboxAdmin, connect: Connect, key: str) -> None:
     login, token = minted(provider, key)
 
@@ -50,7 +51,7 @@ def test_first_sync_equals_the_books(provider: SandboxAdmin, connect: Connect, k
     assert len(kept.transactions) > 100
 
 
-@BOTH
+@ALL
 def test_books_that_move_are_followed(provider: SandboxAdmin, connect: Connect, key: str) -> None:
     login, token = minted(provider, key)
 
@@ -67,7 +68,7 @@ def test_books_that_move_are_followed(provider: SandboxAdmin, connect: Connect, 
     assert (kept.rejects, kept.problems) == ([], [])
 
 
-@BOTH
+@ALL
 def test_sync_broken_off_after_each_page_ends_with_the_same_rows(
     provider: SandboxAdmin, connect: Connect, key: str
 ) -> None:

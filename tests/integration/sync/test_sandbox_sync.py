@@ -14,11 +14,12 @@ from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.services.sync import batch
 
-PROFILES = ("plaid", "schwab")
+PROFILES = ("plaid", "schwab", "simplefin")
 
 
 def link(runtime: Runtime, sandbox: SandboxAdmin, profile: str, login: str) -> UUID:
     minted = sandbox.mint(login)[0]
+    policy = runtime.integrations[profile].refresh_policy
     with runtime.transaction() as session:
         provider = make_linked_provider(
             session,
@@ -26,7 +27,7 @@ def link(runtime: Runtime, sandbox: SandboxAdmin, profile: str, login: str) -> U
             access_token=minted.access_token,
             refresh_token=minted.refresh_token,
             provider_key=profile,
-            lifetime=None if profile == "plaid" else runtime.integrations[profile].refresh_policy.default_lifetime,
+            lifetime=None if policy is None else policy.default_lifetime,
         )
         return provider.id
 
@@ -81,6 +82,58 @@ def test_a_sync_of_unchanged_books_writes_no_row(
 
     assert versions(engine) == before
     assert (again.added, again.changed, again.removed, again.quarantined) == (0, 0, 0, 0)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(("broken", "failed"), [("con.auth/1", 1), ("act.failed/0", 1)])
+def test_trouble_at_one_bank_of_a_login_leaves_the_others_synced_and_loses_nothing(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, broken: str, failed: int
+) -> None:
+    login = sandbox.logins("simplefin")[0]
+    provider_id = link(runtime, sandbox, "simplefin", login)
+    sync(runtime, provider_id)
+    sandbox.break_login(login, broken)
+    sandbox.advance(3, [login])
+
+    during = sync(runtime, provider_id)
+    sandbox.mend_login(login)
+    after = sync(runtime, provider_id)
+
+    assert during.status == RunStatus.PARTIAL
+    assert len({problem["account"] for problem in during.problems["problems"]}) == failed
+    assert (during.removed, after.status) == (0, RunStatus.COMPLETED)
+    assert_equal_books(engine, sandbox, login, provider_id)
+
+
+@pytest.mark.deep
+def test_access_url_that_was_ended_at_its_server_needs_the_user(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin
+) -> None:
+    login = sandbox.logins("simplefin")[0]
+    provider_id = link(runtime, sandbox, "simplefin", login)
+    sandbox.revoke(login)
+
+    assert sync(runtime, provider_id).error_reason == "access_revoked"
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT status FROM providers")).scalar_one() == "needs_reauth"
+
+
+@pytest.mark.deep
+def test_calls_for_all_accounts_and_calls_that_name_accounts_have_a_quota_each(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin
+) -> None:
+    login = sandbox.logins("simplefin")[0]
+    provider_id = link(runtime, sandbox, "simplefin", login)
+    sandbox.break_login(login, "act.failed/0")
+    sync(runtime, provider_id)
+    sandbox.mend_login(login)  # this account is now two years behind the others
+
+    sync(runtime, provider_id)
+
+    with engine.connect() as connection:
+        buckets = connection.scalars(text("SELECT bucket FROM quota_days")).all()
+    assert {bucket.split(":")[1] for bucket in buckets} == {"accounts", "account"}
+    assert_equal_books(engine, sandbox, login, provider_id)
 
 
 def versions(engine: Engine) -> list[Any]:

@@ -162,6 +162,31 @@ def test_provider_s_own_form_goes_on_after_the_login_of_an_institution(
 
 
 @pytest.mark.deep
+def test_setup_token_is_entered_on_the_page_and_a_used_one_is_refused_there(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin
+) -> None:
+    token = sandbox.link(sandbox.create_logins("simplefin", 1)[0])["setup_token"]
+    first, second = (
+        Journey.begin(client, ada.headers, provider_key="simplefin", alias=alias, return_url=BACK)
+        for alias in ("Banks", "Again")
+    )
+
+    landed = first.send(first.open(), setup_token=token)
+    refused = second.send(second.open(), setup_token=token)
+    nonsense = second.send(refused, setup_token="nonsense")
+
+    assert result_of(landed)["status"] == "linked"
+    assert (refused.status_code, nonsense.status_code) == (502, 502)
+    assert "somebody else may have it" in refused.text
+    assert "nothing was sent" in nonsense.text
+    assert token not in landed.text + refused.text
+    assert {login["alias"]: login["status"] for login in _logins(client, ada)} == {
+        "Banks": "active",
+        "Again": "pending",
+    }
+
+
+@pytest.mark.deep
 def test_consent_with_a_code_verifier(
     client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

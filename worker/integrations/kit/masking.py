@@ -27,6 +27,7 @@ _WORDS = re.compile(
 _FIGURE = re.compile(r"[-+0-9.,:/eE ]*(… \(\d+ digits\))?|NaN|-?Infinity")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T[0-9:.]+(Z|[-+]\d\d:?\d\d)?)?")
 _DIGITS = re.compile(r"\d[\d -]{5,}\d")
+_LONG_NUMBER = re.compile(r"\d{4,}(?=\d{4})")
 _MAX_TEXT = 300
 _MAX_ITEMS = 60
 _MAX_DEPTH = 8
@@ -35,6 +36,11 @@ _MAX_DEPTH = 8
 def last_four(number: str) -> str:
     """The last four characters of an account number, or the last two if it has five characters or fewer."""
     return number[-4:] if len(number) > 5 else number[-2:]
+
+
+def without_numbers(text: str) -> str:
+    """`text`, in which numbers of eight digits or more are shortened to their last four."""
+    return _LONG_NUMBER.sub("…", text)
 
 
 def masked(raw: bytes) -> dict[str, Any]:

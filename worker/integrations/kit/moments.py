@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 from worker.errors import BadRecord
 
@@ -46,3 +47,17 @@ def in_utc(moment: datetime, field: str) -> datetime:
     if moment.tzinfo is UTC:
         return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def of_seconds(seconds: Decimal | None, field: str) -> datetime | None:
+    """The moment so many seconds after 1970 in UTC; None for None and for zero, which stands for "not known".
+
+    Raises:
+        BadRecord: `<field>_out_of_range`.
+    """
+    if not seconds:
+        return None
+    try:
+        return in_utc(datetime.fromtimestamp(float(seconds), UTC), field)
+    except (ValueError, OverflowError, OSError):
+        raise BadRecord(f"{field}_out_of_range") from None

@@ -5,6 +5,7 @@ The default decimal context rounds to 28 digits, even for a unary minus. The fun
 
 from __future__ import annotations
 
+import hashlib
 import re
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import lru_cache
@@ -82,3 +83,18 @@ def currency(iso: str | None, unofficial: str | None = None) -> str | None:
     if code and not pattern.fullmatch(code):
         raise BadRecord("currency_malformed")
     return code or None
+
+
+def currency_or_address(given: str) -> str:
+    """The code of a currency that must be stated, as an ISO code or as the address of a custom one.
+
+    An address gets a code that is always the same for it and equals no other currency: `X` and ten hexadecimal digits.
+
+    Raises:
+        BadRecord: `currency_missing`, `currency_malformed`.
+    """
+    if "://" in given:
+        return f"X{hashlib.blake2b(given.encode(errors='replace'), digest_size=5).hexdigest().upper()}"
+    if code := currency(given):
+        return code
+    raise BadRecord("currency_missing")

@@ -22,7 +22,6 @@ from worker.sandbox.core import Login, Profile, Sandbox
 from worker.sandbox.wire import Request
 
 BASE_URL = "https://provider.test"
-ACCESS_TOKEN = "access-SECRETWORD-1"  # noqa: S105 - a made-up token
 _CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 _VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 """The code verifier and its challenge from the example in RFC 7636, appendix B."""
@@ -110,7 +109,10 @@ class Trial:
     def secrets(self) -> list[str]:
         """The texts that must not appear in any error, `repr` or record."""
         values = (getattr(self.settings, name) for name in type(self.settings).model_fields if "secret" in name)
-        return [ACCESS_TOKEN, *(value.get_secret_value() for value in values if isinstance(value, SecretStr))]
+        return [
+            self.profile.unknown_token,
+            *(value.get_secret_value() for value in values if isinstance(value, SecretStr)),
+        ]
 
     def provider(self, request: httpx.Request) -> httpx.Response:
         """The stand-in's answer to a request."""
@@ -152,7 +154,7 @@ class Trial:
             AssertionError: reading raised no error of this type.
         """
         try:
-            asyncio.run(every(self.integration.pages(self.request(ACCESS_TOKEN))))
+            asyncio.run(every(self.integration.pages(self.request(self.profile.unknown_token))))
         except error as raised:
             return raised
         raise AssertionError(f"`pages` must raise {error.__name__} here; it ended without an error")

@@ -1,0 +1,116 @@
+"""Setup tokens that are claimed once, for an access URL that is the whole credential.
+
+A setup token is the base64 of an address of the server. A POST there uses it up, and the answer is an address with a
+user name and a password, which open the server for good. Whoever gives us a token could name any address in it. So all
+calls go to the configured server, and a token or an access URL that names another one is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from worker.errors import BadPayload, BadRequest, OutcomeUnknown, RateLimited, ReauthRequired
+from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.integrations.kit.http import Api, read_retry_after
+from worker.integrations.kit.oauth2 import checked_token
+
+_LONGEST = 4096
+_MAYBE_USED = "it is not known whether the setup token was used up: make a new one, and disable this one there"
+_USED = (
+    "the setup token is unknown, has expired or was used before. Make a new one; if you did not use this one yourself,"
+    " somebody else may have it, so disable it there"
+)
+_UNREADABLE = "this is no setup token: copy all of it; nothing was sent"
+_OTHER = "the setup token is one of another server than this installation uses; nothing was sent"
+_NO_ACCESS = "the setup token was used up, and the answer is no access URL of this server: make a new setup token"
+
+
+class Server:
+    """The server that is asked, and the addresses under which tokens may name it.
+
+    Args:
+        api: the client, whose base URL is the server's.
+        base_url: its base URL.
+        known_as: other addresses that stand for it.
+    """
+
+    def __init__(self, api: Api, base_url: str, known_as: Sequence[str] = ()) -> None:
+        self._api = api
+        self._names = [_name(urlsplit(name)) for name in (base_url, *known_as)]
+
+    def path(self, url: str) -> str | None:
+        """The path below the base URL to which an address leads; None if it is no address of this server."""
+        try:
+            parts = urlsplit(url)
+            named = _name(parts)
+        except ValueError:
+            return None
+        if parts.query or parts.fragment or not url.isascii() or "/../" in f"{parts.path}/":
+            return None
+        return next((named[len(name) :] for name in self._names if f"{named}/".startswith(f"{name}/")), None)
+
+    def authorization(self, access_url: str) -> dict[str, str]:
+        """The header that opens the server.
+
+        Raises:
+            ReauthRequired: the stored credential is no access URL of this server.
+        """
+        parts = urlsplit(access_url)
+        if self.path(access_url) is None or parts.username is None or parts.password is None:
+            raise ReauthRequired("access_url_of_another_server")
+        pair = f"{unquote(parts.username)}:{unquote(parts.password)}"
+        return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+    async def claim(self, caller: Caller, setup_token: str) -> TokenAnswer:
+        """Claims a setup token, once. The access URL does not expire.
+
+        Raises:
+            BadRequest: it is no setup token, or one of another server; nothing was sent.
+            ReauthRequired: the server does not accept it (any more).
+            OutcomeUnknown: no readable answer came; the token may have been used up.
+            ProviderError: see `Api.send`; the token was not used.
+        """
+        endpoint = self._api.endpoint("claim", "POST", self._claim_path(setup_token))
+        try:
+            answer = await self._api.send(endpoint, caller, headers={"accept": "text/plain"}, content=b"")
+        except OutcomeUnknown:
+            raise OutcomeUnknown(_MAYBE_USED) from None
+        except BadPayload as error:
+            if error.reason == "redirect_refused":
+                raise
+            raise OutcomeUnknown(_MAYBE_USED) from None
+        if answer.status == 429:
+            raise RateLimited("http_429", retry_after=read_retry_after(answer.headers))
+        if answer.status >= 500:
+            raise OutcomeUnknown(_MAYBE_USED)
+        if answer.status != 200:
+            raise ReauthRequired(_USED)
+        try:
+            given = checked_token(answer.body.decode().strip(), "access_url")
+            self.authorization(given)
+        except (UnicodeDecodeError, ValueError, BadPayload, ReauthRequired):
+            raise OutcomeUnknown(_NO_ACCESS) from None
+        return TokenAnswer(given)
+
+    def _claim_path(self, setup_token: str) -> str:
+        text = "".join(setup_token.split())
+        try:
+            padded = text.rstrip("=").replace("-", "+").replace("_", "/")
+            url = base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True).decode("ascii")
+        except (binascii.Error, ValueError):
+            raise BadRequest(_UNREADABLE) from None
+        if len(text) > _LONGEST or not url.isprintable() or "://" not in url:
+            raise BadRequest(_UNREADABLE)
+        path = self.path(url)
+        if not path:
+            raise BadRequest(_OTHER)
+        return path
+
+
+def _name(parts: SplitResult) -> str:
+    """Scheme, host, port and path of an address, in one spelling and without user name. May raise ValueError."""
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}{parts.path.rstrip('/')}"
