@@ -84,7 +84,8 @@ def _own(session: Session, migrate: str, tables: list[str]) -> None:
         text(
             """
             SELECT p.oid::regprocedure::text FROM pg_proc AS p
-            WHERE p.pronamespace = 'public'::regnamespace AND p.proname LIKE 'provider\\_audit\\_%'
+            WHERE p.pronamespace = 'public'::regnamespace
+                AND (p.proname LIKE 'provider\\_audit\\_%' OR p.proname LIKE 'change\\_log\\_%')
             """
         )
     )

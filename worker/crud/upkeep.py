@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker.crud.feed import log
 from worker.crud.sync import runs
 
 _DEAD_RUNS = text(
@@ -86,7 +87,7 @@ _OLD_ROWS: Mapping[str, str] = {
     "quota_days": "day < CAST(:before AS date)",
 }
 
-RETAINED = tuple(_OLD_ROWS)
+RETAINED = (*_OLD_ROWS, *log.TABLES)
 """Tables whose old rows are deleted. Transactions, accounts, holdings and the audit log are kept for good."""
 
 
@@ -115,6 +116,8 @@ def remove_old_deliveries(session: Session, *, first_before: datetime, limit: in
 
 def remove_old(session: Session, *, table: str, before: datetime, limit: int) -> int:
     """Deletes at most `limit` rows that are older than `before` from a table of `RETAINED`. Returns how many."""
+    if table in log.TABLES:
+        return log.remove_old(session, table=table, before=before, limit=limit)
     statement = text(
         f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(

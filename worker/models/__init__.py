@@ -3,6 +3,7 @@
 from worker.models.access import ApiKey
 from worker.models.account import Account, Balance, Holding, HoldingDay, Security
 from worker.models.base import Base, new_id
+from worker.models.feed import ChangeLog, ChangeOrigin, ChangeRead
 from worker.models.hooks import HookDelivery, LoginCheck
 from worker.models.link_session import LinkSession
 from worker.models.operations import (
@@ -26,6 +27,9 @@ __all__ = [
     "Balance",
     "Base",
     "BookDrift",
+    "ChangeLog",
+    "ChangeOrigin",
+    "ChangeRead",
     "Heartbeat",
     "Holding",
     "HoldingDay",

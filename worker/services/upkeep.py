@@ -91,6 +91,8 @@ def retention_days(runtime: Context) -> dict[str, int]:
         "notices": settings.retain_notices_days,
         "task_failures": settings.retain_failures_days,
         "hook_deliveries": settings.retain_hooks_days,
+        "change_log": settings.retain_changes_days,
+        "change_reads": settings.retain_changes_days,
         "link_sessions": _LINK_SESSIONS_KEPT,
         "quota_days": _QUOTA_DAYS_KEPT,
     }

@@ -243,6 +243,7 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     retain_notices_days: PositiveInt = 180
     retain_hooks_days: PositiveInt = 7
     """Must be longer than a provider goes on repeating a hook; a day at most is usual."""
+    retain_changes_days: PositiveInt = 30
     retain_failures_days: PositiveInt = 90
     """For dead letters that were resolved."""
 

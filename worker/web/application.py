@@ -21,6 +21,7 @@ from worker.web.rates import Rates
 from worker.web.routes import (
     acting,
     authorization,
+    changes,
     demonstration,
     happenings,
     health,
@@ -49,6 +50,7 @@ ROUTERS = (
     demonstration.router,
     acting.router,
     reading.router,
+    changes.router,
     happenings.router,
     login.router,
     status.router,

@@ -24,6 +24,7 @@ from worker.errors import (
     Taken,
     Unavailable,
 )
+from worker.models.feed_cursor import CursorLost
 from worker.services.access.events import TooManyStreams
 
 _RETRY_SECONDS = 5
@@ -57,6 +58,7 @@ _STATUSES: tuple[tuple[type[DashtamError], int], ...] = (
     (NotPermitted, 403),
     (NotFound, 404),
     (BadArgument, 400),
+    (CursorLost, 410),
     (Taken, 409),
     (Refused, 409),
     (Fenced, 409),
@@ -67,7 +69,13 @@ _STATUSES: tuple[tuple[type[DashtamError], int], ...] = (
 
 
 def answer(
-    path: str, status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: Sequence[Any] = ()
+    path: str,
+    status: int,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Any] = (),
+    type_: str = "about:blank",
 ) -> JSONResponse:
     """A problem document.
 
@@ -77,9 +85,10 @@ def answer(
         detail: a sentence that says what happened and what to do.
         headers: additional headers.
         errors: the errors of single fields; members of `FieldError`.
+        type_: by which programs tell this problem from others with the same status.
     """
     title = HTTPStatus(status).phrase
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
+    content = {"type": type_, "title": title, "status": status, "detail": detail, "instance": path}
     if errors:
         content["errors"] = list(errors)
     return _Answer(content, status, dict(headers or {}))
@@ -116,7 +125,8 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     if status in (429, 503):
         headers["Retry-After"] = str(_RETRY_SECONDS)
     told = f"{error}; {error.for_clients}" if isinstance(error, Refused) and error.for_clients else str(error)
-    return answer(request.url.path, status, told, headers=headers)
+    type_ = f"urn:dashtam:cursor:{error.kind}" if isinstance(error, CursorLost) else "about:blank"
+    return answer(request.url.path, status, told, headers=headers, type_=type_)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,99 @@
+"""The change feed: every change of accounts, balances, positions and transactions, for programs that keep a copy.
+
+A reader that stores the cursor after the rows misses nothing. Each state of a row is told at least once; a state that
+was overwritten before it was read is told as the newer one. `docs/feed.md` says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import msgspec
+
+from worker.crud.database import OpenTransaction
+from worker.crud.feed import log, positions, rows
+from worker.crud.feed.positions import Here
+from worker.errors import BadArgument
+from worker.models.feed import STATES, Change, Changes, Kind, Noun, Page, Told
+from worker.models.feed_cursor import Cursor, Loading
+from worker.services.context import Context
+
+_LONGEST_QUIET_SECONDS = 3600.0
+"""So long the cursor of a reader for whom nothing is new stays the same; then a newer one keeps it from expiring."""
+
+_decoders = {noun: msgspec.json.Decoder(state) for noun, state in STATES.items()}
+
+
+async def changes(
+    runtime: Context, *, user_id: UUID | None = None, cursor: str | None = None, limit: int = 5000
+) -> AsyncIterator[Changes]:
+    """All changes up to now, some at a time. Store the rows of each slice and then its cursor.
+
+    The last slice may be empty; its cursor is the one to begin with the next time.
+
+    Args:
+        runtime: the process's context.
+        user_id: whose changes; None for those of all users.
+        cursor: `Changes.cursor` of the last slice that was stored; None to begin with all rows.
+        limit: the most changes in one slice.
+
+    Raises:
+        BadArgument: the cursor is damaged, or `limit` is not positive.
+        NotPermitted: it is a cursor of another user's feed.
+        CursorLost: the changes after it cannot be told any more; begin without a cursor.
+        Unavailable: Postgres is out of reach; go on with the last cursor.
+    """
+    has_more = True
+    while has_more:
+        found = await page(runtime, user_id=user_id, cursor=cursor, limit=limit)
+        cursor, has_more = found.cursor, found.has_more
+        yield Changes([_decoded(one) for one in found.items], found.cursor, found.has_more)
+
+
+def _decoded(told: Told) -> Change:
+    noun = Noun(told.noun)
+    return Change(noun, Kind(told.change), told.id, None if told.row is None else _decoders[noun].decode(told.row))
+
+
+async def page(runtime: Context, *, user_id: UUID | None, cursor: str | None, limit: int) -> Page:
+    """One slice with rows as JSON. Takes and raises what `changes` does."""
+    if limit < 1:
+        raise BadArgument(f"limit is {limit}; it must be 1 or more. Nothing was read")
+    given = None if cursor is None else Cursor.parse(cursor)
+
+    def read(session: OpenTransaction) -> Page:
+        positions.see_one_moment(session)
+        now = positions.here(session, read=None if given is None else given.read)
+        if given is None:
+            start = Loading()
+            begun = Cursor(now.origin, now.place, user_id, now.origin, now.now.timestamp(), now.ended, loading=start)
+        else:
+            positions.check(given, now, user_id=user_id)
+            begun = given
+        told, after = _read(session, begun, now, limit)
+        if cursor is not None and not told and after.at - begun.at < _LONGEST_QUIET_SECONDS and after.loading is None:
+            return Page([], cursor, has_more=False)
+        noted = msgspec.structs.replace(after, read=positions.note_reading(session))
+        return Page(told, str(noted), has_more=after.loading is not None or after.xid < now.ended)
+
+    return await runtime.db(read)
+
+
+def _read(session: OpenTransaction, begun: Cursor, now: Here, limit: int) -> tuple[list[Told], Cursor]:
+    """The changes after a cursor, and the cursor after them."""
+    told: list[Told] = []
+    if begun.loading is not None:
+        told, following = rows.load(session, begun.loading, user_id=begun.user_id, limit=limit)
+        begun = msgspec.structs.replace(begun, loading=following)
+        if following is not None or len(told) == limit:
+            return told, begun
+    found = log.read(session, begun, ended=now.ended, limit=limit - len(told))
+    at = now.now if found.at is None else found.at
+    after = msgspec.structs.replace(
+        begun, xid=found.xid, sequence=found.sequence, offset=found.offset, at=at.timestamp()
+    )
+    return told + found.told, after
+
+
+__all__ = ["Change", "Changes", "changes", "page"]

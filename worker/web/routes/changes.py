@@ -1,0 +1,60 @@
+"""The route of the change feed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from worker.models.feed import Changes, WantedChanges
+from worker.services import feed
+from worker.web.asking import Reader, Services
+from worker.web.problems import documented
+from worker.web.schemas import encoded
+
+router = APIRouter(prefix="/api/v1", tags=["rows"])
+
+_ID = "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11"
+_EXAMPLE = {
+    "items": [
+        {
+            "noun": "transactions",
+            "change": "added",
+            "id": _ID,
+            "row": {
+                "id": _ID,
+                "account_id": "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e12",
+                "posted_date": "2026-01-05",
+                "occurred_at": None,
+                "settlement_date": None,
+                "status": "posted",
+                "type": "payment",
+                "subtype": None,
+                "description": "CORNER GROCERY",
+                "counterparty": "Corner Grocery",
+                "category": "FOOD_AND_DRINK",
+                "amount": "-12.34",
+                "currency": "USD",
+                "security_id": None,
+                "symbol": None,
+                "quantity": None,
+                "price": None,
+                "fees": None,
+            },
+        },
+        {"noun": "balances", "change": "removed", "id": "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e13", "row": None},
+    ],
+    "cursor": "AZnEEH…",
+    "has_more": False,
+}
+_ANSWERS = documented(400, 401, 403, 410, 422) | {200: {"content": {"application/json": {"example": _EXAMPLE}}}}
+
+
+@router.get("/changes", summary="Read the change feed", response_model=Changes, responses=_ANSWERS)
+async def list_changes(runtime: Services, who: Reader, wanted: Annotated[WantedChanges, Query()]) -> Response:
+    """What was added, modified and removed since the cursor; without a cursor, all rows.
+
+    Apply the items in their order: store each `row` under its `id`, and delete what is `removed`. Then store `cursor`
+    and give it to the next request. While `has_more` is true, ask again at once.
+    """
+    return encoded(await feed.page(runtime, user_id=who.user_id, cursor=wanted.cursor, limit=wanted.limit))
