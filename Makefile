@@ -161,7 +161,7 @@ bench-refresh: $(STAMP) ## Refreshes a second against the plain ways to do it
 	$(BIN)/python -m tests.benchmarks.bench_refresh $(ARGS)
 
 .PHONY: bench-fleet
-bench-fleet: $(STAMP) ## A large fleet whose tokens keep expiring
+bench-fleet: $(STAMP) ## A fleet of ARGS="--n 1000000" logins: sizes, claims, memory, and a simulated day with an outage
 	$(BIN)/python -m tests.benchmarks.bench_fleet $(ARGS)
 
 .PHONY: bench-sync

@@ -1,177 +1,231 @@
-"""A fleet of providers with half-hour tokens on a fast clock, through the real claims and due times.
+"""What a fleet of N logins costs Postgres, and a simulated day of it through the real claims.
 
-`python -m tests.benchmarks.bench_fleet [--n 100000] [--hours 3] [--start even|herd]`; the last line is JSON. Ticks,
-claims (their SQL on a real Postgres), spreading and due times are the product's own; only calls are left out: each is
-taken to be sent in the second that its message is due, and answered at once. A tick claims as many as it does by
-default. The clock starts with the fleet: `even` is linked within its first quarter of an hour, `herd` in its first
-second.
+    make bench-fleet ARGS="--n 1000000 [--hours 24] [--outage-of daily] [--skip processes,overdue]"
+
+The fleet has a Postgres and a Redis of its own, without fsync: times of claims have no wait for a disk in them.
+
+1. The fleet is stored with COPY. Sizes of tables and indexes are divided by the number of logins.
+2. A worker refreshes 2,000 of its logins beside them; memory, connections and CPU are read.
+3. A day passes on a fast clock (`fleet_day`). One integration is down from the ninth hour on for two hours.
+4. Everything is overdue at once, as after an outage of Postgres, and is claimed until nothing is left.
+
+68 of 100 logins have tokens that are never refreshed (as Plaid's), 30 have tokens of a day, 2 of half an hour (as
+Schwab's). Progress is told on standard error; the last line of the output is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import math
+import os
 import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
 
+import psutil
+from cryptography.fernet import Fernet
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.orm import Session
 
-from schedules import tokens as schedule
+from tests.benchmarks import fleet_processes
+from tests.benchmarks.fleet_day import STEP_S, Day, Outage, Seen
+from tests.benchmarks.fleet_fill import KINDS, Fleet, fill, make, sizes, vacuum
+from tests.benchmarks.sync_setup import wal_position
 from tests.support.databases import migrate
-from worker.crud.providers import claim_refresh_due
+from worker.crud import providers
 from worker.devstack import Devstack
-from worker.integrations.kit.base import RefreshPolicy
-from worker.models import new_id
-from worker.services.refresh.claims import spread
-from worker.services.refresh.due import refresh_due_at
-from worker.settings import Settings
+from worker.runtime import Runtime
+from worker.settings import Settings, load
 
-LIFETIME = timedelta(minutes=30)
-POLICY = RefreshPolicy(default_lifetime=LIFETIME)
-START = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
-TICK_S = schedule.ENTRIES["refresh-due"][1]
-BATCH_SIZE, CLAIM_SECONDS, CLAIM_LIMIT = (
-    Settings.model_fields[name].default for name in ("batch_size", "claim_seconds", "refresh_claim_limit")
-)
+_SERVER = {"shared_buffers": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
+_OUTAGE_HOURS = (9, 11)
+_SYNC_TICK_S = 30
+_SPARE = 1.5
+"""Workers can do so many times the syncs that fall due on average."""
+_CLAIM_SPARE = 2
+"""A tick may claim so many times what falls due between two ticks."""
 
 
-class Fleet:
-    """Generations and expiries in memory; what is due, in Postgres."""
+def say(line: str) -> None:
+    """Progress, on standard error."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
-    def __init__(self, engine: Engine, count: int, *, herd: bool) -> None:
-        self._engine = engine
-        chance = random.Random(1)  # the same fleet each time
-        self.ids = [new_id() for _ in range(count)]
-        self.generation = dict.fromkeys(self.ids, 1)
-        self.issued = {id_: START + timedelta(seconds=0 if herd else chance.uniform(0, 900)) for id_ in self.ids}
-        self.expires = {id_: self.issued[id_] + LIFETIME for id_ in self.ids}
-        self.due = {id_: self._due(id_, self.issued[id_]) for id_ in self.ids}
-        self.refreshed = self.in_time = 0
-        self.worst_late_s = 0.0
-        self.per_second: Counter[int] = Counter()
-        self._insert()
 
-    def tick(self, now: datetime) -> None:
-        """Claims as the tick does; each claimed provider is refreshed in its message's second."""
-        with Session(self._engine) as session, session.begin():
-            claimed = claim_refresh_due(
-                session,
-                provider_key="fleet",
-                now=now + timedelta(seconds=TICK_S),
-                limit=CLAIM_LIMIT,
-                claim=timedelta(seconds=CLAIM_SECONDS),
-            )
-        renewed: list[UUID] = []
-        for batch in spread(claimed, tick_s=TICK_S, batch_size=BATCH_SIZE):
-            sent_at = now + timedelta(seconds=batch.after_s)
-            for id_ in batch.ids:
-                self._refresh(id_, sent_at)
-            renewed += batch.ids
-        self._store(renewed)
+def quantiles(seconds: list[float]) -> dict[str, float]:
+    """Median, 99th percentile and maximum, in milliseconds."""
+    ordered = sorted(seconds)
+    at = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
+    return {
+        name: round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 2) for name, share in at.items()
+    }
 
-    def _refresh(self, id_: UUID, at: datetime) -> None:
-        self.refreshed += 1
-        self.in_time += at < self.expires[id_]
-        self.worst_late_s = max(self.worst_late_s, (at - self.due[id_]).total_seconds())
-        self.per_second[int((at - START).total_seconds())] += 1
-        self.generation[id_] += 1
-        self.issued[id_], self.expires[id_] = at, at + LIFETIME
-        self.due[id_] = self._due(id_, at)
 
-    def _due(self, id_: UUID, issued_at: datetime) -> datetime:
-        due_at = refresh_due_at(
-            POLICY, provider_id=id_, generation=self.generation[id_], issued_at=issued_at, lifetime=LIFETIME
-        )
-        assert due_at is not None
-        return due_at
+def claim_limit(count: int, interval: int) -> int:
+    """`CLAIM_LIMIT` for a fleet of this size: twice what falls due of the largest integration in one tick."""
+    default = Settings.model_fields["claim_limit"].default
+    due = count * max(kind.share for kind in KINDS) * _SYNC_TICK_S / interval
+    return max(default, math.ceil(due * _CLAIM_SPARE))
 
-    def _insert(self) -> None:
-        with self._engine.begin() as connection:
-            user = connection.execute(
-                text("INSERT INTO users (id) VALUES (gen_random_uuid()) RETURNING id")
-            ).scalar_one()
-            raw = connection.connection.dbapi_connection
-            assert raw is not None
-            with (
-                raw.cursor() as cursor,
-                cursor.copy(
-                    "COPY providers (id, user_id, provider_key, alias, status, refresh_due_at) FROM STDIN"
-                ) as copy,
-            ):
-                for id_ in self.ids:
-                    copy.write_row((id_, user, "fleet", str(id_), "active", self.due[id_]))
-        self._vacuum()
 
-    def _store(self, ids: list[UUID]) -> None:
-        rows = json.dumps([{"id": str(id_), "due": self.due[id_].isoformat()} for id_ in ids])
-        with self._engine.begin() as connection:
-            connection.execute(
-                text(
-                    "UPDATE providers p SET refresh_due_at = r.due"
-                    " FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, due timestamptz) WHERE p.id = r.id"
-                ),
-                {"rows": rows},
-            )
+def server_cpu(engine: Engine) -> float:
+    """CPU seconds of all of Postgres's processes since its start, those that have ended included."""
+    with engine.connect() as connection:
+        postmaster = psutil.Process(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()).parent()
+    assert postmaster is not None
+    ended = postmaster.cpu_times()
+    living = [one.cpu_times() for one in postmaster.children(recursive=True)]
+    return float(ended.children_user + ended.children_system + sum(one.user + one.system for one in living))
 
-    def _vacuum(self) -> None:
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE providers"))
 
-    def report(self, seconds: int) -> dict[str, object]:
-        """The figures, over the simulated time; a token that has run out unrefreshed counts as late."""
-        end = START + timedelta(seconds=seconds)
-        left_behind = sum(expires < end for expires in self.expires.values())
-        mean = self.refreshed / seconds
-        return {
-            "refreshed": self.refreshed,
-            "before_expiry_share": round(self.in_time / (self.refreshed + left_behind), 6),
-            "worst_late_s": round(self.worst_late_s, 2),
-            "peak_to_mean": round(max(self.per_second.values()) / mean, 2),
-            "mean_per_s": round(mean, 1),
-            "refreshes_per_provider_and_hour": round(self.refreshed / len(self.ids) / seconds * 3600, 2),
+def simulate(engine: Engine, runtime: Runtime, fleet: Fleet, options: argparse.Namespace) -> dict[str, object]:
+    """The day, and what became of the logins in it."""
+    hours = [min(hour, options.hours) * 3600 for hour in _OUTAGE_HOURS]
+    rate = options.syncs_per_s or _SPARE * len(fleet.ids) / runtime.settings.sync_interval
+    day = Day(runtime, fleet, Outage(options.outage_of, *hours), syncs_per_s=rate)
+    began, cpu, wal = time.monotonic(), server_cpu(engine), wal_position(engine)
+    day.run(options.hours)
+    end = options.hours * 3600
+    cpu, wal = server_cpu(engine) - cpu, wal_position(engine) - wal
+    done = sum(seen.done + seen.failed for seen in (*day.syncs.values(), *day.refreshes.values()))
+    overdue = [end - due for due in fleet.sync_due if due < end]
+    return {
+        "hours": options.hours,
+        "outage_of": options.outage_of,
+        "syncs_per_s_at_most": round(rate, 1),
+        "seconds": round(time.monotonic() - began),
+        "pg_cpu_us_each": round(cpu / done * 1e6),
+        "wal_bytes_each": round(wal / done),
+        "syncs": {key: told(seen, day.outage) for key, seen in day.syncs.items()},
+        "refreshes": {key: told(seen, day.outage) for key, seen in day.refreshes.items() if seen.done},
+        "left_overdue": len(overdue),
+        "left_overdue_at_most_s": round(max(overdue, default=0.0)),
+        "most_waiting": day.most_waiting,
+        "messages_dropped": day.dropped,
+        "refresh_peak_to_mean": round(max(day.per_tick.values()) / sum(day.per_tick.values()) * end / STEP_S, 2),
+        "claim_refresh": quantiles(day.claim_s["refresh"]),
+        "claim_sync": quantiles(day.claim_s["sync"]),
+    }
+
+
+def told(seen: Seen, outage: Outage) -> dict[str, object]:
+    """The figures of one integration; those of the outage only if it had one."""
+    found: dict[str, object] = {
+        "done": seen.done,
+        "again": seen.again,
+        "late_at_most_s": round(seen.late),
+        "expired": seen.expired,
+    }
+    if seen.late_in_outage:
+        found |= {
+            "failed_calls": seen.failed,
+            "late_in_outage_at_most_s": round(seen.late_in_outage),
+            "expired_in_outage": seen.expired_in_outage,
+            "caught_up_s_after_outage": max(0, round(seen.caught_up - outage.ends)),
         }
+    return found
 
 
-def run(count: int, hours: float, *, herd: bool) -> dict[str, object]:
-    """Simulates on a private Postgres."""
-    home = Path(tempfile.mkdtemp(prefix="dashtam-bench-"))
-    try:
-        with Devstack(home / "servers", durable=False, environ={"REDIS_URL": "redis://127.0.0.1:1/0"}).session(
-            erase=True
-        ) as urls:
-            migrate(urls.database_url)
-            engine = create_engine(urls.database_url.replace("postgresql://", "postgresql+psycopg://", 1))
-            fleet = Fleet(engine, count, herd=herd)
-            seconds, began = int(hours * 3600), time.monotonic()
-            for second in range(0, seconds, int(TICK_S)):
-                fleet.tick(START + timedelta(seconds=second))
-                if second % 1800 == 0:
-                    sys.stderr.write(
-                        f"{second // 60} min: {fleet.refreshed} refreshes, {time.monotonic() - began:.0f} s\n"
-                    )
-            engine.dispose()
-            return fleet.report(seconds)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+def overdue(engine: Engine, runtime: Runtime, fleet: Fleet) -> dict[str, object]:
+    """Claims the whole fleet, all of it overdue, as ticks do after an outage of Postgres."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(
+            text(
+                "UPDATE providers SET sync_due_at = now() - random() * interval '4 hours', refresh_due_at ="
+                " CASE WHEN access_expires_at IS NULL THEN NULL ELSE now() - random() * interval '30 minutes' END"
+            )
+        )
+    vacuum(engine, "providers")
+    found: dict[str, object] = {}
+    now = datetime.now(UTC)
+    for name, claim, limit in (
+        ("refresh", providers.claim_refresh_due, runtime.settings.refresh_claim_limit),
+        ("sync", providers.claim_sync_due, runtime.settings.claim_limit),
+    ):
+        times, claimed = [], 0
+        for kind in KINDS:
+            while True:
+                began = time.perf_counter()
+                with runtime.transaction() as session:
+                    ids = claim(session, provider_key=kind.key, now=now, limit=limit, claim=timedelta(hours=1))
+                if not ids:
+                    break
+                times.append(time.perf_counter() - began)
+                claimed += len(ids)
+        found[name] = {
+            "claimed": claimed,
+            "limit": limit,
+            "us_each": round(sum(times) / claimed * 1e6),
+            **quantiles(times),
+        }
+        say(f"overdue, {name}: {found[name]}")
+    before = sizes(engine, len(fleet.ids))["providers"]
+    began = time.perf_counter()
+    vacuum(engine, "providers")
+    return found | {"providers_before_vacuum": before, "vacuum_s": round(time.perf_counter() - began, 1)}
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """All measurements."""
+    skipped = options.skip.split(",")
+    with ExitStack() as stack:
+        home = Path(tempfile.mkdtemp(prefix="dashtam-bench-", dir="/tmp"))
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        servers = Devstack(home / "servers", durable=False, environ={}, postgres_settings=_SERVER)
+        urls = stack.enter_context(servers.session(erase=True))
+        os.environ.update(
+            DATABASE_URL=urls.database_url,
+            REDIS_URL=urls.redis_url,
+            ENCRYPTION_KEYS=f"k1:{Fernet.generate_key().decode()}",
+            CLAIM_LIMIT=str(options.claim_limit or claim_limit(options.n, options.sync_interval)),
+            SYNC_INTERVAL=str(options.sync_interval),
+            DASHTAM_HOME=str(home / "home"),
+            DASHTAM_ENV_FILE=os.devnull,
+            LOG_LEVEL="ERROR",
+        )
+        migrate(urls.database_url)
+        engine = create_engine(urls.database_url.replace("postgresql://", "postgresql+psycopg://", 1))
+        stack.callback(engine.dispose)
+        runtime = Runtime(load(Settings), integrations={kind.key: kind.integration() for kind in KINDS})
+        began = time.monotonic()
+        fleet = make(options.n, sync_interval=runtime.settings.sync_interval)
+        fill(engine, fleet)
+        found: dict[str, object] = {
+            "n": options.n,
+            "load": round(os.getloadavg()[0], 1),
+            "claim_limit": runtime.settings.claim_limit,
+            "fill_s": round(time.monotonic() - began),
+            "sizes_per_login": sizes(engine, options.n),
+        }
+        say(f"filled: {json.dumps(found)}")
+        if "processes" not in skipped:
+            found["processes"] = fleet_processes.measured(engine, home)
+            say(f"processes: {found['processes']}")
+        if "day" not in skipped:
+            found["day"] = simulate(engine, runtime, fleet, options)
+            found["sizes_after_day"] = sizes(engine, options.n)
+            say(f"day: {json.dumps(found['day'])}")
+        if "overdue" not in skipped:
+            found["overdue"] = overdue(engine, runtime, fleet)
+        return found | {"load_after": round(os.getloadavg()[0], 1)}
 
 
 def main() -> None:
-    """Simulates and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=100_000)
-    parser.add_argument("--hours", type=float, default=3)
-    parser.add_argument("--start", choices=("even", "herd"), default="even")
-    options = parser.parse_args()
-    result = run(options.n, options.hours, herd=options.start == "herd")
-    sys.stdout.write(json.dumps({"n": options.n, "start": options.start, **result}) + "\n")
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=10_000, help="logins")
+    parser.add_argument("--hours", type=float, default=24, help="length of the simulated day")
+    parser.add_argument("--outage-of", choices=[kind.key for kind in KINDS], default="daily")
+    parser.add_argument("--sync-interval", type=int, default=4 * 3600, help="seconds between two syncs of a login")
+    parser.add_argument("--syncs-per-s", type=float, default=0, help="what all workers can do; default 1.5 x the need")
+    parser.add_argument("--claim-limit", type=int, default=0, help="default: 1,000, or twice the need")
+    parser.add_argument("--skip", default="", help="processes, day, overdue; comma-separated")
+    sys.stdout.write(json.dumps(run(parser.parse_args())) + "\n")
 
 
 if __name__ == "__main__":

@@ -112,6 +112,24 @@ def hand_back_sync(session: Session, *, ids: Sequence[UUID]) -> None:
     )
 
 
+_SYNCED_SINCE = text(
+    """
+    SELECT p.id FROM providers p
+    WHERE p.id = ANY (:ids) AND p.sync_due_at > :now AND p.sync_due_at IS DISTINCT FROM p.sync_claimed_until
+        AND EXISTS (SELECT FROM sync_runs r WHERE r.provider_id = p.id AND r.started_at > :asked_at)
+    """
+)
+
+
+def synced_since(session: Session, *, ids: Sequence[UUID], asked_at: datetime, now: datetime) -> set[UUID]:
+    """Those of these providers for which a run has begun after `asked_at`, and which are neither due nor claimed now.
+
+    A claim ends while its message still waits, if there is more work than workers can do. The provider is then claimed
+    and sent again, and the first of the two messages does the work of both.
+    """
+    return set(session.execute(_SYNCED_SINCE, {"ids": list(ids), "asked_at": asked_at, "now": now}).scalars())
+
+
 _NOT_IN_DOUBT = """
     AND NOT EXISTS (
         SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)

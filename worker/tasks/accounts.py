@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from worker.app import app
 from worker.models.vocabulary import Trigger
@@ -55,8 +55,9 @@ def _send_due_checks(runtime: Runtime, now: datetime) -> None:
         check_logins.delay([str(id_) for id_ in batch])
 
 
-@app.task(base=WorkerTask, name="worker.tasks.accounts.sync_providers")
+@app.task(base=WorkerTask, bind=True, name="worker.tasks.accounts.sync_providers")
 def sync_providers(
+    task: WorkerTask,
     ids: list[str],
     trigger: str = Trigger.SCHEDULE,
     mode: str = "incremental",
@@ -65,6 +66,8 @@ def sync_providers(
 ) -> dict[str, int]:
     """Syncs a batch; returns how many logins were synced and how many refused. `since` is an ISO date."""
     runtime = get_runtime()
+    scheduled = trigger == Trigger.SCHEDULE
+    published_at = task.request.get("published_at")
     summary = runtime.run(
         accounts.sync_providers(
             runtime,
@@ -73,7 +76,8 @@ def sync_providers(
             mode=mode,
             since=None if since is None else date.fromisoformat(since),
             force=force,
-            hand_back=trigger == Trigger.SCHEDULE,
+            hand_back=scheduled,
+            asked_at=datetime.fromtimestamp(published_at, UTC) if scheduled and published_at else None,
         )
     )
     return {"synced": len(summary.runs), "refused": len(summary.refused)}

@@ -41,6 +41,8 @@ log = structlog.get_logger()
 _WAITING_SHARE = 0.9
 """Share of the task's time limit. After it the claims soon end: they last at least `TASK_TIME_LIMIT`."""
 _HAND_BACK_PAUSE_S = 1.0
+_OLD_AFTER = timedelta(seconds=30)
+"""A message that waited longer may be one of two for the same login."""
 _LONGEST_PAUSE_S = 8.0
 
 
@@ -93,11 +95,13 @@ async def sync_providers(
     since: date | None = None,
     force: bool = False,
     hand_back: bool = False,
+    asked_at: datetime | None = None,
 ) -> SyncSummary:
     """Syncs several providers, a few at a time. An error with one does not affect the others.
 
     Those that have not begun when half of the task's time is over stay due. With `hand_back`, used for providers that a
     tick has claimed, they are due at once instead of at the end of the claim. If Postgres is out of reach, it waits.
+    With `asked_at`, the time at which a tick sent them, those are left out that were synced since then.
 
     Raises:
         Unavailable: Postgres is out of reach; what has not been synced is done later.
@@ -106,7 +110,7 @@ async def sync_providers(
     summary = SyncSummary()
     unavailable: list[Unavailable] = []
     left: list[UUID] = []
-    asked = list(dict.fromkeys(ids))
+    asked = await _still_wanted(runtime, list(dict.fromkeys(ids)), asked_at, summary)
     begun = await _begin_repeats(runtime, asked, trigger=trigger, mode=mode, since=since)
     batch = Batch.of(runtime, looking=len(begun))
 
@@ -143,6 +147,25 @@ async def sync_providers(
     if unavailable and not summary.runs:
         raise unavailable[0]
     return summary
+
+
+async def _still_wanted(
+    runtime: Context, ids: list[UUID], asked_at: datetime | None, summary: SyncSummary
+) -> list[UUID]:
+    """Leaves out what another message has had done meanwhile: with a long queue, logins are claimed more than once."""
+    if asked_at is None:
+        return ids
+    try:
+        now = await runtime.now()
+        if now - asked_at < _OLD_AFTER:
+            return ids
+        done = await runtime.db(providers.synced_since, ids=ids, asked_at=asked_at, now=now)
+    except Unavailable:
+        return ids  # the runs will say it
+    if done:
+        log.info("syncs_already_done", count=len(done))
+    summary.refused.update(dict.fromkeys(done, "synced since this was asked for"))
+    return [id_ for id_ in ids if id_ not in done]
 
 
 async def _begin_repeats(
