@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -135,13 +135,9 @@ def _require_keys(**_: Any) -> None:
 @signals.beat_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _count_ticks(**_: Any) -> None:
     _share_counts()
-    sign_of_life = load(QueueSettings).home / "beat.tick"
 
     def count_tick(sender: str, **_: Any) -> None:
         metrics.observe_beat(sender)
-        # The container's health check looks at the age of this file.
-        with suppress(OSError):
-            sign_of_life.touch()
 
     signals.after_task_publish.connect(count_tick, weak=False)
 

@@ -37,7 +37,7 @@ def processes(
             name,
             ["/bin/sh", "-c", f"exec {line}"],
             log=tmp_path / f"{name}.log",
-            env=environment,
+            env=environment | {"ALIVE_FILE": str(tmp_path / f"{name}.alive")},
             prompt=READY.get(name, " ready."),
             tether=tether,
             tree=tmp_path / "empty",
@@ -54,7 +54,9 @@ def processes(
 def test_every_process_becomes_ready_and_stops_when_told(processes: dict[str, LocalProcess], tmp_path: Path) -> None:
     for process in processes.values():
         process.wait_until_ready()
-    wait_for((tmp_path / "home" / "beat.tick").exists, what="beat's sign of life")
+    for name in ("refresh", "sync", "upkeep", "beat"):
+        wait_for((tmp_path / f"{name}.alive.connected").exists, what=f"the sign of life of {name}")
+        assert (tmp_path / f"{name}.alive").exists()
 
     for process in processes.values():
         process.signal(15)

@@ -10,10 +10,13 @@ import signal
 import time
 from typing import Any
 
+from celery.worker.control import control_command
 from redis import Redis, RedisError
 
 from worker.app import app
+from worker.process.sign_of_life import EVERY_S
 from worker.runtime import get_runtime
+from worker.settings import QueueSettings, load
 from worker.tasks.base import WorkerTask
 
 _HELD_SECONDS = 30.0
@@ -57,3 +60,16 @@ def _let_go(redis: Redis, key: str) -> bool:
         return bool(redis.exists(f"{key}:go"))
     except RedisError:  # it may be down: that is what some tests are about
         return False
+
+
+@control_command(args=[("key", str)])  # type: ignore[untyped-decorator, unused-ignore]
+def hang(state: Any, key: str) -> None:
+    """Holds up the main loop of the worker for longer than it may wait between two signs of life.
+
+    Then notes under `key` whether the worker's file was `touched` or `untouched` in that time.
+    """
+    alive = load(QueueSettings).alive_file
+    assert alive is not None
+    os.utime(alive, (0, 0))
+    time.sleep(1.2 * EVERY_S)
+    get_runtime().redis.rpush(key, "touched" if alive.stat().st_mtime else "untouched")

@@ -48,6 +48,14 @@ def test_service_says_whether_it_is_well_and_may_end_in_peace(name: str) -> None
     assert "stop_grace_period" in SERVICES[name]
 
 
+@pytest.mark.parametrize("name", [*(f"worker-{queue}" for queue in QUEUES), "beat"])
+def test_probe_looks_at_the_file_that_the_process_touches(name: str) -> None:
+    file = SERVICES[name]["environment"]["ALIVE_FILE"]
+
+    assert SERVICES[name]["healthcheck"]["test"][1] == f"find {file} -mmin -4 | grep -q ."
+    assert str(Path(file).parent) in SERVICES[name]["tmpfs"], "a file of another start must not be taken for this one's"
+
+
 @pytest.mark.parametrize("queue", QUEUES)
 def test_each_queue_has_a_worker_that_outlasts_its_soft_shutdown(queue: str) -> None:
     worker = SERVICES[f"worker-{queue}"]
@@ -78,10 +86,10 @@ OF_OTHERS = (FlowerPart, ExporterPart, WebPart)
 NOT_THE_WORKERS = {"MIGRATE_DATABASE_URL", "READONLY_DATABASE_URL"} | {
     variable for part in OF_OTHERS for variable in variables_of(part) - variables_of(DatabaseSettings)
 }
-OF_THE_CONTAINER = {"DASHTAM_HOME"} | {
+OF_THE_CONTAINER = {"DASHTAM_HOME", "ALIVE_FILE"} | {
     f"{of}_{what}" for of in ("FLOWER", "EXPORTER", "WEB") for what in ("ADDRESS", "PORT")
 }
-"""Fixed by the image; addresses and ports say where the host publishes what listens in the container."""
+"""Fixed by image or container; addresses and ports say where the host publishes what listens in the container."""
 
 
 def read_by(name: str) -> set[str]:

@@ -96,6 +96,10 @@ class QueuePart(BrokerPart):
     task_soft_time_limit: PositiveInt = 480
     soft_shutdown_seconds: Seconds = 30
 
+    alive_file: Path | None = None
+    """A file for probes: the loops of workers and beat touch it every five seconds. A second file beside it, with
+    `.connected` behind its name, is touched only while the broker is connected. Each process needs a path of its own."""
+
     @model_validator(mode="after")
     def _task_limits_fit(self) -> Self:
         if not self.task_soft_time_limit < self.task_time_limit < self.visibility_timeout:
