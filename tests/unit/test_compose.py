@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.programs import NOT_THE_WORKERS, read_by
 from worker.app import app
 from worker.integrations.registry import REGISTRY
 from worker.process.redis_names import QUEUES
-from worker.settings import DatabaseSettings, Settings
-from worker.settings.only import PROGRAMS, variables_of
-from worker.settings.parts import ExporterPart, FlowerPart, WebPart
+from worker.settings import Settings
+from worker.settings.only import PROGRAMS
 from worker.settings.secret_files import CREDENTIALS_DIR
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_service_says_whether_it_is_well_and_may_end_in_peace(name: str) -> None
 def test_probe_looks_at_the_file_that_the_process_touches(name: str) -> None:
     file = SERVICES[name]["environment"]["ALIVE_FILE"]
 
-    assert SERVICES[name]["healthcheck"]["test"][1] == f"find {file} -mmin -4 | grep -q ."
+    assert SERVICES[name]["healthcheck"]["test"][1] == f"find {file} -mmin -3 | grep -q ."
     assert str(Path(file).parent) in SERVICES[name]["tmpfs"], "a file of another start must not be taken for this one's"
 
 
@@ -81,30 +81,10 @@ def test_no_secret_is_inline() -> None:
                 assert str(value).removeprefix("/run/secrets/") in service["secrets"], f"{name}: {variable}"
 
 
-OF_OTHERS = (FlowerPart, ExporterPart, WebPart)
-"""Parts of the settings that workers load, as `dashtam doctor` shows them, and do not use."""
-NOT_THE_WORKERS = {"MIGRATE_DATABASE_URL", "READONLY_DATABASE_URL"} | {
-    variable for part in OF_OTHERS for variable in variables_of(part) - variables_of(DatabaseSettings)
-}
 OF_THE_CONTAINER = {"DASHTAM_HOME", "ALIVE_FILE"} | {
     f"{of}_{what}" for of in ("FLOWER", "EXPORTER", "WEB") for what in ("ADDRESS", "PORT")
 }
 """Fixed by image or container; addresses and ports say where the host publishes what listens in the container."""
-
-
-def read_by(name: str) -> set[str]:
-    """Variables that a service's program reads, without those of files."""
-    not_used = {
-        "web": NOT_THE_WORKERS - variables_of(WebPart),
-        **dict.fromkeys((f"worker-{queue}" for queue in QUEUES), NOT_THE_WORKERS),
-    }
-    if name in not_used:
-        classes = [Settings, *(integration.settings_class for integration in REGISTRY.values())]
-    else:
-        classes = [{**PROGRAMS, "migrate": DatabaseSettings}[name]]
-    found = {variable for one in classes for variable in variables_of(one)}
-    found = {variable for variable in found if variable.removesuffix("_FILE") not in found - {variable}}
-    return found - not_used.get(name, {"MIGRATE_DATABASE_URL"})
 
 
 OWN = (*PROGRAMS, "web", "migrate", *(f"worker-{queue}" for queue in QUEUES))

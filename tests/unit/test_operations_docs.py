@@ -21,7 +21,7 @@ LINES = [
 ]
 INLINE = [span for span in re.findall(r"`([^`]+)`", TEXT.replace("\n", " ")) if span.startswith("dashtam ")]
 COMPOSE = yaml.load((ROOT / "docker-compose.yml").read_text(), Loader=yaml.CSafeLoader)
-KNOWN = {"dashtam", "docker-compose", "python", "cp", "honcho", "pg_dump", "pg_restore", "curl"}
+KNOWN = {"dashtam", "docker-compose", "python", "cp", "honcho", "pg_dump", "pg_restore", "curl", "find"}
 
 
 @cache

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = [
     ROOT / name
-    for name in ("Dockerfile", "docker-compose.yml", "Makefile", ".ci/run", "requirements.lock", "ops/audit.lock")
+    for name in (
+        *("Dockerfile", "docker-compose.yml", "Makefile", ".ci/run"),
+        *("requirements.lock", "ops/audit.lock", "ops/helm.lock"),
+    )
 ]
 WORKFLOWS = sorted((ROOT / ".github/workflows").iterdir())
 OUR_IMAGES = ("dashtam-worker:", "dashtam-tests:")

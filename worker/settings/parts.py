@@ -98,7 +98,7 @@ class QueuePart(BrokerPart):
 
     alive_file: Path | None = None
     """A file for probes: the loops of workers and beat touch it every five seconds. A second file beside it, with
-    `.connected` behind its name, is touched only while the broker is connected. Each process needs a path of its own."""
+    `.connected` behind its name, is touched only while the broker is connected. Each process needs its own path."""
 
     @model_validator(mode="after")
     def _task_limits_fit(self) -> Self:
@@ -138,6 +138,8 @@ class ExporterPart(BaseModel):
     exporter_address: str = "127.0.0.1"
     exporter_port: int = Field(default=9540, ge=0, le=65535)
     """The port on which `/metrics` is served."""
+    exporter_gauges: bool = True
+    """False: only the counts of this home. With many homes, one exporter is enough to ask Postgres and the broker."""
     database_pooler: bool = False
     """True if there is a pooler in transaction mode: limits are set in each transaction, and nothing is prepared."""
 

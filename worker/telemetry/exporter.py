@@ -51,13 +51,18 @@ class Exporter:
         self._engine = make_engine(url, connections=1, limits=limits)
         self._redis = connect(settings.redis_url.get_secret_value(), seconds=2, retries=0)
         self._gauges = CollectorRegistry()
+        self._has_gauges = settings.exporter_gauges
+        if self._has_gauges:
+            self._register_gauges(settings)
+        self._counted = CollectorRegistry()
+        self._counted.register(MultiProcessCollector(None, path=str(self._files)))  # type: ignore[no-untyped-call]
+
+    def _register_gauges(self, settings: ExporterSettings) -> None:
         self._gauges.register(Kept("postgres", DatabaseGauges(self._engine, settings.enabled_integrations)))
         broker = rabbitmq(settings, seconds=2)
         self._gauges.register(Kept("redis", RedisGauges(self._redis, is_broker=broker is None)))
         if broker is not None:
             self._gauges.register(Kept("rabbitmq", RabbitGauges(broker)))
-        self._counted = CollectorRegistry()
-        self._counted.register(MultiProcessCollector(None, path=str(self._files)))  # type: ignore[no-untyped-call]
 
     def answer(self) -> bytes:
         """The complete answer of /metrics, in Prometheus' text format."""
@@ -67,6 +72,8 @@ class Exporter:
 
     def connect(self) -> None:
         """Opens the connections, so that the first scrape does not have to wait for this."""
+        if not self._has_gauges:
+            return
         with suppress(Unavailable), transaction(self._engine) as session:
             session.connection()
         with suppress(redis.RedisError):

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 import redis as redis_client
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
@@ -184,3 +185,20 @@ def test_process_answers_over_http_and_stops_when_told(
     assert b"dashtam_up" in body
     assert healthy == 200
     assert process.exit_code == 0
+
+
+def test_exporter_that_is_told_to_count_alone_asks_no_server(own_settings: ExporterSettings) -> None:
+    nobody = own_settings.model_copy(
+        update={
+            "exporter_gauges": False,
+            "readonly_database_url": SecretStr("postgresql+psycopg://tests@127.0.0.1:1/none"),
+            "redis_url": SecretStr("redis://127.0.0.1:1/0"),
+        }
+    )
+
+    with closing(Exporter(nobody)) as exporter:
+        exporter.connect()
+        answer = exporter.answer()
+
+    assert b"dashtam_up" not in answer
+    assert b"dashtam_work_waiting" not in answer

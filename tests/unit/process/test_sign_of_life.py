@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from worker.process import sign_of_life
-from worker.process.sign_of_life import EVERY_S, SignOfLife, show_life_between_attempts
+from worker.process.sign_of_life import EVERY_S, SignOfLife
 
 
 @pytest.fixture
@@ -29,8 +28,8 @@ def is_fresh(path: Path) -> bool:
 
 def test_file_is_touched_at_most_every_five_seconds(tmp_path: Path, now: list[float]) -> None:
     alive = tmp_path / "alive"
-    life = SignOfLife(alive)
-    life.works()
+    life = SignOfLife()
+    life.begin(alive)
     age(alive)
 
     now[0] += EVERY_S - 1
@@ -44,9 +43,9 @@ def test_file_is_touched_at_most_every_five_seconds(tmp_path: Path, now: list[fl
 
 def test_second_file_is_touched_only_while_the_broker_is_connected(tmp_path: Path, now: list[float]) -> None:
     alive, connected = tmp_path / "alive", tmp_path / "alive.connected"
-    life = SignOfLife(alive)
+    life = SignOfLife()
 
-    life.works()
+    life.begin(alive)
     assert is_fresh(alive)
     assert not connected.exists()
 
@@ -59,32 +58,31 @@ def test_second_file_is_touched_only_while_the_broker_is_connected(tmp_path: Pat
 
 def test_without_the_setting_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    life = SignOfLife()
 
-    SignOfLife(None).is_connected()
+    life.is_connected()
+    life.begin(None)
+    life.is_connected()
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_is_missing_stops_nothing(tmp_path: Path) -> None:
-    SignOfLife(tmp_path / "missing" / "alive").is_connected()
+    SignOfLife().begin(tmp_path / "missing" / "alive")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_process_that_waits_for_its_broker_shows_life_and_still_asks_whether_to_stop(tmp_path: Path) -> None:
-    alive, asked = tmp_path / "alive", []
+def test_process_that_was_forked_shows_no_life_in_the_name_of_its_parent(
+    tmp_path: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = tmp_path / "alive"
+    life = SignOfLife()
+    life.begin(alive)
+    age(alive)
+    now[0] += EVERY_S
 
-    class Connection:
-        def ensure_connection(self, *args: Any, callback: Any = None, **kwargs: Any) -> tuple[Any, ...]:
-            callback()
-            return args, kwargs
+    monkeypatch.setattr(sign_of_life.os, "getpid", lambda: -1)
+    life.works()
 
-    connection = Connection()
-    show_life_between_attempts(connection, SignOfLife(alive))
-
-    given = connection.ensure_connection("errback", None, callback=lambda: asked.append(True), timeout=3)
-
-    assert given == (("errback", None), {"timeout": 3})
-    assert asked == [True]
-    assert is_fresh(alive)
-    assert not (tmp_path / "alive.connected").exists()
+    assert not is_fresh(alive)
