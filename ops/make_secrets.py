@@ -1,9 +1,9 @@
 """Makes what docker-compose.yml reads from ./secrets: `python ops/make_secrets.py [DIRECTORY]`.
 
-Passwords, an encryption key, Redis's access list, and a private certificate authority with certificates for Postgres
-and Redis. What exists is kept, so it may run again; certificates last ten years and can be deleted and made anew. What
-only a provider can give has an empty file in `credentials/`, named like its variable: fill them, or leave the
-integration out of INTEGRATIONS.
+Passwords, an encryption key, Redis's access list, and a private certificate authority with certificates for Postgres,
+Redis and the HTTP API. What exists is kept, so it may run again; certificates last ten years and can be deleted and
+made anew. What only a provider can give has an empty file in `credentials/`, named like its variable: fill them, or
+leave the integration out of INTEGRATIONS.
 
 Run it as root, or hand the files over afterwards as it says: containers read them through their group.
 """

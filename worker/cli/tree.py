@@ -54,6 +54,9 @@ ENTRIES = (
     Entry("integrations", None, "List integrations, pause or resume one, write a new one and check it."),
     Entry("keys", None, "Make, rotate and retire encryption keys."),
     Entry("api-keys", None, "Make, list and revoke keys of the HTTP API."),
+    Entry(
+        "simplefin", None, "Let an app read a user's accounts by the SimpleFIN protocol; list and revoke what it holds."
+    ),
     Entry("audit", None, "Read the audit log, and verify that it was not altered."),
     Entry(
         "doctor",

@@ -13,11 +13,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.errors import ConfigurationError, Refused
-from worker.models import ApiKey, Base, LinkSession, LinkState, ProviderToken, Revocation
+from worker.models import ApiKey, Base, LinkSession, LinkState, ProviderToken, Revocation, SimplefinAccess
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_WITH_SECRETS = {table.__tablename__ for table in (ProviderToken, Revocation, LinkState, LinkSession, ApiKey)}
-_SECRET_COLUMNS = {"access_token", "refresh_token", "code_verifier", "key_hash", "token_hash"}
+_WITH_SECRETS = {
+    table.__tablename__ for table in (ProviderToken, Revocation, LinkState, LinkSession, ApiKey, SimplefinAccess)
+}
+_SECRET_COLUMNS = {
+    *("access_token", "refresh_token", "code_verifier"),
+    *("key_hash", "token_hash", "claim_hash", "secret_hash"),
+}
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"
 _VIEWS = "dashtam_v1"

@@ -84,6 +84,7 @@ _OLD_ROWS: Mapping[str, str] = {
     "task_failures": "created_at < :before AND resolved_at < :before ORDER BY created_at",
     "hook_deliveries": "received_at < :before ORDER BY received_at",
     "link_sessions": "expires_at < :before ORDER BY expires_at",
+    "simplefin_accesses": "claim_expires_at < :before AND claimed_at IS NULL ORDER BY claim_expires_at",
     "quota_days": "day < CAST(:before AS date)",
 }
 

@@ -16,6 +16,7 @@ from worker.models.operations import (
     TaskFailure,
 )
 from worker.models.provider import Provider, ProviderCreate
+from worker.models.simplefin import SimplefinAccess
 from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, sync_seen
 from worker.models.token import LinkState, ProviderToken, Revocation, Spool, SpooledAnswer, TokenRefresh
 from worker.models.transaction import Transaction
@@ -47,6 +48,7 @@ __all__ = [
     "QuotaDay",
     "Revocation",
     "Security",
+    "SimplefinAccess",
     "Spool",
     "SpooledAnswer",
     "SyncCursor",

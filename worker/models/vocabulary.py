@@ -54,6 +54,15 @@ class LinkSessionState(StrEnum):
     EXPIRED = "expired"  # too late, or the API key that made it was revoked
 
 
+class AccessState(StrEnum):
+    """State of a SimpleFIN access."""
+
+    UNCLAIMED = "unclaimed"  # its setup token waits for the app
+    EXPIRED = "expired"  # the setup token was not exchanged in time
+    IN_USE = "in use"
+    REVOKED = "revoked"
+
+
 class AttemptStatus(StrEnum):
     """Outcome of one refresh attempt."""
 

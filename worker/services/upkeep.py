@@ -20,6 +20,7 @@ _RETAIN_SECONDS = 60.0
 _DELIVERIES_KEPT = timedelta(days=1)
 _QUOTA_DAYS_KEPT = 7
 _LINK_SESSIONS_KEPT = 7
+_UNCLAIMED_KEPT = 30
 
 
 async def last_beat(runtime: Context, name: str) -> datetime | None:
@@ -94,5 +95,6 @@ def retention_days(runtime: Context) -> dict[str, int]:
         "change_log": settings.retain_changes_days,
         "change_reads": settings.retain_changes_days,
         "link_sessions": _LINK_SESSIONS_KEPT,
+        "simplefin_accesses": _UNCLAIMED_KEPT,
         "quota_days": _QUOTA_DAYS_KEPT,
     }

@@ -33,6 +33,7 @@ from worker.web.routes import (
     provider_types,
     providers,
     reading,
+    simplefin,
     static,
     status,
 )
@@ -51,6 +52,7 @@ ROUTERS = (
     acting.router,
     reading.router,
     changes.router,
+    simplefin.router,
     happenings.router,
     login.router,
     status.router,

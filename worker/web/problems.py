@@ -76,6 +76,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
     errors: Sequence[Any] = (),
     type_: str = "about:blank",
+    members: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """A problem document.
 
@@ -86,11 +87,13 @@ def answer(
         headers: additional headers.
         errors: the errors of single fields; members of `FieldError`.
         type_: by which programs tell this problem from others with the same status.
+        members: further members of the document.
     """
     title = HTTPStatus(status).phrase
-    content = {"type": type_, "title": title, "status": status, "detail": detail, "instance": path}
+    content: dict[str, Any] = {"type": type_, "title": title, "status": status, "detail": detail, "instance": path}
     if errors:
         content["errors"] = list(errors)
+    content.update(members or {})
     return _Answer(content, status, dict(headers or {}))
 
 

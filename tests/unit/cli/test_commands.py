@@ -80,6 +80,7 @@ def test_no_command_takes_a_secret_as_an_argument(name: str) -> None:
         "integrations",
         "keys",
         "api-keys",
+        "simplefin",
         "audit",
         "database",
         "devstack",

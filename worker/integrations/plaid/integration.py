@@ -75,6 +75,7 @@ class Plaid(Integration):
 
     key = "plaid"
     name = "Plaid"
+    domain = "plaid.com"
     link_kind = PUBLIC_TOKEN
     settings_class = PlaidSettings
     provider_type = "aggregator"

@@ -61,6 +61,7 @@ class Schwab(OAuth2Integration):
 
     key = "schwab"
     name = "Charles Schwab"
+    domain = "schwab.com"
     provider_type = "brokerage"
     description = "Brokerage accounts, positions and transactions at Charles Schwab."
     nouns = (*OAuth2Integration.nouns, "holdings")

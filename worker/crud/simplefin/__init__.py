@@ -1,0 +1,1 @@
+"""SimpleFIN, served: the accesses of apps, and the rows that they read."""
