@@ -126,7 +126,7 @@ def _certificates(store: Secrets) -> None:
     authority = x509.load_pem_x509_certificate(
         store.kept("tls_ca", lambda: _certificate("dashtam", authority_key, authority_key, None)).encode()
     )
-    for host in ("postgres", "redis"):
+    for host in ("postgres", "redis", "web"):
         key = _key(store.kept(f"{host}_key", _new_key))
         store.kept(f"{host}_certificate", partial(_certificate, host, key, authority_key, authority))
 

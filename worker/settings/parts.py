@@ -178,7 +178,7 @@ class WebPart(BaseModel):
     """Where a browser may go after a link: origins like `https://app.example.org`, separated by commas."""
     link_session_seconds: PositiveInt = 1800
     """How long a person may take for a link in the browser."""
-    simplefin_claim_seconds: PositiveInt = 3600
+    setup_token_seconds: PositiveInt = 3600
     """How long the setup token of a SimpleFIN access can be exchanged."""
 
     @field_validator("link_return_origins", mode="after")

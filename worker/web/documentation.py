@@ -30,7 +30,9 @@ def _by_tag(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
                     "method": method.upper(),
                     "path": path,
                     "operation": operation,
-                    "scopes": ", ".join(scope for need in operation.get("security", ()) for scope in need["ApiKey"]),
+                    "scopes": ", ".join(
+                        scope for need in operation.get("security", ()) for scope in need.get("ApiKey", ())
+                    ),
                     "body": _example(operation.get("requestBody"), schema),
                     "answer": _example(operation["responses"].get("200"), schema),
                 }

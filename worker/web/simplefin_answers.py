@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -50,6 +51,25 @@ EXAMPLE = {
     "errors": ["Connection to My bank may need attention"],
 }
 """An answer of version 1."""
+
+
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance", "errors", "errlist", "accounts"],
+    "properties": {
+        **dict.fromkeys(("type", "title", "detail", "instance"), {"type": "string"}),
+        "status": {"type": "integer"},
+        "errors": {"type": "array", "items": {"type": "string"}},
+        "errlist": {"type": "array", "items": {"type": "object", "required": ["code", "msg"]}},
+        **dict.fromkeys(("accounts", "connections"), {"type": "array", "maxItems": 0}),
+    },
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The value for a route's `responses` that says what the errors of `SimplefinRoute` look like."""
+    content = {"application/problem+json": {"schema": _PROBLEM}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 429, 503)}
 
 
 class SimplefinRoute(APIRoute):

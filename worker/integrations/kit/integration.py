@@ -78,8 +78,7 @@ class Integration:
 
     Attributes:
         key: `provider_key` of the logins that it serves.
-        name: the name that people see.
-        domain: the domain of its institution or aggregator, for programs that tell institutions apart by it.
+        name, domain: the name that people see; the domain of its institution or aggregator.
         provider_type: `brokerage`, `bank`, `aggregator`, …; shown to people who choose an integration.
         description: a sentence shown to them; where it is empty, the link kind's title is shown.
         nouns: the tables that it syncs.

@@ -1,7 +1,7 @@
 """SimpleFIN accesses: making a setup token, exchanging it once for an access URL, checking, listing and revoking.
 
 A setup token is the base64 form of an address with a secret. An app posts to that address and gets the access URL,
-which has a user name and a password. Both secrets have 256 random bits, and only their SHA-256 is stored, as for API keys.
+which has a user name and a password. Both secrets have 256 random bits. Only their SHA-256 is stored, as for API keys.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ async def create(
             raise NotFound(
                 f"the user has no account {', '.join(strange)}; `dashtam accounts` shows ids. Nothing was made"
             )
-        seconds = runtime.settings.simplefin_claim_seconds
+        seconds = runtime.settings.setup_token_seconds
         return accesses.create(session, new=new, claim_hash=_hashed(claim), seconds=seconds)
 
     row = await runtime.db(store)

@@ -9,19 +9,18 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from worker.services.simplefin import accesses, currencies, serving, wishes
 from worker.web.asking import Services
-from worker.web.problems import documented
-from worker.web.simplefin_answers import EXAMPLE, Access, SimplefinRoute
+from worker.web.simplefin_answers import EXAMPLE, Access, SimplefinRoute, documented
 
 router = APIRouter(prefix=accesses.PATH, tags=["SimpleFIN"], route_class=SimplefinRoute)
 
-_SET: dict[str, Any] = {"schema": {"type": "object", "required": ["accounts"]}, "example": EXAMPLE}
+_SET: dict[str, Any] = {"schema": {"type": "object", "required": ["accounts"], "examples": [EXAMPLE]}}
 _URL: dict[str, Any] = {
     "schema": {"type": "string"},
     "example": "https://1f2e3d4c:sfa_…@dashtam.example/simplefin",
 }
 
 
-@router.get("/info", summary="Show the versions of SimpleFIN")
+@router.get("/info", summary="Show the versions of SimpleFIN", responses=documented())
 async def info() -> dict[str, list[str]]:
     """The versions of the protocol that this server speaks. The first one is used if an app names none."""
     return {"versions": ["1.0", "2.0"]}
