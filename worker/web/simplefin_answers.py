@@ -57,11 +57,11 @@ _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "instance", "errors", "errlist", "accounts"],
     "properties": {
-        **dict.fromkeys(("type", "title", "detail", "instance"), {"type": "string"}),
+        **{key: {"type": "string"} for key in ("type", "title", "detail", "instance")},
         "status": {"type": "integer"},
         "errors": {"type": "array", "items": {"type": "string"}},
         "errlist": {"type": "array", "items": {"type": "object", "required": ["code", "msg"]}},
-        **dict.fromkeys(("accounts", "connections"), {"type": "array", "maxItems": 0}),
+        **{key: {"type": "array", "maxItems": 0} for key in ("accounts", "connections")},
     },
 }
 
