@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, NamedTuple
 
 import typer
@@ -42,6 +43,7 @@ ENTRIES = (
         "transactions",
         "Show the transactions that were synced, newest first; + is money into the account.",
     ),
+    Entry("import", "import_", "Store what is in a file that a bank has handed out."),
     Entry("export", "export", "Write all synced data of one user to files, as it is at this moment."),
     Entry("runs", None, "Show what syncs have done."),
     Entry("quarantine", None, "List records that could not be trusted, and try them again."),
@@ -96,7 +98,8 @@ class CommandTree(CommandGroup):
 
 
 def _imported(entry: Entry) -> Any:
-    module = import_module(f"worker.cli.{entry.name.replace('-', '_')}")
+    name = entry.name.replace("-", "_")
+    module = import_module(f"worker.cli.{name}_" if iskeyword(name) else f"worker.cli.{name}")
     if entry.function is None:
         made: Any = typer.main.get_group(module.app)
     else:

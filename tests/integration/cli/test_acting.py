@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
@@ -18,6 +19,7 @@ from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
 from tests.support.fixtures import MakeRuntime
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from tests.unit.integrations.statement_files.test_ofx import sgml, sgml_row
 from worker.cli import link
 from worker.models import Provider, SyncRun, User, new_id
 from worker.models.vocabulary import Trigger
@@ -291,6 +293,36 @@ def test_link_plaid_takes_the_public_token_from_standard_input(dashtam: Dashtam,
 
     assert json_of(result)["status"] == "active"
     assert token not in result.output
+
+
+@pytest.mark.deep
+def test_import_says_what_is_in_a_file_and_stores_it(dashtam: Dashtam, rows: Session, tmp_path: Path) -> None:
+    file = tmp_path / "march.ofx"
+    file.write_bytes(sgml(sgml_row(), sgml_row("2", "20250230")))
+
+    looked = dashtam("import", str(file), "--dry-run")
+    stored = dashtam("import", str(file), *ADA)
+    again = json_of(dashtam("import", str(file), *ADA, "--json"))
+
+    assert "nothing was stored" in looked.output
+    for printed in (looked, stored):
+        assert "checking …6789: 2025-03-01 to 2025-03-31, 1 transaction, 100.00 USD" in printed.output
+    assert "3 added, 0 changed, 0 unchanged, 1 in quarantine" in stored.output
+    assert (again["run"]["added"], again["run"]["changed"]) == (0, 0)
+
+
+@pytest.mark.deep
+def test_import_of_what_cannot_be_read_stores_nothing(dashtam: Dashtam, rows: Session, tmp_path: Path) -> None:
+    (tmp_path / "cut.ofx").write_bytes(sgml(sgml_row())[:-30])
+
+    cut = dashtam("import", str(tmp_path / "cut.ofx"), *ADA)
+    missing = dashtam("import", str(tmp_path / "none.ofx"), *ADA)
+    folder = dashtam("import", str(tmp_path), *ADA)
+    nobody = dashtam("import", str(tmp_path / "cut.ofx"))
+
+    assert [one.exit_code for one in (cut, missing, folder, nobody)] == [3, 2, 2, 2]
+    assert all("nothing was stored" in one.stderr for one in (cut, missing, folder, nobody))
+    assert rows.scalars(select(User)).all() == []
 
 
 @pytest.mark.deep

@@ -34,7 +34,7 @@ def build(keys: tuple[str, ...], settings: Settings) -> dict[str, object]:
 
 @pytest.mark.deep
 def test_named_integrations_are_built_from_the_environment(configured: Settings) -> None:
-    built = build(("plaid", "schwab", "simplefin"), configured)
+    built = build(("plaid", "schwab", "simplefin", "statement_files"), configured)
 
     assert {key: type(integration) for key, integration in built.items()} == REGISTRY
 
@@ -50,7 +50,9 @@ def test_only_named_integrations_need_their_settings(configured: Settings, monke
 
 
 def test_unknown_integration_names_the_variable_and_the_known_ones(configured: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="INTEGRATIONS: unknown nowhere; known are plaid, schwab, simplefin"):
+    with pytest.raises(
+        ConfigurationError, match="INTEGRATIONS: unknown nowhere; known are plaid, schwab, simplefin, statement_files"
+    ):
         build(("schwab", "nowhere"), configured)
 
 

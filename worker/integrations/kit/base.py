@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from worker.errors import Scope, Unsent
@@ -15,6 +17,8 @@ from worker.process.clocks import elapsed
 __all__ = [
     "Caller",
     "Departure",
+    "FileReading",
+    "FileStatement",
     "FormToken",
     "Page",
     "Quota",
@@ -146,6 +150,42 @@ class FormToken:
 
     link_token: str = field(repr=False)
     expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatement:
+    """What a file says of one account, as people are told before and after it is imported.
+
+    Attributes:
+        account: a name of the account that does not show its number.
+        first, last: the days that it covers.
+        rows: how many transactions it lists that could be read.
+        refused: how many records of it could not be read; they go to quarantine.
+        balance: the newest balance that it states, with its currency.
+    """
+
+    account: str
+    currency: str
+    first: date
+    last: date
+    rows: int
+    refused: int
+    balance: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileReading:
+    """A file that was taken apart.
+
+    Attributes:
+        format: the name of its format.
+        statements: what is in it.
+        integration: gives its records as the pages of a run.
+    """
+
+    format: str
+    statements: tuple[FileStatement, ...]
+    integration: Any = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

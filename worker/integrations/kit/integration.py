@@ -33,6 +33,7 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import (
     Caller,
+    FileReading,
     FormToken,
     Page,
     Quota,
@@ -92,6 +93,8 @@ class Integration:
         memory_feeds: feeds whose cursor is not a position but data that is kept for good: a full sync keeps it, and
             every run reads the data that it belongs to.
         harmless: reasons of `Unsupported` that are normal for most logins and therefore no problem of a run.
+        reads_files: its data comes in files (`of_file`): it is never due for a sync, and nothing is withdrawn because a
+            file does not list it.
         correlation_header: the answer's header with the id that the request has in the provider's logs.
         varying: a regular expression for what differs in each answer although nothing has happened, such as the id of
             the request. Without it, every sync takes the answers apart and compares them record by record.
@@ -118,6 +121,7 @@ class Integration:
     harmless: ClassVar[frozenset[str]] = frozenset()
     correlation_header: ClassVar[str] = "x-request-id"
     varying: ClassVar[bytes | None] = None
+    reads_files: ClassVar[bool] = False
     can_renew: ClassVar[bool] = False
     can_check: ClassVar[bool] = False
     hook_url: str | None = None
@@ -277,6 +281,18 @@ class Integration:
             ProviderError: another failure that stops the whole sync.
         """
         raise Unsupported("pages")
+
+    def of_file(self, content: bytes, options: Mapping[str, str]) -> FileReading:
+        """Takes a file apart, and returns what is in it with the integration whose `pages` give it (`reads_files`).
+
+        Args:
+            content: the whole file.
+            options: what the user says about the file, as the integration's documentation names it.
+
+        Raises:
+            Refused: the file cannot be read; says what is wrong with it and what to do. Nothing was stored.
+        """
+        raise Unsupported("files")
 
     async def get(
         self,

@@ -122,6 +122,8 @@ async def _link(
     form: Mapping[str, str],
     session_id: UUID | None,
 ) -> UUID:
+    if integration.reads_files and await runtime.db(links.has_other_login, provider_in=provider_in, external_id=None):
+        raise Refused("files need to be linked only once, and this is done: import them into the login that is there")
     # The provider is created before the exchange, so that a token that cannot be stored can wait in the journal.
     target = await runtime.db(links.target, provider_in=provider_in)
     caller = Caller(provider_id=target.provider_id, manual=True)
@@ -198,4 +200,5 @@ def _sealed(runtime: Context, grant: _Grant, target: LinkTarget) -> NewToken:
         issued_at=grant.target.now,
         new_grant=True,
     )
-    return structs.replace(sealed, provider_key=grant.integration.key)
+    due_at = None if grant.integration.reads_files else sealed.sync_due_at
+    return structs.replace(sealed, provider_key=grant.integration.key, sync_due_at=due_at)

@@ -132,11 +132,12 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         hooked_until=pace.hooked_until,
         longest=timedelta(seconds=runtime.settings.sync_interval_hooked),
     )
-    due_at, drifts = verdict.due_at, 0
+    pushed = runtime.integrations[key.provider_key].reads_files
+    due_at, drifts = None if pushed else verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
         due_at = now + _AFTER_RELINK
     if error is None and found.is_whole and verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-        drifts = await _compare(runtime, begun, found, now)
+        drifts = await _compare(runtime, begun, found, now, pushed=pushed)
     await runtime.db(
         runs.finish_run,
         run=key,
@@ -188,8 +189,11 @@ def _tell(
     metrics.observe_sync(begun.key.provider_key, status, seconds=seconds, rows=rows)
 
 
-async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetime) -> int:
-    """Resolves quarantine and checks the books after a complete run; leaves out accounts with problems."""
+async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetime, *, pushed: bool) -> int:
+    """Resolves quarantine and checks the books after a complete run; leaves out accounts with problems.
+
+    The balance of a file (`pushed`) is that of its last row, so the opening figure can be set at once.
+    """
     if begun.open_quarantine:
         await runtime.db(
             quarantine.resolve_unlisted,
@@ -206,7 +210,7 @@ async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetim
         now=now,
         accounts=found.listed - found.failed - read_before,
         unstated=found.without_balance,
-        quiet=found.untroubled if found.brought_nothing else frozenset(),
+        quiet=found.untroubled if found.brought_nothing or pushed else frozenset(),
         renew=begun.renews,
     )
 

@@ -54,14 +54,23 @@ class RunUnderWay:
         begun: the run.
         trigger: who asked for it.
         last: what it needs to find out whether it repeats the last run; None if it cannot be a repeat.
+        source: whose pages are read; by default those of the login's integration.
     """
 
-    def __init__(self, runtime: Context, begun: RunBegun, *, trigger: str, last: LastRun | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Context,
+        begun: RunBegun,
+        *,
+        trigger: str,
+        last: LastRun | None = None,
+        source: Integration | None = None,
+    ) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._begun = begun
         self._key = begun.key
-        self._integration: Integration = runtime.integrations[begun.key.provider_key]
+        self._integration: Integration = source or runtime.integrations[begun.key.provider_key]
         self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
         self._rules = Rules(
             content_hashes=raw_hasher(self._integration.key, self._integration.mapping_version),
@@ -149,7 +158,7 @@ class RunUnderWay:
         """Reads the run's pages. Returns what stopped it; None when everything was read."""
         try:
             await self._read_all()
-            if self._key.reading_id is not None and self._found.is_whole:
+            if self._key.reading_id is not None and self._found.is_whole and not self._integration.reads_files:
                 await self._withdraw_unseen()
         except (Fenced, Unavailable):
             raise

@@ -1,0 +1,53 @@
+"""Builds the tree of an OFX file, whatever its version, with the parser of ofxtools."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element
+
+from ofxtools.Parser import TreeBuilder
+
+from worker.errors import Refused
+
+_TEXTS = frozenset(
+    {
+        *("ACCTID", "ACCTKEY", "ACCTTYPE", "BALAMT", "BANKID", "BRANCHID", "CHECKNUM", "CURDEF", "DTASOF", "DTEND"),
+        *("DTPOSTED", "DTSTART", "DTUSER", "FID", "FITID", "LANGUAGE", "MEMO", "NAME", "ORG", "PAYEEID", "REFNUM"),
+        *("SERVERTID", "SIC", "TRNAMT", "TRNTYPE", "TRNUID"),
+    }
+)
+"""Elements that have only a text. In OFX 1 they need no close tag, so an empty one would hold all that follows it."""
+
+
+class _Builder(TreeBuilder):
+    """Closes empty elements, and raises an error where elements are closed in another order than they were opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
+        if self._open and (self._open[-1] in _TEXTS or (self._open[-1] == "BANKTRANLIST" and tag == "LEDGERBAL")):
+            self.end(self._open[-1])  # Nubank leaves out the end of the list
+        self._open.append(tag)
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> Element:
+        if self._open and self._open[-1] in _TEXTS and tag != self._open[-1]:
+            self.end(self._open[-1])
+        if not self._open or self._open.pop() != tag:
+            raise SyntaxError
+        return super().end(tag)
+
+
+def tree(text: str) -> Element:
+    """The tree of a file without its header.
+
+    Raises:
+        Refused: it is not well formed.
+    """
+    builder = _Builder()
+    try:
+        builder.feed(text)
+        return builder.close()
+    except (SyntaxError, AssertionError):  # their texts show the file
+        raise Refused("the OFX file has an element that is not closed as it should be; nothing was stored") from None
