@@ -204,9 +204,21 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         return _measure_all(engine, home, options, base_url)
 
 
-def _in_turns(engine: Engine, home: Path, contenders: dict[str, Contender], rounds: int) -> dict[str, Measured]:
-    """Medians of rounds in which each contender has its turn, so that a busy machine hits all alike."""
+def bare(base_url: str, count: int, label: str) -> float:
+    """Microseconds of CPU of one call to the token endpoint, with aiohttp and nothing else."""
+    command = [sys.executable, "-m", "tests.benchmarks.bare_refresh", base_url, str(count), label]
+    return float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
+def _in_turns(
+    engine: Engine, home: Path, contenders: dict[str, Contender], rounds: int, base_url: str
+) -> tuple[dict[str, Measured], float]:
+    """Medians of rounds in which each contender has its turn, so that a busy machine hits all alike.
+
+    The second value is the CPU of a bare call, which has its turn, too.
+    """
     measured: dict[str, list[Measured]] = {name: [] for name in contenders}
+    floor = []
     with ExitStack() as stack:
         workers = {}
         for name, contender in contenders.items():
@@ -214,15 +226,18 @@ def _in_turns(engine: Engine, home: Path, contenders: dict[str, Contender], roun
             workers[name] = stack.enter_context(worker(name, contender.argv, home))
             measure(engine, workers[name], seed(engine, min(contender.count, 200), f"{name}-warm"), contender.send)
         for number in range(rounds):
+            floor.append(bare(base_url, 2000, f"bare-{number}"))
+            say(f"bare aiohttp: {floor[-1]:.0f} us of CPU each")
             for name, contender in contenders.items():
                 ids = seed(engine, contender.count, f"{name}-{number}")
                 one = measure(engine, workers[name], ids, contender.send)
                 say(f"{name}: {one.per_s:.0f} refreshes a second, {one.cpu_us:.0f} us of CPU each")
                 measured[name].append(one)
-    return {
+    medians = {
         name: Measured(statistics.median(m.per_s for m in all_), statistics.median(m.cpu_us for m in all_))
         for name, all_ in measured.items()
     }
+    return medians, statistics.median(floor)
 
 
 def _contenders(n: int) -> dict[str, Contender]:
@@ -255,7 +270,7 @@ def _contenders(n: int) -> dict[str, Contender]:
 def _measure_all(engine: Engine, home: Path, options: argparse.Namespace, base_url: str) -> dict[str, object]:
     only = options.only.split(",") if options.only else ["ours", "prefork", "threads", "claim"]
     contenders = {name: contender for name, contender in _contenders(options.n).items() if name in only}
-    found = _in_turns(engine, home, contenders, options.rounds)
+    found, floor = _in_turns(engine, home, contenders, options.rounds, base_url)
     with urllib.request.urlopen(base_url + "/stats") as answer:  # noqa: S310 - our own endpoint
         stats = json.load(answer)
     if stats["reuses"]:
@@ -265,6 +280,7 @@ def _measure_all(engine: Engine, home: Path, options: argparse.Namespace, base_u
     if ours := found.pop("ours", None):
         result |= {f"ratio_vs_{name}": round(ours.per_s / one.per_s, 1) for name, one in found.items()}
         result |= {"refreshes_per_s": round(ours.per_s), "cpu_us_per_refresh": round(ours.cpu_us)}
+        result |= {"bare_cpu_us": round(floor), "ratio_vs_bare": round(ours.cpu_us / floor, 2)}
     if "claim" in only:
         databases = Databases(os.environ["DATABASE_URL"])
         result["claim_p50_ratio_1m_vs_10k"] = claim_p50_ratio(databases, say)

@@ -92,11 +92,13 @@ class Day:
     most_waiting: int = 0
     room: float = 0.0
 
-    def run(self, hours: float) -> None:
-        """Lets the time pass."""
+    def run(self, hours: float, *, minutes: float) -> float:
+        """Lets the time pass; stops earlier if that takes more than so many real minutes. Returns the hours passed."""
         began = time.monotonic()
         breaker.CACHE_SECONDS = 0.0  # the states that claims look at must be those of the simulated moment
         for second in range(0, int(hours * 3600), STEP_S):
+            if time.monotonic() - began > minutes * 60:
+                return second / 3600
             self._refresh_tick(second)
             if second % (2 * STEP_S) == 0:
                 self._sync_tick(second)
@@ -106,6 +108,7 @@ class Day:
                 sys.stderr.write(
                     f"{second // 3600:2} h: {done} done, {len(self.waiting)} wait, {time.monotonic() - began:.0f} s\n"
                 )
+        return hours
 
     def _timed(self, what: str, claim: Callable[[], Any]) -> Any:
         began = time.perf_counter()

@@ -48,9 +48,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("lasting", 0.68, None),
+    Kind("lasting", 0.69, None),
     Kind("daily", 0.30, timedelta(days=1)),
-    Kind("halfhour", 0.02, timedelta(minutes=30)),
+    Kind("halfhour", 0.01, timedelta(minutes=30)),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
-from typing import NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -81,6 +81,12 @@ def _metrics() -> _Metrics:
     return _Metrics()
 
 
+@cache
+def _one(name: str, *labels: str) -> Any:
+    """The metric `name` of `_Metrics` with these labels. Found once: looking for it takes longer than counting."""
+    return getattr(_metrics(), name).labels(*labels)
+
+
 def _harmless(observe: Callable[P, None]) -> Callable[P, None]:
     @wraps(observe)
     def observed(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -104,12 +110,11 @@ def observe_refresh(
         lag_s: for a stored token: seconds from the time at which it was due until it was stored.
         in_time: for a stored token: whether the old access token was still valid.
     """
-    metrics = _metrics()
-    metrics.refresh_attempts.labels(provider_key, str(outcome)).inc()
+    _one("refresh_attempts", provider_key, str(outcome)).inc()
     if lag_s is not None:
-        metrics.refresh_lag.labels(provider_key).observe(max(0.0, lag_s))
+        _one("refresh_lag", provider_key).observe(max(0.0, lag_s))
     if in_time is not None:
-        metrics.tokens_refreshed.labels(provider_key, "yes" if in_time else "no").inc()
+        _one("tokens_refreshed", provider_key, "yes" if in_time else "no").inc()
 
 
 @_harmless
@@ -122,11 +127,11 @@ def observe_http_call(provider_key: str, endpoint: str, answer: int | str, secon
         answer: HTTP status, or the kind of error that came instead of an answer.
         seconds: time until the last byte of the answer.
     """
-    metrics = _metrics()
-    metrics.http_calls.labels(provider_key, endpoint, _answer_class(answer)).inc()
-    metrics.http_seconds.labels(provider_key).observe(seconds)
+    _one("http_calls", provider_key, endpoint, _answer_class(answer)).inc()
+    _one("http_seconds", provider_key).observe(seconds)
 
 
+@cache
 def _answer_class(answer: int | str) -> str:
     if isinstance(answer, str):
         return answer
@@ -143,31 +148,29 @@ def observe_sync(provider_key: str, status: str, *, seconds: float, rows: Mappin
         seconds: time from start to end.
         rows: number of rows by outcome: added, changed, unchanged, removed, quarantined.
     """
-    metrics = _metrics()
-    metrics.sync_runs.labels(provider_key, str(status)).inc()
-    metrics.sync_seconds.labels(provider_key).observe(seconds)
+    _one("sync_runs", provider_key, str(status)).inc()
+    _one("sync_seconds", provider_key).observe(seconds)
     for outcome, number in rows.items():
-        metrics.sync_rows.labels(provider_key, outcome).inc(number)
+        _one("sync_rows", provider_key, outcome).inc(number)
 
 
 @_harmless
 def observe_quota(provider_key: str, *, admitted: bool, calls: int = 1) -> None:
     """Counts calls that our own quota admitted or delayed."""
-    _metrics().quota_calls.labels(provider_key, "admitted" if admitted else "deferred").inc(calls)
+    _one("quota_calls", provider_key, "admitted" if admitted else "deferred").inc(calls)
 
 
 @_harmless
 def observe_task(task: str, *, seconds: float, failed: bool = False) -> None:
     """Counts one task that has ended."""
-    metrics = _metrics()
-    metrics.task_seconds.labels(task).observe(seconds)
-    metrics.task_failures.labels(task).inc(1 if failed else 0)
+    _one("task_seconds", task).observe(seconds)
+    _one("task_failures", task).inc(1 if failed else 0)
 
 
 @_harmless
 def observe_queue_delay(queue: str, seconds: float) -> None:
     """Counts a task that starts, with the seconds since it was sent."""
-    _metrics().queue_delay.labels(queue).observe(max(0.0, seconds))
+    _one("queue_delay", queue).observe(max(0.0, seconds))
 
 
 @_harmless
@@ -180,15 +183,14 @@ def observe_hook(provider_key: str, status: int, outcome: str, seconds: float) -
         outcome: what became of it, or the reason for which it was refused.
         seconds: time from received to answered.
     """
-    metrics = _metrics()
-    metrics.hooks.labels(provider_key, str(status), outcome).inc()
-    metrics.hook_seconds.labels(provider_key).observe(seconds)
+    _one("hooks", provider_key, str(status), outcome).inc()
+    _one("hook_seconds", provider_key).observe(seconds)
 
 
 @_harmless
 def observe_beat(task: str) -> None:
     """Records that beat has sent a task."""
-    _metrics().beat_ticks.labels(task).inc()
+    _one("beat_ticks", task).inc()
 
 
 class Value(NamedTuple):
@@ -208,3 +210,4 @@ def counted() -> Iterator[Value]:
 def reset() -> None:
     """Deletes what this process has counted, for tests."""
     _metrics.cache_clear()
+    _one.cache_clear()

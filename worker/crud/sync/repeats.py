@@ -77,7 +77,8 @@ _INSERT = """
     SELECT id, provider_id, 'running', %(trigger)s, 'incremental', %(owner)s, %(now)s, clock_timestamp(), cursors,
         decode(answers, 'hex')
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (id uuid, provider_id uuid, cursors jsonb, answers text)
-    ON CONFLICT DO NOTHING RETURNING id
+    WHERE NOT EXISTS (SELECT FROM sync_runs WHERE provider_id = r.provider_id AND status = 'running')
+    RETURNING id
 """
 
 

@@ -83,20 +83,22 @@ class AiohttpWire:
 
     def __init__(self, total_seconds: float) -> None:
         connect = min(_CONNECT_SECONDS, total_seconds / 2)
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=connect, sock_connect=connect, sock_read=total_seconds
-        )
+        # No `sock_read`: aiohttp would set that timer anew at each piece of an answer, and the caller has a deadline.
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=None)
         self._tls = _tls()
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:
         """See `Wire`."""
         session = self._session or self._open()
+        body = None if content is None else aiohttp.BytesPayload(content)  # aiohttp looks for the kind of other bodies
         async with session.request(
-            method, URL(url, encoded=True), headers=headers, data=content, allow_redirects=False, timeout=self._timeout
+            method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False, timeout=self._timeout
         ) as response:
-            body = await _read(response.status, response.headers, response.content.iter_chunked(_CHUNK_BYTES), limit)
-            return Answer(response.status, response.headers, body)
+            chunks = response.content.iter_chunked(_CHUNK_BYTES)
+            return Answer(
+                response.status, response.headers, await _read(response.status, response.headers, chunks, limit)
+            )
 
     async def aclose(self) -> None:
         """See `Wire`."""

@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Call:
-    """A refresh token that is about to be presented, for the first time or in a retry."""
+    """A refresh token that is about to be presented, for the first time or in a retry.
+
+    Attributes:
+        due_at: since when the refresh is due.
+    """
 
     leased: LeasedToken
     refresh_token: str = field(repr=False)
     policy: RefreshPolicy
+    due_at: datetime | None
     attempt_id: UUID = field(default_factory=new_id)
 
     def now(self) -> datetime:
@@ -101,7 +106,7 @@ def plan(
         )
     except EncryptionError as error:
         return unreadable(leased, error)
-    return Call(leased, value, policy)
+    return Call(leased, value, policy, due_at)
 
 
 def unreadable(leased: LeasedToken, error: EncryptionError) -> NotSent:

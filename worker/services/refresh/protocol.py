@@ -44,7 +44,7 @@ from worker.models.vocabulary import Trigger
 from worker.process import ending, failpoints
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.refresh import due, journal, spool, unsent
+from worker.services.refresh import journal, spool, unsent
 from worker.services.refresh.lease import BatchLease, Begun, store_in_time, task_id
 from worker.services.refresh.outcomes import result_of, settle_failure
 from worker.services.refresh.plan import Call, Ended, seal_answer
@@ -318,14 +318,7 @@ class _Batch:
 
 
 def _observe(call: Call, outcome: Outcome) -> None:
-    leased = call.leased
-    due_at = due.refresh_due_at(
-        call.policy,
-        provider_id=leased.provider_id,
-        generation=leased.generation,
-        issued_at=leased.issued_at,
-        lifetime=leased.lifetime,
-    )
+    leased, due_at = call.leased, call.due_at
     if outcome is not Outcome.REFRESHED or due_at is None or leased.lifetime is None:
         metrics.observe_refresh(leased.provider_key, outcome)
         return
