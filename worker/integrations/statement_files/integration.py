@@ -15,11 +15,11 @@ from worker.integrations.kit.base import Caller, FileReading, Page, SyncRequest,
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import FILE
 from worker.integrations.kit.taxonomy import Rule
-from worker.integrations.statement_files import ofx
+from worker.integrations.statement_files import camt, ofx
 from worker.integrations.statement_files.statements import Statement, pages
 from worker.settings import EnvironmentSettings
 
-FORMATS = (ofx,)
+FORMATS = (ofx, camt)
 MOST_BYTES = 20 << 20
 _ZIPPED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"Rar!", b"7z\xbc\xaf")
 
@@ -36,7 +36,7 @@ class StatementFiles(Integration):
     key = "statement_files"
     name = "Statement files"
     provider_type = "files"
-    description = "Files that a bank hands out: OFX and QFX."
+    description = "Files that a bank hands out: OFX, QFX and CAMT."
     nouns = (*Integration.nouns, "holdings")
     link_kind = FILE
     settings_class = StatementFilesSettings  # type: ignore[assignment]

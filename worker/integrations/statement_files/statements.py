@@ -95,7 +95,7 @@ class Statement:
 
     def adds_up(self) -> bool:
         """Whether the rows explain the way from the opening to the closing balance, where both are stated."""
-        if self.opening is None or self.closing is None:
+        if self.opening is None or self.closing is None or {row.currency for row in self.rows} - {self.currency}:
             return True
         booked = [row.amount for row in self.rows if not row.pending]
         return money.total([self.opening, *booked]) == self.closing

@@ -1,0 +1,160 @@
+"""CAMT.052, .053 and .054 (ISO 20022) in all versions: reports, statements and notifications of bank accounts.
+
+Versions differ in their namespace and in a few elements, which are all looked for. Entities and document types are
+refused by defusedxml.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from decimal import Decimal
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from worker.errors import BadRecord, Refused
+from worker.integrations.kit import money
+from worker.integrations.statement_files import values
+from worker.integrations.statement_files.statements import Row, Statement, reject
+from worker.models.vocabulary import AccountType
+
+NAME = "CAMT"
+
+_DECLARATION = re.compile(r"\s*<\?xml[^>]*?(?:encoding=[\"']([\w-]+)[\"'])?[^>]*\?>", re.IGNORECASE)
+_IS_ONE = re.compile(rb"camt\.05[234]\.\d{3}\.\d\d|<(?:\w+:)?BkToCstmr(?:Stmt|AcctRpt|DbtCdtNtfctn)\b")
+_STATEMENTS = ("BkToCstmrStmt/Stmt", "BkToCstmrAcctRpt/Rpt", "BkToCstmrDbtCdtNtfctn/Ntfctn")
+_CLOSING, _OPENING, _AVAILABLE = ("CLBD", "ITBD"), ("OPBD", "PRCD"), ("CLAV", "ITAV")
+_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+
+
+def is_one(content: bytes) -> bool:
+    """Whether a file looks like CAMT."""
+    return _IS_ONE.search(content[:8192]) is not None
+
+
+def read(content: bytes) -> list[Statement]:
+    """The statements of a file.
+
+    Raises:
+        Refused: the file is cut off or is no XML, has entities, or has a statement without account or currency.
+    """
+    declared = _DECLARATION.match(content[:200].decode("latin-1"))
+    text = values.decoded(content, (declared[1] or "") if declared else "")
+    try:
+        root = fromstring(_DECLARATION.sub("", text, count=1), forbid_dtd=True)
+    except DefusedXmlException:
+        raise Refused("the file has a document type or entities, which no bank needs; nothing was stored") from None
+    except (ParseError, ValueError):
+        raise Refused("the CAMT file is cut off or is no XML: download it again; nothing was stored") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return [_statement(element) for path in _STATEMENTS for element in root.iterfind(path)]
+
+
+def _statement(element: Element) -> Statement:
+    iban, other = _text(element, "Acct/Id/IBAN"), _text(element, "Acct/Id/Othr/Id")
+    number = "".join((iban or other or "").split())
+    if not number:
+        raise Refused("a statement of the file has no account number; nothing was stored")
+    money_of = next((found.get("Ccy") for found in element.iterfind("Bal/Amt")), None)
+    entries = element.findall("Ntry")
+    first = next((found.get("Ccy") for found in element.iterfind("Ntry/Amt")), None)
+    try:
+        code = values.currency(_text(element, "Acct/Ccy") or money_of or first)
+    except BadRecord:
+        raise Refused("a statement of the file names no currency, and none is guessed; nothing was stored") from None
+    bank = "" if iban else _any(element, "Acct/Svcr/FinInstnId/BICFI", "Acct/Svcr/FinInstnId/BIC") or ""
+    one = Statement(bank=bank, number=number, currency=code, type=AccountType.DEPOSITORY, subtype="account")
+    try:
+        one.first, one.last = _day_or_none(element, "FrToDt/FrDtTm"), _day_or_none(element, "FrToDt/ToDtTm")
+    except BadRecord as error:
+        one.rejects.append(reject(error.reason, f"days of the statement of account …{one.mask}"))
+    _read_balances(one, element)
+    for place, entry in enumerate(entries, start=1):
+        if _any(entry, "Sts/Cd", "Sts") == "INFO":  # for information: not booked and never will be
+            continue
+        try:
+            one.rows.append(_row(entry, code, one.last or one.closed_on))
+        except BadRecord as error:
+            fields = {"amount": _text(entry, "Amt"), "description": _text(entry, "AddtlNtryInf")}
+            one.rejects.append(reject(error.reason, f"entry {place} of account …{one.mask}", **fields))
+    return one
+
+
+def _read_balances(one: Statement, element: Element) -> None:
+    stated: dict[str, tuple[Decimal, date | None]] = {}
+    for balance in element.iterfind("Bal"):
+        kind = _text(balance, "Tp/CdOrPrtry/Cd") or ""
+        try:
+            if any(given.get("Ccy") != one.currency for given in balance.iterfind("Amt")):
+                raise BadRecord("currency_differs")
+            found = _signed(balance), _day_or_none(balance, "Dt/Dt") or _day_or_none(balance, "Dt/DtTm")
+        except BadRecord as error:
+            one.rejects.append(reject(error.reason, f"balance {kind} of account …{one.mask}"))
+            continue
+        stated.setdefault(kind, found)
+    for kind in reversed(_CLOSING):
+        one.closing, one.closed_on = stated.get(kind, (one.closing, one.closed_on))
+    if "CLBD" in stated:  # an interim balance need not be that after the last entry
+        one.opening = next((stated[kind][0] for kind in _OPENING if kind in stated), None)
+    one.available = next((stated[kind][0] for kind in _AVAILABLE if kind in stated), None)
+
+
+def _row(entry: Element, code: str, last: date | None) -> Row:
+    given = entry.find("Amt")
+    own = None if given is None else given.get("Ccy")
+    amount, pending = _signed(entry), _any(entry, "Sts/Cd", "Sts") in ("PDNG", "FUTR")
+    booked = _day_or_none(entry, "BookgDt/Dt") or _day_or_none(entry, "BookgDt/DtTm")
+    valued = _day_or_none(entry, "ValDt/Dt") or _day_or_none(entry, "ValDt/DtTm")
+    day = booked or valued or (last if pending else None)
+    if day is None:
+        raise BadRecord("date_missing")
+    details = entry.findall("NtryDtls/TxDtls")
+    detail = details[0] if len(details) == 1 else entry
+    who = "Dbtr" if amount > 0 else "Cdtr"
+    told = [found.text for found in detail.iterfind("RmtInf/Ustrd")]
+    words = values.text(" ".join(filter(None, told))) or _any(detail, "AddtlTxInf") or _text(entry, "AddtlNtryInf")
+    return Row(
+        amount=amount,
+        day=day,
+        currency=values.currency(own) if own else code,
+        ref=_any(entry, "AcctSvcrRef", "NtryRef") or _any(detail, "Refs/AcctSvcrRef", "Refs/TxId") or "",
+        description=words or (f"{len(details)} payments" if len(details) > 1 else None),
+        counterparty=_any(detail, f"RltdPties/{who}/Nm", f"RltdPties/{who}/Pty/Nm"),
+        word=_any(entry, "BkTxCd/Domn/Fmly/SubFmlyCd", "BkTxCd/Prtry/Cd"),
+        valued=valued,
+        pending=pending,
+    )
+
+
+def _signed(element: Element) -> Decimal:
+    """The amount with its sign. That of a reversal is its own: a credit that reverses a debit is money in."""
+    side, text = _text(element, "CdtDbtInd"), _text(element, "Amt") or ""
+    if side not in ("CRDT", "DBIT"):
+        raise BadRecord("side_unknown")
+    if text.startswith(("-", "+")) or "," in text:
+        raise BadRecord("amount_unreadable")
+    amount = money.checked(values.amount(text), "amount")
+    return amount if side == "CRDT" else money.negated(amount)
+
+
+def _any(element: Element, *paths: str) -> str | None:
+    return next((found for path in paths if (found := _text(element, path))), None)
+
+
+def _text(element: Element, path: str) -> str | None:
+    return values.text(element.findtext(path))
+
+
+def _day(element: Element, path: str) -> date:
+    found = _DAY.match(_text(element, path) or "")
+    if found is None:
+        raise BadRecord("date_missing")
+    return values.day(*found.groups())
+
+
+def _day_or_none(element: Element, path: str) -> date | None:
+    """None if there is no day. Raises `BadRecord` if there is one that does not exist."""
+    return _day(element, path) if _text(element, path) else None
