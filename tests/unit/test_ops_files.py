@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from pydantic import SecretStr
 
 from worker.crud.fleet.gauges import Backlogs, FleetGauges, Waiting
+from worker.crud.outbox.deliveries import Backlog
 from worker.errors import ConfigurationError
 from worker.integrations.registry import REGISTRY
 from worker.settings import load
@@ -54,6 +55,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         ("quota_days", {}),
     ):
         monkeypatch.setattr(gauges.gauges, name, lambda *_, answer=answer, **__: answer)
+    monkeypatch.setattr(gauges.deliveries, "backlog", lambda _: Backlog(0, 0, 0.0))
     monkeypatch.setattr(gauges.heartbeats, "read_heartbeats", lambda _: {})
     monkeypatch.setattr(gauges.integration_states, "read_states", lambda _: {})
     metrics.reset()

@@ -25,7 +25,7 @@ def create(
         str | None, typer.Option(help="E-mail address or id of the user whose rows it may see; without: an operator's.")
     ] = None,
     scope: Annotated[
-        list[str] | None, typer.Option(help="read, link or operate; may be given several times. Without: read.")
+        list[str] | None, typer.Option(help="read, link, operate or hooks; may be given several times. Without: read.")
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days until it expires; without: never.")] = None,
     create_user: Annotated[

@@ -59,6 +59,7 @@ ENTRIES = (
     Entry(
         "simplefin", None, "Let an app read a user's accounts by the SimpleFIN protocol; list and revoke what it holds."
     ),
+    Entry("hooks", None, "Say who is told of what happens: add, list, test, replay, rotate, resume and remove hooks."),
     Entry("audit", None, "Read the audit log, and verify that it was not altered."),
     Entry(
         "doctor",

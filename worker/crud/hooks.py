@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.crud import notices
+from worker.crud.outbox import events
 from worker.models.hooks import Ask, Hook
 from worker.models.vocabulary import ProviderStatus
 
@@ -179,7 +180,16 @@ def receive(
             subject_key=f"hook:{day.isoformat()}",
             channels=channels,
         )
+        _tell_of_grant(session, received, hook.notice, day)
     return received
+
+
+def _tell_of_grant(session: Session, received: Received, stage: str, day: date) -> None:
+    if stage == "disconnects_soon" and received.provider_id is not None:
+        # When the grant ends is not known from a hook: the check that it asks for finds out.
+        events.grants_expiring(
+            session, grants=[(received.provider_id, None)], stage=stage, subject_key=f"hook:{day.isoformat()}"
+        )
 
 
 _LONGEST_GAP = 30 * 24 * 3600

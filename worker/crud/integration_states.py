@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud.notices import enqueue
+from worker.crud.outbox import events
 from worker.models import IntegrationState
 
 
@@ -59,6 +60,9 @@ def count_failures(
     tripped = state.failures >= policy.failures and len(state.failing) >= policy.providers
     # A probe is one call of one login. If it fails, the breaker opens again.
     if state.breaker == "half_open" or (state.breaker == "closed" and tripped):
+        if state.breaker == "closed":
+            reason = f"{len(state.failing)} logins had no usable answer, {state.failures} calls in a row"
+            events.integration_alarm(session, provider_key=provider_key, kind="outage", reason=reason)
         opened_at = state.opened_at or now
         wait = min(max(now - opened_at, policy.open_for), policy.open_at_most)
         state.breaker, state.opened_at, state.probe_at = "open", opened_at, now + wait
@@ -72,6 +76,8 @@ def count_success(session: Session, *, provider_key: str) -> bool:
     was_open = state.breaker != "closed"
     state.breaker, state.failures, state.failing = "closed", 0, []
     state.opened_at = state.probe_at = None
+    if was_open:
+        events.integration_recovered(session, provider_key=provider_key)
     return was_open
 
 
@@ -140,6 +146,7 @@ def raise_alarm(session: Session, *, provider_key: str, reason: str, now: dateti
         channels=channels,
         due_at=now,
     )
+    events.integration_alarm(session, provider_key=provider_key, kind="app_misconfigured", reason=reason)
     return True
 
 
@@ -147,6 +154,8 @@ def resume(session: Session, *, provider_key: str) -> bool:
     """Ends a pause, clears the alarm and closes the breaker. Returns whether it was paused."""
     state = _lock(session, provider_key)
     was_paused = state.paused_at is not None
+    if state.alarm is not None or state.breaker != "closed":
+        events.integration_recovered(session, provider_key=provider_key)
     state.paused_at = state.paused_reason = state.paused_by = None
     state.alarm = state.alarm_at = None
     state.refused, state.refused_since = [], None

@@ -10,11 +10,17 @@ import msgspec
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from worker.models import ProviderToken, Revocation
+from worker.models import ProviderToken, Revocation, Subscription
 
 
 class Ciphertexts(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored token. `id` is its row's id, `key_id` the key that encrypted it."""
+    """One row's ciphertexts. `key_id` is the key that encrypted them.
+
+    Attributes:
+        provider_id: the id that they are bound to: the provider's, or the subscription's own.
+        access_token: the first ciphertext: the token, or the secret of a subscription.
+        refresh_token: the second one: the refresh token, or the old secret of a subscription.
+    """
 
     id: UUID
     provider_id: UUID
@@ -28,20 +34,33 @@ class Ciphertexts(msgspec.Struct, frozen=True, kw_only=True):
         return f"Ciphertexts(provider_id={self.provider_id}, generation={self.generation}, key_id={self.key_id})"
 
 
-Table = type[ProviderToken] | type[Revocation]
-TABLES: tuple[Table, ...] = (ProviderToken, Revocation)
-"""Tables with ciphertexts: tokens in use, and tokens of grants that are still to be revoked."""
+Table = type[ProviderToken] | type[Revocation] | type[Subscription]
+TABLES: tuple[Table, ...] = (ProviderToken, Revocation, Subscription)
+"""Tables with ciphertexts: tokens in use, tokens of grants that are still to be revoked, secrets of our hooks."""
+KINDS: dict[Table, tuple[str, str]] = {
+    ProviderToken: ("access", "refresh"),
+    Revocation: ("access", "refresh"),
+    Subscription: ("hook", "old_hook"),
+}
+"""What the two ciphertexts of a row are bound to, besides the row."""
+_OF_SUBSCRIPTIONS = {"provider_id": "id", "access_token": "secret", "refresh_token": "old_secret"}
 
 
 def _id(table: Table) -> InstrumentedAttribute[UUID]:
     return table.provider_id if table is ProviderToken else table.id  # type: ignore[union-attr]
 
 
+def _named(table: Table, name: str) -> str:
+    """The table's own name of a column of `Ciphertexts`."""
+    return _OF_SUBSCRIPTIONS.get(name, name) if table is Subscription else name
+
+
 _REPLACE = {
     table: text(
         f"""
         UPDATE {table.__tablename__} t
-        SET access_token = r.access_token, refresh_token = r.refresh_token, key_id = :key_id
+        SET {_named(table, "access_token")} = r.access_token, {_named(table, "refresh_token")} = r.refresh_token,
+            key_id = :key_id
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
             id uuid, generation int, key_id text, access_token text, refresh_token text
         )
@@ -64,9 +83,10 @@ def count_by_key(session: Session) -> dict[str, int]:
 def read_written_by_others(
     session: Session, *, key_id: str, after: UUID, limit: int, table: Table = ProviderToken
 ) -> list[Ciphertexts]:
-    """Tokens that were encrypted with another key, ordered by id, starting after the id `after`."""
+    """Rows that were encrypted with another key, ordered by id, starting after the id `after`."""
     id_ = _id(table)
-    columns = [getattr(table, name) for name in Ciphertexts.__struct_fields__ if name != "id"]
+    names = [name for name in Ciphertexts.__struct_fields__ if name != "id"]
+    columns = [getattr(table, _named(table, name)).label(name) for name in names]
     statement = select(id_.label("id"), *columns).where(table.key_id != key_id, id_ > after).order_by(id_).limit(limit)
     return [Ciphertexts(**row) for row in session.execute(statement).mappings()]
 

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud import audit, revocations
+from worker.crud.outbox import events
 from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.refresh.records import NewToken
 from worker.crud.refresh.tokens import store
@@ -310,6 +311,8 @@ def end_link(session: Session, *, provider_id: UUID, actor: str, revoked: bool, 
         )
     )
     audit.record(session, provider_id=provider_id, action="unlinked", actor=actor, detail={"revoked": revoked})
+    if last is not None:
+        events.unlinked(session, provider_ids=[provider_id])
 
 
 def _target(session: Session, provider: Provider) -> LinkTarget:

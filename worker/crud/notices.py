@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
+from worker.crud.outbox import events
 from worker.models import Notice, Provider, User, new_id
 from worker.models.vocabulary import ProviderStatus
 
@@ -106,6 +107,7 @@ def warn_of_grants(
     ).all()
     grants = [(provider_id, ends) for ends, provider_id in rows if ends is not None]
     _insert(session, list(_grant_rows(grants, stage, channels, now)))
+    events.grants_expiring(session, grants=grants, stage=stage)
     return (grants[-1][1], grants[-1][0]) if len(rows) == limit else None
 
 
@@ -141,6 +143,7 @@ def expire_grants(session: Session, *, now: datetime, limit: int, channels: Sequ
             detail={"grant_expires_at": ends.isoformat()},
         )
     _insert(session, list(_grant_rows(grants, "expired", channels, now)))
+    events.need_reauth(session, reasons=[(provider_id, "grant_expired") for provider_id, _ in grants])
     return len(grants)
 
 

@@ -13,15 +13,26 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.errors import ConfigurationError, Refused
-from worker.models import ApiKey, Base, LinkSession, LinkState, ProviderToken, Revocation, SimplefinAccess
+from worker.models import (
+    ApiKey,
+    Base,
+    LinkSession,
+    LinkState,
+    ProviderToken,
+    Revocation,
+    SimplefinAccess,
+    Subscription,
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _WITH_SECRETS = {
-    table.__tablename__ for table in (ProviderToken, Revocation, LinkState, LinkSession, ApiKey, SimplefinAccess)
+    table.__tablename__
+    for table in (ProviderToken, Revocation, LinkState, LinkSession, ApiKey, SimplefinAccess, Subscription)
 }
 _SECRET_COLUMNS = {
     *("access_token", "refresh_token", "code_verifier"),
     *("key_hash", "token_hash", "claim_hash", "secret_hash"),
+    *("secret", "old_secret", "url"),  # the address of a hook may have a secret of its receiver's in it
 }
 _MIGRATIONS = "alembic_version"
 _AUDIT = "provider_audit_logs"

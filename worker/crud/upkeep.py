@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.crud.feed import log
+from worker.crud.outbox import events
 from worker.crud.sync import runs
 
 _DEAD_RUNS = text(
@@ -24,7 +25,7 @@ _DEAD_RUNS = text(
         UPDATE providers SET sync_due_at = :now FROM dead
         WHERE providers.id = dead.provider_id AND status = 'active' AND (sync_due_at IS NULL OR sync_due_at > :now)
     )
-    SELECT count(*) FROM dead
+    SELECT id FROM dead
     """
 )
 
@@ -83,6 +84,8 @@ _OLD_ROWS: Mapping[str, str] = {
     "notices": "created_at < :before AND due_at IS NULL ORDER BY created_at",
     "task_failures": "created_at < :before AND resolved_at < :before ORDER BY created_at",
     "hook_deliveries": "received_at < :before ORDER BY received_at",
+    "outbox": "created_at < :before AND (due_at IS NULL OR NOT EXISTS ("
+    "SELECT FROM hook_subscriptions s WHERE s.id = t.subscription_id)) ORDER BY created_at",
     "link_sessions": "expires_at < :before ORDER BY expires_at",
     "simplefin_accesses": "claim_expires_at < :before AND claimed_at IS NULL ORDER BY claim_expires_at",
     "quota_days": "day < CAST(:before AS date)",
@@ -96,7 +99,9 @@ def end_dead_runs(session: Session, *, now: datetime, heartbeat_before: datetime
     """Marks runs with an old heartbeat as failed, and makes their providers due. Returns how many."""
     told = {"dead": runs.DEAD, "worker_stopped": runs.WORKER_STOPPED}
     values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit, **told}
-    return int(session.execute(_DEAD_RUNS, values).scalar_one())
+    ended = session.execute(_DEAD_RUNS, values).scalars().all()
+    events.of_runs(session, run_ids=ended)
+    return len(ended)
 
 
 def hand_over_left_attempts(session: Session, *, now: datetime, started_before: datetime, limit: int) -> int:

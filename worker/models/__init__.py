@@ -15,6 +15,7 @@ from worker.models.operations import (
     TaskDelivery,
     TaskFailure,
 )
+from worker.models.outbox import Delivery, Subscription
 from worker.models.provider import Provider, ProviderCreate
 from worker.models.simplefin import SimplefinAccess
 from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, sync_seen
@@ -31,6 +32,7 @@ __all__ = [
     "ChangeLog",
     "ChangeOrigin",
     "ChangeRead",
+    "Delivery",
     "Heartbeat",
     "Holding",
     "HoldingDay",
@@ -51,6 +53,7 @@ __all__ = [
     "SimplefinAccess",
     "Spool",
     "SpooledAnswer",
+    "Subscription",
     "SyncCursor",
     "SyncRun",
     "SyncUndo",

@@ -164,3 +164,21 @@ class KeyScope(StrEnum):
     READ = "read"  # read logins and their rows
     LINK = "link"  # create, rename, link, unlink and remove logins
     OPERATE = "operate"  # ask for syncs and refreshes
+    HOOKS = "hooks"  # add, change and remove hooks that we send
+
+
+class EventType(StrEnum):
+    """What a subscription can be told."""
+
+    SYNC_COMPLETED = "sync.completed"  # a run has ended that stored something
+    PROVIDER_LINKED = "provider.linked"  # for the first time, again, or its token was found again
+    PROVIDER_NEEDS_REAUTH = "provider.needs_reauth"
+    PROVIDER_GRANT_EXPIRING = "provider.grant_expiring"
+    PROVIDER_UNLINKED = "provider.unlinked"
+    INTEGRATION_ALARM = "integration.alarm"  # it is paused because it refuses our application, or it has an outage
+    INTEGRATION_RECOVERED = "integration.recovered"
+    HOOK_TEST = "hook.test"  # somebody has asked for it; it is sent to one subscription alone
+
+
+OF_OPERATORS = frozenset({EventType.INTEGRATION_ALARM, EventType.INTEGRATION_RECOVERED})
+"""Events that concern no single user: only an operator's subscription is told of them."""

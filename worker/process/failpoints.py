@@ -10,7 +10,9 @@ import signal
 import threading
 from typing import Literal
 
-Place = Literal["before_send", "after_answer", "before_commit", "after_commit"]
+Place = Literal[
+    "before_send", "after_answer", "before_commit", "after_commit", "hook_claimed", "hook_sent", "hook_recorded"
+]
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from worker.crud.refresh.records import AttemptBegun
     from worker.integrations.kit.integration import Integration
+    from worker.models.outbox import Attempted
     from worker.services.availability.budget import Budget
     from worker.services.encryption import EncryptionService
 
@@ -40,6 +41,7 @@ class Context(ABC):
         unsent: attempts that may be in the table although they were never sent (`worker.services.refresh.unsent`).
         spool_id: id of this host's spool, once it is known.
         spool_told_at: when this process last reported what waits in the spool, by `elapsed`.
+        unrecorded_hooks: ends of deliveries that Postgres has not yet recorded, by event and subscription.
         unrecorded_notices: time of sending of each notice whose sending Postgres has not yet recorded, by id.
     """
 
@@ -53,6 +55,7 @@ class Context(ABC):
         self.unsent: dict[str, AttemptBegun] = {}
         self.spool_id: UUID | None = None
         self.spool_told_at = float("-inf")
+        self.unrecorded_hooks: dict[tuple[UUID, UUID], Attempted] = {}
         self.unrecorded_notices: dict[UUID, datetime] = {}
 
     @cached_property

@@ -19,6 +19,7 @@ from worker.services.findings import Finding
 from worker.services.fleet import held
 from worker.services.fleet.looking import beat_late
 from worker.services.hooks import orphans
+from worker.services.outbox import backlog
 from worker.services.transport import Transport
 from worker.settings import EnvironmentSettings, get_settings, load
 
@@ -276,6 +277,7 @@ _CHECKS: dict[str, Callable[[Context, Transport], Awaitable[Finding | list[Findi
     "plug-ins": _plug_ins,
     "logins": _held,
     "hooks": orphans.finding,
+    "outbox": backlog.finding,
     "database role": _privileges,
     "standbys": _standbys,
     "queues": _queues,
@@ -296,6 +298,7 @@ _NEEDS = {
     "encryption keys": ("postgres", "schema"),
     "logins": ("postgres", "schema"),
     "hooks": ("postgres", "schema"),
+    "outbox": ("postgres", "schema"),
     "database role": ("postgres",),
     "standbys": ("postgres",),
     "queues": ("redis", "broker"),

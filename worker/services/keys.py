@@ -118,7 +118,7 @@ async def reencrypt(runtime: Context, *, batch_size: int = 500) -> Reencrypted:
         after, read = UUID(int=0), keys.read_written_by_others
         while rows := await runtime.db(read, table=table, key_id=writing, after=after, limit=batch_size):
             after = rows[-1].id
-            renewed, failed = await asyncio.to_thread(_renew, runtime, rows)
+            renewed, failed = await asyncio.to_thread(_renew, runtime, rows, keys.KINDS[table])
             unreadable += failed
             done += await runtime.db(keys.replace_ciphertexts, table=table, rows=renewed, key_id=writing)
     stored = await runtime.db(keys.count_by_key)
@@ -163,7 +163,7 @@ async def require_configured(runtime: Context) -> None:
         )
 
 
-def _renew(runtime: Context, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts], list[UUID]]:
+def _renew(runtime: Context, rows: list[Ciphertexts], kinds: tuple[str, str]) -> tuple[list[Ciphertexts], list[UUID]]:
     renewed, unreadable = [], []
     for row in rows:
         try:
@@ -173,8 +173,8 @@ def _renew(runtime: Context, rows: list[Ciphertexts]) -> tuple[list[Ciphertexts]
                     provider_id=row.provider_id,
                     generation=row.generation,
                     key_id=row.key_id,
-                    access_token=_again(runtime, row, "access", row.access_token),
-                    refresh_token=row.refresh_token and _again(runtime, row, "refresh", row.refresh_token),
+                    access_token=_again(runtime, row, kinds[0], row.access_token),
+                    refresh_token=row.refresh_token and _again(runtime, row, kinds[1], row.refresh_token),
                 )
             )
         except EncryptionError as error:

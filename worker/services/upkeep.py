@@ -94,6 +94,7 @@ def retention_days(runtime: Context) -> dict[str, int]:
         "hook_deliveries": settings.retain_hooks_days,
         "change_log": settings.retain_changes_days,
         "change_reads": settings.retain_changes_days,
+        "outbox": settings.retain_outbox_days,
         "link_sessions": _LINK_SESSIONS_KEPT,
         "simplefin_accesses": _UNCLAIMED_KEPT,
         "quota_days": _QUOTA_DAYS_KEPT,

@@ -26,6 +26,7 @@ from worker.settings.parts import (
     ExporterPart,
     FlowerPart,
     IntegrationsPart,
+    OutboxPart,
     QueuePart,
     Seconds,
     WebPart,
@@ -156,7 +157,7 @@ class ExporterSettings(EnvironmentSettings, BrokerPart, IntegrationsPart, Export
         return self
 
 
-class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, ExporterPart, WebPart):
+class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, ExporterPart, WebPart, OutboxPart):
     """The worker's settings. Durations are in seconds unless the name says otherwise."""
 
     readonly_database_url: SecretStr | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import TypeAlias
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from worker.process import redis_address
@@ -104,6 +105,21 @@ def public_url(url: str) -> str:
     if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("must be an address without a user name, a query and a fragment")
     return url.rstrip("/")
+
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks(listed: str) -> tuple[Network, ...]:
+    """The networks in a list such as `127.0.0.0/8, fd12::/48`.
+
+    Raises:
+        ValueError: one of them is no network. The text says which form can be used.
+    """
+    try:
+        return tuple(ipaddress.ip_network(entry.strip()) for entry in listed.split(",") if entry.strip())
+    except ValueError:
+        raise ValueError("must list networks such as 10.4.0.0/16, separated by commas") from None
 
 
 def is_readable(url: str) -> bool:

@@ -17,7 +17,15 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, field_validator, model_validator
 
 from worker.process import redis_address
-from worker.settings.addresses import is_loopback, is_readable, origin_of, postgres_has_tls, redis_has_tls
+from worker.settings.addresses import (
+    Network,
+    is_loopback,
+    is_readable,
+    networks,
+    origin_of,
+    postgres_has_tls,
+    redis_has_tls,
+)
 from worker.settings.built_in import built_in_integrations
 
 Environment = Literal["development", "test", "production"]
@@ -229,3 +237,24 @@ def require_tls(variable: str, address: SecretStr | None, environment: Environme
     url = address.get_secret_value() if address else ""
     if environment == "production" and url and not is_loopback(url) and not postgres_has_tls(url):
         raise ValueError(f"{variable}: without TLS off loopback; add sslmode=verify-full")
+
+
+class OutboxPart(BaseModel):
+    """The settings of the hooks that we send."""
+
+    outbox_networks: str = ""
+    """Networks that hooks may be sent to although they are private, for example 127.0.0.0/8,10.4.0.0/16. Only to these
+    may they also be sent without TLS. If it is empty, hooks are sent to public addresses alone."""
+    retain_outbox_days: PositiveInt = 30
+    """For how long hooks can be sent again that were received or given up."""
+
+    @field_validator("outbox_networks", mode="after")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        networks(value)
+        return value
+
+    @property
+    def allowed_networks(self) -> tuple[Network, ...]:
+        """`outbox_networks`, one by one."""
+        return networks(self.outbox_networks)

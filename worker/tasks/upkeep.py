@@ -8,6 +8,7 @@ from worker.runtime import Runtime
 from worker.services import upkeep
 from worker.services.hooks import addresses
 from worker.services.notices import queue
+from worker.services.outbox import sending
 from worker.tasks.base import tick
 
 
@@ -23,6 +24,12 @@ def warn_of_expiring_grants(runtime: Runtime, now: datetime) -> None:
 def send_notices(runtime: Runtime, _: datetime) -> None:
     """Sends the notices that are due."""
     runtime.run(queue.send_notices(runtime))
+
+
+@tick("send-hooks")
+def send_hooks(runtime: Runtime, _: datetime) -> None:
+    """Sends the hooks that are due to those who subscribed to them."""
+    runtime.run(sending.send_due(runtime))
 
 
 @tick("reap")

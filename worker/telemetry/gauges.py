@@ -22,6 +22,7 @@ from worker.crud import heartbeats, integration_states
 from worker.crud.database import transaction
 from worker.crud.fleet import gauges
 from worker.crud.fleet.gauges import FleetGauges
+from worker.crud.outbox import deliveries
 from worker.errors import ConfigurationError, Unavailable
 from worker.models.vocabulary import ProviderStatus
 from worker.process.rabbitmq import RabbitMQ
@@ -111,6 +112,7 @@ class DatabaseGauges:
             not_active = gauges.not_active(session)
             work = gauges.work_waiting(session)
             waiting = gauges.backlogs(session)
+            outbox = deliveries.backlog(session)
             beats = heartbeats.read_heartbeats(session)
             states = integration_states.read_states(session)
             quota_days = gauges.quota_days(session, day=now.date())
@@ -122,6 +124,9 @@ class DatabaseGauges:
         yield _plain("dashtam_quarantine_open", "Records in quarantine", waiting.quarantine)
         yield _plain("dashtam_task_failures_open", "Dead letters that nobody has resolved", waiting.failures)
         yield _plain("dashtam_notices_waiting", "Notices that have not left", waiting.notices)
+        yield _plain("dashtam_outbox_waiting", "Hooks of ours that have not been received", outbox.waiting)
+        yield _plain("dashtam_outbox_oldest_seconds", "Age of the oldest of them", outbox.oldest_s)
+        yield _plain("dashtam_outbox_parked", "Hooks of ours that were given up", outbox.parked)
         yield _plain("dashtam_sync_runs_running", "Sync runs at work", waiting.runs_running)
         yield _plain("dashtam_refreshes_unknown", "Refreshes of unknown outcome", waiting.unknown_refreshes)
         yield _plain("dashtam_book_drifts", "Figures on which books and provider disagree", waiting.drifts)

@@ -67,6 +67,12 @@ class _Metrics:
         self.hook_seconds = self._histogram(
             "dashtam_hook_seconds", "Hooks of providers, from received to answered", _SECONDS, "integration"
         )
+        self.sent_hooks = self._counter(
+            "dashtam_sent_hooks", "Attempts to send our own hooks, by what became of them", "event", "outcome"
+        )
+        self.sent_hook_seconds = self._histogram(
+            "dashtam_sent_hook_seconds", "Attempts to send our own hooks, to the answer", _SECONDS
+        )
         self.beat_ticks = self._counter("dashtam_beat_ticks", "Tasks that beat has sent", "task")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -185,6 +191,20 @@ def observe_hook(provider_key: str, status: int, outcome: str, seconds: float) -
     """
     _one("hooks", provider_key, str(status), outcome).inc()
     _one("hook_seconds", provider_key).observe(seconds)
+
+
+@_harmless
+def observe_sent_hook(event: str, outcome: str, seconds: float) -> None:
+    """Counts one attempt to send a hook of ours.
+
+    Args:
+        event: a word of `EventType`.
+        outcome: `received`, `failed` (it is tried again) or `parked` (it is given up).
+        seconds: time until the answer.
+    """
+    metrics = _metrics()
+    metrics.sent_hooks.labels(event, outcome).inc()
+    metrics.sent_hook_seconds.observe(seconds)
 
 
 @_harmless

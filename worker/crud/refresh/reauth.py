@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from worker.crud import audit, notices
+from worker.crud.outbox import events
 from worker.models import Provider, ProviderToken
 from worker.models.vocabulary import ProviderStatus
 
@@ -37,6 +38,7 @@ def need_reauth(
     if stopped is None:
         return False
     audit.record(session, provider_id=provider_id, action="needs_reauth", reason=reason, task_id=task_id)
+    events.need_reauth(session, reasons=[(provider_id, reason)])
     notices.enqueue(
         session,
         provider_id=provider_id,

@@ -13,7 +13,9 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker.crud.outbox import events
 from worker.crud.refresh.records import AttemptBegun, LeasedToken, NewToken, Settlement, TokenState
+from worker.models.vocabulary import ProviderStatus
 from worker.process.clocks import elapsed
 
 # SKIP LOCKED: a row that is being stored counts as leased. What a decision depends on is read afterwards by another
@@ -133,6 +135,7 @@ _STORE = text(
             FROM stored JOIN providers q ON q.id = stored.provider_id
         ) s
         WHERE p.id = s.provider_id
+        RETURNING s.provider_id, s.revived
     ), attempted AS (
         UPDATE token_refreshes r
         SET status = 'done', error = NULL, reason = s.reason, finished_at = clock_timestamp()
@@ -144,7 +147,8 @@ _STORE = text(
                 || CASE WHEN flags = '[]' THEN '{}' ELSE jsonb_build_object('flags', flags) END
         FROM stored
     )
-    SELECT provider_id FROM stored
+    SELECT stored.provider_id, coalesce(scheduled.revived, false)
+    FROM stored LEFT JOIN scheduled ON scheduled.provider_id = stored.provider_id
     """
 )
 
@@ -267,7 +271,18 @@ def store(session: Session, *, tokens: Sequence[NewToken], owner: UUID) -> set[U
     """
     if not tokens:
         return set()
-    return set(session.execute(_STORE, {"rows": _json(tokens), "owner": owner}).scalars())
+    found = session.execute(_STORE, {"rows": _json(tokens), "owner": owner})
+    stored: dict[UUID, bool] = dict(tuple(row) for row in found)
+    if any(stored.values()):
+        _tell_of_links(session, [token for token in tokens if stored.get(token.provider_id)])
+    return set(stored)
+
+
+def _tell_of_links(session: Session, tokens: Sequence[NewToken]) -> None:
+    """Adds the events of tokens that make their login active: new grants, and tokens that had counted as lost."""
+    for token in tokens:
+        how = "token_found" if not token.new_grant else "linked_again" if token.generation else "linked"
+        events.linked(session, provider_ids=[token.provider_id], how=how)
 
 
 def settle(session: Session, *, settlements: Sequence[Settlement], owner: UUID) -> set[UUID]:
@@ -279,7 +294,10 @@ def settle(session: Session, *, settlements: Sequence[Settlement], owner: UUID) 
     """
     if not settlements:
         return set()
-    return set(session.execute(_SETTLE, {"rows": _json(settlements), "owner": owner}).scalars())
+    settled = set(session.execute(_SETTLE, {"rows": _json(settlements), "owner": owner}).scalars())
+    ended = [one for one in settlements if one.status == ProviderStatus.NEEDS_REAUTH and one.provider_id in settled]
+    events.need_reauth(session, reasons=[(one.provider_id, one.status_reason or "refused") for one in ended])
+    return settled
 
 
 def read(session: Session, *, ids: Iterable[UUID]) -> dict[UUID, TokenState]:

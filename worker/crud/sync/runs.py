@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from worker.crud.outbox import events
 from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import TokenState
@@ -165,7 +166,7 @@ def _check_active(provider: Provider, integrations: Container[str]) -> None:
 
 
 def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) -> None:
-    session.execute(
+    ended = session.scalars(
         update(SyncRun)
         .where(
             SyncRun.provider_id == provider_id,
@@ -173,7 +174,9 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
             SyncRun.heartbeat_at < func.clock_timestamp() - dead_after,
         )
         .values(status=RunStatus.FAILED, finished_at=func.clock_timestamp(), error=DEAD, error_reason=WORKER_STOPPED)
+        .returning(SyncRun.id)
     )
+    events.of_runs(session, run_ids=ended.all())
 
 
 def end_running(session: Session, *, provider_id: UUID, error: str, reason: str, keep_full_sync: bool = True) -> None:
@@ -188,11 +191,13 @@ def end_running(session: Session, *, provider_id: UUID, error: str, reason: str,
         reason: what happened, for people.
         keep_full_sync: the next run continues a full sync that was not finished.
     """
-    session.execute(
+    ended = session.scalars(
         update(SyncRun)
         .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
         .values(status=RunStatus.FAILED, finished_at=func.clock_timestamp(), error=error, error_reason=reason)
+        .returning(SyncRun.id)
     )
+    events.of_runs(session, run_ids=ended.all())
     session.execute(
         update(SyncRun).where(SyncRun.provider_id == provider_id, SyncRun.answers.is_not(None)).values(answers=None)
     )
@@ -279,6 +284,8 @@ def finish_run(
     ).scalar()
     if ended is None:
         raise Fenced(f"run {run.id} was taken over; its end was not recorded")
+    if any(tally.total(outcome) for outcome in ("added", "changed", "removed")):
+        events.of_runs(session, run_ids=[ended])
     done = status in (RunStatus.COMPLETED, RunStatus.PARTIAL)
     if error is None and due_at is not None:
         due_at = pace.due_again(run, due_at, now)

@@ -69,7 +69,7 @@ class Wire(Protocol):
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def client_tls() -> ssl.SSLContext:
     """The TLS context for all connections of a process. It is made once: reading the CA certificates takes 25 ms."""
     return httpx.create_ssl_context()
 
@@ -85,7 +85,7 @@ class AiohttpWire:
         connect = min(_CONNECT_SECONDS, total_seconds / 2)
         # No `sock_read`: aiohttp would set that timer anew at each piece of an answer, and the caller has a deadline.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=None)
-        self._tls = _tls()
+        self._tls = client_tls()
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:

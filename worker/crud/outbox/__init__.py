@@ -1,0 +1,1 @@
+"""Statements of the hooks that we send: events, subscriptions, deliveries."""

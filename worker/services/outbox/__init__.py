@@ -1,0 +1,1 @@
+"""Hooks that we send: subscriptions, signatures, and the sending itself."""
