@@ -174,9 +174,10 @@ class Threads:
         waiting: asyncio.Future[T] = loop.create_future()
         future = self._pool.submit(contextvars.copy_context().run, step, *args)
 
-        def tell(_: object) -> None:
+        # It must not refer to `future`, which refers to it: such a circle keeps the step's result in memory for long.
+        def tell(done: Future[T]) -> None:
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_hand_over, future, waiting)
+                loop.call_soon_threadsafe(_hand_over, done, waiting)
 
         future.add_done_callback(tell)
         self._watch(waiting, until + GRACE_S, loop)

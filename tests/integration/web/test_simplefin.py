@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,7 @@ from tests.integration.web.conftest import HOST, make_person, runtime_run
 from worker.models import Balance, Holding, Provider, Security, SyncRun, User, new_id
 from worker.runtime import Runtime
 from worker.services.simplefin import accesses, serving
+from worker.services.simplefin.wishes import Wish
 
 DAY = date(2026, 1, 5)
 NOON = 12 * 3600
@@ -843,3 +845,44 @@ def test_an_answer_in_parts_is_the_same_document(app: App, monkeypatch: pytest.M
 
     for version, expected in whole.items():
         assert app.ask(version=version, pending="1").content == expected
+
+
+_MANY = text(
+    """
+    INSERT INTO transactions (id, account_id, provider_transaction_id, type, status, amount, currency, posted_date,
+        description, content_hash)
+    SELECT gen_random_uuid(), :account, 'many-' || n, 'payment', 'posted', -n, 'USD', date '2020-01-01' + n % 1000,
+        'Row ' || n, 'x'
+    FROM generate_series(1, :count) AS n
+    """
+)
+
+
+@pytest.mark.deep
+def test_an_answer_with_many_transactions_takes_no_more_memory_and_has_each_once(
+    new_books: tuple[Provider, App], rows: Session, web_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_AT_ONCE", 500)
+    login, _ = new_books
+    row = setup_token(web_runtime, login.user_id).row
+    peaks = []
+    for count in (2_000, 12_000):
+        account = make_account(rows, provider=login)
+        state_balance(rows, account.id, "1")
+        rows.execute(_MANY, {"account": account.id, "count": count})
+        rows.commit()
+
+        async def read(only: tuple[str, ...] = (str(account.id),)) -> int:
+            found = 0
+            answer = await serving.answer(web_runtime, row, Wish(accounts=only), HOST)
+            tracemalloc.start()
+            async for part in answer:
+                found += part.count(b'"posted":')
+                assert len(part) < 500_000
+            return found
+
+        assert runtime_run(web_runtime, read()) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] < 1.5 * peaks[0] + 200_000, peaks

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +44,21 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
 
 def later(seconds: float) -> float:
     return time.monotonic() + seconds
+
+
+def test_results_of_steps_are_freed_without_the_collector_of_circles(threads: Threads) -> None:
+    class Result:
+        pass
+
+    async def ask() -> list[weakref.ref[Result]]:
+        return [weakref.ref(await threads.run(later(FAR), Result)) for _ in range(5)]
+
+    gc.disable()
+    try:
+        left = asyncio.run(ask())
+        wait_for(lambda: not any(one() for one in left), what="the results to be freed")
+    finally:
+        gc.enable()
 
 
 def test_answer_and_error_of_a_step_are_its_caller_s(threads: Threads) -> None:
