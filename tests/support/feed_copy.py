@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -43,7 +44,7 @@ class Copy:
         ):
             for id_, row in self.rows[noun].items():
                 if getattr(row, "security_id", None) == security.id:
-                    self.rows[noun][id_] = replace(row, **more)  # type: ignore[type-var]
+                    self.rows[noun][id_] = msgspec.structs.replace(row, **more)  # type: ignore[type-var]
 
 
 def stored(session: Session, *, user_id: UUID | None = None) -> Rows:
@@ -54,7 +55,7 @@ def stored(session: Session, *, user_id: UUID | None = None) -> Rows:
 def _stored(session: Session, noun: Noun, user_id: UUID | None) -> dict[UUID, State]:
     state = STATES[noun]
     of_security = noun in (Noun.HOLDINGS, Noun.TRANSACTIONS)
-    names = [one.name for one in fields(state)]
+    names = list(state.__struct_fields__)
     columns = [(_SECURITY.get(name) if of_security else None) or f"t.{name}" for name in names]
     account = "accounts a ON a.id = t.account_id" if noun != Noun.ACCOUNTS else "accounts a ON a.id = t.id"
     security = "LEFT JOIN securities s ON s.id = t.security_id" if of_security else ""

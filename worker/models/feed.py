@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -86,8 +86,7 @@ class Kind(StrEnum):
     REMOVED = "removed"
 
 
-@dataclass(frozen=True, slots=True)
-class AccountState:
+class AccountState(msgspec.Struct, frozen=True, gc=False):
     """An account. `status` is `inaccessible` when the institution no longer lists it."""
 
     id: UUID
@@ -102,8 +101,7 @@ class AccountState:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class BalanceState:
+class BalanceState(msgspec.Struct, frozen=True, gc=False):
     """What the institution stated of an account. It is valid from `taken_at` until the account's next one."""
 
     id: UUID
@@ -118,8 +116,7 @@ class BalanceState:
     taken_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class HoldingState:
+class HoldingState(msgspec.Struct, frozen=True, gc=False):
     """A position. A closed one has the quantity 0 and `closed_at`. `symbol` and `name` are those of its security."""
 
     id: UUID
@@ -138,8 +135,7 @@ class HoldingState:
     closed_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionState:
+class TransactionState(msgspec.Struct, frozen=True, gc=False):
     """A transaction. + is money into the account. `symbol` is that of the security."""
 
     id: UUID
@@ -162,8 +158,7 @@ class TransactionState:
     fees: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityState:
+class SecurityState(msgspec.Struct, frozen=True, gc=False):
     """A security whose description has changed. Positions and transactions of it are not told again."""
 
     id: UUID
@@ -188,18 +183,19 @@ LOADED = (Noun.ACCOUNTS, Noun.BALANCES, Noun.HOLDINGS, Noun.TRANSACTIONS)
 """What a reader gets that begins without a cursor, in this order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+S = TypeVar("S")
+
+
+class Change(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """What happened to one row, and the row as it is now; `row` is null if it is gone."""
 
     noun: Noun
     change: Kind
     id: UUID
-    row: State | None
+    row: S | None
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """Some changes, in the order in which to apply them.
 
     Attributes:
@@ -207,26 +203,34 @@ class Changes:
         has_more: whether there is more to read now.
     """
 
-    items: list[Change]
+    items: list[Change[State]]
     cursor: str
     has_more: bool
 
 
-class Told(msgspec.Struct, frozen=True, gc=False):
-    """A `Change` whose row is JSON as Postgres wrote it."""
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Changes of rows of one noun, as JSON with commas in between."""
 
-    noun: str
-    change: str
-    id: UUID
-    row: msgspec.Raw | None
+    noun: Noun
+    count: int
+    json: bytes
 
 
-class Page(msgspec.Struct, frozen=True):
-    """`Changes` with rows as Postgres wrote them."""
+class Page(NamedTuple):
+    """`Changes` before they are decoded."""
 
-    items: list[Told]
+    items: list[Items]
     cursor: str
     has_more: bool
+
+    @property
+    def json(self) -> bytes:
+        """`Changes` as JSON."""
+        items = b",".join(one.json for one in self.items if one.count)
+        return msgspec.json.encode(
+            {"items": msgspec.Raw(b"[%b]" % items), "cursor": self.cursor, "has_more": self.has_more}
+        )
 
 
 class WantedChanges(BaseModel):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from worker.crud.feed import rows
-from worker.models.feed import Kind, Noun, Told
+from worker.crud.feed.rows import Part
+from worker.models.feed import Items, Noun
 from worker.models.feed_cursor import Cursor
 
 _AFTER = "(xid, sequence) >= (:xid, :sequence) AND xid < :ended"
-_COLUMNS = "xid, sequence, noun, change, ids, at"
+_COLUMNS = "xid, sequence, noun, cardinality(ids) AS size, at"
 _OF_ALL = text(f"SELECT {_COLUMNS} FROM change_log WHERE {_AFTER} ORDER BY xid, sequence LIMIT :most")  # noqa: S608
 # Securities belong to nobody. Two conditions joined by OR could not be read in the order of the index.
 _OF_USER = text(
@@ -40,7 +40,7 @@ class Logged(NamedTuple):
         at: everything that was logged before this time was told; None if everything was.
     """
 
-    told: list[Told]
+    items: list[Items]
     xid: int
     sequence: int = 0
     offset: int = 0
@@ -49,7 +49,7 @@ class Logged(NamedTuple):
 
 def read(session: Session, cursor: Cursor, *, ended: int, limit: int) -> Logged:
     """At most `limit` changes after the cursor, each row once, as it is now."""
-    changed: dict[tuple[str, UUID], str] = {}
+    parts: dict[str, list[Part]] = {}
     xid, sequence, offset = cursor.xid, cursor.sequence, cursor.offset
     query = _OF_ALL if cursor.user_id is None else _OF_USER
     at: datetime | None = None
@@ -59,40 +59,19 @@ def read(session: Session, cursor: Cursor, *, ended: int, limit: int) -> Logged:
         entries: Sequence[Any] = session.execute(query, values).all()
         for entry in entries:
             begun = offset if (entry.xid, entry.sequence) == (xid, sequence) else 0
-            ids = entry.ids[begun:]
-            for id_ in ids[:room]:
-                changed.setdefault((entry.noun, id_), entry.change)
-            if len(ids) > room:
+            taken = min(entry.size - begun, room)
+            if taken > 0:
+                parts.setdefault(entry.noun, []).append(Part(entry.xid, entry.sequence, begun + 1, begun + taken))
+            if entry.size - begun > room:
                 xid, sequence, offset, at, is_full = entry.xid, entry.sequence, begun + room, entry.at, True
                 break
-            room -= len(ids)
+            room -= taken
             xid, sequence, offset = entry.xid, entry.sequence + 1, 0
         if len(entries) < most:
             break
         most = min(2 * most, _MOST)
-    told = _as_now(session, changed, user_id=cursor.user_id)
-    return Logged(told, xid, sequence, offset, at) if is_full else Logged(told, ended)
-
-
-def _as_now(session: Session, changed: dict[tuple[str, UUID], str], *, user_id: UUID | None) -> list[Told]:
-    by_noun: dict[str, list[UUID]] = {}
-    for noun, id_ in changed:
-        by_noun.setdefault(noun, []).append(id_)
-    found = {noun: rows.by_id(session, Noun(noun), ids) for noun, ids in by_noun.items()}
-    securities = by_noun.get(Noun.SECURITIES)
-    if securities:
-        # A security that another user alone holds is nobody else's business.
-        kept = set(securities) if user_id is None else rows.held(session, securities, user_id=user_id)
-        found[Noun.SECURITIES] = {id_: row for id_, row in found[Noun.SECURITIES].items() if id_ in kept}
-    told = []
-    for (noun, id_), change in changed.items():
-        row = found[noun].get(id_)
-        if row is None:
-            if noun != Noun.SECURITIES:
-                told.append(Told(noun, Kind.REMOVED, id_, None))
-        else:
-            told.append(Told(noun, Kind.ADDED if change == Kind.ADDED else Kind.MODIFIED, id_, row))
-    return told
+    items = [rows.changed(session, noun, parts[noun], user_id=cursor.user_id) for noun in Noun if noun in parts]
+    return Logged(items, xid, sequence, offset, at) if is_full else Logged(items, ended)
 
 
 TABLES = ("change_log", "change_reads")

@@ -6,6 +6,7 @@ was overwritten before it was read is told as the newer one. `docs/feed.md` says
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -15,14 +16,14 @@ from worker.crud.database import OpenTransaction
 from worker.crud.feed import log, positions, rows
 from worker.crud.feed.positions import Here
 from worker.errors import BadArgument
-from worker.models.feed import STATES, Change, Changes, Kind, Noun, Page, Told
+from worker.models.feed import STATES, Change, Changes, Items, Page, State
 from worker.models.feed_cursor import Cursor, Loading
 from worker.services.context import Context
 
 _LONGEST_QUIET_SECONDS = 3600.0
 """So long the cursor of a reader for whom nothing is new stays the same; then a newer one keeps it from expiring."""
 
-_decoders = {noun: msgspec.json.Decoder(state) for noun, state in STATES.items()}
+_decoders = {noun: msgspec.json.Decoder(list[Change[state]]) for noun, state in STATES.items()}  # type: ignore[valid-type]
 
 
 async def changes(
@@ -44,16 +45,26 @@ async def changes(
         CursorLost: the changes after it cannot be told any more; begin without a cursor.
         Unavailable: Postgres is out of reach; go on with the last cursor.
     """
-    has_more = True
-    while has_more:
-        found = await page(runtime, user_id=user_id, cursor=cursor, limit=limit)
-        cursor, has_more = found.cursor, found.has_more
-        yield Changes([_decoded(one) for one in found.items], found.cursor, found.has_more)
+    reading = _begin(runtime, user_id, cursor, limit)
+    try:
+        has_more = True
+        while has_more:
+            found = await reading
+            has_more = found.has_more
+            if has_more:  # is read while this slice is decoded and stored
+                reading = _begin(runtime, user_id, found.cursor, limit)
+            yield Changes([change for items in found.items for change in _decoded(items)], found.cursor, has_more)
+    finally:
+        reading.cancel()
 
 
-def _decoded(told: Told) -> Change:
-    noun = Noun(told.noun)
-    return Change(noun, Kind(told.change), told.id, None if told.row is None else _decoders[noun].decode(told.row))
+def _begin(runtime: Context, user_id: UUID | None, cursor: str | None, limit: int) -> asyncio.Task[Page]:
+    return asyncio.create_task(page(runtime, user_id=user_id, cursor=cursor, limit=limit))
+
+
+def _decoded(items: Items) -> list[Change[State]]:
+    found: list[Change[State]] = _decoders[items.noun].decode(b"[%b]" % items.json)
+    return found
 
 
 async def page(runtime: Context, *, user_id: UUID | None, cursor: str | None, limit: int) -> Page:
@@ -71,29 +82,32 @@ async def page(runtime: Context, *, user_id: UUID | None, cursor: str | None, li
         else:
             positions.check(given, now, user_id=user_id)
             begun = given
-        told, after = _read(session, begun, now, limit)
-        if cursor is not None and not told and after.at - begun.at < _LONGEST_QUIET_SECONDS and after.loading is None:
+        items, after = _read(session, begun, now, limit)
+        is_empty = not any(one.count for one in items)
+        if cursor is not None and is_empty and after.at - begun.at < _LONGEST_QUIET_SECONDS and after.loading is None:
             return Page([], cursor, has_more=False)
         noted = msgspec.structs.replace(after, read=positions.note_reading(session))
-        return Page(told, str(noted), has_more=after.loading is not None or after.xid < now.ended)
+        return Page(items, str(noted), has_more=after.loading is not None or after.xid < now.ended)
 
     return await runtime.db(read)
 
 
-def _read(session: OpenTransaction, begun: Cursor, now: Here, limit: int) -> tuple[list[Told], Cursor]:
+def _read(session: OpenTransaction, begun: Cursor, now: Here, limit: int) -> tuple[list[Items], Cursor]:
     """The changes after a cursor, and the cursor after them."""
-    told: list[Told] = []
+    items: list[Items] = []
+    count = 0
     if begun.loading is not None:
-        told, following = rows.load(session, begun.loading, user_id=begun.user_id, limit=limit)
-        begun = msgspec.structs.replace(begun, loading=following)
-        if following is not None or len(told) == limit:
-            return told, begun
-    found = log.read(session, begun, ended=now.ended, limit=limit - len(told))
+        loaded = rows.load(session, begun.loading, user_id=begun.user_id, limit=limit)
+        items, count = loaded.items, loaded.count
+        begun = msgspec.structs.replace(begun, loading=loaded.following)
+        if loaded.following is not None or count == limit:
+            return items, begun
+    found = log.read(session, begun, ended=now.ended, limit=limit - count)
     at = now.now if found.at is None else found.at
     after = msgspec.structs.replace(
         begun, xid=found.xid, sequence=found.sequence, offset=found.offset, at=at.timestamp()
     )
-    return told + found.told, after
+    return items + found.items, after
 
 
 __all__ = ["Change", "Changes", "changes", "page"]
