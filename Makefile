@@ -101,6 +101,10 @@ MINUTES ?= 10
 test-chaos: $(STAMP) ## Random faults, one script a seed: SEED=1 MINUTES=10; a failing script is made shorter
 	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests/faults/test_campaign.py -o faulthandler_timeout=0 $(ARGS)
 
+.PHONY: feed-campaign
+feed-campaign: $(STAMP) ## Ten writers and ten readers of the change feed, killed all the time, Postgres too: SEED=1 MINUTES=10
+	FEED_SEED=$(SEED) FEED_SECONDS=$$(($(MINUTES) * 60)) $(PYTEST) tests/faults/test_feed_faults.py -k killed -o faulthandler_timeout=0 $(ARGS)
+
 .PHONY: test-coverage
 test-coverage: test ## As test, with an HTML report in htmlcov/
 	@$(BIN)/coverage html --quiet
@@ -192,6 +196,10 @@ bench-hooks: $(STAMP) ## Time that the receiver takes for one hook, at 200 a sec
 .PHONY: bench-web
 bench-web: $(STAMP) ## Server CPU and time per request of the HTTP API, with 100,000 logins
 	$(BIN)/python -m tests.benchmarks.bench_web $(ARGS)
+
+.PHONY: bench-feed
+bench-feed: $(STAMP) ## What the change feed costs writers, and rows a second for readers; minutes
+	$(BIN)/python -m tests.benchmarks.bench_feed $(ARGS)
 
 .PHONY: bench-export
 bench-export: $(STAMP) ## Rows per second and memory of `dashtam export`, with a million rows; minutes

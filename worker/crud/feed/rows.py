@@ -160,6 +160,14 @@ _THEIRS = """
 """
 
 
+def _owned(noun: Noun) -> str:
+    """Whether a row is the user's. One that was may be in another user's account by now."""
+    of_login = "SELECT FROM providers p WHERE p.id = {}.provider_id AND p.user_id = :user_id"
+    if noun is Noun.ACCOUNTS:
+        return f" AND EXISTS ({of_login.format('t')})"
+    return f" AND EXISTS (SELECT FROM accounts a WHERE a.id = t.account_id AND EXISTS ({of_login.format('a')}))"
+
+
 def _changed(noun: Noun, *, of_user: bool) -> TextClause:
     """A query for the number of rows of some parts of the log, and their items; a row in several parts is told once."""
     change = f"CASE WHEN r.id IS NULL THEN '{Kind.REMOVED}' WHEN k.change = '{Kind.ADDED}' THEN '{Kind.ADDED}'"
@@ -167,6 +175,7 @@ def _changed(noun: Noun, *, of_user: bool) -> TextClause:
     # A security is never removed, and one that another user alone holds is nobody else's business.
     only = "true" if noun is not Noun.SECURITIES else f"r.id IS NOT NULL AND {_THEIRS if of_user else 'true'}"
     item = _item(noun, change, "r")
+    own = _owned(noun) if of_user and noun is not Noun.SECURITIES else ""
     return text(
         f"""
         SELECT count(*), string_agg({item}, ',')
@@ -177,7 +186,7 @@ def _changed(noun: Noun, *, of_user: bool) -> TextClause:
             JOIN change_log l ON l.xid = w.xid AND l.sequence = w.sequence
             CROSS JOIN unnest(l.ids[w.first:w.last]) AS u (id)
             ORDER BY u.id, w.xid, w.sequence
-        ) AS k LEFT JOIN LATERAL ({_source(noun, "t.id = k.id")}) AS r ON true
+        ) AS k LEFT JOIN LATERAL ({_source(noun, "t.id = k.id" + own)}) AS r ON true
         WHERE {only}
         """  # noqa: S608 - made of the constants above
     )

@@ -114,15 +114,17 @@ def _function(noun: str) -> str:
     new, old = (", ".join(f"{side}.{name}" for name in columns) for side in "no")
     owned = "account_id" if noun != "accounts" else "provider_id"
 
-    def write(change: str, source: str) -> str:
+    def write(change: str, source: str, side: str = "n") -> str:
         return f"""
             INSERT INTO change_log (xid, user_id, noun, change, ids)
             SELECT pg_current_xact_id()::text::bigint, p.user_id, '{noun}', '{change}', array_agg(r.id)
-            FROM (SELECT n.id, n.{owned}, row_number() OVER () / {_ROWS_EACH} AS part FROM {source}) AS r
+            FROM (SELECT {side}.id, {side}.{owned}, row_number() OVER () / {_ROWS_EACH} AS part FROM {source}) AS r
             JOIN {owner}
             GROUP BY p.user_id, r.part;
         """  # noqa: S608 - made of the constants above
 
+    both = "new_rows n JOIN old_rows o ON o.id = n.id"
+    # A row that moves to another account may have had another owner, who must hear of it, too.
     # Of a row whose account or login is gone, the deletion of that one has already logged it.
     return f"""
     CREATE FUNCTION change_log_{noun}() RETURNS trigger LANGUAGE plpgsql {_SEARCHED} AS $$
@@ -130,9 +132,10 @@ def _function(noun: str) -> str:
         IF TG_OP = 'INSERT' THEN
             {write("added", "new_rows n")}
         ELSIF TG_OP = 'UPDATE' THEN
-            {write("modified", f"new_rows n JOIN old_rows o ON o.id = n.id WHERE ({new}) IS DISTINCT FROM ({old})")}
+            {write("modified", f"{both} WHERE ({new}) IS DISTINCT FROM ({old})")}
+            {write("removed", f"{both} WHERE n.{owned} <> o.{owned}", side="o")}
         ELSE
-            {write("removed", "old_rows n")}
+            {write("removed", "old_rows o", side="o")}
         END IF;
         RETURN NULL;
     END $$

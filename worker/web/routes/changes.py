@@ -24,11 +24,11 @@ def _model(kind: type) -> type[BaseModel]:
     return create_model(kind.__name__, __doc__=kind.__doc__, **fields)
 
 
-_ROWS: Any = reduce(or_, (_model(state) for state in STATES.values()), None)  # type: ignore[arg-type, operator]
+_ROWS: Any = reduce(or_, (_model(state) for state in STATES.values()), None)
 _CHANGE = create_model(
     "Change", noun=(Noun, ...), change=(Kind, ...), id=(UUID, ...), row=(_ROWS, ...), __doc__="What happened to a row."
 )
-_CHANGES = create_model("Changes", items=(list[_CHANGE], ...), cursor=(str, ...), has_more=(bool, ...))  # type: ignore[valid-type]
+_CHANGES = create_model("Changes", items=(list[_CHANGE], ...), cursor=(str, ...), has_more=(bool, ...))
 _ID = "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11"
 _EXAMPLE = {
     "items": [
