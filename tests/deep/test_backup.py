@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -15,8 +16,11 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider
 from tests.support.databases import Databases
 from tests.support.environment import ROOT
+from tests.support.feed_campaign import database_of
 from worker.crud import audit
 from worker.devstack.binaries import postgres_places
+from worker.models.feed_cursor import CursorRestored
+from worker.services import feed
 from worker.services.encryption import EncryptionService
 from worker.settings import Settings
 
@@ -63,6 +67,7 @@ def test_backup_is_restored_whole_with_tokens_that_the_keys_still_open(
     with Session(engine) as session, session.begin():
         provider = make_linked_provider(session, encryption, access_token="access-before-the-backup")
         audit.record(session, provider_id=provider.id, action="linked", actor="user")
+    cursor = asyncio.run(_read_feed(database_url))
     restored_url, restored_engine = restored
     programs = os.pathsep.join(str(place.bin) for place in postgres_places())
     environment = {
@@ -92,3 +97,13 @@ def test_backup_is_restored_whole_with_tokens_that_the_keys_still_open(
         assert encryption.unseal(token["access_token"], kind="access", **bound) == "access-before-the-backup"
     with Session(restored_engine) as session:
         assert audit.verify_chains(session).problems == []
+    assert asyncio.run(_read_feed(database_url, cursor)) == cursor
+    with pytest.raises(CursorRestored, match="restored from a dump"):
+        asyncio.run(_read_feed(restored_url, cursor))
+    assert asyncio.run(_read_feed(restored_url)) != cursor
+
+
+async def _read_feed(url: str, cursor: str | None = None) -> str:
+    """Reads the change feed to its end; returns the last cursor."""
+    with database_of(url) as context:
+        return [found.cursor async for found in feed.changes(context, cursor=cursor)][-1]

@@ -40,7 +40,7 @@ _SETTINGS = "-c timezone=UTC -c lock_timeout=2000 -c statement_timeout=20000"
 
 def populate(url: str) -> list[UUID]:
     """Users, logins and securities; returns the users."""
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
         for statement in (*START, *[LOGIN] * 12):
             connection.execute(statement.encode())
         return [row[0] for row in connection.execute("SELECT id FROM users")]
@@ -107,9 +107,10 @@ class Store:
 
 
 @contextmanager
-def _database(url: str) -> Iterator[Any]:
+def database_of(url: str) -> Iterator[Any]:
     """What the feed needs of a context."""
-    engine = make_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), connections=2)
+    _, _, rest = url.partition("://")
+    engine = make_engine(f"postgresql+psycopg://{rest}", connections=2)
     database = Database(engine, threads=2, step_seconds=60)
     try:
         yield SimpleNamespace(db=database.step, engine=engine)
@@ -121,7 +122,7 @@ def _database(url: str) -> Iterator[Any]:
 def read(url: str, path: Path, user_id: UUID | None, seed: int) -> None:
     """Reads without end."""
     chance = random.Random(seed)
-    with _database(url) as context:
+    with database_of(url) as context:
         store = Store(path)
         while True:
             with suppress(Unavailable):
@@ -216,7 +217,7 @@ class Campaign:
             (self.outcome.transactions,) = connection.execute(
                 "SELECT count(DISTINCT xid) FROM change_log"
             ).fetchone() or (0,)
-        with _database(self._url) as context:
+        with database_of(self._url) as context:
             for number in range(readers):
                 store = Store(self._home / f"reader-{number}.sqlite")
                 asyncio.run(_read_to_the_end(context, store, self._of(number), 5000))

@@ -25,9 +25,11 @@ from tests.integration.sync.feeds import (
     Plan,
     changed,
 )
+from tests.support.feed_copy import Copy, differences, stored
 from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime
+from worker.services import feed
 from worker.services.sync import batch
 from worker.services.sync import run as sync_run
 
@@ -56,6 +58,8 @@ class SyncMachine(RuleBasedStateMachine):
         with self.runtime.transaction() as session:
             provider = make_linked_provider(session, self.runtime.encryption, provider_key="model")
             self.provider_id: UUID = provider.id
+            self.user_id: UUID = provider.user_id
+        self.copy = Copy()
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -274,6 +278,19 @@ class SyncMachine(RuleBasedStateMachine):
 
     def assert_no_row_twice(self) -> None:
         assert all(count == 1 for count in Counter(key for _, key, _, _ in self.stored()).values())
+        self.assert_feed_has_told_all()
+
+    def assert_feed_has_told_all(self) -> None:
+        """A reader of the change feed has the rows that the tables have, whatever the sync did with them."""
+
+        async def read() -> None:
+            async for found in feed.changes(self.runtime, user_id=self.user_id, cursor=self.copy.cursor, limit=7):
+                self.copy.apply(found.items)
+                self.copy.cursor = found.cursor
+
+        self.runtime.run(read())
+        with self.runtime.transaction() as session:
+            assert differences(self.copy.rows, stored(session, user_id=self.user_id)) == {}
 
     def stored(self) -> list[tuple[Any, ...]]:
         return self.select(_TRANSACTIONS)[0]
