@@ -82,6 +82,15 @@ test-deep: $(STAMP) $(HELM) ## What `make test` leaves out to be quick; minutes
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped or cut off; minutes. BROKER=redis|sentinel|rabbitmq
 	BROKER=$(BROKER) $(PYTEST) tests/faults -m "not release" -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
 
+.PHONY: test-faults-brokers
+test-faults-brokers: $(STAMP) ## The fault tests that are for RabbitMQ (Debian: rabbitmq-server) and for Sentinels; minutes
+	BROKER=rabbitmq $(PYTEST) tests/faults -o faulthandler_timeout=900 $(ARGS)
+	BROKER=sentinel $(PYTEST) tests/faults -o faulthandler_timeout=900 $(ARGS)
+
+.PHONY: test-hosts
+test-hosts: $(STAMP) ## Two worker hosts and a data host in network namespaces; needs root, iproute2, libfaketime; minutes
+	unshare --net -- $(PYTEST) tests/hosts -o faulthandler_timeout=900 $(ARGS)
+
 .PHONY: test-release
 test-release: $(STAMP) ## What CI leaves out to be quick enough: run it before a release; minutes
 	$(PYTEST) tests/deep tests/faults -m release -o faulthandler_timeout=900 --numprocesses 2 --dist loadgroup $(ARGS)

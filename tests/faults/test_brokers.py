@@ -6,6 +6,7 @@ import base64
 import json
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_queues_that_exist_are_used_whatever_their_type(world: World, queue_type
 
 @with_rabbitmq
 def test_rabbitmq_without_quorum_queues_is_named_in_one_line(world: World, tmp_path: Path) -> None:
+    before = _epmds()
     old = RabbitServer(tmp_path / "old", feature_flags="")
     old.start()
     address = {"BROKER_URL": old.url}
@@ -145,9 +147,20 @@ def test_rabbitmq_without_quorum_queues_is_named_in_one_line(world: World, tmp_p
     finally:
         old.kill()
 
+    assert _epmds() == before, "a RabbitMQ that has ended leaves no process of Erlang's behind"
     world.moves_on()
     world.recovers("RabbitMQ without quorum queues", hurry=True)
     world.assert_nothing_was_lost(retries=False)
+
+
+def _epmds() -> set[str]:
+    """Processes of Erlang's that hold names of nodes."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text().strip() == "epmd":
+                found.add(process.name)
+    return found
 
 
 @with_sentinel

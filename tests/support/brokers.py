@@ -115,7 +115,7 @@ class RabbitServer:
 
     def __init__(self, home: Path, *, feature_flags: str | None = None) -> None:
         self.port = free_port()
-        other = free_port()
+        other, names = free_port(), free_port()
         home.mkdir(parents=True, exist_ok=True)
         (home / "plugins").write_text("[].\n")
         (home / "rabbitmq.conf").write_text("loopback_users = none\n")
@@ -130,12 +130,15 @@ class RabbitServer:
             "ENABLED_PLUGINS_FILE": str(home / "plugins"),
             "CONFIG_FILE": str(home / "rabbitmq"),
             "CONF_ENV_FILE": "/dev/null",
-            # Nobody else talks to this node. Its command line tools may still start `epmd`, which then stays.
+            # Nobody else talks to this node.
             "SERVER_ADDITIONAL_ERL_ARGS": f"-start_epmd false -erl_epmd_port {other} +S 2:2 +sbwt none +sbwtdcpu none",
         }
         if feature_flags is not None:
             values["FEATURE_FLAGS"] = feature_flags
-        env = {"HOME": str(home), **{f"RABBITMQ_{key}": value for key, value in values.items()}}
+        # Erlang starts an `epmd`, which outlives the node, unless one is there already: this node has its own.
+        names_only = {"ERL_EPMD_PORT": str(names), "ERL_EPMD_ADDRESS": "127.0.0.1"}
+        self._epmd = Child([program("epmd", "erlang-base")], log=home / "epmd.log", env=names_only)
+        env = {"HOME": str(home), **names_only, **{f"RABBITMQ_{key}": value for key, value in values.items()}}
         self._child = Child([program("rabbitmq-server", "rabbitmq-server", *_RABBITMQ)], log=home / "out.log", env=env)
 
     @property
@@ -151,11 +154,13 @@ class RabbitServer:
 
     def start(self) -> None:
         if not self._child.running:
+            self._epmd.start()
             self._child.start()
             wait_for(self._listens, seconds=_START_S, what="RabbitMQ")
 
     def kill(self) -> None:
         self._child.kill()
+        self._epmd.kill()
 
     @contextmanager
     def down(self) -> Iterator[None]:
