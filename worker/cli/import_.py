@@ -26,6 +26,9 @@ def import_(
     create_user: Annotated[
         bool, typer.Option("--create-user", help="Make a new user when nobody has this e-mail address.")
     ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="What a column of a CSV file means: NAME=COLUMN, several times.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is in the file.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +42,8 @@ def import_(
     dashtam import statement.ofx --dry-run
 
     dashtam import statement.ofx --user ada@example.org
+
+    dashtam import statement.csv --dry-run --set currency=EUR --set account=DE02120300000000202051
     """
     from worker.services.linking.users import find_user
     from worker.services.sync import importing
@@ -50,13 +55,23 @@ def import_(
         raise UsageProblem(f"{file} cannot be read: {error.strerror}; nothing was stored") from None
     if user is None and not dry_run:
         raise UsageProblem("name the user: --user; nothing was stored")
-    done = ask(importing.look_at, content)
-    if user is not None and not dry_run:
+    options = dict(_option(given) for given in set_ or ())
+    if dry_run or user is None:
+        done = ask(importing.look_at, content, options=options)
+    else:
+        ask(importing.look_at, content, options=options)  # a file that cannot be read makes no user
         user_id = ask(find_user, user, create=create_user)
-        done = ask(importing.import_file, content, user_id=user_id, alias=provider)
+        done = ask(importing.import_file, content, user_id=user_id, alias=provider, options=options)
     show(done, as_json=as_json, render=_told)
     if done.run is not None and done.run.status == "failed":
         raise Failed(f"the run failed ({done.run.error}); see: dashtam runs show {done.run.id}")
+
+
+def _option(given: str) -> tuple[str, str]:
+    name, sign, value = given.partition("=")
+    if not sign:
+        raise UsageProblem(f"--set takes NAME=VALUE, not {given}; nothing was stored")
+    return name.strip(), value.strip()
 
 
 def _told(done: Imported) -> str:
@@ -67,6 +82,9 @@ def _told(done: Imported) -> str:
         for one in done.statements
     ]
     if done.run is None:
+        if done.proposal:
+            proposed = " ".join(f"--set '{plain(name)}={plain(value)}'" for name, value in done.proposal.items())
+            lines.append(f"confirm what the columns mean, or change it: {proposed}")
         return "\n".join([f"{done.format} file; nothing was stored:", *lines])
     run = done.run
     counts = f"{run.added} added, {run.changed} changed, {run.unchanged} unchanged, {run.quarantined} in quarantine"

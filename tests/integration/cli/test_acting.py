@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -309,6 +310,26 @@ def test_import_says_what_is_in_a_file_and_stores_it(dashtam: Dashtam, rows: Ses
         assert "checking …6789: 2025-03-01 to 2025-03-31, 1 transaction, 100.00 USD" in printed.output
     assert "3 added, 0 changed, 0 unchanged, 1 in quarantine" in stored.output
     assert (again["run"]["added"], again["run"]["changed"]) == (0, 0)
+
+
+@pytest.mark.deep
+def test_import_asks_once_what_the_columns_of_a_csv_file_mean(dashtam: Dashtam, tmp_path: Path) -> None:
+    march, april = (tmp_path / f"{name}.csv" for name in ("march", "april"))
+    march.write_text("Date,Text,Amount\n13/03/2025,Bait,-1.50\n")
+    april.write_text("Date,Text,Amount\n13/03/2025,Bait,-1.50\n02/04/2025,Bait,-2.50\n")
+
+    looked = dashtam("import", str(march), "--dry-run")
+    unconfirmed = dashtam("import", str(march), *ADA)
+    proposed = shlex.split(looked.output.partition("or change it: ")[2])
+    known = ("--set", "currency=USD", "--set", "account=4321")
+    confirmed = json_of(dashtam("import", str(march), *ADA, *proposed, *known, "--json"))
+    later = json_of(dashtam("import", str(april), *ADA, "--json"))
+
+    assert "--set 'order=dmy'" in looked.output
+    assert unconfirmed.exit_code == 3
+    assert "must be confirmed once; nothing was stored" in unconfirmed.stderr
+    assert confirmed["run"]["counts"]["transactions"]["added"] == 1
+    assert later["run"]["counts"]["transactions"] == {"added": 1, "unchanged": 1}
 
 
 @pytest.mark.deep

@@ -15,6 +15,7 @@ from worker.models.pages import Page, RawRecord, Removal, Window
 from worker.process.clocks import elapsed
 
 __all__ = [
+    "LOOK",
     "Caller",
     "Departure",
     "FileReading",
@@ -152,6 +153,10 @@ class FormToken:
     expires_at: datetime | None
 
 
+LOOK = "look"
+"""The option of a file that is only looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileStatement:
     """What a file says of one account, as people are told before and after it is imported.
@@ -181,11 +186,13 @@ class FileReading:
         format: the name of its format.
         statements: what is in it.
         integration: gives its records as the pages of a run.
+        proposal: what the user should confirm about the file, by the names of options.
     """
 
     format: str
     statements: tuple[FileStatement, ...]
     integration: Any = field(repr=False)
+    proposal: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,29 @@ import copy
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Self
 
+import msgspec
 from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadRequest, Refused
-from worker.integrations.kit.base import Caller, FileReading, Page, SyncRequest, TokenAnswer
+from worker.integrations.kit import reading
+from worker.integrations.kit.base import LOOK, Caller, FileReading, Page, SyncRequest, TokenAnswer
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import FILE
 from worker.integrations.kit.taxonomy import Rule
-from worker.integrations.statement_files import camt, ofx
-from worker.integrations.statement_files.statements import Statement, pages
+from worker.integrations.statement_files import camt, delimited, ofx
+from worker.integrations.statement_files.statements import Statement, pages, without_number
 from worker.settings import EnvironmentSettings
 
 FORMATS = (ofx, camt)
 MOST_BYTES = 20 << 20
+COLUMNS = "columns"
+"""The feed whose cursor keeps what the columns of CSV files mean, by the names of the columns."""
 _ZIPPED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"Rar!", b"7z\xbc\xaf")
+
+_columns = reading.Reader(dict[str, dict[str, str]])
 
 
 class StatementFilesSettings(EnvironmentSettings):
@@ -36,14 +43,17 @@ class StatementFiles(Integration):
     key = "statement_files"
     name = "Statement files"
     provider_type = "files"
-    description = "Files that a bank hands out: OFX, QFX and CAMT."
+    description = "Files that a bank hands out: OFX, QFX, CAMT and CSV."
     nouns = (*Integration.nouns, "holdings")
     link_kind = FILE
     settings_class = StatementFilesSettings  # type: ignore[assignment]
     error_rules = (Rule(BadRequest),)
     secret_shapes = (r"\bstatement-files-[\w-]{16,}",)
     reads_files = True
+    memory_feeds = frozenset({COLUMNS})
     statements: Sequence[Statement] = ()
+    columns: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    names_account = False
 
     @classmethod
     def build(cls, **_: Any) -> Self:
@@ -66,17 +76,49 @@ class StatementFiles(Integration):
         if content.startswith(_ZIPPED):
             raise Refused("the file is packed: unpack it and import what is in it; nothing was stored")
         found = next((form for form in FORMATS if form.is_one(content)), None)
-        if found is None:
-            names = ", ".join(form.NAME for form in FORMATS)
-            raise Refused(f"the file has none of the formats that can be read ({names}); nothing was stored")
-        statements = found.read(content)
-        if not statements:
-            raise Refused("the file has no statement of an account; nothing was stored")
         bound = copy.copy(self)
-        bound.statements = statements
-        return FileReading(found.NAME, tuple(one.told() for one in statements), bound)
+        proposal: dict[str, str] = {}
+        if found is not None:
+            bound.statements, name = found.read(content), found.NAME
+        elif delimited.is_one(content):
+            name, proposal = delimited.NAME, bound.read_delimited(content, options)
+        else:
+            names = ", ".join((*(form.NAME for form in FORMATS), delimited.NAME))
+            raise Refused(f"the file has none of the formats that can be read ({names}); nothing was stored")
+        if not bound.statements and not proposal:
+            raise Refused("the file has no statement of an account; nothing was stored")
+        return FileReading(name, tuple(one.told() for one in bound.statements), bound, proposal)
+
+    def read_delimited(self, content: bytes, options: Mapping[str, str]) -> dict[str, str]:
+        """Reads a CSV file with the given meaning of its columns, or else the saved one. Returns what was proposed."""
+        table = delimited.Table(content)
+        given = {name: value for name, value in options.items() if name not in (LOOK, COLUMNS)}
+        saved = _columns.page((options.get(COLUMNS) or "{}").encode()).get(table.digest)
+        proposal = {} if saved else table.proposal() | given
+        if not given and saved is None and LOOK not in options:
+            told = " ".join(f"--set '{name}={value}'" for name, value in proposal.items())
+            raise Refused(
+                "what the columns of this file mean must be confirmed once; nothing was stored. This is proposed: "
+                + told
+            )
+        chosen = {**(saved or {}), **(proposal if LOOK in options else given)}
+        try:
+            self.statements = delimited.read(table, chosen)
+        except Refused:
+            if LOOK not in options:
+                raise
+        self.columns, self.names_account = {table.digest: chosen}, chosen.get("account") not in table.names
+        return proposal
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """What is in the file. Without a file there is nothing to read."""
+        if self.columns:
+            known = _columns.page(request.cursors.get(COLUMNS, "{}").encode())
+            for digest, chosen in self.columns.items():
+                known[digest] = dict(chosen)
+                if self.names_account:  # no number may be stored
+                    account = "".join(chosen["account"].split())
+                    known[digest]["account"] = without_number(request.access_token, account)
+            yield Page(feed=COLUMNS, cursor=msgspec.json.encode(known, order="sorted").decode())
         for page in pages(self.statements, request) if self.statements else ():
             yield page

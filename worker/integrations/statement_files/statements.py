@@ -23,6 +23,8 @@ from worker.integrations.kit.masking import last_four
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, TransactionRecord
 from worker.models.vocabulary import AccountType, TransactionStatus, TransactionType
 
+_SAVED = "saved:"
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One transaction as it is stored beside its mapping.
@@ -115,7 +117,7 @@ _cursor = reading.Reader(Cursor)
 def pages(statements: Sequence[Statement], request: SyncRequest) -> Iterator[Page]:
     """The statements as pages of a run: all accounts first, then the rows of each statement."""
     secret = request.access_token.encode()
-    keyed = [(_keyed(secret, one.bank, one.number), one) for one in statements]
+    keyed = [(_account_key(secret, one.bank, one.number), one) for one in statements]
     yield Page(accounts=[_account(key, one) for key, one in dict(reversed(keyed)).items()])
     for key, one in sorted(keyed, key=lambda pair: (pair[1].span or (date.min, date.min))[1]):
         found = _rows(secret, key, one)
@@ -126,6 +128,17 @@ def pages(statements: Sequence[Statement], request: SyncRequest) -> Iterator[Pag
             page.problems = (BadPayload("balances_do_not_add_up", scope=Scope.ACCOUNT, account_key=key),)
         _state(page, key, one, request.cursors.get(page.feed))
         yield page
+
+
+def without_number(secret: str, number: str) -> str:
+    """What can be stored in place of an account's number, and is taken for it by `pages`: its key and last digits."""
+    return f"{_SAVED}{_account_key(secret.encode(), '', number)}:{last_four(number)}"
+
+
+def _account_key(secret: bytes, bank: str, number: str) -> str:
+    if number.startswith(_SAVED):
+        return number.removeprefix(_SAVED).partition(":")[0]
+    return _keyed(secret, bank, number)
 
 
 def _keyed(secret: bytes, *parts: str) -> str:

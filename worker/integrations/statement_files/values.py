@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
 from worker.errors import BadRecord, Refused
+from worker.integrations.kit import money
 
 _AMOUNT = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)")
 _LONGEST = 4000
+DAY = re.compile(r"\s*(\d{1,4})[./-](\d{1,2})[./-](\d{2,4})\b")
+_GROUPED = {sign: re.compile(rf"[+-]?\d{{1,3}}(?:[{other} ']\d{{3}})+(?:\{sign}\d*)?") for sign, other in (".,", ",.")}
 
 
 def decoded(content: bytes, declared: str = "") -> str:
@@ -64,3 +68,45 @@ def currency(code: str | None) -> str:
     if not code or not re.fullmatch(r"[A-Z]{3}", code.strip()):
         raise BadRecord("currency_missing")
     return code.strip()
+
+
+def order_of(cells: Sequence[str]) -> str:
+    """The order of day and month; empty if all days can be read in two ways."""
+    parts = [found.groups() for found in map(DAY.match, cells) if found]
+    if parts and all(len(first) == 4 for first, *_ in parts):
+        return "ymd"
+    can_be = {"dmy": all(int(p[1]) <= 12 for p in parts), "mdy": all(int(p[0]) <= 12 for p in parts)}
+    fitting = [order for order, can in can_be.items() if can]
+    return fitting[0] if parts and len(fitting) == 1 else ""
+
+
+def decimal_of(cells: Sequence[str]) -> str:
+    """The sign before the decimals; empty if all amounts can be read in two ways."""
+    votes = {cell[at] for cell in cells if (at := max(cell.rfind("."), cell.rfind(","))) >= 0 and len(cell) - at != 4}
+    votes |= {max(".,", key=cell.rfind) for cell in cells if "." in cell and "," in cell}
+    return votes.pop() if len(votes) == 1 else "" if votes or any(set(cell) & {".", ","} for cell in cells) else "."
+
+
+def grouped_amount(text: str, decimal: str, field: str) -> Decimal:
+    """An exact amount of which the sign before the decimals is known, with thousands in groups or not.
+
+    Raises:
+        BadRecord: `<field>_ambiguous`: it has another sign than that; `<field>_unreadable`, `<field>_missing`.
+    """
+    text = re.sub(r"[\s\u00a0\u202f]+", "", text.replace("\u2212", "-"))
+    if _GROUPED[decimal].fullmatch(text):
+        text = re.sub(rf"[^\d+\-{decimal}]", "", text)
+    elif {".": ",", ",": "."}[decimal] in text:
+        raise BadRecord(f"{field}_ambiguous")
+    return money.checked(amount(text.replace(",", "."), field), field)
+
+
+def ordered_day(text: str, order: str) -> date:
+    """A day whose parts are in this order. Raises `BadRecord`: `date_missing`, `date_unreadable`."""
+    found = DAY.match(text)
+    if found is None:
+        raise BadRecord("date_missing")
+    parts = dict(zip(order, found.groups(), strict=True))
+    if len(parts["y"]) not in (2, 4):
+        raise BadRecord("date_unreadable")
+    return day(parts["y"] if len(parts["y"]) == 4 else f"20{parts['y']}", parts["m"], parts["d"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,9 +12,9 @@ import structlog
 
 from worker.crud import links
 from worker.crud.fleet import history
-from worker.crud.sync import runs
+from worker.crud.sync import cursors, runs
 from worker.errors import NotFound, Refused
-from worker.integrations.kit.base import FileReading, FileStatement
+from worker.integrations.kit.base import LOOK, FileReading, FileStatement
 from worker.integrations.kit.integration import Integration
 from worker.models.fleet import Run
 from worker.models.vocabulary import ProviderStatus, Trigger
@@ -35,11 +35,13 @@ class Imported:
         format: the name of its format.
         statements: what is in it.
         run: the run that stored it; None if it was only looked at.
+        proposal: what is proposed to be confirmed about the file, by the names of options.
     """
 
     format: str
     statements: tuple[FileStatement, ...]
     run: Run | None
+    proposal: Mapping[str, str] = field(default_factory=dict)
 
 
 async def import_file(
@@ -65,8 +67,12 @@ async def import_file(
         Unavailable: Postgres is out of reach; import the file again.
     """
     integration = _reader(runtime)
-    reading = await _read(integration, content, options)
     provider_id = await _login(runtime, integration, user_id, alias)
+    known = {} if provider_id is None else await runtime.db(cursors.read_cursors, provider_id=provider_id)
+    saved = {feed: known[feed] for feed in integration.memory_feeds & known.keys()}
+    reading = await _read(integration, content, {**saved, **(options or {})})
+    if provider_id is None:
+        provider_id = await link_with_form(runtime, integration.key, user_id, alias, {})
     begun = await runtime.db(
         runs.begin_run,
         provider_id=provider_id,
@@ -86,12 +92,12 @@ async def import_file(
 
 async def look_at(runtime: Context, content: bytes, *, options: Mapping[str, str] | None = None) -> Imported:
     """Takes a file apart and says what is in it. Nothing is stored. Raises the same errors as `import_file`."""
-    reading = await _read(_reader(runtime), content, options)
-    return Imported(reading.format, reading.statements, None)
+    reading = await _read(_reader(runtime), content, {**(options or {}), LOOK: "yes"})
+    return Imported(reading.format, reading.statements, None, reading.proposal)
 
 
-async def _read(integration: Integration, content: bytes, options: Mapping[str, str] | None) -> FileReading:
-    return await asyncio.to_thread(integration.of_file, content, options or {})
+async def _read(integration: Integration, content: bytes, options: Mapping[str, str]) -> FileReading:
+    return await asyncio.to_thread(integration.of_file, content, options)
 
 
 def _reader(runtime: Context) -> Integration:
@@ -101,7 +107,7 @@ def _reader(runtime: Context) -> Integration:
     raise NotFound("no integration that reads files is enabled; leave INTEGRATIONS empty, or add it there")
 
 
-async def _login(runtime: Context, integration: Integration, user_id: UUID, alias: str) -> UUID:
+async def _login(runtime: Context, integration: Integration, user_id: UUID, alias: str) -> UUID | None:
     named = checked(user_id, integration.key, alias)
     for status in ProviderStatus:
         found = await runtime.db(links.find_with_token, provider_in=named, status=status)
@@ -110,4 +116,4 @@ async def _login(runtime: Context, integration: Integration, user_id: UUID, alia
         if status is not ProviderStatus.ACTIVE:
             raise Refused(f"the login {alias} is {status}, so nothing was stored; {status.what_to_do(found)}")
         return found
-    return await link_with_form(runtime, integration.key, user_id, alias, {})
+    return None
