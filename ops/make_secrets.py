@@ -84,6 +84,7 @@ def make(directory: Path) -> Secrets:
     store.kept(
         "readonly_database_url", lambda: f"postgresql://dashtam_readonly:{roles['readonly']}@postgres/dashtam?{verify}"
     )
+    store.kept("readonly_password", lambda: roles["readonly"])  # of Grafana, which takes it alone
     trust = "ssl_cert_reqs=required&ssl_ca_certs=/run/secrets/tls_ca"
     store.kept("redis_url", lambda: f"rediss://dashtam:{redis}@redis:6379/0?{trust}")
     store.kept("redis_acl", lambda: _redis_acl(redis))
