@@ -124,7 +124,7 @@ def check_keys_once(raw: bytes, *keys: tuple[bytes, int]) -> None:
         if raw.count(key) > times:
             break
     else:
-        if b"\\" not in raw or b"\\u00" not in raw:
+        if raw.find(b"\\") < 0 or b"\\u00" not in raw:  # `in` takes twice as long as `find`
             return
     check_all_keys_once(raw)
 
