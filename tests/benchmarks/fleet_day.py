@@ -165,7 +165,8 @@ class Day:
         self._saw(seen, due=fleet.refresh_due[place], now=sent, in_outage=in_outage)
         seen.expired += expired
         seen.expired_in_outage += expired and in_outage
-        self.per_tick[int(sent) // STEP_S] += 1
+        if kind.key != self.outage.key:
+            self.per_tick[int(sent) // STEP_S] += 1
         assert kind.lifetime is not None
         due_at = refresh_due_at(
             kind.policy, provider_id=id_, generation=leased.generation + 1, issued_at=at(sent), lifetime=kind.lifetime
