@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from worker.services.access.logins import Totals
 from worker.services.fleet.asking import Send
 from worker.services.fleet.glance import Lookout, Watchtower
 from worker.services.hooks.bell import Bell
+from worker.services.refresh import spool
 from worker.web import documentation, problems
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
@@ -84,7 +86,9 @@ def create_app(runtime: Runtime, *, send: Send, transport: Watchtower) -> FastAP
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        settling = asyncio.create_task(spool.keep_settling(runtime))
         yield
+        settling.cancel()
         await bell.aclose()
         await events.aclose()
         await rates.aclose()

@@ -12,9 +12,11 @@ from uuid import UUID
 
 import pytest
 import structlog
+from fastapi.testclient import TestClient
 
 from tests.integration.tokens.conftest import Desk, MakeDesk
 from tests.support.scripted import answer
+from tests.support.waiting import wait_for
 from worker.crud.refresh.records import NewToken
 from worker.errors import Refused
 from worker.integrations.kit.base import TokenAnswer
@@ -23,8 +25,10 @@ from worker.services import host, keys
 from worker.services.refresh import journal, spool
 from worker.services.refresh.plan import seal_answer
 from worker.services.refresh.results import Outcome
+from worker.tasks import send as broker
 from worker.tasks.accounts import sync_providers
 from worker.tasks.tokens import refresh_providers
+from worker.web.application import create_app
 
 
 @pytest.fixture
@@ -86,6 +90,18 @@ def test_task_of_any_queue_tells_first_what_is_on_this_disk(hosts: tuple[Desk, D
 
     assert one.plain(id_, "refresh") == "refresh-2"
     assert not path.exists()
+
+
+@pytest.mark.deep
+def test_http_api_stores_what_is_on_its_disk_without_any_task(hosts: tuple[Desk, Desk]) -> None:
+    one, _ = hosts
+    id_ = one.link()
+    path = _spool_one(one, id_)
+
+    with TestClient(create_app(one.runtime, send=broker.send, transport=broker)):
+        wait_for(lambda: not path.exists(), what="the answer in its place")
+
+    assert one.plain(id_, "refresh") == "refresh-2"
 
 
 @pytest.mark.deep

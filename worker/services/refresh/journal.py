@@ -143,6 +143,11 @@ def spooled(runtime: Context) -> list[NewToken]:
     return [token for token in found if token is not None]
 
 
+def is_anything_spooled(runtime: Context) -> bool:
+    """Whether there are entries in this host's spool, read or not."""
+    return any(spool_directory(runtime).glob("*.json"))
+
+
 async def _drain_all(runtime: Context, waiting: Sequence[NewToken]) -> int:
     stored = 0
     for token in waiting:

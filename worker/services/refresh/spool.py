@@ -38,6 +38,17 @@ async def settle(runtime: Context) -> None:
         log.warning("spool_untold", error=type(error).__name__, next="told and drained by the next try")
 
 
+async def keep_settling(runtime: Context) -> None:
+    """Stores what waits in this host's spool, until it is cancelled. For a process that has no tasks: the HTTP API.
+
+    Its own answers, those to new links, may wait on a disk that no worker reads. Nothing is asked while nothing waits.
+    """
+    while True:
+        if await asyncio.to_thread(journal.is_anything_spooled, runtime):
+            await settle(runtime)
+        await asyncio.sleep(_EVERY_SECONDS)
+
+
 def is_due(runtime: Context) -> bool:
     """Whether enough time has passed since the last try."""
     return elapsed() - runtime.spool_told_at >= _EVERY_SECONDS
