@@ -18,11 +18,11 @@ from worker.integrations.kit.base import LOOK, Caller, FileReading, Page, SyncRe
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import FILE
 from worker.integrations.kit.taxonomy import Rule
-from worker.integrations.statement_files import camt, delimited, ofx
+from worker.integrations.statement_files import camt, delimited, ofx, swift
 from worker.integrations.statement_files.statements import Statement, pages, without_number
 from worker.settings import EnvironmentSettings
 
-FORMATS = (ofx, camt)
+FORMATS = (ofx, camt, swift)
 MOST_BYTES = 20 << 20
 COLUMNS = "columns"
 """The feed whose cursor keeps what the columns of CSV files mean, by the names of the columns."""
@@ -43,7 +43,7 @@ class StatementFiles(Integration):
     key = "statement_files"
     name = "Statement files"
     provider_type = "files"
-    description = "Files that a bank hands out: OFX, QFX, CAMT and CSV."
+    description = "Files that a bank hands out: OFX, QFX, CAMT, MT940 and CSV."
     nouns = (*Integration.nouns, "holdings")
     link_kind = FILE
     settings_class = StatementFilesSettings  # type: ignore[assignment]

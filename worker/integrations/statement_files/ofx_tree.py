@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from xml.etree.ElementTree import Element
 
 from ofxtools.Parser import TreeBuilder
 
 from worker.errors import Refused
+
+logging.getLogger("ofxtools").setLevel(logging.CRITICAL + 1)  # it logs what it reads
 
 _TEXTS = frozenset(
     {
