@@ -20,8 +20,10 @@ from worker.crud.refresh import reauth, tokens
 from worker.crud.refresh.records import NewToken, Settlement
 from worker.crud.sync import runs
 from worker.errors import BadArgument
+from worker.models.feed_cursor import Cursor
 from worker.models.hooks import Ask, Hook
 from worker.models.vocabulary import EventType, RunStatus, Trigger
+from worker.services import feed
 from worker.services.outbox import subscriptions
 
 __all__ = ["link_model"]
@@ -232,6 +234,27 @@ def test_sync_is_told_with_its_counts_and_one_that_stores_nothing_is_not(
     linked.sync()
 
     assert len(outbox.rows()) == 1
+
+
+def test_cursor_of_a_sync_lies_before_its_rows_and_belongs_to_the_hook_s_owner(
+    link_model: Callable[..., Linked],
+) -> None:
+    linked = link_model()
+    outbox = Outbox(linked.runtime)
+    ((user_id,),) = linked.rows("SELECT user_id FROM providers")
+    outbox.add("https://app.example.org/", "sync.completed")
+    outbox.add("https://theirs.example.org/", "sync.completed", user_id=user_id)
+    linked.integration.books.put(Movement("t1", "A", "-1.00"))
+
+    linked.sync()
+
+    texts = [cursor for (cursor,) in outbox.rows("data ->> 'cursor'")]
+    cursors = [Cursor.parse(given) for given in texts]
+    ((first_row,),) = linked.rows("SELECT min(xid) FROM change_log")
+    assert {cursor.user_id for cursor in cursors} == {None, user_id}
+    assert all(cursor.xid <= first_row for cursor in cursors)
+    for given, cursor in zip(texts, cursors, strict=True):
+        linked.runtime.run(feed.page(linked.runtime, user_id=cursor.user_id, cursor=given, limit=10))
 
 
 def test_run_that_did_not_end_well_is_told_if_it_stored_rows(outbox: Outbox, login: UUID) -> None:

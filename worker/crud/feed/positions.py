@@ -12,7 +12,8 @@ that was committed before it is there, too.
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -37,6 +38,11 @@ _HERE = text(
 _ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 _IDENTIFY = text("INSERT INTO change_origin DEFAULT VALUES ON CONFLICT DO NOTHING")
 _NOTE = text("INSERT INTO change_reads (id) VALUES (:id)")
+
+
+_FIRST = text("SELECT min(xid) FROM change_log WHERE user_id = :user_id AND at >= :since")
+_CLOCKS_DIFFER = timedelta(seconds=1)
+"""By at most so much a worker's reading of the database's clock differs from that clock."""
 
 
 class Here(NamedTuple):
@@ -112,6 +118,20 @@ def note_reading(session: Session) -> UUID:
     id_ = new_id()
     session.execute(_NOTE, {"id": id_})
     return id_
+
+
+def cursors_before(session: Session, *, since: datetime, user_id: UUID) -> Callable[[UUID | None], str]:
+    """Cursors of a position before all that was logged of a user since a time, and before all that has not ended.
+
+    Like `cursor_now`, they are good when this transaction has committed.
+
+    Returns:
+        Gives the cursor for the feed of one user, or for that of all.
+    """
+    now = here(session)
+    first = session.execute(_FIRST, {"user_id": user_id, "since": since - _CLOCKS_DIFFER}).scalar_one()
+    read, xid = note_reading(session), min(now.ended, now.ended if first is None else first)
+    return lambda whose: str(Cursor(now.origin, now.place, whose, read, since.timestamp(), xid))
 
 
 def cursor_now(session: Session, *, user_id: UUID | None) -> str:

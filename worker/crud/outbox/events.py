@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from worker.crud.feed import positions
 from worker.models import new_id
 from worker.models.vocabulary import EventType
 
@@ -35,20 +36,33 @@ _OF_PROVIDERS = text(
     """
 )
 
-_OF_RUNS = text(
+# Whose hooks want to be told of these runs: all users', the user's own, or both.
+_WANTED = text(
+    """
+    SELECT r.id, r.started_at, p.user_id, bool_or(s.user_id IS NULL), bool_or(s.user_id IS NOT NULL)
+    FROM sync_runs r
+    JOIN providers p ON p.id = r.provider_id
+    JOIN hook_subscriptions s ON :type = ANY (s.events) AND s.disabled_at IS NULL
+        AND (s.user_id IS NULL OR s.user_id = p.user_id)
+    WHERE r.id = ANY (:ids) AND r.status <> 'running' AND r.added + r.changed + r.removed > 0
+    GROUP BY r.id, p.user_id
+    """
+)
+_OF_RUN = text(
     """
     INSERT INTO outbox (event_id, subscription_id, type, provider_id, data, due_at)
     SELECT r.id, s.id, CAST(:type AS text), p.id,
         jsonb_build_object(
             'provider_id', p.id, 'provider_key', p.provider_key, 'user_id', p.user_id,
-            'run_id', r.id, 'status', r.status, 'mode', r.mode, 'counts', r.counts
+            'run_id', r.id, 'status', r.status, 'mode', r.mode, 'counts', r.counts,
+            'cursor', CASE WHEN s.user_id IS NULL THEN CAST(:of_all AS text) ELSE CAST(:of_user AS text) END
         ),
         clock_timestamp()
     FROM sync_runs r
     JOIN providers p ON p.id = r.provider_id
     JOIN hook_subscriptions s ON :type = ANY (s.events) AND s.disabled_at IS NULL
         AND (s.user_id IS NULL OR s.user_id = p.user_id)
-    WHERE r.id = ANY (:ids) AND r.status <> 'running' AND r.added + r.changed + r.removed > 0
+    WHERE r.id = :id
     ON CONFLICT DO NOTHING
     """
 )
@@ -64,9 +78,17 @@ _OF_INTEGRATIONS = text(
 
 
 def of_runs(session: Session, *, run_ids: Sequence[UUID]) -> None:
-    """`sync.completed` for those of these runs that have ended and stored something. The event's id is the run's."""
-    if run_ids:
-        session.execute(_OF_RUNS, {"type": EventType.SYNC_COMPLETED, "ids": list(run_ids)})
+    """`sync.completed` for those of these runs that have ended and stored something. The event's id is the run's.
+
+    Its cursor is one of the change feed, of a position before the first row that the run stored.
+    """
+    if not run_ids:
+        return
+    about = {"type": EventType.SYNC_COMPLETED}
+    for id_, started_at, user_id, of_all, of_user in session.execute(_WANTED, about | {"ids": list(run_ids)}).all():
+        before = positions.cursors_before(session, since=started_at, user_id=user_id)
+        cursors = {"of_all": before(None) if of_all else None, "of_user": before(user_id) if of_user else None}
+        session.execute(_OF_RUN, about | cursors | {"id": id_})
 
 
 def linked(session: Session, *, provider_ids: Iterable[UUID], how: str) -> None:
