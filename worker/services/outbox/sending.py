@@ -44,7 +44,8 @@ LONGEST_PAUSE = timedelta(hours=1)
 _JITTER = 0.1
 _SLOW_SECONDS = 2.0
 _POLL_SECONDS = 0.5
-_GRACE_SECONDS = 20.0
+_SECONDS = 20.0
+_SHARE = 0.3
 _PARK_BATCH = 1000
 _RECORD_PAUSE = 1.0
 
@@ -57,31 +58,37 @@ class Post(Protocol):
         ...
 
 
-async def send_due(runtime: Context, *, post: Post | None = None, seconds: float = 20, pace: Pace | None = None) -> int:
+async def send_due(
+    runtime: Context, *, post: Post | None = None, seconds: float | None = None, pace: Pace | None = None
+) -> int:
     """Sends until nothing is due, or `seconds` have passed. Returns how many deliveries were received.
 
     Args:
         runtime: the process's context.
         post: sends one body; made from the settings when left out.
-        seconds: after this time only subscriptions that answer quickly are served, while others end.
+        seconds: after this time, only subscriptions that answer quickly are served, while others end. The usual time
+            leaves enough of the task's time limit to those that are slow.
         pace: how much is sent to one subscription at a time.
 
     Raises:
         Unavailable: Postgres is out of reach; nothing is lost. The next call first records what was received.
     """
-    pace = pace or Pace()
+    settings = runtime.settings
+    seconds = min(_SECONDS, settings.task_soft_time_limit * _SHARE) if seconds is None else seconds
+    claim = timedelta(seconds=max(settings.claim_seconds, 3 * settings.http_total_seconds))
+    pace = pace or Pace(claim=claim)
     await _record_kept(runtime, pace)
     now = await runtime.now()
     parked = await runtime.db(deliveries.park, now=now, before=now - GIVEN_UP_AFTER, limit=_PARK_BATCH)
     if parked:
         log.error("hooks_parked", count=parked, next="dashtam hooks list")
-    own = Receivers(runtime.settings.allowed_networks) if post is None else None
-    sender = _Sender(runtime, post or own or Receivers(), pace, seconds)
+    if post is not None:
+        return await _Sender(runtime, post, pace, seconds).run()
+    own = Receivers(settings.allowed_networks, seconds=settings.http_total_seconds)
     try:
-        return await sender.run()
+        return await _Sender(runtime, own, pace, seconds).run()
     finally:
-        if own is not None:
-            await own.aclose()
+        await own.aclose()
 
 
 class _Sender:
@@ -116,7 +123,7 @@ class _Sender:
 
     async def _claim_all(self) -> dict[UUID, list[Outgoing]]:
         """What is due now. When the time is over, only what need not wait for the slow ones that are still served."""
-        if self._is_late() and (not self._serving or self._is_late(_GRACE_SECONDS)):
+        if self._is_late() and (not self._serving or self._is_late(self._runtime.settings.http_total_seconds)):
             return {}
         return await self._claim(but=[*self._serving, *(self._slow if self._is_late() else ())])
 
