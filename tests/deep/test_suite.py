@@ -97,6 +97,7 @@ def test_session_that_dies_is_told_from_one_that_passes(runs: list[Run], tmp_pat
     assert code == 1
 
 
+@pytest.mark.release
 def test_interrupt_ends_both_and_leaves_no_process(runs: list[Run], tmp_path: Path) -> None:
     runs.append(Run(tmp_path, _PASSES, _WAITS))
     wait_for((tmp_path / "waiting").exists, what="the test to wait")

@@ -56,7 +56,7 @@ def send(app: Celery, url: str, key: str, *, hold: bool = False) -> None:
         app.send_task("worker.tasks.upkeep.probe", (key,), {"hold": hold}, task_id=key, connection=connection)
 
 
-@pytest.mark.parametrize("round_", [1, 2, 3])
+@pytest.mark.parametrize("round_", [1, *(pytest.param(more, marks=pytest.mark.release) for more in (2, 3))])
 def test_worker_outlives_redis_with_a_task_in_flight_and_the_task_is_not_lost(
     start_worker: StartWorker, celery_application: Celery, mortal_redis: MortalRedis, round_: int
 ) -> None:

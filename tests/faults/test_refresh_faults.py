@@ -189,7 +189,7 @@ def test_commit_of_the_attempt_is_durable_and_unacknowledged_twice(world: World)
     world.assert_nothing_was_lost(retries=False)
 
 
-@pytest.mark.parametrize("status", [502, 504])
+@pytest.mark.parametrize("status", [pytest.param(502, marks=pytest.mark.release), 504])
 def test_gateway_answers_in_the_provider_s_place_after_the_rotation(world: World, status: int) -> None:
     world.sandbox.inject("answer", status=status, body="<html>", kind="refresh", login="schwab-1", when="after")
     world.moves_on()

@@ -107,6 +107,7 @@ def test_a_newcomers_first_cycle_and_a_second_that_changes_nothing(start: Start,
     assert _processes(home) == []
 
 
+@pytest.mark.release
 def test_a_worker_killed_in_the_middle_of_a_page_is_started_again_and_the_cycle_completes(
     start: Start, home: Path, tmp_path: Path
 ) -> None:
