@@ -4,7 +4,8 @@
 
 Writing: a first load and a sync of unchanged rows, with the triggers of the feed on and off in turn, in one run. CPU is
 that of this process and of Postgres together: other work on the machine disturbs it less than the clock. Reading: one
-process reads all rows, and then all rows again as changes, by the iterator and over HTTP. The last line is JSON.
+process reads all rows, and then all rows again as changes, by the iterator and over HTTP; `rows_per_cpu_s` counts the
+reader's own CPU, without Postgres's. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -93,8 +94,18 @@ def measure_writing(passes: ApplyBench, fetched: Fetched, rounds: int) -> dict[s
     return found
 
 
-def read_all(runtime: Runtime, user_id: UUID | None, cursor: str | None) -> tuple[int, str, float]:
-    """Reads to the end; number of rows, last cursor, seconds."""
+@dataclass(frozen=True)
+class Reading:
+    """Rows, the last cursor, seconds on the clock, and seconds of CPU of this process."""
+
+    rows: int
+    cursor: str
+    clock_s: float
+    cpu_s: float
+
+
+def read_all(runtime: Runtime, user_id: UUID | None, cursor: str | None) -> Reading:
+    """Reads to the end."""
 
     async def read() -> tuple[int, str]:
         count, last = 0, cursor or ""
@@ -102,9 +113,9 @@ def read_all(runtime: Runtime, user_id: UUID | None, cursor: str | None) -> tupl
             count, last = count + len(found.items), found.cursor
         return count, last
 
-    began = time.perf_counter()
+    cpu, began = time.process_time(), time.perf_counter()
     count, last = runtime.run(read())
-    return count, last, time.perf_counter() - began
+    return Reading(count, last, time.perf_counter() - began, time.process_time() - cpu)
 
 
 @contextmanager
@@ -165,17 +176,20 @@ def measure_reading(runtime: Runtime, engine: Engine, rounds: int) -> dict[str, 
             text("SELECT p.user_id FROM accounts a JOIN providers p ON p.id = a.provider_id LIMIT 1")
         ).scalar_one()
     found: dict[str, list[float]] = {}
+
+    def note(name: str, read: Reading) -> None:
+        found.setdefault(f"{name}_rows_per_s", []).append(read.rows / read.clock_s)
+        found.setdefault(f"{name}_rows_per_cpu_s", []).append(read.rows / read.cpu_s)
+
     with server(runtime) as client:
         for _ in range(rounds):
-            count, cursor, seconds = read_all(runtime, None, None)
-            found.setdefault("first_read_rows_per_s", []).append(count / seconds)
-            count, _, seconds = read_all(runtime, user_id, None)
-            found.setdefault("first_read_of_a_user_rows_per_s", []).append(count / seconds)
+            first = read_all(runtime, None, None)
+            note("first_read", first)
+            note("first_read_of_a_user", read_all(runtime, user_id, None))
             with engine.begin() as connection:
                 connection.execute(text("UPDATE transactions SET fees = coalesce(fees, 0) + 1"))
             settle(engine)
-            count, _, seconds = read_all(runtime, None, cursor)
-            found.setdefault("changes_rows_per_s", []).append(count / seconds)
+            note("changes", read_all(runtime, None, first.cursor))
             count, seconds = read_http(client)
             found.setdefault("http_rows_per_s", []).append(count / seconds)
     return {name: max(rates) for name, rates in found.items()}

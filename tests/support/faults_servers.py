@@ -28,12 +28,17 @@ _TERMINATE = text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 class Servers:
     """The two servers, and a proxy before each, through which the worker's processes reach them.
 
+    Args:
+        home: where they keep their data.
+        postgres: further settings of Postgres.
+
     Attributes:
         engine: straight to Postgres, with a new connection each time.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._devstack = Devstack(home, durable=True, environ={}, postgres_settings=_POSTGRES)
+    def __init__(self, home: Path, **postgres: str) -> None:
+        settings = _POSTGRES | postgres
+        self._devstack = Devstack(home, durable=True, environ={}, postgres_settings=settings)
         self._urls: Urls
         self.engine: Engine
         self._own_redis: Redis

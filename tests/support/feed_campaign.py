@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from tests.support.feed_copy import Copy, differences, stored
 from tests.support.feed_statements import LOGIN, OFTEN, RARELY, START
+from tests.support.waiting import wait_for
 from worker.crud.database import Database, make_engine, transaction
 from worker.errors import Unavailable
 from worker.models.feed import LOADED, STATES, Noun
@@ -35,6 +36,7 @@ from worker.services import feed
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
+_ENOUGH = 30
 _SETTINGS = "-c timezone=UTC -c lock_timeout=2000 -c statement_timeout=20000"
 
 
@@ -181,10 +183,16 @@ class Campaign:
                 crash_at += crash_every
                 self._crash()
                 self.outcome.crashes += 1
+        wait_for(self._have_written, seconds=120, what="writers that have written")
         for process in self._processes.values():
             self._end(process)
         self._compare(readers)
         return self.outcome
+
+    def _have_written(self) -> bool:
+        with psycopg.connect(self._url) as connection:
+            found = connection.execute("SELECT count(DISTINCT xid) FROM change_log").fetchone()
+        return found is not None and found[0] >= _ENOUGH
 
     def _of(self, reader: int) -> UUID | None:
         return None if reader % 2 == 0 else self._users[reader // 2 % len(self._users)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -53,6 +53,9 @@ class CursorExpired(CursorLost):
     kind = "expired"
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class Loading(msgspec.Struct, array_like=True, frozen=True):
     """How far a reader is that began without a cursor and gets all rows.
 
@@ -62,7 +65,7 @@ class Loading(msgspec.Struct, array_like=True, frozen=True):
         after: the last row that was read: the value by which rows are ordered, if there is one, and the id.
     """
 
-    noun: int = 0
+    noun: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     account: UUID | None = None
     after: tuple[str, UUID] | None = None
 
@@ -86,9 +89,9 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     user_id: UUID | None
     read: UUID
     at: float
-    xid: int
-    sequence: int = 0
-    offset: int = 0
+    xid: _Number
+    sequence: _Number = 0
+    offset: _Number = 0
     loading: Loading | None = None
 
     def __str__(self) -> str:
@@ -106,7 +109,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
         try:
             packed = base64.b64decode(given + "=" * (-len(given) % 4), altchars=b"-_", validate=True)
             if packed[:1] == _VERSION and _digest(packed[:-_DIGEST]) == packed[-_DIGEST:]:
-                return msgspec.msgpack.decode(packed[1:-_DIGEST], type=cls)
+                return _unpack(packed[1:-_DIGEST])
         except (msgspec.MsgspecError, binascii.Error, ValueError):
             pass
         raise BadArgument(
@@ -117,6 +120,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
 
 _VERSION = b"\x01"
 _DIGEST = 8
+_unpack = msgspec.msgpack.Decoder(Cursor).decode
 _pack = msgspec.msgpack.Encoder(uuid_format="bytes").encode
 
 

@@ -8,16 +8,19 @@ from uuid import uuid4
 
 import pytest
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import Engine, NullPool, create_engine, event, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, delete, event, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
-from tests.factories import make_linked_provider
+from tests.factories import make_account, make_linked_provider
 from tests.support.databases import Databases, downgrade, migrate
 from tests.support.environment import new_keys
 from worker.crud import audit, health, heartbeats, notices, providers, quotas, upkeep
+from worker.crud.feed import log, positions
 from worker.crud.roles import Roles, create_roles
 from worker.errors import ConfigurationError, Refused
+from worker.models import Provider
+from worker.models.feed_cursor import Cursor
 from worker.services.encryption import EncryptionService
 
 pytestmark = pytest.mark.deep
@@ -108,6 +111,22 @@ def test_app_does_the_work_of_the_worker(connect: Connect, roles: Roles, keys: s
         assert health.replication(session) == health.Replication(standbys=0, synchronous=False)
         assert session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         assert audit.verify_chains(session, provider_id=provider.id).problems == []
+
+
+@pytest.mark.deep
+def test_app_writes_and_reads_the_change_feed(connect: Connect, roles: Roles) -> None:
+    with Session(connect(roles.app)) as session, session.begin():
+        before = Cursor.parse(positions.cursor_now(session, user_id=None))
+    with Session(connect(roles.app)) as session, session.begin():
+        account = make_account(session)
+        session.execute(delete(Provider).where(Provider.id == account.provider_id))
+    with Session(connect(roles.app)) as session, session.begin():
+        now = positions.here(session, read=before.read)
+        positions.check(before, now, user_id=None)
+        (told,) = log.read(session, before, ended=now.ended, limit=10).items
+
+    assert (told.noun, told.count) == ("accounts", 1)
+    assert b'"change":"removed"' in told.json
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -11,7 +12,7 @@ from sqlalchemy import text
 
 from tests.integration.feed.conftest import Person, World
 from tests.support.feed_copy import Copy
-from worker.crud.feed import positions
+from worker.crud.feed import log, positions
 from worker.errors import BadArgument, NotPermitted
 from worker.models.feed_cursor import Cursor, CursorAhead, CursorElsewhere, CursorExpired, CursorRestored
 from worker.services import feed, upkeep
@@ -157,4 +158,24 @@ def test_lost_identity_of_the_log_makes_a_new_one(world: World, cursor: str) -> 
     world.execute("DELETE FROM change_origin")
 
     with pytest.raises(CursorElsewhere):
+        _read(world, cursor)
+
+
+@pytest.mark.deep
+def test_part_of_the_log_that_upkeep_deletes_while_it_is_read_is_noticed(
+    world: World, ada: Person, cursor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.execute("UPDATE transactions SET fees = 1 WHERE status <> 'removed'")
+    world.execute("UPDATE balances SET current = 1")
+    check = positions.check
+
+    def check_and_lose(given: Cursor, now: positions.Here, **more: Any) -> None:
+        check(given, now, **more)
+        with world.runtime.transaction() as other:
+            later = datetime.now(UTC) + timedelta(days=2)
+            assert log.remove_old(other, table="change_log", before=later, limit=1) == 1
+
+    monkeypatch.setattr(positions, "check", check_and_lose)
+
+    with pytest.raises(CursorExpired):
         _read(world, cursor)

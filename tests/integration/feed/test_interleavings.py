@@ -20,8 +20,8 @@ SETTINGS = "-c lock_timeout=30 -c timezone=UTC"
 
 writes = st.tuples(st.just("write"), st.integers(0, WRITERS - 1), st.integers(0, len(STATEMENTS) - 1))
 ends = st.tuples(st.sampled_from(["commit", "commit", "rollback", "die"]), st.integers(0, WRITERS - 1), st.just(0))
-reads = st.tuples(st.just("read"), st.integers(1, 9), st.integers(0, 1))
-stories = st.lists(st.one_of(writes, writes, ends, reads), min_size=5, max_size=40)
+reads = st.tuples(st.just("read"), st.sampled_from([1, 3, 100]), st.integers(0, 1))
+stories = st.lists(st.one_of(writes, writes, ends, reads, reads), min_size=20, max_size=60)
 
 
 class Writers:
@@ -61,8 +61,8 @@ def test_reader_has_all_that_was_committed(world: World, database_url: str, stor
     empty(world.runtime.engine)
     url = database_url.replace("+psycopg", "")
     with psycopg.connect(url) as connection:
-        for statement in (*START, *[LOGIN] * 4):
-            connection.execute(statement.encode())
+        for statement in (*START, *[LOGIN] * 4, *OFTEN[:3] * 3):
+            connection.execute(statement.format(count=9).encode())
         (user_id,) = connection.execute("SELECT id FROM users LIMIT 1").fetchone() or (None,)
     all_, one = Copy(), Copy()
     with ExitStack() as closing:

@@ -297,3 +297,16 @@ def test_row_that_moves_to_another_user_is_removed_for_the_one_and_added_for_the
     assert world.told(copy=hers, user_id=ada.user_id) == [("transactions", "removed", id_)]
     assert world.told(copy=his, user_id=bob.user_id) == [("transactions", "modified", id_)]
     assert world.differences(his, user_id=bob.user_id) == {}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("limit", [1, 2])
+def test_securities_of_others_do_not_hold_up_a_reader(world: World, ada: Person, bob: Person, limit: int) -> None:
+    hers = Copy()
+    world.read(copy=hers, user_id=ada.user_id)
+    for number in range(3):
+        world.execute("UPDATE securities SET symbol = :s WHERE id = :id", s=f"S{number}", id=bob.ids["securities"])
+    world.execute("UPDATE accounts SET name = 'later' WHERE id = :id", id=ada.ids["accounts"])
+
+    assert world.told(copy=hers, user_id=ada.user_id, limit=limit) == [("accounts", "modified", ada.ids["accounts"])]
+    assert world.differences(hers, user_id=ada.user_id) == {}

@@ -59,10 +59,11 @@ def read(session: Session, cursor: Cursor, *, ended: int, limit: int) -> Logged:
         entries: Sequence[Any] = session.execute(query, values).all()
         for entry in entries:
             begun = offset if (entry.xid, entry.sequence) == (xid, sequence) else 0
-            taken = min(entry.size - begun, room)
-            if taken > 0:
+            left = max(entry.size - begun, 0)
+            taken = min(left, room)
+            if taken:
                 parts.setdefault(entry.noun, []).append(Part(entry.xid, entry.sequence, begun + 1, begun + taken))
-            if entry.size - begun > room:
+            if left > room:
                 xid, sequence, offset, at, is_full = entry.xid, entry.sequence, begun + room, entry.at, True
                 break
             room -= taken

@@ -35,8 +35,8 @@ _HERE = text(
     FROM (SELECT pg_current_snapshot() AS here) AS s LEFT JOIN change_origin o ON true
     """
 )
-_ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 _IDENTIFY = text("INSERT INTO change_origin DEFAULT VALUES ON CONFLICT DO NOTHING")
+_KEPT_FROM = text("SELECT max(kept_from) FROM change_origin")
 _NOTE = text("INSERT INTO change_reads (id) VALUES (:id)")
 
 
@@ -63,14 +63,6 @@ class Here(NamedTuple):
     following: int
     place: bytes
     has_read: bool
-
-
-def see_one_moment(session: Session) -> None:
-    """Makes all that this transaction reads be as it is now; it must be the first statement.
-
-    Otherwise upkeep could delete a part of the log after the cursor was checked, and before the log is read.
-    """
-    session.execute(_ONE_MOMENT)
 
 
 def here(session: Session, *, read: UUID | None = None) -> Here:
@@ -107,10 +99,19 @@ def check(cursor: Cursor, now: Here, *, user_id: UUID | None) -> None:
             "this cursor is ahead of this database, which was probably restored to an earlier state after the cursor"
             " was given"
         )
-    if now.kept_from is not None and cursor.at < now.kept_from.timestamp():
-        raise CursorExpired("this cursor is too old: a part of the changes after it is no longer kept")
+    _require_kept(cursor, now.kept_from)
     if not now.has_read:
         raise CursorRestored("this cursor was given before this database went back to an earlier state")
+
+
+def check_again(session: Session, cursor: Cursor) -> None:
+    """Raises `CursorExpired` if upkeep has deleted a part of the log while it was read."""
+    _require_kept(cursor, session.execute(_KEPT_FROM).scalar_one())
+
+
+def _require_kept(cursor: Cursor, kept_from: datetime | None) -> None:
+    if kept_from is not None and cursor.at < kept_from.timestamp():
+        raise CursorExpired("this cursor is too old: a part of the changes after it is no longer kept")
 
 
 def note_reading(session: Session) -> UUID:

@@ -74,7 +74,6 @@ async def page(runtime: Context, *, user_id: UUID | None, cursor: str | None, li
     given = None if cursor is None else Cursor.parse(cursor)
 
     def read(session: OpenTransaction) -> Page:
-        positions.see_one_moment(session)
         now = positions.here(session, read=None if given is None else given.read)
         if given is None:
             start = Loading()
@@ -83,11 +82,13 @@ async def page(runtime: Context, *, user_id: UUID | None, cursor: str | None, li
             positions.check(given, now, user_id=user_id)
             begun = given
         items, after = _read(session, begun, now, limit)
-        is_empty = not any(one.count for one in items)
-        if cursor is not None and is_empty and after.at - begun.at < _LONGEST_QUIET_SECONDS and after.loading is None:
+        is_at_end = after.loading is None and after.xid == now.ended
+        is_quiet = is_at_end and not any(one.count for one in items)
+        if cursor is not None and is_quiet and after.at - begun.at < _LONGEST_QUIET_SECONDS:
             return Page([], cursor, has_more=False)
+        positions.check_again(session, begun)
         noted = msgspec.structs.replace(after, read=positions.note_reading(session))
-        return Page(items, str(noted), has_more=after.loading is not None or after.xid < now.ended)
+        return Page(items, str(noted), has_more=not is_at_end)
 
     return await runtime.db(read)
 
