@@ -12,8 +12,10 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
@@ -29,6 +31,7 @@ from worker.settings.addresses import Network
 LONGEST_URL = 2000
 _CONNECT_SECONDS = 5.0
 _LOOK_UP_SECONDS = 5.0
+_LOOK_UPS = 32
 _DRAIN_SECONDS = 1.0
 _DRAIN_BYTES = 16 * 1024
 _CONNECTIONS = 256
@@ -43,9 +46,16 @@ LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host name. Raises `OSError` if there are none."""
 
 
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads of their own: a name whose servers do not answer holds one for seconds, and must delay no other work."""
+    return ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="look-up")
+
+
 async def look_up(host: str, port: int) -> Sequence[str]:
     """Asks the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_threads(), ask)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.event import listen, remove
 
 from tests.factories import make_linked_provider, make_user
 from tests.integration.outbox.conftest import Outbox
@@ -230,10 +231,21 @@ def test_sync_is_told_with_its_counts_and_one_that_stores_nothing_is_not(
     assert data["counts"]["transactions"]["added"] == 1
     assert row[3] % 2**32 == linked.rows("SELECT CAST(CAST(xmin AS text) AS bigint) FROM sync_runs")[0][0]
 
-    linked.sync()
-    linked.sync()
+    asked: list[str] = []
+
+    def note(*given: Any) -> None:
+        asked.append(given[2])
+
+    listen(linked.runtime.engine, "before_cursor_execute", note)
+    try:
+        linked.sync()
+        linked.sync()
+    finally:
+        remove(linked.runtime.engine, "before_cursor_execute", note)
 
     assert len(outbox.rows()) == 1
+    assert asked
+    assert not any("hook_subscriptions" in statement for statement in asked), "a sync that finds nothing asks nothing"
 
 
 def test_cursor_of_a_sync_lies_before_its_rows_and_belongs_to_the_hook_s_owner(

@@ -87,6 +87,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "WEB_LOGIN_LINKS": "1",
         "DEMONSTRATION_USER": USER,
         "LINK_RETURN_ORIGINS": web_url,
+        "OUTBOX_NETWORKS": "127.0.0.0/8,::1/128",  # so that a receiver on this machine can be tried
         "NOTICE_CHANNELS": "log",
         **_pace(access_seconds, once=once),
     }

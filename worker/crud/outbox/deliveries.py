@@ -97,6 +97,8 @@ _END = text(
     WHERE event_id = :event_id AND subscription_id = :subscription_id AND sent_at IS NULL
     """
 )
+# Deliveries that were under way together fail together. Once they have opened the breaker, the others of them do not
+# count, or it would stay open for minutes because of one moment.
 # The subscription's row is written at most once a minute while all goes well: it is the same row for all deliveries.
 _RECEIVED = text(
     """
@@ -108,11 +110,12 @@ _RECEIVED = text(
 _FAILED = text(
     """
     UPDATE hook_subscriptions SET
-        failures = failures + 1, failing_since = coalesce(failing_since, :at), last_error = :error,
+        failures = CASE WHEN wait_until > :at THEN failures ELSE failures + 1 END,
+        failing_since = coalesce(failing_since, :at), last_error = :error,
         wait_until = greatest(
             wait_until,
             CAST(:pause_until AS timestamptz),
-            CASE WHEN failures + 1 >= :trip THEN :at + least(
+            CASE WHEN failures + 1 >= :trip AND (wait_until IS NULL OR wait_until <= :at) THEN :at + least(
                 CAST(:longest AS interval), CAST(:first AS interval) * power(2, least(failures + 1 - :trip, 20))
             ) END
         ),
@@ -167,7 +170,8 @@ _PARK = text(
             CASE WHEN s.disabled_at IS NULL THEN 'the receiver has not answered for days'
                 ELSE 'the hook is disabled' END AS reason
         FROM hook_subscriptions s JOIN outbox o ON o.subscription_id = s.id AND o.due_at IS NOT NULL
-        WHERE s.disabled_at IS NOT NULL OR (s.failing_since < :before AND o.created_at < :before)
+        WHERE (s.disabled_at IS NOT NULL OR s.failing_since < :before)
+            AND (s.disabled_at IS NOT NULL OR o.created_at < :before)
         LIMIT :limit FOR UPDATE OF o SKIP LOCKED
     ) AS f
     WHERE o.event_id = f.event_id AND o.subscription_id = f.subscription_id
