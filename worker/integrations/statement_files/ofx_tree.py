@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 from xml.etree.ElementTree import Element
 
 from ofxtools.Parser import TreeBuilder
@@ -11,6 +12,8 @@ from worker.errors import Refused
 
 logging.getLogger("ofxtools").setLevel(logging.CRITICAL + 1)  # it logs what it reads
 
+_DEEPEST = 100
+_SECTION = "<![CDATA["
 _TEXTS = frozenset(
     {
         *("ACCTID", "ACCTKEY", "ACCTTYPE", "BALAMT", "BANKID", "BRANCHID", "CHECKNUM", "CURDEF", "DTASOF", "DTEND"),
@@ -31,6 +34,8 @@ class _Builder(TreeBuilder):
     def start(self, tag: str, attrs: dict[str, str]) -> Element:
         if self._open and (self._open[-1] in _TEXTS or (self._open[-1] == "BANKTRANLIST" and tag == "LEDGERBAL")):
             self.end(self._open[-1])  # Nubank leaves out the end of the list
+        if len(self._open) == _DEEPEST:
+            raise SyntaxError
         self._open.append(tag)
         return super().start(tag, attrs)
 
@@ -42,6 +47,18 @@ class _Builder(TreeBuilder):
         return super().end(tag)
 
 
+def _without_sections(text: str) -> str:
+    """The text with what is in CDATA sections escaped. The parser's search for their end takes time without limit."""
+    parts, at = [], 0
+    while (begin := text.find(_SECTION, at)) >= 0:
+        end = text.find("]]>", begin)
+        if end < 0:
+            raise SyntaxError
+        parts += [text[at:begin], escape(text[begin + len(_SECTION) : end], quote=False)]
+        at = end + 3
+    return "".join([*parts, text[at:]])
+
+
 def tree(text: str) -> Element:
     """The tree of a file without its header.
 
@@ -50,7 +67,7 @@ def tree(text: str) -> Element:
     """
     builder = _Builder()
     try:
-        builder.feed(text)
+        builder.feed(_without_sections(text))
         return builder.close()
     except (SyntaxError, AssertionError):  # their texts show the file
         raise Refused("the OFX file has an element that is not closed as it should be; nothing was stored") from None

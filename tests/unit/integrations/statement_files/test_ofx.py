@@ -70,6 +70,14 @@ def test_bank_statement_without_close_tags_is_read() -> None:
     assert [(window.first, window.last) for window in page.windows] == [(date(2025, 3, 1), date(2025, 3, 31))]
 
 
+def test_section_is_a_text_and_one_without_end_is_refused_at_once() -> None:
+    (row,) = records(read(sgml(sgml_row(name="<![CDATA[A <B> & C]]>")))).values()
+
+    assert row.description == "A <B> & C"
+    assert "not closed" in refusal(b"<OFX>" + b"<A>" * 101 + b"</A>" * 101 + b"</OFX>")
+    assert "not closed" in refusal(b"<OFX>" + b"<NAME><![CDATA[" * 50_000 + b"</OFX>")
+
+
 def test_list_of_transactions_that_is_not_closed_ends_before_the_balance() -> None:
     pages = read(sgml(sgml_row()).replace(b"</BANKTRANLIST>", b""))
 
