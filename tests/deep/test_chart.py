@@ -247,7 +247,10 @@ def test_no_other_setting_is_taken_for_a_secret() -> None:
     ("values", "reason"),
     [
         ((), "settings.WEB_HOSTS must name the hosts"),
-        ((charts.HOSTS, "settings.SMTP_PASSWORD=x"), "settings.SMTP_PASSWORD is a secret: put it into the Secret"),
+        ((charts.HOSTS, "settings.SMTP_PASSWORD=x"), "SMTP_PASSWORD is a secret: put it into the Secret"),
+        ((charts.HOSTS, "pluginSettings.ACME_SECRET=x"), "ACME_SECRET is a secret: put it into the Secret"),
+        ((charts.HOSTS, "pluginSettings.CLAIM_LIMIT=1"), "write it as settings.CLAIM_LIMIT"),
+        ((charts.HOSTS, "pluginSettings.DASHTAM_HOME=/x"), "pluginSettings.DASHTAM_HOME is no variable of a plug-in"),
         ((charts.HOSTS, "settings.LOG_LEVLE=x"), "settings.LOG_LEVLE: no program reads it"),
         ((charts.HOSTS, "settings.EXPORTER_GAUGES=true"), "or the chart sets it"),
         ((charts.HOSTS, "settings.SOFT_SHUTDOWN_SECONDS=51"), "it must be at least 61"),
@@ -268,6 +271,21 @@ def test_large_numbers_stay_as_they_are_written() -> None:
     env = charts.containers(resources)["web/web"]["env"]
     assert {"name": "WEB_BODY_BYTES", "value": "4000000"} in env
     assert '{name: HTTP_MAX_BYTES, value: "33554432"}' in done.stdout
+
+
+def test_variable_of_a_plug_in_reaches_workers_and_the_http_api() -> None:
+    resources = rendered("pluginSettings.ACME_BASE_URL=https://acme.example")
+
+    has = {name for name, one in charts.containers(resources).items() if "ACME_BASE_URL" in names(one["env"])}
+    assert has == {*(f"worker-{queue}/worker" for queue in QUEUES), "web/web"}
+
+
+def test_longest_name_of_a_release_leaves_room_for_kubernetes_own_additions() -> None:
+    done = charts.run("template", "--set", charts.HOSTS, "--name-template", "a" * 53)
+
+    assert done.returncode == 0, done.stderr
+    found = [r["metadata"]["name"] for r in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if r]
+    assert max(map(len, found)) <= 63 - len("-1234567890")
 
 
 def test_nothing_is_root_or_may_write_where_it_should_not() -> None:

@@ -26,7 +26,7 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("helm") or str(MADE)
     if not Path(program).exists():
         pytest.fail(f"Helm is not there. Run: make {MADE.relative_to(ROOT)}")
-    names = {"template": ["dashtam"], "lint": []}[command]
+    names = ["dashtam"] if command == "template" and "--name-template" not in arguments else []
     argv = [program, command, *names, str(CHART), *arguments]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 

@@ -1,5 +1,6 @@
+{{/* At most 36 letters, so that Kubernetes' own additions to names of StatefulSets fit into its 63. */}}
 {{- define "dashtam.fullname" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 36 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 36 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
 {{/* Of one component: (list $ "worker-sync") */}}
@@ -30,12 +31,19 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- range $path, $_ := .Files.Glob "settings/*.env" -}}
 {{- range $.Files.Lines $path }}{{ $known = append $known (trim .) }}{{ end -}}
 {{- end -}}
-{{- range $name, $_ := .Values.settings -}}
+{{- range $name, $_ := merge (dict) .Values.settings .Values.pluginSettings -}}
 {{- if regexMatch "^(REDIS|BROKER|(READONLY_|MIGRATE_)?DATABASE)_URL$|^ENCRYPTION_KEYS$|_(PASSWORD|SECRET|TOKEN|APP_KEY|CLIENT_ID)$" $name -}}
-{{- fail (printf "settings.%s is a secret: put it into the Secret %s, or into %s with its name in lower case" $name $.Values.secrets.name $.Values.secrets.credentials) -}}
+{{- fail (printf "%s is a secret: put it into the Secret %s, or into %s with its name in lower case" $name $.Values.secrets.name $.Values.secrets.credentials) -}}
 {{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.settings -}}
 {{- if or (not (has $name $known)) (eq $name "EXPORTER_GAUGES") -}}
 {{- fail (printf "settings.%s: no program reads it, or the chart sets it; .env.example lists what there is. Variables of a plug-in belong into pluginSettings" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.pluginSettings -}}
+{{- if or (has $name $known) (has $name (list "DASHTAM_ENV" "DASHTAM_HOME" "LOG_FORMAT" "ALIVE_FILE" "CREDENTIALS_DIR")) -}}
+{{- fail (printf "pluginSettings.%s is no variable of a plug-in: write it as settings.%s, if .env.example lists it" $name $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $soft := .Values.settings.SOFT_SHUTDOWN_SECONDS | default 30 | float64 -}}
