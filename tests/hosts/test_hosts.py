@@ -13,9 +13,9 @@ from tests.support.faults_world import REFRESHED
 from tests.support.hosts import fake_time
 from tests.support.hosts_world import NAMES, HostsWorld
 from tests.support.providers import LASTING_KEY
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE_S, wait_for
 
-SYNCS = 80
+SYNCS = 60
 
 
 def test_story_without_a_fault(world: HostsWorld) -> None:
@@ -28,10 +28,10 @@ def test_story_without_a_fault(world: HostsWorld) -> None:
 def test_second_host_brings_its_share(world: HostsWorld, record_property: Callable[[str, object], None]) -> None:
     for name in NAMES:
         world.restart(name, SYNC_BATCH_SIZE="1")
-    logins = world.sandbox.create_logins(LASTING_KEY, SYNCS, transactions=200, history_days=60)
+    logins = world.sandbox.create_logins(LASTING_KEY, SYNCS, transactions=150, history_days=60)
 
     world.link(*logins)
-    world.settle()
+    world.settle(seconds=3 * PATIENCE_S)
 
     runs = {name: _syncs_of(world, name) for name in NAMES}
     shares = [len(ended) / sum(map(len, runs.values())) for ended in runs.values()]
