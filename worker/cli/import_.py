@@ -14,8 +14,6 @@ from worker.cli.output import AsJson, plain, plural, show
 if TYPE_CHECKING:
     from worker.services.sync.importing import Imported
 
-_MOST_BYTES = (20 << 20) + 1
-
 
 def import_(
     file: Annotated[Path, typer.Argument(help="The file, as it was downloaded.")],
@@ -45,12 +43,13 @@ def import_(
 
     dashtam import statement.csv --dry-run --set currency=EUR --set account=DE02120300000000202051
     """
+    from worker.integrations.kit.base import MOST_FILE_BYTES
     from worker.services.linking.users import find_user
     from worker.services.sync import importing
 
     try:
         with file.open("rb") as opened:
-            content = opened.read(_MOST_BYTES)  # a longer file is refused
+            content = opened.read(MOST_FILE_BYTES + 1)  # a longer file is refused
     except OSError as error:
         raise UsageProblem(f"{file} cannot be read: {error.strerror}; nothing was stored") from None
     if user is None and not dry_run:

@@ -16,6 +16,7 @@ from worker.process.clocks import elapsed
 
 __all__ = [
     "LOOK",
+    "MOST_FILE_BYTES",
     "Caller",
     "Departure",
     "FileReading",
@@ -155,6 +156,8 @@ class FormToken:
 
 LOOK = "look"
 """The option of a file that is only looked at."""
+MOST_FILE_BYTES = 10 << 20
+"""Longer files are refused: taking one apart needs forty times its size of memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadRequest, Refused
 from worker.integrations.kit import reading
-from worker.integrations.kit.base import LOOK, Caller, FileReading, Page, SyncRequest, TokenAnswer
+from worker.integrations.kit.base import LOOK, MOST_FILE_BYTES, Caller, FileReading, Page, SyncRequest, TokenAnswer
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import FILE
 from worker.integrations.kit.taxonomy import Rule
@@ -23,7 +23,6 @@ from worker.integrations.statement_files.statements import Statement, pages, wit
 from worker.settings import EnvironmentSettings
 
 FORMATS = (ofx, camt, swift)
-MOST_BYTES = 20 << 20
 COLUMNS = "columns"
 """The feed whose cursor keeps what the columns of CSV files mean, by the names of the columns."""
 _ZIPPED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"Rar!", b"7z\xbc\xaf")
@@ -69,8 +68,8 @@ class StatementFiles(Integration):
 
     def of_file(self, content: bytes, options: Mapping[str, str]) -> FileReading:
         """Takes a file apart."""
-        if len(content) > MOST_BYTES:
-            raise Refused(f"the file has more than {MOST_BYTES >> 20} MiB; nothing was stored")
+        if len(content) > MOST_FILE_BYTES:
+            raise Refused(f"the file has more than {MOST_FILE_BYTES >> 20} MiB; nothing was stored")
         if not content.strip():
             raise Refused("the file is empty; nothing was stored")
         if content.startswith(_ZIPPED):

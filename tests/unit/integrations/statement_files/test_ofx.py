@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from worker.errors import Refused
-from worker.integrations.kit.base import Caller, Page, SyncRequest
+from worker.integrations.kit.base import MOST_FILE_BYTES, Caller, Page, SyncRequest
 from worker.integrations.kit.contract.subject import every, rows_of
-from worker.integrations.statement_files.integration import MOST_BYTES, StatementFiles
+from worker.integrations.statement_files.integration import StatementFiles
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import AccountType, TransactionType
 
@@ -218,7 +218,7 @@ REFUSED: list[tuple[bytes, str]] = [
     (b"  \n ", "empty"),
     (b"PK\x03\x04" + b"x" * 100, "packed"),
     (b"\x1f\x8b" + b"x" * 100, "packed"),
-    (b"x" * (MOST_BYTES + 1), "more than 20 MiB"),
+    (b"x" * (MOST_FILE_BYTES + 1), "more than 10 MiB"),
     (b"hello", "none of the formats"),
     (sgml(sgml_row(), code=""), "names no currency"),
     (sgml(sgml_row(), code="<CURDEF>usd"), "names no currency"),
