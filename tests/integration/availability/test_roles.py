@@ -116,7 +116,8 @@ def test_app_does_the_work_of_the_worker(connect: Connect, roles: Roles, keys: s
 @pytest.mark.deep
 def test_app_writes_and_reads_the_change_feed(connect: Connect, roles: Roles) -> None:
     with Session(connect(roles.app)) as session, session.begin():
-        before = Cursor.parse(positions.cursor_now(session, user_id=None))
+        give = positions.cursors_before(session, since=datetime.now(UTC), user_id=uuid4())
+        before = Cursor.parse(give(None))
     with Session(connect(roles.app)) as session, session.begin():
         account = make_account(session)
         session.execute(delete(Provider).where(Provider.id == account.provider_id))

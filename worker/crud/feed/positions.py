@@ -1,4 +1,4 @@
-"""Positions in the log of changes: what has surely ended, whether a cursor is still good, and the cursor of now.
+"""Positions in the log of changes: what has surely ended, whether a cursor is still good, and cursors for others.
 
 A transaction takes its number when it first writes, and may commit long after later ones. So the log is read only up to
 the oldest transaction that has not ended (`pg_snapshot_xmin`): below it nothing can be added any more.
@@ -124,7 +124,7 @@ def note_reading(session: Session) -> UUID:
 def cursors_before(session: Session, *, since: datetime, user_id: UUID) -> Callable[[UUID | None], str]:
     """Cursors of a position before all that was logged of a user since a time, and before all that has not ended.
 
-    Like `cursor_now`, they are good when this transaction has committed.
+    They are good when this transaction has committed with `synchronous_commit` on.
 
     Returns:
         Gives the cursor for the feed of one user, or for that of all.
@@ -133,14 +133,3 @@ def cursors_before(session: Session, *, since: datetime, user_id: UUID) -> Calla
     first = session.execute(_FIRST, {"user_id": user_id, "since": since - _CLOCKS_DIFFER}).scalar_one()
     read, xid = note_reading(session), min(now.ended, now.ended if first is None else first)
     return lambda whose: str(Cursor(now.origin, now.place, whose, read, since.timestamp(), xid))
-
-
-def cursor_now(session: Session, *, user_id: UUID | None) -> str:
-    """The cursor after everything that has ended by now, for the feed of one user, or for that of all.
-
-    The feed then tells what changes from now on, and perhaps once more what other transactions have just changed. The
-    cursor is good when this transaction has committed with `synchronous_commit` on.
-    """
-    now = here(session)
-    read = note_reading(session)
-    return str(Cursor(now.origin, now.place, user_id, read, now.now.timestamp(), now.ended))
