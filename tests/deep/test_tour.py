@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.xdist_group("tour"), pytest.mark.long]
 
 TEXT = (ROOT / "docs/tour.md").read_text()
 TOURS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+README = (ROOT / "README.md").read_text()
 INTRODUCTION = TEXT.partition("\n## ")[0]
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "\x1e"
@@ -78,11 +79,28 @@ def test_every_command_of_a_tour_works_as_printed(name: str, checkout: Path) -> 
 
     assert len(happened) == len(tour)
     for step, (code, output) in zip(tour, happened, strict=True):
-        assert code in step.exits, f"{step.command} exited {code}:\n{output}"
-        rest = _flat(output)
-        for piece in step.prints:
-            assert _flat(piece) in rest, f"{step.command} did not print {piece!r}:\n{output}"
-            rest = rest.partition(_flat(piece))[2]
+        _require(step, code, output)
+
+
+def _require(step: Step, code: int, output: str) -> None:
+    """Fails unless a command ended as it is printed."""
+    assert code in step.exits, f"{step.command} exited {code}:\n{output}"
+    rest = _flat(output)
+    for piece in step.prints:
+        assert _flat(piece) in rest, f"{step.command} did not print {piece!r}:\n{output}"
+        rest = rest.partition(_flat(piece))[2]
+
+
+def test_the_four_ways_out_of_the_readme_work_as_printed(checkout: Path) -> None:
+    section = README.partition("\n## Where your data goes\n")[2].partition("\n## ")[0]
+    ways = steps(section)
+    assert len(ways) == 12, "four ways, each in three lines"
+
+    happened = run([Step(". .venv/bin/activate", frozenset({0}), ()), *ways], checkout)[1:]
+
+    assert len(happened) == len(ways)
+    for step, (code, output) in zip(ways, happened, strict=True):
+        _require(step, code, output)
 
 
 def test_there_are_four_tours() -> None:

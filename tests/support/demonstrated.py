@@ -29,6 +29,7 @@ from worker.runtime import Runtime
 from worker.sandbox.control import control_of
 from worker.services.access import keys
 from worker.services.linking import users
+from worker.services.simplefin import accesses
 from worker.settings import get_settings
 from worker.tasks import send
 
@@ -43,6 +44,11 @@ _FILLED_IN = (
     (r"failures (\w+) (0198c2f4-…|0191e0c0)$", r"failures \1 {failure}"),
     (r"quarantine (\w+) 0198c2f4-…$", r"quarantine \1 {entry}"),
     (r"api-keys revoke \S+$", "api-keys revoke {key}"),
+    (r"simplefin revoke \S+$", "simplefin revoke {access}"),
+    (
+        r"simplefin create --user ada@example.org --account \S+$",
+        f"simplefin create --user {USER} --account {{account}}",
+    ),
     (r"sync 0198c2 ", "sync {login} "),
     (r"\"x\"", '"Plaid two"'),
     (r" (x|\{\})(?= |$)", " {login}"),
@@ -159,6 +165,8 @@ class Demonstrated:
         failure, entry = new_id(), new_id()
         with self._own.transaction() as session:
             login = session.scalar(text("SELECT id FROM providers WHERE alias = 'Schwab one'"))
+            account = session.scalar(text("SELECT id FROM accounts WHERE provider_id = :id LIMIT 1"), {"id": login})
+            user = session.scalar(text("SELECT user_id FROM providers WHERE id = :id"), {"id": login})
             run = session.scalar(text("SELECT id FROM sync_runs WHERE finished_at IS NOT NULL LIMIT 1"))
             session.execute(
                 text(
@@ -180,7 +188,11 @@ class Demonstrated:
                 actor="test",
             )
         )  # fmt: skip
+        access = self._own.run(
+            accesses.create(self._own, user_id=user, name="for a command", account_ids=(), actor="test")
+        )
         return {
+            "account": str(account), "access": shlex.quote(access.row.prefix),
             "login": str(login), "run": str(run), "failure": str(failure), "entry": str(entry),
             "key": shlex.quote(made.row.prefix),
         }  # fmt: skip

@@ -22,6 +22,7 @@ from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
 from worker.web.routes import (
     acting,
+    apps,
     authorization,
     changes,
     demonstration,
@@ -58,6 +59,7 @@ ROUTERS = (
     reading.router,
     changes.router,
     simplefin.router,
+    apps.router,
     happenings.router,
     outbox.router,
     login.router,

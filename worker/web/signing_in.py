@@ -108,6 +108,7 @@ def _is_secure(request: Request) -> bool:
 
 
 Watching = Annotated[BrowserSession, Security(signed_in, scopes=[KeyScope.READ])]
+Visiting = Annotated[BrowserSession, Security(signed_in, scopes=[KeyScope.LINK])]
 Pressing = Annotated[BrowserSession, Security(pressed, scopes=[KeyScope.OPERATE])]
 Linking = Annotated[BrowserSession, Security(pressed, scopes=[KeyScope.LINK])]
 Leaving = Annotated[BrowserSession, Security(pressed, scopes=[])]
