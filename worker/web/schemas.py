@@ -17,7 +17,6 @@ from worker.models.vocabulary import LinkSessionState, LoginState
 from worker.services.access.link_sessions import Wanted
 from worker.services.explain import Actor, Explanation
 from worker.services.fleet.asking import Asked, SyncWish
-from worker.services.sync.importing import Imported
 from worker.text.plain_text import visible
 
 _ID = "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11"
@@ -280,52 +279,6 @@ class Requested(BaseModel):
     def of(cls, provider_id: UUID, asked: Asked) -> Requested:
         """The answer for work that was requested for one login."""
         return cls(provider_id=provider_id, requested_at=asked.at, task_ids=asked.task_ids)
-
-
-class FileStatement(BaseModel):
-    """What a file says of one account. `refused` counts records that cannot be read; they go to quarantine."""
-
-    account: str
-    currency: str
-    first: date
-    last: date
-    rows: int
-    refused: int
-    balance: str | None
-
-
-class ImportedFile(BaseModel):
-    """What became of a file.
-
-    `run_id` is None if the file was only looked at. `proposal` has what should be confirmed with `set`.
-    """
-
-    format: str = Field(examples=["OFX"])
-    statements: list[FileStatement]
-    provider_id: UUID | None
-    run_id: UUID | None
-    added: int
-    changed: int
-    unchanged: int
-    quarantined: int
-    proposal: dict[str, str]
-
-    @classmethod
-    def of(cls, done: Imported) -> ImportedFile:
-        """The answer for a file."""
-        counts = {name: getattr(done.run, name, 0) for name in ("added", "changed", "unchanged", "quarantined")}
-        statements = [
-            FileStatement(**{**asdict(one), "balance": None if one.balance is None else f"{one.balance:f}"})
-            for one in done.statements
-        ]
-        return cls(
-            format=done.format,
-            statements=statements,
-            provider_id=None if done.run is None else done.run.provider_id,
-            run_id=None if done.run is None else done.run.id,
-            proposal=dict(done.proposal),
-            **counts,
-        )
 
 
 class Explained(BaseModel):

@@ -22,7 +22,8 @@ from worker.settings import Settings, load
 from worker.telemetry import metric_files
 
 WHOLE = """
-from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.link_kinds import SETUP_TOKEN
 
 class Mine(Integration):

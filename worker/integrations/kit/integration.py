@@ -17,13 +17,11 @@ from uuid import UUID
 
 import httpx
 import msgspec
-from pydantic import field_validator
 
 from worker.errors import (
     AccountGone,
     BadPayload,
     BadRequest,
-    ConfigurationError,
     Forbidden,
     NotReady,
     ProviderError,
@@ -43,31 +41,16 @@ from worker.integrations.kit.base import (
     TokenAnswer,
 )
 from worker.integrations.kit.hooks import Hooks
-from worker.integrations.kit.http import Api, Endpoint, Gate, check_base_url, read_retry_after
+from worker.integrations.kit.http import Api, Endpoint, Gate, read_retry_after
 from worker.integrations.kit.link_kinds import FrontEnd, LinkKind
+from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
-from worker.settings import EnvironmentSettings, load
+from worker.settings import load
 from worker.telemetry.redaction import remember_shapes
 
 _TROUBLE_OF_AN_ACCOUNT = (Transient, BadRequest, BadPayload, AccountGone, Forbidden)
 _TROUBLE_OF_A_PART = (Transient, BadRequest, BadPayload, NotReady, Unsupported)
-
-
-class IntegrationSettings(EnvironmentSettings):
-    """This application's registration at a provider; each integration has its own subclass with its `env_prefix`."""
-
-    base_url: str
-    """The address of the provider's API: https, or http on this machine."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _https(cls, value: str) -> str:
-        try:
-            check_base_url(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
-        return value
 
 
 class Integration:

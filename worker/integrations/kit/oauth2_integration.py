@@ -13,9 +13,10 @@ from pydantic import SecretStr
 
 from worker.integrations.kit.base import Caller, RefreshPolicy, TokenAnswer
 from worker.integrations.kit.http import Api
-from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER, OAUTH, LinkKind
 from worker.integrations.kit.oauth2 import ask_token
+from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule
 
 

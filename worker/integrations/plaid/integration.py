@@ -20,9 +20,10 @@ from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, T
 from worker.integrations.kit import windows
 from worker.integrations.kit.base import Caller, FormToken, Page, Quota, Standing, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
-from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import PUBLIC_TOKEN, FrontEnd
 from worker.integrations.kit.oauth2 import checked_token, token_fields
+from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import pages as answers

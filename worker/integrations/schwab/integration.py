@@ -22,8 +22,8 @@ from worker.errors import BadPayload, ProviderError, Scope
 from worker.integrations.kit import windows
 from worker.integrations.kit.base import Page, Quota, SyncRequest, Window
 from worker.integrations.kit.http import Api, read_retry_after
-from worker.integrations.kit.integration import IntegrationSettings
 from worker.integrations.kit.oauth2_integration import OAuth2Integration
+from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.schwab import pages as answers

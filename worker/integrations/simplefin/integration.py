@@ -19,8 +19,9 @@ from worker.integrations.kit import windows
 from worker.integrations.kit.access_urls import Server
 from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api
-from worker.integrations.kit.integration import Integration, IntegrationSettings
+from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import SETUP_TOKEN
+from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.simplefin import mapping
 from worker.integrations.simplefin import pages as answers
 from worker.integrations.simplefin.vocabulary import RULES, SAFE_DAYS

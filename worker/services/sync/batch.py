@@ -108,8 +108,7 @@ async def sync_providers(
     """
     begun_at = asyncio.get_running_loop().time()
     summary = SyncSummary()
-    unavailable: list[Unavailable] = []
-    left: list[UUID] = []
+    unavailable, left = list[Unavailable](), list[UUID]()
     asked = await _still_wanted(runtime, list(dict.fromkeys(ids)), asked_at, summary)
     begun = await _begin_repeats(runtime, asked, trigger=trigger, mode=mode, since=since)
     batch = Batch.of(runtime, looking=len(begun))

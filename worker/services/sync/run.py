@@ -12,10 +12,9 @@ from typing import Any
 import structlog
 
 from worker.crud.sync import cursors, pages, runs
-from worker.crud.sync.nouns import raw_hasher
 from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
-from worker.crud.sync.work import Prepared, Rules, Tally, prepare
+from worker.crud.sync.work import Prepared, Tally, prepare
 from worker.errors import (
     AccessExpired,
     BadPayload,
@@ -28,7 +27,6 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import Caller, SyncRequest
 from worker.integrations.kit.integration import Integration
-from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
 from worker.services.context import Context
@@ -38,6 +36,7 @@ from worker.services.sync.finish import Found, end_run
 from worker.services.sync.prefetch import ROWS_AHEAD, read_ahead, weight
 from worker.services.sync.reading import Reading, spans
 from worker.services.sync.repeats import Batch
+from worker.services.sync.rules import rules
 
 log = structlog.get_logger()
 _MAX_RESTARTS = 5
@@ -66,19 +65,12 @@ class RunUnderWay:
         last: LastRun | None = None,
         source: Integration | None = None,
     ) -> None:
-        settings = runtime.settings
         self._runtime = runtime
         self._begun = begun
         self._key = begun.key
         self._integration: Integration = source or runtime.integrations[begun.key.provider_key]
         self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
-        self._rules = Rules(
-            content_hashes=raw_hasher(self._integration.key, self._integration.mapping_version),
-            mask=masked,
-            mass_deletion_share=settings.mass_deletion_share,
-            open_quarantine=begun.open_quarantine,
-            expect_new=begun.is_first,
-        )
+        self._rules = rules(begun, self._integration, mass_deletion_share=runtime.settings.mass_deletion_share)
         self._loop_tallies: dict[str, Tally] = {}
         self._found = Found(problems={feed: list(problems) for feed, problems in begun.problems.items()})
         self._stored_pages = 0
@@ -90,7 +82,7 @@ class RunUnderWay:
         self._repeated = False
         self._is_unread = True
         self._began = asyncio.get_running_loop().time()
-        self._stop_at = self._began + settings.sync_budget_seconds
+        self._stop_at = self._began + runtime.settings.sync_budget_seconds
 
     async def run(self, batch: Batch | None = None) -> None:
         """Reads all pages, with a heartbeat beside it, and ends the run whatever happens.

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query, Request
 from worker.services.access import importing
 from worker.services.sync.importing import ALIAS
 from worker.web.asking import Linker, Services
+from worker.web.import_schemas import ImportedFile
 from worker.web.problems import documented
-from worker.web.schemas import Alias, ImportedFile
+from worker.web.schemas import Alias
 
 router = APIRouter(prefix="/api/v1/imports", tags=["work"])
 
