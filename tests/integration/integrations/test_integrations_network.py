@@ -186,10 +186,10 @@ def trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
 
     def take(certificate: Path) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        transport._tls.cache_clear()
+        transport.client_tls.cache_clear()
 
     yield take
-    transport._tls.cache_clear()
+    transport.client_tls.cache_clear()
 
 
 @pytest.mark.deep
