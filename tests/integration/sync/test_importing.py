@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from tests.factories import make_user
 from tests.integration.sync.test_sandbox_sync import versions
+from tests.unit.integrations.statement_files.test_camt import balance, camt, entry, statement
 from tests.unit.integrations.statement_files.test_ofx import NUMBER, sgml, sgml_row
 from worker.errors import Refused
 from worker.models.vocabulary import RunStatus, Trigger
@@ -97,6 +98,16 @@ def test_file_withdraws_nothing_that_it_does_not_list(runtime: Runtime, engine: 
 
     assert scalars(engine, "SELECT DISTINCT status FROM transactions") == ["posted"]
     assert scalars(engine, "SELECT count(*) FROM transactions") == [3]
+
+
+def test_older_file_does_not_make_a_posted_row_pending_again(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
+    posted = camt(statement(balance("CLBD", "1.00"), entry()))
+    pending = camt(statement(balance("CLBD", "2.00", day="2025-03-06"), entry(status="<Sts>PDNG</Sts>")))
+
+    for content in (pending, posted, pending):
+        load(runtime, user_id, content)
+
+    assert scalars(engine, "SELECT status FROM transactions") == ["posted"]
 
 
 def test_bad_row_waits_in_quarantine_and_a_better_file_stores_it(

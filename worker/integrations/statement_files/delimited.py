@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -48,7 +49,7 @@ class Table:
         head = text[:8192]
         self.delimiter = max(",;\t|", key=lambda sign: head.count(sign) if sign != "," else head.count(sign) - 0.5)
         try:
-            reader = csv.reader(text.splitlines(keepends=True), delimiter=self.delimiter, strict=True)
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
         except csv.Error:
             raise Refused(
@@ -106,6 +107,8 @@ def read(table: Table, options: Mapping[str, str]) -> list[Statement]:
         named = dict(zip(table.names, [*cells, *[""] * len(table.names)], strict=False))
         number = named.get(options["account"], options["account"])
         try:
+            if len(cells) < len(table.names) or any(cells[len(table.names) :]):  # cut off, or an amount is elsewhere
+                raise BadRecord("cells_do_not_fit")
             row, balance = _row(named, options, values.currency(named.get(options["currency"], options["currency"])))
             one = found.get(number) or found.setdefault(number, _statement(number, row.currency))
         except BadRecord as error:
@@ -133,6 +136,8 @@ def _check(table: Table, options: Mapping[str, str]) -> None:
     for field, name in options.items():
         if name not in table.names and field not in ("order", "decimal", "currency", "account"):
             raise Refused(f"the file has no column {name} (for {field}); nothing was stored")
+        if table.names.count(name) > 1:
+            raise Refused(f"the file has several columns {name} (for {field}); nothing was stored")
     if options["order"] not in ("ymd", "dmy", "mdy") or options["decimal"] not in (".", ","):
         raise Refused("order must be ymd, dmy or mdy, and decimal a point or a comma; nothing was stored")
 
@@ -140,7 +145,9 @@ def _check(table: Table, options: Mapping[str, str]) -> None:
 def _statement(number: str, code: str) -> Statement:
     if not number:
         raise BadRecord("account_missing")
-    return Statement(bank="", number="".join(number.split()), currency=code, type=AccountType.OTHER, subtype="account")
+    one = Statement(bank="", number="".join(number.split()), currency=code, type=AccountType.OTHER, subtype="account")
+    one.lists_all = False  # it may have been filtered, and has no pending rows
+    return one
 
 
 def _row(cells: Mapping[str, str], options: Mapping[str, str], code: str) -> tuple[Row, Decimal | None]:

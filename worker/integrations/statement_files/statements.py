@@ -58,6 +58,7 @@ class Statement:
         opening, closing: stated balances before the first row and after the last.
         closed_on: the day of the closing balance.
         rejects: records that could not be read.
+        lists_all: whether it lists all rows of its days, so that a pending row that it lacks is gone.
     """
 
     bank: str
@@ -74,6 +75,7 @@ class Statement:
     closed_on: date | None = None
     holdings: list[HoldingRecord] | None = None
     rejects: list[Reject] = field(default_factory=list)
+    lists_all: bool = True
 
     @property
     def mask(self) -> str:
@@ -86,6 +88,11 @@ class Statement:
         days = [row.day for row in self.rows] or [day for day in (self.closed_on,) if day is not None]
         first, last = self.first or min(days, default=None), self.last or max(days, default=None)
         return None if first is None or last is None or first > last else (first, last)
+
+    @property
+    def day(self) -> date:
+        """The day of its balance, or else the last that it covers; the first of all days if it says neither."""
+        return self.closed_on or (self.span or (date.min, date.min))[1]
 
     def told(self) -> FileStatement:
         """For people."""
@@ -120,13 +127,16 @@ def pages(statements: Sequence[Statement], request: SyncRequest) -> Iterator[Pag
     keyed = [(_account_key(secret, one.bank, one.number), one) for one in statements]
     yield Page(accounts=[_account(key, one) for key, one in dict(reversed(keyed)).items()])
     for key, one in sorted(keyed, key=lambda pair: (pair[1].span or (date.min, date.min))[1]):
-        found = _rows(secret, key, one)
-        page = Page(feed=f"account:{key}", transactions=found, map_transaction=_mapped)
+        feed = f"account:{key}"
+        if one.day < _stated_on(request.cursors.get(feed)):  # what became of its pending rows is in newer files
+            one.rows = [row for row in one.rows if not row.pending]
+        page = Page(feed=feed, transactions=_rows(secret, key, one), map_transaction=_mapped)
         page.rejects = [msgspec.structs.replace(reject, account_key=key) for reject in one.rejects]
-        page.windows = (Window(key, *one.span),) if one.span and not one.rejects else ()
+        others = [other.span for of, other in keyed if of == key and other is not one and other.span]
+        page.windows = _windows(key, one, others, request.cursors.get(feed))
         if not one.adds_up():
             page.problems = (BadPayload("balances_do_not_add_up", scope=Scope.ACCOUNT, account_key=key),)
-        _state(page, key, one, request.cursors.get(page.feed))
+        _state(page, key, one, request.cursors.get(feed))
         yield page
 
 
@@ -156,14 +166,25 @@ def _account(key: str, one: Statement) -> AccountRecord:
     )
 
 
+def _windows(key: str, one: Statement, others: Sequence[tuple[date, date]], cursor: str | None) -> tuple[Window, ...]:
+    """The days in which pending rows that the statement lacks are gone. `others`: the days of others in this file."""
+    if one.span is None or not one.lists_all or one.rejects or one.day < _stated_on(cursor):
+        return ()
+    first, last = one.span
+    return () if any(begin <= last and first <= end for begin, end in others) else (Window(key, first, last),)
+
+
+def _stated_on(cursor: str | None) -> date:
+    try:
+        return _cursor.page(cursor.encode()).stated_on if cursor else date.min
+    except BadPayload:
+        return date.min
+
+
 def _state(page: Page, key: str, one: Statement, cursor: str | None) -> None:
     """Adds balance and positions, unless a file with newer ones was imported before."""
-    day = one.closed_on or (one.span or (None, None))[1]
-    try:
-        known = _cursor.page(cursor.encode()).stated_on if cursor else date.min
-    except BadPayload:
-        known = date.min
-    if day is None or day < known:
+    day = one.day
+    if day == date.min or day < _stated_on(cursor):
         return
     if one.closing is not None:
         page.cursor = _encode(Cursor(day)).decode()

@@ -27,7 +27,10 @@ from worker.models.vocabulary import AccountType
 NAME = "MT940"
 
 _TAG = re.compile(r"^:(\d\d[A-Z]?):", re.MULTILINE)
-_ENTRY = re.compile(r"\d{6}(?:\d{4}| {4})?(?:R?[DC])[A-Z]?\s?\d{1,15}(?:,\d{0,14})?[A-Z]", re.IGNORECASE)
+# An amount has 15 characters at most: of a longer one, the library would take the beginning.
+_ENTRY = re.compile(r"\d{6}(?:\d{4}| {4})?(?:R?[DC])[A-Z]?\s?(?=[\d,]{1,15}[A-Z])\d+(?:,\d*)?[A-Z]", re.IGNORECASE)
+_BALANCE = re.compile(r"([DC]\d{6}(?:[A-Z]{3})?)0*(?=[\d,]{1,16}$)(\d+(?:,\d*)?)", re.IGNORECASE)
+_BALANCES = ("60F", "60M", "62F", "62M", "64", "65")
 _NO_REFERENCE = ("", "NONREF")
 _CURRENCY = re.compile(r"[ /]?[A-Z]{3}$")
 
@@ -56,13 +59,14 @@ def _statement(text: str) -> Statement:
     names = [name for name, _ in tags]
     if not {"62F", "62M"} & set(names) and "34F" not in names:
         raise Refused("the MT940 file has a statement without closing balance: it may be cut off; nothing was stored")
-    head = "".join(f":{name}:{value}\n" for name, value in tags if name not in ("61", "86"))
     try:
+        head = "".join(f":{name}:{_checked(name, value)}\n" for name, value in tags if name not in ("61", "86"))
         parsed = _parsed(head)
         data = parsed.data
         code = values.currency(parsed.currency or next((value[:3] for name, value in tags if name == "34F"), None))
     except BadRecord:
-        raise Refused("a statement of the file cannot be read, or has no currency; nothing was stored") from None
+        told = "a statement of the file has a balance that cannot be read, or no currency; nothing was stored"
+        raise Refused(told) from None
     number = "".join(_CURRENCY.sub("", str(data.get("account_identification") or "")).split())
     if not number:
         raise Refused("a statement of the file has no account number; nothing was stored")
@@ -81,6 +85,16 @@ def _fields(text: str) -> Iterator[tuple[str, str]]:
     found = list(_TAG.finditer(text))
     for tag, end in zip(found, [*(tag.start() for tag in found[1:]), len(text)], strict=True):
         yield tag[1], text[tag.end() : end].partition("\n-")[0].strip("\n")
+
+
+def _checked(name: str, value: str) -> str:
+    """The text of a tag. That of a balance has no zeros before its amount: some banks write more than fit."""
+    if name not in _BALANCES:
+        return value
+    found = _BALANCE.fullmatch(value.strip())
+    if found is None:
+        raise BadRecord("balance_unreadable")
+    return found[1] + found[2]
 
 
 def _entries(tags: list[tuple[str, str]]) -> Iterator[str]:

@@ -27,7 +27,7 @@ def decoded(content: bytes, declared: str = "") -> str:
     for encoding in ("utf-8-sig", declared or "cp1252", "cp1252", "latin-1"):
         try:
             return content.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):  # some declare a codec that is none
             continue
     raise AssertionError("unreachable")  # pragma: no cover
 

@@ -68,6 +68,32 @@ def test_report_and_notification_are_read_as_a_statement(outer: str, inner: str)
     assert len(records(read(content))) == 1
 
 
+DAYS = "<FrToDt><FrDtTm>2025-03-01T00:00:00</FrDtTm><ToDtTm>2025-03-31T00:00:00</ToDtTm></FrToDt>"
+
+
+@pytest.mark.parametrize(
+    ("tag", "days", "windows"), [("Stmt", "", 1), ("Rpt", DAYS, 1), ("Rpt", "", 0), ("Ntfctn", DAYS, 0)]
+)
+def test_pending_entry_is_gone_only_if_the_file_lists_all_of_its_day(tag: str, days: str, windows: int) -> None:
+    outer = {"Stmt": "BkToCstmrStmt", "Rpt": "BkToCstmrAcctRpt", "Ntfctn": "BkToCstmrDbtCdtNtfctn"}[tag]
+    content = camt(statement(days, entry()).replace("Stmt>", f"{tag}>")).replace(b"BkToCstmrStmt", outer.encode())
+
+    assert len(read(content)[1].windows) == windows
+
+
+def test_of_two_statements_of_the_same_days_none_withdraws_what_the_other_lists() -> None:
+    pages = read(camt(statement(entry(status="<Sts>PDNG</Sts>")), statement(entry(ref="R2"))))
+
+    assert [page.windows for page in pages] == [(), (), ()]
+
+
+def test_older_file_withdraws_nothing_that_a_newer_one_has_listed() -> None:
+    newer = camt(statement(balance("CLBD", "1.00"), entry(day="2025-03-05", status="<Sts>PDNG</Sts>")))
+    older = camt(statement(balance("CLBD", "1.00", day="2025-03-06"), entry(day="2025-03-05", ref="R2")))
+
+    assert [len(page.windows) for page in read(newer, older)] == [0, 1, 0, 0]
+
+
 def test_pending_entry_is_posted_by_a_later_file() -> None:
     pending = camt(statement(entry(status="<Sts>PDNG</Sts>")))
     posted = camt(statement(entry()))
@@ -170,6 +196,12 @@ def test_file_that_cannot_be_read_is_refused_as_a_whole(content: bytes, told: st
     assert told in message
     assert message.endswith("nothing was stored")
     assert IBAN not in message
+
+
+def test_encoding_that_no_file_can_have_is_not_believed() -> None:
+    content = camt(statement(entry(ref="CAFÉ"))).decode().replace('"UTF-8"', '"undefined"').encode("cp1252")
+
+    assert len(records(read(content))) == 1
 
 
 def test_western_encoding_that_is_declared_as_utf_8_is_read() -> None:

@@ -135,7 +135,8 @@ def test_sign_of_decimals_that_can_be_read_in_two_ways_is_not_proposed(cells: li
         ("2025-02-30,A,1.00", "date_unreadable"),
         ("yesterday,A,1.00", "date_missing"),
         ("2025-03-05,A,", "amount_missing"),
-        ("2025-03-05,A", "amount_missing"),
+        ("2025-03-05,A", "cells_do_not_fit"),
+        ("2025-03-05,A, 12,-3.00", "cells_do_not_fit"),
         ('2025-03-05,A,"1,50"', "amount_ambiguous"),
         ('2025-03-05,A,"1.234,56"', "amount_ambiguous"),
         ("2025-03-05,A,=1+1", "amount_unreadable"),
@@ -157,6 +158,12 @@ def test_text_that_is_a_formula_is_a_text() -> None:
     (row,) = records(read(table('2025-03-05,"=HYPERLINK(""x"")",1.00'), **CHOSEN)).values()
 
     assert row.description == '=HYPERLINK("x")'
+
+
+def test_line_separator_of_unicode_ends_no_line() -> None:
+    (row,) = records(read(table("2025-03-05,A\u2028B,1.00,"), **CHOSEN)).values()
+
+    assert (row.amount, row.description) == (Decimal("1.00"), "A B")
 
 
 def test_debit_and_credit_columns_make_one_amount() -> None:
@@ -212,6 +219,7 @@ def test_confirmation_that_does_not_fit_is_refused(change: dict[str, str], told:
     [
         (table('2025-03-05,"A,1.00'), "quote that is not closed"),
         (b"1,2,3\n4,5,6\n", "no line with the names"),
+        (table("2025-03-05,A,1.00,7.00", names="Date,Text,Amount,Amount"), "several columns Amount"),
     ],
 )
 def test_file_that_cannot_be_read_is_refused_as_a_whole(content: bytes, told: str) -> None:

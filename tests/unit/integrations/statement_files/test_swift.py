@@ -64,6 +64,7 @@ def test_day_of_booking_may_be_in_another_year_than_the_day_of_value(days: str, 
     "text",
     [
         "2503050305D1.2.3NMSCNONREF",
+        "2503050305D1234567890123,45NMSCNONREF",
         "2503050305D12,5,0NMSCNONREF",
         "2513050305D12,50NMSCNONREF",
         "2503050305X12,50NMSCNONREF",
@@ -121,6 +122,12 @@ def test_balance_in_another_currency_is_not_taken() -> None:
     assert (page.balances, [reject.reason for reject in page.rejects]) == ((), ["currency_differs"])
 
 
+def test_zeros_before_a_balance_cost_it_no_decimals() -> None:
+    page = read(mt940(entry(), closing="62F:C250331EUR00000000000000087,50"))[1]
+
+    assert [one.current for one in page.balances] == [Decimal("87.50")]
+
+
 def test_interim_report_has_no_balances() -> None:
     content = f":20:X\n:25:{NUMBER}\n:28C:1/1\n:34F:EURD0,\n:13D:2503051200+0100\n{entry()}:90D:1EUR12,50\n-\n".encode()
     page = read(content)[1]
@@ -134,6 +141,8 @@ def test_interim_report_has_no_balances() -> None:
         (mt940(entry()).partition(b":62F")[0], "without closing balance"),
         (mt940(entry()).replace(b"C250301EUR", b"C250301"), "no currency"),
         (mt940(entry(), account=""), "no account number"),
+        (mt940(entry(), closing="62F:C250331EUR1.234,56"), "a balance that cannot be read"),
+        (mt940(entry(), closing="62F:C250331EUR12345678901234567,00"), "a balance that cannot be read"),
     ],
 )
 def test_file_that_cannot_be_read_is_refused_as_a_whole(content: bytes, told: str) -> None:
