@@ -31,8 +31,9 @@ _NOUNS = {
 
 
 def snapshot(session: Session) -> None:
-    """Makes everything that this transaction reads be as it is now. It must be the transaction's first statement."""
-    session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+    """Makes everything that this transaction reads be as it is now. It must be the transaction's first act."""
+    # As a statement it would come too late: behind a pooler, each transaction begins with a query that sets its limits.
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
 
 
 def count(session: Session, noun: str, *, user_id: UUID, since: date | None) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
-from worker.crud.outbox import events
+from worker.crud.outbox import events, subscriptions
 from worker.crud.providers import get_provider
 from worker.errors import Refused
 from worker.models import Provider, ProviderToken, TaskFailure, User
@@ -116,7 +116,8 @@ def resolve_failure(session: Session, *, failure_id: UUID, resolution: str, now:
 
 
 def forget_user(session: Session, *, email: str) -> bool:
-    """Deletes a user with all providers and rows; the audit log is kept. False if there is no such user."""
+    """Deletes a user with all providers, hooks and rows; the audit log is kept. False if there is no such user."""
+    subscriptions.remove_of_user(session, email=email)
     linked = select(Provider.id).join(User).join(ProviderToken).where(User.email == email)
     events.unlinked(session, provider_ids=session.scalars(linked).all())
     return session.execute(delete(User).where(User.email == email).returning(User.id)).first() is not None

@@ -37,9 +37,20 @@ _DRAIN_BYTES = 16 * 1024
 _CONNECTIONS = 256
 _GONE = 410
 _ASK_FOR_PAUSE = (429, 503)
-# A public address by which machines at Azure reach their host's services.
-_OF_HOSTS = frozenset({ipaddress.ip_address("168.63.129.16")})
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+_IN_USE_V6 = ipaddress.ip_network("2000::/3")
+"""All public IPv6 addresses are of this range; Python takes more for public."""
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # by which machines at Azure reach their host's services
+            "192.0.0.0/24",  # of protocols
+            "192.88.99.0/24",  # of relays to IPv6, which are no longer in use
+            "3fff::/20",  # of documentation
+        ),
+    )
+)
 
 Address = IPv4Address | IPv6Address
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -269,7 +280,10 @@ def _address(text: str) -> Address:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast and address not in _OF_HOSTS
+    if isinstance(address, IPv6Address) and address not in _IN_USE_V6:
+        return False
+    is_special = any(address in network for network in _NOT_PUBLIC)
+    return address.is_global and not address.is_multicast and not is_special
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:

@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 from tests.integration.availability.conftest import SOON
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
+from worker.crud import export
 from worker.crud.database import make_engine, transaction
+from worker.crud.simplefin import rows
 from worker.crud.sync.apply import driver
 from worker.errors import Unavailable
 from worker.runtime import Runtime
@@ -115,6 +117,23 @@ def test_postgres_knows_the_limits_of_each_transaction(database_url: str, pooler
     for _ in range(2):
         with transaction(engine) as session:
             assert tuple(session.execute(SHOWN).one()) == SET
+
+    engine.dispose()
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+@pytest.mark.parametrize(("begin", "read_only"), [(export.snapshot, "on"), (rows.at_one_moment, "off")])
+def test_transaction_that_reads_one_moment_leaves_the_next_one_as_usual(
+    database_url: str, pooler: bool, begin: Callable[[Session], None], read_only: str
+) -> None:
+    engine = make_engine(database_url, connections=1, limits=SOON.model_copy(update={"database_pooler": pooler}))
+    how = text("SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+
+    with transaction(engine) as session:
+        begin(session)
+        assert tuple(session.execute(how).one()) == ("repeatable read", read_only)
+    with transaction(engine) as session:
+        assert tuple(session.execute(how).one()) == ("read committed", "off")
 
     engine.dispose()
 

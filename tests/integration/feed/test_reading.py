@@ -11,6 +11,7 @@ from tests.factories import make_account, make_transaction
 from tests.integration.feed.conftest import Person, World, make_security, populate
 from tests.support.feed_copy import Copy
 from worker.crud import upkeep
+from worker.crud.feed import rows
 from worker.errors import BadArgument
 from worker.models import Account, Provider, User
 from worker.models.feed import LOADED, Kind, Noun
@@ -248,6 +249,33 @@ def test_renamed_security_is_told_to_those_who_have_it(world: World, ada: Person
     assert world.told(copy=his, user_id=bob.user_id) == []
     assert world.differences() == {}
     assert world.differences(hers, user_id=ada.user_id) == {}
+
+
+@pytest.mark.deep
+def test_renamed_securities_do_not_read_all_transactions_once_for_each(world: World, ada: Person) -> None:
+    with world.runtime.transaction() as session:
+        securities = [make_security(session, symbol=f"S{number}").id for number in range(50)]
+        own = "'id', gen_random_uuid(), 'provider_transaction_id', gen_random_uuid(), 'security_id', CAST(:s AS uuid)"
+        copies = (
+            f"INSERT INTO transactions SELECT (jsonb_populate_record(t, jsonb_build_object({own}))).*"  # noqa: S608
+            " FROM transactions t, generate_series(1, 3000) WHERE t.id = :id"
+        )
+        session.execute(text(copies), {"id": ada.ids["transactions"], "s": ada.ids["securities"]})
+        session.execute(text("ANALYZE transactions"))
+    query = str(rows._CHANGED[Noun.SECURITIES, True])
+    world.execute("DELETE FROM change_log")
+    world.execute("UPDATE securities SET name = 'Other' WHERE id = ANY (:ids)", ids=securities)
+
+    with world.runtime.transaction() as session:
+        ((xid, sequence),) = session.execute(text("SELECT xid, sequence FROM change_log")).all()
+        part = {"xids": [xid], "sequences": [sequence], "firsts": [1], "lasts": [50], "user_id": ada.user_id}
+        plan = session.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"), part).scalar_one()
+
+    def loops(node: dict[str, Any]) -> int:
+        below = sum(map(loops, node.get("Plans", ())))
+        return below + (node["Actual Loops"] if node.get("Relation Name") == "transactions" else 0)
+
+    assert 0 < loops(plan[0]["Plan"]) < len(securities)
 
 
 @pytest.mark.deep

@@ -17,6 +17,7 @@ from tests.integration.sync.conftest import Linked, link_model
 from tests.integration.sync.feeds import Movement
 from worker.crud import hooks, integration_states, links, notices, steering, upkeep
 from worker.crud.integration_states import BreakerPolicy
+from worker.crud.outbox import deliveries
 from worker.crud.refresh import reauth, tokens
 from worker.crud.refresh.records import NewToken, Settlement
 from worker.crud.sync import runs
@@ -178,9 +179,20 @@ def test_forgotten_user_s_logins_are_told_to_operators_as_unlinked(outbox: Outbo
     with outbox.runtime.transaction() as session:
         assert steering.forget_user(session, email=email)
 
-    assert outbox.rows("type, provider_id").count(("provider.unlinked", login)) == 2
+    assert outbox.rows("type, provider_id") == [("provider.unlinked", login)], "nothing waits for the user's own hook"
     assert outbox.send() == 1
     assert outbox.net.posted[0].event["data"]["user_id"] == str(user_id)
+
+
+def test_delivery_of_a_hook_that_is_gone_is_not_counted_as_waiting_or_given_up(outbox: Outbox, login: UUID) -> None:
+    for column in ("due_at", "parked_at"):
+        outbox.execute(
+            f"INSERT INTO outbox (event_id, subscription_id, type, data, {column})"  # noqa: S608
+            " VALUES (gen_random_uuid(), gen_random_uuid(), 'hook.test', '{}', now())"
+        )
+
+    with outbox.runtime.transaction() as session:
+        assert deliveries.backlog(session) == deliveries.Backlog(0, 0, 0)
 
 
 def test_alarm_and_outage_of_an_integration_begin_and_end_once(outbox: Outbox) -> None:

@@ -254,3 +254,20 @@ def test_deliveries_to_a_receiver_that_fails_for_days_are_parked_and_others_are_
 
     assert (outbox.row(failing).waiting, outbox.row(failing).parked) == (0, 1)
     assert (outbox.row(works).waiting, outbox.row(works).parked) == (1, 0)
+
+
+@pytest.mark.parametrize("by_event", [False, True])
+def test_replay_sends_what_was_parked_because_the_receiver_failed_for_days(outbox: Outbox, by_event: bool) -> None:
+    hook = outbox.add(URL).row
+    tell(outbox)
+    outbox.execute("UPDATE outbox SET created_at = now() - interval '4 days'")
+    outbox.execute("UPDATE hook_subscriptions SET failures = 9, failing_since = now() - interval '4 days'")
+    outbox.send()
+    ((event_id,),) = outbox.rows("event_id")
+    assert outbox.row(hook).parked == 1
+
+    chosen = {"event_id": event_id} if by_event else {}
+    assert outbox.runtime.run(subscriptions.replay(outbox.runtime, hook.id, **chosen)) == 1
+
+    assert (outbox.send(), outbox.net.ids(URL)) == (1, [str(event_id)])
+    assert (outbox.row(hook).failing_since, outbox.row(hook).parked) == (None, 0)

@@ -150,14 +150,14 @@ class Part(NamedTuple):
     last: int
 
 
-_THEIRS = """
-    EXISTS (
-        SELECT FROM providers p JOIN accounts a ON a.provider_id = p.id WHERE p.user_id = :user_id AND (
-            EXISTS (SELECT FROM holdings h WHERE h.account_id = a.id AND h.security_id = k.id)
-            OR EXISTS (SELECT FROM transactions x WHERE x.account_id = a.id AND x.security_id = k.id)
-        )
-    )
-"""
+# Collected once for all securities: no index has the securities of transactions, so each one would read all of them.
+_OF_USER_ACCOUNTS = "(SELECT a.id FROM accounts a JOIN providers p ON p.id = a.provider_id WHERE p.user_id = :user_id)"
+_THEIRS = f"""
+    k.id = ANY (ARRAY(
+        SELECT security_id FROM holdings WHERE account_id IN {_OF_USER_ACCOUNTS}
+        UNION SELECT security_id FROM transactions WHERE account_id IN {_OF_USER_ACCOUNTS} AND security_id IS NOT NULL
+    ))
+"""  # noqa: S608 - own names
 
 
 def _owned(noun: Noun) -> str:

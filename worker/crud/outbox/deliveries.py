@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from worker.models import Delivery, new_id
+from worker.models import Delivery, Subscription, new_id
 from worker.models.outbox import Attempted, DeliveryRow, Outgoing, Secrets
 from worker.models.vocabulary import EventType
 
@@ -212,7 +212,8 @@ def replay(
 ) -> int:
     """Makes deliveries due again, with all attempts: one, or all since a time, or else those that were parked.
 
-    Returns how many.
+    A receiver that fails counts as failing since `now`: otherwise old deliveries would be parked again before they are
+    sent. Returns how many deliveries there are.
     """
     chosen = update(Delivery).where(Delivery.subscription_id == subscription_id)
     if event_id is not None:
@@ -223,6 +224,8 @@ def replay(
         chosen = chosen.where(Delivery.parked_at.is_not(None))
     again = chosen.values(due_at=now, attempts=0, sent_at=None, parked_at=None)
     result = session.execute(again, execution_options={"synchronize_session": False})
+    given_time = update(Subscription).where(Subscription.id == subscription_id, Subscription.failing_since.is_not(None))
+    session.execute(given_time.values(failing_since=now), execution_options={"synchronize_session": False})
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
@@ -256,13 +259,15 @@ class Backlog:
     oldest_s: float
 
 
+# An event that is committed while its hook is removed leaves a delivery that nobody will send. Upkeep deletes it later.
+_OF_HOOKS = "outbox o WHERE EXISTS (SELECT FROM hook_subscriptions s WHERE s.id = o.subscription_id)"
 _BACKLOG = text(
-    """
-    SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE due_at IS NOT NULL LIMIT 100000) AS x),
-        (SELECT count(*) FROM (SELECT FROM outbox WHERE parked_at IS NOT NULL LIMIT 100000) AS x),
+    f"""
+    SELECT (SELECT count(*) FROM (SELECT FROM {_OF_HOOKS} AND due_at IS NOT NULL LIMIT 100000) AS x),
+        (SELECT count(*) FROM (SELECT FROM {_OF_HOOKS} AND parked_at IS NOT NULL LIMIT 100000) AS x),
         (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
-         FROM outbox WHERE due_at IS NOT NULL)
-    """
+         FROM {_OF_HOOKS} AND due_at IS NOT NULL)
+    """  # noqa: S608 - made of the constant above
 )
 
 

@@ -17,6 +17,7 @@ from worker.models.outbox import SubscriptionRow
 COUNT_AT_MOST = 100_000
 PER_OWNER = 50
 """How many subscriptions a user, or the operators together, may have: each event is written once for each of them."""
+_UNSYNCED = {"synchronize_session": False}
 
 
 def _up_to(condition: str) -> str:
@@ -126,10 +127,15 @@ def remove(session: Session, *, subscription_id: UUID, actor: str) -> None:
     _record(session, row, "hook_removed", actor)
     session.delete(row)
     session.flush()
-    session.execute(
-        delete(Delivery).where(Delivery.subscription_id == subscription_id),
-        execution_options={"synchronize_session": False},
-    )
+    session.execute(delete(Delivery).where(Delivery.subscription_id == subscription_id), execution_options=_UNSYNCED)
+
+
+def remove_of_user(session: Session, *, email: str) -> None:
+    """Deletes a user's subscriptions and their deliveries."""
+    user_id = select(User.id).where(User.email == email).scalar_subquery()
+    theirs = delete(Subscription).where(Subscription.user_id == user_id).returning(Subscription.id)
+    removed = session.scalars(theirs, execution_options=_UNSYNCED).all()
+    session.execute(delete(Delivery).where(Delivery.subscription_id.in_(removed)), execution_options=_UNSYNCED)
 
 
 def now(session: Session) -> datetime:
