@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.ask import ask
+from worker.cli.ask import aliases, ask
 from worker.cli.exits import Failed, UsageProblem
 from worker.cli.output import AsJson, plain, plural, show
 
@@ -19,7 +19,12 @@ def import_(
     file: Annotated[Path, typer.Argument(help="The file, as it was downloaded.")],
     user: Annotated[str | None, typer.Option(help="E-mail address or id of the user.")] = None,
     provider: Annotated[
-        str, typer.Option(help="The user's name for the login that has the accounts of files.")
+        str,
+        typer.Option(
+            metavar="PROVIDER",
+            help="The login that has the accounts of files: alias, or beginning of its id. A new alias makes one.",
+            autocompletion=aliases,
+        ),
     ] = "Files",
     create_user: Annotated[
         bool, typer.Option("--create-user", help="Make a new user when nobody has this e-mail address.")
@@ -60,7 +65,8 @@ def import_(
     else:
         ask(importing.look_at, content, options=options)  # a file that cannot be read makes no user
         user_id = ask(find_user, user, create=create_user)
-        done = ask(importing.import_file, content, user_id=user_id, alias=provider, options=options)
+        alias = ask(importing.alias_of, user_id, provider)
+        done = ask(importing.import_file, content, user_id=user_id, alias=alias, options=options)
     show(done, as_json=as_json, render=_told)
     if done.run is not None and done.run.status == "failed":
         raise Failed(f"the run failed ({done.run.error}); see: dashtam runs show {done.run.id}")

@@ -17,7 +17,7 @@ from worker.services.fleet.asking import Send
 from worker.services.fleet.glance import Lookout, Watchtower
 from worker.services.hooks.bell import Bell
 from worker.services.refresh import spool
-from worker.web import documentation, problems
+from worker.web import documentation, problems, uploads
 from worker.web.middleware import AddressRate, Body, HostCheck, Shield, Slash
 from worker.web.rates import Rates
 from worker.web.routes import (
@@ -109,6 +109,7 @@ def create_app(runtime: Runtime, *, send: Send, transport: Watchtower) -> FastAP
     app.state.lookout, app.state.events = Lookout(runtime, transport), events
     app.state.runtime, app.state.send, app.state.transport, app.state.rates = runtime, send, transport, rates
     app.state.totals, app.state.bell = Totals(), bell
+    app.state.uploads = asyncio.Semaphore(uploads.AT_ONCE)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

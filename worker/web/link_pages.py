@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -17,6 +18,7 @@ from worker.services.context import Context
 from worker.services.linking import return_urls, sessions
 from worker.services.linking.begin import LinkBegun
 from worker.services.linking.sessions import FormOpened, Held
+from worker.services.sync.importing import ALIAS
 from worker.text.mail_addresses import hinted
 from worker.web import cookies, forms, problems
 from worker.web.cookies import OpenForm
@@ -74,9 +76,18 @@ def institutions(runtime: Context, row: LinkSessionRow, held: Held) -> HTMLRespo
 
 
 def start(
-    row: LinkSessionRow, held: Held, integration: Integration, *, error: DashtamError | None = None, alias: str = ""
+    row: LinkSessionRow,
+    held: Held,
+    integration: Integration,
+    *,
+    error: DashtamError | None = None,
+    alias: str = "",
+    columns: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """Says who asks for what, and has the form of the link kind; after an error, says what happened."""
+    """Says who asks for what, and has the form of the link kind; after an error, says what happened.
+
+    `columns`: what the columns of a file mean, as it was filled in or is proposed.
+    """
     if row.state != LinkSessionState.OPEN:
         return ended(row)
     kind = integration.link_kind
@@ -89,8 +100,9 @@ def start(
         nouns=[_NOUNS[noun] for noun in integration.nouns if noun in _NOUNS],
         fields=kind.fields if by_hand else (),
         asks_alias=row.alias is None and row.provider_id is None,
-        alias=alias or integration.name,
-        **_common(row, held, f"/{integration.key}"),
+        alias=alias or (ALIAS if integration.reads_files else integration.name),
+        columns="\n".join(f"{name}={value}" for name, value in (columns or {}).items()),
+        **_common(row, held, f"/{integration.key}/file" if integration.reads_files else f"/{integration.key}"),
     )
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worker.settings import Settings
 from worker.web import problems
 from worker.web.rates import Rates
+from worker.web.uploads import has_file
 
 log = structlog.get_logger()
 
@@ -144,7 +145,10 @@ def _one_party(address: str) -> str:
 
 
 class Body:
-    """Reads the whole body before the route runs; refuses a body that is too long or arrives too slowly."""
+    """Reads the whole body before the route runs; refuses a body that is too long or arrives too slowly.
+
+    Files of banks are read by their routes (`uploads`).
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -153,7 +157,7 @@ class Body:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or has_file(scope["path"]):
             await self._app(scope, receive, send)
             return
         seconds = min(self._seconds, _HOOK_SECONDS) if _is_hook(scope["path"]) else self._seconds

@@ -313,6 +313,20 @@ def test_import_says_what_is_in_a_file_and_stores_it(dashtam: Dashtam, rows: Ses
 
 
 @pytest.mark.deep
+def test_import_takes_the_beginning_of_an_id_as_every_other_command_does(dashtam: Dashtam, tmp_path: Path) -> None:
+    file = tmp_path / "march.ofx"
+    file.write_bytes(sgml(sgml_row()))
+    made = json_of(dashtam("import", str(file), *ADA, "--json"))["run"]["provider_id"]
+
+    again = json_of(dashtam("import", str(file), *ADA, "--provider", made[:-4], "--json"))["run"]
+    unknown = dashtam("import", str(file), *ADA, "--provider", "01234567-89ab-cdef-0123-456789abcdef")
+
+    assert (again["provider_id"], again["added"]) == (made, 0)
+    assert unknown.exit_code == 2
+    assert "is no login of this user's files; nothing was stored" in unknown.stderr
+
+
+@pytest.mark.deep
 def test_import_asks_once_what_the_columns_of_a_csv_file_mean(dashtam: Dashtam, tmp_path: Path) -> None:
     march, april = (tmp_path / f"{name}.csv" for name in ("march", "april"))
     march.write_text("Date,Text,Amount\n13/03/2025,Bait,-1.50\n")

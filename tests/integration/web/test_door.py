@@ -29,6 +29,7 @@ from worker.web.link_pages import filled
 from worker.web.middleware import Body
 from worker.web.pages import PageRoute
 from worker.web.signing_in import entering, pressed, signed_in
+from worker.web.uploads import uploaded
 
 NEEDS_NO_KEY = {
     "/": "names the server and where its documentation is",
@@ -51,6 +52,7 @@ NEEDS_NO_KEY = {
     "/link/scripts/{provider_key}.js": "a script of ours, the same for everybody",
     "/link/{session_id}": "the same browser: its cookie has the secret",
     "/link/{session_id}/{provider_key}": "the same browser: its cookie has the secret",
+    "/link/{session_id}/{provider_key}/file": "the same browser: its cookie has the secret",
     "/oauth/{provider_key}/callback": "a browser that a provider sends: state and cookie",
     "/api/v1/providers/{provider_id}/authorization/callback": "a browser that a provider sends: state and cookie",
 }
@@ -75,7 +77,7 @@ def test_each_form_is_sent_with_a_token_that_is_checked() -> None:
     forms = [route for router in ROUTERS for route in router.routes if isinstance(route, PageRoute)]
 
     for route in forms:
-        assert route.methods <= {"GET"} or _asks(route, pressed, entering, filled), route.path
+        assert route.methods <= {"GET"} or _asks(route, pressed, entering, filled, uploaded), route.path
     assert {"/login", "/logout"} <= {route.path for route in forms if "POST" in route.methods}
 
 

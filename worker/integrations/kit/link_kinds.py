@@ -120,6 +120,6 @@ KEY_FILE = LinkKind(
         FormField("key_file", "key file", lines=True, help="The private key: all lines of the file."),
     ),
 )
-FILE = LinkKind("file", "nothing: its data comes in files, and no login is needed")
+FILE = LinkKind("file", "give a file that you have downloaded from your bank; no login is needed")
 
 ALL = (OAUTH, OAUTH_PKCE, PUBLIC_TOKEN, SETUP_TOKEN, KEY_AND_SECRET, KEY_FILE, FILE)

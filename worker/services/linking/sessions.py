@@ -132,6 +132,8 @@ async def proceed(
     """
     row = await look(runtime, session_id, held)
     integration = offered(runtime, row, provider_key)
+    if integration.reads_files:
+        raise Refused("its data comes in files, and no file was given; nothing was stored. Choose a file on this page")
     login = await _login(runtime, row, integration, form.get(ALIAS, ""))
     if not await runtime.db(link_sessions.bind, session_id=row.id, browser_hash=hashed(held.browser)):
         raise Refused("this link session has ended or has expired; nothing was changed")

@@ -11,14 +11,16 @@ from uuid import UUID
 import structlog
 
 from worker.crud import links
-from worker.crud.fleet import history
+from worker.crud.database import OpenTransaction
+from worker.crud.fleet import history, overview
 from worker.crud.sync import cursors, runs
-from worker.errors import NotFound, Refused
+from worker.errors import BadArgument, NotFound, Refused
 from worker.integrations.kit.base import LOOK, FileReading, FileStatement
 from worker.integrations.kit.integration import Integration
 from worker.models.fleet import Run
 from worker.models.vocabulary import ProviderStatus, Trigger
 from worker.services.context import Context
+from worker.services.fleet import lookup
 from worker.services.linking.begin import checked
 from worker.services.linking.complete import link_with_form
 from worker.services.sync.run import RunUnderWay
@@ -88,6 +90,26 @@ async def import_file(
         await RunUnderWay(runtime, begun, trigger=Trigger.MANUAL, source=reading.integration).run()
     (run,) = await runtime.db(history.runs_between, first=begun.key.id, last=begun.key.id)
     return Imported(reading.format, reading.statements, run)
+
+
+async def alias_of(runtime: Context, user_id: UUID, given: str) -> str:
+    """The alias of the login of files that the user names by its alias or the beginning of its id.
+
+    Raises:
+        BadArgument: ids of several logins begin with this text, or it is a whole id and no such login has it.
+    """
+    key = _reader(runtime).key
+
+    def find(session: OpenTransaction) -> str:
+        first, last = lookup.id_range(given)
+        rows = overview.find_providers(session, first=first, last=last, alias=given)
+        own = {row.alias for row in rows if (row.user_id, row.provider_key) == (user_id, key)}
+        if len(own) > 1 or (not own and first is not None and first == last):
+            told = "means more than one login: give more of the id" if own else "is no login of this user's files"
+            raise BadArgument(f"{given!r} {told}; nothing was stored. `dashtam providers` lists them")
+        return own.pop() if own else given
+
+    return await runtime.db(find)
 
 
 async def look_at(runtime: Context, content: bytes, *, options: Mapping[str, str] | None = None) -> Imported:

@@ -10,10 +10,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from worker.errors import DashtamError
 from worker.services.linking import begin, sessions
+from worker.services.sync import uploading
 from worker.web import cookies, link_pages
 from worker.web.asking import Services
 from worker.web.link_pages import Filled, Holding, filled
 from worker.web.pages import PageRoute
+from worker.web.uploads import Uploaded, options_of
 
 router = APIRouter(prefix="/link", tags=["pages"], route_class=PageRoute, include_in_schema=False)
 
@@ -73,3 +75,21 @@ async def proceed(
         return link_pages.start(row, held, integration, error=error, alias=alias)
     seconds = runtime.settings.link_state_seconds
     return link_pages.after(step, row, held, integration, request, alias=alias, seconds=seconds)
+
+
+@router.post("/{session_id}/{provider_key}/file")
+async def upload(
+    session_id: UUID, provider_key: str, held: Holding, given: Uploaded, runtime: Services
+) -> HTMLResponse:
+    """Imports a file, and goes back."""
+    row, (content, form) = await sessions.look(runtime, session_id, held), given
+    integration, alias = sessions.offered(runtime, row, provider_key), form.get(sessions.ALIAS, "")
+    options = options_of(form)
+    try:
+        named = (session_id, held, provider_key)
+        done = await uploading.upload(runtime, *named, content, alias=alias, options=options)
+    except DashtamError as error:
+        columns = await uploading.proposed(runtime, content, options) or options
+        row = await sessions.look(runtime, session_id, held)
+        return link_pages.start(row, held, integration, error=error, alias=alias, columns=columns)
+    return link_pages.ended(done)
