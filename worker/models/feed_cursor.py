@@ -13,6 +13,16 @@ import msgspec
 from worker.errors import BadArgument, Refused
 
 
+class CursorDamaged(BadArgument):
+    """It is not a whole cursor of a feed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this is not a cursor of the change feed, or a part of it is missing; give the `cursor` of the last answer"
+            " as it was, or none to read everything"
+        )
+
+
 class CursorLost(Refused):
     """The cursor is genuine, but what came after it cannot be told any more: the reader must begin without a cursor.
 
@@ -104,7 +114,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
         """The cursor in a text.
 
         Raises:
-            BadArgument: it is not a whole cursor of a feed.
+            CursorDamaged: it is not a whole cursor of a feed.
         """
         try:
             packed = base64.b64decode(given + "=" * (-len(given) % 4), altchars=b"-_", validate=True)
@@ -112,10 +122,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
                 return _unpack(packed[1:-_DIGEST])
         except (msgspec.MsgspecError, binascii.Error, ValueError):
             pass
-        raise BadArgument(
-            "this is not a cursor of the change feed, or a part of it is missing; give the `cursor` of the last answer"
-            " as it was, or none to read everything"
-        )
+        raise CursorDamaged
 
 
 _VERSION = b"\x01"

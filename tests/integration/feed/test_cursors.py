@@ -14,7 +14,7 @@ from tests.integration.feed.conftest import Person, World
 from tests.support.feed_copy import Copy
 from worker.crud.feed import log, positions
 from worker.errors import BadArgument, NotPermitted
-from worker.models.feed_cursor import Cursor, CursorAhead, CursorElsewhere, CursorExpired, CursorRestored
+from worker.models.feed_cursor import Cursor, CursorAhead, CursorElsewhere, CursorExpired, CursorRestored, Loading
 from worker.services import feed, upkeep
 
 
@@ -41,6 +41,18 @@ def test_damaged_cursor_is_refused(world: World, cursor: str) -> None:
     for given in damaged:
         with pytest.raises(BadArgument, match="not a cursor of the change feed"):
             _read(world, given)
+
+
+@pytest.mark.parametrize("moment", ["rubbish", "2026-13-77", "2026-01-05\0"])
+def test_cursor_that_somebody_made_with_a_value_that_is_no_time_is_refused(
+    world: World, ada: Person, moment: str
+) -> None:
+    first = world.runtime.run(feed.page(world.runtime, user_id=ada.user_id, cursor=None, limit=2)).cursor
+
+    for noun in (1, 3):
+        made = _with(first, loading=Loading(noun, ada.ids["accounts"], (moment, ada.ids["accounts"])))
+        with pytest.raises(BadArgument, match="not a cursor"):
+            _read(world, made, user_id=ada.user_id)
 
 
 def test_cursor_of_another_user_is_refused(world: World, ada: Person, bob: Person, cursor: str) -> None:

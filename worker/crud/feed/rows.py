@@ -13,10 +13,11 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from worker.models.feed import LOADED, STATES, Items, Kind, Noun
-from worker.models.feed_cursor import Loading
+from worker.models.feed_cursor import CursorDamaged, Loading
 
 _OF_SECURITY = {"symbol": "s.symbol", "name": "s.name", "security_type": "s.type"}
 _LIVE = {Noun.TRANSACTIONS: "t.status <> 'removed'"}
@@ -87,7 +88,11 @@ class Loaded:
 
 
 def load(session: Session, at: Loading, *, user_id: UUID | None, limit: int) -> Loaded:
-    """At most `limit` rows for a reader that gets all rows, in the order of their keys."""
+    """At most `limit` rows for a reader that gets all rows, in the order of their keys.
+
+    Raises:
+        CursorDamaged: somebody has made the cursor, with a value that is no day or time.
+    """
     items: list[Items] = []
     count = 0
     following: Loading | None = at
@@ -120,7 +125,10 @@ def _by_account(session: Session, at: Loading, *, user_id: UUID, limit: int) -> 
         moment, after = at.after if at.after and account == at.account else (_EARLIEST, _LOWEST)
         room = limit - count
         values = {"account": account, "moment": moment, "after": after, "limit": room}
-        items, last = _run(session, _OF_ACCOUNT[noun], noun, values)
+        try:
+            items, last = _run(session, _OF_ACCOUNT[noun], noun, values)
+        except DataError:
+            raise CursorDamaged from None
         found.append(items)
         count += items.count
         if items.count == room:
