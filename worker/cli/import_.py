@@ -75,7 +75,7 @@ def import_(
 def _option(given: str) -> tuple[str, str]:
     name, sign, value = given.partition("=")
     if not sign:
-        raise UsageProblem(f"--set takes NAME=VALUE, not {given}; nothing was stored")
+        raise UsageProblem("--set takes NAME=VALUE; nothing was stored")
     return name.strip(), value.strip()
 
 

@@ -1,6 +1,6 @@
 """Bodies that are files of banks. They may be longer than others, so they are read after the sender is known.
 
-Two at most are in the memory of a process at the same time; others wait for them.
+One at a time is in the memory of a process, because a tree of XML takes much more than its file; others wait for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.web import forms
 from worker.web.asking import Services
 from worker.web.link_pages import Holding
 
-AT_ONCE = 2
+AT_ONCE = 1
 _FORM_BYTES = 64 * 1024
 _PATIENCE = 6
 """How many times longer than another body a file may take to arrive."""

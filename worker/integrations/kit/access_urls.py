@@ -48,7 +48,7 @@ class Server:
             named = _name(parts)
         except ValueError:
             return None
-        if parts.query or parts.fragment or not url.isascii() or "/../" in f"{parts.path}/":
+        if parts.query or parts.fragment or not url.isascii() or "/../" in f"{unquote(parts.path)}/":
             return None
         return next((named[len(name) :] for name in self._names if f"{named}/".startswith(f"{name}/")), None)
 

@@ -25,6 +25,8 @@ from worker.settings import EnvironmentSettings
 FORMATS = (ofx, camt, swift)
 COLUMNS = "columns"
 """The feed whose cursor keeps what the columns of CSV files mean, by the names of the columns."""
+_MOST_TAGS = 1_000_000
+"""More tags than 10 MiB of transactions have; without a limit, empty ones take minutes and all memory."""
 _ZIPPED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"Rar!", b"7z\xbc\xaf")
 
 _columns = reading.Reader(dict[str, dict[str, str]])
@@ -70,6 +72,8 @@ class StatementFiles(Integration):
         """Takes a file apart."""
         if len(content) > MOST_FILE_BYTES:
             raise Refused(f"the file has more than {MOST_FILE_BYTES >> 20} MiB; nothing was stored")
+        if content.count(b"<") > _MOST_TAGS:
+            raise Refused(f"the file has more than {_MOST_TAGS} tags: get it in parts; nothing was stored")
         if not content.strip():
             raise Refused("the file is empty; nothing was stored")
         if content.startswith(_ZIPPED):

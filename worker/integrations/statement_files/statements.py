@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -126,14 +126,17 @@ def pages(statements: Sequence[Statement], request: SyncRequest) -> Iterator[Pag
     secret = request.access_token.encode()
     keyed = [(_account_key(secret, one.bank, one.number), one) for one in statements]
     yield Page(accounts=[_account(key, one) for key, one in dict(reversed(keyed)).items()])
+    of_account: defaultdict[str, list[Statement]] = defaultdict(list)
+    for key, one in keyed:
+        of_account[key].append(one)
+    alone = {identity for found in of_account.values() for identity in _alone(found)}
     for key, one in sorted(keyed, key=lambda pair: (pair[1].span or (date.min, date.min))[1]):
         feed = f"account:{key}"
         if one.day < _stated_on(request.cursors.get(feed)):  # what became of its pending rows is in newer files
             one.rows = [row for row in one.rows if not row.pending]
         page = Page(feed=feed, transactions=_rows(secret, key, one), map_transaction=_mapped)
         page.rejects = [msgspec.structs.replace(reject, account_key=key) for reject in one.rejects]
-        others = [other.span for of, other in keyed if of == key and other is not one and other.span]
-        page.windows = _windows(key, one, others, request.cursors.get(feed))
+        page.windows = _windows(key, one, request.cursors.get(feed)) if id(one) in alone else ()
         if not one.adds_up():
             page.problems = (BadPayload("balances_do_not_add_up", scope=Scope.ACCOUNT, account_key=key),)
         _state(page, key, one, request.cursors.get(feed))
@@ -166,12 +169,21 @@ def _account(key: str, one: Statement) -> AccountRecord:
     )
 
 
-def _windows(key: str, one: Statement, others: Sequence[tuple[date, date]], cursor: str | None) -> tuple[Window, ...]:
-    """The days in which pending rows that the statement lacks are gone. `others`: the days of others in this file."""
+def _alone(statements: Iterable[Statement]) -> Iterator[int]:
+    """The identities of the statements of an account whose days no other one in the file has."""
+    spans = sorted((one.span, id(one)) for one in statements if one.span is not None)
+    before = date.min
+    for at, ((first, last), identity) in enumerate(spans):
+        if before < first and (at + 1 == len(spans) or spans[at + 1][0][0] > last):
+            yield identity
+        before = max(before, last)
+
+
+def _windows(key: str, one: Statement, cursor: str | None) -> tuple[Window, ...]:
+    """The days in which pending rows that the statement lacks are gone."""
     if one.span is None or not one.lists_all or one.rejects or one.day < _stated_on(cursor):
         return ()
-    first, last = one.span
-    return () if any(begin <= last and first <= end for begin, end in others) else (Window(key, first, last),)
+    return (Window(key, *one.span),)
 
 
 def _stated_on(cursor: str | None) -> date:

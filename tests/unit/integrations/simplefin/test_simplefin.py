@@ -167,6 +167,7 @@ def test_setup_token_may_be_wrapped_and_without_padding(spelled: str) -> None:
         "https://bridge.simplefin.org:8443/simplefin/claim/x",
         "https://bridge.simplefin.org/simplefinder/claim/x",
         "https://bridge.simplefin.org/simplefin/../admin",
+        "https://bridge.simplefin.org/simplefin/%2e%2e/admin",
         "https://bridge.simplefin.org@elsewhere.test/simplefin/claim/x",
         "https://bridge.simplefin.org/simplefin",
         "https://[::1/simplefin/claim/x",

@@ -87,6 +87,17 @@ def test_of_two_statements_of_the_same_days_none_withdraws_what_the_other_lists(
     assert [page.windows for page in pages] == [(), (), ()]
 
 
+def test_statements_of_other_days_withdraw_each_in_its_own() -> None:
+    days = [("R1", "2025-03-05"), ("R2", "2025-03-06"), ("R3", "2025-03-08")]
+    long = statement(entry(ref="R4", day="2025-03-07"), entry(ref="R5", day="2025-03-09"))
+
+    apart = read(camt(*[statement(entry(ref=ref, day=day)) for ref, day in days]))
+    mixed = read(camt(*[statement(entry(ref=ref, day=day)) for ref, day in days], long))
+
+    assert [len(page.windows) for page in apart] == [0, 1, 1, 1]
+    assert [len(page.windows) for page in mixed] == [0, 1, 1, 0, 0]
+
+
 def test_older_file_withdraws_nothing_that_a_newer_one_has_listed() -> None:
     newer = camt(statement(balance("CLBD", "1.00"), entry(day="2025-03-05", status="<Sts>PDNG</Sts>")))
     older = camt(statement(balance("CLBD", "1.00", day="2025-03-06"), entry(day="2025-03-05", ref="R2")))
@@ -208,6 +219,10 @@ def test_western_encoding_that_is_declared_as_utf_8_is_read() -> None:
     content = camt(statement(entry(extra="<AddtlNtryInf>CAFÉ</AddtlNtryInf>"))).decode().encode("cp1252")
 
     assert [row.description for row in records(read(content)).values()] == ["CAFÉ"]
+
+
+def test_file_with_tags_without_end_is_refused_before_they_are_read() -> None:
+    assert "more than 1000000 tags" in refusal(camt("<a/>" * 1_000_000))
 
 
 def test_file_nested_without_end_is_refused() -> None:
