@@ -14,7 +14,7 @@ from worker.models import Provider, ProviderAuditLog, ProviderCreate, User
 
 
 @pytest.mark.deep
-def test_session_wide_db_works_as_documented(db: Session, test_user: User) -> None:
+def test_db_works_as_documented(db: Session, test_user: User) -> None:
     provider_in = ProviderCreate(user_id=test_user.id, provider_key="schwab", alias="Test Account")
 
     provider = crud.create_provider(session=db, provider_in=provider_in)

@@ -54,9 +54,9 @@ def rollback_engine(databases: Databases) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a transaction that is open holds up the change feeds of the whole server
 def db(rollback_engine: Engine) -> Iterator[Session]:
-    """One session for the whole run, rolled back at its end."""
+    """One session for the tests of a module, rolled back at their end."""
     yield from _joined_session(rollback_engine)
 
 

@@ -1,4 +1,4 @@
-"""One reading of a login's feeds, which may first look whether the provider says anything new."""
+"""One reading of a login's feeds, which may first look whether the provider says anything new; how it is stored."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 
+from worker.crud.sync.nouns import raw_hasher
+from worker.crud.sync.runs import RunBegun
+from worker.crud.sync.work import Rules
 from worker.integrations.kit.base import SyncRequest
 from worker.integrations.kit.heard import Heard
 from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
 from worker.settings import Settings
 
@@ -114,3 +118,20 @@ def _start(integration: Integration, request: SyncRequest) -> tuple[Any, ...]:
 @cache
 def _release() -> str:
     return version("dashtam-worker")
+
+
+def rules(begun: RunBegun, integration: Integration, *, mass_deletion_share: float) -> Rules:
+    """The rules of a run whose pages come from this integration.
+
+    Args:
+        begun: the run.
+        integration: whose mapping makes the rows.
+        mass_deletion_share: the setting `MASS_DELETION_SHARE`.
+    """
+    return Rules(
+        content_hashes=raw_hasher(integration.key, integration.mapping_version),
+        mask=masked,
+        mass_deletion_share=mass_deletion_share,
+        open_quarantine=begun.open_quarantine,
+        expect_new=begun.is_first,
+    )

@@ -34,9 +34,8 @@ from worker.services.refresh.access_token import access_token
 from worker.services.sync.circles import Circles
 from worker.services.sync.finish import Found, end_run
 from worker.services.sync.prefetch import ROWS_AHEAD, read_ahead, weight
-from worker.services.sync.reading import Reading, spans
+from worker.services.sync.reading import Reading, rules, spans
 from worker.services.sync.repeats import Batch
-from worker.services.sync.rules import rules
 
 log = structlog.get_logger()
 _MAX_RESTARTS = 5
