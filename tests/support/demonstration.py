@@ -33,7 +33,12 @@ def demonstration(place: Path) -> Iterator[Path]:
             command, cwd=place, env=clean_environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            wait_for(lambda: _all_synced(place), what="all logins to be synced", every=0.5)
+            try:
+                wait_for(lambda: _all_synced(place), seconds=2 * PATIENCE_S, what="all logins to be synced", every=2)
+            except AssertionError as error:
+                error.add_note((place / "make.out").read_text())
+                error.add_note(_logins(place).stdout)
+                raise
             yield place
         finally:
             os.killpg(process.pid, signal.SIGINT)
@@ -48,14 +53,19 @@ def clean_environment() -> dict[str, str]:
     return kept | {"COLUMNS": "200"}
 
 
-def _all_synced(place: Path) -> bool:
-    done = subprocess.run(
+def _logins(place: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [".venv/bin/dashtam", "providers", "--json"],
         cwd=place,
         env=clean_environment(),
         capture_output=True,
+        text=True,
         check=False,
     )
+
+
+def _all_synced(place: Path) -> bool:
+    done = _logins(place)
     logins = json.loads(done.stdout) if done.returncode == 0 else []
     return len(logins) == 4 and all(login["synced_at"] for login in logins)
 
