@@ -93,7 +93,7 @@ test-hosts: $(STAMP) ## Two worker hosts and a data host in network namespaces; 
 
 .PHONY: test-release
 test-release: $(STAMP) ## What CI leaves out to be quick enough: run it before a release; minutes
-	$(PYTEST) tests/deep tests/faults -m release -o faulthandler_timeout=900 --numprocesses 2 --dist loadgroup $(ARGS)
+	$(PYTEST) tests/integration tests/deep tests/faults -m release -o faulthandler_timeout=900 --numprocesses 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(STAMP) ## The pages in Chromium, which must be installed; screenshots in build/screenshots

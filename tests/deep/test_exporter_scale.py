@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis as redis_client
 from sqlalchemy import Connection, Engine, event, text
 
@@ -16,6 +17,7 @@ from worker.telemetry.exporter import Exporter
 MANY = 100_000
 
 
+@pytest.mark.release
 def test_a_scrape_reads_each_of_a_hundred_thousand_logins_three_times(
     settings: Settings, engine: Engine, redis: redis_client.Redis, tmp_path: Path
 ) -> None:

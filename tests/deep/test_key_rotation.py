@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Engine, Row, text
 
 from tests.factories import make_user
@@ -93,6 +94,7 @@ def _rotate(environment: Mapping[str, str]) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.release
 def test_ten_thousand_tokens_change_their_key_while_refreshes_run(
     make_runtime: Callable[..., Runtime], engine: Engine, server_environment: Mapping[str, str]
 ) -> None:

@@ -220,6 +220,7 @@ def test_failure_in_the_middle_leaves_what_was_there(
 
 
 @pytest.mark.deep
+@pytest.mark.release
 def test_memory_does_not_grow_with_the_number_of_rows(
     books: dict[str, Any], rows: Session, tmp_path: Path, engine: Any
 ) -> None:
