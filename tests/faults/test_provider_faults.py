@@ -157,29 +157,33 @@ def command(world: World, *words: str) -> LocalProcess:
 
 def test_three_hundred_logins_fall_due_in_the_same_second(world: World) -> None:
     fleet = world.sandbox.create_logins("schwab", 300, transactions=0, accounts=1)
+    hanging = fleet[::60]  # several: a sync that just then needs the token of one refreshes that one alone
     world.sandbox.inject("delay", profile="schwab", kind="refresh", latency_ms=50, times=None)
-    world.sandbox.inject("hang", login=fleet[0], kind="refresh")
+    for login in hanging:
+        world.sandbox.inject("hang", login=login, kind="refresh")
     world.link(*fleet, synced=False)
     begun = world.now()
     world.hours_pass(*fleet)
     world.settle_refreshes()
 
     # One transaction claims a batch, so its calls share an owner; what has arrived is stored while others hang.
-    slowest, mates, stored_meanwhile = world.query(
+    slowest, stored_meanwhile = world.query(
         """
-        WITH hanging AS (
-            SELECT r.* FROM token_refreshes r JOIN providers p ON p.id = r.provider_id
-            WHERE r.started_at > :begun AND p.alias = :hanging ORDER BY r.started_at LIMIT 1
+        WITH attempts AS (
+            SELECT r.*, p.alias = ANY(:hanging) AS hung FROM token_refreshes r JOIN providers p ON p.id = r.provider_id
+            WHERE r.started_at > :begun
+        ), hanging AS (
+            SELECT DISTINCT ON (provider_id) * FROM attempts WHERE hung ORDER BY provider_id, started_at
         )
-        SELECT max(r.finished_at - :begun), count(*) FILTER (WHERE r.lease_owner = h.lease_owner),
+        SELECT max(r.finished_at - :begun),
             count(*) FILTER (WHERE r.lease_owner = h.lease_owner AND r.finished_at < h.finished_at)
-        FROM token_refreshes r JOIN hanging h ON r.provider_id <> h.provider_id
-        WHERE r.started_at > :begun AND r.status = 'done'
+        FROM attempts r CROSS JOIN hanging h
+        WHERE r.status = 'done' AND NOT r.hung
         """,
         begun=begun,
-        hanging=fleet[0],
+        hanging=hanging,
     )[0]
-    world.times.append(("300 logins due in one second, all but one that hangs", slowest.total_seconds()))
-    assert world.outcomes(fleet[0])[0] == "unknown"
-    assert 0 < stored_meanwhile <= mates
+    world.times.append(("300 logins due in one second, all but five that hang", slowest.total_seconds()))
+    assert {world.outcomes(login)[0] for login in hanging} == {"unknown"}
+    assert stored_meanwhile > 0
     world.assert_log_is_clean()
