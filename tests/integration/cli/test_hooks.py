@@ -16,6 +16,8 @@ from worker.crud.outbox import events
 from worker.runtime import Runtime, use_runtime
 from worker.services.outbox import sending
 
+pytestmark = pytest.mark.deep
+
 NOBODY = "01a2bec5-0000-7000-8000-000000000000"
 
 

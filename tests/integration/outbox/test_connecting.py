@@ -16,6 +16,8 @@ from tests.support.certificates import self_signed
 from worker.errors import BadArgument, Undelivered
 from worker.integrations.receivers import LookUp, Receivers, Reply
 
+pytestmark = pytest.mark.deep
+
 HERE = (ip_network("127.0.0.0/8"),)
 PUBLIC = "93.184.215.14"
 

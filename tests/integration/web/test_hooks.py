@@ -255,6 +255,7 @@ def _assert_refused(door: Door, name: str, times: int = 1) -> None:
 VECTORS = sorted(forged(Signer(), body=b"{}", now=0))
 
 
+@pytest.mark.deep
 def test_forged_hook_of_each_vector_is_refused_with_an_empty_answer(door: Door) -> None:
     for name in VECTORS:
         _assert_refused(door, name)

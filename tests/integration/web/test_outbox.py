@@ -14,6 +14,8 @@ from worker.integrations import receivers
 from worker.models.vocabulary import KeyScope
 from worker.runtime import Runtime
 
+pytestmark = pytest.mark.deep
+
 HOOKS = "/api/v1/hooks"
 URL = "https://93.184.215.14/hooks"
 
