@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.faults_processes import kill
 from tests.support.faults_world import World
 from tests.support.releases import previous_release
@@ -16,6 +18,7 @@ from tests.support.worker_nodes import WorkerNode
 TOGETHER_S = 60.0
 
 
+@pytest.mark.release
 def test_workers_of_the_release_before_go_on_beside_this_one_s_on_the_new_schema(world: World, tmp_path: Path) -> None:
     release = previous_release(tmp_path / "before")
     imported = [sys.executable, "-c", "import worker; print(worker.__file__)"]
