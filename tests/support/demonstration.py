@@ -47,7 +47,19 @@ def demonstration(place: Path) -> Iterator[Path]:
 
 def clean_environment() -> dict[str, str]:
     """Nothing of the test session's own settings."""
-    ours = ("DASHTAM_", "DATABASE_", "REDIS_", "ENCRYPTION_", "TEST_", "PLAID_", "SCHWAB_", "FLOWER_", "WEB_", "MAKE")
+    ours = (
+        "ARGS",
+        "DASHTAM_",
+        "DATABASE_",
+        "REDIS_",
+        "ENCRYPTION_",
+        "TEST_",
+        "PLAID_",
+        "SCHWAB_",
+        "FLOWER_",
+        "WEB_",
+        "MAKE",
+    )
     settings = variables_of(Settings)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name not in settings}
     return kept | {"COLUMNS": "200"}
