@@ -49,7 +49,7 @@ run: $(STAMP) ## Everything at once against the sandbox, with a live table; ARGS
 	@$(BIN)/dashtam run $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; half a minute
+test: $(STAMP) ## Unit, integration and smoke tests with coverage and its floors; less than a minute
 	@$(BIN)/python -m tests.support.suite $(CORE) $(ARGS)
 
 ##@ Tests
