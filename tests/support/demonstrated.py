@@ -22,6 +22,7 @@ from tests.support.command_line import command_line, fresh_runtime
 from tests.support.demonstration import clean_environment, link_in_a_browser
 from tests.support.printed_commands import words_of
 from tests.support.waiting import wait_for
+from tests.support.webhook_receiver import Receiver, webhook_receiver
 from worker.cli.demo_logins import LOGINS, USER
 from worker.models import new_id
 from worker.models.vocabulary import KeyScope
@@ -29,6 +30,7 @@ from worker.runtime import Runtime
 from worker.sandbox.control import control_of
 from worker.services.access import keys
 from worker.services.linking import users
+from worker.services.outbox import subscriptions
 from worker.services.simplefin import accesses
 from worker.settings import get_settings
 from worker.tasks import send
@@ -49,6 +51,8 @@ _FILLED_IN = (
         r"simplefin create --user ada@example.org --account \S+$",
         f"simplefin create --user {USER} --account {{account}}",
     ),
+    (r"hooks add https://\S+", "hooks add {receiver}"),
+    (r"hooks (\w+) (?:x|HOOK|0199a|01998a3e)(?= |$)", r"hooks \1 {hook}"),
     (r"sync 0198c2 ", "sync {login} "),
     (r"\"x\"", '"Plaid two"'),
     (r" (x|\{\})(?= |$)", " {login}"),
@@ -66,9 +70,10 @@ def filled_in(line: str) -> str:
 class Demonstrated:
     """A `make run` in which the logins are not due, and the rows exist that commands are about."""
 
-    def __init__(self, place: Path, files: Path) -> None:
+    def __init__(self, place: Path, files: Path, receiver: Receiver) -> None:
         self._place = place
         self._files = files
+        self._receiver = receiver
         self._own = Runtime(get_settings())
 
     @classmethod
@@ -89,7 +94,7 @@ class Demonstrated:
             (files / "src").mkdir()
             stack.callback(os.chdir, Path.cwd())
             os.chdir(files)
-            world = cls(place, files)
+            world = cls(place, files, stack.enter_context(webhook_receiver()))
             stack.callback(world._own.close)
             for address in READERS:
                 world._own.run(users.find_user(world._own, address, create=True))
@@ -191,7 +196,13 @@ class Demonstrated:
         access = self._own.run(
             accesses.create(self._own, user_id=user, name="for a command", account_ids=(), actor="test")
         )
+        hook = self._own.run(
+            subscriptions.add(
+                self._own, url=self._receiver.url, events=(), description="for a command", user_id=None, actor="test"
+            )
+        )
         return {
+            "hook": str(hook.row.id), "receiver": self._receiver.url,
             "account": str(account), "access": shlex.quote(access.row.prefix),
             "login": str(login), "run": str(run), "failure": str(failure), "entry": str(entry),
             "key": shlex.quote(made.row.prefix),

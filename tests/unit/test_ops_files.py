@@ -55,7 +55,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         ("quota_days", {}),
     ):
         monkeypatch.setattr(gauges.gauges, name, lambda *_, answer=answer, **__: answer)
-    monkeypatch.setattr(gauges.deliveries, "backlog", lambda _: Backlog(0, 0, 0.0))
+    monkeypatch.setattr(gauges.deliveries, "backlog", lambda _: Backlog(0, 0, 0.0, None))
     monkeypatch.setattr(gauges.heartbeats, "read_heartbeats", lambda _: {})
     monkeypatch.setattr(gauges.integration_states, "read_states", lambda _: {})
     metrics.reset()

@@ -147,9 +147,7 @@ class Receivers:
                 raise Undelivered(why)
             async with asyncio.timeout(self._seconds):
                 return await self._ask(url, parts.scheme, headers, body)
-        except BadArgument as error:
-            raise Undelivered(str(error)) from None
-        except _AddressRefused as error:
+        except (BadArgument, _AddressRefused) as error:
             raise Undelivered(str(error)) from None
         except (aiohttp.ClientError, OSError, ValueError, EOFError) as error:
             raise Undelivered(_words(error, self._seconds)) from None

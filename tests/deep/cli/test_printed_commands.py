@@ -31,6 +31,10 @@ NOT_HERE = {
     "dashtam devstack down && dashtam devstack up": "the same",
     'dashtam link toy --user ada@example.org --create-user --alias "My toy"': "that integration is not written yet "
     "(deep/test_new_integration.py writes and links one)",
+} | {
+    line: "the demonstration has Schwab and Plaid alone (integration/cli/test_acting.py runs such commands)"
+    for line in LINES
+    if line.startswith(("dashtam import ", "dashtam link simplefin "))
 }
 # What these refuse in a world that is well is what they are for; they say so in one line.
 REFUSED = {

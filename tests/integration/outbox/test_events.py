@@ -192,7 +192,7 @@ def test_delivery_of_a_hook_that_is_gone_is_not_counted_as_waiting_or_given_up(o
         )
 
     with outbox.runtime.transaction() as session:
-        assert deliveries.backlog(session) == deliveries.Backlog(0, 0, 0)
+        assert deliveries.backlog(session) == deliveries.Backlog(0, 0, 0, None)
 
 
 def test_alarm_and_outage_of_an_integration_begin_and_end_once(outbox: Outbox) -> None:

@@ -252,11 +252,17 @@ def list_rows(
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in the outbox. `oldest_s`: seconds since the first event that waits; 0 if there is none."""
+    """What waits in the outbox.
+
+    Attributes:
+        oldest_s: seconds since the first event that waits; 0 if there is none.
+        parked_hook: a hook of which deliveries were parked.
+    """
 
     waiting: int
     parked: int
     oldest_s: float
+    parked_hook: UUID | None
 
 
 # An event that is committed while its hook is removed leaves a delivery that nobody will send. Upkeep deletes it later.
@@ -266,7 +272,8 @@ _BACKLOG = text(
     SELECT (SELECT count(*) FROM (SELECT FROM {_OF_HOOKS} AND due_at IS NOT NULL LIMIT 100000) AS x),
         (SELECT count(*) FROM (SELECT FROM {_OF_HOOKS} AND parked_at IS NOT NULL LIMIT 100000) AS x),
         (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
-         FROM {_OF_HOOKS} AND due_at IS NOT NULL)
+         FROM {_OF_HOOKS} AND due_at IS NOT NULL),
+        (SELECT subscription_id FROM {_OF_HOOKS} AND parked_at IS NOT NULL LIMIT 1)
     """  # noqa: S608 - made of the constant above
 )
 

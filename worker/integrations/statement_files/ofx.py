@@ -195,10 +195,7 @@ def _text(element: Element, path: str) -> str | None:
 
 
 def _day(element: Element, path: str) -> date:
-    found = _DAY.match(_text(element, path) or "")
-    if found is None:
-        raise BadRecord("date_missing")
-    return values.day(*found.groups())
+    return values.leading_day(_DAY, _text(element, path))
 
 
 def _day_or_none(element: Element, path: str) -> date | None:

@@ -58,6 +58,18 @@ def day(year: str | int, month: str | int, of_month: str | int, field: str = "da
         raise BadRecord(f"{field}_unreadable") from None
 
 
+def leading_day(pattern: re.Pattern[str], text: str | None) -> date:
+    """The day at the beginning of a text, by a pattern of year, month and day.
+
+    Raises:
+        BadRecord: `date_missing`, `date_unreadable`.
+    """
+    found = pattern.match(text or "")
+    if found is None:
+        raise BadRecord("date_missing")
+    return day(*found.groups())
+
+
 def text(value: str | None) -> str | None:
     """A text with single spaces and without NUL characters; None if it is empty."""
     return " ".join((value or "").replace("\x00", "").split())[:_LONGEST] or None

@@ -14,7 +14,8 @@ async def finding(runtime: Context, _: object) -> Finding:
     found = await runtime.db(deliveries.backlog)
     if found.parked:
         what = f"{found.parked} deliveries of our hooks were given up; they are kept for RETAIN_OUTBOX_DAYS"
-        return Finding("outbox", False, what, "see which and why: dashtam hooks list; then: dashtam hooks replay HOOK")
+        mend = f"see why: dashtam hooks list; then send them again: dashtam hooks replay {found.parked_hook}"
+        return Finding("outbox", False, what, mend)
     if found.oldest_s > LATE_SECONDS:
         what = (
             f"{found.waiting} deliveries of our hooks wait, the oldest for {found.oldest_s / 3600:.0f} h; all are kept"
