@@ -225,8 +225,8 @@ pictures: $(STAMP) ## Take the pictures in docs/images anew, from a real `dashta
 	$(BIN)/python -m ops.pictures
 
 .PHONY: figures
-figures: $(STAMP) ## Count the tests into docs/testing.md
-	$(BIN)/python ops/figures.py
+figures: $(STAMP) ## Count the tests into docs/testing.md; ARGS=--check only compares
+	$(BIN)/python ops/figures.py $(ARGS)
 
 ##@ Housekeeping
 

@@ -1,6 +1,6 @@
 """Counts the tests of each directory into the table of `docs/testing.md`: `make figures`.
 
-With `--check` nothing is written: it fails when a figure in the table is off by more than a tenth.
+With `--check`, as CI calls it, nothing is written: it fails when a figure in the table is off by more than a tenth.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -12,14 +10,6 @@ import pytest
 from tests.support.environment import ROOT
 
 PICTURES = ("run", "explain")
-
-
-def test_figures_of_the_testing_page_are_about_right() -> None:
-    done = subprocess.run(
-        [sys.executable, "ops/figures.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", PICTURES)
