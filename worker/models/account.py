@@ -6,7 +6,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id, finite
@@ -16,6 +17,7 @@ class Account(Base):
     """One account of a provider, as it was last listed.
 
     Attributes:
+        institution, stable_keys: by these the account is recognised when its login is linked again (`AccountRecord`).
         opening: the provider's stated figure minus the sum of the posted rows since `opening_from`, at the time when
             the account's rows were first complete. The books check starts from it. None until then.
     """
@@ -37,6 +39,8 @@ class Account(Base):
     margin: Mapped[bool] = mapped_column(default=False, server_default="false")
     currency: Mapped[str]
     status: Mapped[str]
+    institution: Mapped[str | None]
+    stable_keys: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     opening: Mapped[Decimal | None]
     opening_from: Mapped[date | None]
     content_hash: Mapped[bytes]

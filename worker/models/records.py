@@ -43,6 +43,9 @@ class AccountRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         account_key: the provider's stable account id; never a full account number.
         mask: last four characters of the account number.
         provider_ref: the id that the provider expects in URL paths when it is not `account_key` (Schwab's hash).
+        institution: the provider's id or name of the institution; None if the provider has only one.
+        stable_keys: ids of the account that stay the same when its login is linked again although `account_key` does
+            not, the surest first. Never an account number, nor a digest of one.
     """
 
     account_key: str
@@ -57,6 +60,8 @@ class AccountRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     provider_type: str | None = None
     provider_subtype: str | None = None
     provider_ref: str | None = None
+    institution: str | None = None
+    stable_keys: tuple[str, ...] = ()
 
 
 class BalanceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -35,7 +35,8 @@ def numbers(start: int, version: int, *names: str) -> dict[str, Decimal]:
 def account(version: int) -> dict[str, Any]:
     names = ("name", "subtype", "official_name", "mask", "currency", "provider_type", "provider_subtype")
     return {
-        **words("account", version, *names, "provider_ref"),
+        **words("account", version, *names, "provider_ref", "institution"),
+        "stable_keys": (f"stable {version}", f"fuzzy {version}"),
         "type": [AccountType.DEPOSITORY, AccountType.CREDIT][version],
         "status": [AccountStatus.CLOSED, AccountStatus.ACTIVE][version],
         "margin": [True, False][version],
@@ -138,7 +139,8 @@ def test_each_column_has_its_own_value(linked: Linked, version: int, with_unstor
     row = stored("accounts", "provider_account_id = 'account key'")
     account_id = row["id"]
     expected = {"provider_account_id": "account key", "provider_id": linked.provider_id, "run_id": run_id}
-    check(row, expected | account(version), beside={"opening", "opening_from", "created_at"})
+    listed = account(version) | {"stable_keys": list(account(version)["stable_keys"])}
+    check(row, expected | listed, beside={"opening", "opening_from", "created_at"})
 
     row = stored("balances", "account_id = :id AND taken_at = :now", id=account_id, now=now)
     check(row, {"account_id": account_id, "run_id": run_id, "taken_at": now} | balance(version))

@@ -224,7 +224,7 @@ ACCOUNTS = noun_of(
     scope="provider_id",
     key="provider_account_id",
     named={"provider_account_id": "account_key"},
-    given=("provider_id", "content_hash", "run_id"),
+    given=("provider_id", "stable_keys", "content_hash", "run_id"),
     not_of_pages=("opening", "opening_from", "created_at"),
 )
 
@@ -291,7 +291,13 @@ def raw_hasher(integration: str, mapping_version: int) -> Callable[[Sequence[byt
 def account(record: AccountRecord, provider_id: bytes, run_id: bytes) -> Listed:
     """An account of a provider, ready to be stored."""
     content_hash = record_hash(record)
-    values = ACCOUNTS.values(record, provider_id=provider_id, content_hash=content_hash, run_id=run_id)
+    values = ACCOUNTS.values(
+        record,
+        provider_id=provider_id,
+        stable_keys=list(record.stable_keys) or None,
+        content_hash=content_hash,
+        run_id=run_id,
+    )
     return Listed(Entry(provider_id, record.account_key, content_hash), values)
 
 

@@ -64,6 +64,7 @@ class _Account(msgspec.Struct, gc=False):
     official_name: str | None = None
     subtype: str | None = None
     mask: str | None = None
+    persistent_account_id: str | None = None
     balances: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -144,8 +145,10 @@ _investment = reading.Reader(_InvestmentTransaction)
 Securities = Mapping[str, SecurityRecord]
 
 
-def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | Reject]:
+def account(raw: bytes, institution: str | None = None) -> tuple[AccountRecord, BalanceRecord | Reject]:
     """One account and its balance. If only the balance is wrong, it is a `Reject`, and the account is kept.
+
+    `account_id` is valid only within one Item. Of some institutions Plaid also has an id that all Items share.
 
     Raises:
         BadRecord: it is not an account, or its currency is unknown.
@@ -161,6 +164,8 @@ def account(raw: bytes) -> tuple[AccountRecord, BalanceRecord | Reject]:
         currency=_currency_of(given.balances),
         provider_type=given.type,
         provider_subtype=given.subtype,
+        institution=institution,
+        stable_keys=(given.persistent_account_id,) if given.persistent_account_id else (),
     )
     try:
         return record, _balance(given.balances, record)

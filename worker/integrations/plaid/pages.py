@@ -44,9 +44,17 @@ _item = reading.Reader(_ItemAnswer)
 
 class _Accounts(msgspec.Struct, gc=False):
     accounts: list[msgspec.Raw]
+    item: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _accounts = reading.Reader(_Accounts)
+
+
+class _Owner(msgspec.Struct, gc=False):
+    institution_id: str | None = None
+
+
+_owner = reading.Reader(_Owner)
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -189,13 +197,23 @@ def renewed_item(body: bytes) -> str | None:
 
 def accounts_page(body: bytes) -> Page:
     """Accounts and balances. If the list is empty or partly unreadable, no account counts as removed."""
-    read, rejects = reading.read_all(_accounts.page(body).accounts, "account", mapping.account)
+    answer = _accounts.page(body)
+    institution = _institution(answer.item)
+    read, rejects = reading.read_all(answer.accounts, "account", lambda raw: mapping.account(raw, institution))
     return Page(
         accounts=[account for account, _ in read],
         balances=[balance for _, balance in read if isinstance(balance, BalanceRecord)],
         accounts_complete=bool(read) and not rejects,
         rejects=[*rejects, *(balance for _, balance in read if isinstance(balance, Reject))],
     )
+
+
+def _institution(item: msgspec.Raw) -> str | None:
+    """The id of the Item's institution; None if the answer does not say it in a readable way."""
+    try:
+        return _owner.record(item).institution_id
+    except BadRecord:
+        return None
 
 
 def sync_page(body: bytes, answer: Sync) -> Page:

@@ -749,6 +749,21 @@ def test_figure_that_cannot_be_read_costs_the_balance_and_not_the_account(balanc
     assert page.accounts_complete
 
 
+def test_account_says_by_what_it_is_recognised_under_another_item() -> None:
+    listed = [plaid_account("one") | {"persistent_account_id": "lasting"}, plaid_account("two")]
+
+    page = plaid_pages.accounts_page(json.dumps({"accounts": listed, "item": {"institution_id": "ins_1"}}).encode())
+
+    assert [(one.institution, one.stable_keys) for one in page.accounts] == [("ins_1", ("lasting",)), ("ins_1", ())]
+
+
+@pytest.mark.parametrize("item", [None, 7, {}, {"institution_id": 7}], ids=str)
+def test_item_that_does_not_say_its_institution_costs_no_account(item: object) -> None:
+    page = plaid_pages.accounts_page(json.dumps({"accounts": [plaid_account("one")], "item": item}).encode())
+
+    assert [one.institution for one in page.accounts] == [None]
+
+
 @pytest.mark.parametrize("balances", [None, [], {"current": 1, "iso_currency_code": 5}])
 def test_account_of_which_nobody_can_tell_the_currency_is_not_given_one(balances: object) -> None:
     listed = [plaid_account("acc_checking", balances=balances), plaid_account("acc_savings")]
