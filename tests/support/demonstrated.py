@@ -129,9 +129,10 @@ class Demonstrated:
         """A file that a line reads."""
         (self._files / name).write_text(content)
 
-    def public_token(self) -> str:
-        """What a user of the demonstration gets from Plaid's form."""
-        return control_of(self._place / ".dashtam").link("plaid-1", {})["public_token"]
+    def given_to_the_user(self, login: str) -> str:
+        """What the user of a login of the sandbox gets from the institution, for linking."""
+        (given,) = control_of(self._place / ".dashtam").link(login, {}).values()
+        return given
 
     def _shell(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

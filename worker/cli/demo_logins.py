@@ -31,4 +31,3 @@ LOGINS = (
     Login("plaid", 1, "Plaid one"),
     Login("plaid", 2, "Plaid two"),
 )
-PROVIDER_KEYS = tuple(dict.fromkeys(login.provider_key for login in LOGINS))

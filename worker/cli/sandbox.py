@@ -56,13 +56,16 @@ LoginArgument = Annotated[
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the logins of the sandbox.
+    """List the logins of the sandbox. Those without an alias are not linked by `dashtam run`: try them yourself.
 
     [bold]Example[/]
 
     dashtam sandbox list
     """
-    rows = [{"login": login.name, "alias": login.alias, "integration": login.provider_key} for login in LOGINS]
+    rows = [
+        {"login": login.name, "alias": login.alias if login in LOGINS else None, "integration": login.provider_key}
+        for login in (*LOGINS, *_free_logins())
+    ]
     show(rows, as_json=as_json, render=lambda rows: table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
 
 
@@ -99,6 +102,8 @@ def consent(login: LoginArgument, as_json: AsJson = False) -> None:
     [bold]Example[/]
 
     dashtam sandbox consent "Plaid one" | dashtam link plaid --user demo@dashtam.localhost --alias "Plaid one"
+
+    dashtam sandbox consent simplefin-1 | dashtam link simplefin --user demo@dashtam.localhost --alias "My bank"
     """
     chosen = _login(login)
     if chosen.in_browser:
@@ -268,8 +273,29 @@ def _login(given: str) -> Login:
     for login in LOGINS:
         if given in (login.alias, login.name):
             return login
-    known = ", ".join(f'"{login.alias}"' for login in LOGINS)
+    free = _free_logins()
+    for login in free:
+        if given == login.name:
+            return login
+    known = ", ".join([*(f'"{login.alias}"' for login in LOGINS), *(login.name for login in free)])
     raise UsageProblem(f"the sandbox has no login {given!r}; nothing was changed. There are {known}")
+
+
+def _free_logins() -> list[Login]:
+    """The logins of a running sandbox that `dashtam run` does not link; none if no sandbox is running."""
+    from worker.devstack import default_home
+    from worker.integrations.registry import REGISTRY
+    from worker.sandbox.control import SandboxAway, control_of
+
+    try:
+        names = set(control_of(default_home()).logins()) - {login.name for login in LOGINS}
+    except (Refused, SandboxAway):
+        return []
+    parts = sorted((*name.rpartition("-"), name) for name in names)
+    return [
+        Login(key, int(number), alias=name, in_browser=REGISTRY[key].link_kind.redirects)
+        for key, _, number, name in parts
+    ]
 
 
 def _sandbox() -> SandboxControl:

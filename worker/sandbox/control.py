@@ -44,6 +44,10 @@ class SandboxControl:
             return False
         return True
 
+    def logins(self) -> list[str]:
+        """The names of all logins."""
+        return [told["login"] for told in self._call("/admin/logins")]
+
     def steps(self) -> int:
         """How many steps its books have made."""
         return int(self._call("/admin/ready")["steps"])

@@ -11,6 +11,7 @@ import pytest
 from tests.support.demonstrated import Demonstrated, filled_in
 from tests.support.printed_commands import EXAMPLES, IN_BLOCKS, PRINTED
 from tests.support.waiting import wait_for
+from tests.unit.integrations.statement_files.test_ofx import sgml, sgml_row
 from worker.cli.exits import ExitCode
 
 # All of them in one process, with the tours: they share a `make run`.
@@ -31,10 +32,13 @@ NOT_HERE = {
     "dashtam devstack down && dashtam devstack up": "the same",
     'dashtam link toy --user ada@example.org --create-user --alias "My toy"': "that integration is not written yet "
     "(deep/test_new_integration.py writes and links one)",
-} | {
-    line: "the demonstration has Schwab and Plaid alone (integration/cli/test_acting.py runs such commands)"
-    for line in LINES
-    if line.startswith(("dashtam import ", "dashtam link simplefin "))
+}
+# Files of banks that commands read.
+STATEMENTS = {
+    "march.ofx": sgml(sgml_row()).decode(),
+    "statement.ofx": sgml(sgml_row()).decode(),
+    "march.csv": "Buchungstag;Betrag;Text\n31.03.2025;-12,50;Bait shop\n",
+    "statement.csv": "Date,Amount,Description\n2025-03-31,-12.50,Bait shop\n",
 }
 # What these refuse in a world that is well is what they are for; they say so in one line.
 REFUSED = {
@@ -67,6 +71,8 @@ AFTER = {
 @pytest.fixture(scope="module")
 def world(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demonstrated]:
     with Demonstrated.of(checkout, tmp_path_factory.mktemp("files")) as world:
+        for name, content in STATEMENTS.items():
+            world.write(name, content)
         world.write("passwords.json", json.dumps(dict.fromkeys(("migrate", "app", "readonly"), "made-up-word-1")))
         yield world
 
@@ -98,9 +104,11 @@ def test_it_runs_as_printed(line: str, world: Demonstrated) -> None:
         expected = {ExitCode.FAILED, ExitCode.REFUSED} if "sync" in needed else {ExitCode.OK}
         assert world.run(needed)[0] in expected
     if "public-token.txt" in line:
-        world.write("public-token.txt", f"{world.public_token()}\n")
+        world.write("public-token.txt", f"{world.given_to_the_user('plaid-1')}\n")
 
-    given = f"{world.public_token()}\n" if line.startswith("dashtam link") and "<" not in line else None
+    given = None
+    if line.startswith("dashtam link") and "<" not in line and "|" not in line:
+        given = f"{world.given_to_the_user('simplefin-1' if 'simplefin' in line else 'plaid-1')}\n"
     code, output = _run(world, line, given)
 
     if line in REFUSED:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from worker.cli.demo_logins import LOGINS
 from worker.cli.run import environment
 from worker.cli.run.environment import Demonstration, keys_file, prepare
 from worker.cli.run.processes import SANDBOX, specs
 from worker.cli.run.sandbox import Progress
 from worker.devstack import Urls, only_one
 from worker.errors import Refused
+from worker.integrations.registry import REGISTRY
+from worker.sandbox.stand_ins import stand_ins
 from worker.services.encryption import EncryptionService
 from worker.settings import Settings, load
 
@@ -63,7 +66,15 @@ def test_the_environment_makes_safe_settings(home: Path, monkeypatch: pytest.Mon
     settings = load(Settings)
 
     assert settings.http_total_seconds < settings.lease_seconds
-    assert settings.enabled_integrations == ("schwab", "plaid")
+    assert {login.provider_key for login in LOGINS} <= set(settings.enabled_integrations)
+
+
+@pytest.mark.deep
+def test_every_integration_that_needs_no_credentials_of_its_owner_can_be_tried(home: Path) -> None:
+    enabled = set(_prepare(home).variables["INTEGRATIONS"].split(","))
+
+    assert {key for key in REGISTRY if key in stand_ins()[0] or REGISTRY[key].reads_files} == enabled
+    assert {"simplefin", "statement_files"} <= enabled
 
 
 @pytest.mark.deep

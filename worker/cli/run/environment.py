@@ -10,12 +10,14 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from worker.cli.demo_logins import PROVIDER_KEYS, USER
+from worker.cli.demo_logins import USER
 from worker.cli.home import ENV_FILE, write_environment, write_private
 from worker.devstack import Urls
 from worker.devstack.processes import free_port, port_is_free
+from worker.integrations.registry import REGISTRY
 from worker.sandbox.control import access_file, access_text
-from worker.sandbox.stand_ins import stand_in, variables
+from worker.sandbox.core import Profile
+from worker.sandbox.stand_ins import stand_ins, variables
 from worker.settings import get_settings
 
 _KEYS_FILE = "encryption.keys"
@@ -77,7 +79,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "DATABASE_URL": urls.database_url,
         "REDIS_URL": urls.redis_url,
         **({} if _has_keys() else {"ENCRYPTION_KEYS_FILE": str(keys_file(home))}),
-        "INTEGRATIONS": ",".join(PROVIDER_KEYS),
+        "INTEGRATIONS": ",".join((*sandboxed(), *(key for key, one in REGISTRY.items() if one.reads_files))),
         **_credentials(sandbox_url, web_url),
         "DASHTAM_SANDBOX_ADMIN_TOKEN": sandbox_token,
         "FLOWER_PASSWORD_FILE": str(flower_password),
@@ -112,6 +114,12 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
     )
 
 
+def sandboxed() -> dict[str, type[Profile]]:
+    """The integrations that the sandbox stands in for, by key, with their stand-ins."""
+    usable, _ = stand_ins()
+    return {key: profile for key, profile in usable.items() if key in REGISTRY}
+
+
 def keys_file(home: Path) -> Path:
     """The file with the home's own encryption keys; they are made once."""
     return _kept(home / _KEYS_FILE, lambda: f"k1:{Fernet.generate_key().decode()}")
@@ -123,8 +131,8 @@ def _credentials(sandbox_url: str, web_url: str) -> dict[str, str]:
     A browser that has consented comes back to our own page.
     """
     made: dict[str, str] = {}
-    for key in PROVIDER_KEYS:
-        given = variables(stand_in(key), sandbox_url)
+    for key, profile in sandboxed().items():
+        given = variables(profile, sandbox_url)
         callbacks = {name: f"{web_url}/oauth/{key}/callback" for name in given if name.endswith("_REDIRECT_URI")}
         made |= given | callbacks
     return made

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from worker.cli.demo_logins import LOGINS, PROVIDER_KEYS
-from worker.cli.run.environment import Demonstration
+from worker.cli.demo_logins import LOGINS
+from worker.cli.run.environment import Demonstration, sandboxed
 from worker.devstack import ProcessSpec
 
 SANDBOX = "sandbox"
@@ -18,7 +18,7 @@ _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 _POOLS = {"refresh": 1, "sync": 2, "upkeep": 1}
 _GRACE_SECONDS = 10.0
 _FREE_LOGINS = 2
-"""For each provider, so many logins of the sandbox are not linked yet: a person can link them in the browser."""
+"""For each provider, so many logins of the sandbox are not linked yet: a person can link them."""
 
 
 def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Callable[[], bool]) -> list[ProcessSpec]:
@@ -34,8 +34,8 @@ def specs(demo: Demonstration, *, access_seconds: int, live: bool, linked: Calla
     port = demo.sandbox_url.rpartition(":")[2]
     sandbox = [sys.executable, "-m", "worker.sandbox", "--port", port, "--access-seconds", str(access_seconds)]
     sandbox += ["--logins", "0"]
-    for key in PROVIDER_KEYS:
-        known = max(login.number for login in LOGINS if login.provider_key == key)
+    for key in sandboxed():
+        known = max((login.number for login in LOGINS if login.provider_key == key), default=0)
         sandbox += ["--logins", f"{key}={known + _FREE_LOGINS}"]
     if live:
         sandbox += ["--live", "--live-seconds", "5"]
