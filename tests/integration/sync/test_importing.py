@@ -110,6 +110,21 @@ def test_older_file_does_not_make_a_posted_row_pending_again(runtime: Runtime, e
     assert scalars(engine, "SELECT status FROM transactions") == ["posted"]
 
 
+def test_report_of_a_day_does_not_undo_the_statement_of_that_day(
+    runtime: Runtime, engine: Engine, user_id: UUID
+) -> None:
+    pending = entry(status="<Sts>PDNG</Sts>")
+    report = camt(statement(balance("ITBD", "2.00"), pending)).replace(b"BkToCstmrStmt>", b"BkToCstmrAcctRpt>")
+    report = report.replace(b"Stmt>", b"Rpt>")
+    stated = camt(statement(balance("CLBD", "1.00"), entry()))
+
+    for content in (report, stated, report):
+        load(runtime, user_id, content)
+
+    assert scalars(engine, "SELECT status FROM transactions") == ["posted"]
+    assert scalars(engine, "SELECT current FROM balances") == [Decimal("1.00")]
+
+
 def test_bad_row_waits_in_quarantine_and_a_better_file_stores_it(
     runtime: Runtime, engine: Engine, user_id: UUID
 ) -> None:

@@ -73,6 +73,7 @@ def _statement(element: Element) -> Statement:
         one.rejects.append(reject(error.reason, f"days of the statement of account …{one.mask}"))
     # A notification has single entries; a report that does not state its days may have what is new alone.
     one.lists_all = element.tag == "Stmt" or (element.tag == "Rpt" and None not in (one.first, one.last))
+    one.is_final = element.tag == "Stmt"
     _read_balances(one, element)
     for place, entry in enumerate(entries, start=1):
         if _any(entry, "Sts/Cd", "Sts") == "INFO":  # for information: not booked and never will be

@@ -59,6 +59,7 @@ class Statement:
         closed_on: the day of the closing balance.
         rejects: records that could not be read.
         lists_all: whether it lists all rows of its days, so that a pending row that it lacks is gone.
+        is_final: whether it was written when its last day was over; a report of the same day is older than it.
     """
 
     bank: str
@@ -76,6 +77,7 @@ class Statement:
     holdings: list[HoldingRecord] | None = None
     rejects: list[Reject] = field(default_factory=list)
     lists_all: bool = True
+    is_final: bool = True
 
     @property
     def mask(self) -> str:
@@ -94,6 +96,11 @@ class Statement:
         """The day of its balance, or else the last that it covers; the first of all days if it says neither."""
         return self.closed_on or (self.span or (date.min, date.min))[1]
 
+    @property
+    def age(self) -> tuple[date, bool]:
+        """Of two statements of an account, the newer one has the greater."""
+        return self.day, self.is_final
+
     def told(self) -> FileStatement:
         """For people."""
         span = self.span or (date.min, date.min)
@@ -111,9 +118,10 @@ class Statement:
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """The cursor of an account: the day of the newest balance that a file has stated."""
+    """The cursor of an account: the day of the newest balance that a file has stated, and whether that day was over."""
 
     stated_on: date
+    is_final: bool = False
 
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
@@ -130,9 +138,9 @@ def pages(statements: Sequence[Statement], request: SyncRequest) -> Iterator[Pag
     for key, one in keyed:
         of_account[key].append(one)
     alone = {identity for found in of_account.values() for identity in _alone(found)}
-    for key, one in sorted(keyed, key=lambda pair: (pair[1].span or (date.min, date.min))[1]):
+    for key, one in sorted(keyed, key=lambda pair: ((pair[1].span or (date.min, date.min))[1], pair[1].is_final)):
         feed = f"account:{key}"
-        if one.day < _stated_on(request.cursors.get(feed)):  # what became of its pending rows is in newer files
+        if one.age < _newest(request.cursors.get(feed)):  # what became of its pending rows is in newer files
             one.rows = [row for row in one.rows if not row.pending]
         page = Page(feed=feed, transactions=_rows(secret, key, one), map_transaction=_mapped)
         page.rejects = [msgspec.structs.replace(reject, account_key=key) for reject in one.rejects]
@@ -181,25 +189,26 @@ def _alone(statements: Iterable[Statement]) -> Iterator[int]:
 
 def _windows(key: str, one: Statement, cursor: str | None) -> tuple[Window, ...]:
     """The days in which pending rows that the statement lacks are gone."""
-    if one.span is None or not one.lists_all or one.rejects or one.day < _stated_on(cursor):
+    if one.span is None or not one.lists_all or one.rejects or one.age < _newest(cursor):
         return ()
     return (Window(key, *one.span),)
 
 
-def _stated_on(cursor: str | None) -> date:
+def _newest(cursor: str | None) -> tuple[date, bool]:
+    """The age of the newest statement that was imported before."""
     try:
-        return _cursor.page(cursor.encode()).stated_on if cursor else date.min
+        kept = _cursor.page(cursor.encode()) if cursor else Cursor(date.min)
     except BadPayload:
-        return date.min
+        kept = Cursor(date.min)
+    return kept.stated_on, kept.is_final
 
 
 def _state(page: Page, key: str, one: Statement, cursor: str | None) -> None:
     """Adds balance and positions, unless a file with newer ones was imported before."""
-    day = one.day
-    if day == date.min or day < _stated_on(cursor):
+    if one.day == date.min or one.age < _newest(cursor):
         return
     if one.closing is not None:
-        page.cursor = _encode(Cursor(day)).decode()
+        page.cursor = _encode(Cursor(*one.age)).decode()
         page.balances = [
             BalanceRecord(
                 account_key=key,
@@ -210,7 +219,7 @@ def _state(page: Page, key: str, one: Statement, cursor: str | None) -> None:
             )
         ]
     if one.holdings is not None:
-        page.cursor = _encode(Cursor(day)).decode()
+        page.cursor = _encode(Cursor(*one.age)).decode()
         held = [msgspec.structs.replace(holding, account_key=key) for holding in one.holdings]
         page.holdings = reading.distinct(held)
         page.holdings_complete_for = frozenset() if one.rejects else frozenset({key})
