@@ -33,11 +33,17 @@ class Removal(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The days for which a page lists every transaction of an account. The first and the last day are included."""
+    """The days for which a page lists every transaction of an account. The first and the last day are included.
+
+    Attributes:
+        posted: a stored posted row that is not listed is withdrawn, like a pending one. Set it only where the provider
+            gives posted rows new ids or deletes them without saying so.
+    """
 
     account_key: str
     first: date
     last: date
+    posted: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +61,7 @@ class Page:
         beside: data from elsewhere in the answer that is needed to map a transaction, such as the security that it
             names, by account and key. When this data changes, a record with unchanged text is mapped again.
         windows: the accounts and days that `transactions` lists completely: a stored pending row that falls in one and
-            is not listed is withdrawn.
+            is not listed is withdrawn, and a posted one if the window says so.
         rejects: records that could not be read; they go to quarantine.
         problems: errors of a part of the login; the other parts are synced. `NotReady` plans the next sync, any other
             makes the run partial.

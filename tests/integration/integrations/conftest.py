@@ -6,9 +6,12 @@ import pytest
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from worker.integrations.kit.http import Api
+from worker.integrations.kit.integration import Integration
 from worker.integrations.plaid.integration import Plaid, PlaidSettings
 from worker.integrations.schwab.integration import Schwab, SchwabSettings
 from worker.integrations.simplefin.integration import Simplefin, SimplefinSettings
+from worker.integrations.snaptrade.integration import Snaptrade, SnaptradeSettings
+from worker.integrations.snaptrade.stand_in import StandIn
 
 
 @pytest.fixture
@@ -40,8 +43,13 @@ class Connect:
         settings = SimplefinSettings(base_url=url)
         return Simplefin(settings, Api(url, name="simplefin", total_seconds=total_seconds, max_bytes=max_bytes))
 
-    def __getitem__(self, key: str) -> Schwab | Plaid | Simplefin:
-        opened: Schwab | Plaid | Simplefin = getattr(self, key)()
+    def snaptrade(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> Snaptrade:
+        url = self._process.url("snaptrade")
+        settings = SnaptradeSettings(**{**StandIn.credentials, "base_url": url})
+        return Snaptrade(settings, Api(url, name="snaptrade", total_seconds=total_seconds, max_bytes=max_bytes))
+
+    def __getitem__(self, key: str) -> Integration:
+        opened: Integration = getattr(self, key)()
         return opened
 
 

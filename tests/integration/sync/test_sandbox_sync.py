@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -8,13 +9,21 @@ from sqlalchemy import Connection, Engine, text
 
 from tests.factories import make_linked_provider
 from tests.integration.sync import books as compare
+from tests.support.fixtures import MakeRuntime
 from tests.support.sandbox import SandboxAdmin
 from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
-from worker.runtime import Runtime
+from worker.runtime import Runtime, use_runtime
 from worker.services.sync import batch
 
-PROFILES = ("plaid", "schwab", "simplefin")
+PROFILES = ("plaid", "schwab", "simplefin", "snaptrade")
+
+
+@pytest.fixture
+def runtime(make_runtime: MakeRuntime) -> Iterator[Runtime]:
+    """With a larger budget of calls: these tests sync more often in a minute than some providers allow."""
+    with use_runtime(make_runtime(quota_scale=1000)) as current:
+        yield current
 
 
 def link(runtime: Runtime, sandbox: SandboxAdmin, profile: str, login: str) -> UUID:

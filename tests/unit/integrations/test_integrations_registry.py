@@ -18,6 +18,9 @@ ENVIRONMENT = {
     "PLAID_CLIENT_ID": "client",
     "PLAID_SECRET": "SECRETWORD",
     "PLAID_BASE_URL": "https://plaid.test",
+    "SNAPTRADE_CLIENT_ID": "client",
+    "SNAPTRADE_CLIENT_SECRET": "SECRETWORD",
+    "SNAPTRADE_REDIRECT_URI": "https://127.0.0.1",
 }
 
 
@@ -34,7 +37,7 @@ def build(keys: tuple[str, ...], settings: Settings) -> dict[str, object]:
 
 @pytest.mark.deep
 def test_named_integrations_are_built_from_the_environment(configured: Settings) -> None:
-    built = build(("plaid", "schwab", "simplefin", "statement_files"), configured)
+    built = build(tuple(REGISTRY), configured)
 
     assert {key: type(integration) for key, integration in built.items()} == REGISTRY
 
@@ -50,9 +53,8 @@ def test_only_named_integrations_need_their_settings(configured: Settings, monke
 
 
 def test_unknown_integration_names_the_variable_and_the_known_ones(configured: Settings) -> None:
-    with pytest.raises(
-        ConfigurationError, match="INTEGRATIONS: unknown nowhere; known are plaid, schwab, simplefin, statement_files"
-    ):
+    known = ", ".join(sorted(REGISTRY))
+    with pytest.raises(ConfigurationError, match=f"INTEGRATIONS: unknown nowhere; known are {known}"):
         build(("schwab", "nowhere"), configured)
 
 

@@ -122,7 +122,7 @@ def _flagged(record: TransactionRecord) -> TransactionRecord:
 
 
 def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[StoredRow]:
-    """Stored pending rows in the page's windows that the page does not list."""
+    """Stored pending rows in the page's windows that the page does not list; posted ones where the window says so."""
     if not page.windows:
         return []
     rejects = [*page.rejects, *work.rejects]
@@ -143,8 +143,8 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
     days = (UUID(bytes=account_id), window.first, window.last)
     rows = work.connection.execute(
         "SELECT id, account_id, provider_transaction_id, status, amount, description FROM transactions"
-        " WHERE account_id = %s AND status = 'pending' AND posted_date BETWEEN %s AND %s ORDER BY id",
-        days,
+        " WHERE account_id = %s AND posted_date BETWEEN %s AND %s AND status = ANY(%s) ORDER BY id",
+        (*days, [TransactionStatus.PENDING, TransactionStatus.POSTED][: 1 + window.posted]),
     )
     unlisted = [row for row in map(as_stored, rows) if (row.account_id, row.key) not in keys]
     if not unlisted:

@@ -49,7 +49,7 @@ from worker.integrations.kit.transport import Answer
 from worker.settings import load
 from worker.telemetry.redaction import remember_shapes
 
-_TROUBLE_OF_AN_ACCOUNT = (Transient, BadRequest, BadPayload, AccountGone, Forbidden)
+_TROUBLE_OF_AN_ACCOUNT = (Transient, BadRequest, BadPayload, AccountGone, Forbidden, NotReady)
 _TROUBLE_OF_A_PART = (Transient, BadRequest, BadPayload, NotReady, Unsupported)
 
 
@@ -333,14 +333,16 @@ class Integration:
 
         Args:
             pages: its pages.
-            account_key: the account, if the part belongs to one account.
+            account_key: the account, if the part belongs to one. Then every error with `Scope.ACCOUNT` is its problem.
             ready_again: when to ask again for a part that is `NotReady`, if the provider names no time.
         """
         passing = _TROUBLE_OF_A_PART if account_key is None else _TROUBLE_OF_AN_ACCOUNT
         try:
             async for page in pages:
                 yield page
-        except passing as error:
+        except ProviderError as error:
+            if not isinstance(error, passing) and (account_key is None or error.scope is not Scope.ACCOUNT):
+                raise
             if account_key is not None:
                 error.scope, error.account_key = Scope.ACCOUNT, account_key
             if isinstance(error, NotReady):

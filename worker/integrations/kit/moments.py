@@ -36,6 +36,20 @@ def flagged(moment: datetime | None, field: str, flags: tuple[str, ...]) -> tupl
     return in_utc(moment, field), flags
 
 
+def of_text(text: str | None, field: str) -> datetime | None:
+    """A time, or the beginning of a day, as ISO 8601 writes it, in UTC; None for None and for an empty text.
+
+    Raises:
+        BadRecord: `<field>_unreadable`, `<field>_out_of_range`.
+    """
+    if not text:
+        return None
+    try:
+        return in_utc(datetime.fromisoformat(text), field)
+    except ValueError:
+        raise BadRecord(f"{field}_unreadable") from None
+
+
 def in_utc(moment: datetime, field: str) -> datetime:
     """The same moment in UTC; one without an offset is taken as UTC.
 

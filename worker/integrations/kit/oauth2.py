@@ -96,6 +96,7 @@ async def ask_token(
     form: dict[str, str],
     rules: Sequence[Rule],
     policy: RefreshPolicy,
+    login_id: Sequence[str] = (),
 ) -> TokenAnswer:
     """Sends one request to a token endpoint, without any retry, and reads the answer.
 
@@ -108,16 +109,19 @@ async def ask_token(
         if error.reason == "redirect_refused":
             raise
         raise OutcomeUnknown(error.reason) from None
-    return read_token_answer(answer, rules, policy)
+    return read_token_answer(answer, rules, policy, login_id)
 
 
-def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPolicy) -> TokenAnswer:
+def read_token_answer(
+    answer: Answer, rules: Sequence[Rule], policy: RefreshPolicy, login_id: Sequence[str] = ()
+) -> TokenAnswer:
     """Reads the answer of a token endpoint.
 
     Args:
         answer: the answer, with any status.
         rules: the integration's own rules; they come before `STANDARD_RULES`.
         policy: gives the default and the longest lifetime.
+        login_id: the members of the answer that lead to the provider's own id of the login.
 
     Raises:
         OutcomeUnknown: the call succeeded, but the answer cannot be read or has no access token.
@@ -159,8 +163,16 @@ def read_token_answer(answer: Answer, rules: Sequence[Rule], policy: RefreshPoli
         refresh_token=checked_token(fields["refresh_token"], "refresh_token") if fields.get("refresh_token") else None,
         lifetime=lifetime,
         scope=_storable(scope) if isinstance(scope, str) else None,
+        external_id=_member(fields, login_id),
         flags=(*flags, *lifetime_flags),
     )
+
+
+def _member(fields: Any, path: Sequence[str]) -> str | None:
+    """The text to which the path leads; None if it leads to none, or if the path is empty."""
+    for name in path:
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return _storable(fields) or None if isinstance(fields, str) else None
 
 
 def _gateway_error(answer: Answer) -> GatewayError:

@@ -40,7 +40,9 @@ class OAuth2Integration(Integration):
     Attributes:
         authorize_path, token_path: paths below the base URL.
         token_rules: what errors of the token endpoint mean; they come before the rules of the OAuth 2 standard.
+        revoke_path: path of the revocation endpoint (RFC 7009); "" if there is none, and then only users end grants.
         grant_lifetime: how long a consent lasts; refreshes do not extend it. None where it is unknown.
+        login_id: the members of a token answer that lead to the provider's own id of the login; empty if it names none.
         scope: the OAuth 2 scope that is asked for; "" sends none, and the provider decides.
     """
 
@@ -50,7 +52,9 @@ class OAuth2Integration(Integration):
     token_path: ClassVar[str] = "/oauth/token"  # noqa: S105 - a path
     token_rules: ClassVar[tuple[Rule, ...]] = ()
     grant_lifetime: ClassVar[timedelta | None] = None
-    scope: ClassVar[str] = ""
+    revoke_path: ClassVar[str] = ""
+    login_id: ClassVar[tuple[str, ...]] = ()
+    scope: str = ""
 
     def __init__(self, settings: Any, api: Api) -> None:
         super().__init__(settings, api)
@@ -66,6 +70,11 @@ class OAuth2Integration(Integration):
         """The registered address to which the provider sends the user back."""
         return str(self.settings.redirect_uri)
 
+    @property
+    def authorize_address(self) -> str:
+        """The address at which the user consents, without its query."""
+        return f"{self.settings.base_url.rstrip('/')}{self.authorize_path}"
+
     def authorize_url(self, state: str, challenge: str | None = None) -> str:
         """The address at which the user consents."""
         query = {
@@ -78,7 +87,7 @@ class OAuth2Integration(Integration):
             query["scope"] = self.scope
         if challenge is not None:
             query |= {"code_challenge": challenge, "code_challenge_method": "S256"}
-        return f"{self.settings.base_url.rstrip('/')}{self.authorize_path}?{urlencode(query)}"
+        return f"{self.authorize_address}?{urlencode(query)}"
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Exchanges the code, URL-decoded once, for tokens. `grant_lifetime` is counted from `now`."""
@@ -92,6 +101,16 @@ class OAuth2Integration(Integration):
         """Sends the refresh token once. The answer may rotate it; the end of the grant does not change."""
         return await self._ask_token(caller, {"grant_type": "refresh_token", "refresh_token": refresh_token})
 
+    async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
+        """Ends the grant at the revocation endpoint, if there is one. A token that is unknown there counts as ended."""
+        if not self.revoke_path:
+            return False
+        kind, token = ("refresh_token", refresh_token) if refresh_token else ("access_token", access_token)
+        endpoint = self.api.endpoint("revoke", "POST", self.revoke_path)
+        form = urlencode({"token": token, "token_type_hint": kind}).encode()
+        self.check(await self.api.send(endpoint, caller, headers=self._token_headers, content=form), self.token_rules)
+        return True
+
     async def _ask_token(self, caller: Caller, form: dict[str, str]) -> TokenAnswer:
         policy = self.refresh_policy or RefreshPolicy(default_lifetime=timedelta(days=1))
         return await ask_token(
@@ -102,4 +121,5 @@ class OAuth2Integration(Integration):
             form=form,
             rules=self.token_rules,
             policy=policy,
+            login_id=self.login_id,
         )

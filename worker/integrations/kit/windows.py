@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import msgspec
 
-from worker.integrations.kit.base import SyncRequest
+from worker.integrations.kit.base import SyncRequest, Window
 
 _OF_ACCOUNT = "account:"
 
@@ -104,6 +104,25 @@ def remaining(feed: str, request: SyncRequest, longest: timedelta) -> Iterator[t
         window = window_from(first, request, longest)
         yield window
         first = window[1] + timedelta(days=1)
+
+
+def surely_listed(
+    account_key: str, window: tuple[date, date], request: SyncRequest, *, posted: bool = False
+) -> tuple[Window, ...]:
+    """The days for which an answer certainly lists every row, if it is unknown in which zone the provider's days begin.
+
+    So the first and the last day are not included; only today is included as the last day, because no row is later.
+
+    Args:
+        account_key: the account.
+        window: the first and the last day that were asked for.
+        request: the request of the sync.
+        posted: stored posted rows that are not listed are withdrawn, too.
+    """
+    first, last = window[0] + timedelta(days=1), window[1]
+    if last < request.now.date():
+        last -= timedelta(days=1)
+    return (Window(account_key, first, last, posted),) if first <= last else ()
 
 
 class Together:

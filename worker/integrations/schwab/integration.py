@@ -20,7 +20,7 @@ from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Page, Quota, SyncRequest, Window
+from worker.integrations.kit.base import Page, Quota, SyncRequest
 from worker.integrations.kit.http import Api, read_retry_after
 from worker.integrations.kit.oauth2_integration import OAuth2Integration
 from worker.integrations.kit.settings import IntegrationSettings
@@ -124,7 +124,8 @@ class Schwab(OAuth2Integration):
                     BadPayload("day_with_3000_rows", scope=Scope.ACCOUNT, account_key=account.account_key),
                 )
             else:
-                page.windows = _listed_completely(account.account_key, first, last, today)
+                # Schwab does not document which of a row's dates it filters by.
+                page.windows = windows.surely_listed(account.account_key, (first, last), request)
             yield page
             first = last + _ONE_DAY
             if len(rows) < _MAX_ROWS // 3:
@@ -149,13 +150,3 @@ class Schwab(OAuth2Integration):
 
 def _feed_of(account: AccountRecord) -> str:
     return f"account:{account.account_key}"
-
-
-def _listed_completely(account_key: str, first: date, last: date, today: date) -> tuple[Window, ...]:
-    """The days for which an answer certainly lists every row.
-
-    Schwab does not document which of a row's dates it filters by. So the first and the last day are not included; only
-    today is included as the last day, because no row is later.
-    """
-    inner = Window(account_key, first + _ONE_DAY, last if last == today else last - _ONE_DAY)
-    return (inner,) if inner.first <= inner.last else ()

@@ -110,8 +110,9 @@ def _judge_problems(
     every_account_failed: bool,
 ) -> Verdict:
     real = [problem for problem in problems if not isinstance(problem, NotReady)]
-    waiting = [now + _ready_after(problem) for problem in problems if isinstance(problem, NotReady)]
-    if any(isinstance(problem, _PASSING) for problem in real):
+    timed = [problem for problem in problems if _names_a_time(problem)]
+    waiting = [now + _ready_after(problem) for problem in timed]
+    if any(isinstance(problem, _PASSING) for problem in real if problem not in timed):
         failures += 1
         regular = _retry_at(now, provider_id, failures, interval, None)
     else:
@@ -120,6 +121,10 @@ def _judge_problems(
     if not real:
         return Verdict(RunStatus.COMPLETED, due_at, failures)
     return Verdict(RunStatus.FAILED if every_account_failed else RunStatus.PARTIAL, due_at, failures)
+
+
+def _names_a_time(problem: ProviderError) -> bool:
+    return isinstance(problem, NotReady) or (isinstance(problem, RateLimited) and problem.retry_after is not None)
 
 
 def _ready_after(error: ProviderError) -> timedelta:

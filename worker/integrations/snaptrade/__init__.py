@@ -1,0 +1,1 @@
+"""SnapTrade: the integration, vocabulary and stand-in. Importing this package does not import these modules."""

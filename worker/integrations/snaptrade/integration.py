@@ -1,0 +1,146 @@
+"""SnapTrade, as an OAuth app: many brokerages in one grant, and refresh tokens that work once.
+
+A grant holds connections, and each connection holds accounts. A connection that its user must repair is a problem of
+its accounts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from pydantic import SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from worker.errors import NotReady, ProviderError, RateLimited
+from worker.integrations.kit import offsets, throttling
+from worker.integrations.kit.base import Page, Quota, RefreshPolicy, SyncRequest
+from worker.integrations.kit.hooks.hmacs import CanonicalHmac
+from worker.integrations.kit.http import Api
+from worker.integrations.kit.link_kinds import OAUTH_PKCE
+from worker.integrations.kit.oauth2_integration import OAuth2Integration, OAuth2Settings
+from worker.integrations.kit.taxonomy import Rule, classify
+from worker.integrations.kit.transport import Answer
+from worker.integrations.snaptrade import pages as answers
+from worker.integrations.snaptrade.vocabulary import LIMITS, RULES
+
+_CALL, _MOST_ROWS = 1000, 5000
+_ONE_DAY = timedelta(days=1)
+
+
+class SnaptradeSettings(OAuth2Settings):
+    """This application's registration at SnapTrade."""
+
+    model_config = SettingsConfigDict(env_prefix="SNAPTRADE_")
+
+    base_url: str = "https://api.snaptrade.com"
+    authorize_url: str = "https://dashboard.snaptrade.com/oauth/authorize"
+    """The address at which users consent."""
+    consumer_keys: SecretStr | None = None
+    """The consumer key with which hooks are signed; two separated by a comma while it is replaced. None: no hooks."""
+
+
+class Snaptrade(OAuth2Integration):
+    """See `worker.integrations.kit.integration.Integration`."""
+
+    key = "snaptrade"
+    name = "SnapTrade"
+    domain = "snaptrade.com"
+    provider_type = "aggregator"
+    description = "Accounts, positions and transactions at brokerages that you have connected with SnapTrade."
+    nouns = (*OAuth2Integration.nouns, "holdings")
+    link_kind = OAUTH_PKCE
+    settings_class = SnaptradeSettings
+    refresh_policy = RefreshPolicy(default_lifetime=timedelta(hours=10))
+    token_path, revoke_path = "/oauth/token/", "/oauth/revoke_token/"
+    login_id = ("sub", "snaptrade_user_id")
+    scope = "read"
+    quotas = (Quota("app", 250, 60, endpoint="data"), Quota("account", 10, 60, endpoint="data"))
+    error_rules = RULES
+    secret_shapes = (r"\b[ar]t_[\w-]{16,}=*",)
+
+    def __init__(self, settings: Any, api: Api) -> None:
+        super().__init__(settings, api)
+        if settings.consumer_keys is not None:
+            keys = [one.strip() for one in settings.consumer_keys.get_secret_value().split(",")]
+            verifier = CanonicalHmac("signature", keys, time_field="eventTimestamp")
+            self.hooks = answers.SnaptradeHooks(verifier, environment=self._client_id)
+            self.scope = "read webhook"
+
+    @property
+    def authorize_address(self) -> str:
+        """The address at which users consent."""
+        return str(self.settings.authorize_url)
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """The accounts first; then balance and positions of each account, and its activities, oldest window first."""
+        ask = partial(self._ask, request, throttling.Limits(LIMITS))
+        page, wanted = answers.listing(await ask("/authorizations"), await ask("/accounts"))
+        yield page
+        for listed in wanted:
+            for part in (self._figures(ask, listed), self._history(request, ask, listed)):
+                async for page in self.part(part, account_key=listed[0].id, ready_again=answers.READY_AGAIN):
+                    yield page
+
+    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
+        """The error for an answer other than 200. Old errors have other names for their members."""
+        try:
+            given = msgspec.json.decode(answer.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            given = None
+        fields = given if isinstance(given, dict) else {}
+        code, text = (str(fields.get(name) or fields.get(f"default_{name}") or "") for name in ("code", "detail"))
+        error = classify(rules, status=answer.status, code=code or None, text=text)
+        return throttling.with_wait(error, LIMITS, answer, text) if isinstance(error, RateLimited) else error
+
+    async def _ask(
+        self, request: SyncRequest, limits: throttling.Limits, path: str, account_key: str | None = None, **params: str
+    ) -> bytes:
+        limits.require_room(account_key)
+        answer = await self.api.read(
+            self.api.endpoint("data", "GET", path),
+            request.caller,
+            check=self.check,
+            headers={"authorization": f"Bearer {request.access_token}"},
+            params=params,
+            account_key=account_key,
+        )
+        limits.note(answer, account_key)
+        return answer.body
+
+    async def _figures(self, ask: Any, listed: answers.Listed) -> AsyncIterator[Page]:
+        status, key = listed[0].sync_status.holdings, listed[0].id
+        if status.initial_sync_completed is False:
+            raise NotReady("initial_sync")
+        place = f"/accounts/{quote(key, safe='')}"
+        paths = () if status.holdings_unavailable else (f"{place}/balances", f"{place}/positions/all")
+        yield answers.figures(listed, [await ask(path, key) for path in paths])
+
+    async def _history(self, request: SyncRequest, ask: Any, listed: answers.Listed) -> AsyncIterator[Page]:
+        feed, today = f"account:{listed[0].id}", request.now.date()
+        first = None if feed in request.done else answers.first_day(request, listed[0], feed)
+        # As few calls as possible, because ten a minute are allowed: windows are limited by rows and not by days.
+        span = today - (first or today) + _ONE_DAY
+        while first is not None and first <= today:
+            window = first, min(first + span - _ONE_DAY, today)
+            most = None if window[0] == window[1] else _MOST_ROWS
+            try:
+                rows = await offsets.whole(
+                    partial(self._activities, ask, listed[0].id, window), answers.id_of, most=most
+                )
+            except offsets.TooLongError:
+                span = ((window[1] - window[0]) + _ONE_DAY) // 2
+                continue
+            yield answers.history(request, listed, feed, window, rows)
+            first = window[1] + _ONE_DAY
+
+    async def _activities(
+        self, ask: Any, key: str, window: tuple[date, date], offset: int
+    ) -> tuple[list[msgspec.Raw], int]:
+        days = {"startDate": window[0].isoformat(), "endDate": window[1].isoformat()}
+        path = f"/accounts/{quote(key, safe='')}/activities"
+        return answers.page_of(await ask(path, key, **days, offset=str(offset), limit=str(_CALL)))

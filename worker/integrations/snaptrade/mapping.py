@@ -1,0 +1,303 @@
+"""Maps SnapTrade's records to ours, without any HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+
+import msgspec
+
+from worker.errors import BadRecord
+from worker.integrations.kit import json_text, moments, money, reading
+from worker.integrations.kit.base import RawRecord
+from worker.integrations.kit.masking import last_four, without_numbers
+from worker.integrations.snaptrade import vocabulary as words
+from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
+from worker.models.vocabulary import AccountStatus, SecurityType, TransactionStatus, TransactionType
+
+_NO_CURRENCY = "XXX"  # ISO 4217: no currency
+_MASK = re.compile(r"[A-Za-z0-9]{2,4}")
+_ONE, _MINI, _HUNDRED = Decimal(1), Decimal(10), Decimal(100)
+
+
+class _Synced(msgspec.Struct, gc=False):
+    initial_sync_completed: bool | None = None
+    last_successful_sync: str | None = None
+    holdings_unavailable: bool | None = None
+
+
+class _Status(msgspec.Struct, gc=False):
+    transactions: _Synced = msgspec.field(default_factory=_Synced)
+    holdings: _Synced = msgspec.field(default_factory=_Synced)
+
+
+class _Money(msgspec.Struct, gc=False):
+    amount: Decimal | None = None
+    currency: str | None = None
+
+
+class Account(msgspec.Struct, gc=False):
+    """An account. Its value is read separately, because a wrong number must not reject the account."""
+
+    id: str
+    brokerage_authorization: str
+    number: str
+    name: str | None = None
+    institution_account_id: str | None = None
+    institution_name: str | None = None
+    created_date: str | None = None
+    sync_status: _Status = msgspec.field(default_factory=_Status)
+    balance: msgspec.Raw = msgspec.Raw(b"{}")
+    status: str | None = None
+    raw_type: str | None = None
+    account_category: str | None = None
+    is_paper: bool = False
+
+    @property
+    def lasting_id(self) -> str | None:
+        """The institution's own id of the account; None if it states none, or if it may be the account number."""
+        given = self.institution_account_id
+        return given if given and not given.endswith(last_four(self.number)) else None
+
+    @property
+    def pulled(self) -> str:
+        """When SnapTrade last asked the brokerage: as long as this stays the same, there is no new activity."""
+        return f"{self.sync_status.transactions.last_successful_sync}/{self.sync_status.holdings.last_successful_sync}"
+
+    @property
+    def covered(self) -> date | None:
+        """The last day of which SnapTrade has all activities; None if it does not say."""
+        told = moments.of_text(self.sync_status.transactions.last_successful_sync, "last_successful_sync")
+        return told.date() if told else None
+
+
+class _Coded(msgspec.Struct, gc=False):
+    code: str | None = None
+
+
+class Cash(msgspec.Struct, gc=False):
+    """The money of one currency in an account."""
+
+    currency: _Coded
+    cash: Decimal | None = None
+    buying_power: Decimal | None = None
+
+
+class _Thing(msgspec.Struct, gc=False):
+    """An instrument of a position, or a symbol of an activity; options of activities have `ticker` as their symbol."""
+
+    id: str
+    symbol: str = ""
+    ticker: str = ""
+    kind: str | None = None
+    type: _Coded | None = None
+    description: str | None = None
+    currency: str | _Coded | None = None
+    multiplier: Decimal | None = None
+    is_mini_option: bool | None = None
+
+
+class _Position(msgspec.Struct, gc=False):
+    instrument: _Thing
+    units: Decimal
+    price: Decimal | None = None
+    cost_basis: Decimal | None = None
+    currency: str | None = None
+    cash_equivalent: bool | None = None
+
+
+class _Activity(msgspec.Struct, gc=False):
+    type: str
+    symbol: _Thing | None = None
+    option_symbol: _Thing | None = None
+    currency: _Coded | None = None
+    currency_universal_symbol: _Thing | None = None
+    price: Decimal | None = None
+    units: Decimal | None = None
+    amount: Decimal | None = None
+    option_type: str | None = None
+    description: str | None = None
+    trade_date: str | None = None
+    settlement_date: str | None = None
+    fee: Decimal | None = None
+
+
+_account, _value = reading.Reader(Account), reading.Reader(dict[str, _Money | None])
+_cash, _position, _activity = reading.Reader(Cash), reading.Reader(_Position), reading.Reader(_Activity)
+
+
+def account(raw: bytes) -> tuple[Account, AccountRecord]:
+    """One account, as given and as ours. Long numbers in its name are shortened."""
+    given = _account.record(raw)
+    place = reading.without_nul(given.institution_name or "").strip()
+    name = without_numbers(reading.without_nul(given.name or place)).strip() or given.id
+    kind, subtype = words.CATEGORIES.get(given.account_category or "", words.INVESTMENT)
+    mask = last_four(given.number)
+    return given, AccountRecord(
+        account_key=given.id,
+        name=name,
+        official_name=name if name.startswith(place) else f"{place} {name}",
+        type=kind,
+        subtype="paper" if given.is_paper else subtype,
+        mask=mask if _MASK.fullmatch(mask) else None,
+        currency=money.currency(_total(given).currency) or _NO_CURRENCY,
+        status=words.STATUSES.get(given.status or "", AccountStatus.ACTIVE),
+        margin="margin" in (given.raw_type or "").lower(),
+        provider_type=given.account_category,
+        provider_subtype=given.raw_type,
+        institution=place or None,
+        stable_keys=(given.lasting_id,) if given.lasting_id else (),
+    )
+
+
+def _total(given: Account) -> _Money:
+    try:
+        return _value.record(given.balance).get("total") or _Money()
+    except BadRecord:
+        return _Money()
+
+
+def balance(given: Account, cash: Sequence[Cash]) -> BalanceRecord:
+    """The account's value as stated; its cash only where all of it is in one currency."""
+    json_text.check_all_keys_once(bytes(given.balance))
+    total = _value.record(given.balance).get("total") or _Money()
+    single = cash[0] if len(cash) == 1 else Cash(_Coded())
+    return BalanceRecord(
+        account_key=given.id,
+        current=money.checked_or_none(total.amount, "balance"),
+        source="balance.total",
+        available=money.checked_or_none(single.buying_power, "buying_power"),
+        cash=money.checked_or_none(single.cash, "cash"),
+        currency=money.currency(total.currency or single.currency.code) or _NO_CURRENCY,
+        as_of=moments.of_text(given.sync_status.holdings.last_successful_sync, "last_successful_sync"),
+    )
+
+
+def cash(raw: bytes) -> Cash:
+    """The money of one currency."""
+    given = _cash.record(raw)
+    money.currency_or_address(given.currency.code or "")
+    money.checked_or_none(given.cash, "cash")
+    return given
+
+
+def cash_holding(given: Cash, key: str) -> HoldingRecord:
+    """The money of one currency as a position, for an account with several currencies."""
+    code, amount = given.currency.code or "", given.cash or money.ZERO
+    security = SecurityRecord(key=f"snaptrade:cash:{code}", type=SecurityType.CASH, symbol=code, currency=code)
+    return HoldingRecord(
+        account_key=key,
+        holding_key=security.key,
+        security=security,
+        quantity=amount,
+        market_value=amount,
+        currency=code,
+    )
+
+
+def holding(raw: bytes, key: str, currency: str) -> HoldingRecord:
+    """One position. Its price and its cost are stated for one unit; those of an option, for one share.
+
+    What is counted as cash as well gets the type of cash, whose positions are a part of the stated cash.
+    """
+    given = _position.record(raw)
+    units, own = money.checked(given.units, "units"), money.currency(given.currency) or currency
+    security = _security(given.instrument, "cash" if given.cash_equivalent else given.instrument.kind, own)
+    price, cost = money.checked_or_none(given.price, "price"), money.checked_or_none(given.cost_basis, "cost_basis")
+    return HoldingRecord(
+        account_key=key,
+        holding_key=f"{security.key}:{'long' if units >= 0 else 'short'}",
+        security=security,
+        quantity=units,
+        price=price,
+        average_price=cost,
+        market_value=None if price is None else money.product(price, units, security.multiplier),
+        cost_basis=None if cost is None else money.product(cost, units, security.multiplier),
+        currency=own,
+    )
+
+
+def _security(thing: _Thing, kind: str | None, currency: str | None) -> SecurityRecord:
+    type_ = SecurityType.CASH if kind == "cash" else words.SECURITY_TYPES.get(kind or "", SecurityType.OTHER)
+    symbol, own = thing.ticker or thing.symbol, thing.currency
+    is_option = type_ is SecurityType.OPTION
+    # The OCC symbol is the same everywhere. One fund may be cash in one account and not in another.
+    key = f"option:{symbol}" if is_option else f"cash:{thing.id}" if type_ is SecurityType.CASH else thing.id
+    if not (symbol if is_option else thing.id):
+        raise BadRecord("instrument_without_identity")
+    multiplier = thing.multiplier
+    if multiplier is None:
+        multiplier = _MINI if thing.is_mini_option else _HUNDRED if is_option else _ONE
+    if money.checked(multiplier, "multiplier") <= 0:
+        raise BadRecord("multiplier_not_positive")
+    return SecurityRecord(
+        key=f"snaptrade:{key}",
+        type=type_,
+        symbol=symbol,
+        name=thing.description,
+        currency=money.currency(own.code if isinstance(own, _Coded) else own) or currency,
+        multiplier=multiplier,
+    )
+
+
+def transaction(row: RawRecord, *, currency: str) -> TransactionRecord:
+    """One activity. `currency` is the account's, for activities that state none.
+
+    Raises:
+        BadRecord: an amount, a date or an instrument cannot be trusted.
+    """
+    raw, flags = reading.cleaned(row.raw)
+    given = _activity.record(raw)
+    json_text.check_all_keys_once(raw)
+    kind, subtype = words.TYPES.get(given.type, (TransactionType.OTHER, None))
+    flags = flags if given.type in words.TYPES else (*flags, "type_unknown")
+    occurred = moments.of_text(given.trade_date, "trade_date")
+    settled = moments.of_text(given.settlement_date, "settlement_date")
+    if (booked := occurred or settled) is None:
+        raise BadRecord("trade_date_missing")
+    quote, symbol = given.currency_universal_symbol, given.symbol
+    own = money.currency(given.currency.code if given.currency else None, quote.symbol if quote else None)
+    flags = flags if own else (*flags, "currency_of_account")
+    security = None
+    if given.option_symbol is not None:
+        security = _security(given.option_symbol, "option", None)
+    elif symbol is not None:
+        security = _security(symbol, symbol.type.code if symbol.type else None, None)
+    amount, flags = _amount(given, kind, security, flags)
+    return TransactionRecord(
+        account_key=row.account_key,
+        transaction_key=row.key,
+        type=kind,
+        subtype=given.option_type.lower() if given.option_type else subtype,
+        status=TransactionStatus.POSTED,
+        amount=amount,
+        currency=own or currency,
+        posted_date=booked.date(),
+        occurred_at=occurred,
+        settlement_date=settled.date() if settled else None,
+        description=given.description,
+        security=security,
+        quantity=None if kind in words.NO_UNITS else money.checked_or_none(given.units, "units"),
+        price=money.checked_or_none(given.price, "price"),
+        fees=None if given.fee is None else money.checked(given.fee, "fee").copy_abs(),
+        provider_type=given.type,
+        flags=flags,
+    )
+
+
+def _amount(
+    given: _Activity, kind: TransactionType, security: SecurityRecord | None, flags: tuple[str, ...]
+) -> tuple[Decimal, tuple[str, ...]]:
+    """The money that moved. A trade without an amount has that of its units and price, and says so by a flag."""
+    units, price, fee = given.units, given.price, given.fee
+    if given.amount is not None:
+        return money.checked(given.amount, "amount"), flags
+    if given.type in ("BUY", "SELL") and units is not None and price is not None and security is not None:
+        paid = money.product(money.checked(units, "units"), money.checked(price, "price"), security.multiplier)
+        paid = money.total([paid, money.checked(fee or money.ZERO, "fee").copy_abs()])
+        return money.negated(paid), (*flags, "amount_computed")
+    if units and given.type not in ("BUY", "SELL") and (kind in words.MAYBE_NO_MONEY or kind is TransactionType.TRADE):
+        return money.ZERO, flags
+    raise BadRecord("amount_missing")

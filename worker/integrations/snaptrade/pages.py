@@ -1,0 +1,160 @@
+"""Makes pages of SnapTrade's answers, without any HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from worker.errors import BadRecord, NotReady, ReauthRequired, Scope
+from worker.integrations.kit import reading, windows
+from worker.integrations.kit.base import Page, SyncRequest
+from worker.integrations.kit.hooks import Hook, Hooks, words
+from worker.integrations.snaptrade import mapping
+from worker.integrations.snaptrade.mapping import Account
+from worker.integrations.snaptrade.vocabulary import ASKS, DISABLED
+from worker.models.records import AccountRecord, HoldingRecord
+from worker.models.vocabulary import AccountStatus
+
+READY_AGAIN = timedelta(minutes=5)
+
+
+class _Connection(msgspec.Struct, gc=False):
+    id: str
+    disabled: bool = False
+
+
+class _Positions(msgspec.Struct, gc=False):
+    results: list[msgspec.Raw]
+
+
+class _Pagination(msgspec.Struct, gc=False):
+    total: int
+
+
+class _Activities(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+    pagination: _Pagination
+
+
+class _Head(msgspec.Struct, gc=False):
+    id: int | str | None = None
+
+
+Listed = tuple[Account, AccountRecord]
+_connections, _records = reading.Reader(list[_Connection]), reading.Reader(list[msgspec.Raw])
+_positions, _activities, _head = reading.Reader(_Positions), reading.Reader(_Activities), reading.Reader(_Head)
+
+
+def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
+    """A page with the accounts, and those of them that can be read now. The page's problems say why others cannot.
+
+    What SnapTrade says of a connection that no longer works comes from its store, so it is not asked for.
+    """
+    broken = {one.id for one in _connections.page(connections) if one.disabled}
+    read, rejects = reading.read_each(_records.page(accounts), "account", mapping.account)
+    page, wanted = Page(rejects=rejects, accounts_complete=bool(read) and not rejects), list[Listed]()
+    for given, record in _once(read, broken):
+        page.accounts = [*page.accounts, record]
+        if given.brokerage_authorization in broken:
+            problem = ReauthRequired(DISABLED, scope=Scope.ACCOUNT, account_key=given.id)
+            page.problems = [*page.problems, problem]
+        elif record.status is not AccountStatus.INACCESSIBLE:
+            wanted.append((given, record))
+    return page, wanted
+
+
+def _once(read: Sequence[Listed], broken: set[str]) -> list[Listed]:
+    """Each account once. It may be in two connections, for example in a broken one and in the one that replaces it."""
+
+    def rank(one: Listed) -> tuple[bool, str, str]:
+        return one[0].brokerage_authorization not in broken, one[0].created_date or "", one[0].id
+
+    best: dict[object, Listed] = {}
+    for one in read:
+        same = (one[0].institution_name, one[0].lasting_id) if one[0].lasting_id else one[0].id
+        best[same] = max(best.get(same, one), one, key=rank)
+    return list(best.values())
+
+
+def figures(listed: Listed, answers: Sequence[bytes]) -> Page:
+    """A page with an account's balance and positions; `answers` has none if only the account's value is known."""
+    (given, record), page, cash, held = listed, Page(), list[mapping.Cash](), list[HoldingRecord]()
+    if answers:
+        cash, page.rejects = reading.read_all(_records.page(answers[0]), "balance", mapping.cash, given.id)
+        read = partial(mapping.holding, key=given.id, currency=record.currency)
+        held, bad = reading.read_all(_positions.page(answers[1]).results, "holding", read, given.id)
+        page.rejects = [*page.rejects, *bad]
+        page.holdings_complete_for = frozenset() if page.rejects else frozenset({given.id})
+    money = [mapping.cash_holding(one, given.id) for one in cash if len(cash) > 1 and one.cash]
+    page.holdings = reading.distinct([*held, *money])
+    if not any(reject.kind == "balance" for reject in page.rejects):
+        stated, bad = reading.read_each([given.balance], "balance", lambda _: mapping.balance(given, cash), given.id)
+        page.balances, page.rejects = stated, [*page.rejects, *bad]
+    return page
+
+
+def first_day(request: SyncRequest, given: Account, feed: str) -> date | None:
+    """The day from which an account's activities are to be read; None if SnapTrade has not asked the brokerage since.
+
+    Raises:
+        NotReady: SnapTrade has not read all of the account's history yet.
+    """
+    if given.sync_status.transactions.initial_sync_completed is False:
+        raise NotReady("initial_sync", retry_after=READY_AGAIN)
+    cursor = windows.DateCursor.parse(request.cursors.get(feed))
+    is_asked_for = request.since is not None or request.caller.manual
+    return None if cursor.tail == given.pulled and not is_asked_for else windows.first_day(cursor, request)
+
+
+def page_of(body: bytes) -> tuple[list[msgspec.Raw], int]:
+    """The activities of an answer, and how many there are in the whole window."""
+    answer = _activities.page(body)
+    return answer.data, answer.pagination.total
+
+
+def id_of(raw: msgspec.Raw) -> str | None:
+    """The id of an activity; None if it has none."""
+    given = _head.record(raw).id
+    return None if given in (None, "") else str(given)
+
+
+def history(
+    request: SyncRequest, listed: Listed, feed: str, window: tuple[date, date], rows: list[msgspec.Raw]
+) -> Page:
+    """A page with all activities of a window, not yet read.
+
+    The cursor stays at the day up to which SnapTrade has everything, so that the days after it are read again.
+    """
+    (given, record), last, today = listed, window[1], request.now.date()
+
+    def key_of(raw: msgspec.Raw) -> tuple[str, str]:
+        if (id_ := id_of(raw)) is None:  # it could never be withdrawn
+            raise BadRecord("id_missing")
+        return id_, given.id
+
+    found = reading.split(rows, key_of)
+    page = Page(transactions=found.rows, rejects=found.rejects)
+    page.map_transaction = partial(mapping.transaction, currency=record.currency)
+    page.windows = windows.surely_listed(given.id, window, request, posted=True)
+    through = min(last, given.covered or last)
+    if last >= today:
+        page.feed, page.cursor = feed, str(windows.DateCursor(through=through, tail=given.pulled))
+    elif through == last:
+        page.feed, page.cursor, page.more = feed, str(windows.after(last, request)), True
+    return page
+
+
+class SnaptradeHooks(Hooks):
+    """See `worker.integrations.kit.hooks.Hooks`. `environment` is the id of our application."""
+
+    id_fields = ("webhookId", "webookId")
+
+    def read(self, body: Mapping[str, Any]) -> Hook:
+        """What a verified hook asks for."""
+        kind, login, is_ours = words(body.get("eventType")), body.get("userId"), body.get("oauthClientId")
+        login, asks = login if isinstance(login, str) else None, ASKS.get(kind, frozenset())
+        return Hook(kind, "", login=login, asks=asks, is_known=kind in ASKS, is_ours=is_ours == self.environment)
