@@ -116,6 +116,44 @@ def test_link_that_was_ended_before_gets_its_last_generation_from_the_audit_log(
         assert connection.scalar(text("SELECT last_generation FROM providers")) == 7
 
 
+@pytest.mark.deep
+def test_balances_that_were_stated_before_are_kept_by_day(databases: Databases) -> None:
+    url = databases.create("balance_days")
+    migrate(url, "0032")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """
+                WITH u AS (
+                    INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'somebody@example.com') RETURNING id
+                ), p AS (
+                    INSERT INTO providers (id, user_id, provider_key, alias, status)
+                    SELECT gen_random_uuid(), id, 'model', 'Main', 'active' FROM u RETURNING id
+                ), a AS (
+                    INSERT INTO accounts
+                        (id, provider_id, provider_account_id, name, type, subtype, currency, status, content_hash)
+                    SELECT gen_random_uuid(), id, 'a', 'A', 'depository', 'checking', 'USD', 'active', '' FROM p
+                    RETURNING id
+                )
+                INSERT INTO balances (id, account_id, current, currency, source, content_hash, as_of, taken_at)
+                SELECT gen_random_uuid(), a.id, stated.current, 'USD', 'x', '', stated.as_of, stated.taken_at
+                FROM a, (VALUES
+                    (1, NULL, TIMESTAMPTZ '2025-03-14 08:00Z'), (2, NULL, '2025-03-14 23:59Z'),
+                    (3, TIMESTAMPTZ '2025-03-15 21:00-04', '2025-03-16 09:00Z'),
+                    (4, '2025-03-15 06:00Z', '2025-03-17 00:00Z')
+                ) AS stated (current, as_of, taken_at)
+                """
+            )
+        )
+
+    migrate(url)
+
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT day::text, current::int FROM dashtam_v1.balance_days ORDER BY day"))
+        assert [tuple(row) for row in found] == [("2025-03-14", 2), ("2025-03-15", 4), ("2025-03-16", 3)]
+
+
 def _own_objects(url: str) -> set[str]:
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_account, make_provider, make_transaction, make_user
 from tests.support.environment import ROOT
-from worker.models import Balance, Holding, HoldingDay, Security
+from worker.models import Balance, BalanceDay, Holding, HoldingDay, Security
 
 pytestmark = pytest.mark.deep
 
@@ -98,6 +98,7 @@ def _balance(session: Session, account_id: Any, day: date, current: Decimal) -> 
     taken_at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
     row = {"account_id": account_id, "currency": "USD", "source": "test", "content_hash": b"", "taken_at": taken_at}
     session.add(Balance(**row, current=current))
+    session.add(BalanceDay(account_id=account_id, day=day, current=current, currency="USD"))
 
 
 def _position(session: Session, account_id: Any, today: date) -> None:

@@ -21,9 +21,10 @@ class _Noun:
     since: str = "true"
 
 
-_NOUNS = {
+NOUNS = {
     "accounts": _Noun("account_id"),
     "balances": _Noun("account_id, taken_at, balance_id", since="taken_at >= :since"),
+    "balance_days": _Noun("account_id, day", since="day >= :since"),
     "holdings": _Noun("holding_id"),
     "holding_days": _Noun("holding_id, day", since="day >= :since"),
     "transactions": _Noun("account_id, posted_date, transaction_id", since="posted_date >= :since"),
@@ -49,7 +50,7 @@ def columns(session: Session, noun: str) -> Sequence[str]:
 
 def rows(session: Session, noun: str, *, user_id: UUID, since: date | None) -> Iterator[Any]:
     """The rows of one view, with named columns."""
-    statement = text(f"SELECT * {_source(noun)} ORDER BY {_NOUNS[noun].order}").execution_options(**_STREAMED)
+    statement = text(f"SELECT * {_source(noun)} ORDER BY {NOUNS[noun].order}").execution_options(**_STREAMED)
     return iter(session.execute(statement, _parameters(user_id, since)))
 
 
@@ -62,7 +63,7 @@ def first_days(session: Session, *, user_id: UUID, since: date | None) -> dict[U
 
 
 def _source(noun: str) -> str:
-    return f"FROM dashtam_v1.{noun} WHERE user_id = :user_id AND {_NOUNS[noun].since}"
+    return f"FROM dashtam_v1.{noun} WHERE user_id = :user_id AND {NOUNS[noun].since}"
 
 
 def _parameters(user_id: UUID, since: date | None) -> dict[str, Any]:

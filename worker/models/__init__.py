@@ -1,7 +1,7 @@
 """Tables, one file for each subject, and the inputs that create their rows."""
 
 from worker.models.access import ApiKey
-from worker.models.account import Account, Balance, Holding, HoldingDay, Security
+from worker.models.account import Account, Balance, BalanceDay, Holding, HoldingDay, Security
 from worker.models.base import Base, new_id
 from worker.models.feed import ChangeLog, ChangeOrigin, ChangeRead
 from worker.models.hooks import HookDelivery, LoginCheck
@@ -27,6 +27,7 @@ __all__ = [
     "Account",
     "ApiKey",
     "Balance",
+    "BalanceDay",
     "Base",
     "BookDrift",
     "ChangeLog",

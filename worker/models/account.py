@@ -73,6 +73,27 @@ class Balance(Base):
     taken_at: Mapped[datetime]
 
 
+class BalanceDay(Base):
+    """The balance that was last stated for one day of an account. It is kept as long as the account.
+
+    Attributes:
+        day: the UTC day of the time that the provider gives for the figures, or else of the time at which they were
+            read.
+    """
+
+    __tablename__ = "balance_days"
+    __table_args__ = (*finite("current", "available", "credit_limit", "cash", "market_value"),)
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    current: Mapped[Decimal | None]
+    available: Mapped[Decimal | None]
+    credit_limit: Mapped[Decimal | None]
+    cash: Mapped[Decimal | None]
+    market_value: Mapped[Decimal | None]
+    currency: Mapped[str]
+
+
 class Security(Base):
     """A security. The same row is used for all providers.
 

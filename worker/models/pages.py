@@ -55,6 +55,7 @@ class Page:
         cursor: the position after this page; None leaves the stored cursor as it is.
         more: there are more pages in this loop; the loop's first cursor is kept until it ends.
         accounts_complete: `accounts` is the complete listing; stored accounts missing from it have vanished.
+        past_balances: balances of days before that of the newest stated one; they are only kept by day.
         holdings_complete_for: accounts all of whose positions are in `holdings`.
         transactions: as listed; where an id repeats, the last one counts, with a flag if they differ.
         map_transaction: maps one of `transactions`; raises `BadRecord`.
@@ -73,6 +74,7 @@ class Page:
     accounts: Sequence[AccountRecord] = ()
     accounts_complete: bool = False
     balances: Sequence[BalanceRecord] = ()
+    past_balances: Sequence[BalanceRecord] = ()
     holdings: Sequence[HoldingRecord] = ()
     holdings_complete_for: frozenset[str] = frozenset()
     transactions: Sequence[RawRecord] = ()

@@ -84,6 +84,20 @@ class BalanceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BalanceDayRow:
+    """The balance that was last stated for a day, in UTC. A day on which nothing was stated has no row."""
+
+    account_id: UUID
+    day: date
+    currency: str
+    current: Decimal | None
+    available: Decimal | None
+    credit_limit: Decimal | None
+    cash: Decimal | None
+    market_value: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
 class HoldingRow:
     """One open position."""
 
@@ -153,6 +167,7 @@ class RunRow:
 
 AccountSlice = Slice[AccountRow]
 BalanceSlice = Slice[BalanceRow]
+BalanceDaySlice = Slice[BalanceDayRow]
 HoldingSlice = Slice[HoldingRow]
 MovementSlice = Slice[MovementRow]
 RunSlice = Slice[RunRow]

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_account, make_provider, make_transaction, make_user
 from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
-from worker.models import Account, Balance, Holding, HoldingDay, Security
+from worker.models import Account, Balance, BalanceDay, Holding, HoldingDay, Security
 
 ADA = "ada-export@example.org"
 DAY = date(2025, 3, 14)
@@ -70,9 +70,9 @@ def books(rows: Session) -> Iterator[dict[str, Any]]:
 
 
 def _balance(session: Session, account: Account, **figures: str) -> None:
-    common = {"account_id": account.id, "currency": "USD", "source": "test", "content_hash": b""}
-    taken_at = datetime(2025, 3, 14, 12, tzinfo=UTC)
-    session.add(Balance(**common, taken_at=taken_at, **{name: Decimal(figure) for name, figure in figures.items()}))
+    stated = {"account_id": account.id, "currency": "USD"} | {name: Decimal(figures[name]) for name in figures}
+    session.add(Balance(**stated, source="test", content_hash=b"", taken_at=datetime(2025, 3, 14, 12, tzinfo=UTC)))
+    session.add(BalanceDay(**stated, day=DAY))
 
 
 def _security(session: Session, symbol: str | None, name: str, kind: str = "equity") -> UUID:
@@ -110,13 +110,21 @@ def test_csv_has_a_file_for_each_table(dashtam: Dashtam, books: dict[str, Any], 
 
     told = json_of(dashtam("export", "--user", ADA, "--output", str(folder), "--json"))
 
-    assert told["rows"] == {"accounts": 3, "balances": 3, "holdings": 4, "holding_days": 4, "transactions": 12}
+    assert told["rows"] == {
+        "accounts": 3,
+        "balances": 3,
+        "balance_days": 3,
+        "holdings": 4,
+        "holding_days": 4,
+        "transactions": 12,
+    }
     transactions = table(folder, "transactions")
     assert len(transactions) == 12
     assert {row["account_id"] for row in transactions} == {str(id_) for id_ in books.values()}
     assert "SECRET OF ANOTHER" not in (folder / "transactions.csv").read_text()
     assert {row["amount"] for row in transactions} >= {"-80.00", "-1512.66", "12.50"}
-    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600] * 5
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert {path.stem for path in folder.iterdir()} == told["rows"].keys()
 
 
 def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv_and_exact_in_json(
@@ -129,7 +137,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv_and_exact_in_json(
     lines = dashtam("export", "--user", ADA, "--output", "-", "--format", "jsonl").stdout.splitlines()
     described = {row["description"] for row in map(json.loads, lines) if row["noun"] == "transactions"}
     assert '=HYPERLINK("x") \\ "quoted"\nline' in described
-    assert len(lines) == 3 + 3 + 4 + 4 + 12
+    assert len(lines) == 3 + 3 + 3 + 4 + 4 + 12
 
 
 def test_bean_check_accepts_the_ledger_and_its_balances_are_those_of_the_institution(

@@ -145,6 +145,10 @@ def test_each_column_has_its_own_value(linked: Linked, version: int, with_unstor
     row = stored("balances", "account_id = :id AND taken_at = :now", id=account_id, now=now)
     check(row, {"account_id": account_id, "run_id": run_id, "taken_at": now} | balance(version))
 
+    day = stored("balance_days", "account_id = :id AND day = :day", id=account_id, day=balance(version)["as_of"].date())
+    figures = {name: value for name, value in balance(version).items() if name not in ("as_of", "source")}
+    assert day == {"account_id": account_id, "day": balance(version)["as_of"].date()} | figures
+
     row = stored("securities")
     security_id = row["id"]
     check(row, {"key": "security key", "source": "model"} | security(version))

@@ -159,6 +159,21 @@ def test_link_of_such_a_login_is_not_replaced(runtime: Runtime, engine: Engine, 
     assert load(runtime, user_id, MARCH).unchanged > 0
 
 
+def test_balance_of_an_older_file_is_kept_by_day_and_is_not_the_newest(
+    runtime: Runtime, engine: Engine, user_id: UUID
+) -> None:
+    older = MARCH.replace(b"20250331", b"20250228")
+    load(runtime, user_id, MARCH)
+
+    load(runtime, user_id, older.replace(b"50.00", b"40.00"))
+
+    assert scalars(engine, "SELECT day || ' ' || current FROM balance_days ORDER BY day") == [
+        "2025-02-28 40.00",
+        "2025-03-31 50.00",
+    ]
+    assert scalars(engine, "SELECT current::text FROM balances") == ["50.00"]
+
+
 def test_no_table_has_the_full_number(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     load(runtime, user_id, sgml(sgml_row(f"{NUMBER}-1"), sgml_row("2", "20250230")))
     tables = ("accounts", "transactions", "quarantine", "sync_cursors", "sync_runs", "balances", "provider_audit_logs")

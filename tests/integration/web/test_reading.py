@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_account, make_provider, make_transaction
 from tests.integration.web.conftest import Person, make_person
-from worker.models import Balance, Holding, Security, User, new_id
+from worker.models import Balance, BalanceDay, Holding, Security, User, new_id
 from worker.runtime import Runtime
 
 DAY = date(2026, 1, 5)
@@ -49,16 +49,10 @@ def accounts(web_runtime: Runtime, ada: Person) -> list[tuple[UUID, UUID]]:
 def _value(rows: Session, account_id: UUID, number: int) -> None:
     """Three balances and two positions, one of them closed."""
     for days in range(3):
-        rows.add(
-            Balance(
-                account_id=account_id,
-                current=Decimal("100.10") + days,
-                currency="USD",
-                source="stated",
-                content_hash=b"x",
-                taken_at=datetime(2026, 1, 3 + days, 12, tzinfo=UTC),
-            )
-        )
+        stated = {"account_id": account_id, "current": Decimal("100.10") + days, "currency": "USD"}
+        taken_at = datetime(2026, 1, 3 + days, 12, tzinfo=UTC)
+        rows.add(Balance(**stated, source="stated", content_hash=b"x", taken_at=taken_at))
+        rows.add(BalanceDay(**stated, day=taken_at.date()))
     security = Security(
         id=new_id(), key=f"k{number}", type="equity", symbol="ACME", multiplier=1, source="s", content_hash=b"x"
     )
@@ -166,6 +160,22 @@ def test_balances_have_their_history(
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("limit", [1, 4, 100])
+def test_balances_by_day_come_newest_first_and_each_once(
+    client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int
+) -> None:
+    found = _all(client, "balance-days", ada.headers, limit=limit)
+    of_a_day = _all(client, "balance-days", ada.headers, since="2026-01-04", until="2026-01-04")
+    of_one = _all(client, "balance-days", ada.headers, account_id=str(accounts[0][0]), until="2026-01-04")
+
+    order = [(row["day"], row["account_id"]) for row in found]
+    assert order == sorted(set(order), reverse=True)
+    assert len(found) == 9
+    assert {(row["day"], row["current"]) for row in of_a_day} == {("2026-01-04", "101.10")}
+    assert [row["day"] for row in of_one] == ["2026-01-04", "2026-01-03"]
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize("limit", [1, 100])
 def test_open_positions(client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int) -> None:
     found = _all(client, "holdings", ada.headers, limit=limit)
@@ -187,7 +197,7 @@ def test_accounts_have_their_newest_balance(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("path", ["accounts", "balances", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["accounts", "balances", "balance-days", "holdings", "transactions"])
 def test_rows_of_others_are_refused_by_whatever_id(
     client: TestClient, stranger: Person, accounts: list[tuple[UUID, UUID]], path: str
 ) -> None:
@@ -205,7 +215,7 @@ def test_rows_of_others_are_refused_by_whatever_id(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("path", ["balances", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["balances", "balance-days", "holdings", "transactions"])
 def test_cursor_of_somebody_else_opens_no_row(
     client: TestClient, ada: Person, stranger: Person, accounts: list[tuple[UUID, UUID]], path: str
 ) -> None:
@@ -216,7 +226,7 @@ def test_cursor_of_somebody_else_opens_no_row(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("path", ["balances", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["balances", "balance-days", "holdings", "transactions"])
 def test_operator_says_whose_rows(
     client: TestClient, superuser_token_headers: dict[str, str], accounts: list[tuple[UUID, UUID]], path: str
 ) -> None:
@@ -241,7 +251,7 @@ BAD_CURSORS = [
 
 @pytest.mark.deep
 @pytest.mark.parametrize("cursor", BAD_CURSORS)
-@pytest.mark.parametrize("path", ["accounts", "balances", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["accounts", "balances", "balance-days", "holdings", "transactions"])
 def test_cursor_that_is_none_of_ours_is_refused(client: TestClient, ada: Person, path: str, cursor: str) -> None:
     answer = client.get(f"/api/v1/{path}", headers=ada.headers, params={"cursor": cursor})
 

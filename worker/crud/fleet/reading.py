@@ -17,7 +17,15 @@ from sqlalchemy.orm import Session
 from worker.crud.fleet.overview import account_rows
 from worker.models import Account, Holding, Provider, Security
 from worker.models.fleet import AccountRow
-from worker.models.reading import BalanceRow, HoldingRow, MovementRow, WantedAccounts, WantedDays, WantedTransactions
+from worker.models.reading import (
+    BalanceDayRow,
+    BalanceRow,
+    HoldingRow,
+    MovementRow,
+    WantedAccounts,
+    WantedDays,
+    WantedTransactions,
+)
 from worker.models.vocabulary import AccountStatus
 
 
@@ -73,7 +81,13 @@ _HIGHEST = UUID(int=2**128 - 1)
 
 
 def _newest_first(
-    row: type[Any], *, table: str, moment: str, where: str = "true", elsewhere: Mapping[str, str] | None = None
+    row: type[Any],
+    *,
+    table: str,
+    moment: str,
+    id_: str = "id",
+    where: str = "true",
+    elsewhere: Mapping[str, str] | None = None,
 ) -> TextClause:
     """A query for the newest rows of some accounts: at most `limit` of each account, and at most `limit` in all.
 
@@ -81,6 +95,7 @@ def _newest_first(
         row: the record whose fields are read.
         table: the table that is read.
         moment: its column of time; there is an index on account and this column.
+        id_: the column that tells rows of the same time apart.
         where: a further condition.
         elsewhere: fields that come from another table, with their columns there.
     """
@@ -91,14 +106,15 @@ def _newest_first(
         SELECT newest.* FROM unnest(CAST(:account_ids AS uuid[])) AS listed (id) CROSS JOIN LATERAL (
             SELECT {columns} FROM {table} t {securities}
             WHERE t.account_id = listed.id AND t.{moment} >= :since AND t.{moment} <= :until
-                AND (t.{moment}, t.id) < (:after, :after_id) AND {where}
-            ORDER BY t.{moment} DESC, t.id DESC LIMIT :limit
-        ) AS newest ORDER BY newest.{moment} DESC, newest.id DESC LIMIT :limit
+                AND (t.{moment}, t.{id_}) < (:after, :after_id) AND {where}
+            ORDER BY t.{moment} DESC, t.{id_} DESC LIMIT :limit
+        ) AS newest ORDER BY newest.{moment} DESC, newest.{id_} DESC LIMIT :limit
         """  # noqa: S608 - made of the constants above
     )
 
 
 _BALANCES = _newest_first(BalanceRow, table="balances", moment="taken_at")
+_BALANCE_DAYS = _newest_first(BalanceDayRow, table="balance_days", moment="day", id_="account_id")
 _TRANSACTIONS = _newest_first(
     MovementRow,
     table="transactions",
@@ -131,16 +147,25 @@ def transactions(
     session: Session, *, account_ids: Sequence[UUID], wanted: WantedTransactions, after: tuple[date, UUID] | None
 ) -> list[MovementRow]:
     """Transactions, newest first; one more than the limit if there are more."""
+    parameters = _by_day(account_ids, wanted, after) | {"status": wanted.status, "type": wanted.type}
+    return [MovementRow(*row) for row in session.execute(_TRANSACTIONS, parameters)]
+
+
+def balance_days(
+    session: Session, *, account_ids: Sequence[UUID], wanted: WantedDays, after: tuple[date, UUID] | None
+) -> list[BalanceDayRow]:
+    """Balances by day, newest first; one more than the limit if there are more."""
+    return [BalanceDayRow(*row) for row in session.execute(_BALANCE_DAYS, _by_day(account_ids, wanted, after))]
+
+
+def _by_day(account_ids: Sequence[UUID], wanted: WantedDays, after: tuple[date, UUID] | None) -> dict[str, Any]:
     last = wanted.until or _LATEST
     day, id_ = after or (last, _HIGHEST)
-    parameters = {
+    return {
         "account_ids": list(account_ids),
         "since": wanted.since or _EARLIEST,
         "until": min(last, day),
         "after": day,
         "after_id": id_,
-        "status": wanted.status,
-        "type": wanted.type,
         "limit": wanted.limit + 1,
     }
-    return [MovementRow(*row) for row in session.execute(_TRANSACTIONS, parameters)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -14,7 +17,7 @@ from worker.crud.sync.nouns import Listed
 from worker.crud.sync.work import Work
 from worker.models import Account, Transaction
 from worker.models.pages import Page
-from worker.models.records import HoldingRecord, SecurityRecord
+from worker.models.records import BalanceRecord, HoldingRecord, SecurityRecord
 from worker.models.vocabulary import AccountStatus
 
 
@@ -86,15 +89,51 @@ def _mark_vanished(work: Work, page: Page) -> None:
 
 
 def apply_balances(work: Work, page: Page) -> None:
-    """Adds a snapshot of each balance that has changed, or whose last snapshot is of an earlier day."""
-    listed: dict[bytes, Listed] = {}
-    for record in page.balances:
-        account_id = work.account(record.account_key, kind="balance")
-        if account_id is not None:
-            listed[account_id] = nouns.balance(record, account_id, work.run_id, work.now)
-    outcome = apply(work.connection, nouns.BALANCES, list(listed.values()), careful=work.careful)
+    """Adds a snapshot of each balance that has changed, or whose last snapshot is of an earlier day.
+
+    Each is also kept as the balance of its day, until another one of the same day is stated.
+    """
+    newest = dict(_of_accounts(work, page.balances))
+    listed = [nouns.balance(record, account_id, work.run_id, work.now) for account_id, record in newest.items()]
+    outcome = apply(work.connection, nouns.BALANCES, listed, careful=work.careful)
     work.tally.add("balances", added=outcome.added, unchanged=outcome.unchanged)
     work.reject_refused("balance", nouns.BALANCES, outcome.refused)
+    for refusal in outcome.refused:
+        del newest[nouns.BALANCES.scope_of(refusal.row)]
+    _keep_by_day(work, [*_of_accounts(work, page.past_balances), *newest.items()])
+
+
+def _of_accounts(work: Work, balances: Iterable[BalanceRecord]) -> Iterator[tuple[bytes, BalanceRecord]]:
+    for record in balances:
+        account_id = work.account(record.account_key, kind="balance")
+        if account_id is not None:
+            yield account_id, record
+
+
+_KEEP_BY_DAY = """
+    INSERT INTO balance_days AS kept
+        (account_id, day, current, available, credit_limit, cash, market_value, currency)
+    SELECT account_id, day, current, available, credit_limit, cash, market_value, currency
+    FROM jsonb_to_recordset(%s::jsonb) AS stated (account_id uuid, day date, current numeric, available numeric,
+        credit_limit numeric, cash numeric, market_value numeric, currency text)
+    ON CONFLICT (account_id, day) DO UPDATE SET current = EXCLUDED.current, available = EXCLUDED.available,
+        credit_limit = EXCLUDED.credit_limit, cash = EXCLUDED.cash, market_value = EXCLUDED.market_value,
+        currency = EXCLUDED.currency
+    WHERE (kept.current, kept.available, kept.credit_limit, kept.cash, kept.market_value, kept.currency)
+        IS DISTINCT FROM (EXCLUDED.current, EXCLUDED.available, EXCLUDED.credit_limit, EXCLUDED.cash,
+            EXCLUDED.market_value, EXCLUDED.currency)
+"""
+
+
+def _keep_by_day(work: Work, stated: Iterable[tuple[bytes, BalanceRecord]]) -> None:
+    """Keeps each balance as that of its day. Nothing is written when it is the same as the one that is kept."""
+    days: dict[tuple[bytes, date], dict[str, Any]] = {}
+    for account_id, record in stated:
+        # A time that lies ahead is a mistake of the provider: the figures cannot be of a later day than today.
+        day = min(record.as_of or work.now, work.now).astimezone(UTC).date()
+        days[account_id, day] = msgspec.structs.asdict(record) | {"account_id": account_id.hex(), "day": day}
+    if days:
+        work.connection.execute(_KEEP_BY_DAY, (msgspec.json.encode(list(days.values())).decode(),))
 
 
 def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe: bool) -> dict[str, bytes]:

@@ -124,7 +124,7 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
         work.accounts = accounts.read_account_ids(work)
     if page.accounts or page.accounts_complete:
         accounts.apply_accounts(work, page)
-    if page.balances:
+    if page.balances or page.past_balances:
         accounts.apply_balances(work, page)
     if page.holdings or page.holdings_complete_for:
         apply_holdings(work, page)

@@ -11,7 +11,7 @@ import hmac
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 import msgspec
@@ -204,25 +204,33 @@ def _newest(cursor: str | None) -> tuple[date, bool]:
 
 
 def _state(page: Page, key: str, one: Statement, cursor: str | None) -> None:
-    """Adds balance and positions, unless a file with newer ones was imported before."""
-    if one.day == date.min or one.age < _newest(cursor):
+    """Adds balance and positions; if a file with newer ones was imported before, only the balance of its day."""
+    newest = _newest(cursor)
+    if one.day == date.min:
         return
-    if one.closing is not None:
+    stated = [] if one.closing is None else [_balance(key, one, one.closing)]
+    if one.age < newest:
+        page.past_balances = stated if one.day < newest[0] else ()
+        return
+    if stated:
         page.cursor = _encode(Cursor(*one.age)).decode()
-        page.balances = [
-            BalanceRecord(
-                account_key=key,
-                current=one.closing,
-                available=one.available,
-                source="statement",
-                currency=one.currency,
-            )
-        ]
+        page.balances = stated
     if one.holdings is not None:
         page.cursor = _encode(Cursor(*one.age)).decode()
         held = [msgspec.structs.replace(holding, account_key=key) for holding in one.holdings]
         page.holdings = reading.distinct(held)
         page.holdings_complete_for = frozenset() if one.rejects else frozenset({key})
+
+
+def _balance(key: str, one: Statement, closing: Decimal) -> BalanceRecord:
+    return BalanceRecord(
+        account_key=key,
+        current=closing,
+        available=one.available,
+        source="statement",
+        currency=one.currency,
+        as_of=datetime.combine(one.day, time.min, UTC),
+    )
 
 
 def _rows(secret: bytes, account_key: str, one: Statement) -> list[RawRecord]:

@@ -17,6 +17,7 @@ from worker.crud.fleet import history, reading
 from worker.errors import BadArgument, NotFound
 from worker.models.reading import (
     AccountSlice,
+    BalanceDaySlice,
     BalanceSlice,
     HoldingSlice,
     MovementSlice,
@@ -58,6 +59,13 @@ async def balances(runtime: Context, principal: Principal, wanted: WantedDays) -
     query = partial(reading.balances, wanted=wanted)
     kind = tuple[Annotated[datetime, msgspec.Meta(tz=True)], UUID]
     return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.taken_at, row.id))
+
+
+async def balance_days(runtime: Context, principal: Principal, wanted: WantedDays) -> BalanceDaySlice:
+    """Balances by day, newest first. Raises what `accounts` raises."""
+    query = partial(reading.balance_days, wanted=wanted)
+    kind = tuple[date, UUID]
+    return await _of_accounts(runtime, principal, wanted, query, kind, lambda row: (row.day, row.account_id))
 
 
 async def holdings(runtime: Context, principal: Principal, wanted: Wanted) -> HoldingSlice:

@@ -11,7 +11,7 @@ from uuid import UUID
 from worker.crud import export as crud
 from worker.crud.database import OpenTransaction
 
-NOUNS = ("accounts", "balances", "holdings", "holding_days", "transactions")
+NOUNS = tuple(crud.NOUNS)
 
 Advance = Callable[[int], None]
 _TOLD_EVERY = 1000

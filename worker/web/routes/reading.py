@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from worker.models.reading import (
     AccountSlice,
+    BalanceDaySlice,
     BalanceSlice,
     HoldingSlice,
     MovementSlice,
@@ -36,6 +37,12 @@ async def list_accounts(runtime: Services, who: Reader, wanted: Annotated[Wanted
 async def list_balances(runtime: Services, who: Reader, wanted: Annotated[WantedDays, Query()]) -> Response:
     """The accounts' balances as providers stated them, newest first: one for each change, and one for each day."""
     return encoded(await reading.balances(runtime, who, wanted))
+
+
+@router.get("/balance-days", summary="List balances by day", response_model=BalanceDaySlice, responses=_PROBLEMS)
+async def list_balance_days(runtime: Services, who: Reader, wanted: Annotated[WantedDays, Query()]) -> Response:
+    """For each account and UTC day the balance that was last stated, newest first. They are kept for good."""
+    return encoded(await reading.balance_days(runtime, who, wanted))
 
 
 @router.get("/holdings", summary="List positions", response_model=HoldingSlice, responses=_PROBLEMS)
