@@ -5,6 +5,7 @@ from worker.models.account import Account, Balance, BalanceDay, Holding, Holding
 from worker.models.base import Base, new_id
 from worker.models.feed import ChangeLog, ChangeOrigin, ChangeRead
 from worker.models.hooks import HookDelivery, LoginCheck
+from worker.models.identity import AccountSource, TransactionKey
 from worker.models.link_session import LinkSession
 from worker.models.operations import (
     Heartbeat,
@@ -25,6 +26,7 @@ from worker.models.user import User
 
 __all__ = [
     "Account",
+    "AccountSource",
     "ApiKey",
     "Balance",
     "BalanceDay",
@@ -62,6 +64,7 @@ __all__ = [
     "TaskFailure",
     "TokenRefresh",
     "Transaction",
+    "TransactionKey",
     "User",
     "new_id",
     "sync_seen",

@@ -14,27 +14,29 @@ from sqlalchemy.orm import Session
 from worker.crud.sync import nouns
 from worker.crud.sync.apply import apply, is_safe_key
 from worker.crud.sync.nouns import Listed
+from worker.crud.sync.sources import read_known
 from worker.crud.sync.work import Work
-from worker.models import Account, Transaction
+from worker.models import Account, AccountSource, Transaction
 from worker.models.pages import Page
 from worker.models.records import BalanceRecord, HoldingRecord, SecurityRecord
 from worker.models.vocabulary import AccountStatus
 
 
-def read_account_ids(work: Work) -> dict[str, bytes]:
-    """Our ids of the provider's stored accounts, by the provider's account id."""
-    rows = work.connection.execute(
-        "SELECT provider_account_id, id FROM accounts WHERE provider_id = %s", (work.run.provider_id,)
-    )
-    return {key: id_.bytes for key, id_ in rows}
-
-
 def active_account_keys(session: Session, *, provider_id: UUID) -> frozenset[str]:
-    """The provider's ids of its active accounts."""
-    statement = select(Account.provider_account_id).where(
+    """The provider's ids of its active accounts, including those that another login states."""
+    own = select(Account.provider_account_id).where(
         Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE
     )
-    return frozenset(session.scalars(statement))
+    further = (
+        select(AccountSource.key)
+        .join(Account, Account.id == AccountSource.account_id)
+        .where(
+            AccountSource.provider_id == provider_id,
+            AccountSource.ended_at.is_(None),
+            Account.status == AccountStatus.ACTIVE,
+        )
+    )
+    return frozenset(session.scalars(own.union(further)))
 
 
 def lose_all(session: Session, *, provider_id: UUID) -> None:
@@ -56,7 +58,9 @@ def apply_accounts(work: Work, page: Page) -> None:
     """Stores the page's accounts. Accounts missing from a complete listing become inaccessible."""
     listed = []
     for record in {record.account_key: record for record in page.accounts}.values():
-        if is_safe_key(record.account_key):
+        if work.accounts.is_further(record.account_key):
+            work.tally.add("accounts", unchanged=1)
+        elif is_safe_key(record.account_key):
             listed.append(nouns.account(record, work.provider_id, work.run_id))
         else:
             work.reject("account", "bad_key")
@@ -64,7 +68,7 @@ def apply_accounts(work: Work, page: Page) -> None:
     work.tally.add("accounts", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
     work.reject_refused("account", nouns.ACCOUNTS, outcome.refused)
     if outcome.added:
-        work.accounts.update(read_account_ids(work))
+        work.accounts = read_known(work.connection, work.run.provider_id)
     if page.accounts_complete:
         _mark_vanished(work, page)
 
@@ -106,7 +110,7 @@ def apply_balances(work: Work, page: Page) -> None:
 def _of_accounts(work: Work, balances: Iterable[BalanceRecord]) -> Iterator[tuple[bytes, BalanceRecord]]:
     for record in balances:
         account_id = work.account(record.account_key, kind="balance")
-        if account_id is not None:
+        if account_id is not None and not work.accounts.is_further(record.account_key):
             yield account_id, record
 
 
@@ -177,8 +181,9 @@ def apply_holdings(work: Work, page: Page) -> None:
     work.tally.add("holdings", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
     work.reject_refused("holding", nouns.HOLDINGS, outcome.refused)
     _close_vanished(work, page)
+    stated = work.accounts.main
     touched = {account_id for account_id, _ in holdings} | {
-        work.accounts[key] for key in page.holdings_complete_for if key in work.accounts
+        stated[key] for key in page.holdings_complete_for if key in stated
     }
     _note_day(work, [UUID(bytes=id_) for id_ in touched])
 
@@ -187,7 +192,7 @@ def _known_positions(work: Work, holdings: Sequence[HoldingRecord]) -> dict[tupl
     known = {}
     for holding in holdings:
         account_id = work.account(holding.account_key, kind="holding", record_key=holding.holding_key)
-        if account_id is None:
+        if account_id is None or work.accounts.is_further(holding.account_key):
             continue
         if not is_safe_key(holding.holding_key):
             work.reject("holding", "bad_key", account_key=holding.account_key)
@@ -203,10 +208,11 @@ def _close_vanished(work: Work, page: Page) -> None:
     """
     rejects = [*page.rejects, *work.rejects]
     uncertain = {reject.account_key for reject in rejects if reject.kind in ("holding", "security")}
+    stated = work.accounts.main
     complete = [
-        UUID(bytes=work.accounts[key])
+        UUID(bytes=stated[key])
         for key in page.holdings_complete_for
-        if key in work.accounts and key not in uncertain and None not in uncertain
+        if key in stated and key not in uncertain and None not in uncertain
     ]
     if not complete:
         return

@@ -291,13 +291,8 @@ def raw_hasher(integration: str, mapping_version: int) -> Callable[[Sequence[byt
 def account(record: AccountRecord, provider_id: bytes, run_id: bytes) -> Listed:
     """An account of a provider, ready to be stored."""
     content_hash = record_hash(record)
-    values = ACCOUNTS.values(
-        record,
-        provider_id=provider_id,
-        stable_keys=list(record.stable_keys) or None,
-        content_hash=content_hash,
-        run_id=run_id,
-    )
+    given = {"stable_keys": list(record.stable_keys) or None, "content_hash": content_hash}
+    values = ACCOUNTS.values(record, provider_id=provider_id, run_id=run_id, **given)
     return Listed(Entry(provider_id, record.account_key, content_hash), values)
 
 

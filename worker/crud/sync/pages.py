@@ -12,10 +12,12 @@ import msgspec
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
-from worker.crud.sync import accounts, cursors, quarantine, runs
+from worker.crud.sync import accounts, cursors, identity, quarantine, runs
 from worker.crud.sync.accounts import apply_holdings
 from worker.crud.sync.apply import REFUSALS, driver
+from worker.crud.sync.meeting import LISTED_ELSEWHERE
 from worker.crud.sync.nouns import INDEX_PROBES
+from worker.crud.sync.sources import Known, read_known
 from worker.crud.sync.transactions import apply_transactions
 from worker.crud.sync.work import Prepared, Rules, RunKey, Tally, Work, joined
 from worker.errors import BadPayload, Fenced, ProviderError, Scope, Unavailable
@@ -35,13 +37,15 @@ class PagesApplied(NamedTuple):
     Attributes:
         loop: id of the loop that they belong to; None outside of a loop.
         accounts: our ids of the accounts, by the provider's ids, for the next pages.
+        reading_id: set if accounts were found under new keys, so that the run has become a full sync: read all again.
     """
 
     tally: Tally
     problems: list[ProviderError]
     cancel_requested: bool = False
     loop: UUID | None = None
-    accounts: dict[str, bytes] | None = None
+    accounts: Known | None = None
+    reading_id: UUID | None = None
 
 
 class _Position(NamedTuple):
@@ -70,7 +74,7 @@ class Progress:
 
     pages: int = 0
     tally: Tally = field(default_factory=Tally)
-    accounts: dict[str, bytes] | None = None
+    accounts: Known | None = None
 
 
 def apply_pages(
@@ -95,14 +99,14 @@ def apply_pages(
         PageRefused: only without `careful`. With it, rows that cannot be stored are sent to quarantine.
     """
     position = _enter(session, run, pages[-1][0], progress)
-    known, tally, problems = progress.accounts, Tally(), list[ProviderError]()
+    known, tally, problems, recognised = progress.accounts, Tally(), list[ProviderError](), 0
     for page, prepared in joined(pages):
         work = Work(
             session=session,
             run=run,
             rules=rules,
             now=now,
-            accounts=dict(known or {}),
+            accounts=Known() if known is None else known.copy(),
             loop_id=position.loop_id.bytes if position.loop_id else None,
             careful=careful,
         )
@@ -114,15 +118,21 @@ def apply_pages(
             raise PageRefused from error
         known = work.accounts
         tally.update(work.tally)
+        recognised += work.recognised
         problems += [*page.problems, *work.problems]
     _leave(session, run, [page for page, _ in pages], position, Tally(progress.tally + tally), problems)
-    return PagesApplied(tally, problems, position.cancel_requested, position.loop_id, known)
+    reading_id = None
+    if recognised and not rules.reads_files:
+        # What is not listed under the new keys can only be found by reading everything.
+        reading_id = _become_full(session, run, rules.memory_feeds)
+    return PagesApplied(tally, problems, position.cancel_requested, position.loop_id, known, reading_id)
 
 
 def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
     if not known:
-        work.accounts = accounts.read_account_ids(work)
+        work.accounts = read_known(work.connection, work.run.provider_id)
     if page.accounts or page.accounts_complete:
+        identity.recognise(work, page)
         accounts.apply_accounts(work, page)
     if page.balances or page.past_balances:
         accounts.apply_balances(work, page)
@@ -235,12 +245,25 @@ def read_anew(session: Session, *, run: RunKey, feed: str, memory_feeds: frozens
         Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
+    reading_id = _become_full(session, run, memory_feeds)
+    kept = msgspec.json.encode(runs.as_kept({feed: [BadPayload(CURSOR_REFUSED)]})).decode()
+    driver(session).execute(_KEEP_PROBLEMS, (kept, run.id))
+    return reading_id
+
+
+_UNSEEN = (
+    "SELECT t.id FROM transactions t WHERE t.account_id = %s AND t.posted_date >= %s AND t.status <> 'removed'"  # noqa: S608 - constants
+    " AND NOT EXISTS (SELECT FROM sync_seen s WHERE s.generation = %s AND s.transaction_id = t.id)"
+    f" AND NOT EXISTS ({LISTED_ELSEWHERE})"
+)
+
+
+def _become_full(session: Session, run: RunKey, memory_feeds: frozenset[str]) -> UUID:
+    """Makes the run a full sync that has met nothing yet. The caller has locked the run."""
     reading_id = new_id()
     cursors.forget_cursors(session, provider_id=run.provider_id, keep=memory_feeds)
     session.execute(delete(sync_seen).where(sync_seen.c.reading_id == run.reading_id))
     session.execute(update(SyncRun).where(SyncRun.id == run.id).values(mode="full", reading_id=reading_id))
-    kept = msgspec.json.encode(runs.as_kept({feed: [BadPayload(CURSOR_REFUSED)]})).decode()
-    driver(session).execute(_KEEP_PROBLEMS, (kept, run.id))
     return reading_id
 
 
@@ -257,7 +280,7 @@ def withdraw_unseen(
         Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
-    work = Work(session=session, run=run, rules=rules, now=now, accounts={}, loop_id=None, careful=True)
+    work = Work(session=session, run=run, rules=rules, now=now, accounts=Known(), loop_id=None, careful=True)
     spans = work.connection.execute(
         "WITH seen AS (SELECT t.account_id, min(t.posted_date) AS first FROM sync_seen s"
         " JOIN transactions t ON t.id = s.transaction_id WHERE s.generation = %s GROUP BY 1)"
@@ -271,13 +294,7 @@ def withdraw_unseen(
         if account_key not in accounts_read:
             continue
         unseen = [
-            row[0]
-            for row in work.connection.execute(
-                "SELECT t.id FROM transactions t WHERE t.account_id = %s AND t.posted_date >= %s"
-                " AND t.status <> 'removed' AND NOT EXISTS"
-                " (SELECT FROM sync_seen s WHERE s.generation = %s AND s.transaction_id = t.id)",
-                (account_id, first, run.reading_id),
-            )
+            row[0] for row in work.connection.execute(_UNSEEN, (account_id, first, run.reading_id, run.provider_id))
         ]
         (live,) = work.connection.execute(
             "SELECT count(*) FROM transactions WHERE account_id = %s AND posted_date >= %s AND status <> 'removed'",

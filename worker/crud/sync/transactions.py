@@ -16,6 +16,7 @@ import msgspec
 from worker.crud.sync import nouns
 from worker.crud.sync.accounts import store_securities
 from worker.crud.sync.apply import Differing, Entries, are_safe_keys, diff, is_safe_key, new_ids, texts, uuids, write
+from worker.crud.sync.meeting import Meeting, own_key, without_shared
 from worker.crud.sync.nouns import Row
 from worker.crud.sync.pending import ReadAnew, StoredRow, as_stored, stored_rows, take_over, without_superseded
 from worker.crud.sync.work import Prepared, Work, read
@@ -30,6 +31,9 @@ _NOUN = nouns.TRANSACTIONS
 def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     """Stores the page's transactions, and withdraws what its removals and windows say."""
     listing = _placed(work, prepared)
+    meeting = Meeting(work) if work.accounts.sources else None
+    if meeting is not None:
+        listing = _of_rows(meeting, listing)
     if work.rules.expect_new and not work.careful:
         differing: list[Differing] = list(zip(range(len(listing.rows)), repeat(None)))
     else:
@@ -41,12 +45,17 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     found = _read(work, page, listing, differing)
     withdrawn = _unlisted_pendings(work, page, listing)
     found, superseded = without_superseded(work, found)
+    if meeting is not None:
+        found, met = meeting.meet(found)
+        withdrawn = [row for row in withdrawn if row.id not in met]
     taken, replaced = take_over(work, found, superseded, withdrawn)
     gone = [row.id for row in (*withdrawn, *replaced) if row.id not in taken]
     remember(work, [*(one.stored_id for one in found if one.stored_id is not None), *gone])
     _write(work, found, taken)
     _withdraw(work, gone)
-    _remove(work, page.removals)
+    if meeting is not None:
+        meeting.note()
+    _remove(work, page.removals, meeting)
     if work.run.reading_id is not None:
         _note_seen(work, listing.entries)
 
@@ -76,6 +85,13 @@ def _placed(work: Work, prepared: Prepared) -> _Listing:
     scopes = [accounts[key] for key in prepared.account_keys]
     entries = Entries(scopes, prepared.keys, prepared.hashes)
     return _Listing(prepared.rows, entries, prepared.conflicting, prepared.records)
+
+
+def _of_rows(meeting: Meeting, listing: _Listing) -> _Listing:
+    """The listing with the keys under which its rows are stored, where other logins list them, too."""
+    left, entries = meeting.place(listing.rows, listing.entries)
+    records = None if listing.records is None else [listing.records[index] for index in left]
+    return listing._replace(rows=[listing.rows[index] for index in left], entries=entries, records=records)
 
 
 def _is_placed(work: Work, raw: RawRecord) -> bool:
@@ -147,6 +163,9 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
         (*days, [TransactionStatus.PENDING, TransactionStatus.POSTED][: 1 + window.posted]),
     )
     unlisted = [row for row in map(as_stored, rows) if (row.account_id, row.key) not in keys]
+    if work.accounts.is_further(window.account_key):
+        prefix = own_key(work.accounts.sources[window.account_key], "")
+        unlisted = [row for row in unlisted if row.key.startswith(prefix)]
     if not unlisted:
         return []
     (live,) = work.connection.execute(
@@ -191,26 +210,29 @@ def _write(work: Work, read: Sequence[ReadAnew], taken: dict[bytes, bool]) -> No
         work.stored_keys += [_NOUN.key_of(row) for row in (*new, *changed) if row[0] not in lost]
 
 
-def _remove(work: Work, removals: Sequence[Removal]) -> None:
+def _remove(work: Work, removals: Sequence[Removal], meeting: Meeting | None) -> None:
     """Withdraws what the provider has removed. The removal of an unknown row has no effect."""
     known = [removal for removal in removals if is_safe_key(removal.key)]
     if not known:
         return
     if work.rules.open_quarantine:
         work.removed_keys += [removal.key for removal in known]
-    everywhere = list(work.accounts.values())
+    stated = work.accounts.main
     row_keys = [
         (account_id, removal.key)
         for removal in known
-        for account_id in ([work.accounts.get(removal.account_key)] if removal.account_key else everywhere)
+        for account_id in ([stated.get(removal.account_key)] if removal.account_key else stated.values())
         if account_id is not None
     ]
     ids = [row.id for row in stored_rows(work, row_keys) if row.status != TransactionStatus.REMOVED]
+    if meeting is not None:
+        ids += meeting.removed_rows(known)
     remember(work, ids)
     _withdraw(work, ids)
 
 
 def _withdraw(work: Work, ids: Sequence[bytes]) -> None:
+    ids = without_shared(work, ids)
     if not ids:
         return
     withdrawn = work.connection.execute(

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from worker.crud.sync.apply import Connection, Refusal, driver
 from worker.crud.sync.nouns import Noun
+from worker.crud.sync.sources import Known
 from worker.errors import BadPayload, BadRecord, ProviderError, Scope
 from worker.models.pages import Page, RawRecord
 from worker.models.records import Reject, TransactionRecord
@@ -78,6 +79,9 @@ class Rules:
         open_quarantine: whether the provider has open quarantine entries, which a stored record may resolve.
         expect_new: no transaction of this provider was stored when the run began. So rows are inserted without a
             comparison, and a page with a row that is stored already is refused.
+        memory_feeds: feeds that keep their cursors when everything is read again.
+        reads_files: the login's data comes in files.
+        file_keys: keys of the integrations whose data comes in files.
     """
 
     content_hashes: Callable[[Sequence[bytes]], list[bytes]]
@@ -85,6 +89,9 @@ class Rules:
     mass_deletion_share: float
     open_quarantine: bool = False
     expect_new: bool = False
+    memory_feeds: frozenset[str] = frozenset()
+    reads_files: bool = False
+    file_keys: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -93,13 +100,14 @@ class Work:
 
     Attributes:
         careful: the page was refused as a whole, so its rows are now stored in smaller groups.
+        recognised: number of accounts that were found under a new key, so that everything must be read again.
     """
 
     session: Session
     run: RunKey
     rules: Rules
     now: datetime
-    accounts: dict[str, bytes]
+    accounts: Known
     loop_id: bytes | None
     careful: bool
     connection: Connection = field(init=False)
@@ -110,6 +118,7 @@ class Work:
     problems: list[ProviderError] = field(default_factory=list)
     stored_keys: list[str] = field(default_factory=list)
     removed_keys: list[str] = field(default_factory=list)
+    recognised: int = 0
 
     def __post_init__(self) -> None:
         self.connection = driver(self.session)

@@ -120,13 +120,16 @@ def _release() -> str:
     return version("dashtam-worker")
 
 
-def rules(begun: RunBegun, integration: Integration, *, mass_deletion_share: float) -> Rules:
+def rules(
+    begun: RunBegun, integration: Integration, *, mass_deletion_share: float, file_keys: frozenset[str] = frozenset()
+) -> Rules:
     """The rules of a run whose pages come from this integration.
 
     Args:
         begun: the run.
         integration: whose mapping makes the rows.
         mass_deletion_share: the setting `MASS_DELETION_SHARE`.
+        file_keys: keys of the integrations whose data comes in files.
     """
     return Rules(
         content_hashes=raw_hasher(integration.key, integration.mapping_version),
@@ -134,4 +137,7 @@ def rules(begun: RunBegun, integration: Integration, *, mass_deletion_share: flo
         mass_deletion_share=mass_deletion_share,
         open_quarantine=begun.open_quarantine,
         expect_new=begun.is_first,
+        memory_feeds=integration.memory_feeds,
+        reads_files=integration.reads_files,
+        file_keys=file_keys,
     )

@@ -8,12 +8,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
+from uuid import UUID
 
 import structlog
 
 from worker.crud.sync import cursors, pages, runs
 from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
+from worker.crud.sync.sources import Known
 from worker.crud.sync.work import Prepared, Tally, prepare
 from worker.errors import (
     AccessExpired,
@@ -22,7 +24,6 @@ from worker.errors import (
     DashtamError,
     Fenced,
     PagingRestart,
-    Transient,
     Unavailable,
 )
 from worker.integrations.kit.base import Caller, SyncRequest
@@ -36,12 +37,17 @@ from worker.services.sync.finish import Found, end_run
 from worker.services.sync.prefetch import ROWS_AHEAD, read_ahead, weight
 from worker.services.sync.reading import Reading, rules, spans
 from worker.services.sync.repeats import Batch
+from worker.services.sync.time_limit import TimeLimit
 
 log = structlog.get_logger()
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0
 _LONGEST_RESUME_PAUSE = 8.0
+
+
+class _Recognised(Exception):  # noqa: N818
+    """Accounts were found under new keys, and the run has become the full sync of this `reading_id`."""
 
 
 class RunUnderWay:
@@ -69,19 +75,20 @@ class RunUnderWay:
         self._key = begun.key
         self._integration: Integration = source or runtime.integrations[begun.key.provider_key]
         self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
-        self._rules = rules(begun, self._integration, mass_deletion_share=runtime.settings.mass_deletion_share)
+        file_keys = frozenset(key for key, one in runtime.integrations.items() if one.reads_files)
+        share = runtime.settings.mass_deletion_share
+        self._rules = rules(begun, self._integration, mass_deletion_share=share, file_keys=file_keys)
         self._loop_tallies: dict[str, Tally] = {}
         self._found = Found(problems={feed: list(problems) for feed, problems in begun.problems.items()})
         self._stored_pages = 0
-        self._accounts: dict[str, bytes] | None = None
-        self._moved = False
+        self._accounts: Known | None = None
         self._last = last
         self._opened: Reading | None = None
         self._unopened: Exception | None = None
         self._repeated = False
         self._is_unread = True
         self._began = asyncio.get_running_loop().time()
-        self._stop_at = self._began + runtime.settings.sync_budget_seconds
+        self._limit = TimeLimit(runtime.settings.sync_budget_seconds)
 
     async def run(self, batch: Batch | None = None) -> None:
         """Reads all pages, with a heartbeat beside it, and ends the run whatever happens.
@@ -130,9 +137,7 @@ class RunUnderWay:
             else:
                 batch.ends.expect_no_more_of()
         async with batch.places:
-            now = asyncio.get_running_loop().time()
-            self._stop_at = now + self._runtime.settings.sync_budget_seconds
-            if now > batch.begin_before:  # the next run reads what this one had no time for
+            if self._limit.begin() > batch.begin_before:  # the next run reads what this one had no time for
                 self._found.goes_on = True
                 return None
             return await self._read()
@@ -143,7 +148,7 @@ class RunUnderWay:
         except Exception as error:  # `_take_opened` raises it, where every error has its consequence
             self._unopened = error
             return False
-        return await self._opened.repeats(last.answers, until=self._stop_at)
+        return await self._opened.repeats(last.answers, until=self._limit.stops_at)
 
     async def _read(self) -> Exception | None:
         """Reads the run's pages. Returns what stopped it; None when everything was read."""
@@ -195,6 +200,8 @@ class RunUnderWay:
                     raise
                 anew = True
                 await self._read_anew(error)
+            except _Recognised as found:
+                self._begin_full(*found.args)
             except PagingRestart as error:
                 restarts += 1
                 await self._restart(error)
@@ -211,7 +218,8 @@ class RunUnderWay:
         self._found.answers = None
         async with aclosing(read_ahead(self._prepared(reading), most=ROWS_AHEAD, size=weight)) as stream:
             async for come in stream:
-                if self._is_cut_short():  # the next run asks again for pages that are not stored
+                self._found.goes_on = self._limit.is_over()
+                if self._found.goes_on:  # the next run asks again for pages that are not stored
                     return
                 for _, together in groupby(come, key=lambda found: found[0].feed):
                     found = list(together)
@@ -259,31 +267,17 @@ class RunUnderWay:
                 yield page, prepare(page, self._rules)
 
     def _out_of_time(self, page: Page) -> bool:
-        self._moved |= page.cursor is not None and page.feed not in self._integration.memory_feeds
-        self._found.goes_on = page.more and self._late() > 0
+        self._limit.moved |= page.cursor is not None and page.feed not in self._integration.memory_feeds
+        self._found.goes_on = page.more and self._limit.late() > 0
         return self._found.goes_on
-
-    def _is_cut_short(self) -> bool:
-        """Whether the time is up and there is more to read. A run that has moved no cursor yet has twice the time.
-
-        Raises:
-            Transient: that time is up, too; the next run must wait until it is due.
-        """
-        late = self._late()
-        self._found.goes_on = self._moved and late > 0
-        if late > self._runtime.settings.sync_budget_seconds and not self._moved:
-            raise Transient("time_is_up")
-        return self._found.goes_on
-
-    def _late(self) -> float:
-        """Seconds since the run's time was up; negative before that."""
-        return asyncio.get_running_loop().time() - self._stop_at
 
     async def _apply(self, found: Sequence[tuple[Page, Prepared]]) -> None:
         """Stores pages of one feed."""
         last = found[-1][0]
         applied = await self._store(found)
         self._count(applied, last.feed)
+        if applied.reading_id is not None:
+            raise _Recognised(applied.reading_id)
         self._found.cancelled |= applied.cancel_requested
         if applied.loop is not None and last.more:
             self._loop_tallies.setdefault(last.feed, Tally()).update(applied.tally.of("transactions"))
@@ -326,11 +320,17 @@ class RunUnderWay:
         reading_id = await self._runtime.db(
             pages.read_anew, run=self._key, feed=error.feed, memory_feeds=self._integration.memory_feeds
         )
-        self._key = replace(self._key, reading_id=reading_id)
-        self._begun = replace(self._begun, key=self._key, done=frozenset())
-        self._loop_tallies.clear()
+        self._begin_full(reading_id)
         self._found.problems = {error.feed: [BadPayload(pages.CURSOR_REFUSED)]}
         log.warning("cursor_refused", feed=error.feed, reason=error.reason, next="a full sync reads all again")
+
+    def _begin_full(self, reading_id: UUID) -> None:
+        """Reads everything from now on, as a full sync."""
+        self._key = replace(self._key, reading_id=reading_id)
+        self._begun = replace(self._begun, key=self._key, done=frozenset())
+        self._rules = replace(self._rules, expect_new=False)
+        self._loop_tallies.clear()
+        self._found.problems = {}
 
     async def _resume(self) -> None:
         """Reads counts and cursors again: only the tables can say whether the last page was committed."""
