@@ -8,7 +8,7 @@ value of the holdings), whatever was changed.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -183,6 +183,19 @@ class Ledger:
             transaction.account.by_time.append(transaction)
         for account in self.accounts.values():
             account.by_time.sort(key=_moment)
+
+    def give_new_ids(self, new: Callable[[str], str]) -> None:
+        """Gives all accounts and transactions new ids, as some providers do when a login is linked again."""
+        for account in self.accounts.values():
+            account.id = new(account.id)
+            for row in (*account.by_time, *account.removed):
+                row.id = new(row.id)
+                row.replaces = row.replaces and new(row.replaces)
+                row.rendered = None
+        self.accounts = {account.id: account for account in self.accounts.values()}
+        self.transactions = {row.id: row for row in self.transactions.values()}
+        for change in self.changes:
+            change.account, change.id = new(change.account), change.id and new(change.id)
 
     def add(self, transaction: Transaction) -> None:
         """Adds a row. Raises ValueError if its id already exists."""

@@ -66,7 +66,7 @@ class Institution:
 
 
 class EraIntegration(ModelIntegration):
-    """Lists an institution's accounts and rows under ids that begin with `era`. A cursor is the list of what was sent."""
+    """Lists an institution's accounts and rows under ids that begin with `era`. A cursor lists what was sent."""
 
     page_size = 3
 

@@ -258,7 +258,7 @@ def test_accounts_that_one_runs_time_is_not_enough_for_are_read_by_the_next_ones
     linked = link_model(ManyAccounts())
     monkeypatch.setattr(sync_run, "ROWS_AHEAD", 1)  # a page at a time
     with monkeypatch.context() as late:
-        late.setattr(sync_run.RunUnderWay, "_late", lambda _: 1.0)
+        late.setattr(sync_run.TimeLimit, "late", lambda _: 1.0)
         runs_ = []
         for expected in ("A", "B", "C"):
             runs_.append(linked.sync())
@@ -276,7 +276,7 @@ def test_day_to_which_a_run_goes_back_is_kept_until_every_account_was_read(
     monkeypatch.setattr(sync_run, "ROWS_AHEAD", 1)  # a page at a time
     first_day = date(2020, 1, 1)
     with monkeypatch.context() as late:
-        late.setattr(sync_run.RunUnderWay, "_late", lambda _: 1.0)
+        late.setattr(sync_run.TimeLimit, "late", lambda _: 1.0)
         linked.sync()
         ManyAccounts.requests.clear()
         linked.sync(since=first_day)
@@ -298,7 +298,7 @@ def test_run_that_gets_no_feed_further_ends_when_twice_its_time_is_up(
     link_model: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     linked = link_model(FailingIntegration(problems=(Transient("timeout", account_key="A"),)))
-    monkeypatch.setattr(sync_run.RunUnderWay, "_late", lambda _: 201.0)
+    monkeypatch.setattr(sync_run.TimeLimit, "late", lambda _: 201.0)
 
     run = linked.sync()
 

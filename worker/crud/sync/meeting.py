@@ -17,7 +17,7 @@ from worker.crud.sync.alike import Looks, Matcher, normalised
 from worker.crud.sync.apply import Entries, texts, uuids
 from worker.crud.sync.nouns import TRANSACTIONS
 from worker.crud.sync.pending import ReadAnew
-from worker.crud.sync.sources import Source
+from worker.crud.sync.sources import Source, begin_books_anew
 from worker.crud.sync.work import Work
 from worker.models.pages import RawRecord, Removal
 from worker.models.vocabulary import TransactionStatus
@@ -52,6 +52,7 @@ class Meeting:
         self._of = work.accounts.sources
         self._named: dict[tuple[bytes, str], _Named] = {}
         self._met: list[tuple[UUID, str, UUID]] = []
+        self._added_to: set[bytes] = set()
 
     def place(self, rows: Sequence[RawRecord], entries: Entries) -> tuple[list[int], Entries]:
         """Gives records of further sources the keys of their rows, and leaves out those that other sources state, too.
@@ -116,8 +117,10 @@ class Meeting:
     def _as_own(self, one: ReadAnew) -> ReadAnew:
         """A further source's record names the pending row that it replaces as that one is stored."""
         source, pending_key = self._of.get(one.record.account_key), one.record.pending_key
-        if source is not None and not source.is_main and pending_key is not None:
-            one.record = msgspec.structs.replace(one.record, pending_key=own_key(source, pending_key))
+        if source is not None and not source.is_main:
+            self._added_to.add(one.scope)
+            if pending_key is not None:
+                one.record = msgspec.structs.replace(one.record, pending_key=own_key(source, pending_key))
         return one
 
     def _by_key(self, source: Source, ones: Sequence[ReadAnew]) -> dict[int, UUID]:
@@ -177,6 +180,12 @@ class Meeting:
                     "met_rows": uuids([row_id.bytes for _, _, row_id in self._met]),
                 },
             )
+
+    def end(self) -> None:
+        """Stores what is to be known when all rows of the page are stored."""
+        self.note()
+        for account_id in sorted(self._added_to):
+            begin_books_anew(self._work.connection, UUID(bytes=account_id))
 
     def removed_rows(self, removals: Sequence[Removal]) -> list[bytes]:
         """The rows that further sources withdraw."""

@@ -54,7 +54,7 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     _write(work, found, taken)
     _withdraw(work, gone)
     if meeting is not None:
-        meeting.note()
+        meeting.end()
     _remove(work, page.removals, meeting)
     if work.run.reading_id is not None:
         _note_seen(work, listing.entries)

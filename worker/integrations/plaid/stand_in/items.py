@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from worker.integrations.plaid.stand_in.errors import PlaidError
-from worker.sandbox.core import Login, Sandbox
+from worker.sandbox.core import Login, Sandbox, Served
 from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.wire import identifier
 
@@ -36,6 +36,7 @@ class Items:
         self._of_login: dict[str, Item] = {}
         self._public = OneTimeTokens(sandbox.clock)
         self._webhooks: dict[str, str | None] = {}
+        self._linked_before: set[str] = set()
         self._serial = 0
 
     def request_id(self) -> str:
@@ -75,10 +76,15 @@ class Items:
         return item
 
     def create(self, login: Login) -> Item:
-        """A new Item, which replaces the login's earlier one."""
+        """A new Item, which replaces the login's earlier one. Ids are valid within one Item, so all of them are new."""
         earlier = self._of_login.get(login.name)
         if earlier is not None:
             self.remove(earlier)
+        if login.name in self._linked_before:
+            scope = self.request_id()
+            login.ledger.give_new_ids(lambda old: identifier(self._sandbox.seed, scope, old))
+            login.served = Served()
+        self._linked_before.add(login.name)
         number = self.request_id()
         item = Item(
             identifier(self._sandbox.seed, "item", login.name, number), login, self._access_token(login.name, number)

@@ -1,0 +1,180 @@
+"""A file of a bank is imported for an account that a login at an institution states, before it is linked or after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.factories import make_linked_provider
+from tests.integration.sync.conftest import Linked
+from tests.integration.sync.eras import EraIntegration, Institution, Kept, Moved
+from tests.integration.sync.test_identity import link_again, looks_of, rows_of
+from tests.support.fixtures import MakeRuntime
+from tests.unit.integrations.statement_files.test_ofx import sgml, sgml_row
+from worker.integrations.statement_files.integration import StatementFiles
+from worker.models import SyncRun
+from worker.models.vocabulary import RunStatus
+from worker.services.sync import importing
+
+pytestmark = pytest.mark.deep
+
+FILE = sgml(sgml_row("1", "20250301"), sgml_row("2", "20250303", "7.00"), sgml_row("3", "20250303", "7.00"))
+"""Rows of the account …6789: -12.50 on the first of March, and twice 7.00 on the third."""
+ACCOUNT = Kept("checking", mask="6789")
+
+
+def at_bank(*rows: Moved) -> Institution:
+    institution = Institution()
+    institution.add(ACCOUNT, Kept("savings", mask="0002"))
+    institution.put(*rows)
+    return institution
+
+
+SAME = (
+    Moved(1, "checking", "-12.50", day=0, text="Kiosk at the corner"),
+    Moved(2, "checking", "7.00", day=2, text="Refund"),
+    Moved(3, "checking", "7.00", day=2, text="Refund"),
+)
+NEWER = Moved(4, "checking", "-1.00", day=20, text="Newer than the file")
+
+
+class Person:
+    """A person with a login at an institution, who imports files."""
+
+    def __init__(self, make_runtime: MakeRuntime) -> None:
+        self.runtime = make_runtime(
+            integrations={"model": EraIntegration(Institution()), "statement_files": StatementFiles.build()}
+        )
+        with self.runtime.transaction() as session:
+            provider = make_linked_provider(session, self.runtime.encryption, provider_key="model")
+            self.linked = Linked(self.runtime, self.runtime.integrations["model"], provider.id)  # type: ignore[arg-type]
+            self.user_id = provider.user_id
+        self.linked.execute("UPDATE providers SET external_id = 'first' WHERE id = :id")
+
+    def sync(self, institution: Institution) -> SyncRun:
+        self.linked.integration.institution = institution  # type: ignore[attr-defined]
+        run = self.linked.sync()
+        assert run.status == RunStatus.COMPLETED, (run.error, run.error_reason)
+        return run
+
+    def give(self, content: bytes) -> Any:
+        run = self.runtime.run(importing.import_file(self.runtime, content, user_id=self.user_id)).run
+        assert run is not None
+        assert run.status == RunStatus.COMPLETED, (run.error, run.error_reason)
+        return run
+
+    def amounts(self) -> list[tuple[date, Decimal]]:
+        return sorted((row[1], row[2]) for row in rows_of(self.linked).values())
+
+    def accounts(self) -> list[tuple[Any, ...]]:
+        return self.linked.rows(
+            "SELECT a.name, p.provider_key, a.status FROM accounts a JOIN providers p ON p.id = a.provider_id"
+            " ORDER BY a.name"
+        )
+
+
+@pytest.fixture
+def person(make_runtime: MakeRuntime) -> Person:
+    return Person(make_runtime)
+
+
+OWN = [("checking", "model", "active"), ("savings", "model", "active")]
+
+
+def test_file_that_overlaps_a_login_changes_nothing(person: Person) -> None:
+    person.sync(at_bank(*SAME, NEWER))
+    before = rows_of(person.linked)
+
+    run = person.give(FILE)
+
+    assert (run.added, run.changed, run.removed, run.unchanged) == (0, 0, 0, 4)
+    assert rows_of(person.linked) == before
+    assert person.accounts() == OWN
+    again = person.give(FILE)
+    assert (again.added, again.changed, again.removed) == (0, 0, 0)
+
+
+def test_file_adds_what_the_login_does_not_list_and_no_sync_takes_it_away(person: Person) -> None:
+    institution = at_bank(SAME[1], NEWER)
+    person.sync(institution)
+
+    run = person.give(FILE)
+
+    assert run.added == 2
+    assert [amount for _, amount in person.amounts()] == [Decimal("-12.50"), 7, 7, -1]
+    assert person.linked.sync(mode="full").status == RunStatus.COMPLETED
+    assert [amount for _, amount in person.amounts()] == [Decimal("-12.50"), 7, 7, -1]
+    link_again(person.linked)
+    assert [amount for _, amount in person.amounts()] == [Decimal("-12.50"), 7, 7, -1]
+    assert person.give(FILE).added == 0
+
+
+def test_login_that_lists_later_what_a_file_has_added_takes_the_row_over(person: Person) -> None:
+    institution = at_bank(SAME[0])
+    person.sync(institution)
+    person.give(FILE)
+    before = rows_of(person.linked)
+    institution.put(*SAME, NEWER)
+
+    run = person.linked.sync()
+
+    after = rows_of(person.linked)
+    assert run.counts["transactions"] == {"added": 1, "changed": 2}
+    assert before.keys() <= after.keys()
+    assert looks_of(person.linked) == institution.looks()
+    institution.rows.pop(3)
+    person.linked.sync()
+    assert len(rows_of(person.linked)) == 4  # the file still says that there are two
+
+
+def test_account_of_a_file_becomes_that_of_the_login_that_is_linked_later(person: Person) -> None:
+    person.give(FILE)
+    before = rows_of(person.linked)
+    institution = at_bank(*SAME, NEWER)
+
+    run = person.sync(institution)
+
+    after = rows_of(person.linked)
+    assert run.counts["transactions"]["added"] == 1
+    assert before.keys() < after.keys()
+    assert looks_of(person.linked) == institution.looks()
+    assert person.accounts() == OWN
+    assert person.give(FILE).added == 0
+    assert rows_of(person.linked) == after
+
+
+@pytest.mark.parametrize(
+    "accounts",
+    [
+        (replace(ACCOUNT, mask="1111"),),
+        (replace(ACCOUNT, currency="EUR"),),
+        (ACCOUNT, replace(ACCOUNT, name="other")),
+        (replace(ACCOUNT, mask=None),),
+    ],
+    ids=["another_mask", "another_currency", "two_that_fit", "no_mask"],
+)
+def test_file_gets_an_account_of_its_own_unless_exactly_one_fits(person: Person, accounts: tuple[Kept, ...]) -> None:
+    institution = Institution()
+    institution.add(*accounts)
+    person.sync(institution)
+
+    person.give(FILE)
+
+    assert ("Checking …6789", "statement_files", "active") in person.accounts()
+    assert len(person.accounts()) == len(accounts) + 1
+
+
+def test_books_check_begins_anew_when_a_file_has_added_older_rows(person: Person) -> None:
+    person.sync(at_bank(SAME[1], NEWER))
+    person.linked.execute("UPDATE accounts SET opening = 1, opening_from = '2025-03-01'")
+
+    person.give(FILE)
+
+    query = text("SELECT opening FROM accounts WHERE name = 'checking'")
+    with person.runtime.transaction() as session:
+        assert session.execute(query).scalar_one() is None
