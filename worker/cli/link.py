@@ -12,10 +12,11 @@ import typer
 from worker.cli.ask import IntegrationArgument, ask, remember_names
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, SafeConsole, plain, print_json, say
-from worker.errors import NotFound
+from worker.errors import NotFound, Refused
 
 if TYPE_CHECKING:
     from worker.integrations.kit.link_kinds import FormField, LinkKind
+    from worker.services.linking.begin import LinkBegun
 
 _LINE_MAX = 8192
 _FILE_MAX = 64 * 1024
@@ -34,8 +35,9 @@ def link(
     """Link a login, or renew the consent of one that was linked before under the same alias.
 
     If the provider has an address for consent, the command prints it, and then asks for the address to which the
-    browser was sent back. Otherwise it asks for what the provider gave the user: a token, or a key and its secret. It
-    reads this from standard input, line by line, and never from arguments, which everybody on the machine could see.
+    browser was sent back. Where a bank must be chosen before, it first asks for words of the bank's name. Otherwise it
+    asks for what the provider gave the user: a token, or a key and its secret. It reads this from standard input, line
+    by line, and never from arguments, which everybody on the machine could see.
 
     For a login at Plaid that needs its user, the command prints a token for Link in update mode: give it to your front
     end. Press Enter when the user has finished. If you enter a new public token instead, the login is linked again.
@@ -71,15 +73,29 @@ class Wanted(NamedTuple):
 
 
 def _linked(kind: LinkKind, wanted: Wanted) -> UUID:
-    from worker.services.linking import begin, complete
+    from worker.services.linking import complete
 
     if not kind.redirects:
         return ask(complete.link_with_form, *wanted, _filled_in(kind))
-    begun = ask(begin.begin_link, *wanted)
+    begun = _begun(kind, wanted)
     _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
     _notes.print(begun.url, markup=False)
     (callback_url,) = _filled_in(kind).values()
     return ask(complete.complete_link, callback_url, holder=begun.holder)
+
+
+def _begun(kind: LinkKind, wanted: Wanted) -> LinkBegun:
+    """Asks for what must be known before the consent. A person at a terminal may correct what does not fit."""
+    from worker.services.linking import begin
+
+    while True:
+        form = {field.name: _asked(field) for field in kind.asks}
+        try:
+            return ask(begin.begin_link, *wanted, form=form)
+        except Refused as error:
+            if not (kind.asks and sys.stdin.isatty()):
+                raise
+            _notes.print(str(error), markup=False)
 
 
 def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted) -> UUID:

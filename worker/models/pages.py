@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 
 from worker.errors import ProviderError
@@ -63,6 +63,7 @@ class Page:
             names, by account and key. When this data changes, a record with unchanged text is mapped again.
         windows: the accounts and days that `transactions` lists completely: a stored pending row that falls in one and
             is not listed is withdrawn, and a posted one if the window says so.
+        grant_expires_at: when the user's consent ends, as the provider has just said; None if it has not said it.
         rejects: records that could not be read; they go to quarantine.
         problems: errors of a part of the login; the other parts are synced. `NotReady` plans the next sync, any other
             makes the run partial.
@@ -82,5 +83,6 @@ class Page:
     beside: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     removals: Sequence[Removal] = ()
     windows: Sequence[Window] = ()
+    grant_expires_at: datetime | None = None
     rejects: Sequence[Reject] = ()
     problems: Sequence[ProviderError] = ()

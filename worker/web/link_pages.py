@@ -10,12 +10,12 @@ from uuid import UUID
 from fastapi import Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
-from worker.errors import DashtamError
+from worker.errors import DashtamError, ProviderError
 from worker.integrations.kit.integration import Integration
 from worker.models.link_session import LinkSessionRow
 from worker.models.vocabulary import LinkSessionState
 from worker.services.context import Context
-from worker.services.linking import return_urls, sessions
+from worker.services.linking import begin, return_urls, sessions
 from worker.services.linking.begin import LinkBegun
 from worker.services.linking.sessions import FormOpened, Held
 from worker.services.sync.importing import ALIAS
@@ -75,7 +75,8 @@ def institutions(runtime: Context, row: LinkSessionRow, held: Held) -> HTMLRespo
     return page("link_choose.html", offered=offered, **_common(row, held))
 
 
-def start(
+async def start(
+    runtime: Context,
     row: LinkSessionRow,
     held: Held,
     integration: Integration,
@@ -90,15 +91,20 @@ def start(
     """
     if row.state != LinkSessionState.OPEN:
         return ended(row)
-    kind = integration.link_kind
+    kind, choices = integration.link_kind, dict[str, Any]()
     by_hand = not kind.redirects and integration.front_end is None
+    try:
+        choices = await begin.choices(runtime, integration.key)
+    except ProviderError as unreachable:
+        error = error or unreachable
     return page(
         "link_start.html",
         status=200 if error is None else problems.status_of(error),
         told="" if error is None else _sentence(error),
         integration=integration,
         nouns=[_NOUNS[noun] for noun in integration.nouns if noun in _NOUNS],
-        fields=kind.fields if by_hand else (),
+        fields=kind.fields if by_hand else kind.asks,
+        choices=choices,
         asks_alias=row.alias is None and row.provider_id is None,
         alias=alias or (ALIAS if integration.reads_files else integration.name),
         columns="\n".join(f"{name}={value}" for name, value in (columns or {}).items()),

@@ -23,6 +23,7 @@ from worker.errors import (
     BadPayload,
     BadRequest,
     Forbidden,
+    InstitutionDown,
     NotReady,
     ProviderError,
     Scope,
@@ -40,20 +41,22 @@ from worker.integrations.kit.base import (
     SyncRequest,
     TokenAnswer,
 )
+from worker.integrations.kit.consent import Consent
 from worker.integrations.kit.hooks import Hooks
 from worker.integrations.kit.http import Api, Endpoint, Gate, read_retry_after
-from worker.integrations.kit.link_kinds import FrontEnd, LinkKind
+from worker.integrations.kit.link_kinds import LinkKind
 from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
 from worker.settings import load
 from worker.telemetry.redaction import remember_shapes
 
-_TROUBLE_OF_AN_ACCOUNT = (Transient, BadRequest, BadPayload, AccountGone, Forbidden, NotReady)
+TROUBLE_OF_AN_ACCOUNT = (Transient, InstitutionDown, BadRequest, BadPayload, AccountGone, Forbidden, NotReady)
+"""Errors that, met with one account, are a problem of this account alone."""
 _TROUBLE_OF_A_PART = (Transient, BadRequest, BadPayload, NotReady, Unsupported)
 
 
-class Integration:
+class Integration(Consent):
     """One provider API.
 
     Args:
@@ -70,6 +73,7 @@ class Integration:
         settings_class: its environment variables, each named `<env_prefix><name>`.
         refresh_policy: None when its tokens are not refreshed.
         quotas: limits that the provider publishes.
+        shortest_interval: a sync that has read anything is not repeated earlier than this, unless a person asks for it.
         mapping_version: must be raised whenever the mapping changes, so that stored rows are read again.
         error_rules: what the provider's errors mean; the first rule that matches counts.
         secret_shapes: regular expressions for its tokens and keys; text that matches is masked wherever it is written.
@@ -97,6 +101,7 @@ class Integration:
     settings_class: ClassVar[type[IntegrationSettings]]
     refresh_policy: ClassVar[RefreshPolicy | None] = None
     quotas: ClassVar[tuple[Quota, ...]] = ()
+    shortest_interval: ClassVar[timedelta] = timedelta(0)
     mapping_version: ClassVar[int] = 1
     error_rules: ClassVar[tuple[Rule, ...]] = ()
     secret_shapes: ClassVar[tuple[str, ...]] = ()
@@ -156,33 +161,7 @@ class Integration:
         """Closes the connections."""
         await self.api.aclose()
 
-    # Linking
-
-    @property
-    def redirect_uri(self) -> str:
-        """The registered address to which the provider sends the user back (`link_kind.redirects`)."""
-        raise Unsupported("consent_by_link")
-
-    def authorize_url(self, state: str, challenge: str | None = None) -> str:
-        """The address at which the user consents (`link_kind.redirects`).
-
-        Args:
-            state: the provider sends it back together with the user.
-            challenge: S256 of the code verifier; needed if `link_kind.pkce` is set.
-
-        Raises:
-            Unsupported: users of this integration do not consent at an address.
-        """
-        raise Unsupported("consent_by_link")
-
-    @property
-    def front_end(self) -> FrontEnd | None:
-        """The provider's own form, if users consent in one; it fills in the fields of `link_kind`."""
-        return None
-
-    async def open_front_end(self, caller: Caller, *, user_id: UUID) -> FormToken:
-        """What opens the provider's own form for a new consent (`front_end`). May raise `ProviderError`."""
-        raise Unsupported("front_end")
+    # Linking; how a user consents is in `Consent`
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Turns what the user gave into a token.
@@ -336,7 +315,7 @@ class Integration:
             account_key: the account, if the part belongs to one. Then every error with `Scope.ACCOUNT` is its problem.
             ready_again: when to ask again for a part that is `NotReady`, if the provider names no time.
         """
-        passing = _TROUBLE_OF_A_PART if account_key is None else _TROUBLE_OF_AN_ACCOUNT
+        passing = _TROUBLE_OF_A_PART if account_key is None else TROUBLE_OF_AN_ACCOUNT
         try:
             async for page in pages:
                 yield page

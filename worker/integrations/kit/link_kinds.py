@@ -7,13 +7,29 @@ An integration sets one of these as its `link_kind`. The command line and the HT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.errors import Refused
 
 CODE = "code"
 CODE_VERIFIER = "code_verifier"
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the values that a field may have.
+
+    Attributes:
+        value: what the integration gets.
+        label: the text that a person reads and may type.
+        group: a heading under which several choices stand; may be empty.
+    """
+
+    value: str
+    label: str
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +42,7 @@ class FormField:
         secret: its value is not shown while it is typed and never written to a log.
         lines: its value may have several lines, like a key file.
         help: one sentence that says where the user finds the value.
+        chosen: its value is one of those that `Integration.choices` lists.
     """
 
     name: str
@@ -33,6 +50,28 @@ class FormField:
     secret: bool = True
     lines: bool = False
     help: str = ""
+    chosen: bool = False
+
+    def pick(self, choices: Sequence[Choice], given: str) -> str:
+        """The value of the choice that a person means: its value, its label, or words that only its label has.
+
+        Raises:
+            Refused: none or several fit. The text names those that fit.
+        """
+        words = given.lower().split()
+        for choice in choices:
+            if given == choice.value or words == choice.label.lower().split():
+                return choice.value
+        fitting = [one for one in choices if words and all(word in one.label.lower() for word in words)]
+        if len(fitting) == 1:
+            return fitting[0].value
+        if not fitting:
+            raise Refused(f"no {self.label} has these words in its name; nothing was changed. Give other words")
+        named = "; ".join(choice.label for choice in fitting[:_MOST_NAMED])
+        more = f"; and {len(fitting) - _MOST_NAMED} more" if len(fitting) > _MOST_NAMED else ""
+        raise Refused(
+            f"these words fit {len(fitting)}: {named}{more}. Nothing was changed. Give more words of one name"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +102,7 @@ class LinkKind:
         name: a fixed word; `dashtam integrations list` shows it.
         title: a sentence that says what the user does.
         fields: the fields of the form, in the order in which they are asked for.
+        asks: fields that are filled in before the user is sent to the provider's address, if it `redirects`.
         redirects: the user consents at an address of the provider, which sends the user back with a code.
         pkce: the code can be exchanged only with a secret of ours, the code verifier (RFC 7636).
     """
@@ -70,6 +110,7 @@ class LinkKind:
     name: str
     title: str
     fields: tuple[FormField, ...] = ()
+    asks: tuple[FormField, ...] = ()
     redirects: bool = False
     pkce: bool = False
 
@@ -79,13 +120,21 @@ class LinkKind:
         Raises:
             Refused: a field is missing or empty, or does not belong to this form.
         """
-        labels = {field.name: field.label for field in self.fields}
-        if unknown := sorted(form.keys() - labels.keys()):
-            raise Refused(f"the form has no field {', '.join(unknown)}; it has {', '.join(labels) or 'none'}")
-        filled = {name: form.get(name, "").strip() for name in labels}
-        if empty := [labels[name] for name, value in filled.items() if not value]:
-            raise Refused(f"nothing was given as {', '.join(empty)}; nothing was linked")
-        return filled
+        return _filled(self.fields, form)
+
+    def asked(self, form: Mapping[str, str]) -> dict[str, str]:
+        """The same for the fields that are filled in before the user is sent to the provider."""
+        return _filled(self.asks, form)
+
+
+def _filled(fields: Iterable[FormField], form: Mapping[str, str]) -> dict[str, str]:
+    labels = {field.name: field.label for field in fields}
+    if unknown := sorted(form.keys() - labels.keys()):
+        raise Refused(f"the form has no field {', '.join(unknown)}; it has {', '.join(labels) or 'none'}")
+    filled = {name: form.get(name, "").strip() for name in labels}
+    if empty := [labels[name] for name, value in filled.items() if not value]:
+        raise Refused(f"nothing was given as {', '.join(empty)}; nothing was linked")
+    return filled
 
 
 _CALLBACK = FormField(

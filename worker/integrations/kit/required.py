@@ -14,7 +14,9 @@ def missing_of(integration: type[Integration]) -> list[str]:
     if integration.refresh_policy is not None:
         methods.append("refresh")
     if isinstance(kind, LinkKind) and kind.redirects:
-        methods += ["authorize_url", "redirect_uri"]
+        makes_address = integration.begin_consent is not Integration.begin_consent
+        methods += ["redirect_uri", *([] if makes_address else ["authorize_url"])]
+        methods += ["choices"] if any(field.chosen for field in kind.asks) else []
     if integration.can_renew:
         methods += ["begin_renewal", "complete_renewal"]
     if integration.can_check:

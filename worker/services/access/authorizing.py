@@ -42,16 +42,25 @@ class Grant:
         return self.token is not None and self.login.is_linked
 
 
-async def begin_authorization(runtime: Context, principal: Principal, provider_id: UUID) -> LinkBegun:
+async def begin_authorization(
+    runtime: Context, principal: Principal, provider_id: UUID, form: Mapping[str, str]
+) -> LinkBegun:
     """The address at which the user gives consent. The result's `holder` is to be set in the browser's cookie.
+
+    Args:
+        runtime: the process's context.
+        principal: who asks.
+        provider_id: the login.
+        form: what the user has filled in before the consent, if the integration asks for something.
 
     Raises:
         NotFound, NotPermitted: see `logins.own`.
-        BadArgument: this integration is not configured, or is not linked by an address.
+        BadArgument: this integration is not configured, is not linked by an address, or the form is incomplete.
+        ProviderError: the provider has made no address for consent.
     """
     login = await own(runtime, principal, provider_id)
     try:
-        return await begin.begin_link(runtime, login.provider_key, login.user_id, login.alias)
+        return await begin.begin_link(runtime, login.provider_key, login.user_id, login.alias, form=form)
     except (NotFound, Refused) as error:
         raise BadArgument(str(error)) from None
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from worker.crud import links
 from worker.errors import NotFound, Refused
+from worker.integrations.kit.base import Caller
 from worker.integrations.kit.integration import Integration
-from worker.integrations.kit.link_kinds import LinkKind
+from worker.integrations.kit.link_kinds import Choice, LinkKind
 from worker.models import ProviderCreate
 from worker.services.context import Context
 from worker.services.linking import pkce
@@ -26,35 +28,48 @@ class LinkBegun:
     Attributes:
         url: the address at which the user gives consent.
         holder: a secret that only the process or browser which began it may hold; needed to complete it.
+        state: what the provider sends back together with the user.
     """
 
     url: str = field(repr=False)
     holder: str = field(repr=False)
-
-    @property
-    def state(self) -> str:
-        """The state in the address."""
-        return state_in(urlsplit(self.url).query)
+    state: str = field(repr=False)
 
 
 async def begin_link(
-    runtime: Context, provider_key: str, user_id: UUID, alias: str, *, session_id: UUID | None = None
+    runtime: Context,
+    provider_key: str,
+    user_id: UUID,
+    alias: str,
+    *,
+    form: Mapping[str, str] | None = None,
+    session_id: UUID | None = None,
 ) -> LinkBegun:
-    """Begins an authorisation. The state in its URL is random, can be used once, and expires; only its hash is stored.
+    """Begins an authorisation. Its state is random, can be used once, and expires; only its hash is stored.
 
     The state alone completes nothing. Otherwise an attacker could make a user open a callback URL that has the
     attacker's state, and so link the attacker's login to that user, or the user's login to the attacker. That is why
     the `holder` is needed too. With `session_id`, this link session ends when the authorisation is completed.
 
+    Args:
+        runtime: the process's context.
+        provider_key: the integration.
+        user_id: whose login it becomes.
+        alias: what the user calls it.
+        form: what the user has filled in before the consent (`link_kind.asks`).
+        session_id: the link session that it belongs to.
+
     Raises:
         NotFound: no such integration or user.
-        Refused: this integration is not linked by an authorise URL, or the alias cannot be used.
+        Refused: this integration is not linked by an authorise URL, or the alias or the form cannot be used.
+        ProviderError: the provider has made no address for consent.
     """
     integration = enabled(runtime, provider_key)
     kind = integration.link_kind
     if not kind.redirects:
         raise Refused(f"{provider_key} has no address for consent: {_how(kind)}")
     provider_in = checked(user_id, provider_key, alias)
+    answers = await _picked(runtime, integration, kind.asked(form or {}))
     state, holder = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     verifier = pkce.new_verifier() if kind.pkce else None
     await runtime.db(
@@ -66,7 +81,26 @@ async def begin_link(
         code_verifier=verifier and pkce.seal_verifier(runtime.encryption, verifier, user_id=user_id),
         session_id=session_id,
     )
-    return LinkBegun(integration.authorize_url(state, verifier and pkce.challenge_of(verifier)), holder)
+    challenge, now = verifier and pkce.challenge_of(verifier), await runtime.now()
+    url = await integration.begin_consent(Caller(manual=True), answers, state=state, challenge=challenge, now=now)
+    return LinkBegun(url, holder, state)
+
+
+async def choices(runtime: Context, provider_key: str) -> dict[str, Sequence[Choice]]:
+    """What may be chosen before the consent, by the names of the fields. Raises `NotFound`, `ProviderError`."""
+    integration = enabled(runtime, provider_key)
+    caller = Caller(manual=True)
+    asks = integration.link_kind.asks
+    return {field.name: await integration.choices(caller, field.name) for field in asks if field.chosen}
+
+
+async def _picked(runtime: Context, integration: Integration, given: Mapping[str, str]) -> dict[str, str]:
+    """The form, in which a choice may be given by words of its label. Raises `Refused` if not exactly one fits."""
+    offered = await choices(runtime, integration.key)
+    fields = {field.name: field for field in integration.link_kind.asks}
+    return {
+        name: fields[name].pick(offered[name], value) if name in offered else value for name, value in given.items()
+    }
 
 
 def enabled(runtime: Context, provider_key: str) -> Integration:

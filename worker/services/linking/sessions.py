@@ -137,9 +137,10 @@ async def proceed(
     login = await _login(runtime, row, integration, form.get(ALIAS, ""))
     if not await runtime.db(link_sessions.bind, session_id=row.id, browser_hash=hashed(held.browser)):
         raise Refused("this link session has ended or has expired; nothing was changed")
-    if integration.link_kind.redirects:
-        return await begin.begin_link(runtime, login.provider_key, login.user_id, login.alias, session_id=row.id)
     filled = {name: value for name, value in form.items() if name not in (ALIAS, RENEWING)}
+    if integration.link_kind.redirects:
+        named = (login.provider_key, login.user_id, login.alias)
+        return await begin.begin_link(runtime, *named, form=filled, session_id=row.id)
     if integration.front_end is not None and not any(filled.values()):
         return await _open_form(runtime, row, integration)
     await _complete(runtime, row, login, filled, renewing=RENEWING in form)

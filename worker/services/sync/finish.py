@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from worker.crud import hooks
 from worker.crud.refresh import reauth
 from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
@@ -17,7 +18,8 @@ from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, Re
 from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.sync.next_due import judge
+from worker.services.sync.next_due import judge, not_before
+from worker.services.sync.reading import shortest_interval
 from worker.telemetry import metrics
 
 log = structlog.get_logger()
@@ -39,6 +41,7 @@ class Found:
         listed: the provider's ids of the accounts that this run has listed.
         without_balance: those of them whose stated balance could not be read.
         pages: number of pages received.
+        grant_expires_at: when the user's consent ends, if a page has said it.
         token_generation: generation of the token that the pages were asked for with; None when there was none.
         cancelled: a person asked the run to stop.
         goes_on: the run's time was up before all was read, or the next run must read all again.
@@ -50,6 +53,7 @@ class Found:
     listed: set[str] = field(default_factory=set)
     without_balance: set[str] = field(default_factory=set)
     pages: int = 0
+    grant_expires_at: datetime | None = None
     token_generation: int | None = None
     cancelled: bool = False
     goes_on: bool = False
@@ -132,6 +136,16 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         hooked_until=pace.hooked_until,
         longest=timedelta(seconds=runtime.settings.sync_interval_hooked),
     )
+    if found.tally.total() and not found.goes_on:
+        shortest = shortest_interval(runtime.integrations[key.provider_key], runtime.settings)
+        verdict = not_before(verdict, now, shortest)
+    if found.grant_expires_at is not None and found.token_generation is not None:
+        await runtime.db(
+            hooks.move_grant_end,
+            provider_id=key.provider_id,
+            generation=found.token_generation,
+            ends_at=found.grant_expires_at,
+        )
     pushed = runtime.integrations[key.provider_key].reads_files
     due_at, drifts = None if pushed else verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):

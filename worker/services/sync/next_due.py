@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -98,6 +98,11 @@ def judge(
     if goes_on:
         return Verdict(RunStatus.PARTIAL, now, 0)
     return _judge_problems(provider_id, now, interval, failures, problems, regular, every_account_failed)
+
+
+def not_before(verdict: Verdict, now: datetime, shortest: timedelta) -> Verdict:
+    """The same verdict, but the next sync is due after `shortest` at the earliest; for a run that has read anything."""
+    return verdict if verdict.due_at is None else replace(verdict, due_at=max(verdict.due_at, now + shortest))
 
 
 def _judge_problems(

@@ -95,6 +95,11 @@ def spans(settings: Settings) -> dict[str, timedelta]:
     }
 
 
+def shortest_interval(integration: Integration, settings: Settings) -> timedelta:
+    """How long a login is left alone after a run has read it; less where the quotas are larger."""
+    return integration.shortest_interval / settings.quota_scale
+
+
 def _start(integration: Integration, request: SyncRequest) -> tuple[Any, ...]:
     """Everything besides the provider's answers that decides which pages are made of them, and what they change.
 

@@ -22,7 +22,8 @@ from worker.errors import Unavailable
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.sync.next_due import judge
+from worker.services.sync.next_due import judge, not_before
+from worker.services.sync.reading import shortest_interval
 from worker.telemetry import metrics
 
 log = structlog.get_logger()
@@ -145,6 +146,8 @@ class RepeatEnds:
             hooked_until=one.last.pace.hooked_until,
             longest=timedelta(seconds=self._runtime.settings.sync_interval_hooked),
         )
+        integration = self._runtime.integrations[one.begun.key.provider_key]
+        verdict = not_before(verdict, now, shortest_interval(integration, self._runtime.settings))
         assert verdict.due_at is not None, "a completed run is always due again"  # noqa: S101
         return RepeatEnd(begun=one.begun, last=one.last, due_at=verdict.due_at)
 

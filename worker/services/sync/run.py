@@ -260,6 +260,7 @@ class RunUnderWay:
         async with aclosing(reading.pages()) as stream:
             async for page in stream:
                 self._found.pages += 1
+                self._found.grant_expires_at = page.grant_expires_at or self._found.grant_expires_at
                 circles.check(page)
                 self._found.listed.update(account.account_key for account in page.accounts)
                 unstated = (one.account_key or "" for one in page.rejects if one.kind == "balance")

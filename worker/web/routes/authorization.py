@@ -23,12 +23,17 @@ from worker.web.schemas import AuthorizationBegun, AuthorizationState, Authorize
 router = APIRouter(prefix="/api/v1/providers/{provider_id}/authorization", tags=["authorization"])
 
 
-@router.post("", summary="Begin an authorization", responses=documented(400, 401, 403, 404, 422))
+@router.post("", summary="Begin an authorization", responses=documented(400, 401, 403, 404, 422, 502))
 async def begin(
-    provider_id: UUID, request: Request, response: Response, runtime: Services, who: Linker
+    provider_id: UUID,
+    request: Request,
+    response: Response,
+    runtime: Services,
+    who: Linker,
+    form: Annotated[dict[str, str] | None, Body(examples=[{}], max_length=10)] = None,
 ) -> AuthorizationBegun:
-    """The address at which the user consents, for providers that have one."""
-    begun = await authorizing.begin_authorization(runtime, who, provider_id)
+    """The address at which the user consents, for providers that have one. The body is for those that ask before."""
+    begun = await authorizing.begin_authorization(runtime, who, provider_id, form or {})
     cookies.keep(response, request, begun, seconds=runtime.settings.link_state_seconds)
     told = "Open auth_url in the browser that got this answer; its cookie ties the way back to it."
     return AuthorizationBegun(auth_url=begun.url, state=begun.state, message=told)

@@ -58,7 +58,7 @@ async def cancel(session_id: UUID, held: Holding, runtime: Services) -> HTMLResp
 async def begin_page(session_id: UUID, provider_key: str, held: Holding, runtime: Services) -> HTMLResponse:
     """Says who asks for what, and has the form of the link kind."""
     row = await sessions.look(runtime, session_id, held)
-    return link_pages.start(row, held, sessions.offered(runtime, row, provider_key))
+    return await link_pages.start(runtime, row, held, sessions.offered(runtime, row, provider_key))
 
 
 @router.post("/{session_id}/{provider_key}")
@@ -72,7 +72,7 @@ async def proceed(
         step = await sessions.proceed(runtime, session_id, held, provider_key, form)
     except DashtamError as error:
         row = await sessions.look(runtime, session_id, held)
-        return link_pages.start(row, held, integration, error=error, alias=alias)
+        return await link_pages.start(runtime, row, held, integration, error=error, alias=alias)
     seconds = runtime.settings.link_state_seconds
     return link_pages.after(step, row, held, integration, request, alias=alias, seconds=seconds)
 
@@ -91,5 +91,5 @@ async def upload(
     except DashtamError as error:
         columns = await uploading.proposed(runtime, content, options) or options
         row = await sessions.look(runtime, session_id, held)
-        return link_pages.start(row, held, integration, error=error, alias=alias, columns=columns)
+        return await link_pages.start(runtime, row, held, integration, error=error, alias=alias, columns=columns)
     return link_pages.ended(done)

@@ -44,14 +44,15 @@ def settings_do_not_show_their_secrets(subject: Subject) -> None:
 
 
 def authorize_url_is_there_exactly_where_the_user_is_redirected(subject: Subject) -> None:
-    """There is an authorize URL only if the link kind redirects. It contains the state and no secret."""
+    """There is an authorize URL only if the link kind redirects. It contains no secret, and the state comes back."""
     trial = subject.connected()
     if not subject.integration.link_kind.redirects:
         _must_be_unsupported(lambda: trial.integration.authorize_url("state-1"), "authorize_url")
         return
     challenge = "challenge-1" if subject.integration.link_kind.pkce else None
-    url = httpx.URL(trial.integration.authorize_url("state-1", challenge))
-    require(url.params.get("state") == "state-1", "`authorize_url` must carry the state")
+    url = httpx.URL(asyncio.run(trial.consent_url("state-1", challenge)))
+    landed = httpx.URL(trial.profile.consent(trial.login, dict(url.params))["callback_url"])
+    require(landed.params.get("state") == "state-1", "`authorize_url` must carry the state, which must come back")
     require(url.params.get("code_challenge") == challenge, "`authorize_url` must carry the challenge exactly for PKCE")
     require(not [secret for secret in trial.secrets if secret in str(url)], "`authorize_url` must not hold a secret")
 
@@ -132,7 +133,7 @@ def token_call_is_never_repeated(subject: Subject) -> None:
     """A token call that failed is not sent again, because the provider may already have acted on it."""
     if not subject.integration.link_kind.fields:
         return
-    form = subject.connected().form()
+    form = asyncio.run(subject.connected().form())
     for failure in (httpx.Response(503, json={"message": "busy"}), httpx.ReadTimeout("silent")):
         trial = subject.connected(_always(failure))
         try:

@@ -122,20 +122,28 @@ class Trial:
         answer = self.profile.answer(asked, self.profile.caller(asked))
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
 
-    def form(self) -> dict[str, str]:
+    async def consent_url(self, state: str, challenge: str | None) -> str:
+        """The address at which the user consents. Of what may be chosen before, the first is taken."""
+        caller = Caller(manual=True)
+        asks = self.integration.link_kind.asks
+        offered = {field.name: await self.integration.choices(caller, field.name) for field in asks if field.chosen}
+        form = {name: choices[0].value for name, choices in offered.items()}
+        return await self.integration.begin_consent(caller, form, state=state, challenge=challenge, now=self.now)
+
+    async def form(self) -> dict[str, str]:
         """What the user enters to link the login, in the form that `Integration.exchange` takes."""
         integration = self.integration
         if not integration.link_kind.redirects:
             return self.profile.consent(self.login, {})
         pkce = integration.link_kind.pkce
-        url = integration.authorize_url("state-1", _CHALLENGE if pkce else None)
+        url = await self.consent_url("state-1", _CHALLENGE if pkce else None)
         given = self.profile.consent(self.login, dict(parse_qsl(urlsplit(url).query)))
         form = {CODE: parse_callback(given["callback_url"], integration.redirect_uri).code}
         return form | ({CODE_VERIFIER: _VERIFIER} if pkce else {})
 
     async def link(self) -> TokenAnswer:
         """Links the login."""
-        return await self.integration.exchange(Caller(), self.form(), now=self.now)
+        return await self.integration.exchange(Caller(), await self.form(), now=self.now)
 
     def request(self, token: str, cursors: dict[str, str] | None = None, caller: Caller | None = None) -> SyncRequest:
         """The request of a sync that starts from these cursors."""
