@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
+from worker.integrations.enable_banking.integration import EnableBanking, EnableBankingSettings
+from worker.integrations.enable_banking.stand_in import StandIn as EnableBankingStandIn
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.integration import Integration
 from worker.integrations.plaid.integration import Plaid, PlaidSettings
@@ -47,6 +49,13 @@ class Connect:
         url = self._process.url("snaptrade")
         settings = SnaptradeSettings(**{**StandIn.credentials, "base_url": url})
         return Snaptrade(settings, Api(url, name="snaptrade", total_seconds=total_seconds, max_bytes=max_bytes))
+
+    def enable_banking(self, *, total_seconds: float = 10, max_bytes: int = 1 << 25) -> EnableBanking:
+        url = self._process.url("enable_banking")
+        settings = EnableBankingSettings(**EnableBankingStandIn.credentials, base_url=url)
+        return EnableBanking(
+            settings, Api(url, name="enable_banking", total_seconds=total_seconds, max_bytes=max_bytes)
+        )
 
     def __getitem__(self, key: str) -> Integration:
         opened: Integration = getattr(self, key)()

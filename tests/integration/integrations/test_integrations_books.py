@@ -19,7 +19,7 @@ from worker.integrations.kit.oauth2 import parse_callback
 pytestmark = pytest.mark.deep
 
 BOTH = pytest.mark.parametrize("key", ["schwab", "plaid"])
-ALL = pytest.mark.parametrize("key", ["schwab", "plaid", "simplefin", "snaptrade"])
+ALL = pytest.mark.parametrize("key", ["schwab", "plaid", "simplefin", "snaptrade", "enable_banking"])
 
 
 def run(connect: Connect, key: str, body: Callable[[Any], Awaitable[Any]], **more: Any) -> Any:

@@ -16,7 +16,7 @@ from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime, use_runtime
 from worker.services.sync import batch
 
-PROFILES = ("plaid", "schwab", "simplefin", "snaptrade")
+PROFILES = ("plaid", "schwab", "simplefin", "snaptrade", "enable_banking")
 
 
 @pytest.fixture

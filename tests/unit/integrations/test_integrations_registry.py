@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import httpx
 import pytest
 
@@ -8,6 +10,7 @@ from worker.integrations.kit.http import Api
 from worker.integrations.plaid.integration import PlaidSettings
 from worker.integrations.registry import REGISTRY, build_integrations
 from worker.integrations.schwab.integration import SchwabSettings
+from worker.sandbox.stand_ins import stand_in, variables
 from worker.settings import Settings, load
 
 ENVIRONMENT = {
@@ -26,6 +29,10 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for key in REGISTRY:
+        with suppress(KeyError):
+            for name, value in variables(stand_in(key), "http://127.0.0.1:1").items():
+                monkeypatch.setenv(name, value)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return load(Settings)

@@ -1,0 +1,1 @@
+"""Enable Banking: the integration, vocabulary and stand-in. Importing this package does not import these modules."""

@@ -1,0 +1,447 @@
+"""Enable Banking's API as published: banks, consents, sessions, and accounts with pages of transactions.
+
+`broken` is an error's word with the number of an account, as in `ASPSP_ERROR/0`; `no_uid/1` blocks an account.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, ClassVar, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from worker.sandbox import consent_page
+from worker.sandbox.core import Caller, Login, Profile, Sandbox
+from worker.sandbox.ledger import Account, Transaction
+from worker.sandbox.one_time import OneTimeTokens
+from worker.sandbox.plain_books import PlainBooks
+from worker.sandbox.wire import Answer, RefusedError, Request, array, digest, document, json_answer
+
+APPLICATION_ID = "5f0c5a80-0000-4000-8000-00000000eb01"
+REDIRECT_URI = "https://127.0.0.1"
+PRIVATE_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQCuIccb6qUrgdxn
+xP6m6h4MMFweRUON/sUrsNQT6Qgb2v528/jkow7TLE+oBTrwEKE8+tWZHBDj5sJx
+04wibs3GpTc3pAgToc8hWgnz1ke7fFRPlLxNg1IlyuW/5lalVm2pufuH4AR0Lj/k
+4JrTagajHGnkLE1MgRwT2x83GKJVGX8zAbWQ6c9K/lh00hxrzn2UJA7EvZlY9Kq4
+1SdVqyjAYNhXsX5ngUEp3WFMWReJ80x6LcRr7iYQRA2GElAtdUsqgB0vw8yt4erl
+yKdYNltxyr8Mz+aqR+RVRFuM3zjmZO73qZn1dH9ild/UAGP/JbtBHcm8ifwDz+YD
+XlMuStghAgMBAAECggEAAjTU9dP+gJNsqR2Kr6+K7rlnvjQMEkiGhwv+ilU+XQ8x
+TW1Z9TIVUs4RurdJcxepQCfAsE5cVTofTJuGZjx9+8ssH/BcI3BX1FX0hyDRixA2
+oUUcZBikRp/p7IlZ0ugXC6Ea2f9+QidnEXQnG6nd26miGqbVDYGCF/fqAiPo93Sn
+cRcHvWGs0fulI/eDyenbTSbFpbZx3xTtbkhct+Ziz8q6dgdW+POfA4corj0wEYXz
+UDJKz1fRFYwYmOfR0eTv6XafDnUFmunc3wW39xH1ldL0DId1S3H5oBNvKthky+OM
+mNIeTpQayq1UAQio9SYWHH+4si4U4vvRNbCqKbQiAQKBgQD0cbfFxgm745ma9c5Y
+3a2DINvM5A1mdCEYkmbBq1QQodJmDM7tx89ZYVCCTBZDSCaeoyacJEfBSWZkGMoy
+skWli68sKyT2ZScZ3Xrcsa+3gSRsKsG+r7rz1yOIWiThMc8nP1UjRThnx/akwX7u
+HNI4FkT7F+1HELUT80yewqPsOQKBgQC2XSK2sca79NCKUS+9Mh9e4xsAXy4bfKBc
+Yc8i/rduA7FEL7Grqb875jc6EbBcTMTGlK7slcLe7jWKSiHJl69WNLmZIfHueTuf
+bxbb6v0RBDbDgUhKmRxkwxqlXMo8vF7hAjid7x8PmB5neiGl6YbK4QiIA7G2Gdri
+XmmMuSAbKQKBgAzO8JwyVkw8Ds5p1tgdNXxLenjv8ivOJfXNpgi723nLoOSsAyO+
+doTubnOFXR1FaJCjZ+CCnifomq7gBahGYxPbj+A2moc2oaffTRLHVLe+0pPAYcqG
+Fru0KC562rfaDkq2LNXeSKhXd/sGEIqVhAZgVFj71fkFTRewhfFDracxAoGBAKob
+PmJEeiihOFWNXYaR1olgNrOmFRA2tC74XYs7JkdM0nHUO1rxQBzTpfhYv7WZNoQ1
+9OVi3R+t++s/Mz0kbL1w+R9Kdq4IEAGsUhpZnC3fTGYZliFfqQikpZpSb6Mv4yDo
+PX+0qbiWIOZNGk31A3MDbj3RlFdUzsQRZUuK89PhAoGBANXtElPyalB/YpECTy+A
+AOVLgMLwErA9jEzUSq5ENNQpSg0QwSdPzLHJfeOWnYYmdrDQIu33xV0TSZszLeCt
+yCb2RXmTOiCKYKaWlyNSrCJV/rOr0WtT5Qtn3ehvebHwAfYiPIkfiQe+F9BLmVG7
+FBX2P5NQe/GYwTcEuBq0ULc6
+-----END PRIVATE KEY-----"""  # valid only in this stand-in
+_PUBLIC_KEY = cast("RSAPublicKey", load_pem_private_key(PRIVATE_KEY.encode(), None).public_key())
+_HASH = "WwpbCiJhY2NvdW50IiwKImFjY291bnRfaWQiLAoiaWJhbiIKXQpd"
+_PAGE = 40
+_HISTORY, _WHOLE_HISTORY_FOR = timedelta(days=90), timedelta(hours=1)
+_KINDS = {"depository": "CACC", "credit": "CARD", "savings": "SVGS"}
+_STATUSES = {
+    "ASPSP_RATE_LIMIT_EXCEEDED": 429,
+    "ASPSP_TIMEOUT": 408,
+    "ASPSP_ERROR": 400,
+    "ACCESS_DENIED": 403,
+    "UNAUTHORIZED_ACCESS": 401,
+    "EXPIRED_SESSION": 401,
+    "REVOKED_SESSION": 401,
+    "CLOSED_SESSION": 401,
+    "SESSION_DOES_NOT_EXIST": 404,
+    "ACCOUNT_DOES_NOT_EXIST": 404,
+}
+_NAMED = {
+    "bad_request": "WRONG_REQUEST_PARAMETERS",
+    "unauthorized": "UNAUTHORIZED_ACCESS",
+    "forbidden": "ACCESS_DENIED",
+    "not_found": "ACCOUNT_DOES_NOT_EXIST",
+}
+_BARE = {"method_not_allowed": 405, "internal": 500, "unavailable": 503}
+_METHOD = {"approach": "REDIRECT", "hidden_method": False}
+_VALIDITY = 90 * 86_400
+_Bank = tuple[str, str, list[tuple[str, str]], list[str]]
+BANKS: tuple[_Bank, ...] = (
+    ("Mock Bank", "FI", [("personal", "app"), ("business", "app"), ("business", "card")], []),
+    ("Zweite Bank", "DE", [("personal", "redirect")], ["psuIpAddress", "psuUserAgent"]),
+)
+
+
+@dataclass
+class Session:
+    """One consent at one bank; each of its accounts has an id that is valid only here."""
+
+    id: str
+    login: Login
+    bank: str
+    country: str
+    psu_type: str
+    created: datetime
+    valid_until: datetime
+    uids: dict[str, str] = field(default_factory=dict)
+    status: str = "AUTHORIZED"
+
+
+class StandIn(PlainBooks):
+    """Sessions, and what can be read with them."""
+
+    key = "enable_banking"
+    credentials: ClassVar = {
+        "application_id": APPLICATION_ID,
+        "private_key": PRIVATE_KEY,
+        "redirect_uri": REDIRECT_URI,
+    }
+    unknown_token = "00000000-0000-4000-8000-0000000dead1"  # noqa: S105 - made up
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(sandbox)
+        self._codes = OneTimeTokens(sandbox.clock)
+        self._begun: dict[str, dict[str, Any]] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
+        self._sessions: dict[str, Session] = {}
+        self._signed: dict[str, float] = {}
+        self._number = 0
+
+    # What the sandbox asks for
+
+    def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
+        """The address to which the browser is sent after the login's owner has consented."""
+        begun = self._begun.get(asked.get("sessionid", ""), {})
+        code = self._codes.hand_out(self._id("code", login.name), login.name, 300)
+        self._asked[code] = begun
+        back = {"code": code, **({"state": state} if (state := begun.get("state", asked.get("state"))) else {})}
+        return {"callback_url": f"{begun.get('redirect_url', REDIRECT_URI)}?{urlencode(back)}"}
+
+    def mint(self, login: Login) -> dict[str, Any]:
+        """A session, without a browser."""
+        return {"access_token": self._open(login, {}).id}
+
+    def revoke(self, login: Login) -> None:
+        """Ends all sessions of the login."""
+        for session in self._sessions.values():
+            if session.login is login:
+                session.status = "REVOKED"
+
+    def caller(self, request: Request) -> Caller:
+        """The caller of a request; see `core.Profile`."""
+        if request.path == "/sessions":
+            return Caller("exchange", self._codes.login(str(request.json().get("code", ""))))
+        session = self._sessions.get(request.path.split("/")[2] if request.path.count("/") > 1 else "")
+        session = session or next((one for one in self._sessions.values() if _second(request.path) in one.uids), None)
+        return Caller("data", session.login.name, session.id) if session else Caller()
+
+    def error(self, name: str) -> Answer:
+        """A published error by its word, or by the sandbox's name for it."""
+        if name in _BARE:
+            return json_answer(_BARE[name], {"code": _BARE[name], "message": name})
+        word = _NAMED.get(name, name)
+        status = _STATUSES.get(word, 422)
+        return json_answer(status, {"code": status, "message": word.replace("_", " ").capitalize(), "error": word})
+
+    def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
+        """The bank's limit for one account, or the API's own for everything else."""
+        if request.path.startswith("/accounts/"):
+            return self.error("ASPSP_RATE_LIMIT_EXCEEDED")
+        return super().rate_limited(request, retry_after)
+
+    def _accounts(self, login: Login) -> list[Account]:
+        accounts = super()._accounts(login)
+        for number, account in enumerate(accounts):
+            account.currency, account.id = "EUR", f"{_HASH}.{account.id}="
+            account.number = f"FI{int.from_bytes(digest(self.sandbox.seed, login.name, number, size=6)) % 10**16:016d}"
+        return accounts
+
+    # Answers
+
+    def answer(self, request: Request, caller: Caller) -> Answer:
+        """The answer to one request."""
+        try:
+            return self._start(request) if request.path == "/ais/start" else self._answer(request)
+        except RefusedError as refused:
+            return refused.answer
+
+    def _answer(self, request: Request) -> Answer:
+        self._require_signature(request)
+        match request.method, request.path.strip("/").split("/"):
+            case "GET", ["aspsps"]:
+                return json_answer(200, {"aspsps": [_bank(*bank) for bank in BANKS]})
+            case "GET", ["application"]:
+                return self._application()
+            case "POST", ["auth"]:
+                return self._auth(request)
+            case "POST", ["sessions"]:
+                return self._authorise(request)
+            case ("GET" | "DELETE") as method, ["sessions", id_]:
+                return self._session(method, id_)
+            case "GET", ["accounts", uid, part]:
+                return self._account(request, uid, part)
+        return self.error("not_found")
+
+    def _require_signature(self, request: Request) -> None:
+        token = request.header("authorization").removeprefix("Bearer ")
+        now = self.sandbox.clock.now().timestamp()
+        if self._signed.get(token, 0) > now:
+            return
+        try:
+            claims = jwt.decode(
+                token,
+                _PUBLIC_KEY,
+                algorithms=["RS256"],
+                audience="api.enablebanking.com",
+                issuer="enablebanking.com",
+                options={"require": ["iat", "exp"]},
+            )
+            known = jwt.get_unverified_header(token).get("kid") == APPLICATION_ID
+        except jwt.InvalidTokenError:
+            raise RefusedError(self.error("UNAUTHORIZED_ACCESS")) from None
+        if not known or claims["exp"] - claims["iat"] > 86_400:
+            raise RefusedError(self.error("UNAUTHORIZED_ACCESS"))
+        self._signed[token] = claims["exp"]
+
+    def _application(self) -> Answer:
+        about = {"name": "Sandbox", "kid": APPLICATION_ID, "environment": "SANDBOX", "redirect_urls": [REDIRECT_URI]}
+        return json_answer(200, {**about, "active": True, "countries": ["FI", "DE"], "services": ["AIS"]})
+
+    def _auth(self, request: Request) -> Answer:
+        asked = request.json()
+        try:
+            until = datetime.fromisoformat(asked["access"]["valid_until"])
+            bank = next(one for one in BANKS if {"name": one[0], "country": one[1]} == asked["aspsp"])
+            known = asked["redirect_url"] == REDIRECT_URI
+            fits = asked.get("auth_method") in (None, *(name for kind, name in bank[2] if kind == asked["psu_type"]))
+        except (KeyError, TypeError, ValueError):
+            return self.error("WRONG_REQUEST_PARAMETERS")
+        except StopIteration:
+            return self.error("WRONG_ASPSP_PROVIDED")
+        now = self.sandbox.clock.now()
+        if not known:
+            return self.error("REDIRECT_URI_NOT_ALLOWED")
+        if not fits or until.tzinfo is None or not now < until <= now + timedelta(seconds=_VALIDITY + 60):
+            return self.error("WRONG_REQUEST_PARAMETERS")
+        id_, host = self._id("authorization"), request.header("host")
+        self._begun[id_] = asked
+        start = f"{'http' if host.startswith('127.') else 'https'}://{host}/{self.key}/ais/start?sessionid={id_}"
+        return json_answer(200, {"url": start, "authorization_id": id_, "psu_id_hash": self._id("psu")})
+
+    def _start(self, request: Request) -> Answer:
+        given = request.parameters()
+        if given.get("sessionid") not in self._begun:
+            return self.error("not_found")
+        if consent_page.wanted(request):
+            return consent_page.page(self.key, given, sorted(self.sandbox.logins))
+        begun = self._begun[given["sessionid"]]
+        if given.get(consent_page.DECISION) == consent_page.DENY:
+            back = {"error": "access_denied", "state": begun["state"]}
+            location = f"{begun['redirect_url']}?{urlencode(back)}"
+        else:
+            name = given.get("login") or self.next_login(
+                lambda name: any(one.login.name == name for one in self._sessions.values())
+            )
+            location = self.consent(self.sandbox.logins[name or ""], given)["callback_url"]
+        return Answer(302, b"", [(b"location", location.encode())])
+
+    def _authorise(self, request: Request) -> Answer:
+        code = str(request.json().get("code", ""))
+        handed = self._codes.take(code)
+        if handed is None:
+            return self.error("WRONG_AUTHORIZATION_CODE")
+        session = self._open(self.sandbox.logins[handed.login], self._asked.pop(code, {}))
+        accounts = [self._described(session, account) for account in session.login.ledger.open_accounts()]
+        about = {"session_id": session.id, "accounts": accounts, **_of(session)}
+        return json_answer(200, about)
+
+    def _open(self, login: Login, asked: Mapping[str, Any]) -> Session:
+        now, bank = self.sandbox.clock.now(), asked.get("aspsp", {"name": "Mock Bank", "country": "FI"})
+        until = asked.get("access", {}).get("valid_until")
+        valid_until = datetime.fromisoformat(until) if until else now + timedelta(seconds=_VALIDITY)
+        kind = asked.get("psu_type", "personal")
+        session = Session(self._id("session"), login, bank["name"], bank["country"], kind, now, valid_until)
+        self._sessions[session.id] = session
+        return session
+
+    def _uid(self, session: Session, account: Account) -> str | None:
+        if session.login.broken == f"no_uid/{_index(session.login, account)}":
+            return None
+        uid = str(UUID(bytes=digest(self.sandbox.seed, "uid", session.id, account.id)))
+        session.uids[uid] = account.id
+        return uid
+
+    def _session(self, method: str, id_: str) -> Answer:
+        session = self._sessions.get(id_)
+        if session is None:
+            return self.error("SESSION_DOES_NOT_EXIST")
+        if method == "DELETE":
+            session.status = "CLOSED"
+            return json_answer(200, {"message": "OK"})
+        self._note_time(session)
+        login = session.login
+        login.served.requests += 1
+        accounts = login.ledger.open_accounts()
+        login.served.accounts |= {account.id for account in accounts}
+        data = [{"uid": uid, **_hashes(one)} for one in accounts if (uid := self._uid(session, one))]
+        uids = [one["uid"] for one in data]
+        about = {"status": session.status, "accounts": uids, "accounts_data": data, **_of(session)}
+        return json_answer(200, {**about, "psu_id_hash": "psu", "created": session.created.isoformat()})
+
+    def _note_time(self, session: Session) -> None:
+        if session.status == "AUTHORIZED" and self.sandbox.clock.now() > session.valid_until:
+            session.status = "EXPIRED"
+
+    def _described(self, session: Session, account: Account) -> dict[str, Any]:
+        uid = self._uid(session, account)
+        kind = "SVGS" if account.subtype == "savings" else _KINDS[account.type]
+        return {
+            "account_id": {"iban": account.number},
+            "all_account_ids": [{"identification": account.number, "scheme_name": "IBAN"}],
+            "name": "Sandbox Person",
+            "product": account.name,
+            "usage": "PRIV",
+            "cash_account_type": kind,
+            "currency": account.currency,
+            **_hashes(account),
+            **({"uid": uid} if uid else {}),
+        }
+
+    def _account(self, request: Request, uid: str, part: str) -> Answer:
+        session = next((one for one in self._sessions.values() if uid in one.uids), None)
+        account = None if session is None else session.login.ledger.accounts.get(session.uids[uid])
+        if session is None or account is None or account.closed:
+            return self.error("ACCOUNT_DOES_NOT_EXIST")
+        self._note_time(session)
+        if session.status != "AUTHORIZED":
+            return self.error(f"{session.status}_SESSION")
+        word, _, number = (session.login.broken or "").partition("/")
+        if number == str(_index(session.login, account)):
+            return self.error(word)
+        sent = [name for name in request.headers if name.startswith(b"psu-")]
+        if sent and not {b"psu-ip-address", b"psu-user-agent"} <= set(sent):
+            return self.error("PSU_HEADER_NOT_PROVIDED")
+        session.login.served.requests += 1
+        match part:
+            case "details":
+                return json_answer(200, self._described(session, account))
+            case "balances":
+                return json_answer(200, {"balances": [_balance("CLBD", "Booked balance", account)]})
+            case "transactions":
+                return self._transactions(request, session, account)
+        return self.error("not_found")
+
+    def _transactions(self, request: Request, session: Session, account: Account) -> Answer:
+        given, now = request.parameters(), self.sandbox.clock.now()
+        oldest = date.min if now - session.created < _WHOLE_HISTORY_FOR else (now - _HISTORY).date()
+        longest = given.get("strategy") == "longest"
+        try:
+            first = date.fromisoformat(given["date_from"]) if "date_from" in given else (now - _HISTORY).date()
+            last = date.fromisoformat(given["date_to"]) if "date_to" in given and not longest else date.max
+        except ValueError:
+            return self.error("WRONG_REQUEST_PARAMETERS")
+        if "date_to" in given and "date_from" not in given:
+            return self.error("DATE_TO_WITHOUT_DATE_FROM")
+        if first < oldest and not longest:
+            return self.error("WRONG_TRANSACTIONS_PERIOD")
+        login, first = session.login, max(first, oldest)
+        listed = [row for row in reversed(account.by_time) if first <= row.date <= last and login.visible(row)]
+        pages = [listed[start : start + _PAGE] for start in range(0, len(listed), _PAGE)] or [[]]
+        pages[1:1] = [[]] if len(pages) > 1 else []  # a bank may send an empty page between others
+        place = f"{session.id}/{account.id}/{first}/{last}/"
+        number = self._place_of(given["continuation_key"], place) if "continuation_key" in given else 0
+        if number is None or number >= len(pages):
+            return self.error("WRONG_CONTINUATION_KEY")
+        gone = (row for row in account.removed if first <= row.date <= last)
+        login.served.window(pages[number], gone if number == 0 else ())
+        rows = [self._with_id(row) for row in pages[number]] + (account.verbatim if number == 0 else [])
+        more = number + 1 < len(pages)
+        key = base64.urlsafe_b64encode(f"{place}{number + 1}".encode()).decode()
+        return Answer(200, document(transactions=array(rows), **({"continuation_key": key} if more else {})))
+
+    def _place_of(self, key: str, place: str) -> int | None:
+        try:
+            found = base64.urlsafe_b64decode(key).decode()
+            return int(found.removeprefix(place)) if found.startswith(place) else None
+        except ValueError:
+            return None
+
+    def _with_id(self, row: Transaction) -> bytes:
+        self._number += 1
+        return self.render(row)[:-1] + b',"transaction_id":"t-%d"}' % self._number
+
+    def written(self, row: Transaction) -> dict[str, Any]:
+        """One transaction; `transaction_id`, which is another one each time, is added to it."""
+        debit, booked = row.amount < 0, row.status == "posted"
+        return {
+            "entry_reference": row.id,
+            "transaction_amount": {"currency": row.account.currency, "amount": str(abs(row.amount))},
+            "credit_debit_indicator": "DBIT" if debit else "CRDT",
+            "status": "BOOK" if booked else "PDNG",
+            **({"booking_date": row.date.isoformat(), "value_date": row.date.isoformat()} if booked else {}),
+            "transaction_date": row.date.isoformat(),
+            **({"creditor" if debit else "debtor": {"name": row.merchant}} if row.merchant else {}),
+            **({"merchant_category_code": "5411"} if row.merchant and debit else {}),
+            "remittance_information": [row.description],
+        }
+
+    def _id(self, *parts: object) -> str:
+        self._number += 1
+        return str(UUID(bytes=digest(self.sandbox.seed, *parts, self._number), version=4))
+
+
+def _hashes(account: Account) -> dict[str, Any]:
+    return {"identification_hash": account.id, "identification_hashes": [account.id, f"other.{account.id}"]}
+
+
+def _second(path: str) -> str:
+    return path.split("/")[2] if path.startswith("/accounts/") else ""
+
+
+def _index(login: Login, account: Account) -> int:
+    return list(login.ledger.accounts).index(account.id)
+
+
+def _bank(name: str, country: str, methods: list[tuple[str, str]], headers: list[str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "country": country,
+        "logo": f"https://bank.example/{country}/",
+        "psu_types": list(dict.fromkeys(kind for kind, _ in methods)),
+        "auth_methods": [{**_METHOD, "name": method, "title": method, "psu_type": kind} for kind, method in methods],
+        "maximum_consent_validity": _VALIDITY,
+        "beta": False,
+        **({"required_psu_headers": headers} if headers else {}),
+    }
+
+
+def _of(session: Session) -> dict[str, Any]:
+    return {
+        "aspsp": {"name": session.bank, "country": session.country},
+        "psu_type": session.psu_type,
+        "access": {"valid_until": session.valid_until.isoformat(), "balances": True, "transactions": True},
+    }
+
+
+def _balance(kind: str, name: str, account: Account) -> dict[str, Any]:
+    amount = {"currency": account.currency, "amount": str(account.current)}
+    return {"name": name, "balance_amount": amount, "balance_type": kind}
+
+
+STAND_IN: type[Profile] = StandIn

@@ -1,0 +1,93 @@
+"""Tables that map Enable Banking's words and errors to ours."""
+
+from __future__ import annotations
+
+import re
+
+from worker.errors import (
+    AccountGone,
+    AppMisconfigured,
+    BadRequest,
+    Forbidden,
+    InstitutionDown,
+    NotReady,
+    RateLimited,
+    ReauthRequired,
+    Scope,
+)
+from worker.integrations.kit.taxonomy import Rule, by_code
+from worker.models.vocabulary import AccountType, TransactionStatus
+
+DAY_IS_USED_UP = "ASPSP_RATE_LIMIT_EXCEEDED"
+PERIOD_REFUSED = frozenset({"WRONG_TRANSACTIONS_PERIOD", "PERIOD_INVALID"})
+_OF_THE_SESSION = ("EXPIRED_SESSION", "CLOSED_SESSION", "REVOKED_SESSION", "SESSION_DOES_NOT_EXIST")
+
+_ALWAYS = (
+    *by_code(
+        AppMisconfigured,
+        "AUTHORIZATION_NOT_PROVIDED",
+        "ACCESS_DENIED",
+        "UNAUTHORIZED_IP",
+        "INVALID_HOST",
+        "NO_ACCOUNTS_ADDED",
+        "REDIRECT_URI_NOT_ALLOWED",
+    ),
+    *by_code(InstitutionDown, "ASPSP_ERROR", "ASPSP_TIMEOUT"),
+    *by_code(BadRequest, *PERIOD_REFUSED),
+    Rule(ReauthRequired, code="ASPSP_PSU_ACTION_REQUIRED"),
+    Rule(RateLimited, code=DAY_IS_USED_UP, scope=Scope.ACCOUNT),
+)
+RULES = (
+    *_ALWAYS,
+    *by_code(ReauthRequired, *_OF_THE_SESSION, "WRONG_SESSION_STATUS"),
+    *by_code(ReauthRequired, "WRONG_AUTHORIZATION_CODE", "EXPIRED_AUTHORIZATION_CODE", "ALREADY_AUTHORIZED"),
+    Rule(AppMisconfigured, code="UNAUTHORIZED_ACCESS"),
+    *(Rule(Forbidden, status=status) for status in (401, 403)),
+)
+ACCOUNT_RULES = (
+    # Only the session itself says whether the login needs its user: some banks answer these for one account alone.
+    *_ALWAYS,
+    *(Rule(Forbidden, code=code) for code in (*_OF_THE_SESSION, "UNAUTHORIZED_ACCESS")),
+    *by_code(AccountGone, "ACCOUNT_DOES_NOT_EXIST", "ASPSP_ACCOUNT_NOT_ACCESSIBLE", "INVALID_ACCOUNT_ID"),
+    *(Rule(Forbidden, status=status) for status in (401, 403)),
+    Rule(AccountGone, status=404),
+)
+"""Rules for paths that contain an account."""
+
+SESSIONS = {
+    "PENDING_AUTHORIZATION": NotReady,
+    "RETURNED_FROM_BANK": NotReady,
+}
+"""Errors for states of a session; AUTHORIZED is none, and all others need the user."""
+
+ACCOUNT_TYPES = {
+    "CACC": (AccountType.DEPOSITORY, "checking"),
+    "CASH": (AccountType.DEPOSITORY, "cash"),
+    "SVGS": (AccountType.DEPOSITORY, "savings"),
+    "CARD": (AccountType.CREDIT, "credit_card"),
+    "LOAN": (AccountType.LOAN, "loan"),
+}
+
+STATUSES = {
+    "BOOK": TransactionStatus.POSTED,
+    "PDNG": TransactionStatus.PENDING,
+    "HOLD": TransactionStatus.PENDING,
+    "SCHD": TransactionStatus.PENDING,
+    "CNCL": TransactionStatus.CANCELED,
+    "RJCT": TransactionStatus.CANCELED,
+}
+
+# The first of these that a bank states counts. Kinds of "available" come last: they may contain an overdraft.
+CURRENT = ("CLBD", "ITBD", "XPCD", "CLAV", "ITAV")
+AVAILABLE = ("CLAV", "ITAV", "FWAV")
+
+NO_REFERENCE = re.compile(r"\d{4}-\d\d-\d\d[.-]\d+|NOTPROVIDED|NONREF|", re.IGNORECASE)
+"""Entry references that name no transaction: a place within a day, which moves, or a word that says so."""
+
+LATER_ZONE, EARLIER_ZONE, USUAL_ZONE = "Europe/Helsinki", "Europe/London", "Europe/Paris"
+ZONES = {
+    **dict.fromkeys(("FI", "EE", "LV", "LT", "RO", "BG", "GR", "CY"), LATER_ZONE),
+    **dict.fromkeys(("GB", "IE", "PT"), EARLIER_ZONE),
+    "IS": "Atlantic/Reykjavik",
+}
+"""Time zones of banks by country, by whose day they count calls; `USUAL_ZONE` for all others."""
