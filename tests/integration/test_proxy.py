@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture
 def echo_port() -> Iterator[int]:

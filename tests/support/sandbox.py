@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -22,7 +23,16 @@ import httpx
 from tests.support.tracing import counting
 from tests.support.waiting import PATIENCE_S
 from worker.sandbox.app import SandboxApp
+from worker.sandbox.core import Profile
 from worker.sandbox.stand_ins import stand_ins, variables
+
+
+@cache
+def _profiles() -> list[type[Profile]]:
+    # Finding them reads what is installed, which does not change while tests run.
+    usable, problems = stand_ins()
+    assert not problems, problems
+    return list(usable.values())
 
 
 class SandboxProcess:
@@ -54,9 +64,7 @@ class SandboxProcess:
 
     def variables(self, url: str = "") -> dict[str, str]:
         """What makes every integration use its stand-in; `url` is another place from which the sandbox is reached."""
-        usable, problems = stand_ins()
-        assert not problems, problems
-        of_each = [variables(profile, url or self.base_url) for profile in usable.values()]
+        of_each = [variables(profile, url or self.base_url) for profile in _profiles()]
         return {name: value for of_one in of_each for name, value in of_one.items()}
 
     def start(self) -> Self:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.printed_commands import EXAMPLES, IN_BLOCKS, NAMED, PRINTED, name, parse
 
+pytestmark = pytest.mark.deep
+
 
 def test_something_was_collected() -> None:
     assert min(len(PRINTED), len(EXAMPLES), len(IN_BLOCKS), len(NAMED)) > 10

@@ -69,6 +69,7 @@ def offences() -> dict[str, list[tuple[int, str]]]:
     return found
 
 
+@pytest.mark.deep
 def test_no_code_outside_its_folder_names_a_provider() -> None:
     found = {file: named for file, named in offences().items() if file not in MAY}
 

@@ -35,7 +35,10 @@ def stand_in(key: str) -> type[Profile]:
         KeyError: there is no such integration, or it has no stand-in.
         StandInError: its module cannot be imported, or does not define `STAND_IN`.
     """
-    module = find()[key]
+    return _imported(key, find()[key])
+
+
+def _imported(key: str, module: str) -> type[Profile]:
     try:
         if find_spec(module) is None:
             raise KeyError(key)
@@ -51,9 +54,9 @@ def stand_ins() -> tuple[dict[str, type[Profile]], list[str]]:
     """All stand-ins by key, and one sentence for each that cannot be used."""
     usable: dict[str, type[Profile]] = {}
     problems: list[str] = []
-    for key in find():
+    for key, module in find().items():  # once: it reads the entry points of every installed package
         try:
-            usable[key] = stand_in(key)
+            usable[key] = _imported(key, module)
         except KeyError:
             continue
         except StandInError as error:

@@ -105,6 +105,7 @@ def table(folder: Path, noun: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.deep
 def test_csv_has_a_file_for_each_table(dashtam: Dashtam, books: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "export"
 
@@ -140,6 +141,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv_and_exact_in_json(
     assert len(lines) == 3 + 3 + 3 + 4 + 4 + 12
 
 
+@pytest.mark.deep
 def test_bean_check_accepts_the_ledger_and_its_balances_are_those_of_the_institution(
     dashtam: Dashtam, books: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_ledger_with_a_wrong_balance_is_not_accepted(dashtam: Dashtam, books: di
     assert loader.load_file(str(ledger))[1] != []
 
 
+@pytest.mark.deep
 def test_since_leaves_out_what_is_older(dashtam: Dashtam, books: dict[str, Any], tmp_path: Path) -> None:
     ledger = tmp_path / "ada.beancount"
     options = ("--since", "2025-02-01", "--json")

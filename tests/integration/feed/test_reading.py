@@ -61,6 +61,7 @@ def test_reader_without_a_cursor_gets_all_rows_and_then_what_changes(world: Worl
     assert world.differences() == {}
 
 
+@pytest.mark.deep
 def test_reader_waits_for_a_transaction_that_began_earlier_and_skips_nothing(world: World, ada: Person) -> None:
     world.read()
     with world.open() as slow:
@@ -77,6 +78,7 @@ def test_reader_waits_for_a_transaction_that_began_earlier_and_skips_nothing(wor
     assert world.differences() == {}
 
 
+@pytest.mark.deep
 def test_what_was_rolled_back_is_not_told(world: World, ada: Person) -> None:
     world.read()
     with world.open() as connection:
@@ -199,6 +201,7 @@ def test_rows_that_go_with_what_they_belong_to_are_told_as_removed(
     assert world.differences(hers, user_id=ada.user_id) == {}
 
 
+@pytest.mark.deep
 def test_withdrawn_transaction_is_told_as_removed_and_may_come_back(world: World, ada: Person) -> None:
     world.read()
     id_ = ada.ids["transactions"]
@@ -221,6 +224,7 @@ def test_old_balances_that_upkeep_deletes_are_told_as_removed(world: World, ada:
     assert world.told() == [("balances", "removed", ada.ids["balances"])]
 
 
+@pytest.mark.deep
 def test_users_are_told_of_their_own_rows_alone(world: World, ada: Person, bob: Person) -> None:
     hers = Copy()
     world.read(copy=hers, user_id=ada.user_id, limit=1)

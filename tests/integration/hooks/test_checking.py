@@ -123,6 +123,7 @@ def test_old_link_gets_it_by_upkeep_and_each_login_once(link: Link) -> None:
     assert linked.asked("/item/webhook/update") == 1
 
 
+@pytest.mark.deep
 def test_link_that_has_the_address_already_is_left_alone(link: Link) -> None:
     linked = link()
     linked.check()
@@ -151,6 +152,7 @@ def test_login_that_does_not_work_needs_its_user_with_the_provider_s_reason(link
     assert linked.waiting() == 0
 
 
+@pytest.mark.deep
 def test_hook_that_is_not_true_changes_nothing(link: Link) -> None:
     linked = link()
     linked.want_check()
@@ -196,6 +198,7 @@ def test_check_that_the_provider_does_not_answer_is_tried_again(link: Link) -> N
     assert linked.waiting() == 0
 
 
+@pytest.mark.deep
 def test_hook_in_the_middle_of_a_check_asks_for_another(link: Link) -> None:
     linked = link()
     runtime = linked.runtime
@@ -208,6 +211,7 @@ def test_hook_in_the_middle_of_a_check_asks_for_another(link: Link) -> None:
     assert linked.waiting() == 1
 
 
+@pytest.mark.deep
 def test_consent_that_ends_is_read_from_the_provider(link: Link) -> None:
     linked = link()
     linked.execute("UPDATE providers SET grant_expires_at = now() WHERE id = :id")

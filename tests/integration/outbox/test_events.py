@@ -125,6 +125,7 @@ def test_first_link_is_told_as_such(outbox: Outbox, login: UUID) -> None:
     assert outbox.rows("type, data ->> 'how'") == [("provider.linked", "linked")]
 
 
+@pytest.mark.deep
 def test_ordinary_refresh_and_second_unlinking_are_no_events(outbox: Outbox, login: UUID) -> None:
     owner = uuid4()
     with outbox.runtime.transaction() as session:
@@ -226,6 +227,7 @@ def test_alarm_and_outage_of_an_integration_begin_and_end_once(outbox: Outbox) -
     ]
 
 
+@pytest.mark.deep
 def test_sync_is_told_with_its_counts_and_one_that_stores_nothing_is_not(
     link_model: Callable[..., Linked],
 ) -> None:
@@ -260,6 +262,7 @@ def test_sync_is_told_with_its_counts_and_one_that_stores_nothing_is_not(
     assert not any("hook_subscriptions" in statement for statement in asked), "a sync that finds nothing asks nothing"
 
 
+@pytest.mark.deep
 def test_cursor_of_a_sync_lies_before_its_rows_and_belongs_to_the_hook_s_owner(
     link_model: Callable[..., Linked],
 ) -> None:

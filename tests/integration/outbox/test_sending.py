@@ -60,6 +60,7 @@ def test_both_secrets_sign_for_a_while_after_a_rotation(outbox: Outbox) -> None:
     assert len(outbox.net.posted[-1].headers["webhook-signature"].split(" ")) == 1
 
 
+@pytest.mark.deep
 def test_failed_delivery_is_tried_again_under_its_id_and_parked_after_three_days(outbox: Outbox) -> None:
     hook = outbox.add(URL).row
     outbox.net.answer(URL, 500)
@@ -135,6 +136,7 @@ def test_pause_that_a_receiver_asks_for_is_kept_within_bounds(outbox: Outbox) ->
     assert due_at <= datetime.now(UTC) + timedelta(days=1)
 
 
+@pytest.mark.deep
 def test_breaker_lets_one_delivery_through_and_closes_when_it_is_received(outbox: Outbox) -> None:
     hook = outbox.add(URL).row
     outbox.net.answer(URL, 500)
@@ -158,6 +160,7 @@ def test_breaker_lets_one_delivery_through_and_closes_when_it_is_received(outbox
     assert outbox.row(hook).failing_since is None
 
 
+@pytest.mark.deep
 def test_slow_and_dead_receivers_delay_no_other(outbox: Outbox) -> None:
     outbox.add(URL)
     outbox.add(OTHER)
@@ -221,6 +224,7 @@ def test_event_waits_for_older_transactions_that_are_still_open(outbox: Outbox) 
     assert outbox.send() == 1
 
 
+@pytest.mark.deep
 def test_backup_that_was_restored_elsewhere_is_sent_although_its_numbers_are_ahead(outbox: Outbox) -> None:
     outbox.add(URL)
     tell(outbox)
@@ -256,6 +260,7 @@ def test_deliveries_to_a_receiver_that_fails_for_days_are_parked_and_others_are_
     assert (outbox.row(works).waiting, outbox.row(works).parked) == (1, 0)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("by_event", [False, True])
 def test_replay_sends_what_was_parked_because_the_receiver_failed_for_days(outbox: Outbox, by_event: bool) -> None:
     hook = outbox.add(URL).row

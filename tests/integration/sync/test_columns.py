@@ -124,6 +124,7 @@ class Stored:
             return dict(session.execute(statement, parameters).mappings().one())
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("with_unstorable", [False, True], ids=["as a whole", "row by row"])
 @pytest.mark.parametrize("version", [0, 1], ids=["a new row", "a changed row"])
 def test_each_column_has_its_own_value(linked: Linked, version: int, with_unstorable: bool) -> None:

@@ -63,6 +63,7 @@ def _with(linked: Linked, integration: ModelIntegration) -> None:
     linked.runtime.integrations[linked.integration.key] = integration
 
 
+@pytest.mark.deep
 def test_hook_in_the_middle_of_a_run_asks_for_one_more(login: Linked) -> None:
     def storm() -> None:
         for _ in range(3):
@@ -76,6 +77,7 @@ def test_hook_in_the_middle_of_a_run_asks_for_one_more(login: Linked) -> None:
     assert _due_in(login) <= 6
 
 
+@pytest.mark.deep
 def test_hook_that_led_to_the_run_asks_for_no_other(login: Linked) -> None:
     _hook(login, pause=-1)
     _with(login, Hooked(lambda: None))
@@ -93,6 +95,7 @@ def test_hook_does_not_shorten_the_wait_that_a_provider_has_asked_for(login: Lin
     assert _due_in(login) > 3000
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("hooked", "gap", "own", "hours"),
     [

@@ -52,6 +52,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
+@pytest.mark.deep
 def test_repeat_applies_no_page_and_its_run_says_the_same(quiet: Linked, applied: list[Any]) -> None:
     before = quiet.sync(trigger=Trigger.MANUAL, force=True)  # a person's sync compares everything
     assert len(applied) == 3
@@ -77,7 +78,9 @@ def test_repeat_applies_no_page_and_its_run_says_the_same(quiet: Linked, applied
     assert timedelta(hours=3) < due_at - synced_at < timedelta(hours=5)
 
 
-@pytest.mark.parametrize("what", ["row", "balance", "position", "gone"])
+@pytest.mark.parametrize(
+    "what", [*(pytest.param(one, marks=pytest.mark.deep) for one in ("row", "balance", "position")), "gone"]
+)
 def test_what_differs_is_stored_at_once(quiet: Linked, what: str) -> None:
     books = quiet.integration.books
     if what == "row":
@@ -96,6 +99,7 @@ def test_what_differs_is_stored_at_once(quiet: Linked, what: str) -> None:
     assert answers(quiet) is None
 
 
+@pytest.mark.deep
 def test_pages_that_were_read_while_looking_are_not_asked_for_again(quiet: Linked) -> None:
     quiet.integration.books.put(Movement("t2", "A", "1.00"))
     quiet.integration.served.clear()
@@ -106,6 +110,7 @@ def test_pages_that_were_read_while_looking_are_not_asked_for_again(quiet: Linke
     assert set(quiet.live()) == {"t1", "t2"}
 
 
+@pytest.mark.deep
 def test_refused_token_while_looking_is_renewed_once(quiet: Linked) -> None:
     quiet.integration.books.put(Movement("t2", "A", "1.00"))
     quiet.integration.plan = Plan(refuse_access_before={quiet.integration.asked + 1})
@@ -116,6 +121,7 @@ def test_refused_token_while_looking_is_renewed_once(quiet: Linked) -> None:
     assert set(quiet.live()) == {"t1", "t2"}
 
 
+@pytest.mark.deep
 def test_another_day_compares_all_rows(quiet: Linked, applied: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     async def tomorrow() -> datetime:
         return datetime.now(UTC) + timedelta(days=1)
@@ -129,6 +135,7 @@ def test_another_day_compares_all_rows(quiet: Linked, applied: list[Any], monkey
     assert len(quiet.rows("SELECT id FROM balances")) > balances  # each day has its snapshot
 
 
+@pytest.mark.deep
 def test_another_release_compares_all_rows(quiet: Linked, applied: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_release", lambda: "next")
 
@@ -168,6 +175,7 @@ def test_drift_is_looked_at_by_every_run(quiet: Linked, applied: list[Any]) -> N
     assert applied != []
 
 
+@pytest.mark.deep
 def test_new_link_compares_all_rows(quiet: Linked) -> None:
     with quiet.runtime.transaction() as session:
         runs.end_running(session, provider_id=quiet.provider_id, error="relinked", reason="linked anew")
@@ -175,6 +183,7 @@ def test_new_link_compares_all_rows(quiet: Linked) -> None:
     assert answers(quiet) is None
 
 
+@pytest.mark.deep
 def test_cancelled_while_it_looks(quiet: Linked) -> None:
     def ask() -> None:
         with quiet.runtime.transaction() as session:
@@ -198,6 +207,7 @@ def test_taken_over_while_it_looks(quiet: Linked) -> None:
     assert quiet.rows("SELECT count(*) FROM sync_runs WHERE status = 'running'") == [(0,)]
 
 
+@pytest.mark.deep
 def test_hook_that_comes_while_it_looks_makes_the_login_due_again(quiet: Linked) -> None:
     def come() -> None:
         with quiet.runtime.transaction() as session:
@@ -214,6 +224,7 @@ def test_hook_that_comes_while_it_looks_makes_the_login_due_again(quiet: Linked)
     assert quiet.rows("SELECT sync_due_at = hook_sync_at FROM providers WHERE id = :id") == [(True,)]
 
 
+@pytest.mark.deep
 def test_run_of_another_worker_in_between_compares_all_rows(quiet: Linked, applied: list[Any]) -> None:
     """A worker of an older release keeps no answers."""
     with quiet.runtime.transaction() as session:

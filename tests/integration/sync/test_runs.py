@@ -67,6 +67,7 @@ def test_second_run_is_refused_while_one_is_running(linked: Linked) -> None:
         linked.sync()
 
 
+@pytest.mark.deep
 def test_dead_run_is_taken_over_and_its_late_page_is_refused(linked: Linked) -> None:
     linked.integration.books.put(Movement("t1", "A", "1.00"))
     linked.integration.plan = Plan(die_before=1)

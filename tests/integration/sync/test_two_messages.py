@@ -44,6 +44,7 @@ def test_of_two_messages_for_one_login_the_first_does_the_work_of_both(linked: L
     assert second.refused == {linked.provider_id: "synced since this was asked for"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("until", [timedelta(minutes=9), timedelta(minutes=-1)], ids=["claimed", "due"])
 def test_message_that_waited_is_done_if_its_login_is_wanted_again(linked: Linked, until: timedelta) -> None:
     messages = TwoMessages(linked)
@@ -53,6 +54,7 @@ def test_message_that_waited_is_done_if_its_login_is_wanted_again(linked: Linked
     assert list(messages.take().runs) == [linked.provider_id]
 
 
+@pytest.mark.deep
 def test_message_that_was_sent_after_the_last_run_is_done_although_its_login_is_not_due(linked: Linked) -> None:
     messages = TwoMessages(linked)
     messages.take()

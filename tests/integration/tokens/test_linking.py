@@ -178,6 +178,7 @@ def test_link_that_nobody_is_known_to_have_begun_is_refused(desk: Desk) -> None:
         desk.runtime.run(begun.complete(desk))
 
 
+@pytest.mark.deep
 def test_state_itself_is_never_stored(desk: Desk) -> None:
     begun = _begin(desk, _user(desk.runtime))
 

@@ -1,4 +1,4 @@
-"""One application and one database for each module of tests; what a test stores, it stores under users of its own."""
+"""One application for each module of tests, on an empty database; a test stores its rows under users of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider, make_user
+from tests.support import databases as dbs
 from tests.support.databases import Databases
 from tests.support.fixtures import NO_WORKER, redis_database
 from tests.support.sandbox import SandboxProcess
+from worker.crud.database import make_engine
 from worker.devstack import Urls
 from worker.models import Provider, User
 from worker.models.vocabulary import KeyScope
@@ -34,12 +36,21 @@ APP = "https://app.example.org"
 """The app that asks for links, and to which browsers go back."""
 
 
+@pytest.fixture(scope="session")
+def _web_database(databases: Databases) -> Iterator[Engine]:
+    # One for all modules, emptied after each: to copy one for each takes many times as long.
+    engine = make_engine(databases.clone("web"), connections=1)
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture(scope="module")
-def web_runtime(databases: Databases, servers: Urls, sandbox_process: SandboxProcess) -> Iterator[Runtime]:
-    """The module's own database, and the enabled integrations talking to the sandbox."""
+def web_runtime(_web_database: Engine, servers: Urls, sandbox_process: SandboxProcess) -> Iterator[Runtime]:
+    """A database that is empty when the module begins, and the enabled integrations talking to the sandbox."""
     with pytest.MonkeyPatch.context() as environment:
         variables = sandbox_process.variables() | RATES | {"LINK_RETURN_ORIGINS": f"{APP}, http://127.0.0.1:3000"}
-        variables |= {"DATABASE_URL": databases.clone("web"), "REDIS_URL": redis_database(servers, NO_WORKER)}
+        variables["DATABASE_URL"] = _web_database.url.render_as_string(hide_password=False)
+        variables["REDIS_URL"] = redis_database(servers, NO_WORKER)
         for name, value in variables.items():
             environment.setenv(name, value)
         get_settings.cache_clear()
@@ -47,6 +58,7 @@ def web_runtime(databases: Databases, servers: Urls, sandbox_process: SandboxPro
         with use_runtime(runtime):
             yield runtime
         runtime.close()
+        dbs.empty(_web_database)
     get_settings.cache_clear()
 
 

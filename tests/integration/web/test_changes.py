@@ -78,6 +78,7 @@ def test_all_rows_and_then_what_changed(client: TestClient, ada: Person, rows: S
     assert gone == [{"noun": "transactions", "change": "removed", "id": id_, "row": None}]
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("login")
 def test_stranger_gets_none_of_them_and_cannot_use_the_cursor(
     client: TestClient, ada: Person, stranger: Person, superuser_token_headers: dict[str, str]

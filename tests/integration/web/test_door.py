@@ -297,6 +297,7 @@ def test_key_tells_whose_it_is_and_what_it_may(web_runtime: Runtime, person: Per
     assert who.actor.startswith("user:key ")
 
 
+@pytest.mark.deep
 def test_key_is_stored_as_a_hash_alone(web_runtime: Runtime, person: Person) -> None:
     key = make_key(web_runtime, person.user_id)["Authorization"].split()[1]
 

@@ -157,6 +157,7 @@ def test_refresh_and_change_of_a_login_are_told(
     _listening(web_runtime, work)
 
 
+@pytest.mark.deep
 def test_users_hear_of_their_own_logins_alone_and_operators_of_all(
     web_runtime: Runtime, rows: Session, login: Provider, who: Principal, superuser_token_headers: dict[str, str]
 ) -> None:

@@ -145,6 +145,7 @@ def test_second_delivery_of_a_hook_changes_nothing(door: Door) -> None:
     assert door.deliveries() == 1
 
 
+@pytest.mark.deep
 def test_storm_puts_nothing_off_and_makes_one_sync_due(door: Door) -> None:
     door.hook()
     first = door.state()
@@ -197,6 +198,7 @@ def test_hook_about_the_state_of_a_login_makes_a_check_due(door: Door, status: s
     assert door.state()["status"] == status  # the provider's API decides, not the hook
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("kind", ["ITEM/PENDING_DISCONNECT", "ITEM/NEW_ACCOUNTS_AVAILABLE"])
 def test_hook_opens_one_notice_and_writes_no_date(door: Door, kind: str) -> None:
     ends = door.state()["grant_expires_at"]
@@ -304,6 +306,7 @@ def test_integration_without_hooks_has_no_door(door: Door, key: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.deep
 def test_body_over_the_limit_is_refused(door: Door) -> None:
     assert door.send(b" " * (256 * 1024 + 1)).status_code == 413
     assert door.client.get(PATH).status_code == 405

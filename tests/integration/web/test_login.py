@@ -82,6 +82,7 @@ def test_over_https_the_cookie_belongs_to_this_host_alone(web_runtime: Runtime, 
     assert "Secure" in cookie
 
 
+@pytest.mark.deep
 def test_revoking_the_key_ends_its_sessions(browser: TestClient, web_runtime: Runtime, person: Person) -> None:
     headers = make_key(web_runtime, person.user_id)
     log_in(browser, headers)

@@ -184,6 +184,7 @@ def test_page_of_logins(client: TestClient, ada: Person, stranger: Person) -> No
     assert (beyond["items"], beyond["total"]) == ([], 3)
 
 
+@pytest.mark.deep
 def test_logins_are_sorted_and_filtered(client: TestClient, ada: Person, web_runtime: Runtime, rows: Session) -> None:
     for alias, key in (("b", REFRESHED_KEY), ("a", LASTING_KEY)):
         _make(client, ada, alias, key)

@@ -184,7 +184,7 @@ def test_open_positions(client: TestClient, ada: Person, accounts: list[tuple[UU
     assert {(row["symbol"], row["quantity"]) for row in found} == {("ACME", "1.5")}
 
 
-@pytest.mark.parametrize("limit", [1, 100])
+@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.deep), 100])
 def test_accounts_have_their_newest_balance(
     client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int
 ) -> None:

@@ -516,6 +516,7 @@ def test_a_date_that_means_nothing_is_refused_in_words_that_apps_read(app: App, 
     assert problem["accounts"] == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("version", ["3", "0", "two", "1.1"])
 def test_a_version_that_does_not_exist_is_refused(app: App, version: str) -> None:
     assert app.ask(version=version).json()["errlist"][0]["code"] == "gen.api"
@@ -576,6 +577,7 @@ def test_an_access_for_some_accounts_sees_no_others(
     assert narrow.read(account=str(books.checking))["errors"] == [f"There is no account {books.checking} here"]
 
 
+@pytest.mark.deep
 def test_two_accounts_of_one_name_are_told_apart(new_books: tuple[Provider, App], rows: Session) -> None:
     login, app = new_books
     for _ in range(2):
@@ -605,6 +607,7 @@ def test_two_logins_of_one_name_are_told_apart(new_books: tuple[Provider, App], 
 # Trouble with a login -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.deep
 def test_a_login_that_needs_its_user_is_told_in_the_words_that_apps_look_for(
     new_books: tuple[Provider, App], rows: Session
 ) -> None:
@@ -623,6 +626,7 @@ def test_a_login_that_needs_its_user_is_told_in_the_words_that_apps_look_for(
     ]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("status", "last_run", "is_synced", "told"),
     [
@@ -755,6 +759,7 @@ def test_a_claim_is_a_post_and_never_a_redirect(client: TestClient, web_runtime:
     assert client.post(f"{address}/", follow_redirects=False).status_code == 200
 
 
+@pytest.mark.deep
 def test_a_revoked_access_is_answered_403(client: TestClient, web_runtime: Runtime, books: Books) -> None:
     made = setup_token(web_runtime, books.user_id)
     app = App(client, client.post(claim_address(made.setup_token)).text)
@@ -821,6 +826,7 @@ def test_secrets_are_stored_as_hashes_and_in_no_log(client: TestClient, web_runt
         assert secret not in redact(str(lines))
 
 
+@pytest.mark.deep
 def test_when_an_access_was_last_used_is_noted(client: TestClient, web_runtime: Runtime, books: Books) -> None:
     made = setup_token(web_runtime, books.user_id)
     app = App(client, client.post(claim_address(made.setup_token)).text)

@@ -17,6 +17,8 @@ from worker.runtime import Runtime
 from worker.web.application import ROUTERS
 from worker.web.asking import authenticate
 
+pytestmark = pytest.mark.deep
+
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/providers"): {"provider_key": "schwab", "alias": "New"},
     ("POST", "/api/v1/link-sessions"): {"alias": "New"},
@@ -54,7 +56,6 @@ def _ask(client: TestClient, method: str, path: str, headers: dict[str, str], pr
     return client.request(method, url, headers=headers, json=BODIES.get((method, path)))
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize(("method", "path"), OF_ONE_LOGIN)
 def test_a_stranger_gets_nothing_and_changes_nothing(
     client: TestClient, stranger: Person, person: Person, hers: UUID, sent: Sent, method: str, path: str
@@ -71,7 +72,6 @@ def test_a_stranger_gets_nothing_and_changes_nothing(
     assert len(sent.tasks) == messages
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
 def test_without_a_key_that_opens_nothing_is_done(
     client: TestClient, hers: UUID, method: str, path: str, scopes: frozenset[str]
@@ -107,7 +107,6 @@ STREAM = "/api/v1/events"
 LISTS = [path for method, path, _ in ROUTES if method == "GET" and "{" not in path and path != STREAM]
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("path", LISTS)
 def test_lists_have_no_row_of_others(client: TestClient, stranger: Person, hers: UUID, path: str) -> None:
     response = client.get(path, headers=stranger.headers)

@@ -83,6 +83,7 @@ def test_time_limit_reaches_a_task_that_takes_every_error_for_its_own(loop: Loop
         loop.run(work())
 
 
+@pytest.mark.deep
 def test_what_must_not_be_interrupted_comes_to_its_end_first(loop: Loop) -> None:
     told: list[str] = []
 

@@ -90,6 +90,7 @@ def test_step_whose_time_is_over_is_told_while_others_go_on(threads: Threads) ->
     wait_for(lambda: not threads.are_stuck, what="the thread's return")
 
 
+@pytest.mark.deep
 def test_end_of_a_step_that_has_come_back_is_no_later_one_s(threads: Threads) -> None:
     slow, stuck = Step(), Step()
 

@@ -172,6 +172,7 @@ def test_packing_that_was_not_asked_for_is_refused(encoding: str) -> None:
         send(subject)
 
 
+@pytest.mark.deep
 def test_gzip_body_that_ends_early_is_an_unknown_outcome() -> None:
     cut = gzip.compress(b'{"access_token":"x"}' * 20)[:-12]
     subject = api(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=chunks(cut)))
@@ -363,6 +364,7 @@ async def send_through(gate: WaitingGate, follows: Departure, sent: list[bool], 
     return await subject.send(subject.endpoint("token", "POST", "/t"), Caller(departure=follows), headers={})
 
 
+@pytest.mark.deep
 def test_deadline_of_a_call_begins_when_the_request_leaves() -> None:
     async def wait_longer_than_the_deadline() -> Answer:
         gate, loop = WaitingGate(), asyncio.get_running_loop()

@@ -225,5 +225,6 @@ def test_file_with_tags_without_end_is_refused_before_they_are_read() -> None:
     assert "more than 1000000 tags" in refusal(camt("<a/>" * 1_000_000))
 
 
+@pytest.mark.deep
 def test_file_nested_without_end_is_refused() -> None:
     refusal(camt("<A>" * 20_000 + "</A>" * 20_000))

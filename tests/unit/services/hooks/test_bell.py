@@ -78,6 +78,7 @@ def test_broker_that_is_away_costs_a_tick_and_nothing_else() -> None:
     assert asyncio.run(ring()) == [TASKS[Ask.SYNC]]
 
 
+@pytest.mark.deep
 def test_bell_that_is_closed_rings_no_more() -> None:
     async def ring() -> list[str]:
         sent = Sent()
