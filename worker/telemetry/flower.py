@@ -11,9 +11,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import wraps
+from types import FrameType
 from typing import Any
 
 from celery import Celery
+from flower import command
 from flower.events import Events
 from flower.options import options as running_options
 from flower.views import BaseHandler
@@ -50,9 +52,20 @@ def configure(app: Celery, settings: FlowerSettings) -> None:
     require_free("FLOWER_PORT", settings.flower_address, settings.flower_port)
     shield()
     ask_the_broker(settings)
+    command.sigterm_handler = stop_in_the_loop
     # Flower sends eight inspections at once, and each needs two connections. With the small pool of the workers, these
     # would wait for each other without end, and Flower would neither show workers nor stop.
     app.conf.broker_pool_limit = _CONNECTIONS
+
+
+def stop_in_the_loop(signal_number: int, frame: FrameType | None) -> None:
+    """Takes the place of Flower's handler of SIGTERM: ends the event loop between two callbacks, or as soon as it runs.
+
+    Flower's own handler raises SystemExit wherever the program is at that moment. If a pool was just starting its first
+    thread, it has not noted that thread yet, so nobody tells the thread to end, and Python waits for it without end.
+    """
+    loop = asyncio.get_event_loop()
+    loop.call_soon_threadsafe(loop.stop)
 
 
 def flower_options(settings: FlowerSettings | Settings) -> dict[str, Any]:

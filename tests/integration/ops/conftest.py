@@ -57,13 +57,20 @@ def start_flower(
     """Starts Flowers with variables of their own; they end with the session."""
     started: list[LocalProcess] = []
 
-    def start(name: str, *, command: tuple[str, ...] = (), wait: bool = True, **env: str) -> FlowerProcess:
+    def start(
+        name: str,
+        *,
+        program: tuple[str, ...] = flower_command(),
+        command: tuple[str, ...] = (),
+        wait: bool = True,
+        **env: str,
+    ) -> FlowerProcess:
         home = tmp_path_factory.mktemp(name)
         port = free_port()
         listening = listeners(servers)
         process = LocalProcess(
             name,
-            [*flower_command(), *command],
+            [*program, *command],
             log=home / "log",
             env={
                 **server_environment,
@@ -96,8 +103,8 @@ def listeners(servers: Urls) -> int:
         return sum(int(one["psub"]) > 0 for one in client.client_list(_type="pubsub"))
 
 
-def flower_command() -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", "worker.app", "flower"]
+def flower_command() -> tuple[str, ...]:
+    return (sys.executable, "-m", "celery", "-A", "worker.app", "flower")
 
 
 def free_port() -> int:

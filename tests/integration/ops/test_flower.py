@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -68,6 +69,34 @@ def test_it_does_not_start_without_a_password(
     assert flower.process.wait() != 0
     assert why in flower.process.logs()
     assert "Traceback" not in flower.process.logs()
+
+
+_SIGTERM_IN_THE_START_OF_A_THREAD = """
+import os, signal, sys, threading
+from celery.__main__ import main
+
+begin = threading.Thread.start
+
+
+def start(thread):
+    begin(thread)
+    if "ThreadPoolExecutor" in thread.name and threading.Thread.start is start:
+        threading.Thread.start = begin
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+threading.Thread.start = start
+sys.exit(main())
+"""
+
+
+def test_sigterm_at_the_start_of_a_pool_s_first_thread_stops_it(start_flower: StartFlower) -> None:
+    program = (sys.executable, "-c", _SIGTERM_IN_THE_START_OF_A_THREAD, "-A", "worker.app", "flower")
+
+    flower = start_flower("flower-told-early", program=program, wait=False, FLOWER_PASSWORD=PASSWORD)
+
+    assert flower.process.wait() == 0, flower.process.logs()
+    assert "Visit me at" in flower.process.logs()
 
 
 def test_password_is_in_no_log_and_no_argument(flower: FlowerProcess) -> None:
