@@ -312,7 +312,7 @@ class Integration(Consent):
 
         Args:
             pages: its pages.
-            account_key: the account, if the part belongs to one. Then every error with `Scope.ACCOUNT` is its problem.
+            account_key: the account, if the part is of one. Then every error with `Scope.ACCOUNT` is its problem, too.
             ready_again: when to ask again for a part that is `NotReady`, if the provider names no time.
         """
         passing = _TROUBLE_OF_A_PART if account_key is None else TROUBLE_OF_AN_ACCOUNT
@@ -320,7 +320,7 @@ class Integration(Consent):
             async for page in pages:
                 yield page
         except ProviderError as error:
-            if not isinstance(error, passing) and (account_key is None or error.scope is not Scope.ACCOUNT):
+            if not (isinstance(error, passing) or (account_key is not None and error.scope is Scope.ACCOUNT)):
                 raise
             if account_key is not None:
                 error.scope, error.account_key = Scope.ACCOUNT, account_key

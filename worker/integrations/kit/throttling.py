@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from worker.errors import RateLimited, Scope
+from worker.errors import ProviderError, RateLimited, Scope
+from worker.integrations.kit.base import SyncRequest
 from worker.integrations.kit.http import read_retry_after
+from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.transport import Answer
 from worker.process.clocks import elapsed
 
@@ -42,29 +44,45 @@ class Limit(NamedTuple):
         return timedelta(seconds=min(seconds, _MOST_SECONDS))
 
 
-class Limits:
-    """What one reading has heard of the limits.
+class Throttled:
+    """The calls of one reading; none is made while the provider has said that no more are allowed.
 
     Args:
+        integration: makes the calls.
+        request: the request of the sync.
+        name: of the endpoints, for quotas and logs.
         limits: the limits that the provider states, the widest first.
     """
 
-    def __init__(self, limits: Sequence[Limit]) -> None:
+    def __init__(self, integration: Integration, request: SyncRequest, name: str, limits: Sequence[Limit]) -> None:
+        self._integration = integration
+        self._request = request
+        self._name = name
         self._limits = limits
         self._until: dict[tuple[Limit, str | None], float] = {}
 
-    def note(self, answer: Answer, account_key: str | None) -> None:
-        """Notes what an answer says. `account_key` is the account that the call was about."""
+    async def get(self, path: str, account_key: str | None = None, **params: str) -> bytes:
+        """Reads with the access token as `Bearer`; returns the body of the answer.
+
+        Raises:
+            RateLimited: `limit_reached`: no more calls are allowed now; nothing was sent.
+            ProviderError: the error that the answer stands for.
+        """
+        self._require_room(account_key)
+        answer = await self._integration.api.read(
+            self._integration.api.endpoint(self._name, "GET", path),
+            self._request.caller,
+            check=self._integration.check,
+            headers={"authorization": f"Bearer {self._request.access_token}"},
+            params=params,
+            account_key=account_key,
+        )
         for limit in self._limits:
             if wait := limit.wait(answer.headers):
                 self._until[limit, _counted(limit, account_key)] = elapsed() + wait.total_seconds()
+        return answer.body
 
-    def require_room(self, account_key: str | None) -> None:
-        """Checks whether another call is allowed.
-
-        Raises:
-            RateLimited: it is not; nothing was sent.
-        """
+    def _require_room(self, account_key: str | None) -> None:
         for limit in self._limits:
             left = self._until.get((limit, _counted(limit, account_key)), 0.0) - elapsed()
             if left > 0:
@@ -75,8 +93,8 @@ def _counted(limit: Limit, account_key: str | None) -> str | None:
     return account_key if limit.scope is Scope.ACCOUNT else None
 
 
-def with_wait(error: RateLimited, limits: Sequence[Limit], answer: Answer, text: str) -> RateLimited:
-    """The error with the limit that was reached and the longest wait that the answer names.
+def with_wait(error: ProviderError, limits: Sequence[Limit], answer: Answer, text: str) -> ProviderError:
+    """The error, if it is `RateLimited` with the limit that was reached and the longest wait that the answer names.
 
     Args:
         error: the error that the answer stands for.
@@ -84,6 +102,8 @@ def with_wait(error: RateLimited, limits: Sequence[Limit], answer: Answer, text:
         answer: the answer.
         text: the provider's own words, which may name seconds.
     """
+    if not isinstance(error, RateLimited):
+        return error
     reached = [(limit.scope, wait) for limit in limits if (wait := limit.wait(answer.headers)) is not None]
     named = _AVAILABLE_IN.search(text)
     waits = [wait for _, wait in reached]

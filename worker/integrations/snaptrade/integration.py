@@ -7,8 +7,7 @@ its accounts alone.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -16,20 +15,19 @@ import msgspec
 from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import NotReady, ProviderError, RateLimited
-from worker.integrations.kit import offsets, throttling
+from worker.errors import NotReady, ProviderError
+from worker.integrations.kit import offsets
 from worker.integrations.kit.base import Page, Quota, RefreshPolicy, SyncRequest
+from worker.integrations.kit.hooks.events import EventHooks
 from worker.integrations.kit.hooks.hmacs import CanonicalHmac
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.link_kinds import OAUTH_PKCE
 from worker.integrations.kit.oauth2_integration import OAuth2Integration, OAuth2Settings
 from worker.integrations.kit.taxonomy import Rule, classify
+from worker.integrations.kit.throttling import Throttled, with_wait
 from worker.integrations.kit.transport import Answer
 from worker.integrations.snaptrade import pages as answers
-from worker.integrations.snaptrade.vocabulary import LIMITS, RULES
-
-_CALL, _MOST_ROWS = 1000, 5000
-_ONE_DAY = timedelta(days=1)
+from worker.integrations.snaptrade.vocabulary import ASKS, HOOK_MEMBERS, LIMITS, RULES
 
 
 class SnaptradeSettings(OAuth2Settings):
@@ -68,7 +66,7 @@ class Snaptrade(OAuth2Integration):
         if settings.consumer_keys is not None:
             keys = [one.strip() for one in settings.consumer_keys.get_secret_value().split(",")]
             verifier = CanonicalHmac("signature", keys, time_field="eventTimestamp")
-            self.hooks = answers.SnaptradeHooks(verifier, environment=self._client_id)
+            self.hooks = EventHooks(verifier, HOOK_MEMBERS, application=self._client_id, asks=ASKS)
             self.scope = "read webhook"
 
     @property
@@ -78,12 +76,12 @@ class Snaptrade(OAuth2Integration):
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """The accounts first; then balance and positions of each account, and its activities, oldest window first."""
-        ask = partial(self._ask, request, throttling.Limits(LIMITS))
-        page, wanted = answers.listing(await ask("/authorizations"), await ask("/accounts"))
+        calls = Throttled(self, request, "data", LIMITS)
+        page, wanted = answers.listing(await calls.get("/authorizations"), await calls.get("/accounts"))
         yield page
         for listed in wanted:
-            for part in (self._figures(ask, listed), self._history(request, ask, listed)):
-                async for page in self.part(part, account_key=listed[0].id, ready_again=answers.READY_AGAIN):
+            for part in (self._figures(calls, listed), self._history(request, calls, listed)):
+                async for page in self.part(part, account_key=listed[0].id, ready_again=timedelta(minutes=5)):
                     yield page
 
     def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
@@ -94,53 +92,26 @@ class Snaptrade(OAuth2Integration):
             given = None
         fields = given if isinstance(given, dict) else {}
         code, text = (str(fields.get(name) or fields.get(f"default_{name}") or "") for name in ("code", "detail"))
-        error = classify(rules, status=answer.status, code=code or None, text=text)
-        return throttling.with_wait(error, LIMITS, answer, text) if isinstance(error, RateLimited) else error
+        return with_wait(classify(rules, status=answer.status, code=code or None, text=text), LIMITS, answer, text)
 
-    async def _ask(
-        self, request: SyncRequest, limits: throttling.Limits, path: str, account_key: str | None = None, **params: str
-    ) -> bytes:
-        limits.require_room(account_key)
-        answer = await self.api.read(
-            self.api.endpoint("data", "GET", path),
-            request.caller,
-            check=self.check,
-            headers={"authorization": f"Bearer {request.access_token}"},
-            params=params,
-            account_key=account_key,
-        )
-        limits.note(answer, account_key)
-        return answer.body
-
-    async def _figures(self, ask: Any, listed: answers.Listed) -> AsyncIterator[Page]:
-        status, key = listed[0].sync_status.holdings, listed[0].id
+    async def _figures(self, calls: Throttled, listed: answers.Listed) -> AsyncIterator[Page]:
+        status, key = listed[0].synced("holdings"), listed[0].id
         if status.initial_sync_completed is False:
             raise NotReady("initial_sync")
         place = f"/accounts/{quote(key, safe='')}"
         paths = () if status.holdings_unavailable else (f"{place}/balances", f"{place}/positions/all")
-        yield answers.figures(listed, [await ask(path, key) for path in paths])
+        yield answers.figures(listed, [await calls.get(path, key) for path in paths])
 
-    async def _history(self, request: SyncRequest, ask: Any, listed: answers.Listed) -> AsyncIterator[Page]:
-        feed, today = f"account:{listed[0].id}", request.now.date()
-        first = None if feed in request.done else answers.first_day(request, listed[0], feed)
-        # As few calls as possible, because ten a minute are allowed: windows are limited by rows and not by days.
-        span = today - (first or today) + _ONE_DAY
-        while first is not None and first <= today:
-            window = first, min(first + span - _ONE_DAY, today)
-            most = None if window[0] == window[1] else _MOST_ROWS
-            try:
-                rows = await offsets.whole(
-                    partial(self._activities, ask, listed[0].id, window), answers.id_of, most=most
-                )
-            except offsets.TooLongError:
-                span = ((window[1] - window[0]) + _ONE_DAY) // 2
-                continue
-            yield answers.history(request, listed, feed, window, rows)
-            first = window[1] + _ONE_DAY
+    async def _history(self, request: SyncRequest, calls: Throttled, listed: answers.Listed) -> AsyncIterator[Page]:
+        key, today = listed[0].id, request.now.date()
+        first = answers.first_day(request, listed[0])
+        if first is None:
+            return
 
-    async def _activities(
-        self, ask: Any, key: str, window: tuple[date, date], offset: int
-    ) -> tuple[list[msgspec.Raw], int]:
-        days = {"startDate": window[0].isoformat(), "endDate": window[1].isoformat()}
-        path = f"/accounts/{quote(key, safe='')}/activities"
-        return answers.page_of(await ask(path, key, **days, offset=str(offset), limit=str(_CALL)))
+        async def ask(window: offsets.Window, offset: int) -> tuple[list[msgspec.Raw], int]:
+            days = {"startDate": str(window[0]), "endDate": str(window[1])}
+            path = f"/accounts/{quote(key, safe='')}/activities"
+            return answers.page_of(await calls.get(path, key, **days, offset=str(offset), limit="1000"))
+
+        async for window, rows in offsets.windows(ask, answers.id_of, first, today):
+            yield answers.history(request, listed, window, rows)

@@ -10,7 +10,7 @@ from decimal import Decimal
 import msgspec
 
 from worker.errors import BadRecord
-from worker.integrations.kit import json_text, moments, money, reading
+from worker.integrations.kit import holdings, json_text, moments, money, reading
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import last_four, without_numbers
 from worker.integrations.snaptrade import vocabulary as words
@@ -28,11 +28,6 @@ class _Synced(msgspec.Struct, gc=False):
     holdings_unavailable: bool | None = None
 
 
-class _Status(msgspec.Struct, gc=False):
-    transactions: _Synced = msgspec.field(default_factory=_Synced)
-    holdings: _Synced = msgspec.field(default_factory=_Synced)
-
-
 class _Money(msgspec.Struct, gc=False):
     amount: Decimal | None = None
     currency: str | None = None
@@ -42,18 +37,27 @@ class Account(msgspec.Struct, gc=False):
     """An account. Its value is read separately, because a wrong number must not reject the account."""
 
     id: str
-    brokerage_authorization: str
+    connection: str = msgspec.field(name="brokerage_authorization")
     number: str
     name: str | None = None
     institution_account_id: str | None = None
     institution_name: str | None = None
     created_date: str | None = None
-    sync_status: _Status = msgspec.field(default_factory=_Status)
+    sync_status: dict[str, _Synced] = {}
     balance: msgspec.Raw = msgspec.Raw(b"{}")
     status: str | None = None
     raw_type: str | None = None
     account_category: str | None = None
     is_paper: bool = False
+
+    @property
+    def feed(self) -> str:
+        """The feed of its activities."""
+        return f"account:{self.id}"
+
+    def synced(self, part: str) -> _Synced:
+        """How far SnapTrade has read the account's `transactions` or `holdings`."""
+        return self.sync_status.get(part, _Synced())
 
     @property
     def lasting_id(self) -> str | None:
@@ -64,12 +68,12 @@ class Account(msgspec.Struct, gc=False):
     @property
     def pulled(self) -> str:
         """When SnapTrade last asked the brokerage: as long as this stays the same, there is no new activity."""
-        return f"{self.sync_status.transactions.last_successful_sync}/{self.sync_status.holdings.last_successful_sync}"
+        return f"{self.synced('transactions').last_successful_sync}/{self.synced('holdings').last_successful_sync}"
 
     @property
     def covered(self) -> date | None:
         """The last day of which SnapTrade has all activities; None if it does not say."""
-        told = moments.of_text(self.sync_status.transactions.last_successful_sync, "last_successful_sync")
+        told = moments.of_text(self.synced("transactions").last_successful_sync, "last_successful_sync")
         return told.date() if told else None
 
 
@@ -171,7 +175,7 @@ def balance(given: Account, cash: Sequence[Cash]) -> BalanceRecord:
         available=money.checked_or_none(single.buying_power, "buying_power"),
         cash=money.checked_or_none(single.cash, "cash"),
         currency=money.currency(total.currency or single.currency.code) or _NO_CURRENCY,
-        as_of=moments.of_text(given.sync_status.holdings.last_successful_sync, "last_successful_sync"),
+        as_of=moments.of_text(given.synced("holdings").last_successful_sync, "last_successful_sync"),
     )
 
 
@@ -183,40 +187,15 @@ def cash(raw: bytes) -> Cash:
     return given
 
 
-def cash_holding(given: Cash, key: str) -> HoldingRecord:
-    """The money of one currency as a position, for an account with several currencies."""
-    code, amount = given.currency.code or "", given.cash or money.ZERO
-    security = SecurityRecord(key=f"snaptrade:cash:{code}", type=SecurityType.CASH, symbol=code, currency=code)
-    return HoldingRecord(
-        account_key=key,
-        holding_key=security.key,
-        security=security,
-        quantity=amount,
-        market_value=amount,
-        currency=code,
-    )
-
-
 def holding(raw: bytes, key: str, currency: str) -> HoldingRecord:
     """One position. Its price and its cost are stated for one unit; those of an option, for one share.
 
     What is counted as cash as well gets the type of cash, whose positions are a part of the stated cash.
     """
     given = _position.record(raw)
-    units, own = money.checked(given.units, "units"), money.currency(given.currency) or currency
+    own = money.currency(given.currency) or currency
     security = _security(given.instrument, "cash" if given.cash_equivalent else given.instrument.kind, own)
-    price, cost = money.checked_or_none(given.price, "price"), money.checked_or_none(given.cost_basis, "cost_basis")
-    return HoldingRecord(
-        account_key=key,
-        holding_key=f"{security.key}:{'long' if units >= 0 else 'short'}",
-        security=security,
-        quantity=units,
-        price=price,
-        average_price=cost,
-        market_value=None if price is None else money.product(price, units, security.multiplier),
-        cost_basis=None if cost is None else money.product(cost, units, security.multiplier),
-        currency=own,
-    )
+    return holdings.of_units(key, security, given.units, price=given.price, cost=given.cost_basis, currency=own)
 
 
 def _security(thing: _Thing, kind: str | None, currency: str | None) -> SecurityRecord:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Sequence
+from datetime import date
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from worker.errors import BadRecord, NotReady, ReauthRequired, Scope
-from worker.integrations.kit import reading, windows
+from worker.integrations.kit import holdings, money, reading, windows
 from worker.integrations.kit.base import Page, SyncRequest
-from worker.integrations.kit.hooks import Hook, Hooks, words
 from worker.integrations.snaptrade import mapping
-from worker.integrations.snaptrade.mapping import Account
-from worker.integrations.snaptrade.vocabulary import ASKS, DISABLED
+from worker.integrations.snaptrade.mapping import Account, Cash
+from worker.integrations.snaptrade.vocabulary import DISABLED
 from worker.models.records import AccountRecord, HoldingRecord
 from worker.models.vocabulary import AccountStatus
-
-READY_AGAIN = timedelta(minutes=5)
 
 
 class _Connection(msgspec.Struct, gc=False):
@@ -31,13 +27,9 @@ class _Positions(msgspec.Struct, gc=False):
     results: list[msgspec.Raw]
 
 
-class _Pagination(msgspec.Struct, gc=False):
-    total: int
-
-
 class _Activities(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
-    pagination: _Pagination
+    pagination: dict[str, int]
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -57,9 +49,13 @@ def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
     broken = {one.id for one in _connections.page(connections) if one.disabled}
     read, rejects = reading.read_each(_records.page(accounts), "account", mapping.account)
     page, wanted = Page(rejects=rejects, accounts_complete=bool(read) and not rejects), list[Listed]()
-    for given, record in _once(read, broken):
+    best: dict[object, Listed] = {}
+    # An account may be in two connections, for example in a broken one and in the one that replaces it.
+    for one in sorted(read, key=lambda one: (one[0].connection not in broken, one[0].created_date or "", one[0].id)):
+        best[(one[0].institution_name, one[0].lasting_id) if one[0].lasting_id else one[0].id] = one
+    for given, record in best.values():
         page.accounts = [*page.accounts, record]
-        if given.brokerage_authorization in broken:
+        if given.connection in broken:
             problem = ReauthRequired(DISABLED, scope=Scope.ACCOUNT, account_key=given.id)
             page.problems = [*page.problems, problem]
         elif record.status is not AccountStatus.INACCESSIBLE:
@@ -67,45 +63,36 @@ def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
     return page, wanted
 
 
-def _once(read: Sequence[Listed], broken: set[str]) -> list[Listed]:
-    """Each account once. It may be in two connections, for example in a broken one and in the one that replaces it."""
-
-    def rank(one: Listed) -> tuple[bool, str, str]:
-        return one[0].brokerage_authorization not in broken, one[0].created_date or "", one[0].id
-
-    best: dict[object, Listed] = {}
-    for one in read:
-        same = (one[0].institution_name, one[0].lasting_id) if one[0].lasting_id else one[0].id
-        best[same] = max(best.get(same, one), one, key=rank)
-    return list(best.values())
-
-
 def figures(listed: Listed, answers: Sequence[bytes]) -> Page:
     """A page with an account's balance and positions; `answers` has none if only the account's value is known."""
-    (given, record), page, cash, held = listed, Page(), list[mapping.Cash](), list[HoldingRecord]()
+    (given, record), page, cash, held = listed, Page(), list[Cash](), list[HoldingRecord]()
     if answers:
         cash, page.rejects = reading.read_all(_records.page(answers[0]), "balance", mapping.cash, given.id)
         read = partial(mapping.holding, key=given.id, currency=record.currency)
         held, bad = reading.read_all(_positions.page(answers[1]).results, "holding", read, given.id)
         page.rejects = [*page.rejects, *bad]
         page.holdings_complete_for = frozenset() if page.rejects else frozenset({given.id})
-    money = [mapping.cash_holding(one, given.id) for one in cash if len(cash) > 1 and one.cash]
-    page.holdings = reading.distinct([*held, *money])
+    several = [(one.currency.code or "", one.cash or money.ZERO) for one in cash if len(cash) > 1 and one.cash]
+    page.holdings = reading.distinct([*held, *(holdings.of_money("snaptrade", given.id, *one) for one in several)])
     if not any(reject.kind == "balance" for reject in page.rejects):
         stated, bad = reading.read_each([given.balance], "balance", lambda _: mapping.balance(given, cash), given.id)
         page.balances, page.rejects = stated, [*page.rejects, *bad]
     return page
 
 
-def first_day(request: SyncRequest, given: Account, feed: str) -> date | None:
-    """The day from which an account's activities are to be read; None if SnapTrade has not asked the brokerage since.
+def first_day(request: SyncRequest, given: Account) -> date | None:
+    """The day from which an account's activities are to be read; None if there is nothing to read.
+
+    There is nothing if an earlier run has read it, or if SnapTrade has not asked the brokerage since.
 
     Raises:
         NotReady: SnapTrade has not read all of the account's history yet.
     """
-    if given.sync_status.transactions.initial_sync_completed is False:
-        raise NotReady("initial_sync", retry_after=READY_AGAIN)
-    cursor = windows.DateCursor.parse(request.cursors.get(feed))
+    if given.feed in request.done:
+        return None
+    if given.synced("transactions").initial_sync_completed is False:
+        raise NotReady("initial_sync")
+    cursor = windows.DateCursor.parse(request.cursors.get(given.feed))
     is_asked_for = request.since is not None or request.caller.manual
     return None if cursor.tail == given.pulled and not is_asked_for else windows.first_day(cursor, request)
 
@@ -113,18 +100,19 @@ def first_day(request: SyncRequest, given: Account, feed: str) -> date | None:
 def page_of(body: bytes) -> tuple[list[msgspec.Raw], int]:
     """The activities of an answer, and how many there are in the whole window."""
     answer = _activities.page(body)
-    return answer.data, answer.pagination.total
+    return answer.data, answer.pagination.get("total", -1)
 
 
 def id_of(raw: msgspec.Raw) -> str | None:
-    """The id of an activity; None if it has none."""
-    given = _head.record(raw).id
+    """The id of an activity; None if it has none that can be read."""
+    try:
+        given = _head.record(raw).id
+    except BadRecord:
+        return None
     return None if given in (None, "") else str(given)
 
 
-def history(
-    request: SyncRequest, listed: Listed, feed: str, window: tuple[date, date], rows: list[msgspec.Raw]
-) -> Page:
+def history(request: SyncRequest, listed: Listed, window: tuple[date, date], rows: list[msgspec.Raw]) -> Page:
     """A page with all activities of a window, not yet read.
 
     The cursor stays at the day up to which SnapTrade has everything, so that the days after it are read again.
@@ -142,19 +130,7 @@ def history(
     page.windows = windows.surely_listed(given.id, window, request, posted=True)
     through = min(last, given.covered or last)
     if last >= today:
-        page.feed, page.cursor = feed, str(windows.DateCursor(through=through, tail=given.pulled))
+        page.feed, page.cursor = given.feed, str(windows.DateCursor(through=through, tail=given.pulled))
     elif through == last:
-        page.feed, page.cursor, page.more = feed, str(windows.after(last, request)), True
+        page.feed, page.cursor, page.more = given.feed, str(windows.after(last, request)), True
     return page
-
-
-class SnaptradeHooks(Hooks):
-    """See `worker.integrations.kit.hooks.Hooks`. `environment` is the id of our application."""
-
-    id_fields = ("webhookId", "webookId")
-
-    def read(self, body: Mapping[str, Any]) -> Hook:
-        """What a verified hook asks for."""
-        kind, login, is_ours = words(body.get("eventType")), body.get("userId"), body.get("oauthClientId")
-        login, asks = login if isinstance(login, str) else None, ASKS.get(kind, frozenset())
-        return Hook(kind, "", login=login, asks=asks, is_known=kind in ASKS, is_ours=is_ours == self.environment)

@@ -2,7 +2,7 @@
 
 `broken` is a trouble and the number of a connection or an account: `disabled/1` (a connection that its user must
 repair), `replaced/1` (the same, and a new connection lists its accounts under new ids), `hidden/0` (an account whose
-holdings the brokerage does not show), `populating/0` (an account that is not ready yet), `unavailable/0` (503).
+holdings the brokerage does not show); `refused/0` (402), `populating/0` (425) and `unavailable/0` (503) of an account.
 """
 
 from __future__ import annotations
@@ -26,17 +26,7 @@ from worker.sandbox.hooks import Outgoing
 from worker.sandbox.ledger import ZERO, Account, Ledger, Security, Transaction
 from worker.sandbox.oauth import OAuthProfile
 from worker.sandbox.plain_books import Kind, PlainBooks, hold_some
-from worker.sandbox.wire import (
-    Answer,
-    RefusedError,
-    Request,
-    array,
-    basic_credentials,
-    cents,
-    digest,
-    document,
-    json_answer,
-)
+from worker.sandbox.wire import Answer, RefusedError, Request, array, basic_credentials, digest, document, json_answer
 
 CONSUMER_KEY = "sandbox-consumer-key"
 _BROKERAGES = ("Robinhood", "Questrade")
@@ -45,7 +35,7 @@ _CODES = {"equity": ("cs", "Common Stock"), "etf": ("et", "ETF"), "mutual_fund":
 _ERRORS = {
     "bad_request": (400, "1076", "Unable to verify data sent"),
     "unauthorized": (401, "1076", "Unable to verify signature sent"),
-    "disabled": (402, "3003", "Unable to sync with brokerage account because the connection is disabled."),
+    "refused": (402, "3003", "Unable to sync with brokerage account because the connection is disabled."),
     "forbidden": (403, "1066", "You do not have permission to perform this action."),
     "not_found": (404, "1011", "The requested resource does not exist."),
     "method_not_allowed": (405, "0000", "Method not allowed."),
@@ -53,12 +43,8 @@ _ERRORS = {
     "internal": (500, "0000", "Unexpected error."),
     "unavailable": (503, "3002", "Unable to sync with brokerage account. Invalid response from Brokerage API."),
 }
-_HOOKS = {
-    "changed": "ACCOUNT_TRANSACTIONS_UPDATED",
-    "revoked": "CONNECTION_DELETED",
-    "broken": "CONNECTION_BROKEN",
-    "repaired": "CONNECTION_FIXED",
-}
+_HOOKS = {"changed": "ACCOUNT_TRANSACTIONS_UPDATED", "broken": "CONNECTION_BROKEN", "repaired": "CONNECTION_FIXED"}
+_CREATED = "2025-0{}-20T21:56:19.123935+00:00"
 _USD = {"id": "57f81c53-bdda-45a7-a51f-032afd1ae41b", "code": "USD", "name": "US Dollar"}
 
 
@@ -136,8 +122,8 @@ class StandIn(OAuthProfile, PlainBooks):
         """The published 429; which limit it is, its headers say."""
         wait = retry_after if retry_after and retry_after.isdigit() else "7"
         body = {"detail": f"Request was throttled. Expected available in {wait} seconds.", "status_code": 429}
-        headers = [(b"retry-after", retry_after.encode("latin-1"))] if retry_after else []
-        return json_answer(429, body | {"code": "0000"}, headers + _limits(request.path, "0", wait))
+        after = [(b"retry-after", retry_after.encode("latin-1"))] if retry_after else []
+        return json_answer(429, body | {"code": "0000"}, after + _limits(request.path, "0", wait))
 
     def data(self, request: Request) -> Answer:
         """Everything but consent and tokens. The old prefix of paths still works, and says that it is deprecated."""
@@ -165,15 +151,8 @@ class StandIn(OAuthProfile, PlainBooks):
             case ["accounts", id_, *rest]:
                 index, account, renamed = self._find(login, id_)
                 trouble, _, number = (login.broken or "").partition("/")
-                if number == str(index) and trouble in ("populating", "unavailable"):
+                if number == str(index) and trouble in ("refused", "populating", "unavailable"):
                     return self.error(trouble)
-                if (
-                    trouble in ("disabled", "replaced")
-                    and number == str(index % 2)
-                    and not renamed
-                    and rest == ["live"]
-                ):
-                    return self.error("disabled")
                 hidden = (trouble, number) == ("hidden", str(index))
                 match rest:
                     case ["balances"]:
@@ -191,16 +170,13 @@ class StandIn(OAuthProfile, PlainBooks):
     def _connection(self, login: Login, number: int) -> dict[str, Any]:
         disabled = login.broken in (f"disabled/{number}", f"replaced/{number}")
         name = _BROKERAGES[int((login.broken or "/0").partition("/")[2]) % 2 if number == 2 else number]
-        return {
-            "id": _uuid(login.name, "connection", number),
-            "created_date": f"2025-0{number + 1}-20T21:56:19.123935+00:00",
-            "brokerage": {"id": _uuid(name), "slug": name.upper(), "name": name, "display_name": name, "enabled": True},
-            "name": f"Connection-{number}",
-            "type": "read",
-            "disabled": disabled,
-            "disabled_date": "2026-01-21T15:11:19.217000-05:00" if disabled else None,
-            "data_freshness_mode": "delayed",
+        brokerage = {"id": _uuid(name), "slug": name.upper(), "name": name, "display_name": name, "enabled": True}
+        since = {
+            "created_date": _CREATED.format(number + 1),
+            "disabled_date": "2026-01-21T15:11:19Z" if disabled else None,
         }
+        own = {"id": _uuid(login.name, "connection", number), "name": f"Connection-{number}", "type": "read"}
+        return own | since | {"brokerage": brokerage, "disabled": disabled, "data_freshness_mode": "delayed"}
 
     def _accounts_listed(self, login: Login) -> list[dict[str, Any]]:
         accounts = list(enumerate(login.ledger.accounts.values()))
@@ -215,11 +191,11 @@ class StandIn(OAuthProfile, PlainBooks):
         now = self.sandbox.clock.now()
         first = account.by_time[0].date.isoformat() if account.by_time else None
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        pulled = (midnight + timedelta(microseconds=login.ledger.head)).isoformat(sep=" ", timespec="microseconds")
-        holdings: dict[str, Any] = {"initial_sync_completed": True, "last_successful_sync": pulled}
+        holdings: dict[str, Any] = {"initial_sync_completed": True}
+        holdings["last_successful_sync"] = (midnight + timedelta(microseconds=login.ledger.head)).isoformat()
         if login.broken == f"hidden/{index}":
             holdings["holdings_unavailable"] = True
-        done = {"initial_sync_completed": True, "last_successful_sync": now.date().isoformat()}
+        days = {"last_successful_sync": now.date().isoformat(), "first_transaction_date": first}
         return {
             "id": _uuid(account.id, "again") if connection == 2 else account.id,
             "brokerage_authorization": _uuid(login.name, "connection", connection),
@@ -227,14 +203,11 @@ class StandIn(OAuthProfile, PlainBooks):
             "number": account.number,
             "institution_account_id": f"I-{_uuid(account.number)[:13]}x",
             "institution_name": _BROKERAGES[index % 2],
-            "created_date": f"2025-0{connection + 1}-23T22:50:22.761390+00:00",
-            "sync_status": {"transactions": done | {"first_transaction_date": first}, "holdings": holdings},
+            "created_date": _CREATED.format(connection + 1),
+            "sync_status": {"transactions": {"initial_sync_completed": True, **days}, "holdings": holdings},
             "balance": {"total": {"amount": account.current, "currency": "USD"}},
-            "status": "open",
-            "raw_type": "Cash",
             "account_category": "INVESTMENT" if account.type == "investment" else "DEPOSIT",
-            "is_paper": False,
-        }
+        } | {"status": "open", "raw_type": "Cash", "is_paper": False}
 
     def _find(self, login: Login, id_: str) -> tuple[int, Account, bool]:
         for index, account in enumerate(login.ledger.accounts.values()):
@@ -277,27 +250,22 @@ class StandIn(OAuthProfile, PlainBooks):
 
     def written(self, row: Transaction) -> dict[str, Any]:
         """One activity."""
-        security = row.security
+        security, kind = row.security, row.kind
         is_option = security is not None and security.kind == "option"
+        figures = {"price": row.price, "units": row.quantity, "amount": row.amount, "fee": row.fees}
+        unused = dict.fromkeys(("currency_universal_symbol", "fx_rate", "external_reference_id"))
         return {
             "id": row.id,
             "symbol": None if security is None or is_option else _symbol(security),
             "option_symbol": _option(security) if security is not None and is_option else None,
-            "price": row.price,
-            "units": row.quantity,
-            "amount": row.amount,
             "currency": _USD,
-            "type": row.kind if row.kind.isupper() else "CONTRIBUTION" if row.amount > 0 else "WITHDRAWAL",
-            "option_type": f"{row.kind}_TO_{'OPEN' if row.kind == 'BUY' else 'CLOSE'}" if is_option else "",
+            "type": kind if kind.isupper() else "CONTRIBUTION" if row.amount > 0 else "WITHDRAWAL",
+            "option_type": f"{kind}_TO_{'OPEN' if kind == 'BUY' else 'CLOSE'}" if is_option else "",
             "description": row.description,
             "trade_date": row.moment.isoformat(),
             "settlement_date": row.moment.replace(hour=0, minute=0, second=0).isoformat(),
-            "fee": row.fees,
-            "fx_rate": None,
             "institution": "Robinhood",
-            "external_reference_id": None,
-            "currency_universal_symbol": None,
-        }
+        } | (figures | unused)
 
     # Hooks
 
@@ -306,22 +274,15 @@ class StandIn(OAuthProfile, PlainBooks):
         self._hook_urls[login.name] = address
 
     def hook(self, login: Login, event: str) -> Outgoing | None:
-        """The hook about a login; None without an address, or if its owner has not allowed hooks."""
+        """The hook about a login; None without an address, or if its owner has not allowed hooks, or no more."""
         address = self._hook_urls.get(login.name)
-        if address is None or "webhook" not in self._scopes.get(login.name, "read webhook"):
+        if address is None or event == "revoked" or "webhook" not in self._scopes.get(login.name, "read webhook"):
             return None
         self._sent += 1
-        kind = _HOOKS.get(event, event)
-        body = {
-            "schemaVersion": "oauth_v1",
-            "webhookId": _uuid("hook", self._sent),
-            "oauthClientId": self.client[0],
-            "eventTimestamp": self.sandbox.clock.now().isoformat(),
-            "userId": _uuid(login.name),
-            "eventType": kind,
-            "connectionId": _uuid(login.name, "connection", 0),
-        }
-        text = json.dumps(body).encode()
+        kind, sent = _HOOKS.get(event, event), {"webhookId": _uuid("hook", self._sent), "oauthClientId": self.client[0]}
+        at = {"schemaVersion": "oauth_v1", "eventTimestamp": self.sandbox.clock.now().isoformat()}
+        about = {"userId": _uuid(login.name), "connectionId": _uuid(login.name, "connection", 0)}
+        text = json.dumps({**at, **sent, **about, "eventType": kind}).encode()
         return Outgoing(login.name, kind, address, text, partial(self.sign_hook, text))
 
     def sign_hook(self, body: bytes) -> Mapping[str, str]:
@@ -362,7 +323,7 @@ class StandIn(OAuthProfile, PlainBooks):
             row.security = chance.choice([one for one in self.market.values() if one.kind in _KINDS])
             row.price, row.fees = row.security.price, Decimal("0.66") if row.security.kind == "option" else ZERO
             row.quantity = _size(chance, row.security) * (1 if row.kind == "BUY" else -1)
-            row.amount = cents(-row.quantity * row.price * row.security.multiplier) - row.fees
+            row.amount = -row.quantity * row.price * row.security.multiplier - row.fees
             if not past:
                 ledger.trade(account, row.security, row.quantity, row.price)
         else:
@@ -376,13 +337,11 @@ def _size(chance: random.Random, security: Security) -> Decimal:
 
 
 def _limits(path: str, left: str, reset: str) -> list[tuple[bytes, bytes]]:
-    of_account = path.startswith("/accounts/")
-    headers = [("X-RateLimit-Limit", "250"), ("X-RateLimit-Remaining", left if left != "0" or not of_account else "9")]
-    headers += [("X-RateLimit-Reset", reset)]
-    if of_account:
-        headers += [("X-RateLimit-Account-Limit", "10"), ("X-RateLimit-Account-Remaining", left)]
-        headers += [("X-RateLimit-Account-Reset", reset)]
-    return [(name.lower().encode(), value.encode()) for name, value in headers]
+    named = {"x-ratelimit-": ("250", "9" if path.startswith("/accounts/") else left)}
+    if path.startswith("/accounts/"):
+        named["x-ratelimit-account-"] = ("10", left)
+    told = [(name, {"limit": most, "remaining": rest, "reset": reset}) for name, (most, rest) in named.items()]
+    return [(f"{name}{word}".encode(), value.encode()) for name, words in told for word, value in words.items()]
 
 
 def _position(instrument: dict[str, Any], units: Decimal, price: Decimal, cost: Decimal) -> dict[str, Any]:
@@ -393,17 +352,10 @@ def _position(instrument: dict[str, Any], units: Decimal, price: Decimal, cost: 
 def _instrument(security: Security) -> dict[str, Any]:
     if security.kind == "option":
         under = {"kind": "stock", "id": _uuid(security.underlying), "symbol": security.underlying}
-        return {
-            "kind": "option",
-            "id": _uuid(security.id),
-            "symbol": security.symbol,
-            "option_type": (security.right or "").upper(),
-            "strike_price": str(security.strike),
-            "expiration_date": str(security.expires),
-            "multiplier": str(security.multiplier),
-            "description": security.name,
-            "underlying": under | {"raw_symbol": security.underlying},
-        }
+        ends = {"strike_price": str(security.strike), "expiration_date": str(security.expires)}
+        option = {"option_type": (security.right or "").upper(), "multiplier": str(security.multiplier), **ends}
+        own = {"kind": "option", "id": _uuid(security.id), "symbol": security.symbol, "description": security.name}
+        return own | option | {"underlying": under | {"raw_symbol": security.underlying}}
     named = {"symbol": security.symbol, "raw_symbol": security.symbol, "description": security.name}
     return {"kind": _KINDS[security.kind], "id": _uuid(security.id), **named, "currency": "USD", "exchange": "XNAS"}
 
@@ -416,15 +368,10 @@ def _symbol(security: Security) -> dict[str, Any]:
 
 
 def _option(security: Security) -> dict[str, Any]:
-    return {
-        "id": _uuid(security.id),
-        "ticker": security.symbol,
-        "option_type": (security.right or "").upper(),
-        "strike_price": security.strike,
-        "expiration_date": str(security.expires),
-        "is_mini_option": False,
-        "underlying_symbol": {"id": _uuid(security.underlying), "symbol": security.underlying, "currency": _USD},
-    }
+    under = {"id": _uuid(security.underlying), "symbol": security.underlying, "currency": _USD}
+    own = {"id": _uuid(security.id), "ticker": security.symbol, "option_type": (security.right or "").upper()}
+    ends = {"strike_price": security.strike, "expiration_date": str(security.expires), "is_mini_option": False}
+    return own | ends | {"underlying_symbol": under}
 
 
 STAND_IN = StandIn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.errors import AccessExpired, AccountGone, Forbidden, NotReady, RateLimited, ReauthRequired, Scope, Transient
 from worker.integrations.kit.hooks import Ask
+from worker.integrations.kit.hooks.events import Members
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.throttling import Limit
 from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionType
@@ -25,66 +26,50 @@ LIMITS = (Limit("x-ratelimit-", Scope.APP), Limit("x-ratelimit-account-", Scope.
 
 INVESTMENT = (AccountType.INVESTMENT, "brokerage")  # also of accounts of which SnapTrade knows no category
 CATEGORIES = {"DEPOSIT": (AccountType.DEPOSITORY, "deposit"), "LOC": (AccountType.CREDIT, "line_of_credit")}
-STATUSES = {
-    **dict.fromkeys(("closed", "archived"), AccountStatus.CLOSED),
-    "unavailable": AccountStatus.INACCESSIBLE,
-}
-SECURITY_TYPES = {  # by the kind of a position's instrument, or by the code of an activity's symbol
-    **dict.fromkeys(("stock", "adr", "cs", "ps", "ad"), SecurityType.EQUITY),
-    **dict.fromkeys(("etf", "et"), SecurityType.ETF),
-    **dict.fromkeys(("mutualfund", "oef", "cef"), SecurityType.MUTUAL_FUND),
-    "crypto": SecurityType.CRYPTO,
-    "future": SecurityType.FUTURE,
-    "option": SecurityType.OPTION,
-    "cfd": SecurityType.DERIVATIVE,
-    "bnd": SecurityType.FIXED_INCOME,
-}
+_CLOSED, _AWAY = AccountStatus.CLOSED, AccountStatus.INACCESSIBLE
+STATUSES = {"closed": _CLOSED, "archived": _CLOSED, "unavailable": _AWAY}
 
-TYPES: dict[str, tuple[TransactionType, str | None]] = {
-    "BUY": (TransactionType.TRADE, "buy"),
-    "SELL": (TransactionType.TRADE, "sell"),
-    "OPTIONEXPIRATION": (TransactionType.TRADE, "option_expiration"),
-    "OPTIONASSIGNMENT": (TransactionType.TRADE, "option_assignment"),
-    "OPTIONEXERCISE": (TransactionType.TRADE, "option_exercise"),
-    **{
-        word: (TransactionType.INCOME, word.lower())
-        for word in ("DIVIDEND", "SUBSTITUTE_DIVIDEND", "INTEREST", "REBATE")
-    },
-    "RETURN_OF_CAPITAL": (TransactionType.INCOME, "return_of_capital"),
-    "REI": (TransactionType.REINVESTMENT, "dividend_reinvest"),
-    "CONTRIBUTION": (TransactionType.TRANSFER, "deposit"),
-    "WITHDRAWAL": (TransactionType.TRANSFER, "withdrawal"),
-    "TRANSFER": (TransactionType.TRANSFER, None),
-    "EXTERNAL_ASSET_TRANSFER_IN": (TransactionType.TRANSFER, "security_in"),
-    "EXTERNAL_ASSET_TRANSFER_OUT": (TransactionType.TRANSFER, "security_out"),
-    **dict.fromkeys((f"INTERNAL_CASH_TRANSFER_{way}" for way in ("IN", "OUT")), (TransactionType.TRANSFER, "internal")),
-    "FEE": (TransactionType.FEE, None),
-    "TAX": (TransactionType.TAX, None),
-    **{word: (TransactionType.CORPORATE_ACTION, word.lower()) for word in ("STOCK_DIVIDEND", "SPLIT", "REVERSE_SPLIT")},
-    "SPINOFF": (TransactionType.CORPORATE_ACTION, "spinoff"),
-    "STOCK_MERGER": (TransactionType.CORPORATE_ACTION, "merger"),
-    "ADJUSTMENT": (TransactionType.ADJUSTMENT, None),
+_SECURITIES = {
+    SecurityType.EQUITY: "stock adr cs ps ad",
+    SecurityType.ETF: "etf et",
+    SecurityType.MUTUAL_FUND: "mutualfund oef cef",
+    SecurityType.CRYPTO: "crypto",
+    SecurityType.FUTURE: "future",
+    SecurityType.OPTION: "option",
+    SecurityType.DERIVATIVE: "cfd",
+    SecurityType.FIXED_INCOME: "bnd",
 }
+SECURITY_TYPES = {word: type_ for type_, told in _SECURITIES.items() for word in told.split()}
+"""By the kind of a position's instrument, and by the code of an activity's symbol."""
+
+_TYPES = {
+    TransactionType.TRADE: "BUY=buy SELL=sell OPTIONEXPIRATION=option_expiration OPTIONASSIGNMENT=option_assignment"
+    " OPTIONEXERCISE=option_exercise",
+    TransactionType.INCOME: "DIVIDEND=dividend SUBSTITUTE_DIVIDEND=substitute_dividend INTEREST=interest REBATE=rebate"
+    " RETURN_OF_CAPITAL=return_of_capital",
+    TransactionType.REINVESTMENT: "REI=dividend_reinvest",
+    TransactionType.TRANSFER: "CONTRIBUTION=deposit WITHDRAWAL=withdrawal TRANSFER"
+    " EXTERNAL_ASSET_TRANSFER_IN=security_in EXTERNAL_ASSET_TRANSFER_OUT=security_out"
+    " INTERNAL_CASH_TRANSFER_IN=internal INTERNAL_CASH_TRANSFER_OUT=internal",
+    TransactionType.FEE: "FEE",
+    TransactionType.TAX: "TAX",
+    TransactionType.CORPORATE_ACTION: "STOCK_DIVIDEND=stock_dividend SPLIT=split REVERSE_SPLIT=reverse_split"
+    " SPINOFF=spinoff STOCK_MERGER=merger",
+    TransactionType.ADJUSTMENT: "ADJUSTMENT",
+}
+_TOLD = ((kind, word.partition("=")) for kind, told in _TYPES.items() for word in told.split())
+TYPES = {word: (kind, subtype or None) for kind, (word, _, subtype) in _TOLD}
+"""Our type and subtype of each type of an activity; brokerages have others, too."""
 NO_UNITS = frozenset({TransactionType.INCOME, TransactionType.FEE, TransactionType.TAX})
 """Here, `units` are those for which money was paid; none of them moved."""
 MAYBE_NO_MONEY = frozenset({TransactionType.TRANSFER, TransactionType.CORPORATE_ACTION, TransactionType.ADJUSTMENT})
 """These, and options that end, may move units without money; then the amount is missing."""
 
+HOOK_MEMBERS = Members("eventType", "userId", "oauthClientId", ids=("webhookId", "webookId"))
 _SYNC = (
-    *(f"CONNECTION_{word}" for word in ("ADDED", "BROKEN", "DELETED", "FIXED", "UPDATED")),
-    *(
-        f"ACCOUNT_{word}"
-        for word in ("HOLDINGS_UPDATED", "REMOVED", "TRANSACTIONS_INITIAL_UPDATE", "TRANSACTIONS_UPDATED")
-    ),
-    "NEW_ACCOUNT_AVAILABLE",
+    "CONNECTION_ADDED CONNECTION_BROKEN CONNECTION_DELETED CONNECTION_FIXED CONNECTION_UPDATED NEW_ACCOUNT_AVAILABLE"
+    " ACCOUNT_HOLDINGS_UPDATED ACCOUNT_REMOVED ACCOUNT_TRANSACTIONS_INITIAL_UPDATE ACCOUNT_TRANSACTIONS_UPDATED"
 )
-_NOTHING = (
-    "CONNECTION_ATTEMPTED",
-    "CONNECTION_FAILED",
-    "TRADE_DETECTION",
-    "TRADE_UPDATE",
-    "USER_REGISTERED",
-    "USER_DELETED",
-)
-ASKS = {**dict.fromkeys(_SYNC, frozenset({Ask.SYNC})), **dict.fromkeys(_NOTHING, frozenset[Ask]())}
+_NOTHING = "CONNECTION_ATTEMPTED CONNECTION_FAILED TRADE_DETECTION TRADE_UPDATE USER_REGISTERED USER_DELETED"
+ASKS = {**dict.fromkeys(_SYNC.split(), frozenset({Ask.SYNC})), **dict.fromkeys(_NOTHING.split(), frozenset[Ask]())}
 """What each kind of hook asks for."""
