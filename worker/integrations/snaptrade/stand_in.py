@@ -29,9 +29,10 @@ from worker.sandbox.plain_books import Kind, PlainBooks, hold_some
 from worker.sandbox.wire import Answer, RefusedError, Request, array, basic_credentials, digest, document, json_answer
 
 CONSUMER_KEY = "sandbox-consumer-key"
+_SETTINGS = ("client_id", "client_secret", "redirect_uri", "consumer_keys")
 _BROKERAGES = ("Robinhood", "Questrade")
 _KINDS = {"equity": "stock", "etf": "etf", "mutual_fund": "mutualfund", "option": "option", "crypto": "crypto"}
-_CODES = {"equity": ("cs", "Common Stock"), "etf": ("et", "ETF"), "mutual_fund": ("oef", "Open Ended Fund")}
+_CODES = {"equity": "cs", "etf": "et", "mutual_fund": "oef"}
 _ERRORS = {
     "bad_request": (400, "1076", "Unable to verify data sent"),
     "unauthorized": (401, "1076", "Unable to verify signature sent"),
@@ -44,6 +45,7 @@ _ERRORS = {
     "unavailable": (503, "3002", "Unable to sync with brokerage account. Invalid response from Brokerage API."),
 }
 _HOOKS = {"changed": "ACCOUNT_TRANSACTIONS_UPDATED", "broken": "CONNECTION_BROKEN", "repaired": "CONNECTION_FIXED"}
+_ACTIVITIES = ("BUY", "BUY", "BUY", "SELL", "DIVIDEND", "INTEREST", "FEE", "CONTRIBUTION", "A_TYPE_OF_ITS_OWN")
 _CREATED = "2025-0{}-20T21:56:19.123935+00:00"
 _USD = {"id": "57f81c53-bdda-45a7-a51f-032afd1ae41b", "code": "USD", "name": "US Dollar"}
 
@@ -57,12 +59,7 @@ class StandIn(OAuthProfile, PlainBooks):
 
     key = "snaptrade"
     client = ("sandbox-app", "sandbox-secret")
-    credentials: ClassVar = {
-        "client_id": "sandbox-app",
-        "client_secret": "sandbox-secret",
-        "redirect_uri": "https://127.0.0.1",
-        "consumer_keys": CONSUMER_KEY,
-    }
+    credentials: ClassVar = dict(zip(_SETTINGS, (*client, "https://127.0.0.1", CONSUMER_KEY), strict=True))
     addresses: ClassVar = {"authorize_url": "/oauth/authorize"}
     token_path = "/oauth/token/"  # noqa: S105 - a path
     access_format, refresh_format = "at_{}", "rt_{}"
@@ -81,8 +78,6 @@ class StandIn(OAuthProfile, PlainBooks):
         self._scopes: dict[str, str] = {}
         self._hook_urls: dict[str, str | None] = {}
         self._sent = 0
-
-    # Consent and tokens
 
     def callback_url(self, login: Login, asked: Mapping[str, str]) -> str:
         """Where the browser is sent; the redirect URI must be the registered one, and there must be a challenge."""
@@ -104,14 +99,9 @@ class StandIn(OAuthProfile, PlainBooks):
     def _revoke(self, request: Request) -> Answer:
         if basic_credentials(request.header("authorization")) != self.client:
             return self.wrong_client()
-        token = request.form().get("token", "")
-        found = self.grants.lookup(token)
-        grant = found[0] if found else self.grants.bearer(token)
-        if grant is not None:
-            self.grants.kill(grant, "revoked")
+        if (found := self.grants.lookup(request.form().get("token", ""))) is not None:
+            self.grants.kill(found[0], "revoked")
         return Answer(200, b"", [])
-
-    # Answers
 
     def error(self, name: str) -> Answer:
         """A published error by its name."""
@@ -122,28 +112,26 @@ class StandIn(OAuthProfile, PlainBooks):
         """The published 429; which limit it is, its headers say."""
         wait = retry_after if retry_after and retry_after.isdigit() else "7"
         body = {"detail": f"Request was throttled. Expected available in {wait} seconds.", "status_code": 429}
-        after = [(b"retry-after", retry_after.encode("latin-1"))] if retry_after else []
-        return json_answer(429, body | {"code": "0000"}, after + _limits(request.path, "0", wait))
+        headers = [(b"retry-after", (retry_after or wait).encode("latin-1")), *_limits(request.path, "0", wait)]
+        return json_answer(429, body | {"code": "0000"}, headers)
 
     def data(self, request: Request) -> Answer:
-        """Everything but consent and tokens. The old prefix of paths still works, and says that it is deprecated."""
-        path, more = request.path, _limits(request.path, "9", "60")
-        if path == "/oauth/revoke_token/" and request.method == "POST":
+        """Everything but consent and tokens."""
+        if request.path == "/oauth/revoke_token/" and request.method == "POST":
             return self._revoke(request)
-        if path.startswith("/api/v1/"):
-            path, more = path.removeprefix("/api/v1"), [*more, (b"deprecation", b"@1781222400")]
         login = self.authorised(request)
         login.served.requests += 1
         if request.method != "GET":
             return self.error("method_not_allowed")
-        answer = self._answer(login, path.strip("/").split("/"), request.parameters())
-        answer.headers += more
+        answer = self._answer(login, request.path.strip("/").split("/"), request.parameters())
+        answer.headers += _limits(request.path, "9", "60")
         return answer
 
     def _answer(self, login: Login, path: list[str], given: dict[str, str]) -> Answer:
         match path:
             case ["authorizations"]:
-                return json_answer(200, [self._connection(login, n) for n in self._connections(login)])
+                connections = range(3 if (login.broken or "").startswith("replaced/") else 2)
+                return json_answer(200, [self._connection(login, n) for n in connections])
             case ["accounts"]:
                 login.served.accounts |= {account.id for account in login.ledger.open_accounts()}
                 listed = [document(**one) for one in self._accounts_listed(login)]
@@ -164,37 +152,26 @@ class StandIn(OAuthProfile, PlainBooks):
                         return self._activities(login, account, given, renamed=renamed)
         return self.error("not_found")
 
-    def _connections(self, login: Login) -> list[int]:
-        return [0, 1, 2] if (login.broken or "").startswith("replaced/") else [0, 1]
-
     def _connection(self, login: Login, number: int) -> dict[str, Any]:
         disabled = login.broken in (f"disabled/{number}", f"replaced/{number}")
         name = _BROKERAGES[int((login.broken or "/0").partition("/")[2]) % 2 if number == 2 else number]
         brokerage = {"id": _uuid(name), "slug": name.upper(), "name": name, "display_name": name, "enabled": True}
-        since = {
-            "created_date": _CREATED.format(number + 1),
-            "disabled_date": "2026-01-21T15:11:19Z" if disabled else None,
-        }
+        since = {"created_date": _CREATED.format(number + 1), "disabled_date": _CREATED.format(9) if disabled else None}
         own = {"id": _uuid(login.name, "connection", number), "name": f"Connection-{number}", "type": "read"}
         return own | since | {"brokerage": brokerage, "disabled": disabled, "data_freshness_mode": "delayed"}
 
     def _accounts_listed(self, login: Login) -> list[dict[str, Any]]:
-        accounts = list(enumerate(login.ledger.accounts.values()))
-        listed = [self._account(login, n, account, n % 2) for n, account in accounts if not account.closed]
-        trouble, _, number = (login.broken or "").partition("/")
-        if trouble == "replaced":
-            again = [(n, account) for n, account in accounts if str(n % 2) == number and not account.closed]
-            listed += [self._account(login, n, account, 2) for n, account in again]
-        return listed
+        accounts = [(n, one) for n, one in enumerate(login.ledger.accounts.values()) if not one.closed]
+        listed = [self._account(login, n, account, n % 2) for n, account in accounts]
+        again = [(n, account) for n, account in accounts if login.broken == f"replaced/{n % 2}"]
+        return listed + [self._account(login, n, account, 2) for n, account in again]
 
     def _account(self, login: Login, index: int, account: Account, connection: int) -> dict[str, Any]:
-        now = self.sandbox.clock.now()
+        now, done = self.sandbox.clock.now(), {"initial_sync_completed": True}
         first = account.by_time[0].date.isoformat() if account.by_time else None
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        holdings: dict[str, Any] = {"initial_sync_completed": True}
-        holdings["last_successful_sync"] = (midnight + timedelta(microseconds=login.ledger.head)).isoformat()
-        if login.broken == f"hidden/{index}":
-            holdings["holdings_unavailable"] = True
+        pulled = (midnight + timedelta(microseconds=login.ledger.head)).isoformat()
+        holdings = {"last_successful_sync": pulled, "holdings_unavailable": login.broken == f"hidden/{index}"}
         days = {"last_successful_sync": now.date().isoformat(), "first_transaction_date": first}
         return {
             "id": _uuid(account.id, "again") if connection == 2 else account.id,
@@ -204,7 +181,7 @@ class StandIn(OAuthProfile, PlainBooks):
             "institution_account_id": f"I-{_uuid(account.number)[:13]}x",
             "institution_name": _BROKERAGES[index % 2],
             "created_date": _CREATED.format(connection + 1),
-            "sync_status": {"transactions": {"initial_sync_completed": True, **days}, "holdings": holdings},
+            "sync_status": {"transactions": days | done, "holdings": holdings | done},
             "balance": {"total": {"amount": account.current, "currency": "USD"}},
             "account_category": "INVESTMENT" if account.type == "investment" else "DEPOSIT",
         } | {"status": "open", "raw_type": "Cash", "is_paper": False}
@@ -238,10 +215,8 @@ class StandIn(OAuthProfile, PlainBooks):
             offset, limit = int(given.get("offset", "0")), min(int(given.get("limit", "1000")), 1000)
         except ValueError:
             return self.error("bad_request")
-        rows = [row for row in account.by_time if first <= row.date <= last and row.status == "posted"]
-        rows = [row for row in rows if login.visible(row)]
-        gone = (row for row in account.removed if first <= row.date <= last)
-        login.served.window(rows, gone)
+        rows = [row for row in account.by_time if first <= row.date <= last and login.visible(row)]
+        login.served.window(rows, (row for row in account.removed if first <= row.date <= last))
         records = [*map(self.render, reversed(rows)), *account.verbatim]
         if renamed:
             records = [record.replace(b'"id":"', b'"id":"again-', 1) for record in records]
@@ -267,8 +242,6 @@ class StandIn(OAuthProfile, PlainBooks):
             "institution": "Robinhood",
         } | (figures | unused)
 
-    # Hooks
-
     def want_hooks(self, login: Login, address: str | None) -> None:
         """Sets the address for hooks about the login, which an application enters in the dashboard."""
         self._hook_urls[login.name] = address
@@ -290,8 +263,6 @@ class StandIn(OAuthProfile, PlainBooks):
         with suppress(ValueError, RecursionError):
             body = json.dumps(json.loads(body), separators=(",", ":"), sort_keys=True).encode()
         return {"Signature": base64.b64encode(hmac.new(CONSUMER_KEY.encode(), body, hashlib.sha256).digest()).decode()}
-
-    # Books
 
     def may_pend(self, account: Account) -> bool:
         """Activities are a day late, so none is pending."""
@@ -315,9 +286,7 @@ class StandIn(OAuthProfile, PlainBooks):
         row, chance = super().row(login, ledger, account, moment, past=past), login.random
         if account.type != "investment":
             return row
-        row.kind = chance.choice(
-            ("BUY", "BUY", "BUY", "SELL", "DIVIDEND", "INTEREST", "FEE", "CONTRIBUTION", "SPLITUP")
-        )
+        row.kind = chance.choice(_ACTIVITIES)
         row.description = f"{row.kind} {chance.randint(1, 400)}"
         if row.kind in ("BUY", "SELL"):
             row.security = chance.choice([one for one in self.market.values() if one.kind in _KINDS])
@@ -356,15 +325,17 @@ def _instrument(security: Security) -> dict[str, Any]:
         option = {"option_type": (security.right or "").upper(), "multiplier": str(security.multiplier), **ends}
         own = {"kind": "option", "id": _uuid(security.id), "symbol": security.symbol, "description": security.name}
         return own | option | {"underlying": under | {"raw_symbol": security.underlying}}
-    named = {"symbol": security.symbol, "raw_symbol": security.symbol, "description": security.name}
-    return {"kind": _KINDS[security.kind], "id": _uuid(security.id), **named, "currency": "USD", "exchange": "XNAS"}
+    return {"kind": _KINDS[security.kind], **_named(security), "currency": "USD", "exchange": "XNAS"}
+
+
+def _named(security: Security) -> dict[str, Any]:
+    names = {"symbol": security.symbol, "raw_symbol": security.symbol, "description": security.name}
+    return {"id": _uuid(security.id), **names}
 
 
 def _symbol(security: Security) -> dict[str, Any]:
-    code, words = _CODES.get(security.kind, ("crypto", "Cryptocurrency"))
-    named = {"symbol": security.symbol, "raw_symbol": security.symbol, "description": security.name}
-    kind = {"id": _uuid(code), "code": code, "description": words, "is_supported": True}
-    return {"id": _uuid(security.id), **named, "currency": _USD, "type": kind, "figi_code": None}
+    code = _CODES.get(security.kind, "crypto")
+    return {**_named(security), "currency": _USD, "type": {"id": _uuid(code), "code": code}, "figi_code": None}
 
 
 def _option(security: Security) -> dict[str, Any]:
