@@ -387,6 +387,29 @@ def test_vanished_pending_rows_that_match_twice_are_not_guessed_at(apply: Applyi
 
 
 @pytest.mark.deep
+def test_posted_row_under_a_new_id_keeps_its_row_in_a_window_that_says_so(apply: Applying) -> None:
+    apply.rows(Movement("t1", "A", "-5.00", description="SHOP"), Movement("t2", "A", "7.00"))
+    before = dict(apply.linked.rows("SELECT amount, id FROM transactions"))
+
+    apply.rows(
+        Movement("again-1", "A", "-5.00", description="SHOP"),
+        windows=[one._replace(posted=True) for one in window()],
+    )
+
+    assert apply.linked.live().keys() == {"again-1"}
+    assert apply.linked.rows("SELECT id FROM transactions WHERE status = 'posted'") == [(before[Decimal("-5.00")],)]
+
+
+@pytest.mark.deep
+def test_posted_row_that_a_window_of_pending_rows_lists_no_more_stays(apply: Applying) -> None:
+    apply.rows(Movement("t1", "A", "-5.00"))
+
+    apply.rows(windows=window())
+
+    assert apply.linked.live().keys() == {"t1"}
+
+
+@pytest.mark.deep
 def test_unreadable_record_in_a_window_withdraws_nothing(apply: Applying) -> None:
     apply.rows(Movement("p1", "A", "1.00", "pending"))
 

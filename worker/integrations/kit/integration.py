@@ -74,6 +74,7 @@ class Integration(Consent):
         refresh_policy: None when its tokens are not refreshed.
         quotas: limits that the provider publishes.
         shortest_interval: a sync that has read anything is not repeated earlier than this, unless a person asks for it.
+        usual_interval: the time between successful syncs is at least this, unless the login has an interval of its own.
         mapping_version: must be raised whenever the mapping changes, so that stored rows are read again.
         error_rules: what the provider's errors mean; the first rule that matches counts.
         secret_shapes: regular expressions for its tokens and keys; text that matches is masked wherever it is written.
@@ -102,6 +103,7 @@ class Integration(Consent):
     refresh_policy: ClassVar[RefreshPolicy | None] = None
     quotas: ClassVar[tuple[Quota, ...]] = ()
     shortest_interval: ClassVar[timedelta] = timedelta(0)
+    usual_interval: ClassVar[timedelta] = timedelta(0)
     mapping_version: ClassVar[int] = 1
     error_rules: ClassVar[tuple[Rule, ...]] = ()
     secret_shapes: ClassVar[tuple[str, ...]] = ()

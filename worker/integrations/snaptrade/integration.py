@@ -58,6 +58,7 @@ class Snaptrade(OAuth2Integration):
     login_id = ("sub", "snaptrade_user_id")
     scope = "read"
     quotas = (Quota("app", 250, 60, endpoint="data"), Quota("account", 10, 60, endpoint="data"))
+    usual_interval = timedelta(hours=6)  # SnapTrade's advice: holdings at most four times a day
     error_rules = RULES
     secret_shapes = (r"\b[ar]t_[\w-]{16,}=*",)
 

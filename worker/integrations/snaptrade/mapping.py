@@ -66,6 +66,11 @@ class Account(msgspec.Struct, gc=False):
         return given if given and not given.endswith(last_four(self.number)) else None
 
     @property
+    def lasting(self) -> object:
+        """What the account is in all connections that list it."""
+        return (self.institution_name, self.lasting_id) if self.lasting_id else self.id
+
+    @property
     def pulled(self) -> str:
         """When SnapTrade last asked the brokerage: as long as this stays the same, there is no new activity."""
         return f"{self.synced('transactions').last_successful_sync}/{self.synced('holdings').last_successful_sync}"

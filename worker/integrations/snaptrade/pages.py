@@ -52,8 +52,8 @@ def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
     best: dict[object, Listed] = {}
     # An account may be in two connections, for example in a broken one and in the one that replaces it.
     for one in sorted(read, key=lambda one: (one[0].connection not in broken, one[0].created_date or "", one[0].id)):
-        best[(one[0].institution_name, one[0].lasting_id) if one[0].lasting_id else one[0].id] = one
-    for given, record in best.values():
+        best[one[0].lasting] = one
+    for given, record in (one for one in read if best[one[0].lasting] is one):
         page.accounts = [*page.accounts, record]
         if given.connection in broken:
             problem = ReauthRequired(DISABLED, scope=Scope.ACCOUNT, account_key=given.id)

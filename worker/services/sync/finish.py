@@ -19,7 +19,7 @@ from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.sync.next_due import judge, not_before
-from worker.services.sync.reading import shortest_interval
+from worker.services.sync.reading import shortest_interval, usual_interval
 from worker.telemetry import metrics
 
 log = structlog.get_logger()
@@ -125,7 +125,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     verdict = judge(
         provider_id=key.provider_id,
         now=now,
-        interval=timedelta(seconds=pace.own_interval or runtime.settings.sync_interval),
+        interval=usual_interval(runtime.integrations[key.provider_key], runtime.settings, pace.own_interval),
         failures=begun.sync_failures,
         error=error,
         problems=found.all_problems,

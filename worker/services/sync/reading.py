@@ -100,6 +100,13 @@ def shortest_interval(integration: Integration, settings: Settings) -> timedelta
     return integration.shortest_interval / settings.quota_scale
 
 
+def usual_interval(integration: Integration, settings: Settings, own: int | None) -> timedelta:
+    """The time between successful syncs of a login. `own` is the login's own interval in seconds."""
+    if own:
+        return timedelta(seconds=own)
+    return max(timedelta(seconds=settings.sync_interval), integration.usual_interval / settings.quota_scale)
+
+
 def _start(integration: Integration, request: SyncRequest) -> tuple[Any, ...]:
     """Everything besides the provider's answers that decides which pages are made of them, and what they change.
 

@@ -23,7 +23,7 @@ from worker.models.vocabulary import RunStatus, Trigger
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.sync.next_due import judge, not_before
-from worker.services.sync.reading import shortest_interval
+from worker.services.sync.reading import shortest_interval, usual_interval
 from worker.telemetry import metrics
 
 log = structlog.get_logger()
@@ -135,10 +135,11 @@ class RepeatEnds:
                 one.done.set_result(end.begun.key.id in ended)
 
     def _end_of(self, one: _Ending, now: datetime) -> RepeatEnd:
+        integration = self._runtime.integrations[one.begun.key.provider_key]
         verdict = judge(
             provider_id=one.begun.key.provider_id,
             now=now,
-            interval=timedelta(seconds=one.last.pace.own_interval or self._runtime.settings.sync_interval),
+            interval=usual_interval(integration, self._runtime.settings, one.last.pace.own_interval),
             failures=one.begun.sync_failures,
             error=None,
             problems=(),
@@ -146,7 +147,6 @@ class RepeatEnds:
             hooked_until=one.last.pace.hooked_until,
             longest=timedelta(seconds=self._runtime.settings.sync_interval_hooked),
         )
-        integration = self._runtime.integrations[one.begun.key.provider_key]
         verdict = not_before(verdict, now, shortest_interval(integration, self._runtime.settings))
         assert verdict.due_at is not None, "a completed run is always due again"  # noqa: S101
         return RepeatEnd(begun=one.begun, last=one.last, due_at=verdict.due_at)

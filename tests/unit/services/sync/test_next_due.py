@@ -179,3 +179,17 @@ def test_failure_is_tried_again_soon_although_hooks_arrive() -> None:
     given = verdict(error=Transient("503"), hooked_until=NOW + timedelta(days=2), longest=timedelta(hours=12))
 
     assert wait(given) < timedelta(minutes=2)
+
+
+def test_limit_of_one_account_is_waited_for_and_is_no_failure() -> None:
+    limited = RateLimited("throttled", scope=Scope.ACCOUNT, account_key="A", retry_after=timedelta(seconds=40))
+    told = verdict(problems=[limited], failures=3)
+
+    assert (told.status, wait(told), told.failures) == (RunStatus.PARTIAL, timedelta(seconds=40), 0)
+
+
+def test_limit_of_one_account_without_a_time_is_tried_again_like_a_failure() -> None:
+    told = verdict(problems=[RateLimited("throttled", scope=Scope.ACCOUNT, account_key="A")])
+
+    assert told.failures == 1
+    assert wait(told) < timedelta(minutes=2)
