@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from worker.crud.feed import log
 from worker.crud.outbox import events
-from worker.crud.sync import runs
+from worker.crud.sync import runs, unsettled
 
 _DEAD_RUNS = text(
     """
@@ -26,6 +26,13 @@ _DEAD_RUNS = text(
         WHERE providers.id = dead.provider_id AND status = 'active' AND (sync_due_at IS NULL OR sync_due_at > :now)
     )
     SELECT id FROM dead
+    """
+)
+
+_DUE_NOW = text(
+    """
+    UPDATE providers SET sync_due_at = :now
+    WHERE id = ANY (:ids) AND status = 'active' AND (sync_due_at IS NULL OR sync_due_at > :now)
     """
 )
 
@@ -73,8 +80,12 @@ _OLD_ROWS: Mapping[str, str] = {
     "token_refreshes": """started_at < :before AND NOT (status IN ('sent', 'unknown') AND EXISTS (
         SELECT FROM provider_tokens p WHERE p.provider_id = t.provider_id AND p.generation = t.generation
     )) ORDER BY started_at""",
+    # A run is kept as long as one that repeats it: that one has no counts and cursors of its own.
     "sync_runs": """started_at < :before AND status <> 'running' AND EXISTS (
         SELECT FROM sync_runs AS newer WHERE newer.provider_id = t.provider_id AND newer.started_at > t.started_at
+    ) AND NOT EXISTS (
+        SELECT FROM sync_runs AS later
+        WHERE later.provider_id = t.provider_id AND later.started_at > t.started_at AND later.repeats = t.id
     ) ORDER BY started_at""",
     "balances": """taken_at < :before AND EXISTS (
         SELECT FROM balances AS newer WHERE newer.account_id = t.account_id AND newer.taken_at > t.taken_at
@@ -101,7 +112,11 @@ def end_dead_runs(session: Session, *, now: datetime, heartbeat_before: datetime
     values = {"now": now, "heartbeat_before": heartbeat_before, "limit": limit, **told}
     ended = session.execute(_DEAD_RUNS, values).scalars().all()
     events.of_runs(session, run_ids=ended)
-    return len(ended)
+    left = unsettled.end_silent(
+        session, heartbeat_before=heartbeat_before, limit=limit, error=runs.DEAD, reason=runs.WORKER_STOPPED
+    )
+    session.execute(_DUE_NOW, {"ids": left, "now": now})
+    return len(ended) + len(left)
 
 
 def hand_over_left_attempts(session: Session, *, now: datetime, started_before: datetime, limit: int) -> int:

@@ -19,7 +19,7 @@ from worker.models.operations import (
 from worker.models.outbox import Delivery, Subscription
 from worker.models.provider import Provider, ProviderCreate
 from worker.models.simplefin import SimplefinAccess
-from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, sync_seen
+from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, UnsettledRun, sync_seen
 from worker.models.token import LinkState, ProviderToken, Revocation, Spool, SpooledAnswer, TokenRefresh
 from worker.models.transaction import Transaction
 from worker.models.user import User
@@ -65,6 +65,7 @@ __all__ = [
     "TokenRefresh",
     "Transaction",
     "TransactionKey",
+    "UnsettledRun",
     "User",
     "new_id",
     "sync_seen",

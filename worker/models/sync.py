@@ -30,10 +30,11 @@ class SyncRun(Base):
             after a run that has read all.
         since: the day back to which such a run was asked to read the feeds by date; the next run reads back to the same
             day.
-        cursor_before, cursor_after: each feed's cursor. A run that repeats the last one moves none; it has no
-            `cursor_after`.
+        cursor_before, cursor_after: each feed's cursor.
         answers: digests of what the provider answered (`worker.integrations.kit.heard`), if the run read everything and
             found every row as it was stored. If the next run hears the same answers, it has nothing to store.
+        repeats: the run whose answers this run has heard again. The row of such a run has no counts by noun, no cursors
+            and no answers of its own: they are those of the run that it repeats.
     """
 
     __tablename__ = "sync_runs"
@@ -67,12 +68,32 @@ class SyncRun(Base):
     reading_since: Mapped[datetime | None]
     since: Mapped[date | None]
     answers: Mapped[bytes | None]
+    repeats: Mapped[UUID | None]
     cursor_before: Mapped[dict[str, Any] | None]
     cursor_after: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
     error_scope: Mapped[str | None]
     error_reason: Mapped[str | None]
     problems: Mapped[dict[str, Any] | None]
+
+
+class UnsettledRun(Base):
+    """A run asked for by the schedule, of which it is not known yet whether it repeats the last one.
+
+    It has stored nothing so far. When this is known, the row is replaced by one in `sync_runs` with the same id.
+    Nothing of this table is written to WAL, and Postgres empties it after a crash; `worker.crud.sync.unsettled` says
+    what follows from that.
+    """
+
+    __tablename__ = "unsettled_runs"
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+    provider_id: Mapped[UUID] = mapped_column(primary_key=True)  # a foreign key would write locks of `providers` to WAL
+    id: Mapped[UUID]
+    owner: Mapped[UUID]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    cancel_requested: Mapped[bool] = mapped_column(default=False, server_default="false")
 
 
 class SyncCursor(Base):

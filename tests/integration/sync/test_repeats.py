@@ -35,7 +35,11 @@ def quiet(linked: Linked) -> Linked:
 
 def answers(linked: Linked) -> Any:
     """What the last run has heard."""
-    return linked.rows("SELECT answers FROM sync_runs WHERE provider_id = :id ORDER BY started_at DESC LIMIT 1")[0][0]
+    query = """
+        SELECT heard.answers FROM sync_runs r JOIN sync_runs heard ON heard.id = coalesce(r.repeats, r.id)
+        WHERE r.provider_id = :id ORDER BY r.started_at DESC LIMIT 1
+    """
+    return linked.rows(query)[0][0]
 
 
 @pytest.fixture
@@ -64,12 +68,16 @@ def test_repeat_applies_no_page_and_its_run_says_the_same(quiet: Linked, applied
     assert applied == []
     assert quiet.versions() == versions
     assert (run.status, run.mode, run.error, run.problems) == (RunStatus.COMPLETED, "incremental", None, None)
-    assert (run.pages, run.unchanged, run.counts) == (before.pages, before.unchanged, before.counts)
-    assert run.cursor_before == before.cursor_after
+    assert (run.pages, run.unchanged, run.repeats) == (before.pages, before.unchanged, before.id)
     with quiet.runtime.transaction() as session:
-        told = history.runs(session, provider_ids=[quiet.provider_id], limit=1)
-    assert told[0].cursor_after == before.cursor_after
-    assert run.answers == before.answers
+        told, of_before = history.runs(session, provider_ids=[quiet.provider_id], limit=2)
+    assert (told.counts, told.cursor_before, told.cursor_after) == (
+        of_before.counts,
+        of_before.cursor_after,
+        of_before.cursor_after,
+    )
+    assert of_before.cursor_after is not None
+    assert answers(quiet) == before.answers
     assert run.finished_at is not None
     ((synced_at, due_at, failures),) = quiet.rows(
         "SELECT synced_at, sync_due_at, sync_failures FROM providers WHERE id = :id"
@@ -205,6 +213,7 @@ def test_taken_over_while_it_looks(quiet: Linked) -> None:
         quiet.sync()
 
     assert quiet.rows("SELECT count(*) FROM sync_runs WHERE status = 'running'") == [(0,)]
+    assert quiet.rows("SELECT count(*) FROM unsettled_runs") == [(0,)]
 
 
 @pytest.mark.deep
@@ -220,7 +229,7 @@ def test_hook_that_comes_while_it_looks_makes_the_login_due_again(quiet: Linked)
 
     run = quiet.sync()
 
-    assert run.answers is not None
+    assert run.repeats is not None
     assert quiet.rows("SELECT sync_due_at = hook_sync_at FROM providers WHERE id = :id") == [(True,)]
 
 

@@ -46,6 +46,16 @@ _RUNS = _branch(
     "(r.started_at >= :runs_since OR r.status = 'running')",
     "coalesce(r.finished_at, r.heartbeat_at)",
 )
+_UNSETTLED = _branch(
+    "run",
+    "u",
+    "unsettled_runs u JOIN providers p ON p.id = u.provider_id",
+    {"status": "'running'", "trigger": "'schedule'", "mode": "'incremental'", "started_at": "u.started_at"}
+    | dict.fromkeys(("pages", "added", "changed", "removed", "unchanged", "quarantined"), "0")
+    | dict.fromkeys(("finished_at", "error", "reason"), "NULL"),
+    "true",
+    "u.heartbeat_at",
+)
 _REFRESHES = _branch(
     "refresh",
     "t",
@@ -72,7 +82,8 @@ _CHANGES = text(
     FROM ({_HERE}) AS s
     CROSS JOIN LATERAL (SELECT s.next_number, s.next_number / {_EPOCH} * {_EPOCH} AS before_epoch) AS x
     LEFT JOIN LATERAL (
-        SELECT * FROM ({_RUNS} UNION ALL {_REFRESHES} UNION ALL {_LOGINS}) AS found ORDER BY at, id LIMIT :most
+        SELECT * FROM ({_RUNS} UNION ALL {_UNSETTLED} UNION ALL {_REFRESHES} UNION ALL {_LOGINS}) AS found
+        ORDER BY at, id LIMIT :most
     ) AS c ON true
     """  # noqa: S608 - made of the constants above
 )

@@ -151,7 +151,7 @@ _BACKLOGS = text(
     SELECT {_up_to("quarantine", "resolved_at IS NULL")} AS quarantine,
         {_up_to("task_failures", "resolved_at IS NULL")} AS failures,
         {_up_to("notices", "sent_at IS NULL AND due_at IS NOT NULL")} AS notices,
-        {_up_to("sync_runs", "status = 'running'")} AS runs_running,
+        {_up_to("sync_runs", "status = 'running'")} + {_up_to("unsettled_runs", "true")} AS runs_running,
         {_up_to("providers", _IN_DOUBT)} AS unknown_refreshes,
         {_up_to("book_drifts", "true")} AS drifts
     """

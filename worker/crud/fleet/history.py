@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, case, cast, func, literal, null, select, union_all
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session, aliased
 
-from worker.models import Provider, SyncRun, TaskFailure, TokenRefresh, User
+from worker.models import Provider, SyncCursor, SyncRun, TaskFailure, TokenRefresh, UnsettledRun, User
 from worker.models.fleet import Attempt, Failure, Run
-from worker.models.vocabulary import RunStatus
+from worker.models.vocabulary import ROW_OUTCOMES, RunStatus, Trigger
 
 _ATTEMPT = [getattr(TokenRefresh, name) for name in Attempt.__slots__]
 
@@ -28,18 +29,50 @@ def attempts(
     return [Attempt(*row) for row in rows]
 
 
-# A run that repeats the last one moves no cursor, so its row does not have them twice.
-_CURSOR_AFTER = case(
-    (SyncRun.status == RunStatus.COMPLETED, func.coalesce(SyncRun.cursor_after, SyncRun.cursor_before)),
-    else_=SyncRun.cursor_after,
-)
-_FOUND_BY = {"alias": Provider.alias, "user": User.email, "cursor_after": _CURSOR_AFTER}
+# A run that repeats another one has moved no cursor. Its own row does not have what is the same as in that one's.
+_HEARD = aliased(SyncRun)
+_FOUND_BY = {
+    "alias": Provider.alias,
+    "user": User.email,
+    "counts": func.coalesce(_HEARD.counts, SyncRun.counts),
+    "cursor_before": func.coalesce(SyncRun.cursor_before, _HEARD.cursor_after, _HEARD.cursor_before),
+    "cursor_after": func.coalesce(
+        SyncRun.cursor_after,
+        _HEARD.cursor_after,
+        _HEARD.cursor_before,
+        case((SyncRun.status == RunStatus.COMPLETED, SyncRun.cursor_before)),  # of releases that wrote cursors once
+    ),
+}
 _RUN: list[Any] = [_FOUND_BY[name] if name in _FOUND_BY else getattr(SyncRun, name) for name in Run.__slots__]
 _RUNS = (
     select(*_RUN)
     .join(Provider, Provider.id == SyncRun.provider_id)
     .join(User, User.id == Provider.user_id)
+    .outerjoin(_HEARD, _HEARD.id == SyncRun.repeats)
     .order_by(SyncRun.started_at.desc(), SyncRun.id.desc())
+)
+# An unsettled run has stored nothing, so it stands where its login's cursors stand.
+_CURSORS = (
+    select(func.jsonb_object_agg(SyncCursor.feed, SyncCursor.cursor))
+    .where(SyncCursor.provider_id == UnsettledRun.provider_id, SyncCursor.cursor != "")
+    .scalar_subquery()
+)
+_UNSETTLED_BY: dict[str, Any] = {
+    "alias": Provider.alias,
+    "user": User.email,
+    "status": literal(str(RunStatus.RUNNING)),
+    "trigger": literal(str(Trigger.SCHEDULE)),
+    "mode": literal("incremental"),
+    "counts": cast({}, JSONB),
+    "cursor_before": _CURSORS,
+    **dict.fromkeys(("pages", *ROW_OUTCOMES), literal(0)),
+}
+_UNSETTLED_RUN = [_UNSETTLED_BY.get(name, getattr(UnsettledRun, name, null())) for name in Run.__slots__]
+_UNSETTLED = (
+    select(*_UNSETTLED_RUN)
+    .join(Provider, Provider.id == UnsettledRun.provider_id)
+    .join(User, User.id == Provider.user_id)
+    .order_by(UnsettledRun.started_at.desc(), UnsettledRun.id.desc())
 )
 
 
@@ -63,19 +96,35 @@ def runs(
     if running_or_since is not None:
         recent = (SyncRun.started_at >= running_or_since) | (SyncRun.finished_at >= running_or_since)
         query = query.where(recent | (SyncRun.status == RunStatus.RUNNING))
-    return [Run(*row) for row in session.execute(query)]
+    looking = _UNSETTLED.limit(limit)
+    if provider_ids is not None:
+        looking = looking.where(UnsettledRun.provider_id.in_(provider_ids))
+    if since is not None:
+        looking = looking.where(UnsettledRun.started_at >= since)
+    if status not in (None, RunStatus.RUNNING):
+        return [Run(*row) for row in session.execute(query)]
+    return _read(session, looking, query)[:limit]
+
+
+def _read(session: Session, unsettled: Select[Any], stored: Select[Any]) -> list[Run]:
+    """The runs of both queries, newest first. One that is settled between the two queries is told as it is stored."""
+    found = {run.id: run for query in (unsettled, stored) for run in (Run(*row) for row in session.execute(query))}
+    return sorted(found.values(), key=lambda run: (run.started_at, run.id), reverse=True)
 
 
 def is_running(session: Session, *, provider_id: UUID, dead_after: timedelta) -> bool:
     """Whether the provider has a running run whose last heartbeat is younger than `dead_after`."""
-    live = SyncRun.heartbeat_at >= func.clock_timestamp() - dead_after
-    query = select(SyncRun.id).where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING, live)
-    return session.scalar(query.limit(1)) is not None
+    alive_at = func.clock_timestamp() - dead_after
+    running = select(SyncRun.id).where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
+    looking = select(UnsettledRun.id).where(UnsettledRun.provider_id == provider_id)
+    live = running.where(SyncRun.heartbeat_at >= alive_at), looking.where(UnsettledRun.heartbeat_at >= alive_at)
+    return session.scalar(union_all(*live).limit(1)) is not None
 
 
 def runs_between(session: Session, *, first: UUID, last: UUID) -> list[Run]:
     """At most three runs whose id is between the two ids."""
-    return [Run(*row) for row in session.execute(_RUNS.where(SyncRun.id >= first, SyncRun.id <= last).limit(3))]
+    looking = _UNSETTLED.where(UnsettledRun.id >= first, UnsettledRun.id <= last).limit(3)
+    return _read(session, looking, _RUNS.where(SyncRun.id >= first, SyncRun.id <= last).limit(3))[:3]
 
 
 _FAILURE = [getattr(TaskFailure, name) for name in Failure.__slots__ if name != "aliases"]

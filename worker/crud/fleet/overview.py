@@ -46,7 +46,8 @@ FLEET = text(
         (SELECT min(access_expires_at) FROM providers WHERE status = 'active') AS oldest_token_expires_at,
         (SELECT count(*) FROM providers
             WHERE status = 'active' AND grant_expires_at IS NOT NULL AND grant_expires_at <= :soon) AS grants_ending,
-        (SELECT count(*) FROM sync_runs WHERE status = 'running') AS runs_running,
+        (SELECT count(*) FROM sync_runs WHERE status = 'running')
+            + (SELECT count(*) FROM unsettled_runs) AS runs_running,
         (SELECT count(*) FROM quarantine WHERE resolved_at IS NULL) AS quarantined,
         (SELECT count(*) FROM task_failures WHERE resolved_at IS NULL) AS failures,
         (SELECT count(*) FROM notices WHERE sent_at IS NULL AND due_at IS NOT NULL) AS notices_waiting

@@ -16,10 +16,10 @@ from worker.crud.outbox import events
 from worker.crud.providers import get_provider, take_turns_in_linking
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import TokenState
-from worker.crud.sync import accounts, cursors, pace, quarantine
+from worker.crud.sync import accounts, cursors, pace, quarantine, unsettled
 from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, DashtamError, Fenced, ProviderError, Refused, Scope
-from worker.models import Provider, SyncRun, new_id, sync_seen
+from worker.models import Provider, SyncRun, UnsettledRun, new_id, sync_seen
 from worker.models.vocabulary import ROW_OUTCOMES, ProviderStatus, RunStatus, Trigger
 
 UNEXPECTED = "unexpected: the worker's log has where it happened"
@@ -90,6 +90,8 @@ def begin_run(
     provider = get_provider(session, provider_id)
     _check_active(provider, memory_feeds)
     _end_dead_run(session, provider_id, dead_after)
+    if session.get(UnsettledRun, provider_id) is not None:
+        raise _already_running(provider_id)
     last = _last_run(session, provider_id, now, min_interval)
     unfinished = last.reading_id if last is not None and last.status != RunStatus.CANCELLED else None
     asked_for = mode == "full"
@@ -153,8 +155,12 @@ def _insert(session: Session, **values: Any) -> UUID:
     begun = insert(SyncRun).values(**values)
     run_id: UUID | None = session.scalar(begun.on_conflict_do_nothing().returning(SyncRun.id))
     if run_id is None:
-        raise Refused(f"provider {values['provider_id']} is being synced already; wait for it or cancel it")
+        raise _already_running(values["provider_id"])
     return run_id
+
+
+def _already_running(provider_id: UUID) -> Refused:
+    return Refused(f"provider {provider_id} is being synced already; wait for it or cancel it")
 
 
 def _check_active(provider: Provider, integrations: Container[str]) -> None:
@@ -177,6 +183,7 @@ def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) ->
         .returning(SyncRun.id)
     )
     events.of_runs(session, run_ids=ended.all())
+    unsettled.end_one(session, provider_id=provider_id, silent_for=dead_after, error=DEAD, reason=WORKER_STOPPED)
 
 
 def end_running(session: Session, *, provider_id: UUID, error: str, reason: str, keep_full_sync: bool = True) -> None:
@@ -198,6 +205,7 @@ def end_running(session: Session, *, provider_id: UUID, error: str, reason: str,
         .returning(SyncRun.id)
     )
     events.of_runs(session, run_ids=ended.all())
+    unsettled.end_one(session, provider_id=provider_id, error=error, reason=reason)
     session.execute(
         update(SyncRun).where(SyncRun.provider_id == provider_id, SyncRun.answers.is_not(None)).values(answers=None)
     )
@@ -233,6 +241,8 @@ def beat(session: Session, *, run: RunKey) -> bool:
     """
     beaten = update(SyncRun).where(*_mine(run)).values(heartbeat_at=func.clock_timestamp())
     cancel: bool | None = session.scalar(beaten.returning(SyncRun.cancel_requested))
+    if cancel is None:
+        cancel = unsettled.beat(session, run=run)
     if cancel is None:
         raise Fenced(f"run {run.id} was taken over or ended")
     return cancel
@@ -337,6 +347,8 @@ def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:
 
 def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
     """Asks the provider's running run to stop after its present page; returns its id, None when there is none."""
+    if (run_id := unsettled.ask_to_stop(session, provider_id=provider_id)) is not None:
+        return run_id
     return session.scalar(
         update(SyncRun)
         .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)

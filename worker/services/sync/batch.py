@@ -174,7 +174,7 @@ async def _begin_repeats(
     if not repeats.may_repeat(trigger=trigger, mode=mode, since=since):
         return {}
     try:
-        return await repeats.begin(runtime, ids, trigger=Trigger(trigger))
+        return await repeats.begin(runtime, ids)
     except Unavailable:
         return {}
 

@@ -32,7 +32,7 @@ _LINGER_S = 0.25
 """How long the first repeat of a group waits for others, so that many end in one transaction."""
 
 
-async def begin(runtime: Context, ids: Sequence[UUID], *, trigger: Trigger) -> dict[UUID, tuple[RunBegun, LastRun]]:
+async def begin(runtime: Context, ids: Sequence[UUID]) -> dict[UUID, tuple[RunBegun, LastRun]]:
     """Begins the runs that may be repeats, in one transaction. The others are left out.
 
     Raises:
@@ -42,7 +42,6 @@ async def begin(runtime: Context, ids: Sequence[UUID], *, trigger: Trigger) -> d
         repeats.begin_repeats,
         ids=ids,
         owner=runtime.owner,
-        trigger=trigger,
         now=await runtime.now(),
         integrations=list(runtime.integrations),
     )

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from worker.crud.sync import cursors, pages, runs
+from worker.crud.sync import cursors, pages, runs, unsettled
 from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.sources import Known
@@ -130,17 +130,29 @@ class RunUnderWay:
         if self._last is not None:
             if await batch.look(self._repeats, self._last):
                 self._repeated = await batch.ends.end(self._begun, self._last, seconds=self._seconds())
-                if not self._repeated:
-                    self._found.cancelled = await self._runtime.db(runs.beat, run=self._key)
-                if self._repeated or self._found.cancelled:
+                if self._repeated:
                     return None
             else:
                 batch.ends.expect_no_more_of()
+            if await self._settle(self._last):
+                return None
         async with batch.places:
             if self._limit.begin() > batch.begin_before:  # the next run reads what this one had no time for
                 self._found.goes_on = True
                 return None
             return await self._read()
+
+    async def _settle(self, last: LastRun) -> bool:
+        """From now on this run may store. Returns whether a person has asked it to stop."""
+        self._found.cancelled = await self._runtime.db(
+            unsettled.settle,
+            run=self._key,
+            last=last.id,
+            heard=last.heard,
+            started_at=self._begun.reading_since,
+            cursors=dict(self._begun.cursors),
+        )
+        return self._found.cancelled
 
     async def _repeats(self, last: LastRun) -> bool:
         try:
