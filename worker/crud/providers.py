@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
+from worker.crud.index_probes import INDEX_PROBES
 from worker.errors import NotFound, Refused
 from worker.models import Provider, ProviderCreate, User
 from worker.text.mail_addresses import normalised
@@ -130,6 +131,8 @@ def synced_since(session: Session, *, ids: Sequence[UUID], asked_at: datetime, n
     return set(session.execute(_SYNCED_SINCE, {"ids": list(ids), "asked_at": asked_at, "now": now}).scalars())
 
 
+# After the table of due times was filled, Postgres has no statistics of it and might scan all logins.
+_BY_INDEX = text(f"SELECT {INDEX_PROBES}")
 _NOT_IN_DOUBT = """
     AND NOT EXISTS (
         SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)
@@ -141,6 +144,7 @@ _NOT_IN_DOUBT = """
 def _claim(
     session: Session, kind: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool
 ) -> Sequence[UUID]:
+    session.execute(_BY_INDEX)
     values = {"provider_key": provider_key, "now": now, "limit": limit, "until": now + claim}
     if probe and (ids := session.execute(_claiming(kind, _NOT_IN_DOUBT), values).scalars().all()):
         return ids
@@ -155,9 +159,11 @@ def _claiming(kind: str, condition: str = "") -> TextClause:
         WITH due AS MATERIALIZED (
             SELECT id, {kind}_due_at AS due_at,
                 CASE WHEN {kind}_due_at = {kind}_claimed_until THEN {kind}_wanted_at ELSE {kind}_due_at END AS wanted_at
-            FROM providers
-            WHERE status = 'active' AND provider_key = :provider_key AND {kind}_due_at <= :now {condition}
-            ORDER BY {kind}_due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+            FROM due_times AS d JOIN providers ON providers.id = d.provider_id
+            WHERE d.kind = '{kind}' AND d.provider_key = :provider_key AND d.due_at <= :now
+                AND providers.status = 'active' AND providers.provider_key = :provider_key
+                AND {kind}_due_at <= :now {condition}
+            ORDER BY d.due_at LIMIT :limit FOR NO KEY UPDATE OF providers SKIP LOCKED
         ), claimed AS (
             UPDATE providers
             SET {kind}_due_at = :until, {kind}_claimed_until = :until, {kind}_wanted_at = due.wanted_at

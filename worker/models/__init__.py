@@ -17,7 +17,7 @@ from worker.models.operations import (
     TaskFailure,
 )
 from worker.models.outbox import Delivery, Subscription
-from worker.models.provider import Provider, ProviderCreate
+from worker.models.provider import DueTime, Provider, ProviderCreate
 from worker.models.simplefin import SimplefinAccess
 from worker.models.sync import BookDrift, Quarantine, SyncCursor, SyncRun, SyncUndo, UnsettledRun, sync_seen
 from worker.models.token import LinkState, ProviderToken, Revocation, Spool, SpooledAnswer, TokenRefresh
@@ -36,6 +36,7 @@ __all__ = [
     "ChangeOrigin",
     "ChangeRead",
     "Delivery",
+    "DueTime",
     "Heartbeat",
     "Holding",
     "HoldingDay",

@@ -53,19 +53,6 @@ class Provider(Base):
             name="status",
         ),
         CheckConstraint("sync_interval > 0", name="sync_interval"),
-        # A tick claims per integration, earliest first. Rows without a due time are left out of the index.
-        Index(
-            "ix_providers_refresh_due",
-            "provider_key",
-            "refresh_due_at",
-            postgresql_where="status = 'active' AND refresh_due_at IS NOT NULL",
-        ),
-        Index(
-            "ix_providers_sync_due",
-            "provider_key",
-            "sync_due_at",
-            postgresql_where="status = 'active' AND sync_due_at IS NOT NULL",
-        ),
         Index("ix_providers_access_expires", "access_expires_at", postgresql_where="status = 'active'"),
         Index(
             "ix_providers_grant_expires",
@@ -73,7 +60,8 @@ class Provider(Base):
             postgresql_where="status = 'active' AND grant_expires_at IS NOT NULL",
         ),
         Index("ix_providers_not_active", "status", "provider_key", postgresql_where="status <> 'active'"),
-        # Refreshes update these rows all day. Free room on each page spares the other indexes an update.
+        # Claims and syncs update these rows all day. Free room on each page spares the indexes an update, as long as no
+        # indexed column changes; therefore the due times have their index in `due_times`.
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -108,6 +96,29 @@ class Provider(Base):
     hook_gap: Mapped[int | None]
     hook_sync_at: Mapped[datetime | None]
     hook_url: Mapped[str | None]
+
+
+class DueTime(Base):
+    """When an active login is next due. A claim finds it here; the time itself is that of the login's own row.
+
+    Triggers of `providers` keep this table. Nothing of it is written to WAL, and Postgres empties it after a crash; see
+    `worker.crud.due_times`, which also has a row here that says whether the table is complete.
+
+    Attributes:
+        kind: `refresh` or `sync`.
+    """
+
+    __tablename__ = "due_times"
+    __table_args__ = (
+        # A tick claims per integration, earliest first.
+        Index("ix_due_times_due", "kind", "provider_key", "due_at"),
+        {"prefixes": ["UNLOGGED"], "postgresql_with": {"fillfactor": 70}},
+    )
+
+    provider_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    provider_key: Mapped[str]
+    due_at: Mapped[datetime]
 
 
 class ProviderCreate(BaseModel):

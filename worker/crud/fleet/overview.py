@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select, Text, cast, func, select, text, true
 from sqlalchemy.orm import Session
 
+from worker.crud import due_times
 from worker.models import (
     Account,
     Balance,
@@ -38,10 +39,10 @@ FLEET = text(
         coalesce((SELECT jsonb_object_agg(status, n) FROM (
             SELECT status, count(*) AS n FROM providers WHERE status <> 'active' GROUP BY status
         ) AS inactive), '{}') AS inactive,
-        (SELECT count(*) FROM providers WHERE status = 'active' AND refresh_due_at <= :now) AS refresh_due,
-        (SELECT count(*) FROM providers WHERE status = 'active' AND refresh_due_at <= :late) AS refresh_late,
-        (SELECT count(*) FROM providers WHERE status = 'active' AND sync_due_at <= :now) AS sync_due,
-        (SELECT count(*) FROM providers WHERE status = 'active' AND sync_due_at <= :late) AS sync_late,
+        (SELECT count(*) FROM due_times WHERE kind = 'refresh' AND due_at <= :now) AS refresh_due,
+        (SELECT count(*) FROM due_times WHERE kind = 'refresh' AND due_at <= :late) AS refresh_late,
+        (SELECT count(*) FROM due_times WHERE kind = 'sync' AND due_at <= :now) AS sync_due,
+        (SELECT count(*) FROM due_times WHERE kind = 'sync' AND due_at <= :late) AS sync_late,
         (SELECT count(*) FROM providers WHERE status = 'active' AND access_expires_at <= :now) AS tokens_expired,
         (SELECT min(access_expires_at) FROM providers WHERE status = 'active') AS oldest_token_expires_at,
         (SELECT count(*) FROM providers
@@ -53,12 +54,14 @@ FLEET = text(
         (SELECT count(*) FROM notices WHERE sent_at IS NULL AND due_at IS NOT NULL) AS notices_waiting
     """
 )
+_FLEET_UNFILLED = text(FLEET.text.replace("FROM due_times ", f"FROM {due_times.OF_PROVIDERS} "))
 
 
 def fleet(session: Session, *, now: datetime) -> Fleet:
-    """All that `dashtam status` shows from Postgres, in one statement."""
+    """All that `dashtam status` shows from Postgres."""
     parameters = {"now": now, "late": now - LATE_AFTER, "soon": now + timedelta(hours=72)}
-    row = dict(session.execute(FLEET, parameters).mappings().one())
+    statement = FLEET if due_times.is_filled(session) else _FLEET_UNFILLED
+    row = dict(session.execute(statement, parameters).mappings().one())
     inactive = row.pop("inactive")
     return Fleet(
         **row, **{status: inactive.get(status, 0) for status in ("pending", "needs_reauth", "paused", "unlinked")}

@@ -22,15 +22,6 @@ from worker.models import Account, Balance, Holding, Security, Transaction
 from worker.models.base import Base
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 
-INDEX_PROBES = ", ".join(
-    f"set_config('{name}', 'off', true)" for name in ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
-)
-"""Select this first in a transaction: then Postgres compares a page with one index probe per row.
-
-After a first load its statistics are old, and it would rather scan a whole table of medium size.
-"""
-
-
 _POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 Row = tuple[Any, ...]

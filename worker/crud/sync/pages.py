@@ -12,11 +12,11 @@ import msgspec
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
+from worker.crud.index_probes import INDEX_PROBES
 from worker.crud.sync import accounts, cursors, identity, quarantine, runs
 from worker.crud.sync.accounts import apply_holdings
 from worker.crud.sync.apply import REFUSALS, driver
 from worker.crud.sync.meeting import LISTED_ELSEWHERE
-from worker.crud.sync.nouns import INDEX_PROBES
 from worker.crud.sync.sources import Known, read_known
 from worker.crud.sync.transactions import apply_transactions
 from worker.crud.sync.work import Prepared, Rules, RunKey, Tally, Work, joined
