@@ -20,7 +20,7 @@ from tests.benchmarks.fleet_fill import CIPHERTEXT, KINDS, START, Fleet, at
 from worker.crud import providers
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import AttemptBegun, LeasedToken, NewToken
-from worker.crud.sync import repeats, runs
+from worker.crud.sync import repeats, runs, unsettled
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
 from worker.errors import InstitutionDown, ProviderError, RateLimited, Scope
@@ -214,22 +214,34 @@ class Day:
         self.dropped += len(sent) - len(ids)
         return ids
 
+    def _settled(self, run: runs.RunBegun, last: repeats.LastRun) -> runs.RunBegun:
+        """A run that turns out to be no repeat."""
+        with self.runtime.transaction() as session:
+            unsettled.settle(
+                session,
+                run=run.key,
+                last=last.id,
+                heard=last.heard,
+                started_at=run.reading_since,
+                cursors=dict(run.cursors),
+            )
+        return run
+
     def _sync(self, ids: Sequence[UUID], now: float) -> None:
         with self.runtime.transaction() as session:
             begun = repeats.begin_repeats(
                 session,
                 ids=ids,
                 owner=self.runtime.owner,
-                trigger=Trigger.SCHEDULE,
                 now=at(now),
                 integrations=[kind.key for kind in KINDS],
             )
         works = [(run, last) for run, last in begun if not self.outage.holds(run.key.provider_key, now)]
         ends = [repeats.RepeatEnd(begun=run, last=last, due_at=self._done(run, now)) for run, last in works]
         with self.runtime.transaction() as session:
-            ended = repeats.end_repeats(session, owner=self.runtime.owner, ends=ends, now=at(now))
+            ended = repeats.end_repeats(session, ends=ends, now=at(now))
         assert len(ended) == len(ends), f"{len(ends) - len(ended)} runs did not end"
-        others = [run for run, _ in begun if self.outage.holds(run.key.provider_key, now)]
+        others = [self._settled(*one) for one in begun if self.outage.holds(one[0].key.provider_key, now)]
         others += [self._begin(id_, now) for id_ in set(ids) - {run.key.provider_id for run, _ in begun}]
         for run in others:
             self._end(run, now)

@@ -67,7 +67,12 @@ def test_postgres_unreachable_for_longer_than_a_dead_run(world: World) -> None:
     barrier = paused_in_a_page(world, "plaid-1")
     world.moves_on()
     barrier.wait_for_arrivals()
-    run = "SELECT FROM sync_runs WHERE status = 'running' AND heartbeat_at < clock_timestamp() - interval '4 seconds'"
+    run = """
+        SELECT FROM (
+            SELECT heartbeat_at FROM sync_runs WHERE status = 'running'
+            UNION ALL SELECT heartbeat_at FROM unsettled_runs
+        ) AS running WHERE heartbeat_at < clock_timestamp() - interval '4 seconds'
+    """
     with world.servers.postgres_network.refusing():
         barrier.release()
         world.wait_until(run)

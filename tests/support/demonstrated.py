@@ -161,7 +161,7 @@ class Demonstrated:
         """Nothing is due or running, and no sync was just now: else a command is refused, or waits for another's."""
         self._execute("UPDATE providers SET sync_due_at = now() + interval '2 hours'")
         wait_for(
-            lambda: not self._execute("SELECT 1 FROM sync_runs WHERE status = 'running'"),
+            lambda: not self._execute("SELECT 1 FROM dashtam_v1.sync_runs WHERE status = 'running'"),
             what="the syncs of earlier commands to end",
         )
         self._execute("UPDATE sync_runs SET started_at = started_at - interval '1 minute'")

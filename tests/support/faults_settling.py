@@ -125,7 +125,9 @@ class Settling(Rows):
 
     def is_idle(self) -> bool:
         """Whether no message waits or is worked on, and no run is under way."""
-        return self._nothing_is_queued() and not self.query("SELECT 1 FROM sync_runs WHERE status = 'running'")
+        return self._nothing_is_queued() and not self.query(
+            "SELECT 1 FROM dashtam_v1.sync_runs WHERE status = 'running'"
+        )
 
     def _nothing_is_queued(self) -> bool:
         return not self.servers.queued()

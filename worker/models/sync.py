@@ -19,6 +19,7 @@ class SyncRun(Base):
 
     Attributes:
         owner: the process that runs it. Every page is written under the condition `status = 'running' AND owner = …`.
+            None in a run that repeats another one, which is stored only when it has ended; so is `heartbeat_at`.
         heartbeat_at: set to the current time by every page. A run with an old heartbeat is taken over.
         counts: rows per noun and outcome, `{"transactions": {"added": 3, "unchanged": 497, …}, …}`.
         cancel_requested: the run is asked to stop after its present page.
@@ -51,9 +52,9 @@ class SyncRun(Base):
     status: Mapped[str] = mapped_column(default=RunStatus.RUNNING)
     trigger: Mapped[str]
     mode: Mapped[str] = mapped_column(default="incremental", server_default="incremental")
-    owner: Mapped[UUID]
+    owner: Mapped[UUID | None]
     started_at: Mapped[datetime]
-    heartbeat_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default="false")
     pages: Mapped[int] = mapped_column(default=0, server_default="0")

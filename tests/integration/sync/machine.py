@@ -239,10 +239,9 @@ class SyncMachine(RuleBasedStateMachine):
     def bury(self) -> None:
         """The dead run's heartbeat is long ago."""
         with self.runtime.transaction() as session:
-            session.execute(
-                text("UPDATE sync_runs SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE provider_id = :id"),
-                {"id": self.provider_id},
-            )
+            for table in ("sync_runs", "unsettled_runs"):
+                earlier = f"UPDATE {table} SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE provider_id = :id"  # noqa: S608 - constants
+                session.execute(text(earlier), {"id": self.provider_id})
 
     def start_over(self) -> None:
         """The log has lost entries, so the committed place in it has moved."""

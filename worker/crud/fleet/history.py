@@ -34,6 +34,7 @@ _HEARD = aliased(SyncRun)
 _FOUND_BY = {
     "alias": Provider.alias,
     "user": User.email,
+    "heartbeat_at": func.coalesce(SyncRun.heartbeat_at, SyncRun.finished_at),
     "counts": func.coalesce(_HEARD.counts, SyncRun.counts),
     "cursor_before": func.coalesce(SyncRun.cursor_before, _HEARD.cursor_after, _HEARD.cursor_before),
     "cursor_after": func.coalesce(

@@ -147,39 +147,38 @@ def _begun(
 
 # Whatever another transaction holds is left out, so this one never waits while it holds rows of other logins. A run
 # whose row is gone because Postgres has emptied the table ends like the others.
-_END = f"""
+_MAY_END = f"""
     WITH given AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
-            id uuid, provider_id uuid, started_at timestamptz, last uuid, heard uuid, due_at timestamptz, pages int,
-            unchanged int
-        )
+        SELECT * FROM jsonb_to_recordset(%(runs)s::jsonb) AS r (id uuid, provider_id uuid, last uuid, heard uuid)
     ), held AS MATERIALIZED (
         SELECT id FROM unsettled_runs WHERE provider_id IN (SELECT provider_id FROM given) AND NOT cancel_requested
         FOR UPDATE SKIP LOCKED
-    ), mine AS MATERIALIZED (
-        SELECT given.* FROM given JOIN providers p ON p.id = given.provider_id
-        WHERE {GOES_ON.format(given="given")} AND (
-            given.id IN (SELECT id FROM held)
-            OR NOT EXISTS (SELECT FROM unsettled_runs u WHERE u.provider_id = given.provider_id)
-        )
-        FOR NO KEY UPDATE OF p SKIP LOCKED
-    ), settled AS (
-        DELETE FROM unsettled_runs WHERE provider_id IN (SELECT provider_id FROM mine)
-    ), ended AS (
-        INSERT INTO sync_runs
-            (id, provider_id, status, trigger, owner, started_at, heartbeat_at, finished_at, pages, unchanged, repeats)
-        SELECT id, provider_id, '{RunStatus.COMPLETED}', '{Trigger.SCHEDULE}', %(owner)s, started_at, clock_timestamp(),
-            %(now)s, pages, unchanged, heard
-        FROM mine
+    )
+    SELECT given.id FROM given JOIN providers p ON p.id = given.provider_id
+    WHERE {GOES_ON.format(given="given")} AND (
+        given.id IN (SELECT id FROM held)
+        OR NOT EXISTS (SELECT FROM unsettled_runs u WHERE u.provider_id = given.provider_id)
+    )
+    FOR NO KEY UPDATE OF p SKIP LOCKED
+"""  # noqa: S608 - constants
+# COPY writes one record to WAL for all rows that it adds to a page.
+_ADD = """
+    COPY sync_runs (id, provider_id, status, trigger, started_at, finished_at, pages, unchanged, repeats) FROM STDIN
+"""
+_DUE = """
+    WITH settled AS (
+        DELETE FROM unsettled_runs WHERE provider_id = ANY(%(providers)s)
     )
     UPDATE providers p SET sync_due_at = CASE
-            WHEN p.hook_sync_at > mine.started_at THEN least(mine.due_at, greatest(p.hook_sync_at, %(now)s))
-            ELSE mine.due_at END, sync_failures = 0, synced_at = %(now)s
-    FROM mine WHERE p.id = mine.provider_id RETURNING mine.id
-"""  # noqa: S608 - constants
+            WHEN p.hook_sync_at > ended.started_at THEN least(ended.due_at, greatest(p.hook_sync_at, %(now)s))
+            ELSE ended.due_at END, sync_failures = 0, synced_at = %(now)s
+    FROM unnest(%(providers)s::uuid[], %(started)s::timestamptz[], %(due)s::timestamptz[])
+        AS ended (provider_id, started_at, due_at)
+    WHERE p.id = ended.provider_id
+"""
 
 
-def end_repeats(session: Session, *, owner: UUID, ends: Sequence[RepeatEnd], now: datetime) -> set[UUID]:
+def end_repeats(session: Session, *, ends: Sequence[RepeatEnd], now: datetime) -> set[UUID]:
     """Ends runs that repeat the last one, as completed.
 
     Returns:
@@ -188,19 +187,26 @@ def end_repeats(session: Session, *, owner: UUID, ends: Sequence[RepeatEnd], now
     """
     connection = driver(session)
     free = set(_take_turns(connection, (end.begun.key.provider_id for end in ends)))
-    rows: list[dict[str, Any]] = [
-        {
-            "id": end.begun.key.id,
-            "provider_id": end.begun.key.provider_id,
-            "started_at": end.begun.reading_since,
-            "last": end.last.id,
-            "heard": end.last.heard,
-            "due_at": end.due_at,
-            "pages": end.last.pages,
-            "unchanged": end.last.unchanged,
-        }
-        for end in ends
-        if end.begun.key.provider_id in free
-    ]
-    given = {"rows": _encode(rows).decode(), "owner": owner, "now": now}
-    return {id_ for (id_,) in connection.execute(_END, given)}
+    asked = [_as_asked(end) for end in ends if end.begun.key.provider_id in free]
+    may_end = {id_ for (id_,) in connection.execute(_MAY_END, {"runs": _encode(asked).decode()})}
+    ended = [end for end in ends if end.begun.key.id in may_end]
+    if ended:
+        with connection.cursor() as cursor, cursor.copy(_ADD) as copy:
+            for end in ended:
+                copy.write_row(_as_stored(end, now))
+        keys = {"providers": [end.begun.key.provider_id for end in ended], "due": [end.due_at for end in ended]}
+        connection.execute(_DUE, keys | {"started": [end.begun.reading_since for end in ended], "now": now})
+    return may_end
+
+
+def _as_asked(end: RepeatEnd) -> dict[str, UUID]:
+    key, last = end.begun.key, end.last
+    return {"id": key.id, "provider_id": key.provider_id, "last": last.id, "heard": last.heard}
+
+
+def _as_stored(end: RepeatEnd, now: datetime) -> tuple[Any, ...]:
+    key, began, last = end.begun.key, end.begun.reading_since, end.last
+    return (
+        *(key.id, key.provider_id, str(RunStatus.COMPLETED), str(Trigger.SCHEDULE)),
+        *(began, now, last.pages, last.unchanged, last.heard),
+    )

@@ -69,6 +69,8 @@ def upgrade() -> None:
         prefixes=["UNLOGGED"],
     )
     op.add_column("sync_runs", sa.Column("repeats", sa.Uuid(), nullable=True))
+    for column in ("owner", "heartbeat_at"):
+        op.alter_column("sync_runs", column, nullable=True)
     op.execute(_VIEW + _UNSETTLED)
     op.execute(_waiting(_NOT_RUNNING + _NOT_UNSETTLED))
 
@@ -80,5 +82,11 @@ def downgrade() -> None:
         "UPDATE sync_runs AS r SET answers = heard.answers, counts = heard.counts, cursor_before = heard.cursor_before"
         " FROM sync_runs AS heard WHERE heard.id = r.repeats"
     )
+    op.execute(
+        "UPDATE sync_runs SET owner = coalesce(owner, id), heartbeat_at = coalesce(heartbeat_at, finished_at)"
+        " WHERE owner IS NULL OR heartbeat_at IS NULL"
+    )
+    for column in ("owner", "heartbeat_at"):
+        op.alter_column("sync_runs", column, nullable=False)
     op.drop_column("sync_runs", "repeats")
     op.drop_table("unsettled_runs")

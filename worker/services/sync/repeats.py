@@ -120,7 +120,7 @@ class RepeatEnds:
         try:
             now = await self._runtime.now()
             ends = [self._end_of(one, now) for one in together]
-            ended = await self._runtime.db(repeats.end_repeats, owner=self._runtime.owner, ends=ends, now=now)
+            ended = await self._runtime.db(repeats.end_repeats, ends=ends, now=now)
             await _report(self._runtime, [end for end in ends if end.begun.key.id in ended])
         except Exception as error:
             for one in together:
