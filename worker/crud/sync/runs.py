@@ -19,7 +19,7 @@ from worker.crud.refresh.records import TokenState
 from worker.crud.sync import accounts, cursors, pace, quarantine, unsettled
 from worker.crud.sync.work import RunKey, Tally
 from worker.errors import BadPayload, DashtamError, Fenced, ProviderError, Refused, Scope
-from worker.models import Provider, SyncRun, UnsettledRun, new_id, sync_seen
+from worker.models import Provider, SyncRun, new_id, sync_seen
 from worker.models.vocabulary import ROW_OUTCOMES, ProviderStatus, RunStatus, Trigger
 
 UNEXPECTED = "unexpected: the worker's log has where it happened"
@@ -90,8 +90,7 @@ def begin_run(
     provider = get_provider(session, provider_id)
     _check_active(provider, memory_feeds)
     _end_dead_run(session, provider_id, dead_after)
-    if session.get(UnsettledRun, provider_id) is not None:
-        raise _already_running(provider_id)
+    unsettled.refuse_second(session, provider_id=provider_id)
     last = _last_run(session, provider_id, now, min_interval)
     unfinished = last.reading_id if last is not None and last.status != RunStatus.CANCELLED else None
     asked_for = mode == "full"
@@ -155,12 +154,8 @@ def _insert(session: Session, **values: Any) -> UUID:
     begun = insert(SyncRun).values(**values)
     run_id: UUID | None = session.scalar(begun.on_conflict_do_nothing().returning(SyncRun.id))
     if run_id is None:
-        raise _already_running(values["provider_id"])
+        raise Refused(unsettled.BEING_SYNCED.format(values["provider_id"]))
     return run_id
-
-
-def _already_running(provider_id: UUID) -> Refused:
-    return Refused(f"provider {provider_id} is being synced already; wait for it or cancel it")
 
 
 def _check_active(provider: Provider, integrations: Container[str]) -> None:
