@@ -101,7 +101,8 @@ def _own(session: Session, migrate: str, tables: list[str]) -> None:
             """
             SELECT p.oid::regprocedure::text FROM pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace
-                AND (p.proname LIKE 'provider\\_audit\\_%' OR p.proname LIKE 'change\\_log\\_%')
+                AND (p.proname LIKE 'provider\\_audit\\_%' OR p.proname LIKE 'change\\_log\\_%'
+                    OR p.proname IN ('unsettled_runs_here', 'keep_due_time', 'forget_due_times'))
             """
         )
     )

@@ -151,8 +151,8 @@ def _insert(session: Session, **values: Any) -> UUID:
         Refused: the provider has another running run.
     """
     values |= {"id": new_id(), "status": RunStatus.RUNNING, "heartbeat_at": func.clock_timestamp()}
-    begun = insert(SyncRun).values(**values)
-    run_id: UUID | None = session.scalar(begun.on_conflict_do_nothing().returning(SyncRun.id))
+    begun = insert(SyncRun).values(**values).on_conflict_do_nothing()
+    run_id: UUID | None = session.scalar(begun.returning(SyncRun.id))
     if run_id is None:
         raise Refused(unsettled.BEING_SYNCED.format(values["provider_id"]))
     return run_id
@@ -235,9 +235,8 @@ def beat(session: Session, *, run: RunKey) -> bool:
         Fenced: this worker no longer owns the run.
     """
     beaten = update(SyncRun).where(*_mine(run)).values(heartbeat_at=func.clock_timestamp())
-    cancel: bool | None = session.scalar(beaten.returning(SyncRun.cancel_requested))
-    if cancel is None:
-        cancel = unsettled.beat(session, run=run)
+    stored: bool | None = session.scalar(beaten.returning(SyncRun.cancel_requested))
+    cancel = unsettled.beat(session, run=run) if stored is None else stored
     if cancel is None:
         raise Fenced(f"run {run.id} was taken over or ended")
     return cancel
@@ -342,11 +341,6 @@ def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:
 
 def request_cancel(session: Session, *, provider_id: UUID) -> UUID | None:
     """Asks the provider's running run to stop after its present page; returns its id, None when there is none."""
-    if (run_id := unsettled.ask_to_stop(session, provider_id=provider_id)) is not None:
-        return run_id
-    return session.scalar(
-        update(SyncRun)
-        .where(SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING)
-        .values(cancel_requested=True)
-        .returning(SyncRun.id)
-    )
+    running = SyncRun.provider_id == provider_id, SyncRun.status == RunStatus.RUNNING
+    asked = update(SyncRun).where(*running).values(cancel_requested=True).returning(SyncRun.id)
+    return unsettled.ask_to_stop(session, provider_id=provider_id) or session.scalar(asked)

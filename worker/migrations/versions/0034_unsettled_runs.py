@@ -5,13 +5,23 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0032"
-down_revision = "0031"
+revision = "0034"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 
 _TIME = sa.DateTime(timezone=True)
 
+# A standby has no such table, and the views must also work there. Whoever may read the views may read these rows.
+_HERE = """
+    CREATE FUNCTION unsettled_runs_here() RETURNS SETOF unsettled_runs
+    LANGUAGE plpgsql STABLE ROWS 50 SECURITY DEFINER SET search_path = pg_catalog AS $$
+    BEGIN
+        IF NOT pg_is_in_recovery() THEN
+            RETURN QUERY SELECT * FROM public.unsettled_runs;
+        END IF;
+    END $$
+"""
 _VIEW = """
     CREATE OR REPLACE VIEW dashtam_v1.sync_runs AS
     SELECT r.id AS run_id, r.provider_id AS login_id, p.user_id AS user_id, r.status AS status, r.trigger AS trigger,
@@ -22,7 +32,7 @@ _VIEW = """
 _UNSETTLED = """
     UNION ALL
     SELECT u.id, u.provider_id, p.user_id, 'running', 'schedule', u.started_at, NULL, 0, 0, 0, 0, 0
-    FROM unsettled_runs AS u JOIN providers AS p ON p.id = u.provider_id
+    FROM unsettled_runs_here() AS u JOIN providers AS p ON p.id = u.provider_id
 """
 _WAITING = """
     CREATE OR REPLACE VIEW work_waiting AS
@@ -46,7 +56,7 @@ _OF_QUEUE = """
     WHERE status = 'active' AND ({kind}_due_at <= now() OR {kind}_due_at = {kind}_claimed_until){others}
 """
 _NOT_RUNNING = " AND NOT EXISTS (SELECT FROM sync_runs AS r WHERE r.provider_id = p.id AND r.status = 'running')"
-_NOT_UNSETTLED = " AND NOT EXISTS (SELECT FROM unsettled_runs AS u WHERE u.provider_id = p.id)"
+_NOT_UNSETTLED = " AND p.id <> ALL (ARRAY(SELECT u.provider_id FROM unsettled_runs_here() AS u))"
 
 
 def _waiting(others: str) -> str:
@@ -71,6 +81,7 @@ def upgrade() -> None:
     op.add_column("sync_runs", sa.Column("repeats", sa.Uuid(), nullable=True))
     for column in ("owner", "heartbeat_at"):
         op.alter_column("sync_runs", column, nullable=True)
+    op.execute(_HERE)
     op.execute(_VIEW + _UNSETTLED)
     op.execute(_waiting(_NOT_RUNNING + _NOT_UNSETTLED))
 
@@ -89,4 +100,5 @@ def downgrade() -> None:
     for column in ("owner", "heartbeat_at"):
         op.alter_column("sync_runs", column, nullable=False)
     op.drop_column("sync_runs", "repeats")
+    op.execute("DROP FUNCTION unsettled_runs_here()")
     op.drop_table("unsettled_runs")
