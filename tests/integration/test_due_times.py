@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
@@ -16,7 +17,6 @@ from worker.crud import due_times, providers
 from worker.crud.fleet import overview
 from worker.models import Provider
 from worker.runtime import Runtime
-from worker.services import due_times as filling
 from worker.services.refresh.claims import claim_refresh_due
 from worker.services.sync.batch import claim_sync_due
 
@@ -54,6 +54,11 @@ def empty(runtime: Runtime) -> None:
         session.execute(text("TRUNCATE due_times"))
 
 
+def fill(runtime: Runtime) -> None:
+    with runtime.transaction() as session:
+        assert due_times.fill(session, at_most=99)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -79,15 +84,19 @@ def test_says_what_the_logins_say_after_each_change(runtime: Runtime, logins: Se
 def test_claims_find_everything_after_postgres_has_emptied_it(
     runtime: Runtime, logins: Sequence[Provider], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filling, "_AT_ONCE", 2)
+    monkeypatch.setattr(providers, "_FILLED_AT_ONCE", 2)
     empty(runtime)
+    syncs: list[UUID] = []
+    refreshes: list[UUID] = []
 
-    syncs = runtime.run(claim_sync_due(runtime, datetime.now(UTC)))
-    refreshes = runtime.run(claim_refresh_due(runtime, datetime.now(UTC), tick_s=15))
+    for _ in range(3):
+        syncs += [id_ for batch in runtime.run(claim_sync_due(runtime, datetime.now(UTC))) for id_ in batch]
+        due = runtime.run(claim_refresh_due(runtime, datetime.now(UTC), tick_s=15))
+        refreshes += [id_ for batch in due for id_ in batch.ids]
 
-    ids = {login.id for login in logins}
-    assert {id_ for batch in syncs for id_ in batch} == ids
-    assert {id_ for batch in refreshes for id_ in batch.ids} == ids
+    ids = sorted(login.id for login in logins)
+    assert sorted(syncs) == ids
+    assert sorted(refreshes) == ids
     with runtime.transaction() as session:
         assert differences(session) == []
         assert due_times.is_filled(session)
@@ -102,7 +111,7 @@ def test_status_counts_the_logins_themselves_while_it_is_empty(runtime: Runtime,
             return fleet.sync_due, fleet.refresh_late
 
     before = due()
-    runtime.run(filling.ensure_filled(runtime))
+    fill(runtime)
 
     assert before == due() == (len(logins), len(logins))
 
@@ -114,12 +123,9 @@ def test_change_that_is_not_committed_yet_while_it_is_filled_counts(
     empty(runtime)
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO due_times%'"
 
-    def fill() -> None:
-        runtime.run(filling.ensure_filled(runtime))
-
     with engine.connect() as connection, connection.begin() as transaction:
         connection.execute(text(f"UPDATE providers SET sync_due_at = {due}"))  # noqa: S608 - a constant of this test
-        thread = threading.Thread(target=fill)
+        thread = threading.Thread(target=fill, args=(runtime,))
         thread.start()
         if due != "NULL":
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:

@@ -1,8 +1,8 @@
 """The table by which claims find what is due. It repeats what `providers` says, and Postgres may empty it.
 
 Nothing of it is written to WAL. Triggers of `providers` keep it; after a migration, a crash of Postgres or a change of
-the primary it is empty, and is filled again here, from `providers`. A row that is too many does no harm: a claim also
-looks at the login itself.
+the primary it is empty, and the next claims fill it again, from `providers`. A row that is too many does no harm: a
+claim also looks at the login itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-_NOBODY = UUID(int=0)
+NOBODY = UUID(int=0)
 _STATE = text("SELECT kind, provider_key FROM due_times WHERE provider_id = :nobody")
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('due times', 0))")
 _NEXT = text("SELECT id FROM providers WHERE id > :after ORDER BY id OFFSET :skip LIMIT 1")
@@ -42,6 +42,10 @@ OF_PROVIDERS = """(
 """What is read in place of the table while it is not filled: the same rows, without an index."""
 
 
+IS_FILLED = f"EXISTS (SELECT FROM due_times WHERE provider_id = :nobody AND kind = '{_FILLED}')"
+"""Condition: the table has all due times."""
+
+
 def is_filled(session: Session) -> bool:
     """Whether the table has all due times."""
     return _state(session)[0] == _FILLED
@@ -58,15 +62,15 @@ def fill(session: Session, *, at_most: int) -> bool:
     if not session.scalar(_LOCK):
         return False
     state, place = _state(session)  # as the process that had the lock has left it
-    after = UUID(place) if state == _FILLING else _NOBODY
+    after = UUID(place) if state == _FILLING else NOBODY
     following = session.scalar(_NEXT, {"after": after, "skip": at_most - 1})
     last = following or UUID(int=2**128 - 1)
     session.execute(_FILL, {"after": after, "last": last})
     state = _FILLING if following else _FILLED
-    session.execute(_KEEP, {"nobody": _NOBODY, "kind": state, "place": str(last)})
+    session.execute(_KEEP, {"nobody": NOBODY, "kind": state, "place": str(last)})
     return state == _FILLED
 
 
 def _state(session: Session) -> tuple[str, str]:
-    row = session.execute(_STATE, {"nobody": _NOBODY}).one_or_none()
+    row = session.execute(_STATE, {"nobody": NOBODY}).one_or_none()
     return ("", "") if row is None else (row[0], row[1])

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.orm import Session
 
+from worker.crud import due_times
 from worker.crud.index_probes import INDEX_PROBES
 from worker.errors import NotFound, Refused
 from worker.models import Provider, ProviderCreate, User
@@ -132,7 +133,9 @@ def synced_since(session: Session, *, ids: Sequence[UUID], asked_at: datetime, n
 
 
 # After the table of due times was filled, Postgres has no statistics of it and might scan all logins.
-_BY_INDEX = text(f"SELECT {INDEX_PROBES}")
+_PREPARE = text(f"SELECT {INDEX_PROBES}, {due_times.IS_FILLED} AS filled")
+_FILLED_AT_ONCE = 100_000
+"""Logins: this takes about two seconds. If there are more, the next claims add them."""
 _NOT_IN_DOUBT = """
     AND NOT EXISTS (
         SELECT FROM token_refreshes r JOIN provider_tokens t USING (provider_id, generation)
@@ -144,7 +147,8 @@ _NOT_IN_DOUBT = """
 def _claim(
     session: Session, kind: str, *, provider_key: str, now: datetime, limit: int, claim: timedelta, probe: bool
 ) -> Sequence[UUID]:
-    session.execute(_BY_INDEX)
+    if not session.execute(_PREPARE, {"nobody": due_times.NOBODY}).one().filled:
+        due_times.fill(session, at_most=_FILLED_AT_ONCE)
     values = {"provider_key": provider_key, "now": now, "limit": limit, "until": now + claim}
     if probe and (ids := session.execute(_claiming(kind, _NOT_IN_DOUBT), values).scalars().all()):
         return ids

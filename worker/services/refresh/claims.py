@@ -11,7 +11,6 @@ from uuid import UUID
 from worker.crud import providers
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.due_times import ensure_filled
 
 _LEAST_PER_MESSAGE = 10
 
@@ -43,7 +42,6 @@ async def claim_refresh_due(runtime: Context, now: datetime, *, tick_s: float) -
     """
     settings = runtime.settings
     batches: list[DueBatch] = []
-    await ensure_filled(runtime)
     allowed = await breaker.claimable(runtime, now, endpoint="token", at_most=settings.refresh_claim_limit)
     probing = await breaker.probing(runtime)
     for provider_key, limit in allowed.items():

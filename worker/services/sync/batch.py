@@ -32,7 +32,6 @@ from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.due_times import ensure_filled
 from worker.services.sync import repeats
 from worker.services.sync.repeats import Batch
 from worker.services.sync.run import RunUnderWay
@@ -68,7 +67,6 @@ async def claim_sync_due(runtime: Context, now: datetime) -> list[list[UUID]]:
     """
     settings = runtime.settings
     batches: list[list[UUID]] = []
-    await ensure_filled(runtime)
     allowed = await breaker.claimable(runtime, now, endpoint=None, at_most=settings.claim_limit)
     probing = await breaker.probing(runtime)
     for provider_key, limit in allowed.items():
