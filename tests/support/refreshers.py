@@ -13,12 +13,16 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 from uuid import UUID
 
+from worker.settings.built_in import built_in_integrations
+
 _PRELOAD = [
     "tests.support.refreshers",
     "worker.runtime",
+    "worker.services.availability.quotas",
     "worker.services.refresh.access_token",
     "worker.services.refresh.protocol",
     "worker.integrations.registry",
+    *(f"worker.integrations.{key}.integration" for key in built_in_integrations()),
 ]
 
 

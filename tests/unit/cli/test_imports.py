@@ -108,3 +108,14 @@ def test_commands_import_nothing_that_only_workers_need(commands: str, unwanted:
     assert output.count("exit: 4") == len(commands.split(";"))
     assert {"sqlalchemy", "psycopg"} <= packages
     assert not packages & unwanted
+
+
+@pytest.mark.deep
+def test_integrations_that_are_found_import_no_parser_of_files() -> None:
+    find = "import sys; from worker.integrations.registry import REGISTRY; print(*REGISTRY); print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", find], capture_output=True, text=True, check=True)
+
+    keys, modules = done.stdout.splitlines()
+    assert "statement_files" in keys.split()
+    assert not {"ofxtools", "mt940", "defusedxml"} & set(modules.split())

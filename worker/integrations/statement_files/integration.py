@@ -6,7 +6,7 @@ import copy
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Self
 
 import msgspec
@@ -18,11 +18,10 @@ from worker.integrations.kit.base import LOOK, MOST_FILE_BYTES, Caller, FileRead
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import FILE
 from worker.integrations.kit.taxonomy import Rule
-from worker.integrations.statement_files import camt, delimited, ofx, swift
+from worker.integrations.statement_files import delimited
 from worker.integrations.statement_files.statements import Statement, pages, without_number
 from worker.settings import EnvironmentSettings
 
-FORMATS = (ofx, camt, swift)
 COLUMNS = "columns"
 """The feed whose cursor keeps what the columns of CSV files mean, by the names of the columns."""
 _MOST_TAGS = 1_000_000
@@ -30,6 +29,13 @@ _MOST_TAGS = 1_000_000
 _ZIPPED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"Rar!", b"7z\xbc\xaf")
 
 _columns = reading.Reader(dict[str, dict[str, str]])
+
+
+def _formats() -> tuple[ModuleType, ...]:
+    # To import their parsers takes a third of a second, and every worker and nearly every command imports this module.
+    from worker.integrations.statement_files import camt, ofx, swift
+
+    return ofx, camt, swift
 
 
 class StatementFilesSettings(EnvironmentSettings):
@@ -78,7 +84,8 @@ class StatementFiles(Integration):
             raise Refused("the file is empty; nothing was stored")
         if content.startswith(_ZIPPED):
             raise Refused("the file is packed: unpack it and import what is in it; nothing was stored")
-        found = next((form for form in FORMATS if form.is_one(content)), None)
+        formats = _formats()
+        found = next((form for form in formats if form.is_one(content)), None)
         bound = copy.copy(self)
         proposal: dict[str, str] = {}
         if found is not None:
@@ -86,7 +93,7 @@ class StatementFiles(Integration):
         elif delimited.is_one(content):
             name, proposal = delimited.NAME, bound.read_delimited(content, options)
         else:
-            names = ", ".join((*(form.NAME for form in FORMATS), delimited.NAME))
+            names = ", ".join((*(form.NAME for form in formats), delimited.NAME))
             raise Refused(f"the file has none of the formats that can be read ({names}); nothing was stored")
         if not bound.statements and not proposal:
             raise Refused("the file has no statement of an account; nothing was stored")
