@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -21,21 +22,19 @@ from pydantic_settings import SettingsConfigDict
 from worker.errors import (
     BadPayload,
     BadRecord,
-    BadRequest,
     OutcomeUnknown,
-    PagingRestart,
     ProviderError,
     RateLimited,
     Refused,
     Scope,
-    Unsupported,
 )
 from worker.integrations.enable_banking import mapping
 from worker.integrations.enable_banking import pages as answers
-from worker.integrations.enable_banking.vocabulary import ACCOUNT_RULES, PERIOD_REFUSED, RULES
-from worker.integrations.kit import reading, windows
+from worker.integrations.enable_banking.history import History
+from worker.integrations.enable_banking.vocabulary import ACCOUNT_RULES, RULES
+from worker.integrations.kit import reading
 from worker.integrations.kit.application_keys import ApplicationKey
-from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer, Window
+from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.integration import TROUBLE_OF_AN_ACCOUNT, Integration
 from worker.integrations.kit.link_kinds import CODE, OAUTH, Choice, FormField
@@ -44,8 +43,6 @@ from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
 
 _DAY, _BANKS_ARE_KEPT = timedelta(days=1), 600
-_SHORTER = (89, 60, 30)
-_MOST_TOGETHER = 5000
 _CALLS_A_DAY = 4
 _BANK = FormField(
     "bank",
@@ -72,19 +69,6 @@ class EnableBankingSettings(IntegrationSettings):
     """How long a consent is asked for; a bank may allow less."""
 
 
-class _Page(msgspec.Struct, gc=False):
-    transactions: list[msgspec.Raw]
-    continuation_key: str | None = None
-
-
-class _Position(msgspec.Struct, gc=False):
-    """Where reading goes on: the continuation key, how often contents of its last day were listed, and the strategy."""
-
-    key: str = ""
-    seen: dict[str, int] = {}
-    longest: bool = False
-
-
 class _Started(msgspec.Struct, gc=False):
     url: str
 
@@ -93,8 +77,7 @@ class _Balances(msgspec.Struct, gc=False):
     balances: list[msgspec.Raw]
 
 
-_page, _position, _balances = reading.Reader(_Page), reading.Reader(_Position), reading.Reader(_Balances)
-_started = reading.Reader(_Started)
+_started, _balances = reading.Reader(_Started), reading.Reader(_Balances)
 
 
 class EnableBanking(Integration):
@@ -147,7 +130,7 @@ class EnableBanking(Integration):
         self, caller: Caller, form: Mapping[str, str], *, state: str, challenge: str | None, now: datetime
     ) -> str:
         """Asks for the address at which the user consents at the bank."""
-        country, name, psu_type, method = msgspec.json.decode(form["bank"], type=tuple[str, str, str, str | None])
+        country, name, psu_type, method = msgspec.json.decode(form["bank"])
         banks = await self._list_banks(caller)
         bank = next((one for one in banks if (one.country, one.name) == (country, name)), None)
         if bank is None:
@@ -223,7 +206,8 @@ class EnableBanking(Integration):
         for account in listed:
             if account.feed in request.done:
                 continue
-            for part in (self._balance(request, account), self._history(request, account)):
+            history = History(request, account, partial(self._of_account, request, account)).pages()
+            for part in (self._balance(request, account), history):
                 async for page in self.part(part, account_key=account.key):
                     limited = [error for error in page.problems if isinstance(error, RateLimited)]
                     waits += limited
@@ -254,72 +238,16 @@ class EnableBanking(Integration):
         return found, problems
 
     async def _balance(self, request: SyncRequest, account: answers.Listed) -> AsyncIterator[Page]:
-        endpoint = self.api.endpoint("balances", "GET", f"/accounts/{_quoted(account.uid)}/balances")
-        body = await self._read(request.caller, endpoint, account_key=account.key, rules=ACCOUNT_RULES)
+        body = await self._of_account(request, account, "balances", "balances", None)
         given, rejects = reading.read_all(_balances.page(body).balances, "balance", mapping.balance, account.key)
-        try:
-            stated = mapping.balance_record(given, account.key, account.currency)
-        except BadRecord as error:
-            stated, rejects = None, [*rejects, reading.reject("balance", error, b"{}", account_key=account.key)]
+        stated = mapping.balance_record(given, account.key, account.currency)
         yield Page(balances=[] if stated is None else [stated], rejects=rejects)
 
-    async def _history(self, request: SyncRequest, account: answers.Listed) -> AsyncIterator[Page]:
-        """An account's transactions. Later syncs read them into one page, the first one page by page."""
-        cursor = windows.DateCursor.parse(request.cursors.get(account.feed))
-        first, today = windows.first_day(cursor, request), request.now.date()
-        place = _place(cursor, first)
-        rows, came = mapping.Rows(account.key, place.seen.items()), list[reading.Split]()
-        whole, keys = not place.key, {place.key}
-        if cursor.through is None and not place.key:
-            place = _Position(longest=True)
-        while True:
-            answer, place, first = await self._answer(request, account, place, first)
-            came.append(rows.split(answer.transactions))
-            if not answer.continuation_key:
-                break
-            if answer.continuation_key in keys:
-                raise BadPayload("continuation_key_repeats")
-            keys.add(answer.continuation_key)
-            place = _Position(answer.continuation_key, rows.last_day, place.longest)
-            if sum(len(one.rows) for one in came) >= (1 if cursor.through is None else _MOST_TOGETHER):
-                tail = msgspec.json.encode(place).decode()
-                at = windows.at_offset(cursor, request, (first, today), tail=tail)
-                yield _of(account, came, str(at), today, more=True)
-                came, whole = [], False
-        page = _of(account, came, str(windows.after(today, request)), today)
-        if whole:
-            page.removals = rows.had_no_reference()
-            page.windows = (Window(account.key, first + _DAY, today),) if first < today else ()
-        if cursor.through is not None and first > cursor.through + _DAY:
-            page.problems = (Unsupported("days_not_given", scope=Scope.ACCOUNT, account_key=account.key),)
-        yield page
-
-    async def _answer(
-        self, request: SyncRequest, account: answers.Listed, place: _Position, first: date
-    ) -> tuple[_Page, _Position, date]:
-        """The next answer, with the place and the first day that were asked for: a later day if the bank refuses it.
-
-        Raises:
-            PagingRestart: the bank does not take the continuation key: the list begins anew.
-        """
-        shorter = [day for days in _SHORTER if (day := request.now.date() - timedelta(days=days)) > first]
-        for day in (first, *shorter):
-            asked = {"date_from": day.isoformat()}
-            asked |= {"strategy": "longest"} if place.longest else {}
-            asked |= {"continuation_key": place.key} if place.key else {}
-            name = "transactions_page" if place.key else "transactions"
-            endpoint = self.api.endpoint(name, "GET", f"/accounts/{_quoted(account.uid)}/transactions")
-            try:
-                body = await self._read(request.caller, endpoint, asked, account_key=account.key, rules=ACCOUNT_RULES)
-            except BadRequest as error:
-                if place.key:
-                    raise PagingRestart(error.reason, feed=account.feed) from None
-                if error.reason not in PERIOD_REFUSED or day == [first, *shorter][-1]:
-                    raise
-                place = _Position()
-            else:
-                return _page.page(body), place, day
-        raise AssertionError("unreachable")  # pragma: no cover
+    async def _of_account(
+        self, request: SyncRequest, account: answers.Listed, name: str, part: str, params: Mapping[str, str] | None
+    ) -> bytes:
+        endpoint = self.api.endpoint(name, "GET", f"/accounts/{_quoted(account.uid)}/{part}")
+        return await self._read(request.caller, endpoint, params, account_key=account.key, rules=ACCOUNT_RULES)
 
     async def _read(
         self,
@@ -354,26 +282,3 @@ class EnableBanking(Integration):
 
 def _quoted(id_: str) -> str:
     return quote(id_, safe="")
-
-
-def _place(cursor: windows.DateCursor, first: date) -> _Position:
-    """Where an unfinished list goes on; its beginning if another first day is asked for now."""
-    if cursor.window is None or cursor.window[0] != first:
-        return _Position()
-    try:
-        return _position.page(cursor.tail.encode())
-    except BadPayload:
-        return _Position()
-
-
-def _of(
-    account: answers.Listed, came: Sequence[reading.Split], cursor: str, today: date, *, more: bool = False
-) -> Page:
-    return Page(
-        feed=account.feed,
-        cursor=cursor,
-        more=more,
-        transactions=[row for one in came for row in one.rows],
-        rejects=[reject for one in came for reject in one.rejects],
-        map_transaction=mapping.mapper(today),
-    )

@@ -138,8 +138,11 @@ def account(raw: bytes) -> Account:
     )
 
 
-def account_record(given: Account, key: str, bank: str) -> AccountRecord:
-    """One account. Raises `BadRecord` if its currency cannot be used."""
+def account_record(given: Account, key: str, bank: str, country: str) -> AccountRecord:
+    """One account. Raises `BadRecord` if its currency cannot be used.
+
+    All its hashes are stable; some of them may fit other accounts, too.
+    """
     kind, subtype = ACCOUNT_TYPES.get(given.kind or "", (AccountType.OTHER, "other"))
     name = given.name or f"{bank} {given.mask or ''}".strip()
     return AccountRecord(
@@ -152,6 +155,8 @@ def account_record(given: Account, key: str, bank: str) -> AccountRecord:
         currency=money.currency_or_address(given.currency or ""),
         status=AccountStatus.ACTIVE if given.uid else AccountStatus.INACCESSIBLE,
         provider_type=given.kind,
+        institution=f"{bank}, {country}",
+        stable_keys=tuple(dict.fromkeys(map(reading.without_nul, (given.hash, *given.hashes)))),
     )
 
 
@@ -180,6 +185,7 @@ def balance(raw: bytes) -> _Balance:
     """One of an account's balances. Raises `BadRecord`."""
     given = _balance.record(raw)
     _signed(given)
+    money.currency_or_address(given.balance_amount.currency)
     return given
 
 

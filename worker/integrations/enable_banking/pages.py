@@ -102,7 +102,6 @@ class Authorised(msgspec.Struct, gc=False):
 _banks, _bank = reading.Reader(_Banks), reading.Reader(Bank)
 session, authorised = reading.Reader(Session), reading.Reader(Authorised)
 _kept = reading.Reader(list[Account])
-_hashes = reading.Reader(tuple[dict[str, list[str]], str])
 
 
 def banks(body: bytes, countries: frozenset[str]) -> list[Bank]:
@@ -152,13 +151,16 @@ class Listed(NamedTuple):
 
 
 def listing(given: Session, accounts: Sequence[Account], cursor: str | None) -> tuple[Page, list[Listed]]:
-    """A page with the accounts, and those of them that can be read."""
-    keys, memory = keys_of(accounts, cursor)
+    """A page with the accounts, and those of them that can be read.
+
+    The key of an account is its identification hash; accounts with the same hash are told apart by their currency.
+    """
+    keys, memory = assign_keys([(one.hash, one.currency or "") for one in accounts], cursor)
     page = Page(feed=ACCOUNTS_FEED, cursor=memory, grant_expires_at=given.access.ends_at)
     found, rejects, problems, listed = [], [], [], []
     for one, key in zip(accounts, keys, strict=True):
         try:
-            record = mapping.account_record(one, key, reading.without_nul(given.aspsp.name))
+            record = mapping.account_record(one, key, reading.without_nul(given.aspsp.name), given.aspsp.country)
         except BadRecord as error:
             rejects.append(reading.reject("account", error, msgspec.json.encode(one), account_key=key))
             continue
@@ -170,28 +172,3 @@ def listing(given: Session, accounts: Sequence[Account], cursor: str | None) -> 
     page.accounts, page.rejects, page.problems = found, rejects, problems
     page.accounts_complete = bool(found) and not rejects
     return page, listed
-
-
-def keys_of(accounts: Sequence[Account], cursor: str | None) -> tuple[list[str], str]:
-    """Gives each account its key, and returns the keys and the cursor that keeps them.
-
-    The key is the identification hash that the account had first. If that is new, the account keeps a key whose hashes
-    overlap with its own, provided that exactly one such key and one such account are left. Accounts with the same hash
-    are told apart by their currency.
-    """
-    try:
-        known, places = _hashes.page(cursor.encode()) if cursor else ({}, "")
-    except BadPayload:
-        known, places = {}, ""
-    now = {one.hash: {one.hash, *one.hashes} for one in accounts}
-    latest = {hashes[0]: key for key, hashes in known.items() if hashes}
-    lost = {key: set(hashes) for key, hashes in known.items() if not hashes or hashes[0] not in now}
-    strangers = [hash_ for hash_ in now if hash_ not in latest]
-    for hash_ in strangers:
-        fitting = [key for key, hashes in lost.items() if hashes & now[hash_]]
-        if len(fitting) == 1 and sum(bool(lost[fitting[0]] & now[other]) for other in strangers) == 1:
-            latest[hash_] = fitting[0]
-    ids = [latest.get(one.hash, one.hash) for one in accounts]
-    keys, places = assign_keys([(id_, one.currency or "") for id_, one in zip(ids, accounts, strict=True)], places)
-    known |= {id_: [one.hash, *sorted({*one.hashes} - {one.hash})] for id_, one in zip(ids, accounts, strict=True)}
-    return keys, msgspec.json.encode((known, places), order="sorted").decode()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
@@ -17,6 +16,16 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from worker.integrations.enable_banking.stand_in import published
+from worker.integrations.enable_banking.stand_in.published import (
+    APPLICATION_ID,
+    BANKS,
+    PRIVATE_KEY,
+    REDIRECT_URI,
+    VALIDITY,
+)
+from worker.integrations.enable_banking.stand_in.sessions import Session, balance, hashes, index
+from worker.integrations.enable_banking.stand_in.sessions import about as about_of
 from worker.sandbox import consent_page
 from worker.sandbox.core import Caller, Login, Profile, Sandbox
 from worker.sandbox.ledger import Account, Transaction
@@ -24,83 +33,11 @@ from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.plain_books import PlainBooks
 from worker.sandbox.wire import Answer, RefusedError, Request, array, digest, document, json_answer
 
-APPLICATION_ID = "5f0c5a80-0000-4000-8000-00000000eb01"
-REDIRECT_URI = "https://127.0.0.1"
-PRIVATE_KEY = """\
------BEGIN PRIVATE KEY-----
-MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQCuIccb6qUrgdxn
-xP6m6h4MMFweRUON/sUrsNQT6Qgb2v528/jkow7TLE+oBTrwEKE8+tWZHBDj5sJx
-04wibs3GpTc3pAgToc8hWgnz1ke7fFRPlLxNg1IlyuW/5lalVm2pufuH4AR0Lj/k
-4JrTagajHGnkLE1MgRwT2x83GKJVGX8zAbWQ6c9K/lh00hxrzn2UJA7EvZlY9Kq4
-1SdVqyjAYNhXsX5ngUEp3WFMWReJ80x6LcRr7iYQRA2GElAtdUsqgB0vw8yt4erl
-yKdYNltxyr8Mz+aqR+RVRFuM3zjmZO73qZn1dH9ild/UAGP/JbtBHcm8ifwDz+YD
-XlMuStghAgMBAAECggEAAjTU9dP+gJNsqR2Kr6+K7rlnvjQMEkiGhwv+ilU+XQ8x
-TW1Z9TIVUs4RurdJcxepQCfAsE5cVTofTJuGZjx9+8ssH/BcI3BX1FX0hyDRixA2
-oUUcZBikRp/p7IlZ0ugXC6Ea2f9+QidnEXQnG6nd26miGqbVDYGCF/fqAiPo93Sn
-cRcHvWGs0fulI/eDyenbTSbFpbZx3xTtbkhct+Ziz8q6dgdW+POfA4corj0wEYXz
-UDJKz1fRFYwYmOfR0eTv6XafDnUFmunc3wW39xH1ldL0DId1S3H5oBNvKthky+OM
-mNIeTpQayq1UAQio9SYWHH+4si4U4vvRNbCqKbQiAQKBgQD0cbfFxgm745ma9c5Y
-3a2DINvM5A1mdCEYkmbBq1QQodJmDM7tx89ZYVCCTBZDSCaeoyacJEfBSWZkGMoy
-skWli68sKyT2ZScZ3Xrcsa+3gSRsKsG+r7rz1yOIWiThMc8nP1UjRThnx/akwX7u
-HNI4FkT7F+1HELUT80yewqPsOQKBgQC2XSK2sca79NCKUS+9Mh9e4xsAXy4bfKBc
-Yc8i/rduA7FEL7Grqb875jc6EbBcTMTGlK7slcLe7jWKSiHJl69WNLmZIfHueTuf
-bxbb6v0RBDbDgUhKmRxkwxqlXMo8vF7hAjid7x8PmB5neiGl6YbK4QiIA7G2Gdri
-XmmMuSAbKQKBgAzO8JwyVkw8Ds5p1tgdNXxLenjv8ivOJfXNpgi723nLoOSsAyO+
-doTubnOFXR1FaJCjZ+CCnifomq7gBahGYxPbj+A2moc2oaffTRLHVLe+0pPAYcqG
-Fru0KC562rfaDkq2LNXeSKhXd/sGEIqVhAZgVFj71fkFTRewhfFDracxAoGBAKob
-PmJEeiihOFWNXYaR1olgNrOmFRA2tC74XYs7JkdM0nHUO1rxQBzTpfhYv7WZNoQ1
-9OVi3R+t++s/Mz0kbL1w+R9Kdq4IEAGsUhpZnC3fTGYZliFfqQikpZpSb6Mv4yDo
-PX+0qbiWIOZNGk31A3MDbj3RlFdUzsQRZUuK89PhAoGBANXtElPyalB/YpECTy+A
-AOVLgMLwErA9jEzUSq5ENNQpSg0QwSdPzLHJfeOWnYYmdrDQIu33xV0TSZszLeCt
-yCb2RXmTOiCKYKaWlyNSrCJV/rOr0WtT5Qtn3ehvebHwAfYiPIkfiQe+F9BLmVG7
-FBX2P5NQe/GYwTcEuBq0ULc6
------END PRIVATE KEY-----"""  # valid only in this stand-in
 _PUBLIC_KEY = cast("RSAPublicKey", load_pem_private_key(PRIVATE_KEY.encode(), None).public_key())
 _HASH = "WwpbCiJhY2NvdW50IiwKImFjY291bnRfaWQiLAoiaWJhbiIKXQpd"
 _PAGE = 40
 _HISTORY, _WHOLE_HISTORY_FOR = timedelta(days=90), timedelta(hours=1)
 _KINDS = {"depository": "CACC", "credit": "CARD", "savings": "SVGS"}
-_STATUSES = {
-    "ASPSP_RATE_LIMIT_EXCEEDED": 429,
-    "ASPSP_TIMEOUT": 408,
-    "ASPSP_ERROR": 400,
-    "ACCESS_DENIED": 403,
-    "UNAUTHORIZED_ACCESS": 401,
-    "EXPIRED_SESSION": 401,
-    "REVOKED_SESSION": 401,
-    "CLOSED_SESSION": 401,
-    "SESSION_DOES_NOT_EXIST": 404,
-    "ACCOUNT_DOES_NOT_EXIST": 404,
-}
-_NAMED = {
-    "bad_request": "WRONG_REQUEST_PARAMETERS",
-    "unauthorized": "UNAUTHORIZED_ACCESS",
-    "forbidden": "ACCESS_DENIED",
-    "not_found": "ACCOUNT_DOES_NOT_EXIST",
-}
-_BARE = {"method_not_allowed": 405, "internal": 500, "unavailable": 503}
-_METHOD = {"approach": "REDIRECT", "hidden_method": False}
-_VALIDITY = 90 * 86_400
-_Bank = tuple[str, str, list[tuple[str, str]], list[str]]
-BANKS: tuple[_Bank, ...] = (
-    ("Mock Bank", "FI", [("personal", "app"), ("business", "app"), ("business", "card")], []),
-    ("Zweite Bank", "DE", [("personal", "redirect")], ["psuIpAddress", "psuUserAgent"]),
-)
-
-
-@dataclass
-class Session:
-    """One consent at one bank; each of its accounts has an id that is valid only here."""
-
-    id: str
-    login: Login
-    bank: str
-    country: str
-    psu_type: str
-    created: datetime
-    valid_until: datetime
-    uids: dict[str, str] = field(default_factory=dict)
-    status: str = "AUTHORIZED"
 
 
 class StandIn(PlainBooks):
@@ -153,11 +90,7 @@ class StandIn(PlainBooks):
 
     def error(self, name: str) -> Answer:
         """A published error by its word, or by the sandbox's name for it."""
-        if name in _BARE:
-            return json_answer(_BARE[name], {"code": _BARE[name], "message": name})
-        word = _NAMED.get(name, name)
-        status = _STATUSES.get(word, 422)
-        return json_answer(status, {"code": status, "message": word.replace("_", " ").capitalize(), "error": word})
+        return published.error(name)
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
         """The bank's limit for one account, or the API's own for everything else."""
@@ -185,7 +118,7 @@ class StandIn(PlainBooks):
         self._require_signature(request)
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["aspsps"]:
-                return json_answer(200, {"aspsps": [_bank(*bank) for bank in BANKS]})
+                return json_answer(200, {"aspsps": [published.bank(*bank) for bank in BANKS]})
             case "GET", ["application"]:
                 return self._application()
             case "POST", ["auth"]:
@@ -237,7 +170,7 @@ class StandIn(PlainBooks):
         now = self.sandbox.clock.now()
         if not known:
             return self.error("REDIRECT_URI_NOT_ALLOWED")
-        if not fits or until.tzinfo is None or not now < until <= now + timedelta(seconds=_VALIDITY + 60):
+        if not fits or until.tzinfo is None or not now < until <= now + timedelta(seconds=VALIDITY + 60):
             return self.error("WRONG_REQUEST_PARAMETERS")
         id_, host = self._id("authorization"), request.header("host")
         self._begun[id_] = asked
@@ -268,20 +201,20 @@ class StandIn(PlainBooks):
             return self.error("WRONG_AUTHORIZATION_CODE")
         session = self._open(self.sandbox.logins[handed.login], self._asked.pop(code, {}))
         accounts = [self._described(session, account) for account in session.login.ledger.open_accounts()]
-        about = {"session_id": session.id, "accounts": accounts, **_of(session)}
+        about = {"session_id": session.id, "accounts": accounts, **about_of(session)}
         return json_answer(200, about)
 
     def _open(self, login: Login, asked: Mapping[str, Any]) -> Session:
         now, bank = self.sandbox.clock.now(), asked.get("aspsp", {"name": "Mock Bank", "country": "FI"})
         until = asked.get("access", {}).get("valid_until")
-        valid_until = datetime.fromisoformat(until) if until else now + timedelta(seconds=_VALIDITY)
+        valid_until = datetime.fromisoformat(until) if until else now + timedelta(seconds=VALIDITY)
         kind = asked.get("psu_type", "personal")
         session = Session(self._id("session"), login, bank["name"], bank["country"], kind, now, valid_until)
         self._sessions[session.id] = session
         return session
 
     def _uid(self, session: Session, account: Account) -> str | None:
-        if session.login.broken == f"no_uid/{_index(session.login, account)}":
+        if session.login.broken == f"no_uid/{index(session.login, account)}":
             return None
         uid = str(UUID(bytes=digest(self.sandbox.seed, "uid", session.id, account.id)))
         session.uids[uid] = account.id
@@ -299,9 +232,9 @@ class StandIn(PlainBooks):
         login.served.requests += 1
         accounts = login.ledger.open_accounts()
         login.served.accounts |= {account.id for account in accounts}
-        data = [{"uid": uid, **_hashes(one)} for one in accounts if (uid := self._uid(session, one))]
+        data = [{"uid": uid, **hashes(one)} for one in accounts if (uid := self._uid(session, one))]
         uids = [one["uid"] for one in data]
-        about = {"status": session.status, "accounts": uids, "accounts_data": data, **_of(session)}
+        about = {"status": session.status, "accounts": uids, "accounts_data": data, **about_of(session)}
         return json_answer(200, {**about, "psu_id_hash": "psu", "created": session.created.isoformat()})
 
     def _note_time(self, session: Session) -> None:
@@ -319,7 +252,7 @@ class StandIn(PlainBooks):
             "usage": "PRIV",
             "cash_account_type": kind,
             "currency": account.currency,
-            **_hashes(account),
+            **hashes(account),
             **({"uid": uid} if uid else {}),
         }
 
@@ -332,7 +265,7 @@ class StandIn(PlainBooks):
         if session.status != "AUTHORIZED":
             return self.error(f"{session.status}_SESSION")
         word, _, number = (session.login.broken or "").partition("/")
-        if number == str(_index(session.login, account)):
+        if number == str(index(session.login, account)):
             return self.error(word)
         sent = [name for name in request.headers if name.startswith(b"psu-")]
         if sent and not {b"psu-ip-address", b"psu-user-agent"} <= set(sent):
@@ -342,7 +275,7 @@ class StandIn(PlainBooks):
             case "details":
                 return json_answer(200, self._described(session, account))
             case "balances":
-                return json_answer(200, {"balances": [_balance("CLBD", "Booked balance", account)]})
+                return json_answer(200, {"balances": [balance("CLBD", "Booked balance", account)]})
             case "transactions":
                 return self._transactions(request, session, account)
         return self.error("not_found")
@@ -406,42 +339,8 @@ class StandIn(PlainBooks):
         return str(UUID(bytes=digest(self.sandbox.seed, *parts, self._number), version=4))
 
 
-def _hashes(account: Account) -> dict[str, Any]:
-    return {"identification_hash": account.id, "identification_hashes": [account.id, f"other.{account.id}"]}
-
-
 def _second(path: str) -> str:
     return path.split("/")[2] if path.startswith("/accounts/") else ""
-
-
-def _index(login: Login, account: Account) -> int:
-    return list(login.ledger.accounts).index(account.id)
-
-
-def _bank(name: str, country: str, methods: list[tuple[str, str]], headers: list[str]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "country": country,
-        "logo": f"https://bank.example/{country}/",
-        "psu_types": list(dict.fromkeys(kind for kind, _ in methods)),
-        "auth_methods": [{**_METHOD, "name": method, "title": method, "psu_type": kind} for kind, method in methods],
-        "maximum_consent_validity": _VALIDITY,
-        "beta": False,
-        **({"required_psu_headers": headers} if headers else {}),
-    }
-
-
-def _of(session: Session) -> dict[str, Any]:
-    return {
-        "aspsp": {"name": session.bank, "country": session.country},
-        "psu_type": session.psu_type,
-        "access": {"valid_until": session.valid_until.isoformat(), "balances": True, "transactions": True},
-    }
-
-
-def _balance(kind: str, name: str, account: Account) -> dict[str, Any]:
-    amount = {"currency": account.currency, "amount": str(account.current)}
-    return {"name": name, "balance_amount": amount, "balance_type": kind}
 
 
 STAND_IN: type[Profile] = StandIn
