@@ -375,6 +375,20 @@ def test_link_with_a_setup_token_claims_it_once_and_shows_neither_it_nor_the_acc
     assert not any(secret in linked.output + again.output for secret in (token, "https://"))
 
 
+@pytest.mark.deep
+def test_link_asks_for_words_of_a_bank_before_the_consent(dashtam: Dashtam, control: SandboxControl) -> None:
+    vague = dashtam("link", "enable_banking", *ADA, "--alias", "Bank", stdin="mock\n")
+    none = dashtam("link", "enable_banking", *ADA, "--alias", "Bank", stdin="nowhere\n")
+    begun = dashtam(
+        "link", "enable_banking", *ADA, "--alias", "Bank", stdin="zweite personal\nhttps://127.0.0.1/?x=1\n"
+    )
+
+    assert [one.exit_code for one in (vague, none, begun)] == [3, 3, 3]
+    assert "these words fit 3: Mock Bank, FI, personal; Mock Bank, FI, business, app; " in vague.stderr
+    assert "no bank has these words in its name; nothing was changed. Give other words" in none.stderr
+    assert "/ais/start?sessionid=" in begun.stderr
+
+
 def test_link_for_an_address_that_nobody_has_must_say_that_a_new_user_is_meant(
     dashtam: Dashtam, rows: Session, runtime: Runtime
 ) -> None:

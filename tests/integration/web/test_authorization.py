@@ -72,6 +72,23 @@ def test_consent_in_the_same_browser_links_the_login(
 
 
 @pytest.mark.deep
+def test_what_is_asked_before_the_consent_comes_in_the_body(client: TestClient, ada: Person) -> None:
+    body = {"provider_key": "enable_banking", "alias": "Bank"}
+    made = client.post("/api/v1/providers", headers=ada.headers, json=body).json()
+    address = f"/api/v1/providers/{made['id']}/authorization"
+
+    begun = client.post(address, headers=ada.headers, json={"bank": "zweite"})
+    vague = client.post(address, headers=ada.headers, json={"bank": "mock business"})
+    nothing = client.post(address, headers=ada.headers)
+
+    assert "/ais/start?sessionid=" in begun.json()["auth_url"]
+    assert begun.json()["state"] not in begun.json()["auth_url"]
+    assert (vague.status_code, nothing.status_code) == (400, 400)
+    assert "these words fit 2: Mock Bank, FI, business, app; Mock Bank, FI, business, card" in vague.text
+    assert "nothing was given as bank" in nothing.text
+
+
+@pytest.mark.deep
 def test_state_is_random_and_stored_as_a_hash(client: TestClient, ada: Person, rows: Session) -> None:
     login = _make(client, ada)
 

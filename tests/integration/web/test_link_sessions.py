@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 from uuid import UUID
 
 import pytest
@@ -159,6 +160,45 @@ def test_provider_s_own_form_goes_on_after_the_login_of_an_institution(
     assert result_of(landed)["status"] == "linked"
     assert [login["alias"] for login in _logins(client, ada)] == ["My bank"]
     assert result_of(client.get(address))["status"] == "linked"
+
+
+@pytest.mark.deep
+def test_bank_is_chosen_from_a_list_before_the_consent(client: TestClient, ada: Person, sandbox: SandboxAdmin) -> None:
+    journey = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Bank", return_url=BACK)
+
+    start = journey.open()
+    unchosen = journey.send(start)
+    made_up = journey.send(start, bank="<b>bank")
+    leaving = journey.send(
+        start, bank=re.findall(r'<option value="([^"]+)">Zweite Bank', start.text)[0].replace("&#34;", '"')
+    )
+    asked = dict(parse_qsl(urlsplit(leads_to(leaving)).query))
+    callback = sandbox.link(sandbox.create_logins("enable_banking")[0], **asked)["callback_url"]
+    landed = client.get(f"/oauth/enable_banking/callback?{urlsplit(callback).query}")
+
+    assert re.findall(r'<optgroup label="(.*?)">', start.text) == ["DE", "FI"]
+    assert "Mock Bank, FI, business, card" in start.text
+    assert (unchosen.status_code, made_up.status_code) == (409, 409)
+    assert "Nothing was given as bank" in unchosen.text
+    assert "No bank has these words in its name" in made_up.text
+    assert result_of(landed)["status"] == "linked"
+    assert [login["status"] for login in _logins(client, ada)] == ["active"]
+
+
+@pytest.mark.deep
+def test_page_says_that_the_list_of_banks_cannot_be_had(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_runtime.integrations["enable_banking"], "_banks", (0.0, []))  # the list is kept
+    journey = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Bank", return_url=BACK)
+    sandbox.inject("answer", status=503, body="<html>", profile="enable_banking", times=None)
+    try:
+        page = journey.open()
+    finally:
+        sandbox.clear_faults()
+
+    assert page.status_code == 502
+    assert "http_503" in page.text
 
 
 @pytest.mark.deep

@@ -19,7 +19,7 @@ from worker.errors import (
     Transient,
 )
 from worker.models.vocabulary import RunStatus
-from worker.services.sync.next_due import Verdict, judge
+from worker.services.sync.next_due import Verdict, judge, not_before
 
 NOW = datetime(2025, 3, 14, 15, 0, tzinfo=UTC)
 INTERVAL = timedelta(hours=4)
@@ -193,3 +193,13 @@ def test_limit_of_one_account_without_a_time_is_tried_again_like_a_failure() -> 
 
     assert told.failures == 1
     assert wait(told) < timedelta(minutes=2)
+
+
+def test_login_that_may_not_be_asked_often_is_due_no_earlier_and_one_that_is_not_due_stays_so() -> None:
+    soon, late = verdict(problems=[Transient("reset")]), verdict(interval=timedelta(days=9))
+    never = verdict(error=ReauthRequired("revoked"))
+
+    assert wait(soon) < timedelta(minutes=2)
+    assert wait(not_before(soon, NOW, timedelta(hours=8))) == timedelta(hours=8)
+    assert not_before(late, NOW, timedelta(hours=8)) == late
+    assert not_before(never, NOW, timedelta(hours=8)) == never

@@ -1,6 +1,7 @@
 """Enable Banking's API as published: banks, consents, sessions, and accounts with pages of transactions.
 
-`broken` is an error's word with the number of an account, as in `ASPSP_ERROR/0`; `no_uid/1` blocks an account.
+`broken` is an error's word with the number of an account, as in `ASPSP_ERROR/0`; `no_uid/1` blocks an account, and with
+`renumbered` the accounts have other main numbers.
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ class StandIn(PlainBooks):
         login.served.requests += 1
         accounts = login.ledger.open_accounts()
         login.served.accounts |= {account.id for account in accounts}
-        data = [{"uid": uid, **hashes(one)} for one in accounts if (uid := self._uid(session, one))]
+        data = [{"uid": uid, **hashes(login, one)} for one in accounts if (uid := self._uid(session, one))]
         uids = [one["uid"] for one in data]
         about = {"status": session.status, "accounts": uids, "accounts_data": data, **about_of(session)}
         return json_answer(200, {**about, "psu_id_hash": "psu", "created": session.created.isoformat()})
@@ -252,7 +253,7 @@ class StandIn(PlainBooks):
             "usage": "PRIV",
             "cash_account_type": kind,
             "currency": account.currency,
-            **hashes(account),
+            **hashes(session.login, account),
             **({"uid": uid} if uid else {}),
         }
 

@@ -30,9 +30,11 @@ def index(login: Login, account: Account) -> int:
     return list(login.ledger.accounts).index(account.id)
 
 
-def hashes(account: Account) -> dict[str, Any]:
-    """By what an account is recognised in every session."""
-    return {"identification_hash": account.id, "identification_hashes": [account.id, f"other.{account.id}"]}
+def hashes(login: Login, account: Account) -> dict[str, Any]:
+    """By what an account is recognised in every session; the main one is another if it is `renumbered`."""
+    others = f"other.{account.id}"
+    main, more = (others, account.id) if login.broken == "renumbered" else (account.id, others)
+    return {"identification_hash": main, "identification_hashes": [main, more]}
 
 
 def about(session: Session) -> dict[str, Any]:
