@@ -139,13 +139,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     if found.tally.total() and not found.goes_on:
         shortest = shortest_interval(runtime.integrations[key.provider_key], runtime.settings)
         verdict = not_before(verdict, now, shortest)
-    if found.grant_expires_at is not None and found.token_generation is not None:
-        await runtime.db(
-            hooks.move_grant_end,
-            provider_id=key.provider_id,
-            generation=found.token_generation,
-            ends_at=found.grant_expires_at,
-        )
+    await _keep_grant_end(runtime, begun, found)
     pushed = runtime.integrations[key.provider_key].reads_files
     due_at, drifts = None if pushed else verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
@@ -170,6 +164,17 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     if error is None and verdict.status == RunStatus.FAILED:
         error = next((problem for problem in found.all_problems if isinstance(problem, Forbidden)), None)
     await _report(runtime, begun, error)
+
+
+async def _keep_grant_end(runtime: Context, begun: RunBegun, found: Found) -> None:
+    """Stores when the consent ends, if the provider has said it."""
+    if found.grant_expires_at is not None and found.token_generation is not None:
+        await runtime.db(
+            hooks.move_grant_end,
+            provider_id=begun.key.provider_id,
+            generation=found.token_generation,
+            ends_at=found.grant_expires_at,
+        )
 
 
 def _is_repeatable(begun: RunBegun, found: Found) -> bool:
