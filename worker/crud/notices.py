@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,10 +13,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
+from worker.crud.fleet import overview
 from worker.crud.outbox import events
 from worker.models import Notice, Provider, User, new_id
 from worker.models.vocabulary import ProviderStatus
 
+ACCOUNTS_NEED_USER = "accounts_need_user"
+"""The stage of the notice that some accounts of a login need their user, while the login works."""
 CHANNELS = ("log", "email", "webhook")
 """All channels. The sender closes rows of a channel that is not enabled, without sending them."""
 
@@ -26,11 +30,13 @@ class DueNotice(NamedTuple):
     Attributes:
         provider: its present state, which may be better than when the notice was queued; None for the operator's.
         email: the user's address.
+        accounts: names of the accounts that need their user, for a notice about accounts.
     """
 
     notice: Notice
     provider: Provider | None
     email: str | None
+    accounts: Sequence[str] = ()
 
 
 def grant_subject(grant_expires_at: datetime) -> str:
@@ -52,8 +58,9 @@ def enqueue(
 
     It goes to the user of `provider_id`, or to the operator about the integration `provider_key`: give one of the two.
     Call it in the transaction of the state change itself. `stage` is `expires_72h`, `expires_24h`, `expires_2h`,
-    `expired`, `needs_reauth`, `disconnects_soon`, `new_accounts` or `app_misconfigured`. `subject_key` names the grant
-    or event, and each stage of a subject is queued once. `due_at` is the earliest time of sending; None means now.
+    `expired`, `needs_reauth`, `disconnects_soon`, `new_accounts`, `accounts_need_user` or `app_misconfigured`.
+    `subject_key` names the grant or event, and each stage of a subject is queued once. `due_at` is the earliest time of
+    sending; None means now.
 
     Returns:
         How many rows are new.
@@ -186,7 +193,29 @@ def claim_due(session: Session, *, now: datetime, limit: int, claim: timedelta, 
         .order_by(Notice.created_at, Notice.id)
         .execution_options(populate_existing=True)
     )
-    return [DueNotice(notice, provider, email) for notice, provider, email in rows]
+    return [DueNotice(notice, provider, email, _accounts_of(session, notice)) for notice, provider, email in rows]
+
+
+def _accounts_of(session: Session, notice: Notice) -> Sequence[str]:
+    if notice.stage != ACCOUNTS_NEED_USER or notice.provider_id is None:
+        return ()
+    return overview.need_user(session, provider_id=notice.provider_id)
+
+
+def tell_of_accounts(
+    session: Session, *, provider_id: UUID, account_keys: Sequence[str], now: datetime, channels: Sequence[str]
+) -> int:
+    """Queues the notice that these accounts of a login need their user: once a week, as long as they do.
+
+    Returns:
+        How many rows are new.
+    """
+    year, week, _ = now.isocalendar()
+    those = blake2b("\0".join(sorted(account_keys)).encode(errors="replace"), digest_size=8).hexdigest()
+    subject_key = f"accounts:{year}-{week}:{those}"
+    return enqueue(
+        session, provider_id=provider_id, stage=ACCOUNTS_NEED_USER, subject_key=subject_key, channels=channels
+    )
 
 
 def begin_attempt(session: Session, claimed: Notice, *, again_at: datetime) -> bool:

@@ -116,7 +116,7 @@ class Notice(Base):
         provider_id: the login that the message to a user is about; None for a message to the operator.
         provider_key: the integration that the message to the operator is about; None for a message to a user.
         stage: `expires_72h`, `expires_24h`, `expires_2h`, `expired`, `needs_reauth`, `disconnects_soon`,
-            `new_accounts`, `app_misconfigured`.
+            `new_accounts`, `accounts_need_user`, `app_misconfigured`.
         subject_key: which grant or event it belongs to, so that there are new warnings for the next grant.
         due_at: when it is next tried; None when it was sent or given up.
     """

@@ -40,6 +40,7 @@ class Facts:
         causes: problems that stop the work for every login, the root cause first.
         is_enabled: whether the login's integration is enabled here.
         opens_after: which failures open the integration's breaker.
+        need_user: names of the accounts that the last run could not read because their user must act.
     """
 
     provider: ProviderRow
@@ -53,6 +54,7 @@ class Facts:
     now: datetime
     run_dead_after: timedelta
     opens_after: held.BreakerLimits
+    need_user: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ def gather(
         now=now,
         run_dead_after=timedelta(seconds=settings.run_dead_seconds),
         opens_after=held.BreakerLimits.of(settings),
+        need_user=overview.need_user(session, provider_id=provider.id),
     )
 
 
@@ -265,6 +268,12 @@ def _sync(facts: Facts, told: Explanation) -> None:
             told.sync.append(f"The last complete one began {when(good.started_at, now)}.")
     if provider.hooked_at is not None:
         told.sync.append(f"The provider's last hook about new data came {when(provider.hooked_at, now)}.")
+    if facts.need_user and provider.status == ProviderStatus.ACTIVE:
+        told.sync.append(f"Not updated, because their user must act: {'; '.join(facts.need_user)}.")
+        key = provider.provider_key
+        _user(
+            told, f"The user should sign in at the provider ({key}) and repair the connection of these accounts there."
+        )
     if facts.quarantined:
         told.sync.append(f"{facts.quarantined} records are in quarantine.")
         _operator(told, "Look at what could not be trusted: dashtam quarantine list.")

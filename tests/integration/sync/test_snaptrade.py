@@ -12,6 +12,7 @@ from tests.integration.sync.test_plaid_relink import ids_of
 from tests.integration.sync.test_sandbox_sync import assert_equal_books, link, sync
 from tests.integration.sync.test_sandbox_sync import runtime as runtime
 from tests.support.sandbox import SandboxAdmin
+from worker.crud.fleet import overview
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services.refresh import protocol
@@ -59,6 +60,25 @@ def test_trouble_with_one_connection_leaves_the_others_synced_and_loses_nothing(
     assert len({one["account"] for one in during.problems["problems"]}) == 1
     assert after.status == RunStatus.COMPLETED
     assert_equal_books(engine, sandbox, login, provider_id)
+
+
+def test_user_is_told_once_which_accounts_need_a_repair(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID
+) -> None:
+    sandbox.break_login(login, "disabled/1")
+    for _ in range(2):
+        sync(runtime, provider_id)
+
+    with runtime.transaction() as session:
+        (name,) = overview.need_user(session, provider_id=provider_id)
+        queued = session.execute(text("SELECT stage, count(DISTINCT subject_key) FROM notices GROUP BY stage")).all()
+    assert name.startswith("Questrade Roth IRA …")
+    assert queued == [("accounts_need_user", 1)]
+
+    sandbox.mend_login(login)
+    sync(runtime, provider_id)
+    with runtime.transaction() as session:
+        assert overview.need_user(session, provider_id=provider_id) == []
 
 
 def test_connection_that_is_made_anew_keeps_all_ids_of_ours(

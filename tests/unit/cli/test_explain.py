@@ -324,3 +324,11 @@ def test_quarantined_records_are_the_operators_to_look_at() -> None:
 
 def test_a_provider_that_was_never_synced_says_so() -> None:
     assert explain(replace(FACTS, runs=[])).sync[0] == "It was never synced."
+
+
+def test_accounts_that_need_their_user_are_named_while_the_login_works() -> None:
+    told = explain(replace(FACTS, need_user=["Robinhood Individual …8443"]))
+
+    assert "Not updated, because their user must act: Robinhood Individual …8443." in told.sync
+    assert told.must_act is Actor.USER
+    assert any("repair the connection of these accounts there" in one for one in told.todo)

@@ -177,6 +177,27 @@ def quarantined(session: Session, *, provider_id: UUID) -> int:
     return session.scalar(query) or 0
 
 
+_NEED_USER = text(
+    """
+    SELECT coalesce(nullif(a.official_name, ''), a.name) || coalesce(' …' || a.mask, '') FROM accounts a
+    WHERE a.provider_id = :provider_id AND a.provider_account_id IN (
+        SELECT problem ->> 'account'
+        FROM jsonb_array_elements((
+            SELECT problems -> 'problems' FROM sync_runs
+            WHERE provider_id = :provider_id AND status <> 'running' ORDER BY started_at DESC LIMIT 1
+        )) AS problem
+        WHERE problem ->> 'kind' = 'reauth_required'
+    )
+    ORDER BY 1
+    """
+)
+
+
+def need_user(session: Session, *, provider_id: UUID) -> list[str]:
+    """Names of the accounts that the last run could not read because their user must act, while the login works."""
+    return list(session.scalars(_NEED_USER, {"provider_id": provider_id}))
+
+
 def account_rows() -> Select[Any]:
     """A query for the fields of `AccountRow`: every account, with its newest balance."""
     newest = (

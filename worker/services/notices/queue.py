@@ -216,6 +216,8 @@ def still_true(due: DueNotice) -> bool:
             and provider.grant_expires_at is not None
             and notices.grant_subject(provider.grant_expires_at) == notice.subject_key
         )
+    if notice.stage == notices.ACCOUNTS_NEED_USER:
+        return provider.status == ProviderStatus.ACTIVE and bool(due.accounts)
     wanted = ProviderStatus.ACTIVE if notice.stage in OF_HOOKS else ProviderStatus.NEEDS_REAUTH
     return provider.status == wanted
 
@@ -229,6 +231,14 @@ def compose(runtime: Context, due: DueNotice) -> Message:
     login = f"“{_plain(provider.alias)}” ({integration})"
     subject, what = _words(notice.stage, login, provider)
     step = f"Next step: open Dashtam, choose this connection and sign in to {integration} again. It takes a minute."
+    if notice.stage == notices.ACCOUNTS_NEED_USER:
+        subject = f"Some accounts of {login} need you"
+        named = "; ".join(_plain(name) for name in due.accounts)
+        what = f"These accounts of {login} are no longer updated: {named}. The other accounts are."
+        step = (
+            f"Next step: sign in at {integration} and repair the connection to the institution of these accounts."
+            " Nothing needs to be linked again in Dashtam."
+        )
     kept = "Everything gathered so far is kept."
     return Message(
         id=str(notice.id),

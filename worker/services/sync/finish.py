@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker.crud import hooks
+from worker.crud import hooks, notices
 from worker.crud.refresh import reauth
 from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
@@ -140,6 +140,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         shortest = shortest_interval(runtime.integrations[key.provider_key], runtime.settings)
         verdict = not_before(verdict, now, shortest)
     await _keep_grant_end(runtime, begun, found)
+    await _tell_the_user(runtime, begun, found, now)
     pushed = runtime.integrations[key.provider_key].reads_files
     due_at, drifts = None if pushed else verdict.due_at, 0
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
@@ -247,6 +248,19 @@ async def _knows_a_refused_account(runtime: Context, begun: RunBegun, found: Fou
     if not found.tally["accounts", "added"]:
         return False
     return await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
+
+
+async def _tell_the_user(runtime: Context, begun: RunBegun, found: Found, now: datetime) -> None:
+    """Queues a notice if accounts need their user while the login works."""
+    needs = {one.account_key for one in found.all_problems if isinstance(one, ReauthRequired) and one.account_key}
+    if needs:
+        await runtime.db(
+            notices.tell_of_accounts,
+            provider_id=begun.key.provider_id,
+            account_keys=sorted(needs),
+            now=now,
+            channels=runtime.settings.enabled_channels,
+        )
 
 
 async def _stop_for_reauth(runtime: Context, begun: RunBegun, found: Found, error: ReauthRequired) -> bool:

@@ -106,3 +106,15 @@ def test_notice_that_is_no_longer_true_is_not_sent(notice: DueNotice, still: boo
 @pytest.mark.parametrize(("attempts", "minutes"), [(1, 1), (2, 2), (5, 16), (9, 256), (10, 360), (1000, 360)])
 def test_retries_wait_twice_as_long_each_time_up_to_six_hours(attempts: int, minutes: int) -> None:
     assert queue.retry_wait(attempts) == timedelta(minutes=minutes)
+
+
+def test_notice_about_accounts_names_them_and_says_where_they_are_repaired() -> None:
+    notice, provider, email, _ = due("accounts_need_user", status="active")
+    told = DueNotice(notice, provider, email, ("Robinhood Individual …8443", "Questrade 1234567890"))
+    message = queue.compose(runtime(), told)
+
+    assert "Robinhood Individual …8443; Questrade …7890" in message.text
+    assert "sign in at Made-up Bank and repair the connection" in message.text
+    assert "Some accounts of “Rainy day”" in message.subject
+    assert queue.still_true(told)
+    assert not queue.still_true(told._replace(accounts=()))
