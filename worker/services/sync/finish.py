@@ -18,7 +18,7 @@ from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, Re
 from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
 from worker.services.availability import breaker
 from worker.services.context import Context
-from worker.services.sync.next_due import judge, not_before
+from worker.services.sync.next_due import Verdict, judge, not_before
 from worker.services.sync.reading import shortest_interval, usual_interval
 from worker.telemetry import metrics
 
@@ -121,24 +121,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     if await _knows_a_refused_account(runtime, begun, found):
         found.problems.setdefault("", []).append(BadPayload("account_known_now"))
         found.goes_on = True
-    pace = await runtime.db(read_pace, provider_id=key.provider_id)
-    verdict = judge(
-        provider_id=key.provider_id,
-        now=now,
-        interval=usual_interval(runtime.integrations[key.provider_key], runtime.settings, pace.own_interval),
-        failures=begun.sync_failures,
-        error=error,
-        problems=found.all_problems,
-        landed=found.tally.total() > 0,
-        every_account_failed=await _every_account_failed(runtime, begun, found),
-        cancelled=found.cancelled,
-        goes_on=found.goes_on,
-        hooked_until=pace.hooked_until,
-        longest=timedelta(seconds=runtime.settings.sync_interval_hooked),
-    )
-    if found.tally.total() and not found.goes_on:
-        shortest = shortest_interval(runtime.integrations[key.provider_key], runtime.settings)
-        verdict = not_before(verdict, now, shortest)
+    verdict = await _judge(runtime, begun, found, error, now)
     await _keep_grant_end(runtime, begun, found)
     await _tell_the_user(runtime, begun, found, now)
     pushed = runtime.integrations[key.provider_key].reads_files
@@ -165,6 +148,30 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     if error is None and verdict.status == RunStatus.FAILED:
         error = next((problem for problem in found.all_problems if isinstance(problem, Forbidden)), None)
     await _report(runtime, begun, error)
+
+
+async def _judge(runtime: Context, begun: RunBegun, found: Found, error: Exception | None, now: datetime) -> Verdict:
+    """The run's status, and when the next one is due."""
+    key = begun.key
+    pace = await runtime.db(read_pace, provider_id=key.provider_id)
+    verdict = judge(
+        provider_id=key.provider_id,
+        now=now,
+        interval=usual_interval(runtime.integrations[key.provider_key], runtime.settings, pace.own_interval),
+        failures=begun.sync_failures,
+        error=error,
+        problems=found.all_problems,
+        landed=found.tally.total() > 0,
+        every_account_failed=await _every_account_failed(runtime, begun, found),
+        cancelled=found.cancelled,
+        goes_on=found.goes_on,
+        hooked_until=pace.hooked_until,
+        longest=timedelta(seconds=runtime.settings.sync_interval_hooked),
+    )
+    if found.tally.total() and not found.goes_on:
+        shortest = shortest_interval(runtime.integrations[key.provider_key], runtime.settings)
+        verdict = not_before(verdict, now, shortest)
+    return verdict
 
 
 async def _keep_grant_end(runtime: Context, begun: RunBegun, found: Found) -> None:
