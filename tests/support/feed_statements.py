@@ -41,6 +41,12 @@ FROM generate_series(1, 3) i;
 INSERT INTO holdings (id, account_id, holding_key, security_id, quantity, currency, content_hash)
 SELECT gen_random_uuid(), (SELECT id FROM accounts ORDER BY random() LIMIT 1), gen_random_uuid()::text, s.id, 1,
     'USD', '' FROM (SELECT id FROM securities ORDER BY random() LIMIT 2) s;
+INSERT INTO liabilities (id, account_id, liability_key, kind, currency, details, content_hash)
+SELECT gen_random_uuid(), id, gen_random_uuid()::text, 'credit', 'USD', '{{}}', '' FROM accounts
+ORDER BY random() LIMIT 2;
+UPDATE liabilities SET interest_rate = coalesce(interest_rate, 0) + 1
+WHERE id IN (SELECT id FROM liabilities ORDER BY random() LIMIT 3);
+DELETE FROM liabilities WHERE id IN (SELECT id FROM liabilities ORDER BY random() LIMIT 1);
 UPDATE transactions SET amount = amount + 1
 WHERE id IN (SELECT id FROM transactions ORDER BY random() LIMIT {count});
 UPDATE transactions SET posted_date = posted_date - 9

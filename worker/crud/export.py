@@ -27,6 +27,7 @@ NOUNS = {
     "balance_days": _Noun("account_id, day", since="day >= :since"),
     "holdings": _Noun("holding_id"),
     "holding_days": _Noun("holding_id, day", since="day >= :since"),
+    "liabilities": _Noun("liability_id"),
     "transactions": _Noun("account_id, posted_date, transaction_id", since="posted_date >= :since"),
 }
 

@@ -6,6 +6,7 @@ from worker.models.base import Base, new_id
 from worker.models.feed import ChangeLog, ChangeOrigin, ChangeRead
 from worker.models.hooks import HookDelivery, LoginCheck
 from worker.models.identity import AccountSource, TransactionKey
+from worker.models.liability import Liability
 from worker.models.link_session import LinkSession
 from worker.models.operations import (
     Heartbeat,
@@ -42,6 +43,7 @@ __all__ = [
     "HoldingDay",
     "HookDelivery",
     "IntegrationState",
+    "Liability",
     "LinkSession",
     "LinkState",
     "LoginCheck",

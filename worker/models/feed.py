@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -74,6 +74,7 @@ class Noun(StrEnum):
     ACCOUNTS = "accounts"
     BALANCES = "balances"
     HOLDINGS = "holdings"
+    LIABILITIES = "liabilities"
     TRANSACTIONS = "transactions"
     SECURITIES = "securities"
 
@@ -135,6 +136,38 @@ class HoldingState(msgspec.Struct, frozen=True, gc=False):
     closed_at: datetime | None
 
 
+class LiabilityState(msgspec.Struct, frozen=True, gc=False):
+    """The terms of a card or a loan: amounts that are owed or paid are positive, rates are in percent.
+
+    One that is no longer listed has `closed_at`. `details` has what only some kinds have.
+    """
+
+    id: UUID
+    account_id: UUID
+    kind: str
+    status: str | None
+    currency: str
+    interest_rate: Decimal | None
+    interest_type: str | None
+    is_overdue: bool | None
+    past_due_amount: Decimal | None
+    last_statement_date: date | None
+    last_statement_balance: Decimal | None
+    last_payment_date: date | None
+    last_payment_amount: Decimal | None
+    next_payment_date: date | None
+    next_payment_amount: Decimal | None
+    minimum_payment: Decimal | None
+    principal: Decimal | None
+    original_principal: Decimal | None
+    originated_on: date | None
+    ends_on: date | None
+    ytd_interest_paid: Decimal | None
+    ytd_principal_paid: Decimal | None
+    details: dict[str, Any]
+    closed_at: datetime | None
+
+
 class TransactionState(msgspec.Struct, frozen=True, gc=False):
     """A transaction. + is money into the account. `symbol` is that of the security."""
 
@@ -171,15 +204,16 @@ class SecurityState(msgspec.Struct, frozen=True, gc=False):
     multiplier: Decimal
 
 
-State = AccountState | BalanceState | HoldingState | TransactionState | SecurityState
+State = AccountState | BalanceState | HoldingState | LiabilityState | TransactionState | SecurityState
 STATES: dict[Noun, type[State]] = {
     Noun.ACCOUNTS: AccountState,
     Noun.BALANCES: BalanceState,
     Noun.HOLDINGS: HoldingState,
+    Noun.LIABILITIES: LiabilityState,
     Noun.TRANSACTIONS: TransactionState,
     Noun.SECURITIES: SecurityState,
 }
-LOADED = (Noun.ACCOUNTS, Noun.BALANCES, Noun.HOLDINGS, Noun.TRANSACTIONS)
+LOADED = (Noun.ACCOUNTS, Noun.BALANCES, Noun.HOLDINGS, Noun.TRANSACTIONS, Noun.LIABILITIES)
 """What a reader gets that begins without a cursor, in this order."""
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from worker.errors import BadArgument, Refused
+from worker.models.feed import LOADED
 
 
 class CursorDamaged(BadArgument):
@@ -75,7 +76,7 @@ class Loading(msgspec.Struct, array_like=True, frozen=True):
         after: the last row that was read: the value by which rows are ordered, if there is one, and the id.
     """
 
-    noun: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
+    noun: Annotated[int, msgspec.Meta(ge=0, lt=len(LOADED))] = 0
     account: UUID | None = None
     after: tuple[str, UUID] | None = None
 

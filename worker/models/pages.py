@@ -8,7 +8,14 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 from worker.errors import ProviderError
-from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, Reject, TransactionRecord
+from worker.models.records import (
+    AccountRecord,
+    BalanceRecord,
+    HoldingRecord,
+    LiabilityRecord,
+    Reject,
+    TransactionRecord,
+)
 
 
 class RawRecord(NamedTuple):
@@ -57,6 +64,7 @@ class Page:
         accounts_complete: `accounts` is the complete listing; stored accounts missing from it have vanished.
         past_balances: balances of days before that of the newest stated one; they are only kept by day.
         holdings_complete_for: accounts all of whose positions are in `holdings`.
+        liabilities_complete_for: accounts all of whose liabilities are in `liabilities`.
         transactions: as listed; where an id repeats, the last one counts, with a flag if they differ.
         map_transaction: maps one of `transactions`; raises `BadRecord`.
         beside: data from elsewhere in the answer that is needed to map a transaction, such as the security that it
@@ -78,6 +86,8 @@ class Page:
     past_balances: Sequence[BalanceRecord] = ()
     holdings: Sequence[HoldingRecord] = ()
     holdings_complete_for: frozenset[str] = frozenset()
+    liabilities: Sequence[LiabilityRecord] = ()
+    liabilities_complete_for: frozenset[str] = frozenset()
     transactions: Sequence[RawRecord] = ()
     map_transaction: Callable[[RawRecord], TransactionRecord] | None = None
     beside: Mapping[tuple[str, str], bytes] = field(default_factory=dict)

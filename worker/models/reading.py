@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -116,6 +116,39 @@ class HoldingRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LiabilityRow:
+    """The terms of a card or a loan: amounts that are owed or paid are positive, rates are in percent.
+
+    Attributes:
+        details: what only some kinds have; amounts are decimal texts.
+    """
+
+    id: UUID
+    account_id: UUID
+    kind: str
+    status: str | None
+    currency: str
+    interest_rate: Decimal | None
+    interest_type: str | None
+    is_overdue: bool | None
+    past_due_amount: Decimal | None
+    last_statement_date: date | None
+    last_statement_balance: Decimal | None
+    last_payment_date: date | None
+    last_payment_amount: Decimal | None
+    next_payment_date: date | None
+    next_payment_amount: Decimal | None
+    minimum_payment: Decimal | None
+    principal: Decimal | None
+    original_principal: Decimal | None
+    originated_on: date | None
+    ends_on: date | None
+    ytd_interest_paid: Decimal | None
+    ytd_principal_paid: Decimal | None
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class MovementRow:
     """One transaction.
 
@@ -167,6 +200,7 @@ class RunRow:
 
 AccountSlice = Slice[AccountRow]
 BalanceSlice = Slice[BalanceRow]
+LiabilitySlice = Slice[LiabilityRow]
 BalanceDaySlice = Slice[BalanceDayRow]
 HoldingSlice = Slice[HoldingRow]
 MovementSlice = Slice[MovementRow]

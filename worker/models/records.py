@@ -14,7 +14,14 @@ from typing import Any
 
 import msgspec
 
-from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionStatus, TransactionType
+from worker.models.vocabulary import (
+    AccountStatus,
+    AccountType,
+    LiabilityKind,
+    SecurityType,
+    TransactionStatus,
+    TransactionType,
+)
 
 
 class SecurityRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -104,6 +111,46 @@ class HoldingRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     as_of: date | None = None
 
 
+class LiabilityRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The terms of one card or loan. Amounts are what is owed or paid, so they are positive; rates are in percent.
+
+    Attributes:
+        liability_key: identity within the account.
+        status: state of a loan in the provider's word, in snake case, for example `in_school`.
+        interest_rate: annual rate; of a card, that for purchases.
+        next_payment_amount: what is due at `next_payment_date`; of a card, its minimum payment.
+        principal: what is still owed of the loan itself.
+        ends_on: when the loan will have been paid back.
+        ytd_interest_paid, ytd_principal_paid: since the beginning of the year.
+        details: what only some kinds have, in JSON types, with amounts as decimal texts. It has no number, name or
+            address of a person or a property.
+    """
+
+    account_key: str
+    liability_key: str
+    kind: LiabilityKind
+    status: str | None = None
+    currency: str = "USD"
+    interest_rate: Decimal | None = None
+    interest_type: str | None = None
+    is_overdue: bool | None = None
+    past_due_amount: Decimal | None = None
+    last_statement_date: date | None = None
+    last_statement_balance: Decimal | None = None
+    last_payment_date: date | None = None
+    last_payment_amount: Decimal | None = None
+    next_payment_date: date | None = None
+    next_payment_amount: Decimal | None = None
+    minimum_payment: Decimal | None = None
+    principal: Decimal | None = None
+    original_principal: Decimal | None = None
+    originated_on: date | None = None
+    ends_on: date | None = None
+    ytd_interest_paid: Decimal | None = None
+    ytd_principal_paid: Decimal | None = None
+    details: dict[str, Any] = {}
+
+
 class TransactionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One movement of money or units.
 
@@ -141,7 +188,7 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record that cannot be trusted and will be stored in quarantine.
 
     Attributes:
-        kind: `account`, `balance`, `holding`, `security`, `transaction` or `page`.
+        kind: a key of `NOUN_OF_KIND`.
         reason: short stable word.
         payload: the record with secrets and account numbers masked.
     """
@@ -152,3 +199,15 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     record_key: str | None = None
     detail: str | None = None
     payload: dict[str, Any] | None = None
+
+
+NOUN_OF_KIND = {
+    "account": "accounts",
+    "balance": "balances",
+    "holding": "holdings",
+    "liability": "liabilities",
+    "page": "pages",
+    "security": "securities",
+    "transaction": "transactions",
+}
+"""The noun of each kind of record that can be rejected."""

@@ -142,6 +142,16 @@ class TransactionStatus(StrEnum):
     REMOVED = "removed"
 
 
+class LiabilityKind(StrEnum):
+    """Kinds of liabilities."""
+
+    CREDIT = "credit"  # a credit card
+    LINE_OF_CREDIT = "line_of_credit"
+    LOAN = "loan"
+    MORTGAGE = "mortgage"
+    STUDENT = "student"
+
+
 class SecurityType(StrEnum):
     """Type of a security."""
 

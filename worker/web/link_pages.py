@@ -29,6 +29,7 @@ _NOUNS = {
     "accounts": "accounts",
     "balances": "balances",
     "holdings": "positions",
+    "liabilities": "terms of cards and loans",
     "transactions": "transactions",
 }
 _ENDS = {

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_account, make_provider, make_transaction, make_user
 from tests.support.feed_copy import Copy, differences, stored
 from tests.support.fixtures import MakeRuntime
-from worker.models import Balance, Holding, Security, new_id
+from worker.models import Balance, Holding, Liability, Security, new_id
 from worker.models.feed import Change
 from worker.runtime import Runtime
 from worker.services import feed
@@ -113,10 +113,16 @@ def populate(world: World) -> Person:
         make_holding(session, account.id, security.id, closed_at=datetime(2026, 1, 5, tzinfo=UTC), quantity=Decimal(0))
         balance = make_balance(session, account.id)
         make_balance(session, account.id, taken_at=datetime(2026, 1, 6, tzinfo=UTC))
+        liability = make_liability(session, account.id)
         moved = [make_transaction(session, account=account, posted_date=DAY + timedelta(days=i)) for i in range(3)]
         make_transaction(session, account=account, status="removed")
         ids = {"users": user.id, "providers": login.id, "accounts": account.id, "securities": security.id}
-        ids |= {"holdings": holding.id, "balances": balance.id, "transactions": moved[0].id}
+        ids |= {
+            "liabilities": liability.id,
+            "holdings": holding.id,
+            "balances": balance.id,
+            "transactions": moved[0].id,
+        }
     return Person(user.id, ids)
 
 
@@ -132,6 +138,15 @@ def make_security(session: Session, **values: Any) -> Security:
 def make_holding(session: Session, account_id: UUID, security_id: UUID, **values: Any) -> Holding:
     defaults = {"account_id": account_id, "holding_key": str(new_id()), "security_id": security_id, "currency": "USD"}
     made = Holding(**defaults | {"quantity": Decimal("1.5"), "content_hash": b"x"} | values)
+    session.add(made)
+    session.flush()
+    return made
+
+
+def make_liability(session: Session, account_id: UUID, **values: Any) -> Liability:
+    defaults: dict[str, Any] = {"account_id": account_id, "liability_key": "credit", "kind": "credit"}
+    defaults |= {"currency": "USD", "interest_rate": Decimal("15.24"), "details": {"aprs": [{"percentage": "15.24"}]}}
+    made = Liability(**defaults | {"content_hash": b"x"} | values)
     session.add(made)
     session.flush()
     return made

@@ -20,7 +20,8 @@ from worker.services import feed
 OTHERWISE = {
     "text": "'other'",
     "character varying": "'other'",
-    "boolean": "NOT {}",
+    "boolean": "coalesce({}, false) IS FALSE",
+    "jsonb": "'{{\"other\": 1}}'",
     "numeric": "coalesce({}, 0) + 1",
     "date": "coalesce({}, CURRENT_DATE) + 1",
     "timestamp with time zone": "coalesce({}, now()) + interval '1 day'",
@@ -37,7 +38,7 @@ NOT_SHOWN = {
     "created_at",
 }
 NOT_SHOWN |= {"opening", "opening_from", "opening_quantity", "provider_transaction_id", "provider_account_id"}
-NOT_SHOWN |= {"provider_ref", "holding_key", "source", "key"}
+NOT_SHOWN |= {"provider_ref", "holding_key", "liability_key", "source", "key"}
 
 
 def test_reader_without_a_cursor_gets_all_rows_and_then_what_changes(world: World, ada: Person) -> None:
@@ -47,6 +48,7 @@ def test_reader_without_a_cursor_gets_all_rows_and_then_what_changes(world: Worl
         "accounts": 1,
         "balances": 2,
         "holdings": 2,
+        "liabilities": 1,
         "transactions": 3,
     }
     assert {change.change for change in first} == {Kind.ADDED}
@@ -183,7 +185,9 @@ def test_rows_that_change_while_a_reader_reads_all_are_told(world: World, ada: P
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("table", ["users", "providers", "accounts", "holdings", "balances", "transactions"])
+@pytest.mark.parametrize(
+    "table", ["users", "providers", "accounts", "holdings", "liabilities", "balances", "transactions"]
+)
 def test_rows_that_go_with_what_they_belong_to_are_told_as_removed(
     world: World, ada: Person, bob: Person, table: str
 ) -> None:

@@ -14,8 +14,22 @@ from sqlalchemy import text
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.test_pages import NOW, Applying
 from worker.integrations.kit.base import Page, RawRecord
-from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
-from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionStatus, TransactionType
+from worker.models.records import (
+    AccountRecord,
+    BalanceRecord,
+    HoldingRecord,
+    LiabilityRecord,
+    SecurityRecord,
+    TransactionRecord,
+)
+from worker.models.vocabulary import (
+    AccountStatus,
+    AccountType,
+    LiabilityKind,
+    SecurityType,
+    TransactionStatus,
+    TransactionType,
+)
 
 LATER = datetime(2025, 3, 15, 12, tzinfo=UTC)
 """The day after `NOW`: balances get a second snapshot."""
@@ -67,6 +81,20 @@ def holding(version: int) -> dict[str, Any]:
     }
 
 
+def liability(version: int) -> dict[str, Any]:
+    figures = ("interest_rate", "past_due_amount", "last_statement_balance", "last_payment_amount", "minimum_payment")
+    more = ("next_payment_amount", "principal", "original_principal", "ytd_interest_paid", "ytd_principal_paid")
+    days = ("last_statement_date", "last_payment_date", "next_payment_date", "originated_on", "ends_on")
+    return {
+        **words("liability", version, "status", "currency", "interest_type"),
+        **numbers(400, version, *figures, *more),
+        **{name: date(2025, 4 + place, 1 + version) for place, name in enumerate(days)},
+        "kind": [LiabilityKind.CREDIT, LiabilityKind.STUDENT][version],
+        "is_overdue": [True, False][version],
+        "details": {"pslf": {"payments_made": version}, "aprs": [{"percentage": "12.50"}]},
+    }
+
+
 def transaction(version: int) -> dict[str, Any]:
     names = ("subtype", "currency", "description", "counterparty", "category", "pending_key", "provider_type")
     return {
@@ -89,6 +117,7 @@ def page(version: int, *, with_unstorable: bool) -> Page:
     holdings = [
         HoldingRecord(account_key="account key", holding_key="holding key", security=bought, **holding(version)),
     ]
+    owed = [LiabilityRecord(account_key="account key", liability_key="liability key", **liability(version))]
     named: dict[str, Any] = {"account_key": "account key", "security": bought}
     movements = {
         "transaction key": TransactionRecord(transaction_key="transaction key", **named, **transaction(version))
@@ -99,6 +128,7 @@ def page(version: int, *, with_unstorable: bool) -> Page:
         odd = msgspec.structs.replace(bought, key="security 2", symbol=UNSTORABLE)
         holdings.append(msgspec.structs.replace(holdings[0], holding_key="holding 2", currency=UNSTORABLE))
         holdings.append(msgspec.structs.replace(holdings[0], holding_key="holding 3", security=odd))
+        owed.append(msgspec.structs.replace(owed[0], liability_key="liability 2", status=UNSTORABLE))
         movements["transaction 2"] = msgspec.structs.replace(
             movements["transaction key"], transaction_key="transaction 2", description=UNSTORABLE, pending_key=None
         )
@@ -106,6 +136,7 @@ def page(version: int, *, with_unstorable: bool) -> Page:
         accounts=accounts,
         balances=balances,
         holdings=holdings,
+        liabilities=owed,
         transactions=[RawRecord(key, "account key", f"{key} {version}".encode()) for key in movements],
         map_transaction=lambda raw: movements[raw.key],
     )
@@ -162,6 +193,10 @@ def test_each_column_has_its_own_value(linked: Linked, version: int, with_unstor
     figures = {name: holding(version)[name] for name in ("quantity", "market_value", "price")}
     assert day == {"holding_id": row["id"], "day": now.date()} | figures
 
+    row = stored("liabilities")
+    expected = {"liability_key": "liability key", "account_id": account_id, "run_id": run_id}
+    check(row, expected | {"closed_at": None} | liability(version))
+
     row = stored("transactions")
     expected = {"provider_transaction_id": "transaction key", "account_id": account_id, "security_id": security_id}
     moved = transaction(version)
@@ -169,7 +204,7 @@ def test_each_column_has_its_own_value(linked: Linked, version: int, with_unstor
     check(row, expected | {"run_id": run_id, "loop_id": None} | moved)
 
     refused = linked.rows("SELECT count(*) FROM quarantine WHERE resolved_at IS NULL")
-    assert refused == [(6 if with_unstorable else 0,)]
+    assert refused == [(7 if with_unstorable else 0,)]
 
 
 def check(row: dict[str, Any], expected: dict[str, Any], *, beside: Iterable[str] = ()) -> None:

@@ -66,7 +66,7 @@ _OF_ACCOUNT = {
         moment=column,
     )
     for noun, (column, kind) in _MOMENTS.items()
-} | {Noun.HOLDINGS: _loading(Noun.HOLDINGS, "t.account_id = :account AND t.id > :after")}
+} | {noun: _loading(noun, "t.account_id = :account AND t.id > :after") for noun in (Noun.HOLDINGS, Noun.LIABILITIES)}
 _OF_USER = _loading(
     Noun.ACCOUNTS, "t.id > :after AND t.provider_id IN (SELECT id FROM providers WHERE user_id = :user_id)"
 )

@@ -11,16 +11,17 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, select, text
+from sqlalchemy import Select, TextClause, select, text
 from sqlalchemy.orm import Session
 
 from worker.crud.fleet.overview import account_rows
-from worker.models import Account, Holding, Provider, Security
+from worker.models import Account, Holding, Liability, Provider, Security
 from worker.models.fleet import AccountRow
 from worker.models.reading import (
     BalanceDayRow,
     BalanceRow,
     HoldingRow,
+    LiabilityRow,
     MovementRow,
     WantedAccounts,
     WantedDays,
@@ -64,16 +65,21 @@ def holdings(session: Session, *, account_ids: Sequence[UUID], limit: int, after
     """Open positions by id; one more than `limit` if there are more."""
     of_security = {"symbol": Security.symbol, "name": Security.name, "security_type": Security.type}
     columns = [of_security.get(name) or getattr(Holding, name) for name in HoldingRow.__slots__]
-    query = (
-        select(*columns)
-        .join(Security, Security.id == Holding.security_id)
-        .where(Holding.account_id.in_(account_ids), Holding.closed_at.is_(None))
-        .order_by(Holding.id)
-        .limit(limit + 1)
-    )
-    if after is not None:
-        query = query.where(Holding.id > after)
-    return [HoldingRow(*row) for row in session.execute(query)]
+    query = select(*columns).join(Security, Security.id == Holding.security_id)
+    return [HoldingRow(*row) for row in session.execute(_open(query, Holding, account_ids, limit, after))]
+
+
+def liabilities(session: Session, *, account_ids: Sequence[UUID], limit: int, after: UUID | None) -> list[LiabilityRow]:
+    """Open liabilities by id; one more than `limit` if there are more."""
+    query = select(*(getattr(Liability, name) for name in LiabilityRow.__slots__))
+    return [LiabilityRow(*row) for row in session.execute(_open(query, Liability, account_ids, limit, after))]
+
+
+def _open(
+    query: Select[Any], table: type[Holding | Liability], account_ids: Sequence[UUID], limit: int, after: UUID | None
+) -> Select[Any]:
+    query = query.where(table.account_id.in_(account_ids), table.closed_at.is_(None)).order_by(table.id)
+    return query.limit(limit + 1) if after is None else query.where(table.id > after).limit(limit + 1)
 
 
 _EARLIEST, _LATEST = date.min, date.max

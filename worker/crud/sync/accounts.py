@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC, date
 from typing import Any
 from uuid import UUID
@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 
 from worker.crud.sync import nouns
 from worker.crud.sync.apply import apply, is_safe_key
-from worker.crud.sync.nouns import Listed
+from worker.crud.sync.listed import storable, vanished
+from worker.crud.sync.noun import Listed
 from worker.crud.sync.sources import read_known
 from worker.crud.sync.work import Work
 from worker.models import Account, AccountSource, Transaction
 from worker.models.pages import Page
-from worker.models.records import BalanceRecord, HoldingRecord, SecurityRecord
+from worker.models.records import BalanceRecord, SecurityRecord
 from worker.models.vocabulary import AccountStatus
 
 
@@ -168,7 +169,7 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
 
 def apply_holdings(work: Work, page: Page) -> None:
     """Stores the page's positions, and closes those that are missing from a complete listing."""
-    holdings = _known_positions(work, page.holdings)
+    holdings = storable(work, page.holdings, nouns.HOLDINGS, kind="holding")
     securities = store_securities(work, [holding.security for holding in holdings.values()], describe=True)
     listed: list[Listed] = []
     for (account_id, key), holding in holdings.items():
@@ -180,7 +181,7 @@ def apply_holdings(work: Work, page: Page) -> None:
     outcome = apply(work.connection, nouns.HOLDINGS, listed, careful=work.careful)
     work.tally.add("holdings", added=outcome.added, changed=outcome.changed, unchanged=outcome.unchanged)
     work.reject_refused("holding", nouns.HOLDINGS, outcome.refused)
-    _close_vanished(work, page)
+    _close_vanished(work, page, holdings.keys())
     stated = work.accounts.main
     touched = {account_id for account_id, _ in holdings} | {
         stated[key] for key in page.holdings_complete_for if key in stated
@@ -188,49 +189,25 @@ def apply_holdings(work: Work, page: Page) -> None:
     _note_day(work, [UUID(bytes=id_) for id_ in touched])
 
 
-def _known_positions(work: Work, holdings: Sequence[HoldingRecord]) -> dict[tuple[bytes, str], HoldingRecord]:
-    known = {}
-    for holding in holdings:
-        account_id = work.account(holding.account_key, kind="holding", record_key=holding.holding_key)
-        if account_id is None or work.accounts.is_further(holding.account_key):
-            continue
-        if not is_safe_key(holding.holding_key):
-            work.reject("holding", "bad_key", account_key=holding.account_key)
-            continue
-        known[account_id, holding.holding_key] = holding
-    return known
-
-
-def _close_vanished(work: Work, page: Page) -> None:
-    """Closes positions that are not listed.
-
-    There is no mass-deletion check: people do sell everything, and a position that is listed again is opened again.
-    """
-    rejects = [*page.rejects, *work.rejects]
-    uncertain = {reject.account_key for reject in rejects if reject.kind in ("holding", "security")}
-    stated = work.accounts.main
-    complete = [
-        UUID(bytes=stated[key])
-        for key in page.holdings_complete_for
-        if key in stated and key not in uncertain and None not in uncertain
-    ]
-    if not complete:
-        return
-    keep = {(work.accounts.get(holding.account_key), holding.holding_key) for holding in page.holdings}
-    open_rows = work.connection.execute(
-        "SELECT id, account_id, holding_key FROM holdings WHERE account_id = ANY(%s) AND closed_at IS NULL", (complete,)
+def _close_vanished(work: Work, page: Page, listed: Set[tuple[bytes, str]]) -> None:
+    gone = vanished(
+        work,
+        page,
+        nouns.HOLDINGS,
+        complete_for=page.holdings_complete_for,
+        listed=listed,
+        kinds={"holding", "security"},
     )
-    vanished = [id_ for id_, account_id, key in open_rows if (account_id.bytes, key) not in keep]
-    if vanished:
+    if gone:
         work.connection.execute(
             "WITH closed AS (UPDATE holdings SET quantity = 0, market_value = 0, closed_at = %(now)s,"
             " content_hash = ''::bytea, run_id = %(run_id)s WHERE id = ANY(%(ids)s) RETURNING id)"
             " INSERT INTO holding_days (holding_id, day, quantity, market_value)"
             " SELECT id, %(day)s, 0, 0 FROM closed"
             " ON CONFLICT (holding_id, day) DO UPDATE SET quantity = 0, market_value = 0, price = NULL",
-            {"now": work.now, "run_id": work.run.id, "ids": vanished, "day": work.now.date()},
+            {"now": work.now, "run_id": work.run.id, "ids": gone, "day": work.now.date()},
         )
-        work.tally.add("holdings", removed=len(vanished))
+        work.tally.add("holdings", removed=len(gone))
 
 
 def _note_day(work: Work, account_ids: Sequence[UUID]) -> None:

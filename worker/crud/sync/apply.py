@@ -25,7 +25,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types.string import BytesBinaryDumper
 
-from worker.crud.sync.nouns import Listed, Noun, Row
+from worker.crud.sync.noun import Listed, Noun, Row
 
 Connection = psycopg.Connection[Any]
 

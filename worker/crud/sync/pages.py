@@ -16,6 +16,7 @@ from worker.crud.index_probes import INDEX_PROBES
 from worker.crud.sync import accounts, cursors, identity, quarantine, runs
 from worker.crud.sync.accounts import apply_holdings
 from worker.crud.sync.apply import REFUSALS, driver
+from worker.crud.sync.liabilities import apply_liabilities
 from worker.crud.sync.meeting import LISTED_ELSEWHERE
 from worker.crud.sync.sources import Known, read_known
 from worker.crud.sync.transactions import apply_transactions
@@ -138,6 +139,8 @@ def _apply(work: Work, page: Page, prepared: Prepared, *, known: bool) -> None:
         accounts.apply_balances(work, page)
     if page.holdings or page.holdings_complete_for:
         apply_holdings(work, page)
+    if page.liabilities or page.liabilities_complete_for:
+        apply_liabilities(work, page)
     if page.transactions or page.removals or page.windows:
         apply_transactions(work, page, prepared)
     rejects = [*page.rejects, *work.rejects]

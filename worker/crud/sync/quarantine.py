@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from worker.models import Account, Provider, Quarantine, new_id
 from worker.models.fleet import QuarantineEntry
+from worker.models.records import NOUN_OF_KIND
 
 # Commands that only list the entries must not wait for the import of the whole sync engine.
 if TYPE_CHECKING:
@@ -55,11 +56,7 @@ def keep(work: Work, rejects: Sequence[Reject]) -> None:
             rows,
         )
     for reject in rejects:
-        work.tally[_counted_as(reject.kind), "quarantined"] += 1
-
-
-def _counted_as(kind: str) -> str:
-    return {"security": "securities", "page": "pages"}.get(kind, f"{kind}s")
+        work.tally[NOUN_OF_KIND.get(reject.kind, reject.kind), "quarantined"] += 1
 
 
 def _text(value: str | None) -> str | None:
@@ -78,6 +75,15 @@ def resolve_settled(work: Work) -> None:
                 " WHERE provider_id = %s AND resolved_at IS NULL AND kind = 'transaction' AND record_key = ANY(%s)",
                 (work.now, resolution, work.run.provider_id, keys),
             )
+
+
+def resolve_liabilities(work: Work, accounts: Set[str]) -> None:
+    """Resolves entries of liabilities of these accounts, all of which could be read now; not every run reads them."""
+    work.connection.execute(
+        "UPDATE quarantine SET resolved_at = %s, resolution = 'listed no more' WHERE provider_id = %s"
+        " AND resolved_at IS NULL AND kind = 'liability' AND (account_key IS NULL OR account_key = ANY(%s))",
+        (work.now, work.run.provider_id, list(accounts)),
+    )
 
 
 def resolve_unlisted(

@@ -17,7 +17,7 @@ from worker.crud.sync import nouns
 from worker.crud.sync.accounts import store_securities
 from worker.crud.sync.apply import Differing, Entries, are_safe_keys, diff, is_safe_key, new_ids, texts, uuids, write
 from worker.crud.sync.meeting import Meeting, own_key, without_shared
-from worker.crud.sync.nouns import Row
+from worker.crud.sync.noun import Row
 from worker.crud.sync.pending import ReadAnew, StoredRow, as_stored, stored_rows, take_over, without_superseded
 from worker.crud.sync.work import Prepared, Work, read
 from worker.errors import BadRecord

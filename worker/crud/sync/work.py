@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from worker.crud.sync.apply import Connection, Refusal, driver
-from worker.crud.sync.nouns import Noun
+from worker.crud.sync.noun import Noun
 from worker.crud.sync.sources import Known
 from worker.errors import BadPayload, BadRecord, ProviderError, Scope
 from worker.models.pages import Page, RawRecord

@@ -20,6 +20,7 @@ from worker.models.reading import (
     BalanceDaySlice,
     BalanceSlice,
     HoldingSlice,
+    LiabilitySlice,
     MovementSlice,
     RunRow,
     RunSlice,
@@ -71,6 +72,12 @@ async def balance_days(runtime: Context, principal: Principal, wanted: WantedDay
 async def holdings(runtime: Context, principal: Principal, wanted: Wanted) -> HoldingSlice:
     """Open positions. Raises what `accounts` raises."""
     query = partial(reading.holdings, limit=wanted.limit)
+    return await _of_accounts(runtime, principal, wanted, query, UUID, lambda row: row.id)
+
+
+async def liabilities(runtime: Context, principal: Principal, wanted: Wanted) -> LiabilitySlice:
+    """Open liabilities. Raises what `accounts` raises."""
+    query = partial(reading.liabilities, limit=wanted.limit)
     return await _of_accounts(runtime, principal, wanted, query, UUID, lambda row: row.id)
 
 

@@ -1,4 +1,4 @@
-"""Routes that show the synced data: accounts, balances, positions, transactions."""
+"""Routes that show the synced data: accounts, balances, positions, liabilities, transactions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from worker.models.reading import (
     BalanceDaySlice,
     BalanceSlice,
     HoldingSlice,
+    LiabilitySlice,
     MovementSlice,
     Wanted,
     WantedAccounts,
@@ -49,6 +50,12 @@ async def list_balance_days(runtime: Services, who: Reader, wanted: Annotated[Wa
 async def list_holdings(runtime: Services, who: Reader, wanted: Annotated[Wanted, Query()]) -> Response:
     """Open positions."""
     return encoded(await reading.holdings(runtime, who, wanted))
+
+
+@router.get("/liabilities", summary="List terms of cards and loans", response_model=LiabilitySlice, responses=_PROBLEMS)
+async def list_liabilities(runtime: Services, who: Reader, wanted: Annotated[Wanted, Query()]) -> Response:
+    """Terms of cards and loans as last stated: rates, what is owed, and what is due when."""
+    return encoded(await reading.liabilities(runtime, who, wanted))
 
 
 @router.get("/transactions", summary="List transactions", response_model=MovementSlice, responses=_PROBLEMS)

@@ -8,7 +8,7 @@ import pytest
 
 from worker.crud.sync import nouns
 from worker.crud.sync.apply import are_safe_keys, is_safe_key, new_ids
-from worker.crud.sync.nouns import Noun, noun_of
+from worker.crud.sync.noun import Noun, noun_of
 from worker.crud.sync.work import Rules, Tally, prepare
 from worker.models import Security
 from worker.models.pages import Page, RawRecord
@@ -16,7 +16,7 @@ from worker.models.records import BalanceRecord, SecurityRecord
 from worker.models.vocabulary import SecurityType
 
 ACCOUNT = bytes(16)
-NOUNS = (nouns.ACCOUNTS, nouns.BALANCES, nouns.SECURITIES, nouns.HOLDINGS, nouns.TRANSACTIONS)
+NOUNS = (nouns.ACCOUNTS, nouns.BALANCES, nouns.SECURITIES, nouns.HOLDINGS, nouns.LIABILITIES, nouns.TRANSACTIONS)
 RULES = Rules(content_hashes=nouns.raw_hasher("model", 1), mask=lambda raw: {}, mass_deletion_share=0.5)
 
 
