@@ -38,6 +38,7 @@ ENTRIES = (
     Entry("refresh", "refresh", "Refresh a provider's token now, through the same task that the schedule sends."),
     Entry("sync", "sync", "Sync accounts now, through the same task that the schedule sends."),
     Entry("accounts", "accounts", "Show the accounts that were synced, with their newest balances."),
+    Entry("liabilities", "liabilities", "Show the terms of cards and loans: what is owed, and what is due when."),
     Entry(
         "transactions",
         "transactions",

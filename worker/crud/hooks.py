@@ -171,6 +171,9 @@ def receive(
         },
     ).one()
     received = Received(bool(found.new), found.provider_id, found.status)
+    if hook.feeds and received.is_new:
+        forget = text("DELETE FROM sync_cursors WHERE provider_id = :provider_id AND feed = ANY(:feeds)")
+        session.execute(forget, {"provider_id": received.provider_id, "feeds": list(hook.feeds)})
     if hook.notice and received.is_new and received.status == ProviderStatus.ACTIVE:
         day = session.execute(text("SELECT CAST(now() AS date)")).scalar_one()
         notices.enqueue(

@@ -286,6 +286,23 @@ class AccountRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TermsRow:
+    """The terms of one card or loan. Amounts that are owed or paid are positive, the rate is in percent."""
+
+    id: UUID
+    account_id: UUID
+    provider: str
+    account: str
+    kind: str
+    currency: str
+    interest_rate: Decimal | None
+    last_statement_balance: Decimal | None
+    next_payment_date: date | None
+    next_payment_amount: Decimal | None
+    is_overdue: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionRow:
     """One stored transaction.
 

@@ -38,6 +38,7 @@ class Hook:
         is_ours: False if it was sent for another environment of the provider, such as its sandbox.
         is_late: it is older than a first delivery may be, so it is a repeated one.
         notice: the stage of the notice to the login's user that it opens; None if it opens none.
+        feeds: feeds of the login that the next sync reads from their beginning, whatever their cursors say.
         detail: a few words and numbers that are kept with the delivery; no personal data.
     """
 
@@ -49,6 +50,7 @@ class Hook:
     is_ours: bool = True
     is_late: bool = False
     notice: str | None = None
+    feeds: tuple[str, ...] = ()
     detail: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_account, make_provider, make_transaction, make_user
 from tests.integration.cli.conftest import json_of
 from tests.support.command_line import Dashtam
-from worker.models import Account, Balance, BalanceDay, Holding, HoldingDay, Security
+from worker.models import Account, Balance, BalanceDay, Holding, HoldingDay, Liability, Security
 
 ADA = "ada-export@example.org"
 DAY = date(2025, 3, 14)
@@ -39,6 +39,17 @@ def books(rows: Session) -> Iterator[dict[str, Any]]:
     _balance(rows, checking, current="900.05")
     _balance(rows, card, current="-250.10")
     _balance(rows, broker, current="6500.00", cash="4987.34")
+    rows.add(
+        Liability(
+            account_id=card.id,
+            liability_key="credit",
+            kind="credit",
+            currency="USD",
+            interest_rate=Decimal("15.240"),
+            details={"aprs": [{"type": "purchase_apr", "percentage": "15.240"}]},
+            content_hash=b"",
+        )
+    )
     groceries = {"account": card, "counterparty": "Grocer", "category": "FOOD_AND_DRINK"}
     make_transaction(rows, **groceries, amount=Decimal("-80.00"), description='=HYPERLINK("x") \\ "quoted"\nline')
     make_transaction(rows, **groceries, amount=Decimal("10.00"), description="Refund")
@@ -117,8 +128,11 @@ def test_csv_has_a_file_for_each_table(dashtam: Dashtam, books: dict[str, Any], 
         "balance_days": 3,
         "holdings": 4,
         "holding_days": 4,
+        "liabilities": 1,
         "transactions": 12,
     }
+    (owed,) = table(folder, "liabilities")
+    assert (owed["interest_rate"], json.loads(owed["details"])["aprs"][0]["percentage"]) == ("15.240", "15.240")
     transactions = table(folder, "transactions")
     assert len(transactions) == 12
     assert {row["account_id"] for row in transactions} == {str(id_) for id_ in books.values()}
@@ -138,7 +152,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv_and_exact_in_json(
     lines = dashtam("export", "--user", ADA, "--output", "-", "--format", "jsonl").stdout.splitlines()
     described = {row["description"] for row in map(json.loads, lines) if row["noun"] == "transactions"}
     assert '=HYPERLINK("x") \\ "quoted"\nline' in described
-    assert len(lines) == 3 + 3 + 3 + 4 + 4 + 12
+    assert len(lines) == 3 + 3 + 3 + 4 + 4 + 1 + 12
 
 
 @pytest.mark.deep

@@ -38,7 +38,7 @@ NOT_SHOWN = {
     "created_at",
 }
 NOT_SHOWN |= {"opening", "opening_from", "opening_quantity", "provider_transaction_id", "provider_account_id"}
-NOT_SHOWN |= {"provider_ref", "holding_key", "liability_key", "source", "key"}
+NOT_SHOWN |= {"institution", "stable_keys", "provider_ref", "holding_key", "liability_key", "source", "key"}
 
 
 def test_reader_without_a_cursor_gets_all_rows_and_then_what_changes(world: World, ada: Person) -> None:

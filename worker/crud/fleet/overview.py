@@ -19,13 +19,14 @@ from worker.models import (
     Balance,
     BookDrift,
     Holding,
+    Liability,
     Provider,
     ProviderToken,
     Quarantine,
     Transaction,
     User,
 )
-from worker.models.fleet import AccountRow, Drift, Fleet, ProviderRow, Stored, TokenFacts, TransactionRow
+from worker.models.fleet import AccountRow, Drift, Fleet, ProviderRow, Stored, TermsRow, TokenFacts, TransactionRow
 from worker.models.vocabulary import AccountStatus, TransactionStatus
 
 LATE_AFTER = timedelta(seconds=60)
@@ -235,6 +236,24 @@ def accounts(session: Session, *, provider_id: UUID | None, closed: bool, limit:
     if not closed:
         query = query.where(Account.status == AccountStatus.ACTIVE)
     return [AccountRow(*row) for row in session.execute(query)]
+
+
+_OF_OTHERS = {"provider": Provider.alias, "account": Account.name}
+_TERMS = (
+    select(*(_OF_OTHERS.get(name) or getattr(Liability, name) for name in TermsRow.__slots__))
+    .join(Account, Account.id == Liability.account_id)
+    .join(Provider, Provider.id == Account.provider_id)
+    .where(Liability.closed_at.is_(None))
+    .order_by(Liability.next_payment_date, Liability.id)
+)
+
+
+def liabilities(session: Session, *, provider_id: UUID | None, limit: int) -> list[TermsRow]:
+    """Open liabilities of one provider or of all, in the order in which payments are due."""
+    query = (
+        _TERMS.limit(limit) if provider_id is None else _TERMS.where(Account.provider_id == provider_id).limit(limit)
+    )
+    return [TermsRow(*row) for row in session.execute(query)]
 
 
 def transactions(session: Session, *, provider_id: UUID | None, since: date | None, limit: int) -> list[TransactionRow]:

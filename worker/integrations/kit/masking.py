@@ -16,7 +16,7 @@ _NUMBER = re.compile(
 )
 _PERSON = re.compile(
     r"^(user|owners?|account_?owner|holder|.*(first|last|middle|full|holder|owner|person)_?names?|nick_?name"
-    r"|pay(ee|er)|by_?order_?of|counterpart(y|ies)|beneficiary|location|address(es)?|e?mails?|phone.*)$",
+    r"|pay(ee|er)|by_?order_?of|counterpart(y|ies)|beneficiary|location|.*address(es)?|guarantor|e?mails?|phone.*)$",
     re.IGNORECASE,
 )
 _WORDS = re.compile(

@@ -24,9 +24,10 @@ from worker.errors import BadPayload, BadRecord
 from worker.integrations.kit import json_text
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import masked
-from worker.models.records import HoldingRecord, Reject
+from worker.models.records import HoldingRecord, LiabilityRecord, Reject
 
 T = TypeVar("T")
+S = TypeVar("S", HoldingRecord, LiabilityRecord)
 
 _STRING_OR_LITERAL = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 _SURROGATE = re.compile(
@@ -254,16 +255,16 @@ def read_each(
     return good, rejects
 
 
-def distinct(holdings: Sequence[HoldingRecord]) -> list[HoldingRecord]:
-    """Gives each holding its own key: a provider may list a security several times in one account, once per tax lot."""
-    seen: dict[tuple[str, str], int] = {}
+def distinct(records: Sequence[S], *, key: str = "holding_key") -> list[S]:
+    """Gives each record its own key within its account: a provider may list a security once for each tax lot."""
+    seen: Counter[tuple[str, str]] = Counter()
     result = []
-    for holding in holdings:
-        key = (holding.account_key, holding.holding_key)
-        seen[key] = seen.get(key, 0) + 1
-        if seen[key] > 1:
-            holding = msgspec.structs.replace(holding, holding_key=f"{holding.holding_key}:{seen[key]}")
-        result.append(holding)
+    for record in records:
+        own = getattr(record, key)
+        seen[record.account_key, own] += 1
+        if (times := seen[record.account_key, own]) > 1:
+            record = msgspec.structs.replace(record, **{key: f"{own}:{times}"})
+        result.append(record)
     return result
 
 

@@ -19,6 +19,7 @@ from worker.integrations.kit import reading
 from worker.integrations.kit.hooks import Ask, Hook, Hooks, words
 from worker.integrations.kit.hooks.es256 import SignedToken
 from worker.integrations.kit.hooks.signing_keys import SigningKey, SigningKeys, p256_key
+from worker.integrations.plaid.vocabulary import LIABILITIES_FEED
 
 HEADER = "plaid-verification"
 _NOTHING: frozenset[Ask] = frozenset()
@@ -36,7 +37,7 @@ ASKS: Mapping[str, frozenset[Ask]] = {
     "INVESTMENTS_TRANSACTIONS/DEFAULT_UPDATE": _SYNC,
     "INVESTMENTS_TRANSACTIONS/HISTORICAL_UPDATE": _SYNC,
     "HOLDINGS/DEFAULT_UPDATE": _SYNC,
-    "LIABILITIES/DEFAULT_UPDATE": _NOTHING,  # we do not read liabilities
+    "LIABILITIES/DEFAULT_UPDATE": _SYNC,
     "ITEM/ERROR": _CHECK,
     "ITEM/LOGIN_REPAIRED": _BOTH,
     "ITEM/PENDING_EXPIRATION": _CHECK,
@@ -55,6 +56,9 @@ NOTICES: Mapping[str, str] = {
     "ITEM/NEW_ACCOUNTS_AVAILABLE": "new_accounts",
 }
 """The stages of the notices that hooks open."""
+
+FEEDS: Mapping[str, tuple[str, ...]] = {"LIABILITIES/DEFAULT_UPDATE": (LIABILITIES_FEED,)}
+"""The feeds that the next sync reads from their beginning, because it would not read them otherwise."""
 
 _KEPT = (
     "initial_update_complete",
@@ -93,6 +97,7 @@ class PlaidHooks(Hooks):
             is_known=kind in ASKS,
             is_ours=body.get("environment") == self.environment,
             notice=NOTICES.get(kind),
+            feeds=FEEDS.get(kind, ()),
             detail={name: body[name] for name in _KEPT if isinstance(body.get(name), (bool, int))},
         )
 

@@ -16,7 +16,7 @@ import msgspec
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient
+from worker.errors import BadPayload, NotReady, OutcomeUnknown, ProviderError, Transient, Unsupported
 from worker.integrations.kit import windows
 from worker.integrations.kit.base import Caller, FormToken, Page, Quota, Standing, SyncRequest, TokenAnswer
 from worker.integrations.kit.http import Api, Endpoint, read_retry_after
@@ -26,9 +26,17 @@ from worker.integrations.kit.oauth2 import checked_token, token_fields
 from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
+from worker.integrations.plaid import liabilities
 from worker.integrations.plaid import pages as answers
 from worker.integrations.plaid.hooks import PlaidHooks, environment_of
-from worker.integrations.plaid.vocabulary import QUIETLY_UNSUPPORTED, RULES, TRANSACTIONS_FEED
+from worker.integrations.plaid.vocabulary import (
+    LIABILITIES_FEED,
+    NO_LIABILITIES,
+    QUIETLY_UNSUPPORTED,
+    RULES,
+    TRANSACTIONS_FEED,
+)
+from worker.models.vocabulary import AccountType
 from worker.settings.addresses import origin_of
 
 _INVESTMENTS_FEED = "investments"
@@ -38,6 +46,7 @@ _MAX_SHIFTS = 3
 _LONGEST = timedelta(days=730)
 _ONE_DAY = timedelta(days=1)
 _READY_AGAIN = timedelta(minutes=2)
+_OWED = (AccountType.CREDIT, AccountType.LOAN)
 
 
 class PlaidSettings(IntegrationSettings):
@@ -57,8 +66,9 @@ class PlaidSettings(IntegrationSettings):
     """The address, registered with Plaid, to which institutions that use OAuth send the browser back."""
     products: str = "transactions"
     """What a new login must offer, separated by commas."""
-    optional_products: str = "investments"
-    """What is asked for too, where the institution offers it."""
+    optional_products: str = "investments,liabilities"
+    """What is asked for too, where the institution offers it. Terms of cards and loans are read only if `liabilities`
+    is here or in `products`; Plaid bills each product of a login."""
     link_url: str = "https://cdn.plaid.com/link/v2/stable/link-initialize.js"
     """The script that shows Link in a page."""
 
@@ -81,7 +91,7 @@ class Plaid(Integration):
     settings_class = PlaidSettings
     provider_type = "aggregator"
     description = "Banks, cards, loans and investments by way of Plaid."
-    nouns = (*Integration.nouns, "holdings")
+    nouns = (*Integration.nouns, "holdings", "liabilities")
     can_renew = True
     can_check = True
     quotas = (
@@ -93,6 +103,8 @@ class Plaid(Integration):
         Quota("app", 2_000, 60, endpoint="/investments/holdings/get"),
         Quota("provider", 30, 60, endpoint="/investments/transactions/get"),
         Quota("app", 20_000, 60, endpoint="/investments/transactions/get"),
+        Quota("provider", 15, 60, endpoint="/liabilities/get"),
+        Quota("app", 1_000, 60, endpoint="/liabilities/get"),
         Quota("provider", 15, 60, endpoint="/item/get"),
         Quota("app", 5_000, 60, endpoint="/item/get"),
     )
@@ -199,13 +211,17 @@ class Plaid(Integration):
         await self._write(caller, "/item/webhook/update", access_token=access_token, webhook=url)
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
-        """Accounts with balances, then transactions, positions, and investment transactions.
+        """Accounts with balances, then transactions, positions, investment transactions, and terms of cards and loans.
 
         If one of these parts fails, the run notes a problem. Parts that most logins do not have are not a problem.
         """
         asked = {"access_token": request.access_token}
-        yield answers.accounts_page(await self._read(request.caller, "/accounts/get", asked))
-        for part in (self._transactions, self._positions, self._investment_transactions):
+        listing = answers.accounts_page(await self._read(request.caller, "/accounts/get", asked))
+        yield listing
+        parts = [self._transactions, self._positions, self._investment_transactions]
+        if self._asks_for_liabilities(request, listing):
+            parts.append(self._liabilities)
+        for part in parts:
             async for page in self.part(part(request), ready_again=_READY_AGAIN):
                 yield page
 
@@ -309,6 +325,25 @@ class Plaid(Integration):
         page.feed, page.cursor = _INVESTMENTS_FEED, str(after)
         page.more = after.window is not None or window[1] < request.now.date()
         return page, after
+
+    def _asks_for_liabilities(self, request: SyncRequest, listing: Page) -> bool:
+        """Once a day, and when a person waits, if there is a card or a loan. A hook makes the cursor begin anew."""
+        products = _listed(self.settings.products) + _listed(self.settings.optional_products)
+        if "liabilities" not in products or not any(account.type in _OWED for account in listing.accounts):
+            return False
+        return request.caller.manual or request.cursors.get(LIABILITIES_FEED) != request.now.date().isoformat()
+
+    async def _liabilities(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Where there are none, the day is kept all the same, so that they are not asked for with each sync."""
+        asked = {"access_token": request.access_token}
+        try:
+            page = liabilities.page(await self._read(request.caller, "/liabilities/get", asked))
+        except Unsupported as error:
+            if error.reason not in NO_LIABILITIES:
+                raise
+            page = Page()
+        page.feed, page.cursor = LIABILITIES_FEED, request.now.date().isoformat()
+        yield page
 
 
 def _listed(words: str) -> list[str]:

@@ -21,8 +21,21 @@ from worker.models.vocabulary import AccountType, SecurityType, TransactionType
 
 TRANSACTIONS_FEED = "transactions"
 
-QUIETLY_UNSUPPORTED = frozenset({"PRODUCTS_NOT_SUPPORTED", "NO_INVESTMENT_ACCOUNTS", "NO_ACCOUNTS"})
-"""Error codes that are not reported as a problem, because most logins have no investments."""
+LIABILITIES_FEED = "liabilities"
+
+QUIETLY_UNSUPPORTED = frozenset(
+    {
+        "PRODUCTS_NOT_SUPPORTED",
+        "ADDITIONAL_CONSENT_REQUIRED",
+        "NO_INVESTMENT_ACCOUNTS",
+        "NO_LIABILITY_ACCOUNTS",
+        "NO_ACCOUNTS",
+    }
+)
+"""Error codes that are not reported as a problem: most logins have no investments and no loans, or share none."""
+
+NO_LIABILITIES = QUIETLY_UNSUPPORTED | {"INVALID_PRODUCT"}
+"""The same where liabilities are asked for, which Plaid must also have switched on for the application."""
 
 RULES = (
     *by_code(ReauthRequired, "ITEM_LOGIN_REQUIRED", "ITEM_LOCKED", "ITEM_NOT_FOUND"),
@@ -30,7 +43,7 @@ RULES = (
     *by_code(AppMisconfigured, "INVALID_API_KEYS"),
     Rule(Unsupported, code="INSTITUTION_NO_LONGER_SUPPORTED", scope=Scope.INSTITUTION),
     *by_code(NotReady, "PRODUCT_NOT_READY"),
-    *by_code(Unsupported, *QUIETLY_UNSUPPORTED),
+    *by_code(Unsupported, *NO_LIABILITIES),
     Rule(PagingRestart, code="TRANSACTIONS_SYNC_MUTATION_DURING_PAGINATION", feed=TRANSACTIONS_FEED),
     # "cursor not associated with access_token": the cursor belongs to another Item.
     Rule(CursorRefused, code="INVALID_FIELD", text="cursor not associated", feed=TRANSACTIONS_FEED),

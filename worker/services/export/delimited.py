@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, TextIO
@@ -21,4 +22,6 @@ def write(columns: Sequence[str], rows: Iterable[Any], file: TextIO) -> None:
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULAS) else value
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
     return value.isoformat() if isinstance(value, date) else value  # a datetime is a date, too

@@ -24,6 +24,7 @@ from worker.models.fleet import (
     ProviderRow,
     QuarantineEntry,
     Run,
+    TermsRow,
     TransactionRow,
 )
 from worker.services.context import Context
@@ -243,6 +244,16 @@ async def accounts(runtime: Context, given: str | None, *, closed: bool, limit: 
     def read(session: OpenTransaction) -> list[AccountRow]:
         provider_id = None if given is None else lookup.provider(session, given).id
         return overview.accounts(session, provider_id=provider_id, closed=closed, limit=limit)
+
+    return await runtime.db(read)
+
+
+async def liabilities(runtime: Context, given: str | None, *, limit: int) -> list[TermsRow]:
+    """Terms of the cards and loans of one login, or of all, in the order in which payments are due."""
+
+    def read(session: OpenTransaction) -> list[TermsRow]:
+        provider_id = None if given is None else lookup.provider(session, given).id
+        return overview.liabilities(session, provider_id=provider_id, limit=limit)
 
     return await runtime.db(read)
 

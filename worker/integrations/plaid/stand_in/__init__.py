@@ -79,6 +79,7 @@ class PlaidProfile(PlainBooks):
             "/transactions/sync": data.sync,
             "/investments/holdings/get": data.holdings,
             "/investments/transactions/get": data.investments,
+            "/liabilities/get": data.liabilities,
         }
 
     # Who is calling

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from worker.integrations.plaid.stand_in import books, wire
+from worker.integrations.plaid.stand_in import books, terms, wire
 from worker.integrations.plaid.stand_in.arguments import chosen_accounts, day_of, options_of, text_of, whole_of
 from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.integrations.plaid.stand_in.items import Item, Items
@@ -123,6 +123,18 @@ class Data:
             total_investment_transactions=len(rows) + len(verbatim),
             item=self._items.describe(item),
             is_investments_fallback_item=False,
+        )
+
+    def liabilities(self, item: Item, body: dict[str, Any]) -> Answer:
+        """`/liabilities/get`."""
+        today = self._sandbox.clock.today()
+        accounts = [account for account in chosen_accounts(item.login, body) if account.type in ("credit", "loan")]
+        if not accounts:
+            raise PlaidError("NO_LIABILITY_ACCOUNTS")
+        return self._data(
+            accounts=self._listed(item.login, accounts),
+            liabilities=terms.liabilities(accounts, today),
+            item=self._items.describe(item),
         )
 
     def _newest_first(self, login: Login, accounts: list[Account], first: date, last: date) -> list[Transaction]:

@@ -16,6 +16,9 @@ _ERRORS = {
     "PRODUCTS_NOT_SUPPORTED": (400, "ITEM_ERROR", "the products are not supported by this institution"),
     "NO_ACCOUNTS": (400, "ITEM_ERROR", "no valid accounts were found for this item"),
     "NO_INVESTMENT_ACCOUNTS": (400, "ITEM_ERROR", "no investment accounts were found for this item"),
+    "NO_LIABILITY_ACCOUNTS": (400, "ITEM_ERROR", "no valid liability accounts were found for this item"),
+    "ADDITIONAL_CONSENT_REQUIRED": (400, "INVALID_INPUT", "client does not have user consent to access the product"),
+    "INVALID_PRODUCT": (400, "INVALID_INPUT", "client is not authorized to access the following products"),
     "INVALID_ACCESS_TOKEN": (400, "INVALID_INPUT", "could not find matching access token"),
     "INVALID_PUBLIC_TOKEN": (400, "INVALID_INPUT", "could not find matching public token"),
     "INVALID_LINK_TOKEN": (400, "INVALID_INPUT", "could not find matching link token"),
@@ -38,6 +41,7 @@ _ERRORS = {
     "ACCOUNTS_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
     "ACCOUNTS_BALANCE_GET_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
     "TRANSACTIONS_SYNC_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
+    "LIABILITIES_LIMIT": (429, "RATE_LIMIT_EXCEEDED", "rate limit exceeded for attempts to access this item"),
     "INTERNAL_SERVER_ERROR": (500, "API_ERROR", "an unexpected error occurred"),
     "PLANNED_MAINTENANCE": (503, "API_ERROR", "the API is down for planned maintenance"),
 }
@@ -45,6 +49,7 @@ LIMITS = {
     "/accounts/get": "ACCOUNTS_LIMIT",
     "/accounts/balance/get": "ACCOUNTS_BALANCE_GET_LIMIT",
     "/transactions/sync": "TRANSACTIONS_SYNC_LIMIT",
+    "/liabilities/get": "LIABILITIES_LIMIT",
 }
 
 

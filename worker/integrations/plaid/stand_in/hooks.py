@@ -101,6 +101,11 @@ _EXTRA: dict[str, dict[str, Any]] = {
         "new_investments_transactions": 1,
         "cancelled_investments_transactions": 0,
     },
+    "LIABILITIES/DEFAULT_UPDATE": {
+        "error": None,
+        "account_ids_with_new_liabilities": [],
+        "account_ids_with_updated_liabilities": {},
+    },
     "ITEM/USER_PERMISSION_REVOKED": {"error": None},
     "ITEM/NEW_ACCOUNTS_AVAILABLE": {"error": None},
 }

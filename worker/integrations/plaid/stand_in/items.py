@@ -12,7 +12,7 @@ from worker.sandbox.core import Login, Sandbox, Served
 from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.wire import identifier
 
-PRODUCTS = ["transactions", "investments"]
+PRODUCTS = ["transactions", "investments", "liabilities"]
 _PUBLIC_TOKEN_SECONDS = 1800
 
 
