@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import msgspec
 
-from worker.errors import BadPayload, BadRequest, PagingRestart, Scope, Unsupported
+from worker.errors import BadPayload, BadRequest, Scope, Unsupported
 from worker.integrations.enable_banking.mapping import Rows, mapper
 from worker.integrations.enable_banking.pages import Listed
 from worker.integrations.enable_banking.vocabulary import PERIOD_REFUSED
@@ -60,15 +60,24 @@ class History:
     async def pages(self) -> AsyncIterator[Page]:
         """The first load page by page; later ones as one page, so that pending rows that are not listed may vanish.
 
+        If the bank does not take the continuation key, the list begins anew, once.
+
         Raises:
-            PagingRestart: the bank does not take the continuation key.
             BadPayload: the list does not end.
+            ProviderError: the bank gives no list.
         """
         request, account, came = self._request, self._account, list[reading.Split]()
         today, rows, keys = request.now.date(), Rows(account.key, self._place.seen.items()), {self._place.key}
-        whole = not self._place.key
+        whole, began_anew = not self._place.key, False
         while True:
-            answer = _answer.page(await self._next())
+            try:
+                answer = _answer.page(await self._next())
+            except BadRequest:
+                if not self._place.key or began_anew:
+                    raise
+                self._place, rows, keys, came = _Place(longest=self._is_first_load), Rows(account.key), {""}, []
+                whole = began_anew = True
+                continue
             came.append(rows.split(answer.transactions))
             if not answer.continuation_key:
                 break
@@ -98,9 +107,7 @@ class History:
             try:
                 return await self._ask("transactions_page" if self._place.key else "transactions", *self._question())
             except BadRequest as error:
-                if self._place.key:
-                    raise PagingRestart(error.reason, feed=self._account.feed) from None
-                later = next(shorter, None) if error.reason in PERIOD_REFUSED else None
+                later = next(shorter, None) if error.reason in PERIOD_REFUSED and not self._place.key else None
                 if later is None:
                     raise
                 self._first, self._place = max(later, self._first), _Place()

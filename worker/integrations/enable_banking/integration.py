@@ -221,10 +221,10 @@ class EnableBanking(Integration):
         self, request: SyncRequest, given: answers.Session, kept: Sequence[mapping.Account]
     ) -> tuple[list[mapping.Account], list[ProviderError]]:
         """The session's accounts. Those of which nothing was kept are asked for."""
-        known, problems = {one.hash: one for one in kept}, list[ProviderError]()
+        known, problems = {one.uid: one for one in kept}, list[ProviderError]()
         found = [one for one in kept if not one.uid]
         for ids in given.accounts_data:
-            one = known.get(ids.identification_hash)
+            one = known.get(ids.uid)
             if one is None:
                 endpoint = self.api.endpoint("details", "GET", f"/accounts/{_quoted(ids.uid)}/details")
                 try:

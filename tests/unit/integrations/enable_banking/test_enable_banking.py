@@ -26,7 +26,6 @@ from worker.errors import (
     InstitutionDown,
     NotReady,
     OutcomeUnknown,
-    PagingRestart,
     ProviderError,
     RateLimited,
     ReauthRequired,
@@ -773,11 +772,51 @@ def test_later_list_is_one_page_in_which_pending_rows_may_vanish() -> None:
     ("status", "word"), [(422, "WRONG_CONTINUATION_KEY"), (422, "WRONG_REQUEST_PARAMETERS"), (400, "")]
 )
 def test_continuation_key_that_is_not_taken_begins_the_list_anew(status: int, word: str) -> None:
-    bank = Bank(lists={0: [[row("r-1")], (status, error(word) if word else "")]})
+    class Forgetful(Bank):
+        def page(self, account: int, number: int) -> Answer:
+            if number and len(self.asked_for("transactions")) == 2:
+                return status, error(word) if word else ""
+            return super().page(account, number)
 
-    _, caught = until_it_fails(bank, PagingRestart)
+    for cursors in ({}, YESTERDAY):
+        bank = Forgetful(lists={0: [[row("r-1"), row()], [row("r-2"), row()]]})
+        found = read(bank, cursors)
 
-    assert caught.feed == "account:hash-0"
+        assert set(keys(found)) == set(keys(read(Bank(lists=bank.lists), cursors)))
+        assert problems(found) == []
+        assert [one.get("continuation_key") for one in bank.asked_for("transactions")] == [None, "1", None, "1"]
+        assert bool(found[-1].windows) == (cursors == YESTERDAY), "a list in one page says which days it has"
+
+
+def test_continuation_key_that_is_never_taken_is_trouble_of_its_account_alone() -> None:
+    bank = Bank([described(0), described(1)], {0: [[row("r-1")], (400, "")], 1: [[row("r-2")]]})
+
+    found = read(bank)
+
+    assert problems(found) == [("BadRequest", "http_400", "hash-0")]
+    assert set(keys(found)) == {"r-1", "r-2"}
+
+
+def test_unfinished_list_of_an_earlier_session_begins_anew() -> None:
+    before = Bank(lists={0: [[row("r-1")], [row("r-2")]]})
+    first = next(page for page in read(before) if page.more)
+    assert first.cursor is not None
+
+    class Renewed(Bank):
+        def page(self, account: int, number: int) -> Answer:
+            is_old = number and len(self.asked_for("transactions")) == 1
+            return (422, error("WRONG_CONTINUATION_KEY")) if is_old else super().page(account, number)
+
+    assert keys(read(Renewed(lists=before.lists), {first.feed: first.cursor})) == ["r-1", "r-2"]
+
+
+def test_accounts_that_share_a_number_are_told_apart_by_their_currency() -> None:
+    shared = {"identification_hash": "hash-0", "identification_hashes": ["hash-0"]}
+    bank = Bank([described(0), described(1, currency="USD", **shared)])
+
+    page = read(bank, token=link(bank).access_token)[0]
+
+    assert {one.account_key: one.currency for one in page.accounts} == {"hash-0": "EUR", "hash-0@USD": "USD"}
 
 
 def test_list_that_never_ends_is_trouble_of_its_account() -> None:
