@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
@@ -18,6 +19,25 @@ ROUNDS = 20
 @pytest.fixture
 def scene(runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, server_environment: Mapping[str, str]) -> Scene:
     return Scene(runtime, engine, sandbox, {**os.environ, **server_environment})
+
+
+@pytest.fixture
+def strict_scene(scene: Scene) -> Scene:
+    """With a provider whose refresh tokens always work only once, and whose client uses PKCE."""
+    return replace(scene, key="snaptrade")
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("place", PLACES)
+def test_single_use_tokens_end_usable_or_in_lost_rotation_wherever_a_worker_is_killed(
+    strict_scene: Scene, place: str
+) -> None:
+    give_up_honestly(strict_scene, place)
+
+
+@pytest.mark.release
+def test_eight_processes_present_each_single_use_token_once(strict_scene: Scene) -> None:
+    one_call_per_generation(strict_scene, rounds=20)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from tests.factories import make_linked_provider
 from tests.support import refreshers
+from tests.support.providers import REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin
 from tests.support.waiting import wait_for
 from worker.runtime import Runtime
@@ -31,15 +32,17 @@ class Scene:
     engine: Engine
     sandbox: SandboxAdmin
     environment: Mapping[str, str]
+    key: str = REFRESHED_KEY
 
     def link(self) -> tuple[UUID, str]:
         """Provider and login; the access token has run out."""
-        login = self.sandbox.create_logins("schwab", 1, accounts=1, transactions=0)[0]
+        login = self.sandbox.create_logins(self.key, 1, accounts=1, transactions=0)[0]
         minted = self.sandbox.mint(login)[0]
         with self.runtime.transaction() as session:
             provider = make_linked_provider(
                 session,
                 self.runtime.encryption,
+                provider_key=self.key,
                 access_token=minted.access_token,
                 refresh_token=minted.refresh_token,
                 issued_at=datetime.now(UTC) - timedelta(hours=1),
@@ -89,7 +92,7 @@ class Scene:
 
 def _killed_once(scene: Scene, place: str, *, reuse: str) -> tuple[UUID, dict[str, Any], list[str], list[str]]:
     """A worker is killed at `place`, and others go on: the provider, its row, what happened, the tokens presented."""
-    scene.sandbox.set_policy("schwab", reuse=reuse)
+    scene.sandbox.set_policy(scene.key, reuse=reuse)
     id_, login = scene.link()
     scene.kill_at(place, id_)
     outcomes = scene.settle(id_)
@@ -121,7 +124,7 @@ def give_up_honestly(scene: Scene, place: str) -> None:
 
 def one_call_per_generation(scene: Scene, *, rounds: int, wait: Callable[..., Any] = wait_for) -> None:
     """Eight processes that all want the next token at once."""
-    scene.sandbox.set_policy("schwab", reuse="strict")
+    scene.sandbox.set_policy(scene.key, reuse="strict")
     id_, login = scene.link()
 
     found = refreshers.race(scene.environment, id_, processes=8, rounds=rounds, seconds=120)
