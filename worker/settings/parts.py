@@ -26,7 +26,8 @@ from worker.settings.addresses import (
     postgres_has_tls,
     redis_has_tls,
 )
-from worker.settings.built_in import built_in_integrations
+from worker.settings.built_in import built_in_integrations, needed_variable
+from worker.settings.given import is_given
 
 Environment = Literal["development", "test", "production"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -121,12 +122,15 @@ class IntegrationsPart(BaseModel):
     """The setting that says which integrations are enabled."""
 
     integrations: str = ""
-    """Keys of the enabled integrations, separated by commas; if empty, all built-in integrations are enabled."""
+    """Keys of the enabled integrations, separated by commas. If empty, all built-in integrations are enabled, except
+    those that need a registration (`built_in.needed_variable`) of which nothing is configured."""
 
     @property
     def enabled_integrations(self) -> tuple[str, ...]:
         """The keys of the integrations that this process serves."""
-        return tuple(key.strip() for key in self.integrations.split(",") if key.strip()) or built_in_integrations()
+        named = tuple(key.strip() for key in self.integrations.split(",") if key.strip())
+        needs = {key: needed_variable(key) for key in built_in_integrations()} if not named else {}
+        return named or tuple(key for key, variable in needs.items() if variable is None or is_given(variable))
 
 
 class FlowerPart(BaseModel):

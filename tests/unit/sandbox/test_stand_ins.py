@@ -21,7 +21,7 @@ from worker.sandbox.core import Sandbox
 from worker.sandbox.ledger import ZERO
 from worker.sandbox.wire import Answer, Request
 from worker.settings import Settings, load
-from worker.settings.built_in import built_in_integrations
+from worker.settings.built_in import built_in_integrations, needed_variable
 
 CALLBACK = "https://127.0.0.1"
 VERIFIER = "made-up-verifier-made-up-verifier-made-up-verifier"
@@ -109,9 +109,18 @@ def test_variables_of_a_stand_in_are_those_of_its_integration() -> None:
 
 
 @pytest.mark.deep
-def test_all_built_in_integrations_are_enabled_unless_some_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(Settings).enabled_integrations == built_in_integrations()
+def test_built_in_integrations_are_enabled_unless_some_are_named_or_a_registration_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs = {key: needed_variable(key) for key in built_in_integrations()}
+    assert {key for key, variable in needs.items() if variable} == {"enable_banking", "snaptrade"}
+    for variable in filter(None, needs.values()):
+        monkeypatch.delenv(variable, raising=False)
 
+    assert load(Settings).enabled_integrations == tuple(key for key, variable in needs.items() if variable is None)
+    for variable in filter(None, needs.values()):
+        monkeypatch.setenv(variable, "made-up")
+    assert load(Settings).enabled_integrations == built_in_integrations()
     monkeypatch.setenv("INTEGRATIONS", "toy, other")
 
     assert load(Settings).enabled_integrations == ("toy", "other")

@@ -1,1 +1,3 @@
 """SnapTrade: the integration, vocabulary and stand-in. Importing this package does not import these modules."""
+
+NEEDS = "SNAPTRADE_CLIENT_ID"
