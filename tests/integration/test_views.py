@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_account, make_provider, make_transaction, make_user
 from tests.support.environment import ROOT
-from worker.models import Balance, BalanceDay, Holding, HoldingDay, Security
+from worker.models import Balance, BalanceDay, Holding, HoldingDay, Liability, Security
 
 pytestmark = pytest.mark.deep
 
@@ -128,6 +128,18 @@ def ask(session: Session, title: str) -> list[tuple[Any, ...]]:
 
 def test_net_worth_now(books: Session) -> None:
     assert ask(books, "Net worth now") == [("USD", Decimal("5649.90"))]
+
+
+def test_what_is_due_next_and_what_it_costs(books: Session) -> None:
+    card = books.execute(text("SELECT account_id FROM dashtam_v1.accounts WHERE name = 'Card'")).scalar_one()
+    owed = {"account_id": card, "kind": "credit", "currency": "USD", "details": {}, "content_hash": b""}
+    books.add(Liability(liability_key="a", **owed, next_payment_amount=Decimal("20.00"), interest_rate=Decimal("12.5")))
+    books.add(Liability(liability_key="b", **owed, closed_at=datetime(2025, 1, 1, tzinfo=UTC)))
+    books.flush()
+
+    (row,) = ask(books, "What is due next, and what it costs")
+
+    assert (row[0], row[3], row[4]) == ("Card", Decimal("20.00"), Decimal("12.5"))
 
 
 def test_net_worth_by_day(books: Session) -> None:

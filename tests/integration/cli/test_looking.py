@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from tests.support.command_line import Dashtam
 from worker.cli import ask
 from worker.crud import heartbeats
 from worker.crud.fleet import overview
-from worker.models import IntegrationState, Provider, Quarantine, SyncRun, TaskFailure, TokenRefresh, new_id
+from worker.models import IntegrationState, Liability, Provider, Quarantine, SyncRun, TaskFailure, TokenRefresh, new_id
 from worker.runtime import Runtime
 
 NOW = datetime.now(UTC)
@@ -228,6 +229,27 @@ def test_lists_name_logins_by_alias_and_every_id_by_its_beginning(
         assert json_of(dashtam(group, "show", shown, "--json"))["id"] == str(row.id)
         assert json_of(dashtam(group, "show", str(row.id)[:13], "--json"))["id"] == str(row.id)
     assert json_of(dashtam("runs", "--json"))[0]["provider_id"] == str(provider.id)
+
+
+@pytest.mark.deep
+def test_liabilities_show_what_is_due_and_leave_out_what_is_closed(
+    dashtam: Dashtam, rows: Session, runtime: Runtime
+) -> None:
+    login = make_linked_provider(rows, runtime.encryption, alias="Lender")
+    account = make_account(rows, provider=login, name="Card")
+    terms = {"account_id": account.id, "kind": "credit", "currency": "USD", "details": {}, "content_hash": b""}
+    rows.add(
+        Liability(**terms, liability_key="open", next_payment_date=date(2025, 3, 28), interest_rate=Decimal("12.5"))
+    )
+    rows.add(Liability(**terms, liability_key="closed", closed_at=NOW))
+    rows.commit()
+
+    (row,) = json_of(dashtam("liabilities", "--provider", "Lender", "--json"))
+    shown = dashtam("liabilities", "--provider", "Lender").output
+
+    assert (row["account"], row["kind"], row["next_payment_date"]) == ("Card", "credit", "2025-03-28")
+    assert (row["interest_rate"], row["is_overdue"]) == ("12.5", None)
+    assert "2025-03-28" in shown
 
 
 def test_accounts_and_transactions_show_what_was_synced(

@@ -20,12 +20,14 @@ from plaid.model.item_access_token_invalidate_request import ItemAccessTokenInva
 from plaid.model.item_get_request import ItemGetRequest
 from plaid.model.item_public_token_exchange_request import ItemPublicTokenExchangeRequest
 from plaid.model.item_remove_request import ItemRemoveRequest
+from plaid.model.liabilities_get_request import LiabilitiesGetRequest
 from plaid.model.link_token_create_request import LinkTokenCreateRequest
 from plaid.model.link_token_create_request_user import LinkTokenCreateRequestUser
 from plaid.model.plaid_error import PlaidError
 from plaid.model.products import Products
 from plaid.model.sandbox_item_reset_login_request import SandboxItemResetLoginRequest
 from plaid.model.sandbox_public_token_create_request import SandboxPublicTokenCreateRequest
+from plaid.model.sandbox_public_token_create_request_options import SandboxPublicTokenCreateRequestOptions
 from plaid.model.transactions_sync_request import TransactionsSyncRequest
 from plaid.model.transactions_sync_request_options import TransactionsSyncRequestOptions
 
@@ -161,6 +163,27 @@ def test_investment_transactions_parse_page_by_page(client: PlaidApi, access_tok
         total = answer.total_investment_transactions
         seen.extend(row.investment_transaction_id for row in answer.investment_transactions)
     assert len(set(seen)) == total > 40
+
+
+def test_terms_of_cards_and_loans_parse(client: PlaidApi, sandbox: SandboxAdmin) -> None:
+    """A login with one account of each kind that the stand-in has."""
+    (login,) = sandbox.create_logins("plaid", accounts=15)
+    made = client.sandbox_public_token_create(
+        SandboxPublicTokenCreateRequest(
+            institution_id="ins_1",
+            initial_products=[Products("liabilities")],
+            options=SandboxPublicTokenCreateRequestOptions(override_username=login),
+        )
+    )
+    exchanged = client.item_public_token_exchange(ItemPublicTokenExchangeRequest(public_token=made.public_token))
+
+    answer = client.liabilities_get(LiabilitiesGetRequest(access_token=exchanged.access_token))
+
+    told = answer.liabilities
+    kinds = (told.credit, told.mortgage, told.student, told.loan, told.line_of_credit)
+    assert all(kinds)
+    listed = {record.account_id for records in kinds for record in records}
+    assert listed == {account.account_id for account in answer.accounts}
 
 
 @pytest.mark.parametrize("code", ["ITEM_LOGIN_REQUIRED", "INSTITUTION_DOWN", "INTERNAL_SERVER_ERROR", "RATE_LIMIT"])

@@ -125,6 +125,20 @@ def test_hook_makes_the_sync_of_its_login_due_within_seconds(door: Door) -> None
     assert not door.check_is_due()
 
 
+def test_hook_about_terms_of_loans_makes_the_next_sync_read_them_although_it_is_the_same_day(door: Door) -> None:
+    door.execute(
+        "INSERT INTO sync_cursors (provider_id, feed, cursor, updated_at)"
+        " VALUES (:id, 'liabilities', '2026-01-05', now()), (:id, 'transactions', 'kept', now())"
+    )
+
+    door.hook("LIABILITIES/DEFAULT_UPDATE")
+
+    assert door.state()["due_in"] <= 7
+    query = text("SELECT feed FROM sync_cursors WHERE provider_id = :id")
+    assert door.rows.scalars(query, {"id": door.login.id}).all() == ["transactions"]
+    door.rows.commit()
+
+
 def test_sync_that_is_due_already_is_not_put_off(door: Door) -> None:
     door.execute("UPDATE providers SET sync_due_at = now() - interval '1 s' WHERE id = :id")
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_account, make_provider, make_transaction
 from tests.integration.web.conftest import Person, make_person
-from worker.models import Balance, BalanceDay, Holding, Security, User, new_id
+from worker.models import Balance, BalanceDay, Holding, Liability, Security, User, new_id
 from worker.runtime import Runtime
 
 DAY = date(2026, 1, 5)
@@ -53,6 +53,10 @@ def _value(rows: Session, account_id: UUID, number: int) -> None:
         taken_at = datetime(2026, 1, 3 + days, 12, tzinfo=UTC)
         rows.add(Balance(**stated, source="stated", content_hash=b"x", taken_at=taken_at))
         rows.add(BalanceDay(**stated, day=taken_at.date()))
+    for key, closed in (("credit", None), ("student", datetime.now(UTC))):
+        terms = {"liability_key": key, "kind": key, "currency": "USD", "interest_rate": Decimal("15.240")}
+        details = {"aprs": [{"percentage": "15.240"}]}
+        rows.add(Liability(account_id=account_id, **terms, details=details, content_hash=b"x", closed_at=closed))
     security = Security(
         id=new_id(), key=f"k{number}", type="equity", symbol="ACME", multiplier=1, source="s", content_hash=b"x"
     )
@@ -177,6 +181,18 @@ def test_balances_by_day_come_newest_first_and_each_once(
 
 @pytest.mark.deep
 @pytest.mark.parametrize("limit", [1, 100])
+def test_open_terms_of_cards_and_loans(
+    client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int
+) -> None:
+    found = _all(client, "liabilities", ada.headers, limit=limit)
+
+    assert {row["account_id"] for row in found} == {str(account) for account, _ in accounts}
+    assert {(row["kind"], row["interest_rate"]) for row in found} == {("credit", "15.240")}
+    assert found[0]["details"] == {"aprs": [{"percentage": "15.240"}]}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("limit", [1, 100])
 def test_open_positions(client: TestClient, ada: Person, accounts: list[tuple[UUID, UUID]], limit: int) -> None:
     found = _all(client, "holdings", ada.headers, limit=limit)
 
@@ -197,7 +213,7 @@ def test_accounts_have_their_newest_balance(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("path", ["accounts", "balances", "balance-days", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["accounts", "balances", "balance-days", "holdings", "liabilities", "transactions"])
 def test_rows_of_others_are_refused_by_whatever_id(
     client: TestClient, stranger: Person, accounts: list[tuple[UUID, UUID]], path: str
 ) -> None:
@@ -215,7 +231,7 @@ def test_rows_of_others_are_refused_by_whatever_id(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("path", ["balances", "balance-days", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["balances", "balance-days", "holdings", "liabilities", "transactions"])
 def test_cursor_of_somebody_else_opens_no_row(
     client: TestClient, ada: Person, stranger: Person, accounts: list[tuple[UUID, UUID]], path: str
 ) -> None:
@@ -226,7 +242,7 @@ def test_cursor_of_somebody_else_opens_no_row(
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("path", ["balances", "balance-days", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["balances", "balance-days", "holdings", "liabilities", "transactions"])
 def test_operator_says_whose_rows(
     client: TestClient, superuser_token_headers: dict[str, str], accounts: list[tuple[UUID, UUID]], path: str
 ) -> None:
@@ -251,7 +267,7 @@ BAD_CURSORS = [
 
 @pytest.mark.deep
 @pytest.mark.parametrize("cursor", BAD_CURSORS)
-@pytest.mark.parametrize("path", ["accounts", "balances", "balance-days", "holdings", "transactions"])
+@pytest.mark.parametrize("path", ["accounts", "balances", "balance-days", "holdings", "liabilities", "transactions"])
 def test_cursor_that_is_none_of_ours_is_refused(client: TestClient, ada: Person, path: str, cursor: str) -> None:
     answer = client.get(f"/api/v1/{path}", headers=ada.headers, params={"cursor": cursor})
 
