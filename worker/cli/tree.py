@@ -37,7 +37,11 @@ ENTRIES = (
     Entry("link", "link", "Link a login, or renew the consent of one that was linked before under the same alias."),
     Entry("refresh", "refresh", "Refresh a provider's token now, through the same task that the schedule sends."),
     Entry("sync", "sync", "Sync accounts now, through the same task that the schedule sends."),
-    Entry("accounts", "accounts", "Show the accounts that were synced, with their newest balances."),
+    Entry(
+        "accounts",
+        None,
+        "Show the accounts that were synced; merge two that are the same, split one that is two, and undo it.",
+    ),
     Entry("liabilities", "liabilities", "Show the terms of cards and loans: what is owed, and what is due when."),
     Entry(
         "transactions",

@@ -5,7 +5,7 @@ from worker.models.account import Account, Balance, BalanceDay, Holding, Holding
 from worker.models.base import Base, new_id
 from worker.models.feed import ChangeLog, ChangeOrigin, ChangeRead
 from worker.models.hooks import HookDelivery, LoginCheck
-from worker.models.identity import AccountSource, TransactionKey
+from worker.models.identity import AccountChange, AccountSource, TransactionKey
 from worker.models.liability import Liability
 from worker.models.link_session import LinkSession
 from worker.models.operations import (
@@ -27,6 +27,7 @@ from worker.models.user import User
 
 __all__ = [
     "Account",
+    "AccountChange",
     "AccountSource",
     "ApiKey",
     "Balance",

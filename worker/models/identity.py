@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index
@@ -34,6 +35,30 @@ class AccountSource(Base):
     key: Mapped[str]
     ended_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
+
+
+class AccountChange(Base):
+    """What a person has changed about which accounts are the same: a merge or a split, which can be undone.
+
+    Attributes:
+        kind: `merge` or `split`.
+        account_id: the account that has stayed.
+        other_id: the account that has gone into it, or has come out of it.
+        saved: the rows that the change has deleted, and what else is needed to undo it.
+    """
+
+    __tablename__ = "account_changes"
+    __table_args__ = (Index("ix_account_changes_user_id", "user_id"),)
+
+    id: Mapped[Id]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    account_id: Mapped[UUID]
+    other_id: Mapped[UUID]
+    actor: Mapped[str]
+    saved: Mapped[dict[str, Any]]
+    created_at: Mapped[CreatedAt]
+    undone_at: Mapped[datetime | None]
 
 
 class TransactionKey(Base):

@@ -48,17 +48,17 @@ def run(session: OpenTransaction, given: str) -> Run:
         BadArgument: `given` cannot be the beginning of an id, or the ids of several runs begin with it.
         NotFound: no run's id begins with it.
     """
-    return _by_id(session, given, "run", "dashtam runs", history.runs_between)
+    return by_id(session, given, "run", "dashtam runs", history.runs_between)
 
 
 def failure(session: OpenTransaction, given: str) -> Failure:
     """The one dead letter that `given` names. Raises what `run` raises."""
-    return _by_id(session, given, "failure", "dashtam failures", history.failures_between)
+    return by_id(session, given, "failure", "dashtam failures", history.failures_between)
 
 
 def entry(session: OpenTransaction, given: str) -> QuarantineEntry:
     """The one quarantined record that `given` names. Raises what `run` raises."""
-    return _by_id(session, given, "quarantine entry", "dashtam quarantine", quarantine.entries_between)
+    return by_id(session, given, "quarantine entry", "dashtam quarantine", quarantine.entries_between)
 
 
 def id_range(given: str) -> tuple[UUID | None, UUID | None]:
@@ -69,7 +69,16 @@ def id_range(given: str) -> tuple[UUID | None, UUID | None]:
     return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
-def _by_id(session: OpenTransaction, given: str, noun: str, lists: str, between: Callable[..., Sequence[R]]) -> R:
+def by_id(session: OpenTransaction, given: str, noun: str, lists: str, between: Callable[..., Sequence[R]]) -> R:
+    """The one row that `given` names. Raises what `run` raises.
+
+    Args:
+        session: the transaction.
+        given: the beginning of its id.
+        noun: what it is called in errors.
+        lists: the command that lists such rows.
+        between: the query for the rows with ids in a range.
+    """
     first, last = id_range(given)
     if first is None:
         raise BadArgument(f"that is no {noun} id and not the beginning of one; `{lists}` lists them")

@@ -1,0 +1,1 @@
+"""A person says which accounts are the same: merging, splitting, and undoing it."""
