@@ -30,6 +30,9 @@ def link(
     create_user: Annotated[
         bool, typer.Option("--create-user", help="Make a new user when nobody has this e-mail address.")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Link it although it is linked under another alias already.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Link a login, or renew the consent of one that was linked before under the same alias.
@@ -55,7 +58,10 @@ def link(
     user_id = _user(user, create=create_user)
     wanted = Wanted(integration, user_id, alias)
     renewable = ask(renew.find_renewable, integration, user_id, alias)
-    provider_id = _linked(kind, wanted) if renewable is None else _renewed(renewable, kind, wanted)
+    if renewable is None:
+        provider_id = _linked(kind, wanted, anyway=anyway)
+    else:
+        provider_id = _renewed(renewable, kind, wanted, anyway=anyway)
     row = ask(looking.provider_by_id, provider_id)
     remember_names()
     if as_json:
@@ -72,11 +78,11 @@ class Wanted(NamedTuple):
     alias: str
 
 
-def _linked(kind: LinkKind, wanted: Wanted) -> UUID:
+def _linked(kind: LinkKind, wanted: Wanted, *, anyway: bool) -> UUID:
     from worker.services.linking import complete
 
     if not kind.redirects:
-        return ask(complete.link_with_form, *wanted, _filled_in(kind))
+        return ask(complete.link_with_form, *wanted, _filled_in(kind), anyway=anyway)
     begun = _begun(kind, wanted)
     _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
     _notes.print(begun.url, markup=False)
@@ -98,7 +104,7 @@ def _begun(kind: LinkKind, wanted: Wanted) -> LinkBegun:
             _notes.print(str(error), markup=False)
 
 
-def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted) -> UUID:
+def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted, *, anyway: bool) -> UUID:
     """Lets the user renew the consent; if a new token is entered instead, links the login again."""
     from worker.errors import ProviderError
     from worker.services.linking import complete, renew
@@ -107,14 +113,14 @@ def _renewed(provider_id: UUID, kind: LinkKind, wanted: Wanted) -> UUID:
         begun = ask(renew.begin_renewal, provider_id)
     except ProviderError as error:
         _notes.print(f"This login cannot be renewed in place ({error}), so it is linked anew.", markup=False)
-        return _linked(kind, wanted)
+        return _linked(kind, wanted, anyway=anyway)
     until = "" if begun.expires_at is None else f", valid until {plain(begun.expires_at)}"
     _notes.print(f"Token with which your front end opens Link in update mode{until}:", style="bold")
     _notes.print(begun.link_token, markup=False)
     (field,) = kind.fields
     given = _line(field, f"Press Enter when the user has finished, or paste a new {field.label}: ").strip()
     if given:
-        return ask(complete.link_with_form, *wanted, {field.name: given})
+        return ask(complete.link_with_form, *wanted, {field.name: given}, anyway=anyway)
     ask(renew.complete_renewal, provider_id)
     return provider_id
 

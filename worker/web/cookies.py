@@ -81,13 +81,14 @@ class OpenForm(msgspec.Struct, array_like=True):
 
     Attributes:
         token: what opens the form.
-        renewing, alias: the fields of our page's form.
+        renewing, alias, anyway: the fields of our page's form.
     """
 
     session_id: UUID
     token: str
     renewing: bool
     alias: str
+    anyway: bool = False
 
 
 def keep_form(response: Response, request: Request, provider_key: str, form: OpenForm, *, seconds: int) -> None:

@@ -17,6 +17,7 @@ from worker.models.vocabulary import LinkSessionState
 from worker.services.context import Context
 from worker.services.linking import begin, return_urls, sessions
 from worker.services.linking.begin import LinkBegun
+from worker.services.linking.duplicates import LinkedAlready
 from worker.services.linking.sessions import FormOpened, Held
 from worker.services.sync.importing import ALIAS
 from worker.text.mail_addresses import hinted
@@ -102,6 +103,7 @@ async def start(
         "link_start.html",
         status=200 if error is None else problems.status_of(error),
         told="" if error is None else _sentence(error),
+        asks_anyway=isinstance(error, LinkedAlready),
         integration=integration,
         nouns=[_NOUNS[noun] for noun in integration.nouns if noun in _NOUNS],
         fields=kind.fields if by_hand else kind.asks,
@@ -131,7 +133,7 @@ def after(
         response = leaving(title, "You consent there, and come back here.", step.url, integration.name)
         cookies.keep(response, request, step, seconds=seconds)
         return response
-    form = OpenForm(row.id, step.token.link_token, step.renewing, alias)
+    form = OpenForm(row.id, step.token.link_token, step.renewing, alias, step.anyway)
     response = _front_end(form, row, held, integration)
     cookies.keep_form(response, request, integration.key, form, seconds=seconds)
     return response

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 _SHORTEST_MASK = 4
 
 
-class _Stored(NamedTuple):
+class StoredAccount(NamedTuple):
     """An account of the same user that may be one of those that are listed."""
 
     id: UUID
@@ -55,11 +55,11 @@ def recognise(work: Work, page: Page) -> None:
     new = [one for one in page.accounts if one.account_key not in work.accounts and is_safe_key(one.account_key)]
     if not new:
         return
-    stored = [_Stored(*row) for row in work.connection.execute(_SAME_USER, (work.run.provider_id,))]
-    found = [*_pairs(new, list(_former(work, page, stored)), same=_is_same)]
+    stored = [StoredAccount(*row) for row in work.connection.execute(_SAME_USER, (work.run.provider_id,))]
+    found = [*pairs_of(new, list(_former(work, page, stored)), same=same_account)]
     taken = {record.account_key for record, _ in found}
     rest = [record for record in new if record.account_key not in taken]
-    joined = [*_pairs(rest, list(_at_other_door(work, stored)), same=_fits_file)]
+    joined = [*pairs_of(rest, list(_at_other_door(work, stored)), same=_fits_file)]
     if not found and not joined:
         return
     # Whoever links or begins a run takes this turn first, so no other run goes on with what it knows of the accounts.
@@ -78,7 +78,7 @@ def recognise(work: Work, page: Page) -> None:
     work.accounts = sources.read_known(work.connection, work.run.provider_id)
 
 
-def _former(work: Work, page: Page, stored: Sequence[_Stored]) -> Iterator[_Stored]:
+def _former(work: Work, page: Page, stored: Sequence[StoredAccount]) -> Iterator[StoredAccount]:
     """Accounts that are not read any more under the key that is stored: of this login, or of one that was unlinked."""
     listed = {one.account_key for one in page.accounts} | {
         reject.account_key or reject.record_key for reject in page.rejects if reject.kind == "account"
@@ -93,19 +93,19 @@ def _former(work: Work, page: Page, stored: Sequence[_Stored]) -> Iterator[_Stor
             yield account
 
 
-def _at_other_door(work: Work, stored: Sequence[_Stored]) -> Iterator[_Stored]:
+def _at_other_door(work: Work, stored: Sequence[StoredAccount]) -> Iterator[StoredAccount]:
     """For a file, the accounts of institutions; for an institution, the accounts of files."""
     for account in stored:
         if (account.provider_key in work.rules.file_keys) is not work.rules.reads_files:
             yield account
 
 
-Same = Callable[[AccountRecord, _Stored, bool], bool]
+Same = Callable[[AccountRecord, StoredAccount, bool], bool]
 
 
-def _pairs(
-    new: Sequence[AccountRecord], stored: Sequence[_Stored], *, same: Same
-) -> Iterator[tuple[AccountRecord, _Stored]]:
+def pairs_of(
+    new: Sequence[AccountRecord], stored: Sequence[StoredAccount], *, same: Same
+) -> Iterator[tuple[AccountRecord, StoredAccount]]:
     """Pairs in which neither fits another one, those with a stable id first."""
     left, free = list(new), list(stored)
     for by_stable_key in (True, False):
@@ -121,7 +121,8 @@ def _count(one: object, among: Iterable[object]) -> int:
     return sum(other is one for other in among)
 
 
-def _is_same(record: AccountRecord, account: _Stored, by_stable_key: bool) -> bool:
+def same_account(record: AccountRecord, account: StoredAccount, by_stable_key: bool) -> bool:
+    """Whether a listed account is a stored one, by a stable id, or else by everything that people see of it."""
     known = set(account.stable_keys or ())
     if by_stable_key:
         return not known.isdisjoint(record.stable_keys)
@@ -136,7 +137,7 @@ def _is_same(record: AccountRecord, account: _Stored, by_stable_key: bool) -> bo
     )
 
 
-def _fits_file(record: AccountRecord, account: _Stored, by_stable_key: bool) -> bool:
+def _fits_file(record: AccountRecord, account: StoredAccount, by_stable_key: bool) -> bool:
     """Whether an account of a file and one of an institution may be the same: a file says neither institution nor name.
 
     A file that does not say the type has `other`.
@@ -149,7 +150,7 @@ def _fits_file(record: AccountRecord, account: _Stored, by_stable_key: bool) -> 
     )
 
 
-def _replace_key(work: Work, record: AccountRecord, account: _Stored) -> None:
+def _replace_key(work: Work, record: AccountRecord, account: StoredAccount) -> None:
     """The account goes on under the new key; its rows get theirs when they are listed."""
     connection, provider_id = work.connection, work.run.provider_id
     ended = sources.note_main(connection, account.id)
@@ -157,11 +158,11 @@ def _replace_key(work: Work, record: AccountRecord, account: _Stored) -> None:
     sources.make_main(connection, account.id, provider_id, record.account_key)
     sources.add(connection, account.id, provider_id, record.account_key)
     work.recognised += 1
-    by = "stable key" if _is_same(record, account, True) else "institution, mask, type, currency and name"
+    by = "stable key" if same_account(record, account, True) else "institution, mask, type, currency and name"
     _tell(work, account, "account_recognised", by)
 
 
-def _join(work: Work, record: AccountRecord, account: _Stored) -> None:
+def _join(work: Work, record: AccountRecord, account: StoredAccount) -> None:
     """The account has two sources from now on; the institution states it, and the files add what it does not list."""
     connection, provider_id = work.connection, work.run.provider_id
     sources.note_main(connection, account.id)
@@ -173,7 +174,7 @@ def _join(work: Work, record: AccountRecord, account: _Stored) -> None:
     _tell(work, account, "account_joined", "mask, type and currency")
 
 
-def _tell(work: Work, account: _Stored, action: str, by: str) -> None:
+def _tell(work: Work, account: StoredAccount, action: str, by: str) -> None:
     detail = {"account": str(account.id), "by": by, "from": str(account.provider_id)}
     audit.record(work.session, provider_id=work.run.provider_id, action=action, detail=detail)
     log.info(action, account_id=str(account.id), by=by, from_provider=str(account.provider_id))

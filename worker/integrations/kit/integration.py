@@ -10,7 +10,7 @@ A new integration must define at least `key`, `name`, `link_kind` and `settings_
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -48,6 +48,7 @@ from worker.integrations.kit.link_kinds import LinkKind
 from worker.integrations.kit.settings import IntegrationSettings
 from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
+from worker.models.records import AccountRecord
 from worker.settings import load
 from worker.telemetry.redaction import remember_shapes
 
@@ -88,6 +89,8 @@ class Integration(Consent):
             the request. Without it, every sync takes the answers apart and compares them record by record.
         can_renew: a user can renew the consent without a new token (`begin_renewal`).
         can_check: the provider can be asked whether a login works (`check_login`) and for hooks (`ask_for_hooks`).
+        can_list_accounts: the accounts of a new grant can be listed (`list_accounts`), so that a login is not linked a
+            second time by mistake. For providers that give the same login another id with each link.
         hook_url: the address for hooks that a new link asks for; None if it asks for none.
         hooks: how the provider's hooks are verified and read; None if the provider sends none.
     """
@@ -114,6 +117,7 @@ class Integration(Consent):
     reads_files: ClassVar[bool] = False
     can_renew: ClassVar[bool] = False
     can_check: ClassVar[bool] = False
+    can_list_accounts: ClassVar[bool] = False
     hook_url: str | None = None
     hooks: Hooks | None = None
 
@@ -177,6 +181,10 @@ class Integration(Consent):
             ProviderError: the provider did not accept it.
         """
         raise Unsupported("exchange")
+
+    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
+        """The accounts of a grant that is not stored yet (`can_list_accounts`). Raises `ProviderError`."""
+        raise Unsupported("accounts")
 
     async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
         """Sends the refresh token once.

@@ -6,7 +6,7 @@ the headers need to be made only once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -36,6 +36,7 @@ from worker.integrations.plaid.vocabulary import (
     RULES,
     TRANSACTIONS_FEED,
 )
+from worker.models.records import AccountRecord
 from worker.models.vocabulary import AccountType
 from worker.settings.addresses import origin_of
 
@@ -94,6 +95,7 @@ class Plaid(Integration):
     nouns = (*Integration.nouns, "holdings", "liabilities")
     can_renew = True
     can_check = True
+    can_list_accounts = True
     quotas = (
         Quota("provider", 15, 60, endpoint="/accounts/get"),
         Quota("app", 15_000, 60, endpoint="/accounts/get"),
@@ -151,6 +153,10 @@ class Plaid(Integration):
             external_id=item if isinstance(item, str) else None,
             flags=flags,
         )
+
+    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
+        """The Item's accounts; a second Item for the same login has other ids."""
+        return answers.accounts_page(await self._read(caller, "/accounts/get", {"access_token": access_token})).accounts
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Removes the Item. Its token is then no longer valid."""

@@ -21,6 +21,7 @@ from worker.services.fleet import asking
 from worker.services.fleet.asking import Send
 from worker.services.linking import begin, complete, end, renew
 from worker.services.linking.begin import LinkBegun
+from worker.services.linking.duplicates import ANYWAY, LinkedAlready
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,17 @@ async def authorize_with_form(
     Raises:
         NotFound, NotPermitted: see `logins.own`.
         BadArgument: this integration is not configured, is linked by an address, or the form is incomplete.
+        LinkedAlready: the login is linked already, and the form does not say `anyway`.
         ProviderError: the provider refused what was filled in.
     """
     login = await own(runtime, principal, provider_id)
     kind = begin.enabled(runtime, login.provider_key).link_kind
     try:
-        filled = kind.checked(form)
-        linked = await complete.link_with_form(runtime, login.provider_key, login.user_id, login.alias, filled)
+        filled = kind.checked({name: value for name, value in form.items() if name != ANYWAY})
+        named = (login.provider_key, login.user_id, login.alias)
+        linked = await complete.link_with_form(runtime, *named, filled, anyway=ANYWAY in form)
+    except LinkedAlready:
+        raise
     except Refused as error:
         raise BadArgument(str(error)) from None
     return await runtime.db(_grant, linked)

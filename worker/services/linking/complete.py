@@ -29,7 +29,7 @@ from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
 from worker.services.context import Context
 from worker.services.hooks.addresses import want_address
-from worker.services.linking import claims, pkce, revocation
+from worker.services.linking import claims, duplicates, pkce, revocation
 from worker.services.linking.begin import checked, enabled, hashed, state_in
 from worker.services.refresh import journal
 from worker.services.refresh.lease import store_in_time
@@ -91,19 +91,23 @@ async def link_with_form(
     form: Mapping[str, str],
     *,
     session_id: UUID | None = None,
+    anyway: bool = False,
 ) -> UUID:
     """Links a provider with what the user filled in (`link_kind.fields`); otherwise like `complete_link`.
 
-    With `session_id`, this link session, which the caller has claimed, ends with the link.
+    With `session_id`, this link session, which the caller has claimed, ends with the link. With `anyway`, the login may
+    be linked under another alias already.
 
     Raises:
+        LinkedAlready: it is, without `anyway`.
         Refused: this integration is linked by an address, or the form is incomplete.
     """
     integration = enabled(runtime, provider_key)
     kind = integration.link_kind
     if kind.redirects:
         raise Refused(f"{provider_key} is linked by consent at its authorise URL: start there")
-    return await _link(runtime, integration, checked(user_id, provider_key, alias), kind.checked(form), session_id)
+    named = checked(user_id, provider_key, alias)
+    return await _link(runtime, integration, named, kind.checked(form), session_id, guarded=not anyway)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ async def _link(
     provider_in: ProviderCreate,
     form: Mapping[str, str],
     session_id: UUID | None,
+    *,
+    guarded: bool = False,
 ) -> UUID:
     if integration.reads_files and await runtime.db(links.has_other_login, provider_in=provider_in, external_id=None):
         raise Refused("files need to be linked only once, and this is done: import them into the login that is there")
@@ -134,6 +140,8 @@ async def _link(
         raise Transient("deadline") from None
     grant = _Grant(integration, provider_in, answer, target, session_id)
     try:
+        if guarded:
+            await duplicates.refuse_second(runtime, integration, provider_in, answer, target_id=target.provider_id)
         provider_id = await store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
     except Unavailable as error:
         await journal.keep(runtime, [_sealed(runtime, grant, target)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from typing import NamedTuple
 from uuid import UUID
@@ -24,6 +24,7 @@ from worker.models.vocabulary import LinkSessionState
 from worker.services.context import Context
 from worker.services.linking import begin, claims, complete, renew
 from worker.services.linking.begin import LinkBegun, checked, enabled, hashed
+from worker.services.linking.duplicates import ANYWAY
 
 ALIAS, RENEWING = "alias", "renewing"
 """Fields of a page's form which do not belong to the integration's form."""
@@ -49,10 +50,16 @@ class SessionMade:
 
 @dataclass(frozen=True, slots=True)
 class FormOpened:
-    """The provider's own form can be shown. `renewing`: it renews a consent, so that nothing is exchanged after it."""
+    """The provider's own form can be shown.
+
+    Attributes:
+        renewing: it renews a consent, so that nothing is exchanged after it.
+        anyway: the login may be linked under another name already.
+    """
 
     token: FormToken
     renewing: bool
+    anyway: bool = False
 
 
 async def create(runtime: Context, new: NewLinkSession) -> SessionMade:
@@ -137,13 +144,13 @@ async def proceed(
     login = await _login(runtime, row, integration, form.get(ALIAS, ""))
     if not await runtime.db(link_sessions.bind, session_id=row.id, browser_hash=hashed(held.browser)):
         raise Refused("this link session has ended or has expired; nothing was changed")
-    filled = {name: value for name, value in form.items() if name not in (ALIAS, RENEWING)}
+    filled = {name: value for name, value in form.items() if name not in (ALIAS, RENEWING, ANYWAY)}
     if integration.link_kind.redirects:
         named = (login.provider_key, login.user_id, login.alias)
         return await begin.begin_link(runtime, *named, form=filled, session_id=row.id)
     if integration.front_end is not None and not any(filled.values()):
-        return await _open_form(runtime, row, integration)
-    await _complete(runtime, row, login, filled, renewing=RENEWING in form)
+        return replace(await _open_form(runtime, row, integration), anyway=ANYWAY in form)
+    await _complete(runtime, row, login, filled, renewing=RENEWING in form, anyway=ANYWAY in form)
     return await look(runtime, session_id, held)
 
 
@@ -206,7 +213,13 @@ async def _open_form(runtime: Context, row: LinkSessionRow, integration: Integra
 
 
 async def _complete(
-    runtime: Context, row: LinkSessionRow, login: ProviderCreate, filled: Mapping[str, str], *, renewing: bool
+    runtime: Context,
+    row: LinkSessionRow,
+    login: ProviderCreate,
+    filled: Mapping[str, str],
+    *,
+    renewing: bool,
+    anyway: bool,
 ) -> None:
     def take(session: OpenTransaction) -> None:
         claims.take(session, row.id, seconds=runtime.settings.lease_seconds)
@@ -217,4 +230,4 @@ async def _complete(
             await renew.complete_renewal(runtime, row.provider_id, session_id=row.id)
         else:
             named = (login.provider_key, login.user_id, login.alias)
-            await complete.link_with_form(runtime, *named, filled, session_id=row.id)
+            await complete.link_with_form(runtime, *named, filled, session_id=row.id, anyway=anyway)

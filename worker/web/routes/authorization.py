@@ -65,14 +65,17 @@ async def callback(
     return await _complete(runtime, request, response, provider_id)
 
 
-@router.put("", summary="Authorize with a form", responses=documented(400, 401, 403, 404, 422, 502))
+@router.put("", summary="Authorize with a form", responses=documented(400, 401, 403, 404, 409, 422, 502))
 async def fill_in(
     provider_id: UUID,
     runtime: Services,
     who: Linker,
     form: Annotated[dict[str, str], Body(examples=[{"public_token": "…"}], max_length=10)],
 ) -> Authorized:
-    """Links a login with what the provider gave the user: a public token, a key and its secret, or a setup token."""
+    """Links a login with what the provider gave the user: a public token, a key and its secret, or a setup token.
+
+    If the login is linked already, the answer is 409; with `"anyway": "yes"` in the form, it is linked a second time.
+    """
     return _authorized(await authorizing.authorize_with_form(runtime, who, provider_id, form))
 
 

@@ -1,0 +1,58 @@
+"""Finds the login that has the same accounts as one that is being linked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from worker.crud.sync.apply import driver
+from worker.crud.sync.identity import StoredAccount, pairs_of, same_account
+from worker.models.records import AccountRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SameLogin:
+    """A login with the same accounts.
+
+    Attributes:
+        accounts: their names, with the last characters of their numbers.
+    """
+
+    provider_id: UUID
+    alias: str
+    accounts: list[str]
+
+
+_LINKED = """
+    SELECT p.alias, a.id, a.provider_id, p.provider_key, p.status, a.provider_account_id, a.status, a.institution,
+        a.stable_keys, a.mask, a.type, a.currency, a.name
+    FROM accounts a JOIN providers p ON p.id = a.provider_id
+    WHERE p.user_id = %s AND p.provider_key = %s AND p.id <> %s AND a.status = 'active'
+        AND p.status NOT IN ('pending', 'unlinked')
+    ORDER BY p.id, a.id
+"""
+
+
+def same_login(
+    session: Session, *, listed: Sequence[AccountRecord], user_id: UUID, provider_key: str, besides: UUID
+) -> SameLogin | None:
+    """The user's linked login, another one than `besides`, that has all the accounts that are listed, or no others.
+
+    Two logins that have only some accounts in common, as those of two people with a joint account, are not the same.
+    """
+    of_login: defaultdict[UUID, list[StoredAccount]] = defaultdict(list)
+    aliases: dict[UUID, str] = {}
+    for alias, *account in driver(session).execute(_LINKED, (user_id, provider_key, besides)):
+        stored = StoredAccount(*account)
+        aliases[stored.provider_id] = alias
+        of_login[stored.provider_id].append(stored)
+    for provider_id, accounts in of_login.items():
+        pairs = list(pairs_of(listed, accounts, same=same_account))
+        if pairs and len(pairs) in (len(listed), len(accounts)):
+            names = [f"{record.name} …{record.mask}" if record.mask else record.name for record, _ in pairs]
+            return SameLogin(provider_id, aliases[provider_id], names)
+    return None

@@ -1,0 +1,72 @@
+"""Refuses to link a login a second time by mistake: its accounts and transactions would all be there twice."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import structlog
+
+from worker.crud.identity import duplicates
+from worker.errors import ProviderError, Taken, Unavailable
+from worker.integrations.kit.base import Caller, TokenAnswer
+from worker.integrations.kit.integration import Integration
+from worker.models import ProviderCreate
+from worker.services.context import Context
+
+log = structlog.get_logger()
+
+ANYWAY = "anyway"
+"""The field of a form with which a person says that the login is to be linked a second time all the same."""
+
+
+class LinkedAlready(Taken):
+    """The login is linked under another name already; nothing was linked."""
+
+
+async def refuse_second(
+    runtime: Context, integration: Integration, provider_in: ProviderCreate, answer: TokenAnswer, *, target_id: UUID
+) -> None:
+    """Compares the accounts of a new grant with those of the user's other logins.
+
+    If the provider or Postgres does not answer, nothing is compared, and linking goes on.
+
+    Args:
+        runtime: the process's context.
+        integration: of the new grant.
+        provider_in: the login that is linked.
+        answer: the new grant.
+        target_id: the provider that is to get the grant.
+
+    Raises:
+        LinkedAlready: all accounts of the one are accounts of the other.
+    """
+    if not integration.can_list_accounts:
+        return
+    caller = Caller(provider_id=target_id, manual=True)
+    try:
+        listed = await integration.list_accounts(caller, access_token=answer.access_token)
+        found = await runtime.db(
+            duplicates.same_login,
+            listed=listed,
+            user_id=provider_in.user_id,
+            provider_key=provider_in.provider_key,
+            besides=target_id,
+        )
+    except (ProviderError, Unavailable) as error:
+        log.warning("duplicates_not_looked_for", provider_key=integration.key, error=type(error).__name__)
+        return
+    if found is None:
+        return
+    log.info("login_linked_already", provider_id=str(found.provider_id), accounts=len(found.accounts))
+    raise LinkedAlready(
+        f'this login is linked already as "{found.alias}": it has the same accounts ({", ".join(found.accounts)}).'
+        " That login was kept as it is, nothing was linked, and the new consent is ended",
+        for_operators=(
+            f"to link that one again: dashtam link {integration.key} --user {provider_in.user_id}"
+            f' --alias "{found.alias}". To link this login a second time all the same, add --anyway to your command'
+        ),
+        for_clients=(
+            f"to link that one again, use its id {found.provider_id}; to link this login a second time all the same,"
+            f' add "{ANYWAY}": "yes" to the form'
+        ),
+    )
