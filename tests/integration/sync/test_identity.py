@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -15,9 +16,12 @@ from tests.integration.sync.conftest import Linked
 from tests.integration.sync.eras import EraIntegration, Institution, Kept, Moved
 from tests.integration.sync.feeds import Plan
 from tests.integration.sync.test_relinks import relinked
+from tests.support.feed_copy import Copy, stored
 from worker.errors import Fenced
 from worker.models import SyncRun
+from worker.models.feed import Change
 from worker.models.vocabulary import RunStatus
+from worker.services import feed
 
 Rows = dict[UUID, tuple[Any, ...]]
 
@@ -222,3 +226,35 @@ def test_account_that_gets_another_id_within_one_link_goes_on_as_the_same(link: 
 
     assert run.mode == "full"
     assert (accounts_of(linked), rows_of(linked)) == (accounts, rows)
+
+
+@pytest.mark.deep
+def test_change_feed_tells_a_reader_of_no_row_that_went_and_came(link: Link) -> None:
+    institution = bank()
+    linked = link(institution)
+    copy = Copy()
+    read_feed(linked, copy)
+    institution.put(Moved(20, "checking", "-1.00", text="Kiosk"), replace(institution.rows[10], text="Salary, march"))
+
+    link_again(linked)
+    changes = read_feed(linked, copy)
+
+    told = Counter((change.noun.value, change.change.value) for change in changes if change.noun.value != "balances")
+    assert told == {("accounts", "modified"): 2, ("transactions", "added"): 1, ("transactions", "modified"): 1}
+    with linked.runtime.transaction() as session:
+        assert copy.rows == stored(session)
+
+
+def read_feed(linked: Linked, copy: Copy) -> list[Change[Any]]:
+    """Reads the change feed to its end."""
+
+    async def read() -> list[Change[Any]]:
+        told: list[Change[Any]] = []
+        async for found in feed.changes(linked.runtime, user_id=None, cursor=copy.cursor):
+            told += found.items
+            copy.cursor = found.cursor
+        return told
+
+    told = linked.runtime.run(read())
+    copy.apply(told)
+    return told

@@ -67,3 +67,23 @@ def test_login_that_is_linked_again_by_a_new_item_keeps_all_ids_of_ours(
     sandbox.advance(3, [login])
     assert sync(runtime, again_id).status == RunStatus.COMPLETED
     assert_equal_books(engine, sandbox, login, again_id)
+
+
+@pytest.mark.release
+def test_login_of_five_thousand_rows_that_is_linked_again_keeps_all_ids_of_ours(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, redis: Redis
+) -> None:
+    (login,) = sandbox.create_logins("plaid", transactions=5000)
+    user_id = new_user(runtime)
+    provider_id = link(runtime, sandbox, user_id, login)
+    assert sync(runtime, provider_id).status == RunStatus.COMPLETED
+    before = ids_of(engine)
+    assert len(before["transactions"]) >= 5000
+    redis.flushdb()
+
+    assert link(runtime, sandbox, user_id, login) == provider_id
+    run = sync(runtime, provider_id)
+
+    assert run.status == RunStatus.COMPLETED
+    assert ids_of(engine) == before
+    assert_equal_books(engine, sandbox, login, provider_id)

@@ -62,8 +62,8 @@ async def refuse_second(
         f'this login is linked already as "{found.alias}": it has the same accounts ({", ".join(found.accounts)}).'
         " That login was kept as it is, nothing was linked, and the new consent is ended",
         for_operators=(
-            f"to link that one again: dashtam link {integration.key} --user {provider_in.user_id}"
-            f' --alias "{found.alias}". To link this login a second time all the same, add --anyway to your command'
+            "add --anyway to your command to link it a second time all the same. To link that one again:"
+            f' dashtam link {integration.key} --user {provider_in.user_id} --alias "{found.alias}"'
         ),
         for_clients=(
             f"to link that one again, use its id {found.provider_id}; to link this login a second time all the same,"
