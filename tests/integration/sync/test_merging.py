@@ -211,4 +211,12 @@ def test_every_table_that_belongs_to_an_account_is_known_to_a_merge(doubled: Per
     with doubled.runtime.transaction() as session:
         found = set(session.execute(query).scalars())
 
-    assert found == {"balances", "balance_days", "holdings", "transactions", "book_drifts", "account_sources"}
+    assert found == {
+        "balances",
+        "balance_days",
+        "holdings",
+        "liabilities",
+        "transactions",
+        "book_drifts",
+        "account_sources",
+    }

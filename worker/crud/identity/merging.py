@@ -118,6 +118,8 @@ _SAVED = """
         'holdings', (SELECT coalesce(jsonb_agg(to_jsonb(h)), '[]') FROM holdings h WHERE h.account_id = %(account)s),
         'holding_days', (SELECT coalesce(jsonb_agg(to_jsonb(d)), '[]') FROM holding_days d
             JOIN holdings h ON h.id = d.holding_id WHERE h.account_id = %(account)s),
+        'liabilities',
+        (SELECT coalesce(jsonb_agg(to_jsonb(l)), '[]') FROM liabilities l WHERE l.account_id = %(account)s),
         'accesses', (SELECT coalesce(jsonb_agg(id), '[]') FROM simplefin_accesses WHERE %(account)s = ANY(account_ids))
     )::text
 """
@@ -147,31 +149,32 @@ def _move_rows(connection: Connection, gone: UUID, stays: UUID, source_id: UUID,
 
 
 def _move_history(connection: Connection, gone: UUID, stays: UUID) -> dict[str, Any]:
-    """Moves balances of times, and positions, of which the staying account has none. Returns what was moved."""
+    """Moves balances of times, positions and liabilities, of which the staying account has none.
+
+    Returns:
+        The days of the balances that were moved.
+    """
     given = {"gone": gone, "stays": stays}
-    balances = connection.execute(
+    connection.execute(
         "UPDATE balances SET account_id = %(stays)s WHERE account_id = %(gone)s AND taken_at <"
-        " coalesce((SELECT min(taken_at) FROM balances WHERE account_id = %(stays)s), 'infinity') RETURNING id",
+        " coalesce((SELECT min(taken_at) FROM balances WHERE account_id = %(stays)s), 'infinity')",
         given,
-    ).fetchall()
+    )
     days = connection.execute(
         "UPDATE balance_days SET account_id = %(stays)s WHERE account_id = %(gone)s AND day NOT IN"
         " (SELECT day FROM balance_days WHERE account_id = %(stays)s) RETURNING day",
         given,
     ).fetchall()
-    holdings = connection.execute(
-        "UPDATE holdings SET account_id = %(stays)s WHERE account_id = %(gone)s AND NOT EXISTS"
-        " (SELECT FROM holdings WHERE account_id = %(stays)s) RETURNING id",
-        given,
-    ).fetchall()
+    for table in ("holdings", "liabilities"):
+        connection.execute(
+            f"UPDATE {table} SET account_id = %(stays)s WHERE account_id = %(gone)s"  # noqa: S608
+            f" AND NOT EXISTS (SELECT FROM {table} WHERE account_id = %(stays)s)",
+            given,
+        )
     connection.execute(
         "UPDATE simplefin_accesses SET account_ids ="
         " CASE WHEN %(stays)s = ANY(account_ids) THEN array_remove(account_ids, %(gone)s)"
         " ELSE array_replace(account_ids, %(gone)s, %(stays)s) END WHERE %(gone)s = ANY(account_ids)",
         given,
     )
-    return {
-        "balances": [str(id_) for (id_,) in balances],
-        "balance_days": [str(day) for (day,) in days],
-        "holdings": [str(id_) for (id_,) in holdings],
-    }
+    return {"balance_days": [str(day) for (day,) in days]}

@@ -197,7 +197,7 @@ def _divide(
 
 
 def _move_since(connection: Connection, account_id: UUID, other_id: UUID, source_id: UUID) -> None:
-    """Moves the positions, and the balances since the source states the account."""
+    """Moves positions and liabilities, and the balances since the source states the account."""
     given = {"account": account_id, "other": other_id, "source": source_id}
     since = "(SELECT created_at FROM account_sources WHERE id = %(source)s)"
     for statement in (
@@ -205,6 +205,7 @@ def _move_since(connection: Connection, account_id: UUID, other_id: UUID, source
         "UPDATE balance_days SET account_id = %(other)s WHERE account_id = %(account)s"  # noqa: S608
         f" AND day >= ({since} AT TIME ZONE 'UTC')::date",
         "UPDATE holdings SET account_id = %(other)s WHERE account_id = %(account)s",
+        "UPDATE liabilities SET account_id = %(other)s WHERE account_id = %(account)s",
     ):
         connection.execute(statement, given)
 
@@ -213,6 +214,7 @@ _RESTORE = {
     "balances": "ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
     "balance_days": "ON CONFLICT DO NOTHING",
     "holdings": "ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
+    "liabilities": "ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
     "holding_days": "ON CONFLICT DO NOTHING",
 }
 
