@@ -94,6 +94,30 @@ def test_a_sync_of_unchanged_books_writes_no_row(
 
 
 @pytest.mark.deep
+def test_terms_of_cards_and_loans_are_asked_for_once_a_day_and_when_a_person_asks(
+    runtime: Runtime, engine: Engine, sandbox: SandboxAdmin
+) -> None:
+    login = sandbox.logins("plaid")[0]
+    provider_id = link(runtime, sandbox, "plaid", login)
+    first = sync(runtime, provider_id)
+    terms = "SELECT id, kind, closed_at IS NULL FROM liabilities ORDER BY kind"
+    with engine.connect() as connection:
+        stored = connection.execute(text(terms)).all()
+    sandbox.inject("error", error="INTERNAL_SERVER_ERROR", path="/liabilities/get", times=9)
+
+    second = sync(runtime, provider_id)
+    by_hand = batch.sync_provider(runtime, provider_id, trigger=Trigger.MANUAL, force=True)
+    runtime.run(by_hand)
+
+    assert [tuple(row[1:]) for row in stored] == [("credit", True), ("student", True)]
+    assert (first.status, second.status) == (RunStatus.COMPLETED, RunStatus.COMPLETED)
+    with engine.connect() as connection:
+        last = connection.execute(text("SELECT status, problems FROM sync_runs ORDER BY started_at DESC LIMIT 1")).one()
+        assert last.status == RunStatus.PARTIAL
+        assert connection.execute(text(terms)).all() == stored
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize(("broken", "failed"), [("con.auth/1", 1), ("act.failed/0", 1)])
 def test_trouble_at_one_bank_of_a_login_leaves_the_others_synced_and_loses_nothing(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, broken: str, failed: int
