@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +23,7 @@ from tests.support.hook_vectors import NAME, Signer, forged
 from tests.support.waiting import wait_for
 from worker.errors import Transient, Unavailable
 from worker.integrations.plaid.hooks import PlaidHooks
+from worker.integrations.snaptrade.stand_in import CONSUMER_KEY, StandIn
 from worker.models import Provider
 from worker.runtime import Runtime
 from worker.services.hooks import bell
@@ -335,3 +339,35 @@ def test_bell_rings_for_what_hooks_have_made_due(door: Door, sent: Sent, monkeyp
 
     wait_for(lambda: len(sent.tasks) >= 2, what="both messages")
     assert {task for task, _, _ in sent.tasks} == set(bell.TASKS.values())
+
+
+@pytest.mark.deep
+def test_signed_event_of_a_brokerage_makes_the_sync_due_and_a_changed_one_does_not(
+    door: Door, web_runtime: Runtime
+) -> None:
+    with web_runtime.transaction() as session:
+        login = make_linked_provider(session, web_runtime.encryption, provider_key="snaptrade", external_id="user-1")
+        door.login = session.get_one(Provider, login.id)
+        session.expunge(door.login)
+    door.execute("UPDATE providers SET sync_due_at = now() + interval '3 hours' WHERE id = :id")
+    event = {
+        "schemaVersion": "oauth_v1",
+        "webhookId": str(uuid4()),
+        "oauthClientId": StandIn.client[0],
+        "eventTimestamp": datetime.now(UTC).isoformat(),
+        "userId": "user-1",
+        "eventType": "CONNECTION_FIXED",
+    }
+    body = json.dumps(event, indent=1).encode()
+    canonical = json.dumps(event, separators=(",", ":"), sort_keys=True).encode()
+    mac = hmac.new(CONSUMER_KEY.encode(), canonical, sha256).digest()
+    headers = [("Signature", base64.b64encode(mac).decode())]
+
+    forged_one = door.send(body.replace(b"FIXED", b"ADDED"), headers, path="/webhooks/snaptrade")
+    assert (forged_one.status_code, door.state()["due_in"] > 3600) == (401, True)
+
+    assert door.send(body, headers, path="/webhooks/snaptrade").status_code == 200
+    assert door.state()["due_in"] < 60
+    assert door.send(body, headers, path="/webhooks/snaptrade").status_code == 200
+    assert door.deliveries() == 1
+    door.execute("DELETE FROM providers WHERE id = :id")

@@ -20,7 +20,7 @@ from worker.models.vocabulary import AccountStatus
 
 class _Connection(msgspec.Struct, gc=False):
     id: str
-    disabled: bool = False
+    disabled: bool | None = None
 
 
 class _Positions(msgspec.Struct, gc=False):
@@ -37,7 +37,7 @@ class _Head(msgspec.Struct, gc=False):
 
 
 Listed = tuple[Account, AccountRecord]
-_connections, _records = reading.Reader(list[_Connection]), reading.Reader(list[msgspec.Raw])
+_connection, _records = reading.Reader(_Connection), reading.Reader(list[msgspec.Raw])
 _positions, _activities, _head = reading.Reader(_Positions), reading.Reader(_Activities), reading.Reader(_Head)
 
 
@@ -46,7 +46,8 @@ def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
 
     What SnapTrade says of a connection that no longer works comes from its store, so it is not asked for.
     """
-    broken = {one.id for one in _connections.page(connections) if one.disabled}
+    known, _ = reading.read_each(_records.page(connections), "connection", _connection.record)
+    broken = {one.id for one in known if one.disabled}
     read, rejects = reading.read_each(_records.page(accounts), "account", mapping.account)
     page, wanted = Page(rejects=rejects, accounts_complete=bool(read) and not rejects), list[Listed]()
     best: dict[object, Listed] = {}

@@ -290,6 +290,14 @@ def test_broken_connection_is_the_problem_of_its_accounts_and_the_others_go_on()
     assert cursors_of(pages).keys() == {"account:A"}
 
 
+@pytest.mark.parametrize("bad", [None, {}, {"id": None}, {"id": "C0", "disabled": "yes"}, [], "C0", {"id": 7}])
+def test_connection_that_cannot_be_read_stops_nothing(bad: Any) -> None:
+    pages = read(Server([account("A"), account("B", connection="C1")], [bad, BROKEN[1]]))
+
+    assert problems_of(pages) == [(ReauthRequired, "connection_disabled", "B")]
+    assert cursors_of(pages).keys() == {"account:A"}
+
+
 def test_account_that_a_new_connection_has_too_is_read_once_and_is_no_problem() -> None:
     same = {"institution_account_id": "I-1"}
     new = account("B2", created_date="2025-03-05T00:00:00Z", **same)
