@@ -23,6 +23,8 @@ from worker.models.feed import Change
 from worker.models.vocabulary import RunStatus
 from worker.services import feed
 
+pytestmark = pytest.mark.deep
+
 Rows = dict[UUID, tuple[Any, ...]]
 
 
@@ -130,7 +132,6 @@ def test_history_that_the_new_link_does_not_list_any_more_is_kept(link: Link) ->
     assert rows_of(linked) == before
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("times", [2, 3])
 def test_login_may_be_linked_again_and_again(link: Link, times: int) -> None:
     institution = bank()
@@ -144,7 +145,6 @@ def test_login_may_be_linked_again_and_again(link: Link, times: int) -> None:
     assert linked.sync().changed == 0
 
 
-@pytest.mark.deep
 def test_run_that_dies_after_accounts_were_recognised_is_gone_on_with_as_a_full_sync(link: Link) -> None:
     institution = bank()
     linked = link(institution)
@@ -164,7 +164,6 @@ def test_run_that_dies_after_accounts_were_recognised_is_gone_on_with_as_a_full_
     assert looks_of(linked) == institution.looks()
 
 
-@pytest.mark.deep
 def test_stable_id_says_more_than_names(link: Link) -> None:
     institution = bank(Kept("one", lasting=("a",)), Kept("one'", lasting=("b",)))
     institution.rows.clear()
@@ -178,7 +177,6 @@ def test_stable_id_says_more_than_names(link: Link) -> None:
     assert dict(linked.rows("SELECT stable_keys[1], id FROM accounts WHERE status = 'active'")) == before
 
 
-@pytest.mark.deep
 def test_two_accounts_that_look_alike_are_not_guessed_between(link: Link) -> None:
     institution = bank(Kept("one"), Kept("one'"), Kept("other", mask="0003"))
     institution.rows.clear()
@@ -195,7 +193,6 @@ def test_two_accounts_that_look_alike_are_not_guessed_between(link: Link) -> Non
     assert linked.rows("SELECT id FROM accounts WHERE name = 'other'") == other
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize(
     "changes",
     [{"mask": "4321"}, {"institution": "ins_2"}, {"currency": "EUR"}, {"lasting": ("another",)}],
@@ -214,7 +211,6 @@ def test_account_that_differs_is_another_one(link: Link, changes: dict[str, Any]
     assert linked.rows("SELECT status FROM accounts ORDER BY id") == [("inaccessible",), ("active",)]
 
 
-@pytest.mark.deep
 def test_account_that_gets_another_id_within_one_link_goes_on_as_the_same(link: Link) -> None:
     institution = bank()
     linked = link(institution)
@@ -228,7 +224,6 @@ def test_account_that_gets_another_id_within_one_link_goes_on_as_the_same(link: 
     assert (accounts_of(linked), rows_of(linked)) == (accounts, rows)
 
 
-@pytest.mark.deep
 def test_change_feed_tells_a_reader_of_no_row_that_went_and_came(link: Link) -> None:
     institution = bank()
     linked = link(institution)

@@ -29,7 +29,8 @@ FEW = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.generate, Phase.shrink),
 )
-MANY = settings(FEW, max_examples=EXAMPLES)
+PARTS = 5
+MANY = settings(FEW, max_examples=EXAMPLES // PARTS)
 
 # Two accounts that look alike, and two that do not.
 ACCOUNTS = (Kept("one"), Kept("one'"), Kept("two", mask="0002"), Kept("three", mask="0003"))
@@ -92,8 +93,11 @@ class Story:
         relinked(self.linked, f"{self.linked.provider_id} second")
         self.linked.integration.institution, self.linked.integration.era = self.new, "second"  # type: ignore[attr-defined]
 
-    def expected(self) -> Looks:
-        """What the institution lists now, and of accounts that were recognised what is older than that."""
+    def expected(self) -> tuple[Looks, Looks]:
+        """What the institution lists now, and of accounts that were recognised what is older than that.
+
+        Pending rows among the latter may have turned into posted ones that are listed, so they come by themselves.
+        """
         listed, first = self.new.looks(), {}
         for account, day, *_ in listed:
             first[account] = min(first.get(account, day), day)
@@ -104,7 +108,8 @@ class Story:
             for row in self.old.looks()
             if row[0] not in alike and (oldest is None or row[1] < first.get(row[0], oldest))
         ]
-        return Counter([*listed, *older])
+        pending = Counter(row for row in older if row[-1] == "pending")
+        return Counter([*listed, *older]) - pending, pending
 
 
 def tell(link_model: Callable[..., Linked], history: History) -> None:
@@ -118,7 +123,8 @@ def tell(link_model: Callable[..., Linked], history: History) -> None:
 
     after = story.live()
     assert run.status == RunStatus.COMPLETED
-    assert Counter(after.values()) == story.expected()
+    expected, maybe = story.expected()
+    assert expected <= Counter(after.values()) <= expected + maybe
     same = Counter(story.old.looks()) & Counter(after.values())
     recognised = sum(count for row, count in same.items() if row[0] not in ("one", "one'"))
     assert len(before.keys() & after.keys()) >= recognised
@@ -135,10 +141,11 @@ def test_any_history_that_is_linked_again_is_there_once(link_model: Callable[...
 
 
 @pytest.mark.release
+@pytest.mark.parametrize("part", range(PARTS))
 @given(history=HISTORY)
 @MANY
 def test_two_hundred_histories_that_are_linked_again_are_there_once(
-    link_model: Callable[..., Linked], history: History
+    link_model: Callable[..., Linked], part: int, history: History
 ) -> None:
     tell(link_model, history)
 
