@@ -91,7 +91,7 @@ def test_cursor_whose_reading_this_database_has_lost_is_refused(world: World, cu
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("table", ["transactions", "change_log", "accounts CASCADE"])
+@pytest.mark.parametrize("table", ["transactions CASCADE", "change_log", "accounts CASCADE"])
 def test_cursor_of_before_a_truncate_is_refused(world: World, cursor: str, table: str) -> None:
     world.execute(f"TRUNCATE {table}")
 
