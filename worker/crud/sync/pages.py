@@ -63,6 +63,10 @@ class PageRefused(Exception):  # noqa: N818
     """Postgres refused a part of a page, so nothing of these pages is stored: apply them again with `careful`."""
 
 
+class Recognised(Exception):  # noqa: N818
+    """Accounts were found under new keys, and the run has become the full sync of this `reading_id`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The progress of a run, as its worker knows it.

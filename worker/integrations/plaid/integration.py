@@ -28,14 +28,8 @@ from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import liabilities
 from worker.integrations.plaid import pages as answers
+from worker.integrations.plaid import vocabulary as words
 from worker.integrations.plaid.hooks import PlaidHooks, environment_of
-from worker.integrations.plaid.vocabulary import (
-    LIABILITIES_FEED,
-    NO_LIABILITIES,
-    QUIETLY_UNSUPPORTED,
-    RULES,
-    TRANSACTIONS_FEED,
-)
 from worker.models.records import AccountRecord
 from worker.models.vocabulary import AccountType
 from worker.settings.addresses import origin_of
@@ -111,9 +105,9 @@ class Plaid(Integration):
         Quota("app", 5_000, 60, endpoint="/item/get"),
     )
     mapping_version = 2
-    error_rules = RULES
+    error_rules = words.RULES
     secret_shapes = (r"\b(?:access|public|link|processor)-(?:sandbox|development|production)-[\w-]{8,}",)
-    harmless = QUIETLY_UNSUPPORTED
+    harmless = words.QUIETLY_UNSUPPORTED
     varying = rb'"request_id"\s*:\s*"[^"\\]*"'
 
     def __init__(self, settings: PlaidSettings, api: Api) -> None:
@@ -156,7 +150,8 @@ class Plaid(Integration):
 
     async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
         """The Item's accounts; a second Item for the same login has other ids."""
-        return answers.accounts_page(await self._read(caller, "/accounts/get", {"access_token": access_token})).accounts
+        body = await self._read(caller, "/accounts/get", {"access_token": access_token})
+        return answers.accounts_page(body).accounts
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Removes the Item. Its token is then no longer valid."""
@@ -177,7 +172,10 @@ class Plaid(Integration):
     async def open_front_end(self, caller: Caller, *, user_id: UUID) -> FormToken:
         """A token for Link, for a new Item."""
         settings: PlaidSettings = self.settings
-        asked = {"products": _listed(settings.products), "optional_products": _listed(settings.optional_products)}
+        asked = {
+            "products": words.in_words(settings.products),
+            "optional_products": words.in_words(settings.optional_products),
+        }
         return await self._link_token(caller, user_id, **{name: value for name, value in asked.items() if value})
 
     async def begin_renewal(self, caller: Caller, *, access_token: str, user_id: UUID) -> FormToken:
@@ -189,7 +187,7 @@ class Plaid(Integration):
         asked: dict[str, Any] = {
             "client_name": settings.client_name,
             "language": settings.language,
-            "country_codes": _listed(settings.country_codes),
+            "country_codes": words.in_words(settings.country_codes),
             "user": {"client_user_id": str(user_id)},
             **more,
         }
@@ -255,7 +253,7 @@ class Plaid(Integration):
         return answer.body
 
     async def _transactions(self, request: SyncRequest) -> AsyncIterator[Page]:
-        cursor, empty = request.cursors.get(TRANSACTIONS_FEED) or "", 0
+        cursor, empty = request.cursors.get(words.TRANSACTIONS_FEED) or "", 0
         while True:
             asked: dict[str, Any] = {"access_token": request.access_token, "count": _COUNT}
             if cursor:
@@ -334,10 +332,10 @@ class Plaid(Integration):
 
     def _asks_for_liabilities(self, request: SyncRequest, listing: Page) -> bool:
         """Once a day, and when a person waits, if there is a card or a loan. A hook makes the cursor begin anew."""
-        products = _listed(self.settings.products) + _listed(self.settings.optional_products)
+        products = words.in_words(self.settings.products) + words.in_words(self.settings.optional_products)
         if "liabilities" not in products or not any(account.type in _OWED for account in listing.accounts):
             return False
-        return request.caller.manual or request.cursors.get(LIABILITIES_FEED) != request.now.date().isoformat()
+        return request.caller.manual or request.cursors.get(words.LIABILITIES_FEED) != request.now.date().isoformat()
 
     async def _liabilities(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Where there are none, the day is kept all the same, so that they are not asked for with each sync."""
@@ -345,12 +343,8 @@ class Plaid(Integration):
         try:
             page = liabilities.page(await self._read(request.caller, "/liabilities/get", asked))
         except Unsupported as error:
-            if error.reason not in NO_LIABILITIES:
+            if error.reason not in words.NO_LIABILITIES:
                 raise
             page = Page()
-        page.feed, page.cursor = LIABILITIES_FEED, request.now.date().isoformat()
+        page.feed, page.cursor = words.LIABILITIES_FEED, request.now.date().isoformat()
         yield page
-
-
-def _listed(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",") if word.strip()]

@@ -146,13 +146,7 @@ Securities = Mapping[str, SecurityRecord]
 
 
 def account(raw: bytes, institution: str | None = None) -> tuple[AccountRecord, BalanceRecord | Reject]:
-    """One account and its balance. If only the balance is wrong, it is a `Reject`, and the account is kept.
-
-    `account_id` is valid only within one Item. Of some institutions Plaid also has an id that all Items share.
-
-    Raises:
-        BadRecord: it is not an account, or its currency is unknown.
-    """
+    """One account and its balance; a `Reject` if only the balance is wrong. Raises `BadRecord`."""
     given = _account.record(raw)
     record = AccountRecord(
         account_key=given.account_id,

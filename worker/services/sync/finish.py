@@ -12,6 +12,7 @@ from worker.crud.refresh import reauth
 from worker.crud.sync import books, pages, quarantine, runs
 from worker.crud.sync.accounts import active_account_keys
 from worker.crud.sync.pace import read_pace
+from worker.crud.sync.pages import PagesApplied
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
 from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
@@ -58,6 +59,12 @@ class Found:
     cancelled: bool = False
     goes_on: bool = False
     answers: bytes | None = None
+
+    def count(self, applied: PagesApplied, feed: str) -> None:
+        """Adds what applying pages of a feed did."""
+        self.tally.update(applied.tally)
+        if applied.problems:
+            self.problems.setdefault(feed, []).extend(applied.problems)
 
     @property
     def all_problems(self) -> list[ProviderError]:

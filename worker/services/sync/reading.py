@@ -18,6 +18,7 @@ from worker.integrations.kit.heard import Heard
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.masking import masked
 from worker.models.pages import Page
+from worker.services.context import Context
 from worker.settings import Settings
 
 _MOST_ANSWERS = 128
@@ -132,24 +133,21 @@ def _release() -> str:
     return version("dashtam-worker")
 
 
-def rules(
-    begun: RunBegun, integration: Integration, *, mass_deletion_share: float, file_keys: frozenset[str] = frozenset()
-) -> Rules:
+def rules(runtime: Context, begun: RunBegun, integration: Integration) -> Rules:
     """The rules of a run whose pages come from this integration.
 
     Args:
+        runtime: the process's context.
         begun: the run.
         integration: whose mapping makes the rows.
-        mass_deletion_share: the setting `MASS_DELETION_SHARE`.
-        file_keys: keys of the integrations whose data comes in files.
     """
     return Rules(
         content_hashes=raw_hasher(integration.key, integration.mapping_version),
         mask=masked,
-        mass_deletion_share=mass_deletion_share,
+        mass_deletion_share=runtime.settings.mass_deletion_share,
         open_quarantine=begun.open_quarantine,
         expect_new=begun.is_first,
         memory_feeds=integration.memory_feeds,
         reads_files=integration.reads_files,
-        file_keys=file_keys,
+        file_keys=frozenset(key for key, one in runtime.integrations.items() if one.reads_files),
     )

@@ -46,10 +46,6 @@ _RESUME_PAUSE = 1.0
 _LONGEST_RESUME_PAUSE = 8.0
 
 
-class _Recognised(Exception):  # noqa: N818
-    """Accounts were found under new keys, and the run has become the full sync of this `reading_id`."""
-
-
 class RunUnderWay:
     """One run that reads and stores its pages.
 
@@ -71,13 +67,10 @@ class RunUnderWay:
         source: Integration | None = None,
     ) -> None:
         self._runtime = runtime
-        self._begun = begun
-        self._key = begun.key
+        self._begun, self._key = begun, begun.key
         self._integration: Integration = source or runtime.integrations[begun.key.provider_key]
         self._caller = Caller(begun.key.provider_id, manual=trigger == Trigger.MANUAL)
-        file_keys = frozenset(key for key, one in runtime.integrations.items() if one.reads_files)
-        share = runtime.settings.mass_deletion_share
-        self._rules = rules(begun, self._integration, mass_deletion_share=share, file_keys=file_keys)
+        self._rules = rules(runtime, begun, self._integration)
         self._loop_tallies: dict[str, Tally] = {}
         self._found = Found(problems={feed: list(problems) for feed, problems in begun.problems.items()})
         self._stored_pages = 0
@@ -212,7 +205,7 @@ class RunUnderWay:
                     raise
                 anew = True
                 await self._read_anew(error)
-            except _Recognised as found:
+            except pages.Recognised as found:
                 self._begin_full(*found.args)
             except PagingRestart as error:
                 restarts += 1
@@ -288,9 +281,9 @@ class RunUnderWay:
         """Stores pages of one feed."""
         last = found[-1][0]
         applied = await self._store(found)
-        self._count(applied, last.feed)
+        self._found.count(applied, last.feed)
         if applied.reading_id is not None:
-            raise _Recognised(applied.reading_id)
+            raise pages.Recognised(applied.reading_id)
         self._found.cancelled |= applied.cancel_requested
         if applied.loop is not None and last.more:
             self._loop_tallies.setdefault(last.feed, Tally()).update(applied.tally.of("transactions"))
@@ -309,11 +302,6 @@ class RunUnderWay:
         self._stored_pages += len(found)
         self._accounts = applied.accounts
         return applied
-
-    def _count(self, applied: pages.PagesApplied, feed: str) -> None:
-        self._found.tally.update(applied.tally)
-        if applied.problems:
-            self._found.problems.setdefault(feed, []).extend(applied.problems)
 
     async def _renew(self) -> None:
         log.info("access_token_refused", next="refresh once and go on")
@@ -359,4 +347,4 @@ class RunUnderWay:
             now=await self._runtime.now(),
             accounts_read=self._found.untroubled,
         )
-        self._count(applied, "")
+        self._found.count(applied, "")
