@@ -40,7 +40,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 """What a migration may do all the same, and why. None may be added for a migration from 0011 on without a reason."""
 
 _TABLE = r'(?:public\.)?"?(\w+)"?'
-_NEW_TABLE = re.compile(rf"CREATE TABLE (?:IF NOT EXISTS )?{_TABLE}", re.IGNORECASE)
+_NEW_TABLE = re.compile(rf"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?{_TABLE}", re.IGNORECASE)
 _INDEX = re.compile(
     rf"CREATE (?:UNIQUE )?INDEX (?P<concurrently>CONCURRENTLY )?(?:IF NOT EXISTS )?\S+ ON {_TABLE}", re.IGNORECASE
 )
@@ -156,6 +156,7 @@ def test_each_rule_can_be_broken(sql: str, rule: str) -> None:
         "ALTER TABLE runs ADD COLUMN pages INTEGER; COMMIT; BEGIN; UPDATE runs SET pages = 0;",
         "CREATE INDEX CONCURRENTLY ix_runs ON runs (pages);",
         "CREATE TABLE runs (id UUID NOT NULL); CREATE INDEX ix_runs ON runs (id);",
+        "CREATE UNLOGGED TABLE runs (id UUID NOT NULL); CREATE INDEX ix_runs ON runs (id);",
         "ALTER TABLE runs ADD CONSTRAINT ck CHECK (a > 0) NOT VALID; COMMIT; BEGIN;"
         " ALTER TABLE runs VALIDATE CONSTRAINT ck;",
     ],
