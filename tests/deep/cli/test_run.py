@@ -158,6 +158,7 @@ def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:
     assert {server.state for server in Devstack(home, durable=True, environ={}).status()} == {"down"}
 
 
+@pytest.mark.release
 def test_a_cycle_that_does_not_happen_names_what_is_missing(start: Start, home: Path, tmp_path: Path) -> None:
     # Tokens that live for an hour are not refreshed within a minute, and a file stands where Flower keeps its state.
     home.mkdir()

@@ -13,8 +13,6 @@ from tests.support.command_line import Dashtam
 from worker.models import Account, ProviderAuditLog
 from worker.runtime import Runtime
 
-pytestmark = pytest.mark.deep
-
 
 @pytest.fixture
 def two(rows: Session, runtime: Runtime) -> tuple[str, str]:
@@ -51,6 +49,7 @@ def test_merge_says_what_it_would_do_asks_and_can_be_undone(
     assert {"accounts_merge", "accounts_split", "accounts_undone"} <= set(actions)
 
 
+@pytest.mark.deep
 def test_split_of_an_account_that_was_never_merged_says_so(dashtam: Dashtam, two: tuple[str, str]) -> None:
     result = dashtam("accounts", "split", two[0], "--yes")
 
@@ -58,6 +57,7 @@ def test_split_of_an_account_that_was_never_merged_says_so(dashtam: Dashtam, two
     assert "nothing to split" in result.output
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("command", ["merge", "split", "undo"])
 def test_id_that_names_nothing_says_where_ids_are_listed(dashtam: Dashtam, command: str) -> None:
     given = ["ffffffff"] * (2 if command == "merge" else 1)

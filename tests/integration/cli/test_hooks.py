@@ -16,8 +16,6 @@ from worker.crud.outbox import events
 from worker.runtime import Runtime, use_runtime
 from worker.services.outbox import sending
 
-pytestmark = pytest.mark.deep
-
 NOBODY = "01a2bec5-0000-7000-8000-000000000000"
 
 
@@ -69,6 +67,7 @@ def test_hook_is_added_tested_rotated_and_removed(dashtam: Dashtam, here: Runtim
     assert json_of(dashtam("hooks", "list", "--json")) == []
 
 
+@pytest.mark.deep
 def test_receiver_that_ended_a_hook_is_sent_to_again_when_it_is_resumed(
     dashtam: Dashtam, here: Runtime, receiver: Receiver
 ) -> None:
@@ -89,6 +88,7 @@ def test_receiver_that_ended_a_hook_is_sent_to_again_when_it_is_resumed(
     assert _send(here) == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -18,8 +18,6 @@ from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services.linking import begin, complete, end
 
-pytestmark = pytest.mark.deep
-
 KEY = "enable_banking"
 
 
@@ -36,6 +34,7 @@ def stored(engine: Engine, column: str) -> Any:
         return connection.execute(text(f"SELECT {column} FROM providers")).scalar_one()  # noqa: S608 - a constant
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("rows", "number"),
     [(600, "same"), (600, "new"), pytest.param(5000, "same", marks=pytest.mark.release)],
@@ -64,6 +63,7 @@ def test_renewed_session_doubles_nothing_loses_nothing_and_keeps_our_ids(
     assert_equal_books(engine, sandbox, login, provider_id)
 
 
+@pytest.mark.deep
 def test_end_of_the_consent_is_that_of_the_session_and_is_read_again_by_each_sync(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin
 ) -> None:
@@ -95,6 +95,7 @@ def test_session_that_has_expired_needs_the_user_and_a_new_consent_goes_on(
     assert_equal_books(engine, sandbox, login, provider_id)
 
 
+@pytest.mark.deep
 def test_account_whose_day_is_used_up_makes_the_login_wait_for_the_next_one_and_the_others_are_stored(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin
 ) -> None:
@@ -115,6 +116,7 @@ def test_account_whose_day_is_used_up_makes_the_login_wait_for_the_next_one_and_
     assert_equal_books(engine, sandbox, login, provider_id)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("broken", ["no_uid/1", "ACCOUNT_DOES_NOT_EXIST/1", "EXPIRED_SESSION/1", "ASPSP_ERROR/1"])
 def test_trouble_of_one_account_leaves_the_login_active_and_the_others_synced(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, broken: str
@@ -136,6 +138,7 @@ def test_trouble_of_one_account_leaves_the_login_active_and_the_others_synced(
     assert_equal_books(engine, sandbox, login, provider_id)
 
 
+@pytest.mark.deep
 def test_login_is_left_alone_for_hours_after_a_sync_that_has_read_it(
     make_runtime: Any, engine: Engine, sandbox: SandboxAdmin
 ) -> None:
@@ -149,6 +152,7 @@ def test_login_is_left_alone_for_hours_after_a_sync_that_has_read_it(
     assert timedelta(hours=7, minutes=59) < stored(engine, "sync_due_at") - datetime.now(UTC)
 
 
+@pytest.mark.deep
 def test_unlinking_closes_the_session(runtime: Runtime, engine: Engine, sandbox: SandboxAdmin) -> None:
     (login,) = sandbox.create_logins(KEY, transactions=30)
     provider_id = link(runtime, sandbox, new_user(runtime), login)

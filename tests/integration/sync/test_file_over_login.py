@@ -21,8 +21,6 @@ from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus
 from worker.services.sync import importing
 
-pytestmark = pytest.mark.deep
-
 FILE = sgml(sgml_row("1", "20250301"), sgml_row("2", "20250303", "7.00"), sgml_row("3", "20250303", "7.00"))
 """Rows of the account …6789: -12.50 on the first of March, and twice 7.00 on the third."""
 ACCOUNT = Kept("checking", mask="6789")
@@ -86,6 +84,7 @@ def person(make_runtime: MakeRuntime) -> Person:
 OWN = [("checking", "model", "active"), ("savings", "model", "active")]
 
 
+@pytest.mark.deep
 def test_file_that_overlaps_a_login_changes_nothing(person: Person) -> None:
     person.sync(at_bank(*SAME, NEWER))
     before = rows_of(person.linked)
@@ -99,6 +98,7 @@ def test_file_that_overlaps_a_login_changes_nothing(person: Person) -> None:
     assert (again.added, again.changed, again.removed) == (0, 0, 0)
 
 
+@pytest.mark.deep
 def test_file_adds_what_the_login_does_not_list_and_no_sync_takes_it_away(person: Person) -> None:
     institution = at_bank(SAME[1], NEWER)
     person.sync(institution)
@@ -132,6 +132,7 @@ def test_login_that_lists_later_what_a_file_has_added_takes_the_row_over(person:
     assert len(rows_of(person.linked)) == 4  # the file still says that there are two
 
 
+@pytest.mark.deep
 def test_account_of_a_file_becomes_that_of_the_login_that_is_linked_later(person: Person) -> None:
     person.give(FILE)
     before = rows_of(person.linked)
@@ -148,6 +149,7 @@ def test_account_of_a_file_becomes_that_of_the_login_that_is_linked_later(person
     assert rows_of(person.linked) == after
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "accounts",
     [
@@ -169,6 +171,7 @@ def test_file_gets_an_account_of_its_own_unless_exactly_one_fits(person: Person,
     assert len(person.accounts()) == len(accounts) + 1
 
 
+@pytest.mark.deep
 def test_books_check_begins_anew_when_a_file_has_added_older_rows(person: Person) -> None:
     person.sync(at_bank(SAME[1], NEWER))
     person.linked.execute("UPDATE accounts SET opening = 1, opening_from = '2025-03-01'")

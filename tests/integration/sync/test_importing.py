@@ -19,8 +19,6 @@ from worker.runtime import Runtime
 from worker.services.linking import complete
 from worker.services.sync import batch, importing
 
-pytestmark = pytest.mark.deep
-
 MARCH = sgml(sgml_row("1"), sgml_row("2", "20250310", "7.00"), balance="50.00")
 
 
@@ -39,6 +37,7 @@ def scalars(engine: Engine, query: str) -> list[Any]:
         return list(connection.execute(text(query)).scalars())
 
 
+@pytest.mark.deep
 def test_file_becomes_a_login_with_its_account_and_is_never_due(
     runtime: Runtime, engine: Engine, user_id: UUID
 ) -> None:
@@ -51,6 +50,7 @@ def test_file_becomes_a_login_with_its_account_and_is_never_due(
     assert scalars(engine, "SELECT count(*) FROM accounts WHERE opening = 55.50") == [1]
 
 
+@pytest.mark.deep
 def test_file_that_is_imported_again_writes_no_row(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     load(runtime, user_id, MARCH)
     before = versions(engine)
@@ -61,6 +61,7 @@ def test_file_that_is_imported_again_writes_no_row(runtime: Runtime, engine: Eng
     assert (again.added, again.changed, again.removed) == (0, 0, 0)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("mode", ["incremental", "full"])
 def test_sync_of_such_a_login_reads_nothing_and_withdraws_nothing(
     runtime: Runtime, engine: Engine, user_id: UUID, mode: str
@@ -75,6 +76,7 @@ def test_sync_of_such_a_login_reads_nothing_and_withdraws_nothing(
     assert scalars(engine, "SELECT sync_due_at FROM providers") == [None]
 
 
+@pytest.mark.deep
 def test_file_between_two_others_closes_the_gap_that_the_books_check_has_shown(
     runtime: Runtime, engine: Engine, user_id: UUID
 ) -> None:
@@ -91,6 +93,7 @@ def test_file_between_two_others_closes_the_gap_that_the_books_check_has_shown(
     assert scalars(engine, "SELECT current FROM balances ORDER BY taken_at DESC LIMIT 1") == [Decimal("44.50")]
 
 
+@pytest.mark.deep
 def test_file_withdraws_nothing_that_it_does_not_list(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     load(runtime, user_id, MARCH)
 
@@ -100,6 +103,7 @@ def test_file_withdraws_nothing_that_it_does_not_list(runtime: Runtime, engine: 
     assert scalars(engine, "SELECT count(*) FROM transactions") == [3]
 
 
+@pytest.mark.deep
 def test_older_file_does_not_make_a_posted_row_pending_again(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     posted = camt(statement(balance("CLBD", "1.00"), entry()))
     pending = camt(statement(balance("CLBD", "2.00", day="2025-03-06"), entry(status="<Sts>PDNG</Sts>")))
@@ -110,6 +114,7 @@ def test_older_file_does_not_make_a_posted_row_pending_again(runtime: Runtime, e
     assert scalars(engine, "SELECT status FROM transactions") == ["posted"]
 
 
+@pytest.mark.deep
 def test_report_of_a_day_does_not_undo_the_statement_of_that_day(
     runtime: Runtime, engine: Engine, user_id: UUID
 ) -> None:
@@ -125,6 +130,7 @@ def test_report_of_a_day_does_not_undo_the_statement_of_that_day(
     assert scalars(engine, "SELECT current FROM balances ORDER BY id DESC LIMIT 1") == [Decimal("1.00")]
 
 
+@pytest.mark.deep
 def test_bad_row_waits_in_quarantine_and_a_better_file_stores_it(
     runtime: Runtime, engine: Engine, user_id: UUID
 ) -> None:
@@ -135,6 +141,7 @@ def test_bad_row_waits_in_quarantine_and_a_better_file_stores_it(
     assert load(runtime, user_id, MARCH).counts["transactions"]["added"] == 1
 
 
+@pytest.mark.deep
 def test_file_that_cannot_be_read_leaves_no_login(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     with pytest.raises(Refused):
         load(runtime, user_id, MARCH[:-40])
@@ -149,6 +156,7 @@ def test_looking_at_a_file_stores_nothing(runtime: Runtime, engine: Engine) -> N
     assert scalars(engine, "SELECT count(*) FROM providers") == [0]
 
 
+@pytest.mark.deep
 def test_link_of_such_a_login_is_not_replaced(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     load(runtime, user_id, MARCH)
     linking = complete.link_with_form(runtime, "statement_files", user_id, importing.ALIAS, {})
@@ -159,6 +167,7 @@ def test_link_of_such_a_login_is_not_replaced(runtime: Runtime, engine: Engine, 
     assert load(runtime, user_id, MARCH).unchanged > 0
 
 
+@pytest.mark.deep
 def test_balance_of_an_older_file_is_kept_by_day_and_is_not_the_newest(
     runtime: Runtime, engine: Engine, user_id: UUID
 ) -> None:
@@ -174,6 +183,7 @@ def test_balance_of_an_older_file_is_kept_by_day_and_is_not_the_newest(
     assert scalars(engine, "SELECT current::text FROM balances") == ["50.00"]
 
 
+@pytest.mark.deep
 def test_no_table_has_the_full_number(runtime: Runtime, engine: Engine, user_id: UUID) -> None:
     load(runtime, user_id, sgml(sgml_row(f"{NUMBER}-1"), sgml_row("2", "20250230")))
     tables = ("accounts", "transactions", "quarantine", "sync_cursors", "sync_runs", "balances", "provider_audit_logs")

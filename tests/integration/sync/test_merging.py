@@ -20,8 +20,6 @@ from worker.services.fleet import merging
 
 __all__ = ["person"]
 
-pytestmark = pytest.mark.deep
-
 AMOUNTS = Counter([Decimal("-12.50"), Decimal(7), Decimal(7), Decimal(-1)])
 
 
@@ -72,6 +70,7 @@ def undo(person: Person, change: Any) -> Any:
     return person.runtime.run(merging.undo(person.runtime, str(change.id), actor="test", dry_run=False))
 
 
+@pytest.mark.deep
 def test_merged_account_has_each_transaction_once_and_syncs_and_files_double_nothing(doubled: Person) -> None:
     account_id = ids(doubled)["checking"]
 
@@ -86,6 +85,7 @@ def test_merged_account_has_each_transaction_once_and_syncs_and_files_double_not
     assert rows_of(doubled.linked) == before
 
 
+@pytest.mark.deep
 def test_merge_that_is_undone_leaves_everything_as_it_was(doubled: Person) -> None:
     before = tables(doubled)
 
@@ -97,6 +97,7 @@ def test_merge_that_is_undone_leaves_everything_as_it_was(doubled: Person) -> No
     assert tables(doubled) == before
 
 
+@pytest.mark.deep
 def test_what_came_after_a_merge_goes_to_the_account_whose_login_listed_it(doubled: Person) -> None:
     known = ids(doubled)
     done = merge(doubled)
@@ -111,6 +112,7 @@ def test_what_came_after_a_merge_goes_to_the_account_whose_login_listed_it(doubl
     assert amounts(doubled, known["Checking …6789"]) == Counter({Decimal(7): 2, Decimal("-12.50"): 2})
 
 
+@pytest.mark.deep
 def test_dry_run_says_the_numbers_and_changes_nothing(doubled: Person) -> None:
     before = tables(doubled)
 
@@ -121,6 +123,7 @@ def test_dry_run_says_the_numbers_and_changes_nothing(doubled: Person) -> None:
     assert doubled.linked.rows("SELECT 1 FROM account_changes") == []
 
 
+@pytest.mark.deep
 def test_split_gives_file_and_login_an_account_each_and_they_stay_apart(person: Person) -> None:
     person.sync(at_bank(*SAME, NEWER))
     person.give(FILE)
@@ -167,6 +170,7 @@ def test_account_that_was_wrongly_recognised_is_split_into_the_old_one_and_the_n
     assert amounts(person, done.other_id).total() == 2
 
 
+@pytest.mark.deep
 def test_split_that_is_undone_is_one_account_again_and_goes_on(person: Person) -> None:
     person.sync(at_bank(*SAME, NEWER))
     person.give(FILE)
@@ -204,6 +208,7 @@ def test_what_cannot_be_merged_or_undone_says_why_and_changes_nothing(doubled: P
         undo(doubled, done)
 
 
+@pytest.mark.deep
 def test_every_table_that_belongs_to_an_account_is_known_to_a_merge(doubled: Person) -> None:
     query = text(
         "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND confrelid = 'accounts'::regclass"

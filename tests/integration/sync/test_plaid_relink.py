@@ -70,6 +70,7 @@ def test_login_that_is_linked_again_by_a_new_item_keeps_all_ids_of_ours(
 
 
 @pytest.mark.release
+@pytest.mark.deep
 def test_login_of_five_thousand_rows_that_is_linked_again_keeps_all_ids_of_ours(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, redis: Redis
 ) -> None:

@@ -17,7 +17,6 @@ from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
 from worker.services.refresh import protocol
 
-pytestmark = pytest.mark.deep
 KEY = "snaptrade"
 
 
@@ -38,6 +37,7 @@ def problems_of(run: Any) -> set[tuple[str, str]]:
     return {(one["kind"], one["reason"]) for one in run.problems["problems"]}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("trouble", "problem"),
     [
@@ -81,6 +81,7 @@ def test_user_is_told_once_which_accounts_need_a_repair(
         assert overview.need_user(session, provider_id=provider_id) == []
 
 
+@pytest.mark.deep
 def test_connection_that_is_made_anew_keeps_all_ids_of_ours(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID
 ) -> None:
@@ -99,6 +100,7 @@ def test_connection_that_is_made_anew_keeps_all_ids_of_ours(
         assert connection.execute(renamed).scalar_one() > 0
 
 
+@pytest.mark.deep
 def test_holdings_that_the_brokerage_hides_are_kept(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID
 ) -> None:
@@ -109,6 +111,7 @@ def test_holdings_that_the_brokerage_hides_are_kept(
     assert ids_of(engine)["holdings"] == before
 
 
+@pytest.mark.deep
 def test_activity_that_comes_back_under_a_new_id_is_not_doubled(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID
 ) -> None:
@@ -126,6 +129,7 @@ def test_activity_that_comes_back_under_a_new_id_is_not_doubled(
     assert_equal_books(engine, sandbox, login, provider_id)
 
 
+@pytest.mark.deep
 def test_refresh_token_works_once_and_a_used_one_ends_the_grant(
     runtime: Runtime, engine: Engine, sandbox: SandboxAdmin, login: str, provider_id: UUID
 ) -> None:
