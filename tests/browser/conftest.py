@@ -16,6 +16,7 @@ from tests.integration.web.conftest import (
     sent,
     stranger,
     superuser_token_headers,
+    web_database,
     web_runtime,
 )
 from tests.support.browsing import WIDTHS, Watched, browser, watched
@@ -24,7 +25,7 @@ from worker.runtime import Runtime
 from worker.tasks import send as broker
 from worker.web.application import create_app
 
-__all__ = ["person", "rows", "sent", "stranger", "superuser_token_headers", "web_runtime"]  # fixtures
+__all__ = ["person", "rows", "sent", "stranger", "superuser_token_headers", "web_database", "web_runtime"]  # fixtures
 
 OpenPage = Callable[..., Watched]
 

@@ -37,19 +37,19 @@ APP = "https://app.example.org"
 
 
 @pytest.fixture(scope="session")
-def _web_database(databases: Databases) -> Iterator[Engine]:
-    # One for all modules, emptied after each: to copy one for each takes many times as long.
+def web_database(databases: Databases) -> Iterator[Engine]:
+    """One database for all modules, emptied after each: to copy one for each takes many times as long."""
     engine = make_engine(databases.clone("web"), connections=1)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def web_runtime(_web_database: Engine, servers: Urls, sandbox_process: SandboxProcess) -> Iterator[Runtime]:
+def web_runtime(web_database: Engine, servers: Urls, sandbox_process: SandboxProcess) -> Iterator[Runtime]:
     """A database that is empty when the module begins, and the enabled integrations talking to the sandbox."""
     with pytest.MonkeyPatch.context() as environment:
         variables = sandbox_process.variables() | RATES | {"LINK_RETURN_ORIGINS": f"{APP}, http://127.0.0.1:3000"}
-        variables["DATABASE_URL"] = _web_database.url.render_as_string(hide_password=False)
+        variables["DATABASE_URL"] = web_database.url.render_as_string(hide_password=False)
         variables["REDIS_URL"] = redis_database(servers, NO_WORKER)
         for name, value in variables.items():
             environment.setenv(name, value)
@@ -58,7 +58,7 @@ def web_runtime(_web_database: Engine, servers: Urls, sandbox_process: SandboxPr
         with use_runtime(runtime):
             yield runtime
         runtime.close()
-        dbs.empty(_web_database)
+        dbs.empty(web_database)
     get_settings.cache_clear()
 
 
