@@ -29,7 +29,7 @@ def adopt_environment() -> None:
 
 
 def write_environment(home: Path, variables: Mapping[str, str]) -> Path:
-    """Writes `run.env`; only its owner can read it."""
+    """Writes `run.env`, one variable in each line; only its owner can read it."""
     path = home / ENV_FILE
     write_private(path, "".join(f"{name}={value}\n" for name, value in variables.items()))
     return path

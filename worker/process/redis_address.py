@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from worker.process.urls import split_url
+
 SCHEMES = ("redis", "rediss", "sentinel", "sentinels")
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile")
 SENTINEL_OPTIONS = ("master", "sentinel_user", "sentinel_password")
@@ -82,7 +84,7 @@ def parse(url: str) -> RedisAddress:
     if "://" not in url or scheme not in SCHEMES:
         raise ValueError("must begin with redis:// or rediss://, or with sentinel:// or sentinels://")
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError:
         raise ValueError("is not a readable address; put brackets only around IPv6 hosts") from None
     form = _form(scheme)

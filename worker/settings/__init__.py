@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.errors import ConfigurationError
+from worker.process.urls import split_url
 from worker.settings.addresses import is_loopback, postgres_url, public_url
 from worker.settings.database import DatabaseLimits
 from worker.settings.keys import parse_keys
@@ -106,8 +107,8 @@ def _secret_parts(settings: EnvironmentSettings) -> Iterator[str]:
             text = value.get_secret_value()
             if "://" in text:  # only passwords are secret, not the server's address
                 for url in text.split(";"):
-                    yield unquote(urlsplit(url).password or "")
-                    yield parse_qs(urlsplit(url).query).get("sentinel_password", [""])[0]
+                    yield unquote(split_url(url).password or "")
+                    yield parse_qs(split_url(url).query).get("sentinel_password", [""])[0]
             else:
                 yield text
                 yield from (part.strip().partition(":")[2] for part in text.split(","))

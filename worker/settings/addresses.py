@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import TypeAlias
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from worker.process import redis_address
+from worker.process.urls import split_url
 
 _TLS_MODES = {"require", "verify-ca", "verify-full"}
 _NO_CHECKS = {"none", "cert_none", "optional", "cert_optional"}
@@ -58,7 +59,7 @@ def postgres_url(url: str, *, writes: bool) -> str:
 
 def postgres_hosts(url: str) -> list[tuple[str, int | None]]:
     """The hosts and ports in the URL of a Postgres, wherever they stand in it; a port that is not named is None."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     options = dict(parse_qsl(parts.query))
     listed = [_host_and_port(entry) for entry in parts.netloc.rpartition("@")[2].split(",") if entry]
     if options.get("host"):
@@ -101,7 +102,7 @@ def public_url(url: str) -> str:
     """
     if not is_readable(url) or not (url.startswith("https://") or (url.startswith("http://") and is_loopback(url))):
         raise ValueError("must begin with https://, for example https://dashtam.example; http is for loopback alone")
-    parts = urlsplit(url)
+    parts = split_url(url)
     if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("must be an address without a user name, a query and a fragment")
     return url.rstrip("/")
@@ -125,7 +126,7 @@ def networks(listed: str) -> tuple[Network, ...]:
 def is_readable(url: str) -> bool:
     """Whether a URL can be parsed at all."""
     try:
-        urlsplit(url)
+        split_url(url)
     except ValueError:
         return False
     return True
@@ -158,7 +159,7 @@ def is_loopback(url: str) -> bool:
     A URL of Postgres may also have hosts in its query, several hosts, or the directory of a local socket.
     """
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         hosts = [host.strip("[]") for host in _hosts(parts.netloc)]
         query = parse_qs(parts.query)
     except ValueError:
@@ -186,7 +187,7 @@ def _is_local(host: str) -> bool:
 
 def postgres_has_tls(url: str) -> bool:
     """Whether Postgres connections are refused unless they are encrypted."""
-    modes = parse_qs(urlsplit(url).query).get("sslmode", [])
+    modes = parse_qs(split_url(url).query).get("sslmode", [])
     return bool(modes) and set(modes) <= _TLS_MODES
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from worker.cli.demo_logins import LOGINS
+from worker.cli.home import adopt_environment
 from worker.cli.run import environment
 from worker.cli.run.environment import Demonstration, keys_file, prepare
 from worker.cli.run.processes import SANDBOX, specs
 from worker.cli.run.sandbox import Progress
 from worker.devstack import Urls, only_one
 from worker.errors import Refused
-from worker.integrations.registry import REGISTRY
+from worker.integrations.registry import REGISTRY, build_integrations
 from worker.sandbox.stand_ins import stand_ins
 from worker.services.encryption import EncryptionService
 from worker.settings import Settings, load
@@ -48,6 +49,20 @@ def test_keys_and_passwords_are_made_once_and_for_their_owner_alone(home: Path) 
     assert EncryptionService(keys.strip()).key_id == "k1"
     for path in (keys_file(home), first.flower_password_file, first.env_file):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_commands_in_another_terminal_read_the_same_variables(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = dict(_prepare(home).variables)
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DASHTAM_HOME", str(home))
+    monkeypatch.chdir(home)
+
+    adopt_environment()
+
+    assert {name: os.environ.get(name) for name in variables} == variables | {"DASHTAM_ENV_FILE": os.devnull}
+    settings = load(Settings)
+    assert set(build_integrations(settings.enabled_integrations, settings)) == set(settings.enabled_integrations)
 
 
 def test_keys_that_the_environment_has_are_used(home: Path) -> None:

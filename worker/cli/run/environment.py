@@ -80,7 +80,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "REDIS_URL": urls.redis_url,
         **({} if _has_keys() else {"ENCRYPTION_KEYS_FILE": str(keys_file(home))}),
         "INTEGRATIONS": ",".join((*sandboxed(), *(key for key, one in REGISTRY.items() if one.reads_files))),
-        **_credentials(sandbox_url, web_url),
+        **_credentials(home, sandbox_url, web_url),
         "DASHTAM_SANDBOX_ADMIN_TOKEN": sandbox_token,
         "FLOWER_PASSWORD_FILE": str(flower_password),
         "FLOWER_PORT": str(flower_port),
@@ -125,16 +125,21 @@ def keys_file(home: Path) -> Path:
     return _kept(home / _KEYS_FILE, lambda: f"k1:{Fernet.generate_key().decode()}")
 
 
-def _credentials(sandbox_url: str, web_url: str) -> dict[str, str]:
+def _credentials(home: Path, sandbox_url: str, web_url: str) -> dict[str, str]:
     """The variables that make the integrations use their stand-ins; their credentials are valid only there.
 
-    A browser that has consented comes back to our own page.
+    A browser that has consented comes back to our own page. A key of several lines is put into a file, because a line
+    of `run.env` holds one variable.
     """
     made: dict[str, str] = {}
     for key, profile in sandboxed().items():
         given = variables(profile, sandbox_url)
         callbacks = {name: f"{web_url}/oauth/{key}/callback" for name in given if name.endswith("_REDIRECT_URI")}
         made |= given | callbacks
+    for name in [name for name, value in made.items() if "\n" in value]:
+        path = home / name.lower()
+        write_private(path, made.pop(name))
+        made[f"{name}_FILE"] = str(path)
     return made
 
 
