@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -11,6 +11,8 @@ from worker.cli.ask import ProviderOption, aliases, ask, operator
 from worker.cli.output import AsJson, plain, plural, print_json, say, short, show, status, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from worker.models.fleet import AccountRow
     from worker.models.identity_rows import ChangeRow, Done
 
@@ -70,12 +72,8 @@ def merge(
     """
     from worker.services.fleet import merging
 
-    seen = ask(merging.merge, account, into, actor=operator(), dry_run=True)
-    if not dry_run:
-        if not yes:
-            typer.confirm(f"{_told(seen)}. Merge them?", abort=True)
-        seen = ask(merging.merge, account, into, actor=operator(), dry_run=False)
-    _tell(seen, dry_run=dry_run, as_json=as_json)
+    done = _change(merging.merge, account, into, question="Merge them?", dry_run=dry_run, yes=yes)
+    _tell(done, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -101,12 +99,8 @@ def split(
     """
     from worker.services.fleet import merging
 
-    seen = ask(merging.split, account, login, actor=operator(), dry_run=True)
-    if not dry_run:
-        if not yes:
-            typer.confirm(f"{_told(seen)}. Split it?", abort=True)
-        seen = ask(merging.split, account, login, actor=operator(), dry_run=False)
-    _tell(seen, dry_run=dry_run, as_json=as_json)
+    done = _change(merging.split, account, login, question="Split it?", dry_run=dry_run, yes=yes)
+    _tell(done, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -124,12 +118,8 @@ def undo(
     """
     from worker.services.fleet import merging
 
-    seen = ask(merging.undo, change, actor=operator(), dry_run=True)
-    if not dry_run:
-        if not yes:
-            typer.confirm(f"{_told(seen)}. Do it?", abort=True)
-        seen = ask(merging.undo, change, actor=operator(), dry_run=False)
-    _tell(seen, dry_run=dry_run, as_json=as_json, undoes=True)
+    done = _change(merging.undo, change, question="Do it?", dry_run=dry_run, yes=yes)
+    _tell(done, dry_run=dry_run, as_json=as_json, undoes=True)
 
 
 @app.command()
@@ -143,6 +133,18 @@ def changes(limit: Limit = 100, as_json: AsJson = False) -> None:
     from worker.services.fleet import merging
 
     show(ask(merging.changes, limit=limit), as_json=as_json, render=_changes)
+
+
+def _change(
+    how: Callable[..., Coroutine[Any, Any, Done]], *named: str | None, question: str, dry_run: bool, yes: bool
+) -> Done:
+    """Tries the change first. Makes it unless that is all that is wanted, or the person says no."""
+    tried = ask(how, *named, actor=operator(), dry_run=True)
+    if dry_run:
+        return tried
+    if not yes:
+        typer.confirm(f"{_told(tried)}. {question}", abort=True)
+    return ask(how, *named, actor=operator(), dry_run=False)
 
 
 def _told(done: Done) -> str:
