@@ -51,6 +51,7 @@ _FILLED_IN = (
         r"simplefin create --user ada@example.org --account \S+$",
         f"simplefin create --user {USER} --account {{account}}",
     ),
+    (r"(liabilities --provider) \"My bank\"", r'\1 "Plaid one"'),
     (r"hooks add https://\S+", "hooks add {receiver}"),
     (r"hooks (\w+) (?:x|HOOK|0199a|01998a3e)(?= |$)", r"hooks \1 {hook}"),
     (r"sync 0198c2 ", "sync {login} "),
@@ -105,7 +106,7 @@ class Demonstrated:
         """Exit code and output of one printed line. In a line with signs for the shell, a shell runs it."""
         self._calm()
         command = filled_in(line).format_map(self._ids()) if "{" in filled_in(line) else filled_in(line)
-        if words_of(command)[:2] == ["link", "schwab"]:
+        if words_of(command)[:2] in (["link", "schwab"], ["link", "snaptrade"]):
             return self._in_a_browser(command)
         # What an earlier command wrote would be kept, and this command refused.
         if written := re.search(r"--output (\S+)", command):
@@ -140,9 +141,10 @@ class Demonstrated:
 
     def _in_a_browser(self, command: str) -> tuple[int, str]:
         # A second consent at Schwab ends the first one. So only the second login lends itself to other aliases.
-        login = LOGINS[0 if LOGINS[0].alias in command else 1]
+        ours = LOGINS[0 if LOGINS[0].alias in command else 1]
+        login = ours.name if ours.provider_key in command else f"{words_of(command)[1]}-1"
         control = control_of(self._place / ".dashtam")
-        return link_in_a_browser(command, self._shell(), lambda asked: control.link(login.name, asked)["callback_url"])
+        return link_in_a_browser(command, self._shell(), lambda asked: control.link(login, asked)["callback_url"])
 
     def _execute(self, statement: str, **values: Any) -> int:
         """How many rows the statement is about."""

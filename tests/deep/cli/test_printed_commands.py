@@ -32,6 +32,12 @@ NOT_HERE = {
     "dashtam devstack down && dashtam devstack up": "the same",
     'dashtam link toy --user ada@example.org --create-user --alias "My toy"': "that integration is not written yet "
     "(deep/test_new_integration.py writes and links one)",
+    'dashtam link enable_banking --user you@example.org --create-user --alias "My bank"': "it asks for a bank "
+    "(integration/cli/test_acting.py answers)",
+} | {
+    line: "nobody of the demonstration has an account twice (integration/cli/test_accounts.py runs such commands)"
+    for line in LINES
+    if line.startswith(("dashtam accounts merge ", "dashtam accounts split ", "dashtam accounts undo "))
 }
 # Files of banks that commands read.
 STATEMENTS = {

@@ -24,6 +24,7 @@ from worker.sandbox.core import Login, Sandbox
 from worker.sandbox.grants import Policy, TokenPair
 from worker.sandbox.hooks import Outgoing
 from worker.sandbox.ledger import ZERO, Account, Ledger, Security, Transaction
+from worker.sandbox.loopback import is_registered
 from worker.sandbox.oauth import OAuthProfile
 from worker.sandbox.plain_books import Kind, PlainBooks, hold_some
 from worker.sandbox.wire import Answer, RefusedError, Request, array, basic_credentials, digest, document, json_answer
@@ -81,7 +82,7 @@ class StandIn(OAuthProfile, PlainBooks):
 
     def callback_url(self, login: Login, asked: Mapping[str, str]) -> str:
         """Where the browser is sent; the redirect URI must be the registered one, and there must be a challenge."""
-        if asked.get("redirect_uri") != self.redirect_uri or not asked.get("code_challenge"):
+        if not is_registered(asked.get("redirect_uri", ""), self.redirect_uri) or not asked.get("code_challenge"):
             raise ValueError("redirect_uri or code_challenge")
         self._scopes[login.name] = asked.get("scope", "read")
         return super().callback_url(login, asked)

@@ -30,6 +30,7 @@ from worker.integrations.enable_banking.stand_in.sessions import about as about_
 from worker.sandbox import consent_page
 from worker.sandbox.core import Caller, Login, Profile, Sandbox
 from worker.sandbox.ledger import Account, Transaction
+from worker.sandbox.loopback import is_registered
 from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.plain_books import PlainBooks
 from worker.sandbox.wire import Answer, RefusedError, Request, array, digest, document, json_answer
@@ -162,7 +163,7 @@ class StandIn(PlainBooks):
         try:
             until = datetime.fromisoformat(asked["access"]["valid_until"])
             bank = next(one for one in BANKS if {"name": one[0], "country": one[1]} == asked["aspsp"])
-            known = asked["redirect_url"] == REDIRECT_URI
+            known = is_registered(asked["redirect_url"], REDIRECT_URI)
             fits = asked.get("auth_method") in (None, *(name for kind, name in bank[2] if kind == asked["psu_type"]))
         except (KeyError, TypeError, ValueError):
             return self.error("WRONG_REQUEST_PARAMETERS")
