@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from ops import make_secrets
 from tests.factories import make_account, make_provider, make_transaction
-from tests.integration.web.conftest import Sent, make_person, runtime_run, web_runtime
+from tests.integration.web.conftest import Sent, make_person, runtime_run, web_database, web_runtime
 from tests.support.web_server import listening
 from worker.models import Balance, User
 from worker.runtime import Runtime
@@ -36,7 +36,7 @@ from worker.web.application import create_app
 
 pytestmark = pytest.mark.deep
 
-__all__ = ["web_runtime"]  # the fixture
+__all__ = ["web_database", "web_runtime"]  # fixtures
 
 DAY = datetime.now(UTC).date() - timedelta(days=2)
 """The day of the newest rows; far enough from midnight and from the end of a month in any time zone."""

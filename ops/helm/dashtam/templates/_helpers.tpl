@@ -32,7 +32,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- range $.Files.Lines $path }}{{ $known = append $known (trim .) }}{{ end -}}
 {{- end -}}
 {{- range $name, $_ := merge (dict) .Values.settings .Values.pluginSettings -}}
-{{- if regexMatch "^(REDIS|BROKER|(READONLY_|MIGRATE_)?DATABASE)_URL$|^ENCRYPTION_KEYS$|_(PASSWORD|SECRET|TOKEN|APP_KEY|CLIENT_ID)$" $name -}}
+{{- if regexMatch "^(REDIS|BROKER|(READONLY_|MIGRATE_)?DATABASE)_URL$|^ENCRYPTION_KEYS$|_(PASSWORD|SECRET|TOKEN|APP_KEY|PRIVATE_KEY|CONSUMER_KEYS|CLIENT_ID)$" $name -}}
 {{- fail (printf "%s is a secret: put it into the Secret %s, or into %s with its name in lower case" $name $.Values.secrets.name $.Values.secrets.credentials) -}}
 {{- end -}}
 {{- end -}}
