@@ -35,14 +35,15 @@ _KINDS = ("unit", "integration", "smoke", "deep", "faults")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Marks tests, groups those that share the session's worker, and puts the long ones first.
 
-    The marks: a test's directory, and `deep` for a property, which tries many examples.
+    The marks: a test's directory, and `deep` for a property, which tries many examples, and for what `release` runs.
     """
     root = Path(__file__).parent
     for item in items:
         kind = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if kind in _KINDS:
             item.add_marker(kind)
-        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+        tries_many = isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
+        if tries_many or item.get_closest_marker("release"):
             item.add_marker("deep")
         if "session_worker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("session worker"))  # which takes seconds to start
