@@ -9,41 +9,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import (
-    BadPayload,
-    BadRecord,
-    OutcomeUnknown,
-    ProviderError,
-    RateLimited,
-    Refused,
-    Scope,
-)
+from worker.errors import BadPayload, BadRecord, OutcomeUnknown, ProviderError, RateLimited, Refused, Scope
 from worker.integrations.enable_banking import mapping
 from worker.integrations.enable_banking import pages as answers
-from worker.integrations.enable_banking.history import History
-from worker.integrations.enable_banking.vocabulary import ACCOUNT_RULES, RULES
+from worker.integrations.enable_banking.vocabulary import ACCOUNT_RULES, PERIOD_REFUSED, RULES, SHORTER
 from worker.integrations.kit import reading
 from worker.integrations.kit.application_keys import ApplicationKey
 from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
-from worker.integrations.kit.http import Api, Endpoint, read_retry_after
-from worker.integrations.kit.integration import TROUBLE_OF_AN_ACCOUNT, Integration
+from worker.integrations.kit.calls import TROUBLE_OF_AN_ACCOUNT
+from worker.integrations.kit.continued import Continued
+from worker.integrations.kit.http import Api
+from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, OAUTH, Choice, FormField
 from worker.integrations.kit.settings import IntegrationSettings
-from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
 
 _DAY, _BANKS_ARE_KEPT = timedelta(days=1), 600
 _CALLS_A_DAY = 4
+_SESSION = "/sessions/{}"
 _BANK = FormField(
     "bank",
     "bank",
@@ -69,17 +61,6 @@ class EnableBankingSettings(IntegrationSettings):
     """How long a consent is asked for; a bank may allow less."""
 
 
-class _Started(msgspec.Struct, gc=False):
-    url: str
-
-
-class _Balances(msgspec.Struct, gc=False):
-    balances: list[msgspec.Raw]
-
-
-_started, _balances = reading.Reader(_Started), reading.Reader(_Balances)
-
-
 class EnableBanking(Integration):
     """See `worker.integrations.kit.integration.Integration`."""
 
@@ -95,6 +76,7 @@ class EnableBanking(Integration):
     )
     shortest_interval = _DAY / (_CALLS_A_DAY - 1)  # one call of the day is left for a person who asks
     error_rules = RULES
+    error_code = ("error", "code")
     secret_shapes = (
         r"\bebs\.[\w.-]{30,}",
         r"\beyJ[\w-]{10,}\.eyJ[\w-]+\.[\w-]+",
@@ -144,9 +126,8 @@ class EnableBanking(Integration):
             "psu_type": psu_type,
             **({"auth_method": method} if method else {}),
         }
-        answer = await self._post(caller, "auth", asked)
-        url = _started.page(answer.body).url
-        if not url.startswith("https://") and not url.startswith(str(self.settings.base_url)):
+        url = answers.started.page((await self._post(caller, "auth", asked)).body).url
+        if not url.startswith(("https://", str(self.settings.base_url))):
             raise BadPayload("consent_address")
         return url
 
@@ -162,27 +143,25 @@ class EnableBanking(Integration):
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Closes the session, and with it the bank's consent."""
-        endpoint = self.api.endpoint(
-            "session", "DELETE", f"/sessions/{_quoted(answers.read_credential(access_token)[0])}"
-        )
+        endpoint = self.api.endpoint("session", "DELETE", _SESSION, answers.read_credential(access_token)[0])
         self.check(await self.api.send(endpoint, caller, headers=self._key.bearer()))
         return True
 
     async def _list_banks(self, caller: Caller) -> list[answers.Bank]:
         kept_until, banks = self._banks
         if not banks or monotonic() > kept_until:
-            endpoint = self.api.endpoint("banks", "GET", "/aspsps")
-            body = await self._read(caller, endpoint, {"service": "AIS"})
-            banks = answers.banks(body, self._countries)
+            endpoint, only = self.api.endpoint("banks", "GET", "/aspsps"), {"service": "AIS"}
+            answer = await self.api.read(endpoint, caller, check=self.check, headers=self._key.bearer(), params=only)
+            banks = answers.banks(answer.body, self._countries)
             self._banks = monotonic() + _BANKS_ARE_KEPT, banks
         return banks
 
     async def _post(self, caller: Caller, name: str, asked: Mapping[str, Any]) -> Answer:
-        headers = {**self._key.bearer(), "content-type": "application/json"}
-        endpoint = self.api.endpoint(name, "POST", f"/{name}")
-        answer = await self.api.send(endpoint, caller, headers=headers, content=msgspec.json.encode(asked))
-        self.check(answer)
-        return answer
+        return await self.post(caller, self.api.endpoint(name, "POST", f"/{name}"), self._key.bearer(), asked)
+
+    def credentials(self, access_token: str) -> dict[str, str]:
+        """This application's key signs each call; whose session it is about is in the path."""
+        return self._key.bearer()
 
     # Reading
 
@@ -193,26 +172,18 @@ class EnableBanking(Integration):
         day of the bank.
         """
         session_id, kept = answers.read_credential(request.access_token)
-        given = answers.session.page(
-            await self._read(request.caller, self.api.endpoint("session", "GET", f"/sessions/{_quoted(session_id)}"))
-        )
+        given = answers.session.page(await self.get(request, self.api.endpoint("session", "GET", _SESSION, session_id)))
         given.require_authorised()
         accounts, problems = await self._described(request, given, kept)
-        page, listed = answers.listing(given, accounts, request.cursors.get(answers.ACCOUNTS_FEED))
-        if problems:
-            page.problems, page.accounts_complete = [*page.problems, *problems], False
+        page, listed = answers.listing(given, accounts, problems, request.cursors.get(answers.ACCOUNTS_FEED))
         yield page
         waits = list[RateLimited]()
         for account in listed:
             if account.feed in request.done:
                 continue
-            history = History(request, account, partial(self._of_account, request, account)).pages()
-            for part in (self._balance(request, account), history):
-                async for page in self.part(part, account_key=account.key):
-                    limited = [error for error in page.problems if isinstance(error, RateLimited)]
-                    waits += limited
-                    if not limited:
-                        yield page
+            for part in (self._balance(request, account), self._history(request, account)):
+                async for page in self.part(part, account_key=account.key, waits=waits):
+                    yield page
         if waits:
             longest = max(error.retry_after or given.next_day(request.now) for error in waits)
             raise RateLimited(waits[0].reason, scope=Scope.PROVIDER, retry_after=longest)
@@ -224,61 +195,38 @@ class EnableBanking(Integration):
         known, problems = {one.uid: one for one in kept}, list[ProviderError]()
         found = [one for one in kept if not one.uid]
         for ids in given.accounts_data:
-            one = known.get(ids.uid)
-            if one is None:
-                endpoint = self.api.endpoint("details", "GET", f"/accounts/{_quoted(ids.uid)}/details")
-                try:
-                    one = mapping.account(await self._read(request.caller, endpoint, rules=ACCOUNT_RULES))
-                except (BadRecord, *TROUBLE_OF_AN_ACCOUNT) as error:
-                    key = ids.identification_hash
-                    problems.append(BadPayload(f"no_details:{error.reason}", scope=Scope.ACCOUNT, account_key=key))
-                    continue
+            key, one = ids.identification_hash, known.get(ids.uid)
+            try:
+                one = one or mapping.account(await self._about(request, "details", key, ids.uid, "details"))
+            except (BadRecord, *TROUBLE_OF_AN_ACCOUNT) as error:
+                problems.append(BadPayload(f"no_details:{error.reason}", scope=Scope.ACCOUNT, account_key=key))
+                continue
             hashes = ids.identification_hashes or one.hashes
-            found.append(msgspec.structs.replace(one, uid=ids.uid, hash=ids.identification_hash, hashes=hashes))
+            found.append(msgspec.structs.replace(one, uid=ids.uid, hash=key, hashes=hashes))
         return found, problems
 
     async def _balance(self, request: SyncRequest, account: answers.Listed) -> AsyncIterator[Page]:
-        body = await self._of_account(request, account, "balances", "balances", None)
-        given, rejects = reading.read_all(_balances.page(body).balances, "balance", mapping.balance, account.key)
+        body = await self._about(request, "balances", account.key, account.uid, "balances")
+        given, rejects = reading.read_all(answers.balances.page(body).balances, "balance", mapping.balance, account.key)
         stated = mapping.balance_record(given, account.key, account.currency)
         yield Page(balances=[] if stated is None else [stated], rejects=rejects)
 
-    async def _of_account(
-        self, request: SyncRequest, account: answers.Listed, name: str, part: str, params: Mapping[str, str] | None
+    def _history(self, request: SyncRequest, account: answers.Listed) -> AsyncIterator[Page]:
+        async def ask(first: date, key: str, longest: bool) -> tuple[list[msgspec.Raw], str | None]:
+            asked = {"date_from": first.isoformat()} | ({"strategy": "longest"} if longest else {})
+            name, more = ("transactions_page", {"continuation_key": key}) if key else ("transactions", {})
+            body = await self._about(request, name, account.key, account.uid, "transactions", asked | more)
+            answer = answers.transactions.page(body)
+            return answer.transactions, answer.continuation_key
+
+        rows, today = partial(mapping.Rows, account.key), request.now.date()
+        return Continued(
+            request, account.key, ask, rows, mapping.mapper(today), refused=PERIOD_REFUSED, shorter=SHORTER
+        ).pages()
+
+    async def _about(
+        self, request: SyncRequest, name: str, key: str, uid: str, part: str, params: Mapping[str, str] | None = None
     ) -> bytes:
-        endpoint = self.api.endpoint(name, "GET", f"/accounts/{_quoted(account.uid)}/{part}")
-        return await self._read(request.caller, endpoint, params, account_key=account.key, rules=ACCOUNT_RULES)
-
-    async def _read(
-        self,
-        caller: Caller,
-        endpoint: Endpoint,
-        params: Mapping[str, str] | None = None,
-        *,
-        account_key: str | None = None,
-        rules: tuple[Rule, ...] = RULES,
-    ) -> bytes:
-        answer = await self.api.read(
-            endpoint,
-            caller,
-            check=lambda answer: self.check(answer, rules),
-            headers=self._key.bearer(),
-            params=params,
-            account_key=account_key,
-        )
-        return answer.body
-
-    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
-        """The error for an unwanted answer. Its word is in `error`; some errors of banks have it in `code`."""
-        try:
-            given = msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            given = None
-        fields = given if isinstance(given, dict) else {}
-        words = [word for word in (fields.get("error"), fields.get("code")) if isinstance(word, str)]
-        retry_after = read_retry_after(answer.headers)
-        return classify(rules, status=answer.status, code=next(iter(words), None), retry_after=retry_after)
-
-
-def _quoted(id_: str) -> str:
-    return quote(id_, safe="")
+        """A part of an account; `name` is that of the calls which are counted together."""
+        endpoint = self.api.endpoint(name, "GET", f"/accounts/{{}}/{part}", uid)
+        return await self.get(request, endpoint, params, account_key=key, rules=ACCOUNT_RULES)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import partial
@@ -15,8 +13,8 @@ import msgspec
 
 from worker.errors import BadRecord
 from worker.integrations.enable_banking.vocabulary import ACCOUNT_TYPES, AVAILABLE, CURRENT, NO_REFERENCE, STATUSES
-from worker.integrations.kit import json_text, moments, money, reading
-from worker.integrations.kit.base import RawRecord, Removal
+from worker.integrations.kit import moments, money, reading, references
+from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import last_four, without_numbers
 from worker.models.records import AccountRecord, BalanceRecord, TransactionRecord
 from worker.models.vocabulary import AccountStatus, AccountType, TransactionStatus, TransactionType
@@ -100,23 +98,6 @@ class _Transaction(msgspec.Struct, gc=False):
     def day(self) -> date | None:
         return self.booking_date or self.value_date or self.transaction_date
 
-    @property
-    def reference(self) -> str | None:
-        """The entry reference, if it names this transaction."""
-        return None if NO_REFERENCE.fullmatch(self.entry_reference or "") else self.entry_reference
-
-    def content(self) -> str:
-        """A digest of what stays the same when a list is retrieved again. Numbers of accounts are not in it."""
-        parties = [party and party.name for party in (self.creditor, self.debtor)]
-        amount, words = self.transaction_amount, sorted(self.remittance_information or ())
-        parts = [str(self.day), str(amount.amount), amount.currency, self.credit_debit_indicator, parties, words]
-        return f"content:{hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()}"
-
-    def twin(self) -> str | None:
-        """What only one transaction of an answer has: its id there, else the balance after it. None if neither is."""
-        after = self.balance_after_transaction
-        return self.transaction_id or (None if after is None else msgspec.json.encode(after).decode())
-
 
 given_account = reading.Reader(_Account)
 _balance, _transaction = reading.Reader(_Balance), reading.Reader(_Transaction)
@@ -194,76 +175,24 @@ def _signed(given: _Balance) -> Decimal:
     return money.negated(amount.copy_abs()) if given.credit_debit_indicator == "DBIT" else amount
 
 
-class Rows:
-    """Gives the rows of one list their keys, answer by answer.
-
-    The key is the entry reference. Without one it is a digest of the content, with a number where several rows have the
-    same content. A transaction that is listed under two references keeps the smaller one.
-
-    Args:
-        account_key: the account.
-        seen: how often each content was listed so far, as far as the next answers may go on with it.
-    """
-
-    def __init__(self, account_key: str, seen: Iterable[tuple[str, int]] = ()) -> None:
-        self._account_key = account_key
-        self._seen = Counter(dict(seen))
-        self._named = Counter[str]()
-        self.last_day: dict[str, int] = {}
-
-    def split(self, raws: Sequence[msgspec.Raw]) -> reading.Split:
-        """The rows of an answer, not yet read."""
-        smallest = self._smallest(raws)
-        kept: list[msgspec.Raw] = []
-        last: date | None = None
-        today: dict[str, int] = {}
-
-        def key_of(raw: msgspec.Raw) -> tuple[str, str]:
-            nonlocal last, today
-            given = _transaction.record(reading.repaired(bytes(raw))[0])
-            content = given.content()
-            if given.reference is not None:
-                self._named[content] += 1
-                return given.reference, self._account_key
-            self._seen[content] += 1
-            last, today = given.day, today if given.day == last else {}
-            today[content] = number = self._seen[content]
-            return _numbered(content, number), self._account_key
-
-        for raw in raws:
-            named = smallest.get(bytes(raw))
-            if named is None or named:
-                kept.append(raw)
-        found = reading.split(kept, key_of)
-        self.last_day = today
-        rows = [row._replace(raw=_TRANSACTION_ID.sub(b'"transaction_id":null', row.raw)) for row in found.rows]
-        return reading.Split(rows, found.rejects)
-
-    def had_no_reference(self) -> list[Removal]:
-        """Keys that rows of this list had, if they were listed without a reference before."""
-        return [
-            Removal(_numbered(content, self._seen[content] + number), self._account_key)
-            for content, times in self._named.items()
-            for number in range(1, times + 1)
-        ]
-
-    def _smallest(self, raws: Sequence[msgspec.Raw]) -> dict[bytes, bool]:
-        """Of rows that are one transaction under several references, whether each has the smallest reference."""
-        groups: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
-        for raw in raws:
-            try:
-                given = _transaction.record(raw)
-            except BadRecord:
-                continue
-            twin = given.twin()
-            if given.reference is not None and twin is not None:
-                groups.setdefault((given.content(), twin), []).append((given.reference, bytes(raw)))
-        several = [sorted(group) for group in groups.values() if len({name for name, _ in group}) > 1]
-        return {raw: name == group[0][0] for group in several for name, raw in group}
+def _identity(raw: bytes) -> references.Identity:
+    """By what a transaction is recognised. If it has no id in the answer, the balance after it tells it from others."""
+    given = _transaction.record(reading.repaired(raw)[0])
+    parties = [party and party.name for party in (given.creditor, given.debtor)]
+    amount, words = given.transaction_amount, sorted(given.remittance_information or ())
+    after = given.balance_after_transaction
+    return references.Identity(
+        None if NO_REFERENCE.fullmatch(given.entry_reference or "") else given.entry_reference,
+        references.digest(
+            str(given.day), str(amount.amount), amount.currency, given.credit_debit_indicator, parties, words
+        ),
+        given.transaction_id or (None if after is None else msgspec.json.encode(after).decode()),
+        given.day,
+    )
 
 
-def _numbered(content: str, number: int) -> str:
-    return content if number == 1 else f"{content}:{number}"
+Rows = partial(references.Rows, _identity, stored=lambda raw: _TRANSACTION_ID.sub(b'"transaction_id":null', raw))
+"""Gives the rows of an account their keys. The id in the answer, which is another one each time, is not stored."""
 
 
 def mapper(today: date) -> Any:
@@ -272,9 +201,7 @@ def mapper(today: date) -> Any:
 
 
 def _mapped(row: RawRecord, *, today: date) -> TransactionRecord:
-    raw, flags = reading.cleaned(row.raw)
-    json_text.check_all_keys_once(raw)
-    given = _transaction.record(raw)
+    given, flags = _transaction.row(row)
     status = STATUSES.get(given.status)
     if status is None:
         status, flags = TransactionStatus.POSTED, (*flags, "status_unknown")

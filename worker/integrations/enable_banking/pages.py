@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Sequence
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
-from worker.errors import AccountGone, BadPayload, BadRecord, ReauthRequired, Scope
+from worker.errors import AccountGone, BadPayload, BadRecord, NotReady, ProviderError, ReauthRequired, Scope
 from worker.integrations.enable_banking import mapping
 from worker.integrations.enable_banking.mapping import Account
-from worker.integrations.enable_banking.vocabulary import SESSIONS, USUAL_ZONE, ZONES
-from worker.integrations.kit import moments, reading
-from worker.integrations.kit.account_keys import assign_keys
+from worker.integrations.enable_banking.vocabulary import UNFINISHED, USUAL_ZONE, ZONES
+from worker.integrations.kit import account_keys, moments, reading
 from worker.integrations.kit.base import Page
 from worker.integrations.kit.link_kinds import Choice
 
@@ -54,8 +52,8 @@ class Access(msgspec.Struct, gc=False):
     def ends_at(self) -> datetime | None:
         """When the consent ends; None if this cannot be read."""
         try:
-            return moments.in_utc(datetime.fromisoformat(self.valid_until or ""), "valid_until")
-        except (ValueError, BadRecord):
+            return moments.of_text(self.valid_until, "valid_until")
+        except BadRecord:
             return None
 
 
@@ -82,13 +80,11 @@ class Session(msgspec.Struct, gc=False):
         """Raises `ReauthRequired` if the consent has ended, `NotReady` if it is not complete yet."""
         if self.status != "AUTHORIZED":
             word = self.status.lower() if self.status.isascii() and self.status.replace("_", "").isalpha() else "ended"
-            raise SESSIONS.get(self.status, ReauthRequired)(f"session_{word}")
+            raise (NotReady if self.status in UNFINISHED else ReauthRequired)(f"session_{word}")
 
     def next_day(self, now: datetime) -> timedelta:
         """How long it takes until the bank's next day has begun."""
-        zone = ZoneInfo(ZONES.get(self.aspsp.country, USUAL_ZONE))
-        tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-        return datetime.combine(tomorrow, time(0, 5), zone) - now
+        return moments.until_next_day(now, ZONES.get(self.aspsp.country, USUAL_ZONE))
 
 
 class Authorised(msgspec.Struct, gc=False):
@@ -99,8 +95,22 @@ class Authorised(msgspec.Struct, gc=False):
     access: Access
 
 
+class _Started(msgspec.Struct, gc=False):
+    url: str
+
+
+class _Balances(msgspec.Struct, gc=False):
+    balances: list[msgspec.Raw]
+
+
+class _Transactions(msgspec.Struct, gc=False):
+    transactions: list[msgspec.Raw]
+    continuation_key: str | None = None
+
+
 _banks, _bank = reading.Reader(_Banks), reading.Reader(Bank)
-session, authorised = reading.Reader(Session), reading.Reader(Authorised)
+started, session, authorised = reading.Reader(_Started), reading.Reader(Session), reading.Reader(Authorised)
+balances, transactions = reading.Reader(_Balances), reading.Reader(_Transactions)
 _kept = reading.Reader(list[Account])
 
 
@@ -150,25 +160,23 @@ class Listed(NamedTuple):
         return f"account:{self.key}"
 
 
-def listing(given: Session, accounts: Sequence[Account], cursor: str | None) -> tuple[Page, list[Listed]]:
-    """A page with the accounts, and those of them that can be read.
+def listing(
+    given: Session, accounts: Sequence[Account], problems: Sequence[ProviderError], cursor: str | None
+) -> tuple[Page, list[Listed]]:
+    """A page with the accounts, and those of them that can be read; `problems` are those of accounts not described.
 
     The key of an account is its identification hash; accounts with the same hash are told apart by their currency.
     """
-    keys, memory = assign_keys([(one.hash, one.currency or "") for one in accounts], cursor)
-    page = Page(feed=ACCOUNTS_FEED, cursor=memory, grant_expires_at=given.access.ends_at)
-    found, rejects, problems, listed = [], [], [], []
-    for one, key in zip(accounts, keys, strict=True):
-        try:
-            record = mapping.account_record(one, key, reading.without_nul(given.aspsp.name), given.aspsp.country)
-        except BadRecord as error:
-            rejects.append(reading.reject("account", error, msgspec.json.encode(one), account_key=key))
-            continue
-        found.append(record)
-        if one.uid:
-            listed.append(Listed(key, record.currency, one.uid))
-        else:
-            problems.append(AccountGone("account_unreadable", scope=Scope.ACCOUNT, account_key=key))
-    page.accounts, page.rejects, page.problems = found, rejects, problems
-    page.accounts_complete = bool(found) and not rejects
-    return page, listed
+    page, found = account_keys.listing(
+        accounts,
+        lambda one: (one.hash, one.currency or ""),
+        lambda one, key: mapping.account_record(one, key, reading.without_nul(given.aspsp.name), given.aspsp.country),
+        msgspec.json.encode,
+        feed=ACCOUNTS_FEED,
+        cursor=cursor,
+    )
+    keys = [record.account_key for one, record in found if not one.uid]
+    blocked = [AccountGone("account_unreadable", scope=Scope.ACCOUNT, account_key=key) for key in keys]
+    page.problems, page.grant_expires_at = [*blocked, *problems], given.access.ends_at
+    page.accounts_complete = page.accounts_complete and not problems
+    return page, [Listed(record.account_key, record.currency, one.uid) for one, record in found if one.uid]

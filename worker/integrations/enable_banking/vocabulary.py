@@ -10,7 +10,6 @@ from worker.errors import (
     BadRequest,
     Forbidden,
     InstitutionDown,
-    NotReady,
     RateLimited,
     ReauthRequired,
     Scope,
@@ -18,8 +17,8 @@ from worker.errors import (
 from worker.integrations.kit.taxonomy import Rule, by_code
 from worker.models.vocabulary import AccountType, TransactionStatus
 
-DAY_IS_USED_UP = "ASPSP_RATE_LIMIT_EXCEEDED"
 PERIOD_REFUSED = frozenset({"WRONG_TRANSACTIONS_PERIOD", "PERIOD_INVALID"})
+SHORTER = (89, 60, 30)
 _OF_THE_SESSION = ("EXPIRED_SESSION", "CLOSED_SESSION", "REVOKED_SESSION", "SESSION_DOES_NOT_EXIST")
 
 _ALWAYS = (
@@ -35,7 +34,7 @@ _ALWAYS = (
     *by_code(InstitutionDown, "ASPSP_ERROR", "ASPSP_TIMEOUT"),
     *by_code(BadRequest, *PERIOD_REFUSED),
     Rule(ReauthRequired, code="ASPSP_PSU_ACTION_REQUIRED"),
-    Rule(RateLimited, code=DAY_IS_USED_UP, scope=Scope.ACCOUNT),
+    Rule(RateLimited, code="ASPSP_RATE_LIMIT_EXCEEDED", scope=Scope.ACCOUNT),
 )
 RULES = (
     *_ALWAYS,
@@ -54,11 +53,8 @@ ACCOUNT_RULES = (
 )
 """Rules for paths that contain an account."""
 
-SESSIONS = {
-    "PENDING_AUTHORIZATION": NotReady,
-    "RETURNED_FROM_BANK": NotReady,
-}
-"""Errors for states of a session; AUTHORIZED is none, and all others need the user."""
+UNFINISHED = frozenset({"PENDING_AUTHORIZATION", "RETURNED_FROM_BANK"})
+"""States in which the user has not consented yet; in AUTHORIZED a session works, and all others need the user."""
 
 ACCOUNT_TYPES = {
     "CACC": (AccountType.DEPOSITORY, "checking"),
@@ -84,10 +80,10 @@ AVAILABLE = ("CLAV", "ITAV", "FWAV")
 NO_REFERENCE = re.compile(r"\d{4}-\d\d-\d\d[.-]\d+|NOTPROVIDED|NONREF|", re.IGNORECASE)
 """Entry references that name no transaction: a place within a day, which moves, or a word that says so."""
 
-LATER_ZONE, EARLIER_ZONE, USUAL_ZONE = "Europe/Helsinki", "Europe/London", "Europe/Paris"
+USUAL_ZONE = "Europe/Paris"
 ZONES = {
-    **dict.fromkeys(("FI", "EE", "LV", "LT", "RO", "BG", "GR", "CY"), LATER_ZONE),
-    **dict.fromkeys(("GB", "IE", "PT"), EARLIER_ZONE),
+    **dict.fromkeys(("FI", "EE", "LV", "LT", "RO", "BG", "GR", "CY"), "Europe/Helsinki"),
+    **dict.fromkeys(("GB", "IE", "PT"), "Europe/London"),
     "IS": "Atlantic/Reykjavik",
 }
 """Time zones of banks by country, by whose day they count calls; `USUAL_ZONE` for all others."""

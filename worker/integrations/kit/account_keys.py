@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from worker.errors import BadPayload
+from worker.errors import BadPayload, BadRecord
 from worker.integrations.kit import reading
+from worker.integrations.kit.base import Page
+from worker.models.records import AccountRecord
+
+T = TypeVar("T")
 
 _places = reading.Reader(dict[str, str])
 
@@ -34,3 +39,34 @@ def assign_keys(accounts: Sequence[tuple[str, str]], cursor: str | None) -> tupl
         keys.append(id_ if single or known.get(id_, place) == place else longer)
         known[keys[-1]] = place
     return [reading.without_nul(key) for key in keys], msgspec.json.encode(known, order="sorted").decode()
+
+
+def listing(
+    accounts: Sequence[T],
+    identify: Callable[[T], tuple[str, str]],
+    record: Callable[[T, str], AccountRecord],
+    text: Callable[[T], bytes],
+    *,
+    feed: str,
+    cursor: str | None,
+) -> tuple[Page, list[tuple[T, AccountRecord]]]:
+    """A page with all accounts, and each account that can be read beside its record; the others are rejects.
+
+    Args:
+        accounts: as the provider lists them.
+        identify: an account's id and institution.
+        record: its record, of the account and its key; raises `BadRecord`.
+        text: its JSON text, which is masked if it is rejected.
+        feed: the feed whose cursor keeps the keys; it must be one of `Integration.memory_feeds`.
+        cursor: the feed's cursor.
+    """
+    keys, memory = assign_keys([identify(one) for one in accounts], cursor)
+    found, rejects = [], []
+    for one, key in zip(accounts, keys, strict=True):
+        try:
+            found.append((one, record(one, key)))
+        except BadRecord as error:
+            rejects.append(reading.reject("account", error, text(one), account_key=key))
+    page = Page(feed=feed, cursor=memory, accounts=[account for _, account in found], rejects=rejects)
+    page.accounts_complete = bool(found) and not rejects
+    return page, found

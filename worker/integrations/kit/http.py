@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import structlog
@@ -100,9 +100,17 @@ class Api:
         self._varying = None if varying is None else re.compile(varying)
         self._sleep = sleep
 
-    def endpoint(self, name: str, method: str, path: str) -> Endpoint:
-        """An endpoint under the base URL. Where the path is always the same, build it only once."""
-        return Endpoint(name, method, str(httpx.URL(self._base + path)))
+    def endpoint(self, name: str, method: str, path: str, *ids: str) -> Endpoint:
+        """An endpoint under the base URL. Where the path is always the same, build it only once.
+
+        Args:
+            name: a fixed word for quotas and logs.
+            method: of HTTP.
+            path: below the base URL; `{}` stands for an id.
+            ids: what is put in their places, percent-encoded.
+        """
+        filled = path.format(*(quote(id_, safe="") for id_ in ids)) if ids else path
+        return Endpoint(name, method, str(httpx.URL(self._base + filled)))
 
     def follow(self, endpoint: Endpoint, link: str) -> Endpoint:
         """The endpoint to which a pagination link leads.

@@ -16,20 +16,8 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 import httpx
-import msgspec
 
-from worker.errors import (
-    AccountGone,
-    BadPayload,
-    BadRequest,
-    Forbidden,
-    InstitutionDown,
-    NotReady,
-    ProviderError,
-    Scope,
-    Transient,
-    Unsupported,
-)
+from worker.errors import Unsupported
 from worker.integrations.kit.base import (
     Caller,
     FileReading,
@@ -41,24 +29,19 @@ from worker.integrations.kit.base import (
     SyncRequest,
     TokenAnswer,
 )
+from worker.integrations.kit.calls import Calls
 from worker.integrations.kit.consent import Consent
 from worker.integrations.kit.hooks import Hooks
-from worker.integrations.kit.http import Api, Endpoint, Gate, read_retry_after
+from worker.integrations.kit.http import Api, Gate
 from worker.integrations.kit.link_kinds import LinkKind
 from worker.integrations.kit.settings import IntegrationSettings
-from worker.integrations.kit.taxonomy import Rule, classify
-from worker.integrations.kit.transport import Answer
 from worker.models.records import AccountRecord
 from worker.settings import load
 from worker.telemetry.redaction import remember_shapes
 
-TROUBLE_OF_AN_ACCOUNT = (Transient, InstitutionDown, BadRequest, BadPayload, AccountGone, Forbidden, NotReady)
-"""Errors that, met with one account, are a problem of this account alone."""
-_TROUBLE_OF_A_PART = (Transient, BadRequest, BadPayload, NotReady, Unsupported)
 
-
-class Integration(Consent):
-    """One provider API.
+class Integration(Consent, Calls):
+    """One provider API. How its calls are made and what its errors mean is in `Calls`.
 
     Args:
         settings: an instance of `settings_class`.
@@ -77,11 +60,9 @@ class Integration(Consent):
         shortest_interval: a sync that has read anything is not repeated earlier than this, unless a person asks for it.
         usual_interval: the time between successful syncs is at least this, unless the login has an interval of its own.
         mapping_version: must be raised whenever the mapping changes, so that stored rows are read again.
-        error_rules: what the provider's errors mean; the first rule that matches counts.
         secret_shapes: regular expressions for its tokens and keys; text that matches is masked wherever it is written.
         memory_feeds: feeds whose cursor is not a position but data that is kept for good: a full sync keeps it, and
             every run reads the data that it belongs to.
-        harmless: reasons of `Unsupported` that are normal for most logins and therefore no problem of a run.
         reads_files: its data comes in files (`of_file`): it is never due for a sync, and nothing is withdrawn because a
             file does not list it.
         correlation_header: the answer's header with the id that the request has in the provider's logs.
@@ -108,10 +89,8 @@ class Integration(Consent):
     shortest_interval: ClassVar[timedelta] = timedelta(0)
     usual_interval: ClassVar[timedelta] = timedelta(0)
     mapping_version: ClassVar[int] = 1
-    error_rules: ClassVar[tuple[Rule, ...]] = ()
     secret_shapes: ClassVar[tuple[str, ...]] = ()
     memory_feeds: ClassVar[frozenset[str]] = frozenset()
-    harmless: ClassVar[frozenset[str]] = frozenset()
     correlation_header: ClassVar[str] = "x-request-id"
     varying: ClassVar[bytes | None] = None
     reads_files: ClassVar[bool] = False
@@ -265,76 +244,3 @@ class Integration(Consent):
             Refused: the file cannot be read; says what is wrong with it and what to do. Nothing was stored.
         """
         raise Unsupported("files")
-
-    async def get(
-        self,
-        request: SyncRequest,
-        endpoint: Endpoint,
-        params: Mapping[str, str] | None = None,
-        *,
-        account_key: str | None = None,
-        rules: tuple[Rule, ...] | None = None,
-    ) -> bytes:
-        """Calls an endpoint with the access token as `Bearer` and returns the body of the answer.
-
-        Args:
-            request: the request of the sync.
-            endpoint: the endpoint to call.
-            params: the query parameters.
-            account_key: the account that the call is about, for quotas by account.
-            rules: used instead of `error_rules`.
-        """
-        answer = await self.api.read(
-            endpoint,
-            request.caller,
-            check=lambda answer: self.check(answer, rules),
-            headers={"authorization": f"Bearer {request.access_token}"},
-            params=params,
-            account_key=account_key,
-        )
-        return answer.body
-
-    def check(self, answer: Answer, rules: tuple[Rule, ...] | None = None) -> None:
-        """Raises the error that an answer other than 200 stands for, by `rules` or else by `error_rules`."""
-        if answer.status != 200:
-            raise self.error_of(answer, self.error_rules if rules is None else rules)
-
-    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
-        """The error for an unwanted answer. By default its JSON has `error`, and `error_description` or `message`."""
-        try:
-            given = msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            given = None
-        fields = given if isinstance(given, dict) else {}
-        code, text = fields.get("error"), fields.get("error_description") or fields.get("message")
-        return classify(
-            rules,
-            status=answer.status,
-            code=code if isinstance(code, str) else None,
-            text=text if isinstance(text, str) else "",
-            retry_after=read_retry_after(answer.headers),
-        )
-
-    async def part(
-        self, pages: AsyncIterator[Page], *, account_key: str | None = None, ready_again: timedelta | None = None
-    ) -> AsyncIterator[Page]:
-        """The pages of one account or product. If it fails, the run notes a problem and continues with the others.
-
-        Args:
-            pages: its pages.
-            account_key: the account, if the part is of one. Then every error with `Scope.ACCOUNT` is its problem, too.
-            ready_again: when to ask again for a part that is `NotReady`, if the provider names no time.
-        """
-        passing = _TROUBLE_OF_A_PART if account_key is None else TROUBLE_OF_AN_ACCOUNT
-        try:
-            async for page in pages:
-                yield page
-        except ProviderError as error:
-            if not (isinstance(error, passing) or (account_key is not None and error.scope is Scope.ACCOUNT)):
-                raise
-            if account_key is not None:
-                error.scope, error.account_key = Scope.ACCOUNT, account_key
-            if isinstance(error, NotReady):
-                error.retry_after = error.retry_after or ready_again
-            if not (isinstance(error, Unsupported) and error.reason in self.harmless):
-                yield Page(problems=(error,))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from worker.errors import BadRecord
 
+_DAY_HAS_BEGUN = time(0, 5)
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
 """Python supports the years 1 to 9999. In another time zone, a time near these limits may fall into 1 BC or the year
 10000, which Postgres can store but psycopg cannot read."""
@@ -61,6 +63,13 @@ def in_utc(moment: datetime, field: str) -> datetime:
     if moment.tzinfo is UTC:
         return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def until_next_day(now: datetime, zone: str) -> timedelta:
+    """How long it takes until the next day has begun in a time zone, for limits that are counted by its day."""
+    there = ZoneInfo(zone)
+    tomorrow = now.astimezone(there).date() + timedelta(days=1)
+    return datetime.combine(tomorrow, _DAY_HAS_BEGUN, there) - now
 
 
 def of_seconds(seconds: Decimal | None, field: str) -> datetime | None:

@@ -73,6 +73,17 @@ class Reader(Generic[T]):
                 raise BadPayload("not_json") from None
             return self.page(mended)
 
+    def row(self, record: RawRecord) -> tuple[T, tuple[str, ...]]:
+        """Decodes a transaction, every key of which must be there once, and returns what was repaired in it.
+
+        Raises:
+            BadRecord: see `record`, `cleaned` and `json_text.check_all_keys_once`.
+        """
+        raw, flags = cleaned(record.raw)
+        given = self.record(raw)
+        json_text.check_all_keys_once(raw)
+        return given, flags
+
     def record(self, raw: bytes | msgspec.Raw) -> T:
         """Decodes one record.
 

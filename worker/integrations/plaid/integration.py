@@ -240,11 +240,7 @@ class Plaid(Integration):
         return known
 
     async def _write(self, caller: Caller, path: str, **body: Any) -> Answer:
-        answer = await self.api.send(
-            self._endpoint(path), caller, headers=self._headers, content=msgspec.json.encode(body)
-        )
-        self.check(answer)
-        return answer
+        return await self.post(caller, self._endpoint(path), self._headers, body)
 
     async def _read(self, caller: Caller, path: str, body: dict[str, Any]) -> bytes:
         answer = await self.api.read(

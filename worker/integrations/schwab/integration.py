@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from urllib.parse import quote
 
 import msgspec
 from pydantic import SecretStr
@@ -135,9 +134,8 @@ class Schwab(OAuth2Integration):
         self, request: SyncRequest, account: AccountRecord, first: date, last: date
     ) -> tuple[bytes, Sequence[msgspec.Raw]]:
         """The answer for a window: its whole body, and its rows."""
-        endpoint = self.api.endpoint(
-            "trader", "GET", f"/trader/v1/accounts/{quote(account.provider_ref or '', safe='')}/transactions"
-        )
+        path = "/trader/v1/accounts/{}/transactions"
+        endpoint = self.api.endpoint("trader", "GET", path, account.provider_ref or "")
         end = min(datetime.combine(last, time.max, tzinfo=UTC), request.now)
         params = {
             "startDate": f"{first.isoformat()}T00:00:00.000Z",

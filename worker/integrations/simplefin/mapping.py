@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from worker.errors import BadRecord, ProviderError, Scope
-from worker.integrations.kit import json_text, moments, money, reading
+from worker.integrations.kit import moments, money, reading
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import without_numbers
 from worker.integrations.kit.taxonomy import classify
@@ -208,9 +208,7 @@ def mapper(given: Account, today: date) -> Any:
 
 
 def _mapped(row: RawRecord, *, currency: str, today: date) -> TransactionRecord:
-    raw, flags = reading.cleaned(row.raw)
-    given = _transaction.record(raw)
-    json_text.check_all_keys_once(raw)
+    given, flags = _transaction.row(row)
     posted = moments.of_seconds(given.posted, "posted")
     occurred = moments.of_seconds(given.transacted_at, "transacted_at")
     booked = posted or occurred

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import NotReady, ProviderError
+from worker.errors import NotReady
 from worker.integrations.kit import offsets
 from worker.integrations.kit.base import Page, Quota, RefreshPolicy, SyncRequest
 from worker.integrations.kit.hooks.events import EventHooks
@@ -23,9 +22,7 @@ from worker.integrations.kit.hooks.hmacs import CanonicalHmac
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.link_kinds import OAUTH_PKCE
 from worker.integrations.kit.oauth2_integration import OAuth2Integration, OAuth2Settings
-from worker.integrations.kit.taxonomy import Rule, classify
-from worker.integrations.kit.throttling import Throttled, with_wait
-from worker.integrations.kit.transport import Answer
+from worker.integrations.kit.throttling import Throttled
 from worker.integrations.snaptrade import pages as answers
 from worker.integrations.snaptrade.vocabulary import ASKS, HOOK_MEMBERS, LIMITS, RULES
 
@@ -60,6 +57,8 @@ class Snaptrade(OAuth2Integration):
     quotas = (Quota("app", 250, 60, endpoint="data"), Quota("account", 10, 60, endpoint="data"))
     usual_interval = timedelta(hours=6)  # SnapTrade's advice: holdings at most four times a day
     error_rules = RULES
+    error_code, error_text = ("code", "default_code"), ("detail", "default_detail")
+    limits = LIMITS
     secret_shapes = (r"\b[ar]t_[\w-]{16,}=*",)
 
     def __init__(self, settings: Any, api: Api) -> None:
@@ -77,7 +76,7 @@ class Snaptrade(OAuth2Integration):
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """The accounts first; then balance and positions of each account, and its activities, oldest window first."""
-        calls = Throttled(self, request, "data", LIMITS)
+        calls = Throttled(self, request, "data")
         page, wanted = answers.listing(await calls.get("/authorizations"), await calls.get("/accounts"))
         yield page
         for listed in wanted:
@@ -85,22 +84,11 @@ class Snaptrade(OAuth2Integration):
                 async for page in self.part(part, account_key=listed[0].id, ready_again=timedelta(minutes=5)):
                     yield page
 
-    def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
-        """The error for an answer other than 200. Old errors have other names for their members."""
-        try:
-            given = msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            given = None
-        fields = given if isinstance(given, dict) else {}
-        code, text = (str(fields.get(name) or fields.get(f"default_{name}") or "") for name in ("code", "detail"))
-        return with_wait(classify(rules, status=answer.status, code=code or None, text=text), LIMITS, answer, text)
-
     async def _figures(self, calls: Throttled, listed: answers.Listed) -> AsyncIterator[Page]:
         status, key = listed[0].synced("holdings"), listed[0].id
         if status.initial_sync_completed is False:
             raise NotReady("initial_sync")
-        place = f"/accounts/{quote(key, safe='')}"
-        paths = () if status.holdings_unavailable else (f"{place}/balances", f"{place}/positions/all")
+        paths = () if status.holdings_unavailable else ("/accounts/{}/balances", "/accounts/{}/positions/all")
         yield answers.figures(listed, [await calls.get(path, key) for path in paths])
 
     async def _history(self, request: SyncRequest, calls: Throttled, listed: answers.Listed) -> AsyncIterator[Page]:
@@ -111,8 +99,8 @@ class Snaptrade(OAuth2Integration):
 
         async def ask(window: offsets.Window, offset: int) -> tuple[list[msgspec.Raw], int]:
             days = {"startDate": str(window[0]), "endDate": str(window[1])}
-            path = f"/accounts/{quote(key, safe='')}/activities"
-            return answers.page_of(await calls.get(path, key, **days, offset=str(offset), limit="1000"))
+            more = days | {"offset": str(offset), "limit": "1000"}
+            return answers.page_of(await calls.get("/accounts/{}/activities", key, **more))
 
         async for window, rows in offsets.windows(ask, answers.id_of, first, today):
             yield answers.history(request, listed, window, rows)

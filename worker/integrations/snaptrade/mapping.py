@@ -232,9 +232,7 @@ def transaction(row: RawRecord, *, currency: str) -> TransactionRecord:
     Raises:
         BadRecord: an amount, a date or an instrument cannot be trusted.
     """
-    raw, flags = reading.cleaned(row.raw)
-    given = _activity.record(raw)
-    json_text.check_all_keys_once(raw)
+    given, flags = _activity.row(row)
     kind, subtype = words.TYPES.get(given.type, (TransactionType.OTHER, None))
     flags = flags if given.type in words.TYPES else (*flags, "type_unknown")
     occurred = moments.of_text(given.trade_date, "trade_date")

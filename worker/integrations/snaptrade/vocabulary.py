@@ -5,8 +5,8 @@ from __future__ import annotations
 from worker.errors import AccessExpired, AccountGone, Forbidden, NotReady, RateLimited, ReauthRequired, Scope, Transient
 from worker.integrations.kit.hooks import Ask
 from worker.integrations.kit.hooks.events import Members
+from worker.integrations.kit.limits import Limit
 from worker.integrations.kit.taxonomy import Rule
-from worker.integrations.kit.throttling import Limit
 from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionType
 
 DISABLED = "connection_disabled"
