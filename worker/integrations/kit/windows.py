@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date, timedelta
 
 import msgspec
 
 from worker.integrations.kit.base import SyncRequest, Window
-
-_OF_ACCOUNT = "account:"
 
 
 class DateCursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,59 +121,3 @@ def surely_listed(
     if last < request.now.date():
         last -= timedelta(days=1)
     return (Window(account_key, first, last, posted),) if first <= last else ()
-
-
-class Together:
-    """Feeds of accounts that one call reads together: from which day on each is still to be read.
-
-    Usually all accounts are in step, so one call for all of them is enough. An account that is behind, because it is
-    new or could not be read, is asked for alone. Every feed has a cursor of its own, `account:<key>`.
-
-    Args:
-        request: the request of the sync.
-        days: the longest window.
-    """
-
-    def __init__(self, request: SyncRequest, days: int) -> None:
-        self._request = request
-        self.days = days
-        self._new = first_day(DateCursor(), request)
-        feeds = {feed.removeprefix(_OF_ACCOUNT): text for feed, text in request.cursors.items() if _OF_ACCOUNT in feed}
-        self._begins = {key: first_day(DateCursor.parse(text), request) for key, text in feeds.items()}
-        self._left: dict[str, date] = {}
-
-    def first(self) -> date:
-        """Where the call begins that lists the accounts: with the accounts in step, if they end in one window."""
-        today = self._request.now.date()
-        unread = [day for key, day in self._begins.items() if _OF_ACCOUNT + key not in self._request.done]
-        in_step = [day for day in unread if (today - day).days < self.days]
-        return min(in_step or unread, default=today if self._begins else self._new)
-
-    def listed(self, keys: Iterable[str]) -> None:
-        """Notes the accounts that were listed."""
-        for key in keys:
-            if _OF_ACCOUNT + key not in self._request.done:
-                self._left[key] = self._begins.get(key, self._new)
-
-    def behind(self) -> tuple[date, list[str]] | None:
-        """The first day that is still to be read, and the accounts that need it; None if all were read."""
-        if not self._left:
-            return None
-        day = min(self._left.values())
-        return day, [key for key, first in self._left.items() if first == day]
-
-    def reads(self, key: str, window: tuple[date, date]) -> bool:
-        """Whether this window goes on where the account's feed stands."""
-        return key in self._left and window[0] <= self._left[key] <= window[1]
-
-    def was_read(self, key: str, window: tuple[date, date]) -> None:
-        """The account was read to the end of the window."""
-        if window[1] >= self._request.now.date():
-            del self._left[key]
-        else:
-            self._left[key] = window[1] + timedelta(days=1)
-
-    def give_up(self, keys: Iterable[str]) -> None:
-        """These accounts cannot be read now; the next sync goes on from their cursors."""
-        for key in keys:
-            self._left.pop(key, None)

@@ -14,19 +14,15 @@ from urllib.parse import urlencode
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import BadPayload, BadRequest, RateLimited, Scope
-from worker.integrations.kit import windows
 from worker.integrations.kit.access_urls import Server
 from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
-from worker.integrations.kit.http import Api
+from worker.integrations.kit.http import Api, Endpoint
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import SETUP_TOKEN
 from worker.integrations.kit.settings import IntegrationSettings
+from worker.integrations.kit.together import Together, Told
 from worker.integrations.simplefin import mapping
-from worker.integrations.simplefin import pages as answers
 from worker.integrations.simplefin.vocabulary import RULES, SAFE_DAYS
-
-_DAY, _SLOWER = timedelta(days=1), timedelta(hours=6)
 
 
 class SimplefinSettings(IntegrationSettings):
@@ -54,7 +50,7 @@ class Simplefin(Integration):
     quotas = tuple(Quota("provider", 24, 86_400, endpoint=name, daily=True) for name in ("accounts", "account"))
     error_rules = RULES
     secret_shapes = (r"\baHR0c[\w+/=-]{16,}", r"\bhttps?://[^\s/@:]+:[^\s/@]+@[^\s\"']+")
-    memory_feeds = frozenset({answers.ACCOUNTS_FEED})
+    memory_feeds = frozenset({mapping.ACCOUNTS_FEED})
 
     def __init__(self, settings: Any, api: Api) -> None:
         super().__init__(settings, api)
@@ -64,62 +60,35 @@ class Simplefin(Integration):
         """Claims the setup token, which works once."""
         return await self._server.claim(caller, form["setup_token"])
 
-    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
-        """Accounts, balances and positions first, then each account's transactions, window by window."""
-        feeds, accounts = windows.Together(request, self.settings.window_days), dict[str, mapping.Account]()
-        plan: tuple[date, list[str]] | None = (feeds.first(), [])
-        while plan is not None:
-            first, behind = plan
-            ids = [accounts[key].id for key in behind] if len(behind) < len(accounts) else []
-            answer, window = await self._ask(request, feeds, first, ids)
-            if not behind:
-                page, accounts = answers.listing(request, answer)
-                yield page
-                feeds.listed(accounts)
-            problems = list(mapping.problems(answer, accounts))
-            for page in answers.histories(request, answer, accounts, feeds, window, problems):
-                yield page
-            lost = [key for key in behind if feeds.reads(key, window)]
-            feeds.give_up(lost)
-            problems += [BadPayload("account_missing", scope=Scope.ACCOUNT, account_key=key) for key in lost]
-            if any(isinstance(problem, RateLimited) for problem in problems):
-                raise RateLimited("use_warned", scope=Scope.PROVIDER, retry_after=_SLOWER)
-            if problems:
-                yield Page(problems=problems)
-            plan = feeds.behind()
+    def credentials(self, access_token: str) -> dict[str, str]:
+        """Name and password of the access URL."""
+        return self._server.authorization(access_token)
 
-    async def _ask(
-        self, request: SyncRequest, feeds: windows.Together, first: date, ids: Sequence[str]
-    ) -> tuple[mapping.AccountSet, tuple[date, date]]:
-        """The answer for a window, and the window: a shorter one if the server refuses or shortens it."""
-        first, last = windows.window_from(first, request, timedelta(days=feeds.days))
+    def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        """Accounts, balances and positions first, then each account's transactions, window by window."""
+        accounts = dict[str, mapping.Account]()
+
+        async def ask(window: tuple[date, date], behind: Sequence[str]) -> Told:
+            ids = [accounts[key].id for key in behind] if len(behind) < len(accounts) else []
+            answer = mapping.account_set.page(await self.get(request, self._endpoint(request, window, ids)))
+            return Told(
+                window=window,
+                listing=None if behind else mapping.listing(request, answer, accounts),
+                pages=dict(mapping.histories(request, answer, accounts)),
+                problems=mapping.problems(answer, accounts),
+                was_cut=answer.was_capped(),
+            )
+
+        return Together(request, self.settings.window_days, SAFE_DAYS).pages(ask)
+
+    def _endpoint(self, request: SyncRequest, window: tuple[date, date], ids: Sequence[str]) -> Endpoint:
+        start, end = (datetime.combine(day, time(), UTC) for day in (window[0], window[1] + timedelta(days=1)))
         query = [
-            ("start-date", _seconds(first)),
-            ("end-date", _seconds(last + _DAY)),
+            ("start-date", int(start.timestamp())),
+            ("end-date", int(end.timestamp())),
             ("pending", "1"),
             *([("version", "2")] if self.settings.version == "2" else []),
             *(("account", one) for one in ids),
         ]
         path = f"{self._server.path(request.access_token)}/accounts?{urlencode(query)}"
-        endpoint = self.api.endpoint("account" if ids else "accounts", "GET", path)
-        may_shorten = (last - first).days >= SAFE_DAYS
-        try:
-            got = await self.api.read(
-                endpoint,
-                request.caller,
-                check=self.check,
-                headers=self._server.authorization(request.access_token),
-            )
-            answer = mapping.account_set.page(got.body)
-        except BadRequest:
-            if not may_shorten:
-                raise
-        else:
-            if not (may_shorten and answer.was_capped()):
-                return answer, (first, last)
-        feeds.days = SAFE_DAYS
-        return await self._ask(request, feeds, first, ids)
-
-
-def _seconds(day: date) -> str:
-    return str(int(datetime.combine(day, time(), UTC).timestamp()))
+        return self.api.endpoint("account" if ids else "accounts", "GET", path)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from functools import partial
-from typing import Any
 
 import msgspec
 
-from worker.errors import BadRecord, ProviderError, Scope
-from worker.integrations.kit import moments, money, reading
-from worker.integrations.kit.base import RawRecord
+from worker.errors import BadRecord, ProviderError, RateLimited, Scope
+from worker.integrations.kit import account_keys, moments, money, reading
+from worker.integrations.kit.base import Page, RawRecord, SyncRequest
 from worker.integrations.kit.masking import without_numbers
 from worker.integrations.kit.taxonomy import classify
-from worker.integrations.simplefin.vocabulary import ACCOUNT_WORDS, CAPPED, CODES, HARMLESS, NOTICES
+from worker.integrations.simplefin.vocabulary import ACCOUNT_WORDS, CAPPED, CODES, HARMLESS, NOTICES, SLOWER
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionStatus, TransactionType
 
+ACCOUNTS_FEED = "accounts"
 _MASK = re.compile(r"(?<!\d)(\d{4})\W*$")
 
 
@@ -109,7 +109,7 @@ class _Transaction(msgspec.Struct, gc=False):
     pending: bool | None = None
 
 
-account_set, account = reading.Reader(AccountSet), reading.Reader(Account)
+account_set, _account = reading.Reader(AccountSet), reading.Reader(Account)
 _balance, _holding, _transaction = reading.Reader(_Balance), reading.Reader(_Holding), reading.Reader(_Transaction)
 
 
@@ -125,7 +125,11 @@ def problems(answer: AccountSet, accounts: dict[str, Account]) -> Iterator[Provi
         error = classify(NOTICES, status=200, code=code, text=notice.text)
         if code == "gen.auth":
             raise error
-        error.scope, keys = Scope.INSTITUTION, [key for key, one in accounts.items() if _speaks_of(notice, one)]
+        if isinstance(error, RateLimited):  # what came is stored, and then the login waits
+            yield RateLimited(error.reason, scope=Scope.PROVIDER, retry_after=SLOWER)
+            continue
+        error.scope = Scope.INSTITUTION
+        keys = [key for key, one in accounts.items() if _speaks_of(notice, one)]
         yield from [type(error)(error.reason, scope=Scope.ACCOUNT, account_key=key) for key in keys] or [error]
 
 
@@ -136,7 +140,27 @@ def _speaks_of(notice: _Notice, one: Account) -> bool:
     return fits and bool(notice.conn_id or notice.account_id)
 
 
-def account_record(given: Account, key: str, institution: str | None) -> AccountRecord:
+def listing(request: SyncRequest, answer: AccountSet, accounts: dict[str, Account]) -> Page:
+    """A page with accounts, balances and positions; the accounts are put into `accounts`, by key."""
+    names = {connection.conn_id: connection.name for connection in answer.connections or ()}
+    read, rejects = reading.read_each(answer.accounts, "account", lambda raw: (_account.record(raw), raw))
+    page, found = account_keys.listing(
+        read,
+        lambda one: (one[0].id, one[0].place),
+        lambda one, key: _account_record(one[0], key, names.get(one[0].conn_id or "", one[0].org.name)),
+        lambda one: one[1],
+        feed=ACCOUNTS_FEED,
+        cursor=request.cursors.get(ACCOUNTS_FEED),
+    )
+    page.accounts_complete = page.accounts_complete and not rejects and not answer.notices()
+    page.rejects = [*rejects, *page.rejects]
+    for (given, raw), account in found:
+        accounts[account.account_key] = given
+        _add_figures(page, account, given, raw)
+    return page
+
+
+def _account_record(given: Account, key: str, institution: str | None) -> AccountRecord:
     """One account. Long numbers in its name are shortened."""
     name = without_numbers(reading.without_nul(given.name))
     guesses = ((kind, subtype) for word, kind, subtype in ACCOUNT_WORDS if word in name.lower())
@@ -153,8 +177,18 @@ def account_record(given: Account, key: str, institution: str | None) -> Account
     )
 
 
-def balance_record(raw: bytes, key: str, currency: str) -> BalanceRecord:
-    """An account's balance as stated."""
+def _add_figures(page: Page, account: AccountRecord, given: Account, raw: bytes) -> None:
+    key, own, positions = account.account_key, account.currency, given.holdings or []
+    stated = partial(_balance_record, key=key, currency=own)
+    balances, bad = reading.read_each([msgspec.Raw(raw)], "balance", stated, key)
+    held, worse = reading.read_all(positions, "holding", partial(_holding_record, key=key, currency=own), key)
+    page.balances, page.holdings = [*page.balances, *balances], [*page.holdings, *reading.distinct(held)]
+    page.rejects = [*page.rejects, *bad, *worse]
+    if given.holdings is not None and not worse:
+        page.holdings_complete_for |= {key}
+
+
+def _balance_record(raw: bytes, key: str, currency: str) -> BalanceRecord:
     given = _balance.record(raw)
     return BalanceRecord(
         account_key=key,
@@ -166,21 +200,20 @@ def balance_record(raw: bytes, key: str, currency: str) -> BalanceRecord:
     )
 
 
-def holding_record(raw: bytes, key: str, currency: str) -> HoldingRecord:
+def _holding_record(raw: bytes, key: str, currency: str) -> HoldingRecord:
     """One position. The protocol does not define them; the Bridge and others send them."""
     given = _holding.record(raw)
     own = money.currency_or_address(given.currency) if given.currency else currency
-    security = SecurityRecord(
-        key=f"simplefin:other:{given.symbol}" if given.symbol else f"simplefin:holding:{given.id}",
-        type=SecurityType.OTHER,
-        symbol=given.symbol or None,
-        name=given.description or None,
-        currency=own,
-    )
     return HoldingRecord(
         account_key=key,
         holding_key=given.id,
-        security=security,
+        security=SecurityRecord(
+            key=f"simplefin:other:{given.symbol}" if given.symbol else f"simplefin:holding:{given.id}",
+            type=SecurityType.OTHER,
+            symbol=given.symbol or None,
+            name=given.description or None,
+            currency=own,
+        ),
         quantity=money.checked(given.shares, "shares"),
         market_value=money.checked_or_none(given.market_value, "market_value"),
         average_price=money.checked_or_none(given.purchase_price, "purchase_price"),
@@ -189,8 +222,18 @@ def holding_record(raw: bytes, key: str, currency: str) -> HoldingRecord:
     )
 
 
-def split(given: Account, key: str) -> reading.Split:
-    """An account's transactions, not yet read. A pending one without an id is recognised by its content."""
+def histories(request: SyncRequest, answer: AccountSet, accounts: Mapping[str, Account]) -> Iterator[tuple[str, Page]]:
+    """A page with the transactions, not yet read, of each account that is known, by its key."""
+    keys = {(one.id, one.place): key for key, one in accounts.items()}
+    for one in reading.read_each(answer.accounts, "account", _account.record)[0]:
+        if (key := keys.get((one.id, one.place))) is not None:
+            found, currency = _split(one, key), money.currency_or_address(accounts[key].currency)
+            mapped = partial(_mapped, currency=currency, today=request.now.date())
+            yield key, Page(transactions=found.rows, rejects=found.rejects, map_transaction=mapped)
+
+
+def _split(given: Account, key: str) -> reading.Split:
+    """An account's transactions. A pending one without an id is recognised by its content."""
     seen: Counter[str] = Counter()
 
     def key_of(raw: msgspec.Raw) -> tuple[str, str]:
@@ -202,12 +245,8 @@ def split(given: Account, key: str) -> reading.Split:
     return reading.split(given.transactions or (), key_of)
 
 
-def mapper(given: Account, today: date) -> Any:
-    """Reads an account's transactions. `today` is the day of a pending one for which the server states none."""
-    return partial(_mapped, currency=money.currency_or_address(given.currency), today=today)
-
-
 def _mapped(row: RawRecord, *, currency: str, today: date) -> TransactionRecord:
+    """One transaction. `today` is the day of a pending one for which the server states none."""
     given, flags = _transaction.row(row)
     posted = moments.of_seconds(given.posted, "posted")
     occurred = moments.of_seconds(given.transacted_at, "transacted_at")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from worker.errors import BadPayload, Forbidden, InstitutionDown, RateLimited, ReauthRequired
 from worker.integrations.kit.taxonomy import Rule
 from worker.models.vocabulary import AccountType
@@ -26,6 +28,7 @@ NOTICES = (
 HARMLESS = "exceeds recommended range"  # the Bridge says so above 45 days, and sends all that was asked for
 CAPPED = "was capped"  # the Bridge says so above 90 days: it has left days out
 SAFE_DAYS = 44
+SLOWER = timedelta(hours=6)
 
 # The protocol has no types of accounts: the first of these words in the account's name decides.
 ACCOUNT_WORDS = (
