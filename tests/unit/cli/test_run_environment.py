@@ -71,6 +71,17 @@ def test_keys_that_the_environment_has_are_used(home: Path) -> None:
     assert "ENCRYPTION_KEYS_FILE" not in _prepare(home).variables
 
 
+def test_an_app_on_another_port_can_be_added_and_stays_added_when_it_starts_again(home: Path) -> None:
+    os.environ["LINK_RETURN_ORIGINS"] = "http://127.0.0.1:3000"
+
+    first = _prepare(home)
+    again = _prepare(home)
+
+    origins = first.variables["LINK_RETURN_ORIGINS"]
+    assert origins == f"{first.web_url},http://127.0.0.1:3000"
+    assert again.variables["LINK_RETURN_ORIGINS"] == origins
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("access_seconds", [4, 12, 60, 1800])
 def test_the_environment_makes_safe_settings(home: Path, monkeypatch: pytest.MonkeyPatch, access_seconds: int) -> None:

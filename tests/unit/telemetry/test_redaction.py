@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
+import worker
 from worker.integrations.registry import REGISTRY
 from worker.telemetry.redaction import MASK, redact, redact_value, remember, remember_shapes
 
@@ -142,3 +145,18 @@ def test_shape_that_a_provider_s_integration_states_is_masked() -> None:
     remember_shapes([r"\bfrob\.[\w-]+"])
 
     assert redact("token frob.a-1") == f"token {MASK}"
+
+
+@pytest.mark.deep
+def test_no_log_line_of_ours_loses_its_advice() -> None:
+    texts = [
+        part.value
+        for path in sorted(Path(worker.__file__).parent.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("log.")
+        for part in ast.walk(call)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
+
+    assert [text for text in texts if redact(text) != text] == []
+    assert len(texts) > 100

@@ -88,7 +88,7 @@ def prepare(home: Path, urls: Urls, *, access_seconds: int, once: bool) -> Demon
         "WEB_PUBLIC_URL": f"http://127.0.0.1:{web_port}",  # where the sandbox sends its hooks
         "WEB_LOGIN_LINKS": "1",
         "DEMONSTRATION_USER": USER,
-        "LINK_RETURN_ORIGINS": web_url,
+        "LINK_RETURN_ORIGINS": _origins(web_url),
         "OUTBOX_NETWORKS": "127.0.0.0/8,::1/128",  # so that a receiver on this machine can be tried
         "NOTICE_CHANNELS": "log",
         **_pace(access_seconds, once=once),
@@ -166,6 +166,12 @@ def _pace(access_seconds: int, *, once: bool) -> dict[str, str]:
         "SYNC_BUDGET_SECONDS": "8",
         "SOFT_SHUTDOWN_SECONDS": "3",
     }
+
+
+def _origins(web_url: str) -> str:
+    """Where browsers may go back to after a link: the demonstration, and apps that the environment names."""
+    named = os.environ.get("LINK_RETURN_ORIGINS", "").split(",")
+    return ",".join(dict.fromkeys(origin for origin in (web_url, *named) if origin))
 
 
 def _has_keys() -> bool:
