@@ -89,7 +89,7 @@ def _told(done: Imported) -> str:
     if done.run is None:
         if done.proposal:
             proposed = " ".join(f"--set '{plain(name)}={plain(value)}'" for name, value in done.proposal.items())
-            lines.append(f"confirm what the columns mean, or change it: {proposed}")
+            lines.append(f"confirm what the columns mean, fill in what is empty, or change it: {proposed}")
         return "\n".join([f"{done.format} file; nothing was stored:", *lines])
     run = done.run
     counts = f"{run.added} added, {run.changed} changed, {run.unchanged} unchanged, {run.quarantined} in quarantine"

@@ -78,6 +78,8 @@ def test_person_uploads_a_file_on_the_pages_of_a_link(client: TestClient, ada: P
     assert 'enctype="multipart/form-data"' in page.text
     assert (nothing.status_code, forged.status_code, asked.status_code, none_yet) == (403, 403, 409, [])
     assert "order=dmy" in asked.text.splitlines()
+    assert {"currency=", "account=</textarea>"} & set(asked.text.splitlines()), "what is still to be filled in"
+    assert "--set" not in asked.text
     assert (done.status_code, logins(client, ada)) == (200, ["Files"])
     assert journey.state(ada.headers)["status"] == "linked"
     (files,) = client.get("/api/v1/providers", headers=ada.headers).json()["items"]

@@ -35,6 +35,7 @@ _WORDS = {
     "account": ("account number", "iban", "account", "konto"),
 }
 _OPTIONS = {*_WORDS, "order", "decimal"}
+_NEEDED = ("date", "order", "decimal", "currency", "account")
 
 
 class Table:
@@ -69,7 +70,7 @@ class Table:
         return [cells[at] if at < len(cells) else "" for _, cells in self.lines]
 
     def proposal(self) -> dict[str, str]:
-        """What the columns seem to mean. What can be read in two ways is left out."""
+        """What the columns seem to mean. What is needed and is not found, or can be read in two ways, is empty."""
         found: dict[str, str] = {}
         for field, words in _WORDS.items():
             ranked = [name for word in words for name in self.names if word in name.lower()]
@@ -84,7 +85,13 @@ class Table:
         ]
         if decimal := values.decimal_of(amounts):
             found["decimal"] = decimal
-        return found
+        return found | dict.fromkeys(missing(found), "")
+
+
+def missing(options: Mapping[str, str]) -> list[str]:
+    """What must still be said about a file before it can be read."""
+    needed = _NEEDED if "debit" in options and "credit" in options else (*_NEEDED, "amount")
+    return [name for name in needed if not options.get(name)]
 
 
 def is_one(content: bytes) -> bool:
@@ -129,10 +136,8 @@ def read(table: Table, options: Mapping[str, str]) -> list[Statement]:
 def _check(table: Table, options: Mapping[str, str]) -> None:
     if unknown := sorted(options.keys() - _OPTIONS):
         raise Refused(f"a CSV file has no setting {', '.join(unknown)}; nothing was stored")
-    wanted = ["date", "order", "decimal", "currency", "account"]
-    wanted += [] if "debit" in options and "credit" in options else ["amount"]
-    if missing := [name for name in wanted if not options.get(name)]:
-        raise Refused(f"what the columns mean is not known yet: set {', '.join(missing)}; nothing was stored")
+    if unknown := missing(options):
+        raise Refused(f"what the columns mean is not known yet: set {', '.join(unknown)}; nothing was stored")
     for field, name in options.items():
         if name not in table.names and field not in ("order", "decimal", "currency", "account"):
             raise Refused(f"the file has no column {name} (for {field}); nothing was stored")

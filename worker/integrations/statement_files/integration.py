@@ -108,8 +108,9 @@ class StatementFiles(Integration):
         if not given and saved is None and LOOK not in options:
             told = " ".join(f"--set '{name}={value}'" for name, value in proposal.items())
             raise Refused(
-                "what the columns of this file mean must be confirmed once; nothing was stored. This is proposed: "
-                + told
+                "what the columns of this file mean must be confirmed once; nothing was stored",
+                for_operators=f"this is proposed, fill in what is empty: {told}",
+                for_clients="send the file with dry_run=true, and confirm what the answer proposes with set=NAME=VALUE",
             )
         chosen = {**(saved or {}), **(proposal if LOOK in options else given)}
         try:
