@@ -142,6 +142,7 @@ def _document_problems(app: FastAPI) -> None:
             for operation in _operations(schema):
                 if "422" in operation["responses"]:
                     operation["responses"] |= {"422": problems.documented(422)[422]}
+            documentation.complete_examples(schema)
         return app.openapi_schema or schema
 
     app.openapi = openapi  # type: ignore[method-assign]

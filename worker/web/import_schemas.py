@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import date
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict
 
 from worker.services.sync.importing import Imported
+
+_EXAMPLE: dict[str, Any] = {
+    "format": "OFX",
+    "statements": [
+        {
+            "account": "…1234",
+            "currency": "EUR",
+            "first": "2026-01-01",
+            "last": "2026-01-31",
+            "rows": 42,
+            "refused": 0,
+            "balance": "1250.40",
+        }
+    ],
+    "provider_id": "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11",
+    "run_id": "01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e12",
+    "added": 42,
+    "changed": 0,
+    "unchanged": 0,
+    "quarantined": 0,
+    "proposal": {},
+}
 
 
 class FileStatement(BaseModel):
@@ -26,10 +49,13 @@ class FileStatement(BaseModel):
 class ImportedFile(BaseModel):
     """What became of a file.
 
-    `run_id` is None if the file was only looked at. `proposal` has what should be confirmed with `set`.
+    `run_id` is None if the file was only looked at. `proposal` has what should be confirmed with `set`; what is empty
+    in it must be filled in.
     """
 
-    format: str = Field(examples=["OFX"])
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    format: str
     statements: list[FileStatement]
     provider_id: UUID | None
     run_id: UUID | None

@@ -157,6 +157,8 @@ def test_documentation_lists_every_route_and_loads_nothing(client: TestClient) -
     assert "src=" not in page
     for path in client.get("/openapi.json").json()["paths"]:
         assert path in page
+    for answer_of_a_route in ("Everyday Checking", "purchase_apr", "CORNER GROCERY", "link?session="):
+        assert answer_of_a_route in page
 
 
 def test_openapi_names_the_problem_document_for_every_error(client: TestClient) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
@@ -64,3 +66,46 @@ def test_answers_are_what_the_document_says(
 
     with capture_logs():
         ask()
+
+
+def _leaves(schema: dict[str, Any], part: dict[str, Any], within: tuple[str, ...] = ()) -> Iterator[str]:
+    """The texts in a schema for which it shows no example; other types show themselves what they are."""
+    if part.keys() & {"example", "examples", "default", "enum", "const", "format"}:
+        return
+    if name := part.get("$ref", "").rpartition("/")[2]:
+        if name not in within:
+            yield from _leaves(schema, schema["components"]["schemas"][name], (*within, name))
+    elif "properties" in part:
+        for field, inner in part["properties"].items():
+            yield from (f"{field} {left}".strip() for left in _leaves(schema, inner, within))
+    elif part.get("type") == "array":
+        yield from _leaves(schema, part.get("items", {}), within)
+    elif part.get("type") == "string":
+        yield ""
+    for inner in part.get("anyOf", []):
+        yield from _leaves(schema, inner, within)
+
+
+def test_every_answer_and_body_in_json_is_shown_by_an_example_that_its_schema_accepts(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    without, shown = [], 0
+
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            told = [
+                operation.get("requestBody", {}),
+                *(operation["responses"][code] for code in operation["responses"]),
+            ]
+            for content in (one.get("content", {}).get("application/json", {}) for one in told):
+                part = content.get("schema", {})
+                if "example" in content:
+                    shown += 1
+                    jsonschema.validate(content["example"], {**part, "components": schema["components"]})
+                else:
+                    without += [(method, path, left) for left in _leaves(schema, part)]
+
+    assert without == []
+    assert shown >= 10
+    for model in schema["components"]["schemas"].values():
+        for example in model.get("examples", []):
+            jsonschema.validate(example, {**model, "components": schema["components"]})

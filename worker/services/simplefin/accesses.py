@@ -115,7 +115,7 @@ async def claim(runtime: Context, given: str, *, base_url: str) -> str:
         hashes = {"claim_hash": _hashed(given), "secret_hash": _hashed(secret)}
         prefix = await runtime.db(lambda session: accesses.claim(session, **hashes))
     if prefix is None:
-        log.warning("simplefin_claim_refused", next="if its user did not use it, revoke the access; dashtam simplefin list shows all")
+        log.warning("simplefin_claim_refused", next="if its user did not use it: dashtam simplefin list")
         raise NotPermitted(
             "this setup token is unknown, has expired, or was used before; nothing was changed. If you did not use it"
             " yourself, somebody else may have: revoke it, and make a new one"

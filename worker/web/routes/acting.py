@@ -10,11 +10,14 @@ from fastapi import APIRouter, Query, Request, Response
 from worker.models.reading import RunSlice
 from worker.models.vocabulary import RunStatus
 from worker.services.access import acting, reading
+from worker.web import row_examples
 from worker.web.asking import Operator, Reader, Services, Tasks
 from worker.web.problems import documented
 from worker.web.schemas import Explained, Requested, SyncRequest, encoded
 
 router = APIRouter(prefix="/api/v1/providers/{provider_id}", tags=["work"])
+
+_RUNS = documented(401, 403, 404, 422) | row_examples.slice_of(row_examples.RUN)
 
 
 @router.post("/syncs", summary="Ask for a sync", status_code=202, responses=documented(401, 403, 404, 409, 422))
@@ -32,7 +35,7 @@ async def ask_for_refresh(provider_id: UUID, runtime: Services, who: Operator, s
     return Requested.of(provider_id, await acting.refresh(runtime, who, provider_id, send=send))
 
 
-@router.get("/runs", summary="List runs", response_model=RunSlice, responses=documented(401, 403, 404, 422))
+@router.get("/runs", summary="List runs", response_model=RunSlice, responses=_RUNS)
 async def list_runs(
     provider_id: UUID,
     runtime: Services,

@@ -8,19 +8,23 @@ from fastapi import APIRouter
 
 from worker.services.access import catalogue
 from worker.services.access.catalogue import ProviderType
+from worker.web import row_examples
 from worker.web.asking import Services
 from worker.web.problems import documented
 
 router = APIRouter(prefix="/api/v1/provider-types", tags=["provider types"])
 
+_LIST = documented(422) | row_examples.shown([row_examples.TYPE])
+_ONE = documented(404) | row_examples.shown(row_examples.TYPE)
 
-@router.get("", summary="List provider types", response_model=list[ProviderType], responses=documented(422))
+
+@router.get("", summary="List provider types", response_model=list[ProviderType], responses=_LIST)
 async def list_types(runtime: Services, configured: bool | None = None) -> Any:
     """Every installed integration. With `configured`, only those with which logins can (or cannot) be linked here."""
     return catalogue.types(runtime, configured=configured)
 
 
-@router.get("/{key}", summary="Show a provider type", response_model=ProviderType, responses=documented(404))
+@router.get("/{key}", summary="Show a provider type", response_model=ProviderType, responses=_ONE)
 async def get_type(key: str, runtime: Services) -> Any:
     """One integration."""
     return catalogue.type_of(runtime, key)
