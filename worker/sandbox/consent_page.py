@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 from worker.sandbox.wire import Answer, Request
@@ -48,3 +48,26 @@ def page(title: str, asked: Mapping[str, str], logins: Iterable[str]) -> Answer:
     options = "".join(f"<option>{escape(login)}</option>" for login in logins)
     body = _PAGE.format(title=escape(title), asked=hidden, logins=options)
     return Answer(200, body.encode(), [(b"content-type", b"text/html; charset=utf-8")])
+
+
+def decided(
+    title: str,
+    request: Request,
+    logins: Iterable[str],
+    allowed: Callable[[Mapping[str, str]], str],
+    denied: Callable[[Mapping[str, str]], str],
+) -> Answer:
+    """The page, or the address to which the browser goes when its user has decided.
+
+    Args:
+        title: the provider.
+        request: the browser's request; its parameters are what the application asks for, and the decision.
+        logins: the names of the logins that can be chosen.
+        allowed: the address after a consent, which a request without any decision stands for, too.
+        denied: the address after a refusal.
+    """
+    given = request.parameters()
+    if wanted(request):
+        return page(title, given, logins)
+    address = (denied if given.get(DECISION) == DENY else allowed)(given)
+    return Answer(302, b"", [(b"location", address.encode())])

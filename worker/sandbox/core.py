@@ -106,6 +106,12 @@ class Login:
             self._ledger = self.profile.furnish(self)
         return self._ledger
 
+    @property
+    def trouble(self) -> tuple[str, str]:
+        """`broken` as a word and what stands after it: `refused/0` is `("refused", "0")`."""
+        word, _, about = (self.broken or "").partition("/")
+        return word, about
+
     def visible(self, transaction: Transaction) -> bool:
         """Whether the feed goes back far enough to include this row."""
         return self.visible_from is None or transaction.date >= self.visible_from

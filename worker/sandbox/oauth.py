@@ -157,22 +157,20 @@ class OAuthProfile(Profile):
         given = request.parameters()
         if given.get("client_id") != self.client[0] or given.get("response_type", "code") != "code":
             raise RefusedError(json_answer(400, {"error": "invalid_client", "error_description": "Unknown client"}))
-        if consent_page.wanted(request):
-            mine = (name for name, login in self.sandbox.logins.items() if login.profile is self)
-            names = sorted(mine, key=lambda name: self.grants.of_login(name) is not None)
-            return consent_page.page(self.key, given, names)
-        name = given.get("login") or self.next_login(lambda name: self.grants.of_login(name) is not None)
-        if name is None or name not in self.sandbox.logins:
-            raise RefusedError(self.error("not_found"))
+        mine = (name for name, login in self.sandbox.logins.items() if login.profile is self)
+        names = sorted(mine, key=lambda name: self.grants.of_login(name) is not None)
         try:
-            if given.get(consent_page.DECISION) == consent_page.DENY:
-                return _redirect(_with_query(_redirect_uri(given), {"error": "access_denied", **_state(given)}))
-            location = self.callback_url(self.sandbox.logins[name], given)
+            return consent_page.decided(self.key, request, names, self._allowed, _denied)
         except ValueError as error:
             raise RefusedError(
                 json_answer(400, {"error": "invalid_request", "error_description": str(error)})
             ) from error
-        return _redirect(location)
+
+    def _allowed(self, given: Mapping[str, str]) -> str:
+        name = given.get("login") or self.next_login(lambda name: self.grants.of_login(name) is not None)
+        if name is None or name not in self.sandbox.logins:
+            raise RefusedError(self.error("not_found"))
+        return self.callback_url(self.sandbox.logins[name], given)
 
     def callback_url(self, login: Login, asked: Mapping[str, str]) -> str:
         """The address to which the browser is sent after the login's owner has consented.
@@ -227,8 +225,8 @@ class OAuthProfile(Profile):
         return changed
 
 
-def _redirect(location: str) -> Answer:
-    return Answer(302, b"", [(b"location", location.encode())])
+def _denied(given: Mapping[str, str]) -> str:
+    return _with_query(_redirect_uri(given), {"error": "access_denied", **_state(given)})
 
 
 def _redirect_uri(asked: Mapping[str, str]) -> str:

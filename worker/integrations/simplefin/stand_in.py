@@ -101,7 +101,7 @@ class StandIn(PlainBooks):
         listed = []
         accounts = login.ledger.open_accounts()
         for index, account in enumerate(accounts):
-            trouble = _trouble(login.broken, index, account)
+            trouble = _trouble(login, index, account)
             errors += trouble
             if not only or account.id in only:
                 rows = None if "balances-only" in given or trouble else self._rows(login, account, first, last, given)
@@ -161,8 +161,8 @@ def _moment(seconds: str) -> datetime:
     return datetime.fromtimestamp(float(seconds), UTC)
 
 
-def _trouble(broken: str | None, index: int, account: Account) -> list[_Error]:
-    code, _, number = (broken or "").partition("/")
+def _trouble(login: Login, index: int, account: Account) -> list[_Error]:
+    code, number = login.trouble
     if code.startswith("con.") and number == str(index % 2):
         return [(code, f"Connection to {BANKS[index % 2]} may need attention", f"CON-{index % 2}", None)]
     if code.startswith("act.") and number == str(index):

@@ -139,7 +139,7 @@ class StandIn(OAuthProfile, PlainBooks):
                 return Answer(200, array([*listed, *login.ledger.verbatim_accounts]))
             case ["accounts", id_, *rest]:
                 index, account, renamed = self._find(login, id_)
-                trouble, _, number = (login.broken or "").partition("/")
+                trouble, number = login.trouble
                 if number == str(index) and trouble in ("refused", "populating", "unavailable"):
                     return self.error(trouble)
                 hidden = (trouble, number) == ("hidden", str(index))

@@ -17,7 +17,8 @@ from defusedxml.ElementTree import fromstring
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
 from worker.integrations.statement_files import values
-from worker.integrations.statement_files.statements import Row, Statement, reject
+from worker.integrations.statement_files.statements import Row, Statement
+from worker.integrations.statement_files.values import text_of
 from worker.models.vocabulary import AccountType
 
 NAME = "CAMT"
@@ -54,7 +55,7 @@ def read(content: bytes) -> list[Statement]:
 
 
 def _statement(element: Element) -> Statement:
-    iban, other = _text(element, "Acct/Id/IBAN"), _text(element, "Acct/Id/Othr/Id")
+    iban, other = text_of(element, "Acct/Id/IBAN"), text_of(element, "Acct/Id/Othr/Id")
     number = "".join((iban or other or "").split())
     if not number:
         raise Refused("a statement of the file has no account number; nothing was stored")
@@ -62,42 +63,35 @@ def _statement(element: Element) -> Statement:
     entries = element.findall("Ntry")
     first = next((found.get("Ccy") for found in element.iterfind("Ntry/Amt")), None)
     try:
-        code = values.currency(_text(element, "Acct/Ccy") or money_of or first)
+        code = values.currency(text_of(element, "Acct/Ccy") or money_of or first)
     except BadRecord:
         raise Refused("a statement of the file names no currency, and none is guessed; nothing was stored") from None
-    bank = "" if iban else _any(element, "Acct/Svcr/FinInstnId/BICFI", "Acct/Svcr/FinInstnId/BIC") or ""
+    bank = "" if iban else text_of(element, "Acct/Svcr/FinInstnId/BICFI", "Acct/Svcr/FinInstnId/BIC") or ""
     one = Statement(bank=bank, number=number, currency=code, type=AccountType.DEPOSITORY, subtype="account")
-    try:
+    with one.refusing("days of the statement"):
         one.first, one.last = _day_or_none(element, "FrToDt/FrDtTm"), _day_or_none(element, "FrToDt/ToDtTm")
-    except BadRecord as error:
-        one.rejects.append(reject(error.reason, f"days of the statement of account …{one.mask}"))
     # A notification has single entries; a report that does not state its days may have what is new alone.
     one.lists_all = element.tag == "Stmt" or (element.tag == "Rpt" and None not in (one.first, one.last))
     one.is_final = element.tag == "Stmt"
     _read_balances(one, element)
     for place, entry in enumerate(entries, start=1):
-        if _any(entry, "Sts/Cd", "Sts") == "INFO":  # for information: not booked and never will be
+        if text_of(entry, "Sts/Cd", "Sts") == "INFO":  # for information: not booked and never will be
             continue
-        try:
+        fields = {"amount": entry.findtext("Amt"), "description": entry.findtext("AddtlNtryInf")}
+        with one.refusing(f"entry {place}", **fields):
             one.rows.append(_row(entry, code, one.last or one.closed_on))
-        except BadRecord as error:
-            fields = {"amount": _text(entry, "Amt"), "description": _text(entry, "AddtlNtryInf")}
-            one.rejects.append(reject(error.reason, f"entry {place} of account …{one.mask}", **fields))
     return one
 
 
 def _read_balances(one: Statement, element: Element) -> None:
     stated: dict[str, tuple[Decimal, date | None]] = {}
     for balance in element.iterfind("Bal"):
-        kind = _text(balance, "Tp/CdOrPrtry/Cd") or ""
-        try:
+        kind = text_of(balance, "Tp/CdOrPrtry/Cd") or ""
+        with one.refusing(f"balance {kind}"):
             if any(given.get("Ccy") != one.currency for given in balance.iterfind("Amt")):
                 raise BadRecord("currency_differs")
             found = _signed(balance), _day_or_none(balance, "Dt/Dt") or _day_or_none(balance, "Dt/DtTm")
-        except BadRecord as error:
-            one.rejects.append(reject(error.reason, f"balance {kind} of account …{one.mask}"))
-            continue
-        stated.setdefault(kind, found)
+            stated.setdefault(kind, found)
     for kind in reversed(_CLOSING):
         one.closing, one.closed_on = stated.get(kind, (one.closing, one.closed_on))
     if "CLBD" in stated:  # an interim balance need not be that after the last entry
@@ -108,7 +102,7 @@ def _read_balances(one: Statement, element: Element) -> None:
 def _row(entry: Element, code: str, last: date | None) -> Row:
     given = entry.find("Amt")
     own = None if given is None else given.get("Ccy")
-    amount, pending = _signed(entry), _any(entry, "Sts/Cd", "Sts") in ("PDNG", "FUTR")
+    amount, pending = _signed(entry), text_of(entry, "Sts/Cd", "Sts") in ("PDNG", "FUTR")
     booked = _day_or_none(entry, "BookgDt/Dt") or _day_or_none(entry, "BookgDt/DtTm")
     valued = _day_or_none(entry, "ValDt/Dt") or _day_or_none(entry, "ValDt/DtTm")
     day = booked or valued or (last if pending else None)
@@ -118,15 +112,15 @@ def _row(entry: Element, code: str, last: date | None) -> Row:
     detail = details[0] if len(details) == 1 else entry
     who = "Dbtr" if amount > 0 else "Cdtr"
     told = [found.text for found in detail.iterfind("RmtInf/Ustrd")]
-    words = values.text(" ".join(filter(None, told))) or _any(detail, "AddtlTxInf") or _text(entry, "AddtlNtryInf")
+    words = values.text(" ".join(filter(None, told))) or text_of(detail, "AddtlTxInf") or text_of(entry, "AddtlNtryInf")
     return Row(
         amount=amount,
         day=day,
         currency=values.currency(own) if own else code,
-        ref=_any(entry, "AcctSvcrRef", "NtryRef") or _any(detail, "Refs/AcctSvcrRef", "Refs/TxId") or "",
+        ref=text_of(entry, "AcctSvcrRef", "NtryRef") or text_of(detail, "Refs/AcctSvcrRef", "Refs/TxId") or "",
         description=words or (f"{len(details)} payments" if len(details) > 1 else None),
-        counterparty=_any(detail, f"RltdPties/{who}/Nm", f"RltdPties/{who}/Pty/Nm"),
-        word=_any(entry, "BkTxCd/Domn/Fmly/SubFmlyCd", "BkTxCd/Prtry/Cd"),
+        counterparty=text_of(detail, f"RltdPties/{who}/Nm", f"RltdPties/{who}/Pty/Nm"),
+        word=text_of(entry, "BkTxCd/Domn/Fmly/SubFmlyCd", "BkTxCd/Prtry/Cd"),
         valued=valued,
         pending=pending,
     )
@@ -134,7 +128,7 @@ def _row(entry: Element, code: str, last: date | None) -> Row:
 
 def _signed(element: Element) -> Decimal:
     """The amount with its sign. That of a reversal is its own: a credit that reverses a debit is money in."""
-    side, text = _text(element, "CdtDbtInd"), _text(element, "Amt") or ""
+    side, text = text_of(element, "CdtDbtInd"), text_of(element, "Amt") or ""
     if side not in ("CRDT", "DBIT"):
         raise BadRecord("side_unknown")
     if text.startswith(("-", "+")) or "," in text:
@@ -143,18 +137,10 @@ def _signed(element: Element) -> Decimal:
     return amount if side == "CRDT" else money.negated(amount)
 
 
-def _any(element: Element, *paths: str) -> str | None:
-    return next((found for path in paths if (found := _text(element, path))), None)
-
-
-def _text(element: Element, path: str) -> str | None:
-    return values.text(element.findtext(path))
-
-
 def _day(element: Element, path: str) -> date:
-    return values.leading_day(_DAY, _text(element, path))
+    return values.leading_day(_DAY, text_of(element, path))
 
 
 def _day_or_none(element: Element, path: str) -> date | None:
     """None if there is no day. Raises `BadRecord` if there is one that does not exist."""
-    return _day(element, path) if _text(element, path) else None
+    return _day(element, path) if text_of(element, path) else None

@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
-from html import unescape
 from xml.etree.ElementTree import Element
 
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
 from worker.integrations.statement_files import values
 from worker.integrations.statement_files.ofx_tree import tree
-from worker.integrations.statement_files.statements import Row, Statement, reject
+from worker.integrations.statement_files.statements import Row, Statement
+from worker.integrations.statement_files.values import text_of
 from worker.models.records import HoldingRecord, SecurityRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionType
 
@@ -73,16 +73,16 @@ def read(content: bytes) -> list[Statement]:
 
 def _statement(element: Element, securities: dict[str, SecurityRecord]) -> Statement:
     try:
-        code = values.currency(_text(element, "CURDEF"))
+        code = values.currency(text_of(element, "CURDEF"))
     except BadRecord:
         raise Refused("a statement of the file names no currency, and none is guessed; nothing was stored") from None
-    number = next((found for path in _NUMBERS if (found := _text(element, path))), None)
+    number = text_of(element, *_NUMBERS)
     if number is None:
         raise Refused("a statement of the file has no account number; nothing was stored")
-    bank = _text(element, "BANKACCTFROM/BANKID") or _text(element, "INVACCTFROM/BROKERID") or ""
+    bank = text_of(element, "BANKACCTFROM/BANKID", "INVACCTFROM/BROKERID") or ""
     one = Statement(bank=bank, number="".join(number.split()), currency=code)
     if element.tag == "STMTRS":
-        one.type, one.subtype = _TYPES.get(_text(element, "BANKACCTFROM/ACCTTYPE") or "", (one.type, one.subtype))
+        one.type, one.subtype = _TYPES.get(text_of(element, "BANKACCTFROM/ACCTTYPE") or "", (one.type, one.subtype))
     elif element.tag == "CCSTMTRS":
         one.type, one.subtype = AccountType.CREDIT, "credit_card"
     else:
@@ -94,46 +94,38 @@ def _statement(element: Element, securities: dict[str, SecurityRecord]) -> State
 
 
 def _read_rows(one: Statement, element: Element, securities: dict[str, SecurityRecord]) -> None:
-    listing = element.find("BANKTRANLIST")
-    listing = element.find("INVTRANLIST") if listing is None else listing
-    if listing is not None:
+    lists = [*element.iterfind("BANKTRANLIST"), *element.iterfind("INVTRANLIST")]
+    for listing in lists[:1]:
         one.first, one.last = _day_or_none(listing, "DTSTART"), _day_or_none(listing, "DTEND")
-    trades = [found for found in listing if found.find(".//INVTRAN") is not None] if listing is not None else []
-    for number, row in enumerate([*(listing.iter("STMTTRN") if listing is not None else ()), *trades], start=1):
-        try:
-            one.rows.append(_row(row, one.currency) if row.tag == "STMTTRN" else _trade(row, one.currency, securities))
-        except BadRecord as error:
-            fields = {name: _text(row, name) for name in ("TRNTYPE", "DTPOSTED", "TRNAMT", "NAME", "MEMO")}
-            one.rejects.append(reject(error.reason, f"transaction {number} of account …{one.mask}", **fields))
+        trades = [found for found in listing if found.find(".//INVTRAN") is not None]
+        for number, row in enumerate([*listing.iter("STMTTRN"), *trades], start=1):
+            fields = {name: row.findtext(name) for name in ("TRNTYPE", "DTPOSTED", "TRNAMT", "NAME", "MEMO")}
+            with one.refusing(f"transaction {number}", **fields):
+                is_trade = row.tag != "STMTTRN"
+                one.rows.append(_trade(row, one.currency, securities) if is_trade else _row(row, one.currency))
     for position in element.iterfind("INVPOSLIST//INVPOS"):
-        try:
+        with one.refusing("a position"):
             one.holdings = [*(one.holdings or ()), _holding(position, one.currency, securities)]
-        except BadRecord as error:
-            one.rejects.append(reject(error.reason, f"a position of account …{one.mask}"))
 
 
 def _read_balances(one: Statement, element: Element) -> None:
     for tag, field in (("LEDGERBAL", "closing"), ("AVAILBAL", "available")):
-        try:
-            if (stated := _text(element, f"{tag}/BALAMT")) is not None:
-                setattr(one, field, money.checked(values.amount(stated), "amount"))
+        with one.refusing(tag):
+            if text_of(element, f"{tag}/BALAMT") is not None:
+                amount = _amount(element, f"{tag}/BALAMT")
                 one.closed_on = one.closed_on or _day(element, f"{tag}/DTASOF")
-        except BadRecord as error:
-            one.rejects.append(reject(error.reason, f"{tag} of account …{one.mask}"))
-            setattr(one, field, None)
+                setattr(one, field, amount)
     one.closed_on = one.closed_on or _day_or_none(element, "DTASOF")
 
 
 def _row(element: Element, code: str) -> Row:
-    if (own := _text(element, "CURRENCY/CURSYM")) is not None:
-        code = values.currency(own)
-    word, memo = _text(element, "TRNTYPE"), _text(element, "MEMO")
-    name = _text(element, "NAME") or _text(element, "PAYEE/NAME")
+    word, own = text_of(element, "TRNTYPE"), text_of(element, "CURRENCY/CURSYM")
+    name, memo = text_of(element, "NAME", "PAYEE/NAME"), text_of(element, "MEMO")
     return Row(
         amount=_amount(element, "TRNAMT"),
         day=_day(element, "DTPOSTED"),
-        currency=code,
-        ref=_text(element, "FITID") or "",
+        currency=code if own is None else values.currency(own),
+        ref=text_of(element, "FITID") or "",
         description=" ".join(dict.fromkeys(filter(None, (name, memo)))) or None,
         counterparty=name,
         kind=_KINDS.get(word or "", TransactionType.OTHER),
@@ -142,13 +134,13 @@ def _row(element: Element, code: str) -> Row:
 
 
 def _trade(element: Element, code: str, securities: dict[str, SecurityRecord]) -> Row:
-    security = securities.get(_text(element, ".//SECID/UNIQUEID") or "")
+    security = securities.get(text_of(element, ".//SECID/UNIQUEID") or "")
     return Row(
-        amount=_amount(element, ".//TOTAL") if element.find(".//TOTAL") is not None else money.ZERO,
+        amount=_amount_or_none(element, ".//TOTAL") or money.ZERO,
         day=_day(element, ".//INVTRAN/DTTRADE"),
         currency=code,
-        ref=_text(element, ".//INVTRAN/FITID") or "",
-        description=_text(element, ".//INVTRAN/MEMO") or (security.name if security else None),
+        ref=text_of(element, ".//INVTRAN/FITID") or "",
+        description=text_of(element, ".//INVTRAN/MEMO") or (security.name if security else None),
         kind=next((kind for word, kind in _TRADES if word in element.tag), TransactionType.OTHER),
         word=element.tag,
     )
@@ -156,15 +148,15 @@ def _trade(element: Element, code: str, securities: dict[str, SecurityRecord]) -
 
 def _securities(root: Element) -> Iterator[tuple[str, SecurityRecord]]:
     for element in root.iterfind(".//SECLIST/*"):
-        type_, id_ = _text(element, "SECINFO/SECID/UNIQUEIDTYPE"), _text(element, "SECINFO/SECID/UNIQUEID")
+        type_, id_ = text_of(element, "SECINFO/SECID/UNIQUEIDTYPE"), text_of(element, "SECINFO/SECID/UNIQUEID")
         if id_ is None:
             continue
         scheme = (type_ or "").lower()
         record = SecurityRecord(
             key=f"{scheme}:{id_}" if scheme in ("cusip", "isin") else f"statement_files:{scheme}:{id_}",
             type=_SECURITIES.get(element.tag, SecurityType.OTHER),
-            symbol=_text(element, "SECINFO/TICKER"),
-            name=_text(element, "SECINFO/SECNAME"),
+            symbol=text_of(element, "SECINFO/TICKER"),
+            name=text_of(element, "SECINFO/SECNAME"),
             cusip=id_ if scheme == "cusip" else None,
             isin=id_ if scheme == "isin" else None,
         )
@@ -172,30 +164,30 @@ def _securities(root: Element) -> Iterator[tuple[str, SecurityRecord]]:
 
 
 def _holding(element: Element, code: str, securities: dict[str, SecurityRecord]) -> HoldingRecord:
-    security = securities.get(_text(element, "SECID/UNIQUEID") or "")
+    security = securities.get(text_of(element, "SECID/UNIQUEID") or "")
     if security is None:
         raise BadRecord("security_unknown")
     return HoldingRecord(
         account_key="",
-        holding_key=f"{security.key}:{(_text(element, 'POSTYPE') or 'LONG').lower()}",
+        holding_key=f"{security.key}:{(text_of(element, 'POSTYPE') or 'LONG').lower()}",
         security=security,
         quantity=_amount(element, "UNITS"),
-        market_value=_amount(element, "MKTVAL") if element.find("MKTVAL") is not None else None,
-        price=_amount(element, "UNITPRICE") if element.find("UNITPRICE") is not None else None,
+        market_value=_amount_or_none(element, "MKTVAL"),
+        price=_amount_or_none(element, "UNITPRICE"),
         currency=code,
     )
 
 
 def _amount(element: Element, path: str) -> Decimal:
-    return money.checked(values.amount(_text(element, path) or ""), "amount")
+    return money.checked(values.amount(text_of(element, path) or ""), "amount")
 
 
-def _text(element: Element, path: str) -> str | None:
-    return values.text(unescape(element.findtext(path) or ""))
+def _amount_or_none(element: Element, path: str) -> Decimal | None:
+    return None if element.find(path) is None else _amount(element, path)
 
 
 def _day(element: Element, path: str) -> date:
-    return values.leading_day(_DAY, _text(element, path))
+    return values.leading_day(_DAY, text_of(element, path))
 
 
 def _day_or_none(element: Element, path: str) -> date | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from html import escape
+from html import escape, unescape
 from xml.etree.ElementTree import Element
 
 from ofxtools.Parser import TreeBuilder
@@ -68,6 +68,9 @@ def tree(text: str) -> Element:
     builder = _Builder()
     try:
         builder.feed(_without_sections(text))
-        return builder.close()
+        root = builder.close()
     except (SyntaxError, AssertionError):  # their texts show the file
         raise Refused("the OFX file has an element that is not closed as it should be; nothing was stored") from None
+    for element in root.iter():
+        element.text = unescape(element.text or "")
+    return root

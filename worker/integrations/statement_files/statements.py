@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -100,6 +101,19 @@ class Statement:
     def age(self) -> tuple[date, bool]:
         """Of two statements of an account, the newer one has the greater."""
         return self.day, self.is_final
+
+    @contextmanager
+    def refusing(self, place: str, **fields: str | None) -> Iterator[None]:
+        """A record that cannot be read (`BadRecord`) becomes a reject, and the rest of the statement is read.
+
+        Args:
+            place: what it is, and which.
+            fields: what it states; masked.
+        """
+        try:
+            yield
+        except BadRecord as error:
+            self.rejects.append(reject(error.reason, f"{place} of account …{self.mask}", **fields))
 
     def told(self) -> FileStatement:
         """For people."""

@@ -73,10 +73,8 @@ def _statement(text: str) -> Statement:
     one = Statement(bank="", number=number, currency=code, type=AccountType.DEPOSITORY, subtype="account")
     _read_balances(one, data)
     for place, entry in enumerate(_entries(tags), start=1):
-        try:
+        with one.refusing(f"entry {place}", description=entry):
             one.rows.append(_row(entry, code))
-        except BadRecord as error:
-            one.rejects.append(reject(error.reason, f"entry {place} of account …{one.mask}", description=entry))
     return one
 
 

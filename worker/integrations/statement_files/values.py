@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from xml.etree.ElementTree import Element
 
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
@@ -73,6 +74,11 @@ def leading_day(pattern: re.Pattern[str], text: str | None) -> date:
 def text(value: str | None) -> str | None:
     """A text with single spaces and without NUL characters; None if it is empty."""
     return " ".join((value or "").replace("\x00", "").split())[:_LONGEST] or None
+
+
+def text_of(element: Element, *paths: str) -> str | None:
+    """The first text that an element has below it at one of these paths; None if it has none."""
+    return next((found for path in paths if (found := text(element.findtext(path))) is not None), None)
 
 
 def currency(code: str | None) -> str:

@@ -6,28 +6,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from worker.integrations.enable_banking.stand_in import published
-from worker.integrations.enable_banking.stand_in.published import (
-    APPLICATION_ID,
-    BANKS,
-    PRIVATE_KEY,
-    REDIRECT_URI,
-    VALIDITY,
-)
+from worker.integrations.enable_banking.stand_in.published import APPLICATION_ID, BANKS, REDIRECT_URI, VALIDITY
 from worker.integrations.enable_banking.stand_in.sessions import Session, balance, hashes, index
 from worker.integrations.enable_banking.stand_in.sessions import about as about_of
 from worker.sandbox import consent_page
+from worker.sandbox.application_key import PRIVATE_KEY, SignedCalls
+from worker.sandbox.continued import part as part_of
 from worker.sandbox.core import Caller, Login, Profile, Sandbox
 from worker.sandbox.ledger import Account, Transaction
 from worker.sandbox.loopback import is_registered
@@ -35,7 +26,6 @@ from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.plain_books import PlainBooks
 from worker.sandbox.wire import Answer, RefusedError, Request, array, digest, document, json_answer
 
-_PUBLIC_KEY = cast("RSAPublicKey", load_pem_private_key(PRIVATE_KEY.encode(), None).public_key())
 _HASH = "WwpbCiJhY2NvdW50IiwKImFjY291bnRfaWQiLAoiaWJhbiIKXQpd"
 _PAGE = 40
 _HISTORY, _WHOLE_HISTORY_FOR = timedelta(days=90), timedelta(hours=1)
@@ -46,11 +36,7 @@ class StandIn(PlainBooks):
     """Sessions, and what can be read with them."""
 
     key = "enable_banking"
-    credentials: ClassVar = {
-        "application_id": APPLICATION_ID,
-        "private_key": PRIVATE_KEY,
-        "redirect_uri": REDIRECT_URI,
-    }
+    credentials: ClassVar = {"application_id": APPLICATION_ID, "private_key": PRIVATE_KEY, "redirect_uri": REDIRECT_URI}
     unknown_token = "00000000-0000-4000-8000-0000000dead1"  # noqa: S105 - made up
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -59,7 +45,8 @@ class StandIn(PlainBooks):
         self._begun: dict[str, dict[str, Any]] = {}
         self._asked: dict[str, dict[str, Any]] = {}
         self._sessions: dict[str, Session] = {}
-        self._signed: dict[str, float] = {}
+        names = {"issuer": "enablebanking.com", "audience": "api.enablebanking.com"}
+        self._signed = SignedCalls(sandbox.clock, key_id=APPLICATION_ID, **names)
         self._number = 0
 
     # What the sandbox asks for
@@ -117,7 +104,8 @@ class StandIn(PlainBooks):
             return refused.answer
 
     def _answer(self, request: Request) -> Answer:
-        self._require_signature(request)
+        if not self._signed.admits(request):
+            return self.error("UNAUTHORIZED_ACCESS")
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["aspsps"]:
                 return json_answer(200, {"aspsps": [published.bank(*bank) for bank in BANKS]})
@@ -132,27 +120,6 @@ class StandIn(PlainBooks):
             case "GET", ["accounts", uid, part]:
                 return self._account(request, uid, part)
         return self.error("not_found")
-
-    def _require_signature(self, request: Request) -> None:
-        token = request.header("authorization").removeprefix("Bearer ")
-        now = self.sandbox.clock.now().timestamp()
-        if self._signed.get(token, 0) > now:
-            return
-        try:
-            claims = jwt.decode(
-                token,
-                _PUBLIC_KEY,
-                algorithms=["RS256"],
-                audience="api.enablebanking.com",
-                issuer="enablebanking.com",
-                options={"require": ["iat", "exp"]},
-            )
-            known = jwt.get_unverified_header(token).get("kid") == APPLICATION_ID
-        except jwt.InvalidTokenError:
-            raise RefusedError(self.error("UNAUTHORIZED_ACCESS")) from None
-        if not known or claims["exp"] - claims["iat"] > 86_400:
-            raise RefusedError(self.error("UNAUTHORIZED_ACCESS"))
-        self._signed[token] = claims["exp"]
 
     def _application(self) -> Answer:
         about = {"name": "Sandbox", "kid": APPLICATION_ID, "environment": "SANDBOX", "redirect_urls": [REDIRECT_URI]}
@@ -180,21 +147,17 @@ class StandIn(PlainBooks):
         return json_answer(200, {"url": start, "authorization_id": id_, "psu_id_hash": self._id("psu")})
 
     def _start(self, request: Request) -> Answer:
-        given = request.parameters()
-        if given.get("sessionid") not in self._begun:
+        begun = self._begun.get(request.parameters().get("sessionid", ""))
+        if begun is None:
             return self.error("not_found")
-        if consent_page.wanted(request):
-            return consent_page.page(self.key, given, sorted(self.sandbox.logins))
-        begun = self._begun[given["sessionid"]]
-        if given.get(consent_page.DECISION) == consent_page.DENY:
-            back = {"error": "access_denied", "state": begun["state"]}
-            location = f"{begun['redirect_url']}?{urlencode(back)}"
-        else:
-            name = given.get("login") or self.next_login(
-                lambda name: any(one.login.name == name for one in self._sessions.values())
-            )
-            location = self.consent(self.sandbox.logins[name or ""], given)["callback_url"]
-        return Answer(302, b"", [(b"location", location.encode())])
+
+        def allowed(given: Mapping[str, str]) -> str:
+            linked = {one.login.name for one in self._sessions.values()}
+            name = given.get("login") or self.next_login(linked.__contains__)
+            return self.consent(self.sandbox.logins[name or ""], given)["callback_url"]
+
+        back = f"{begun['redirect_url']}?{urlencode({'error': 'access_denied', 'state': begun['state']})}"
+        return consent_page.decided(self.key, request, sorted(self.sandbox.logins), allowed, lambda _: back)
 
     def _authorise(self, request: Request) -> Answer:
         code = str(request.json().get("code", ""))
@@ -266,7 +229,7 @@ class StandIn(PlainBooks):
         self._note_time(session)
         if session.status != "AUTHORIZED":
             return self.error(f"{session.status}_SESSION")
-        word, _, number = (session.login.broken or "").partition("/")
+        word, number = session.login.trouble
         if number == str(index(session.login, account)):
             return self.error(word)
         sent = [name for name in request.headers if name.startswith(b"psu-")]
@@ -297,25 +260,14 @@ class StandIn(PlainBooks):
             return self.error("WRONG_TRANSACTIONS_PERIOD")
         login, first = session.login, max(first, oldest)
         listed = [row for row in reversed(account.by_time) if first <= row.date <= last and login.visible(row)]
-        pages = [listed[start : start + _PAGE] for start in range(0, len(listed), _PAGE)] or [[]]
-        pages[1:1] = [[]] if len(pages) > 1 else []  # a bank may send an empty page between others
-        place = f"{session.id}/{account.id}/{first}/{last}/"
-        number = self._place_of(given["continuation_key"], place) if "continuation_key" in given else 0
-        if number is None or number >= len(pages):
+        found = part_of(listed, _PAGE, f"{session.id}/{account.id}/{first}/{last}", given.get("continuation_key"))
+        if found is None:
             return self.error("WRONG_CONTINUATION_KEY")
+        number, rows, key = found
         gone = (row for row in account.removed if first <= row.date <= last)
-        login.served.window(pages[number], gone if number == 0 else ())
-        rows = [self._with_id(row) for row in pages[number]] + (account.verbatim if number == 0 else [])
-        more = number + 1 < len(pages)
-        key = base64.urlsafe_b64encode(f"{place}{number + 1}".encode()).decode()
-        return Answer(200, document(transactions=array(rows), **({"continuation_key": key} if more else {})))
-
-    def _place_of(self, key: str, place: str) -> int | None:
-        try:
-            found = base64.urlsafe_b64decode(key).decode()
-            return int(found.removeprefix(place)) if found.startswith(place) else None
-        except ValueError:
-            return None
+        login.served.window(rows, gone if number == 0 else ())
+        written = [self._with_id(row) for row in rows] + (account.verbatim if number == 0 else [])
+        return Answer(200, document(transactions=array(written), **({"continuation_key": key} if key else {})))
 
     def _with_id(self, row: Transaction) -> bytes:
         self._number += 1
