@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.faults_brokers import BROKER
+from tests.support.faults_casts import USUAL, others
 from tests.support.faults_world import World
 
 _WORLD = pytest.StashKey[World]()
@@ -15,9 +16,20 @@ _RECOVERY, _OUTLASTED = "recovery", "outlasted"
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the tests for this BROKER; the others count as deselected."""
-    others = [item for item in items if "tests/faults/" in item.nodeid and BROKER not in _brokers(item)]
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
+    elsewhere = [item for item in items if "tests/faults/" in item.nodeid and BROKER not in _brokers(item)]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `integrations` is also told of the logins of other integrations, before a release."""
+    marker = metafunc.definition.get_closest_marker("integrations")
+    if marker is not None and "world" in metafunc.fixturenames:
+        casts = [
+            pytest.param(cast, id=name, marks=pytest.mark.release) for name, cast in others(**marker.kwargs).items()
+        ]
+        usual = pytest.param(USUAL, id=pytest.HIDDEN_PARAM)
+        metafunc.parametrize("world", [usual, *casts], indirect=True)
 
 
 def _brokers(item: pytest.Item) -> tuple[str, ...]:
@@ -35,7 +47,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def world(_world: World, request: pytest.FixtureRequest) -> World:
     """Five logins, linked and synced; two workers and beat."""
     request.node.stash[_WORLD] = _world
-    _world.begin()
+    _world.begin(members=getattr(request, "param", USUAL))  # a test may name other integrations, as `indirect` does
     return _world
 
 

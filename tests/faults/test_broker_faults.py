@@ -8,6 +8,7 @@ import pytest
 from celery import Celery
 
 from tests.support.faults_brokers import LOSSES
+from tests.support.faults_casts import page_of
 from tests.support.faults_processes import go_on, stop
 from tests.support.faults_world import World
 from tests.support.waiting import wait_for
@@ -30,15 +31,15 @@ def test_redis_lost_while_idle(world: World, loss: str) -> None:
 @every_broker
 @losses
 def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss: str) -> None:
-    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
-    with world.sandbox.paused_after_rotation(login="schwab-1") as rotated:
+    page = world.sandbox.raise_barrier("mid_body", login=world.synced[0], path=page_of(world.synced[0]))
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as rotated:
         world.moves_on()
         rotated.wait_for_arrivals()
         page.wait_for_arrivals()
         with world.servers.losses[loss]():
             rotated.release()
             page.release()
-            world.wait_for_the_answer("schwab-1")
+            world.wait_for_the_answer(world.refreshed[0])
     world.recovers(f"broker {loss} with tasks in flight", hurry=True)
 
     world.assert_nothing_was_lost(retries=False)
@@ -68,7 +69,7 @@ def test_connections_to_redis_stall(world: World) -> None:
 @every_broker
 def test_same_messages_delivered_twenty_times(world: World) -> None:
     ids = [str(id_) for id_ in world.ids.values()]
-    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_before_rotation(login=world.refreshed[0]) as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         world.send("worker.tasks.tokens.refresh_providers", [ids], times=20)
@@ -79,8 +80,8 @@ def test_same_messages_delivered_twenty_times(world: World) -> None:
 
 
 def test_tasks_that_outlive_the_visibility_timeout_are_delivered_again_while_they_run(world: World) -> None:
-    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
-    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
+    page = world.sandbox.raise_barrier("mid_body", login=world.synced[0], path=page_of(world.synced[0]))
+    with world.sandbox.paused_before_rotation(login=world.refreshed[0]) as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         page.wait_for_arrivals()
@@ -103,16 +104,16 @@ def deliver_again(world: World) -> int:
 
 @brokers_behind_a_proxy
 def test_refresh_in_flight_at_a_strict_provider_outlives_the_loss_of_redis(world: World) -> None:
-    world.sandbox.set_policy("schwab", reuse="strict")
-    with world.sandbox.paused_after_rotation(login="schwab-1") as rotated:
-        world.hours_pass("schwab-1")
+    world.sandbox.set_policy(world.refreshed_key, reuse="strict")
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as rotated:
+        world.hours_pass(world.refreshed[0])
         rotated.wait_for_arrivals()
         before = losses_noticed(world)
         with world.servers.broker_network.refusing():
             wait_for(lambda: losses_noticed(world) > before, what="a worker's notice")
             world.let_pass(1)
             rotated.release()
-            world.wait_for_the_answer("schwab-1")
+            world.wait_for_the_answer(world.refreshed[0])
     world.recovers("Redis lost while a strict provider rotated", hurry=True)
 
     world.assert_nothing_was_lost(retries=False)
@@ -124,7 +125,7 @@ def losses_noticed(world: World) -> int:
 
 @every_broker
 def test_both_workers_stand_still_beyond_the_visibility_timeout(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         for worker in world.workers:

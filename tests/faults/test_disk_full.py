@@ -55,12 +55,12 @@ def _write_until_refused(world: World) -> None:
 def test_disk_full_between_rotation_and_commit(small_disk: Path, tmp_path: Path) -> None:
     with World.session(tmp_path, servers=small_disk / "servers") as world:
         world.begin()
-        with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+        with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
             world.moves_on()
             barrier.wait_for_arrivals()
             ballast = fill(world, small_disk)
             barrier.release()
-            wait_for(lambda: world.sandbox.refreshes("schwab-1")[-1]["answered"], what="the provider's answer")
+            wait_for(lambda: world.sandbox.refreshes(world.refreshed[0])[-1]["answered"], what="the provider's answer")
             world.let_pass(2)
         ballast.unlink()
         world.recovers("disk full", hurry=True)

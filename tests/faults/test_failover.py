@@ -44,14 +44,14 @@ def assert_all_is_there(world: World, *logins: str) -> None:
 
 
 def test_primary_dies_in_the_middle_of_a_refresh_and_a_synchronous_standby_has_everything(world: World) -> None:
-    world.sandbox.set_policy("schwab", reuse="strict")
+    world.sandbox.set_policy(world.refreshed_key, reuse="strict")
     with world_with(world, synchronous=True) as (other, worker):
-        with world.sandbox.paused_after_rotation(login="schwab-1") as rotated:
+        with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as rotated:
             world.moves_on()
             rotated.wait_for_arrivals()
             other.fail_over()
             rotated.release()
-            world.wait_for_the_answer("schwab-1")
+            world.wait_for_the_answer(world.refreshed[0])
         settles(world, "primary killed in the middle of a refresh, synchronous standby promoted")
         program = [sys.executable, "-m", "worker.cli"]
         migrated = world.start_process([*program, "migrate"], DATABASE_URL=other.address)
@@ -63,24 +63,27 @@ def test_primary_dies_in_the_middle_of_a_refresh_and_a_synchronous_standby_has_e
 
 
 def test_what_an_asynchronous_standby_had_not_received_is_lost_and_nothing_else(world: World) -> None:
-    world.sandbox.set_policy("schwab", reuse="strict")
+    world.sandbox.set_policy(world.refreshed_key, reuse="strict")
     with world_with(world, synchronous=False) as (other, _), other.network.vanished():
-        generation = world.generation("schwab-1")
-        world.hours_pass("schwab-1")
-        wait_for(lambda: world.generation("schwab-1") > generation, what="a rotation that the standby does not receive")
+        generation = world.generation(world.refreshed[0])
+        world.hours_pass(world.refreshed[0])
+        wait_for(
+            lambda: world.generation(world.refreshed[0]) > generation,
+            what="a rotation that the standby does not receive",
+        )
         other.fail_over()
-        assert world.generation("schwab-1") == generation
+        assert world.generation(world.refreshed[0]) == generation
         world.moves_on()
-        settles(world, "primary killed, asynchronous standby promoted", lost=("schwab-1",))
+        settles(world, "primary killed, asynchronous standby promoted", lost=(world.refreshed[0],))
 
         # The attempt was lost with its answer, so that the worker sees a refusal without a cause.
-        assert world.status("schwab-1") == ("needs_reauth", "invalid_grant")
-        assert_all_is_there(world, *(login for login in world.ids if login != "schwab-1"))
+        assert world.status(world.refreshed[0]) == ("needs_reauth", "invalid_grant")
+        assert_all_is_there(world, *(login for login in world.ids if login != world.refreshed[0]))
 
 
 def test_standby_that_is_not_promoted_is_named_and_work_waits_for_the_primary(world: World) -> None:
     with world_with(world, synchronous=False) as (other, worker):
-        generation = world.generation("schwab-1")
+        generation = world.generation(world.refreshed[0])
         with world.servers.postgres_down():
             doctor = world.start_process([sys.executable, "-m", "worker.cli", "doctor"], DATABASE_URL=other.address)
             assert doctor.wait() == 1
@@ -92,5 +95,5 @@ def test_standby_that_is_not_promoted_is_named_and_work_waits_for_the_primary(wo
         assert "SELECT pg_promote()" in doctor.logs()
         assert "Traceback" not in doctor.logs()
         assert worker.process.running
-        assert world.generation("schwab-1") > generation
+        assert world.generation(world.refreshed[0]) > generation
     world.assert_nothing_was_lost()

@@ -7,14 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
-from tests.support.faults_world import LASTING, World
+from tests.support.faults_casts import cast, logins_of
+from tests.support.faults_world import World
+from tests.support.providers import LASTING_KEY
 from tests.support.waiting import wait_for
 from worker.devstack.processes import free_port
 
 STORM = 1000
 _LONG = "600"
 """As SYNC_MIN_INTERVAL of the receiver, so that a storm may take as long as a busy machine needs."""
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """With logins of Plaid, whose hooks these tests are about."""
+    if world.synced != _logins():
+        world.begin(members=cast(synced=LASTING_KEY))
+    return world
+
+
+def _logins() -> list[str]:
+    return logins_of(cast(synced=LASTING_KEY))[LASTING_KEY]
 
 
 @contextmanager
@@ -31,7 +46,7 @@ def _receiver(world: World) -> Iterator[None]:
             return False
 
     wait_for(is_ready, what="the HTTP API")
-    for login in LASTING:
+    for login in world.synced:
         world.sandbox.want_hooks(login, f"{address}/webhooks/plaid")
     try:
         yield
@@ -62,14 +77,14 @@ def test_hooks_lead_to_syncs_and_polling_makes_up_for_those_that_are_lost(world:
 def test_hook_alone_brings_the_books_up_to_date(world: World) -> None:
     with _receiver(world):
         world.sandbox.advance(1)
-        assert any(world.differs_from_books(login) for login in LASTING)
+        assert any(world.differs_from_books(login) for login in world.synced)
 
-        wait_for(lambda: not any(world.differs_from_books(login) for login in LASTING), what="the syncs")
+        wait_for(lambda: not any(world.differs_from_books(login) for login in world.synced), what="the syncs")
     assert {told["outcome"] for told in world.sandbox.hooks()} == {"delivered"}
 
 
 def test_storm_of_hooks_for_one_login_makes_at_most_two_runs(world: World) -> None:
-    login = LASTING[0]
+    login = world.synced[0]
     with _receiver(world):
         world.sandbox.deliver_hooks(retry_seconds=0.5)
         before = _runs(world, login)

@@ -41,7 +41,7 @@ def left_of_the_old_key(world: World) -> int:
 
 def test_key_rotated_while_refreshes_run(world: World, keys: str) -> None:
     world.only_worker(ENCRYPTION_KEYS=keys, HTTP_TOTAL_SECONDS="8", LEASE_SECONDS="9")
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         rotating = begin(world, keys, "keys", "rotate")

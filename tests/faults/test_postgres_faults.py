@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.faults_casts import page_of
 from tests.support.faults_pace import PACE
 from tests.support.faults_world import World
 from tests.support.waiting import wait_for
@@ -17,12 +18,12 @@ SHORT = LONG | {"TASK_SOFT_TIME_LIMIT": "3", "HTTP_TOTAL_SECONDS": "20", "LEASE_
 
 
 def test_all_connections_taken_between_rotation_and_commit(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         with world.servers.all_connections_taken():
             barrier.release()
-            wait_for(lambda: world.sandbox.refreshes("schwab-1")[-1]["answered"], what="the provider's answer")
+            wait_for(lambda: world.sandbox.refreshes(world.refreshed[0])[-1]["answered"], what="the provider's answer")
             world.let_pass(3)
     world.recovers("all connections taken", hurry=True)
 
@@ -52,7 +53,7 @@ def test_postgres_killed_again_and_again(world: World) -> None:
     ("trouble", "seconds"), [("refusing", 0), ("stalled", SOFT_TIME_LIMIT + 3), ("vanished", SOFT_TIME_LIMIT + 3)]
 )
 def test_postgres_out_of_reach_when_an_answer_is_to_be_stored(world: World, trouble: str, seconds: float) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         world.moves_on()
         barrier.wait_for_arrivals()
         with getattr(world.servers.postgres_network, trouble)():
@@ -74,7 +75,7 @@ def test_slow_network_to_postgres_and_redis(world: World) -> None:
 
 @pytest.mark.parametrize(("trouble", "seconds"), [("stalled", 6), ("vanished", SOFT_TIME_LIMIT + 3)])
 def test_postgres_out_of_reach_while_pages_are_written(world: World, trouble: str, seconds: float) -> None:
-    page = world.sandbox.raise_barrier("mid_body", login="plaid-1", path="/transactions/sync")
+    page = world.sandbox.raise_barrier("mid_body", login=world.synced[0], path=page_of(world.synced[0]))
     world.moves_on()
     page.wait_for_arrivals()
     with getattr(world.servers.postgres_network, trouble)():
@@ -96,13 +97,13 @@ def test_thread_that_never_comes_back_costs_its_process_and_nothing_else(world: 
 
 
 def test_time_limit_in_the_middle_of_a_refresh_loses_no_answer(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         worker = world.only_worker(**SHORT)
-        generation = world.generation("schwab-1")
+        generation = world.generation(world.refreshed[0])
         world.moves_on()
         barrier.wait_for_arrivals()
         wait_until_time_is_up(worker)
-    wait_for(lambda: world.generation("schwab-1") > generation, what="the answer in its table")
+    wait_for(lambda: world.generation(world.refreshed[0]) > generation, what="the answer in its table")
     world.workers_of_the_session()
     world.recovers("time limit within a refresh", hurry=True)
 
@@ -110,7 +111,7 @@ def test_time_limit_in_the_middle_of_a_refresh_loses_no_answer(world: World) -> 
 
 
 def test_time_limit_in_the_middle_of_a_page(world: World) -> None:
-    with world.sandbox.paused_in_mid_body(login="plaid-1", path="/transactions/sync") as page:
+    with world.sandbox.paused_in_mid_body(login=world.synced[0], path=page_of(world.synced[0])) as page:
         worker = world.only_worker(**SHORT)
         world.moves_on()
         page.wait_for_arrivals()
@@ -122,7 +123,7 @@ def test_time_limit_in_the_middle_of_a_page(world: World) -> None:
 
 
 def test_time_limit_in_the_middle_of_a_store(world: World) -> None:
-    with world.sandbox.paused_after_rotation(login="schwab-1") as barrier:
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         worker = world.only_worker(**SHORT)
         world.moves_on()
         barrier.wait_for_arrivals()

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from tests.support.faults_world import REFRESHED, World
+from tests.support.faults_world import World
 from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.integrations(refreshed=("snaptrade",))
 
 _RELEASE = pytest.mark.release  # one value of each kind is enough for CI
 
@@ -18,14 +20,16 @@ _RELEASE = pytest.mark.release  # one value of each kind is enough for CI
     ["2", pytest.param("+2", marks=_RELEASE), pytest.param("3600", marks=_RELEASE), "1e9"],
 )
 def test_rate_limited_refresh_is_deferred_and_never_the_user_s_fault(world: World, retry_after: str) -> None:
-    world.sandbox.inject("rate_limit", kind="refresh", login="schwab-1", retry_after=retry_after)
-    world.hours_pass("schwab-1")
-    wait_for(lambda: world.attempts("schwab-1"), what="the refused attempt")
-    wait_for(lambda: world.attempts("schwab-1")[0][0] != "sent", what="its end")
+    world.sandbox.inject("rate_limit", kind="refresh", login=world.refreshed[0], retry_after=retry_after)
+    world.hours_pass(world.refreshed[0])
+    wait_for(lambda: world.attempts(world.refreshed[0]), what="the refused attempt")
+    wait_for(lambda: world.attempts(world.refreshed[0])[0][0] != "sent", what="its end")
 
-    assert world.attempts("schwab-1")[0] == ("deferred", "rate_limited")
-    assert world.status("schwab-1") == ("active", None)
-    due = world.query("SELECT refresh_due_at - now() FROM providers WHERE id = :id", id=world.ids["schwab-1"])[0][0]
+    assert world.attempts(world.refreshed[0])[0] == ("deferred", "rate_limited")
+    assert world.status(world.refreshed[0]) == ("active", None)
+    due = world.query("SELECT refresh_due_at - now() FROM providers WHERE id = :id", id=world.ids[world.refreshed[0]])[
+        0
+    ][0]
     assert due.total_seconds() <= 86_400 + 60
     world.assert_nothing_was_lost()
 
@@ -35,10 +39,10 @@ def test_rate_limited_refresh_is_deferred_and_never_the_user_s_fault(world: Worl
     [500, *(pytest.param(status, marks=_RELEASE) for status in (502, 503, 504))],
 )
 def test_storm_of_errors_ends_without_reauthorisation(world: World, status: int) -> None:
-    world.sandbox.inject("answer", status=status, body="oops", profile="schwab", times=None)
+    world.sandbox.inject("answer", status=status, body="oops", profile=world.refreshed_key, times=None)
     world.moves_on()
-    world.hurry_until(lambda: len(world.attempts("schwab-1")) > 1, what="a second attempt")
-    assert [world.status(login)[0] for login in REFRESHED] == ["active"] * 3
+    world.hurry_until(lambda: len(world.attempts(world.refreshed[0])) > 1, what="a second attempt")
+    assert [world.status(login)[0] for login in world.refreshed] == ["active"] * 3
     world.sandbox.clear_faults()
     world.settle()
 
@@ -61,14 +65,14 @@ def test_provider_down_for_an_hour_is_probed_and_then_caught_up_with(world: Worl
 
 @pytest.mark.parametrize("do", ["hang", "drip"])
 def test_provider_that_never_finishes_an_answer_delays_nobody_else(world: World, do: str) -> None:
-    world.sandbox.inject(do, login="schwab-1", kind="refresh", bytes_per_second=1.0, times=None)
+    world.sandbox.inject(do, login=world.refreshed[0], kind="refresh", bytes_per_second=1.0, times=None)
     world.moves_on()
-    world.wait_until_settled([login for login in world.ids if login != "schwab-1"])
-    assert [line.partition(":")[0] for line in world.unsettled_now()] == ["schwab-1"]
+    world.wait_until_settled([login for login in world.ids if login != world.refreshed[0]])
+    assert [line.partition(":")[0] for line in world.unsettled_now()] == [world.refreshed[0]]
     world.sandbox.clear_faults()
     world.settle()
 
-    assert world.attempts("schwab-1")[0][0] == "unknown"
+    assert world.attempts(world.refreshed[0])[0][0] == "unknown"
     world.assert_nothing_was_lost()
 
 
@@ -76,14 +80,15 @@ def test_provider_that_never_finishes_an_answer_delays_nobody_else(world: World,
     "body", ['{"message": "Access is denied", "errors": []}', "<html>blocked</html>"], ids=["403", "block page"]
 )
 def test_one_account_answers_403_or_a_block_page_for_ever(world: World, body: str) -> None:
-    world.sandbox.inject("answer", status=403, body=body, login="schwab-1", kind="data", times=None)
-    others = [login for login in world.ids if login != "schwab-1"]
+    world.sandbox.inject("answer", status=403, body=body, login=world.refreshed[0], kind="data", times=None)
+    others = [login for login in world.ids if login != world.refreshed[0]]
     for _ in range(3):
         world.moves_on()
         world.wait_until_settled(others)
-        before = len(world.sandbox.log(login="schwab-1", kind="data"))
+        before = len(world.sandbox.log(login=world.refreshed[0], kind="data"))
         world.hurry_until(
-            lambda n=before: len(world.sandbox.log(login="schwab-1", kind="data")) > n, what="another refused sync"
+            lambda n=before: len(world.sandbox.log(login=world.refreshed[0], kind="data")) > n,
+            what="another refused sync",
         )
 
     assert {world.status(login)[0] for login in world.ids} == {"active"}
@@ -95,7 +100,7 @@ def test_one_account_answers_403_or_a_block_page_for_ever(world: World, body: st
 
 
 def test_dripping_pages_end_at_the_deadline_and_are_read_later(world: World) -> None:
-    world.sandbox.inject("drip", login="plaid-1", kind="data", bytes_per_second=1.0)
+    world.sandbox.inject("drip", login=world.synced[0], kind="data", bytes_per_second=1.0)
     world.moves_on()
     world.settle()
 
@@ -104,46 +109,46 @@ def test_dripping_pages_end_at_the_deadline_and_are_read_later(world: World) -> 
 
 @pytest.mark.parametrize("do", ["reset", "hang"])
 def test_answer_lost_after_the_work_was_done_is_asked_for_once_more(world: World, do: str) -> None:
-    world.sandbox.inject(do, kind="refresh", login="schwab-1", when="after")
+    world.sandbox.inject(do, kind="refresh", login=world.refreshed[0], when="after")
     world.moves_on()
     world.settle()
 
-    assert world.outcomes("schwab-1") == ["unknown", "done"]
+    assert world.outcomes(world.refreshed[0]) == ["unknown", "done"]
     world.assert_nothing_was_lost()
 
 
 def test_every_answer_lost_ends_in_reauthorisation_after_one_retry(world: World) -> None:
-    world.sandbox.inject("reset", kind="refresh", login="schwab-1", when="after", times=None)
+    world.sandbox.inject("reset", kind="refresh", login=world.refreshed[0], when="after", times=None)
     world.moves_on()
-    world.settle(lost=("schwab-1",))
+    world.settle(lost=(world.refreshed[0],))
 
-    assert world.status("schwab-1") == ("needs_reauth", "lost_rotation")
-    assert len(world.sandbox.refreshes("schwab-1")) == 2
-    calls = len(world.sandbox.log(login="schwab-1"))
+    assert world.status(world.refreshed[0]) == ("needs_reauth", "lost_rotation")
+    assert len(world.sandbox.refreshes(world.refreshed[0])) == 2
+    calls = len(world.sandbox.log(login=world.refreshed[0]))
     world.sandbox.clear_faults()
     world.hours_pass(*world.ids)
-    world.settle(lost=("schwab-1",))
-    assert len(world.sandbox.log(login="schwab-1")) == calls, "calls for it have stopped"
+    world.settle(lost=(world.refreshed[0],))
+    assert len(world.sandbox.log(login=world.refreshed[0])) == calls, "calls for it have stopped"
 
 
 def test_revoked_grant_ends_in_reauthorisation_and_calls_stop(world: World) -> None:
-    world.sandbox.revoke("schwab-1")
+    world.sandbox.revoke(world.refreshed[0])
     world.moves_on()
-    world.settle(lost=("schwab-1",))
-    calls = len(world.sandbox.log(login="schwab-1"))
+    world.settle(lost=(world.refreshed[0],))
+    calls = len(world.sandbox.log(login=world.refreshed[0]))
     world.hours_pass(*world.ids)
-    world.settle(lost=("schwab-1",))
+    world.settle(lost=(world.refreshed[0],))
 
-    assert world.status("schwab-1")[0] == "needs_reauth"
-    assert len(world.sandbox.log(login="schwab-1")) == calls
-    world.assert_nothing_was_lost(lost=("schwab-1",))
+    assert world.status(world.refreshed[0])[0] == "needs_reauth"
+    assert len(world.sandbox.log(login=world.refreshed[0])) == calls
+    world.assert_nothing_was_lost(lost=(world.refreshed[0],))
 
 
 def test_manual_refresh_races_beat_s(world: World) -> None:
-    with world.sandbox.paused_before_rotation(login="schwab-1") as barrier:
-        world.hours_pass("schwab-1")
+    with world.sandbox.paused_before_rotation(login=world.refreshed[0]) as barrier:
+        world.hours_pass(world.refreshed[0])
         barrier.wait_for_arrivals()
-        manual = [command(world, "refresh", str(world.ids["schwab-1"]), "--force") for _ in range(3)]
+        manual = [command(world, "refresh", str(world.ids[world.refreshed[0]]), "--force") for _ in range(3)]
         wait_for(lambda: all(not process.running for process in manual), what="the commands' ends")
     world.settle()
 
@@ -156,9 +161,9 @@ def command(world: World, *words: str) -> LocalProcess:
 
 
 def test_three_hundred_logins_fall_due_in_the_same_second(world: World) -> None:
-    fleet = world.sandbox.create_logins("schwab", 300, transactions=0, accounts=1)
+    fleet = world.sandbox.create_logins(world.refreshed_key, 300, transactions=0, accounts=1)
     hanging = fleet[::60]  # several: a sync that just then needs the token of one refreshes that one alone
-    world.sandbox.inject("delay", profile="schwab", kind="refresh", latency_ms=50, times=None)
+    world.sandbox.inject("delay", profile=world.refreshed_key, kind="refresh", latency_ms=50, times=None)
     for login in hanging:
         world.sandbox.inject("hang", login=login, kind="refresh")
     world.link(*fleet, synced=False)

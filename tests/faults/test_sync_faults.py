@@ -6,23 +6,22 @@ import signal
 
 import pytest
 
+from tests.support.faults_casts import page_of
 from tests.support.faults_processes import kill_all
 from tests.support.faults_world import World
 from tests.support.sandbox import RaisedBarrier
 
-# What a sync of either integration reads in the middle of its pages.
-FEEDS = {"schwab-1": "/transactions", "plaid-1": "/transactions/sync"}
-
-feeds = pytest.mark.parametrize("login", FEEDS)
+pytestmark = pytest.mark.integrations(synced=("enable_banking", "simplefin", "snaptrade"))
 
 
 def paused_in_a_page(world: World, login: str) -> RaisedBarrier:
-    return world.sandbox.raise_barrier("mid_body", login=login, path=FEEDS[login])
+    return world.sandbox.raise_barrier("mid_body", login=login, path=page_of(login))
 
 
 @pytest.mark.parametrize("killed", ["workers", "Postgres"])
-@feeds
-def test_killed_in_the_middle_of_a_page(world: World, login: str, killed: str) -> None:
+@pytest.mark.parametrize("part", ["refreshed", "synced"])
+def test_killed_in_the_middle_of_a_page(world: World, part: str, killed: str) -> None:
+    login = (world.refreshed if part == "refreshed" else world.synced)[0]
     barrier = paused_in_a_page(world, login)
     world.moves_on()
     barrier.wait_for_arrivals()
@@ -38,7 +37,7 @@ def test_killed_in_the_middle_of_a_page(world: World, login: str, killed: str) -
 
 
 def test_workers_asked_to_stop_in_the_middle_of_a_page_and_killed_within_the_grace(world: World) -> None:
-    barrier = paused_in_a_page(world, "plaid-1")
+    barrier = paused_in_a_page(world, world.synced[0])
     world.moves_on()
     barrier.wait_for_arrivals()
     for worker in world.workers:
@@ -64,7 +63,7 @@ def test_workers_asked_to_stop_end_within_their_grace_and_lose_nothing(world: Wo
 
 
 def test_postgres_unreachable_for_longer_than_a_dead_run(world: World) -> None:
-    barrier = paused_in_a_page(world, "plaid-1")
+    barrier = paused_in_a_page(world, world.synced[0])
     world.moves_on()
     barrier.wait_for_arrivals()
     run = """
@@ -96,13 +95,13 @@ def test_connections_terminated_again_and_again_while_pages_are_written(world: W
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_pagination_restart_demanded(world: World, times: int) -> None:
-    world.sandbox.demand_restarts("plaid-1", times)
-    world.sandbox.mutate("plaid-1", *({"op": "add", "amount": f"{n}.25"} for n in range(1, 4)))
+    world.sandbox.demand_restarts(world.synced[0], times)
+    world.sandbox.mutate(world.synced[0], *({"op": "add", "amount": f"{n}.25"} for n in range(1, 4)))
     world.moves_on()
     world.settle()
 
-    books = world.sandbox.books("plaid-1")
-    assert world.differs_from_books("plaid-1") == []
+    books = world.sandbox.books(world.synced[0])
+    assert world.differs_from_books(world.synced[0]) == []
     assert sum(row["amount"] in ("1.25", "2.25", "3.25") for row in books["transactions"]) == 3
     world.assert_log_is_clean()
 
@@ -121,9 +120,9 @@ def test_page_replayed_many_times_changes_nothing(world: World) -> None:
 
 
 def test_login_whose_every_page_fails_delays_nobody(world: World) -> None:
-    world.sandbox.inject("hang", login="plaid-1", kind="data", times=None)
+    world.sandbox.inject("hang", login=world.synced[0], kind="data", times=None)
     world.moves_on()
-    others = [login for login in world.ids if login != "plaid-1"]
+    others = [login for login in world.ids if login != world.synced[0]]
     world.wait_until_settled(others)
     world.sandbox.clear_faults()
 
@@ -132,14 +131,14 @@ def test_login_whose_every_page_fails_delays_nobody(world: World) -> None:
 
 def test_another_login_linked_while_the_first_one_is_synced(world: World) -> None:
     world.begin(spare=1)
-    barrier = paused_in_a_page(world, "plaid-1")
+    barrier = paused_in_a_page(world, world.synced[0])
     world.moves_on()
     barrier.wait_for_arrivals()
-    world.relink("plaid-1")
+    world.relink(world.synced[0])
     barrier.release()
     world.recovers("another login linked while the first one is synced", hurry=True)
 
-    assert world.login_of("plaid-1") != "plaid-1"
+    assert world.login_of(world.synced[0]) != world.synced[0]
     # On a busy machine the held page may have run into its deadline before the link was stored: then no run was ended.
     assert world.query("SELECT 1 FROM provider_audit_logs WHERE action = 'grant_revoked'")
     assert world.query("SELECT 1 FROM revocations") == []

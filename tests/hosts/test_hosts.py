@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.faults_world import REFRESHED
 from tests.support.hosts import fake_time
 from tests.support.hosts_world import NAMES, HostsWorld
 from tests.support.providers import LASTING_KEY
@@ -51,8 +50,8 @@ def _syncs_of(world: HostsWorld, name: str) -> set[str]:
 def test_link_is_cut_while_an_answer_is_on_its_way(world: HostsWorld) -> None:
     one, two = world.hosts["one"], world.hosts["two"]
     two.vanish()
-    with world.sandbox.paused_after_rotation(login=REFRESHED[0]) as barrier:
-        world.hours_pass(REFRESHED[0])
+    with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
+        world.hours_pass(world.refreshed[0])
         barrier.wait_for_arrivals()
         one.cut_link()
         barrier.release()
@@ -62,7 +61,7 @@ def test_link_is_cut_while_an_answer_is_on_its_way(world: HostsWorld) -> None:
     one.mend_link()
     world.recovers("a link that was cut while an answer was on its way", hurry=True)
 
-    assert world.outcomes(REFRESHED[0]) == ["done"]
+    assert world.outcomes(world.refreshed[0]) == ["done"]
     assert one.spooled() == []
     world.assert_nothing_was_lost(retries=False)
 

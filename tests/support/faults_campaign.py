@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.support.faults_processes import go_on, kill, kill_children, stop
 from tests.support.faults_rows import RIGHTLY
-from tests.support.faults_world import LOGINS, REFRESHED, World
+from tests.support.faults_world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def _lasting(block: Callable[[World, Event], AbstractContextManager[object]]) ->
     return strike
 
 
-def _login(event: Event) -> str:
-    return REFRESHED[int(event.choice * len(REFRESHED))]
+def _one_of(logins: Sequence[str], event: Event) -> str:
+    return logins[int(event.choice * len(logins))]
 
 
 def _kill_worker(world: World, event: Event) -> None:
@@ -84,7 +84,7 @@ def _send_again(world: World, event: Event) -> None:
 
 def _race(world: World, event: Event) -> None:
     """Refreshes take their time, and while they do, every message comes again, and again."""
-    world.sandbox.inject("delay", kind="refresh", latency_ms=1000 * event.seconds, times=len(REFRESHED))
+    world.sandbox.inject("delay", kind="refresh", latency_ms=1000 * event.seconds, times=len(world.refreshed))
     world.hours_pass(*world.ids)
     for _ in range(3):
         _send_again(world, event)
@@ -92,7 +92,7 @@ def _race(world: World, event: Event) -> None:
 
 
 def _relink(world: World, event: Event) -> None:
-    world.relink(LOGINS[int(event.choice * len(LOGINS))])
+    world.relink(_one_of([*world.refreshed, *world.synced], event))
 
 
 def _silence_postgres(world: World, event: Event) -> None:
@@ -103,7 +103,7 @@ def _silence_postgres(world: World, event: Event) -> None:
 
 def _inject(do: str, **fault: object) -> Callable[[World, Event], None]:
     def strike(world: World, event: Event) -> None:
-        world.sandbox.inject(do, **{"login": _login(event)} | fault)
+        world.sandbox.inject(do, **{"login": _one_of(world.refreshed, event)} | fault)
 
     return strike
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
@@ -21,8 +22,12 @@ def relink(
     alias: str,
     user: UUID,
     environment: dict[str, str],
+    asked: Sequence[str] = (),
 ) -> str:
-    """Runs `dashtam link` to its end; returns what it complained of, or nothing."""
+    """Runs `dashtam link` to its end; returns what it complained of, or nothing.
+
+    `asked` is what the user enters before the consent, line by line.
+    """
     argv = [sys.executable, "-m", "worker.cli", "link", provider_key, "--user", str(user), "--alias", alias]
     process = subprocess.Popen(
         argv,
@@ -32,10 +37,13 @@ def relink(
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdin is not None
     assert process.stderr is not None
+    process.stdin.writelines(f"{line}\n" for line in asked)
+    process.stdin.flush()
     form = sandbox.link(login)
     if "callback_url" in form:  # the command says first where the user is to consent
-        told = next((line for line in process.stderr if "state=" in line), "")
+        told = next((line for line in process.stderr if line.startswith(("http://", "https://"))), "")
         form = sandbox.link(login, **dict(parse_qsl(urlsplit(told.strip()).query)))
     answer = "\n".join(form.values())
     _, complaints = process.communicate(f"{answer}\n", timeout=_SECONDS)

@@ -22,29 +22,31 @@ from sqlalchemy.orm import Session
 from tests.factories import make_linked_provider, make_user
 from tests.support import databases
 from tests.support.faults_brokers import servers_for
+from tests.support.faults_casts import PLAYED, USUAL, Cast, logins_of
 from tests.support.faults_pace import HTTP_TOTAL_SECONDS, PACE
 from tests.support.faults_presented import Attempt, reckon
 from tests.support.faults_relink import relink
 from tests.support.faults_servers import Servers
 from tests.support.faults_settling import Settling
 from tests.support.faults_tables import Tables, differences, live, read_tables, without
-from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin, SandboxProcess
 from tests.support.waiting import PATIENCE_S, wait_for
 from worker.services.encryption import EncryptionService
 from worker.settings import QueueSettings, load
 from worker.settings.celery import celery_settings
 
-REFRESHED = tuple(f"{REFRESHED_KEY}-{number}" for number in (1, 2, 3))
-LASTING = tuple(f"{LASTING_KEY}-{number}" for number in (1, 2))
-LOGINS = REFRESHED + LASTING
 _BOOKS = {"transactions": 40, "history_days": 60}
 
 _references: dict[tuple[object, ...], Tables] = {}
 
 
 class World(Settling):
-    """See the module. Make it with `World.session`."""
+    """See the module. Make it with `World.session`.
+
+    Attributes:
+        refreshed: the logins whose refreshes are disturbed: those of the cast's first integration.
+        synced: the logins of all other integrations; their syncs are disturbed.
+    """
 
     def __init__(self, servers: Servers, sandbox: SandboxAdmin, environment: dict[str, str], log: Path) -> None:
         super().__init__(servers, sandbox, environment, log)
@@ -54,6 +56,9 @@ class World(Settling):
         self._rounds = 0
         self._user: UUID
         self._spare_logins: dict[str, list[str]] = {}
+        self._cast: Cast = {}
+        self.refreshed: list[str] = []
+        self.synced: list[str] = []
 
     @classmethod
     @contextmanager
@@ -74,36 +79,41 @@ class World(Settling):
             stack.callback(world.close)
             yield world
 
-    def begin(self, seed: int = 1, *, spare: int = 0, **policy: Any) -> None:
+    def begin(self, seed: int = 1, *, spare: int = 0, members: Cast = USUAL) -> None:
         """Everything as new: two workers and beat, linked logins, each synced once.
 
         Args:
             seed: of the sandbox.
             spare: so many logins of each provider that nobody has linked, for `relink`.
-            policy: of the provider whose tokens are refreshed.
+            members: whose logins.
         """
         self.servers.start()
         self.sandbox.reset(seed)
         self.servers.forget_messages()  # one that ends workers would end those that start now
         self.workers_of_the_session()
         self._forget_all()
-        self.sandbox.create_logins(REFRESHED_KEY, len(REFRESHED), **_BOOKS)
-        self.sandbox.create_logins(LASTING_KEY, len(LASTING), **_BOOKS)
+        for key, count in members.items():
+            self.sandbox.create_logins(key, count, **_BOOKS)
+            if PLAYED[key].rotates:
+                self.sandbox.set_policy(key, rotation="rotate", reuse="grace")
         # All at the beginning: a login that is made later moves everybody's books.
-        self._spare_logins = {
-            key: self.sandbox.create_logins(key, spare, **_BOOKS) if spare else []
-            for key in (REFRESHED_KEY, LASTING_KEY)
-        }
-        self.sandbox.set_policy(REFRESHED_KEY, **({"rotation": "rotate", "reuse": "grace"} | policy))
+        self._spare_logins = {key: self.sandbox.create_logins(key, spare, **_BOOKS) if spare else [] for key in members}
         self._rounds = 0
-        self._seed, self._spare_count = seed, spare
+        self._seed, self._spare_count, self._cast = seed, spare, members
+        self.refreshed, *others = logins_of(members).values()
+        self.synced = [login for logins in others for login in logins]
         self._day = datetime.now(UTC).date()
-        self.link(*LOGINS)
+        self.link(*self.refreshed, *self.synced)
         self.settle(supervised=True)
         # A second message for the same login, sent while the first was slow, should not begin a run when hours pass.
         # One that a lost connection has orphaned comes back after the visibility timeout only, and is not waited for.
         with suppress(AssertionError):
             wait_for(self._nothing_is_queued, seconds=5)
+
+    @property
+    def refreshed_key(self) -> str:
+        """The integration whose refreshes are disturbed."""
+        return next(iter(self._cast))
 
     def link(self, *logins: str, synced: bool = True) -> None:
         """Links logins of the sandbox; their alias is the login's name. Unless `synced` they are refreshed alone."""
@@ -117,7 +127,7 @@ class World(Settling):
                     session,
                     self.encryption,
                     user=user,
-                    provider_key=minted.login.partition("-")[0],
+                    provider_key=minted.login.rpartition("-")[0],
                     alias=minted.login,
                     access_token=minted.access_token,
                     refresh_token=minted.refresh_token,
@@ -137,11 +147,14 @@ class World(Settling):
         From then on the alias stands for that login. Waits until the command has ended, while all else goes on. Nothing
         happens when there is no spare login left.
         """
-        key = alias.partition("-")[0]
+        key = alias.rpartition("-")[0]
         if not self._spare_logins[key]:
             return
         login = self._spare_logins[key].pop(0)
-        answered = relink(self.sandbox, key, login, alias=alias, user=self._user, environment=self.environment)
+        asked = PLAYED[key].asks
+        answered = relink(
+            self.sandbox, key, login, alias=alias, user=self._user, environment=self.environment, asked=asked
+        )
         assert answered == "", f"{alias} could not be linked to {login}: {answered}"
         self._linked[alias].append((self.generation(alias), login))
 
@@ -228,10 +241,11 @@ class World(Settling):
 
     def _reference(self) -> Tables:
         """The same story without a fault, told once per session and day."""
-        key = (self._seed, self._spare_count, self._rounds, datetime.now(UTC).date())
+        told = (self._seed, self._spare_count, self._rounds, datetime.now(UTC).date())
+        key = (*told, *self._cast.items())
         if key not in _references:
             rounds, ids, day, linked = self._rounds, dict(self.ids), self._day, dict(self._linked)
-            self.begin(self._seed, spare=self._spare_count)
+            self.begin(self._seed, spare=self._spare_count, members=self._cast)
             for _ in range(rounds):
                 self.moves_on()
                 self.settle()
