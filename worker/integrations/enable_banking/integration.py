@@ -30,7 +30,7 @@ from worker.integrations.kit.continued import Continued
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, OAUTH, Choice, FormField
-from worker.integrations.kit.settings import IntegrationSettings
+from worker.integrations.kit.settings import IntegrationSettings, in_words
 from worker.integrations.kit.transport import Answer
 
 _DAY, _BANKS_ARE_KEPT = timedelta(days=1), 600
@@ -94,7 +94,7 @@ class EnableBanking(Integration):
             issuer="enablebanking.com",
             audience="api.enablebanking.com",
         )
-        self._countries = frozenset(filter(None, (name.strip().upper() for name in settings.countries.split(","))))
+        self._countries = frozenset(in_words(settings.countries.upper()))
         self._banks: tuple[float, list[answers.Bank]] = (0.0, [])
 
     # Linking
@@ -139,11 +139,11 @@ class EnableBanking(Integration):
         except BadPayload:
             raise OutcomeUnknown("unreadable_session") from None
         kept, _ = reading.read_each(given.accounts, "account", mapping.account)
-        return TokenAnswer(answers.credential(given.session_id, kept), grant_expires_at=given.access.ends_at)
+        return TokenAnswer(answers.credential.write(given.session_id, kept), grant_expires_at=given.access.ends_at)
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Closes the session, and with it the bank's consent."""
-        endpoint = self.api.endpoint("session", "DELETE", _SESSION, answers.read_credential(access_token)[0])
+        endpoint = self.api.endpoint("session", "DELETE", _SESSION, answers.credential.read(access_token)[0])
         self.check(await self.api.send(endpoint, caller, headers=self._key.bearer()))
         return True
 
@@ -171,7 +171,7 @@ class EnableBanking(Integration):
         An account whose calls of the day are used up does not stop the others; afterwards the login waits for the next
         day of the bank.
         """
-        session_id, kept = answers.read_credential(request.access_token)
+        session_id, kept = answers.credential.read(request.access_token)
         given = answers.session.page(await self.get(request, self.api.endpoint("session", "GET", _SESSION, session_id)))
         given.require_authorised()
         accounts, problems = await self._described(request, given, kept)

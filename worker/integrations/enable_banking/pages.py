@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
 
-from worker.errors import AccountGone, BadPayload, BadRecord, NotReady, ProviderError, ReauthRequired, Scope
+from worker.errors import AccountGone, BadRecord, NotReady, ProviderError, ReauthRequired, Scope
 from worker.integrations.enable_banking import mapping
 from worker.integrations.enable_banking.mapping import Account
 from worker.integrations.enable_banking.vocabulary import UNFINISHED, USUAL_ZONE, ZONES
 from worker.integrations.kit import account_keys, moments, reading
 from worker.integrations.kit.base import Page
+from worker.integrations.kit.kept_credential import KeptCredential
 from worker.integrations.kit.link_kinds import Choice
 
 ACCOUNTS_FEED = "accounts"
-_CREDENTIAL = "ebs."
 
 
 class _Method(msgspec.Struct, gc=False):
@@ -111,7 +109,8 @@ class _Transactions(msgspec.Struct, gc=False):
 _banks, _bank = reading.Reader(_Banks), reading.Reader(Bank)
 started, session, authorised = reading.Reader(_Started), reading.Reader(Session), reading.Reader(Authorised)
 balances, transactions = reading.Reader(_Balances), reading.Reader(_Transactions)
-_kept = reading.Reader(list[Account])
+credential = KeptCredential("ebs", list[Account], [])
+"""A session's id, and its accounts as they were when it began."""
 
 
 def banks(body: bytes, countries: frozenset[str]) -> list[Bank]:
@@ -130,21 +129,6 @@ def choices(banks: Sequence[Bank]) -> Iterator[Choice]:
                 words = [bank.name, bank.country, kind, method and (method.title or method.name)]
                 label = ", ".join(reading.without_nul(word) for word in words if word)
                 yield Choice(msgspec.json.encode(value).decode(), label, bank.country)
-
-
-def credential(session_id: str, accounts: Sequence[Account]) -> str:
-    """The session's id with what is kept of its accounts, as one text."""
-    text = base64.urlsafe_b64encode(msgspec.json.encode(list(accounts))).decode().rstrip("=")
-    return f"{_CREDENTIAL}{session_id}.{text}"
-
-
-def read_credential(text: str) -> tuple[str, list[Account]]:
-    """The session's id, and its accounts as they were when it began. A plain session id has none."""
-    session_id, _, kept = text.removeprefix(_CREDENTIAL).partition(".")
-    try:
-        return session_id, _kept.page(base64.urlsafe_b64decode(kept + "=" * (-len(kept) % 4)) or b"[]")
-    except (binascii.Error, BadPayload):
-        return session_id, []
 
 
 class Listed(NamedTuple):

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import re
 
-from worker.errors import (
-    AccountGone,
-    AppMisconfigured,
-    BadRequest,
-    Forbidden,
-    InstitutionDown,
-    RateLimited,
-    ReauthRequired,
-    Scope,
-)
-from worker.integrations.kit.taxonomy import Rule, by_code
+from worker import errors
+from worker.integrations.kit.taxonomy import Rule, by_code, by_status
 from worker.models.vocabulary import AccountType, TransactionStatus
 
 PERIOD_REFUSED = frozenset({"WRONG_TRANSACTIONS_PERIOD", "PERIOD_INVALID"})
@@ -23,7 +14,7 @@ _OF_THE_SESSION = ("EXPIRED_SESSION", "CLOSED_SESSION", "REVOKED_SESSION", "SESS
 
 _ALWAYS = (
     *by_code(
-        AppMisconfigured,
+        errors.AppMisconfigured,
         "AUTHORIZATION_NOT_PROVIDED",
         "ACCESS_DENIED",
         "UNAUTHORIZED_IP",
@@ -31,25 +22,25 @@ _ALWAYS = (
         "NO_ACCOUNTS_ADDED",
         "REDIRECT_URI_NOT_ALLOWED",
     ),
-    *by_code(InstitutionDown, "ASPSP_ERROR", "ASPSP_TIMEOUT"),
-    *by_code(BadRequest, *PERIOD_REFUSED),
-    Rule(ReauthRequired, code="ASPSP_PSU_ACTION_REQUIRED"),
-    Rule(RateLimited, code="ASPSP_RATE_LIMIT_EXCEEDED", scope=Scope.ACCOUNT),
+    *by_code(errors.InstitutionDown, "ASPSP_ERROR", "ASPSP_TIMEOUT"),
+    *by_code(errors.BadRequest, *PERIOD_REFUSED),
+    Rule(errors.ReauthRequired, code="ASPSP_PSU_ACTION_REQUIRED"),
+    Rule(errors.RateLimited, code="ASPSP_RATE_LIMIT_EXCEEDED", scope=errors.Scope.ACCOUNT),
 )
 RULES = (
     *_ALWAYS,
-    *by_code(ReauthRequired, *_OF_THE_SESSION, "WRONG_SESSION_STATUS"),
-    *by_code(ReauthRequired, "WRONG_AUTHORIZATION_CODE", "EXPIRED_AUTHORIZATION_CODE", "ALREADY_AUTHORIZED"),
-    Rule(AppMisconfigured, code="UNAUTHORIZED_ACCESS"),
-    *(Rule(Forbidden, status=status) for status in (401, 403)),
+    *by_code(errors.ReauthRequired, *_OF_THE_SESSION, "WRONG_SESSION_STATUS"),
+    *by_code(errors.ReauthRequired, "WRONG_AUTHORIZATION_CODE", "EXPIRED_AUTHORIZATION_CODE", "ALREADY_AUTHORIZED"),
+    Rule(errors.AppMisconfigured, code="UNAUTHORIZED_ACCESS"),
+    *by_status(errors.Forbidden, 401, 403),
 )
 ACCOUNT_RULES = (
     # Only the session itself says whether the login needs its user: some banks answer these for one account alone.
     *_ALWAYS,
-    *(Rule(Forbidden, code=code) for code in (*_OF_THE_SESSION, "UNAUTHORIZED_ACCESS")),
-    *by_code(AccountGone, "ACCOUNT_DOES_NOT_EXIST", "ASPSP_ACCOUNT_NOT_ACCESSIBLE", "INVALID_ACCOUNT_ID"),
-    *(Rule(Forbidden, status=status) for status in (401, 403)),
-    Rule(AccountGone, status=404),
+    *by_code(errors.Forbidden, *_OF_THE_SESSION, "UNAUTHORIZED_ACCESS"),
+    *by_code(errors.AccountGone, "ACCOUNT_DOES_NOT_EXIST", "ASPSP_ACCOUNT_NOT_ACCESSIBLE", "INVALID_ACCOUNT_ID"),
+    *by_status(errors.Forbidden, 401, 403),
+    *by_status(errors.AccountGone, 404),
 )
 """Rules for paths that contain an account."""
 

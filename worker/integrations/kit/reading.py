@@ -191,6 +191,33 @@ def split(raws: Sequence[msgspec.Raw], key_of: Callable[[msgspec.Raw], tuple[str
     return Split(rows, rejects)
 
 
+class _WithId(msgspec.Struct, gc=False):
+    id: int | str | None = None
+
+
+_with_id = Reader(_WithId)
+
+
+def id_of(raw: msgspec.Raw) -> str | None:
+    """The member `id` of a row; None if it has none that can be read."""
+    try:
+        given = _with_id.record(raw).id
+    except BadRecord:
+        return None
+    return None if given in (None, "") else str(given)
+
+
+def split_by_id(raws: Sequence[msgspec.Raw], account_key: str) -> Split:
+    """An account's rows with their ids. One without is rejected (`id_missing`): it could never be withdrawn."""
+
+    def key_of(raw: msgspec.Raw) -> tuple[str, str]:
+        if (id_ := id_of(raw)) is None:
+            raise BadRecord("id_missing")
+        return id_, account_key
+
+    return split(raws, key_of)
+
+
 _content = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 
 

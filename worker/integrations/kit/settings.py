@@ -9,6 +9,11 @@ from worker.integrations.kit.http import check_base_url
 from worker.settings import EnvironmentSettings
 
 
+def in_words(text: str) -> list[str]:
+    """The words of a setting, which are separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 class IntegrationSettings(EnvironmentSettings):
     """This application's registration at a provider; each integration has its own subclass with its `env_prefix`."""
 

@@ -42,6 +42,11 @@ def by_code(error: type[ProviderError], *codes: str) -> tuple[Rule, ...]:
     return tuple(Rule(error, code=code) for code in codes)
 
 
+def by_status(error: type[ProviderError], *statuses: int, reason: str | None = None) -> tuple[Rule, ...]:
+    """Rules for several HTTP statuses that all mean the same error."""
+    return tuple(Rule(error, status=status, reason=reason) for status in statuses)
+
+
 def classify(
     rules: Sequence[Rule],
     *,

@@ -23,7 +23,7 @@ from worker.integrations.kit.http import Api, Endpoint, read_retry_after
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import PUBLIC_TOKEN, FrontEnd
 from worker.integrations.kit.oauth2 import checked_token, token_fields
-from worker.integrations.kit.settings import IntegrationSettings
+from worker.integrations.kit.settings import IntegrationSettings, in_words
 from worker.integrations.kit.taxonomy import Rule
 from worker.integrations.kit.transport import Answer
 from worker.integrations.plaid import liabilities
@@ -173,8 +173,8 @@ class Plaid(Integration):
         """A token for Link, for a new Item."""
         settings: PlaidSettings = self.settings
         asked = {
-            "products": words.in_words(settings.products),
-            "optional_products": words.in_words(settings.optional_products),
+            "products": in_words(settings.products),
+            "optional_products": in_words(settings.optional_products),
         }
         return await self._link_token(caller, user_id, **{name: value for name, value in asked.items() if value})
 
@@ -187,7 +187,7 @@ class Plaid(Integration):
         asked: dict[str, Any] = {
             "client_name": settings.client_name,
             "language": settings.language,
-            "country_codes": words.in_words(settings.country_codes),
+            "country_codes": in_words(settings.country_codes),
             "user": {"client_user_id": str(user_id)},
             **more,
         }
@@ -328,7 +328,7 @@ class Plaid(Integration):
 
     def _asks_for_liabilities(self, request: SyncRequest, listing: Page) -> bool:
         """Once a day, and when a person waits, if there is a card or a loan. A hook makes the cursor begin anew."""
-        products = words.in_words(self.settings.products) + words.in_words(self.settings.optional_products)
+        products = in_words(self.settings.products) + in_words(self.settings.optional_products)
         if "liabilities" not in products or not any(account.type in _OWED for account in listing.accounts):
             return False
         return request.caller.manual or request.cursors.get(words.LIABILITIES_FEED) != request.now.date().isoformat()

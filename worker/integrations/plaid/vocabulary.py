@@ -184,8 +184,3 @@ INVESTMENT_TYPES: dict[str, _Kind] = {
     "fee": (TransactionType.FEE, None),
     "transfer": (TransactionType.TRANSFER, None),
 }
-
-
-def in_words(text: str) -> list[str]:
-    """The words of a setting, which are separated by commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -19,7 +19,7 @@ from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, Token
 from worker.integrations.kit.http import Api, Endpoint
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import SETUP_TOKEN
-from worker.integrations.kit.settings import IntegrationSettings
+from worker.integrations.kit.settings import IntegrationSettings, in_words
 from worker.integrations.kit.together import Together, Told
 from worker.integrations.simplefin import mapping
 from worker.integrations.simplefin.vocabulary import RULES, SAFE_DAYS
@@ -54,7 +54,7 @@ class Simplefin(Integration):
 
     def __init__(self, settings: Any, api: Api) -> None:
         super().__init__(settings, api)
-        self._server = Server(api, settings.base_url, [name.strip() for name in settings.known_as.split(",") if name])
+        self._server = Server(api, settings.base_url, in_words(settings.known_as))
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Claims the setup token, which works once."""

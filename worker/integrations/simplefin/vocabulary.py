@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from worker.errors import BadPayload, Forbidden, InstitutionDown, RateLimited, ReauthRequired
-from worker.integrations.kit.taxonomy import Rule
+from worker.integrations.kit.taxonomy import Rule, by_status
 from worker.models.vocabulary import AccountType
 
 RULES = (
-    *(Rule(ReauthRequired, status=status, reason="access_revoked") for status in (401, 403)),
+    *by_status(ReauthRequired, 401, 403, reason="access_revoked"),
     Rule(Forbidden, status=402, reason="payment_required"),
 )
 

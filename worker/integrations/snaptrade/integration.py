@@ -15,13 +15,14 @@ from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from worker.errors import NotReady
-from worker.integrations.kit import offsets
+from worker.integrations.kit import offsets, reading
 from worker.integrations.kit.base import Page, Quota, RefreshPolicy, SyncRequest
 from worker.integrations.kit.hooks.events import EventHooks
 from worker.integrations.kit.hooks.hmacs import CanonicalHmac
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.link_kinds import OAUTH_PKCE
 from worker.integrations.kit.oauth2_integration import OAuth2Integration, OAuth2Settings
+from worker.integrations.kit.settings import in_words
 from worker.integrations.kit.throttling import Throttled
 from worker.integrations.snaptrade import pages as answers
 from worker.integrations.snaptrade.vocabulary import ASKS, HOOK_MEMBERS, LIMITS, RULES
@@ -64,7 +65,7 @@ class Snaptrade(OAuth2Integration):
     def __init__(self, settings: Any, api: Api) -> None:
         super().__init__(settings, api)
         if settings.consumer_keys is not None:
-            keys = [one.strip() for one in settings.consumer_keys.get_secret_value().split(",")]
+            keys = in_words(settings.consumer_keys.get_secret_value())
             verifier = CanonicalHmac("signature", keys, time_field="eventTimestamp")
             self.hooks = EventHooks(verifier, HOOK_MEMBERS, application=self._client_id, asks=ASKS)
             self.scope = "read webhook"
@@ -102,5 +103,5 @@ class Snaptrade(OAuth2Integration):
             more = days | {"offset": str(offset), "limit": "1000"}
             return answers.page_of(await calls.get("/accounts/{}/activities", key, **more))
 
-        async for window, rows in offsets.windows(ask, answers.id_of, first, today):
+        async for window, rows in offsets.windows(ask, reading.id_of, first, today):
             yield answers.history(request, listed, window, rows)

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from worker.errors import BadRecord, NotReady, ReauthRequired, Scope
+from worker.errors import NotReady, ReauthRequired, Scope
 from worker.integrations.kit import holdings, money, reading, windows
 from worker.integrations.kit.base import Page, SyncRequest
 from worker.integrations.snaptrade import mapping
@@ -32,13 +32,9 @@ class _Activities(msgspec.Struct, gc=False):
     pagination: dict[str, int]
 
 
-class _Head(msgspec.Struct, gc=False):
-    id: int | str | None = None
-
-
 Listed = tuple[Account, AccountRecord]
 _connection, _records = reading.Reader(_Connection), reading.Reader(list[msgspec.Raw])
-_positions, _activities, _head = reading.Reader(_Positions), reading.Reader(_Activities), reading.Reader(_Head)
+_positions, _activities = reading.Reader(_Positions), reading.Reader(_Activities)
 
 
 def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
@@ -104,28 +100,13 @@ def page_of(body: bytes) -> tuple[list[msgspec.Raw], int]:
     return answer.data, answer.pagination.get("total", -1)
 
 
-def id_of(raw: msgspec.Raw) -> str | None:
-    """The id of an activity; None if it has none that can be read."""
-    try:
-        given = _head.record(raw).id
-    except BadRecord:
-        return None
-    return None if given in (None, "") else str(given)
-
-
 def history(request: SyncRequest, listed: Listed, window: tuple[date, date], rows: list[msgspec.Raw]) -> Page:
     """A page with all activities of a window, not yet read.
 
     The cursor stays at the day up to which SnapTrade has everything, so that the days after it are read again.
     """
     (given, record), last, today = listed, window[1], request.now.date()
-
-    def key_of(raw: msgspec.Raw) -> tuple[str, str]:
-        if (id_ := id_of(raw)) is None:  # it could never be withdrawn
-            raise BadRecord("id_missing")
-        return id_, given.id
-
-    found = reading.split(rows, key_of)
+    found = reading.split_by_id(rows, given.id)
     page = Page(transactions=found.rows, rejects=found.rejects)
     page.map_transaction = partial(mapping.transaction, currency=record.currency)
     page.windows = windows.surely_listed(given.id, window, request, posted=True)

@@ -367,7 +367,7 @@ def test_what_is_shown_once_is_kept_with_the_session_without_the_number_and_the_
 
     answer = link(bank)
 
-    session, (kept,) = pages.read_credential(answer.access_token)
+    session, (kept,) = pages.credential.read(answer.access_token)
     assert answer.grant_expires_at == datetime(2025, 6, 1, tzinfo=UTC)
     assert (session, kept.hash, kept.mask, kept.currency) == (SESSION, "hash-0", "3400", "EUR")
     assert "Mary" not in str(kept)

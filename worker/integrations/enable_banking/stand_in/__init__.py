@@ -24,7 +24,7 @@ from worker.sandbox.ledger import Account, Transaction
 from worker.sandbox.loopback import is_registered
 from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.plain_books import PlainBooks
-from worker.sandbox.wire import Answer, RefusedError, Request, array, digest, document, json_answer
+from worker.sandbox.wire import Answer, Request, array, digest, document, json_answer
 
 _HASH = "WwpbCiJhY2NvdW50IiwKImFjY291bnRfaWQiLAoiaWJhbiIKXQpd"
 _PAGE = 40
@@ -98,19 +98,13 @@ class StandIn(PlainBooks):
 
     def answer(self, request: Request, caller: Caller) -> Answer:
         """The answer to one request."""
-        try:
-            return self._start(request) if request.path == "/ais/start" else self._answer(request)
-        except RefusedError as refused:
-            return refused.answer
-
-    def _answer(self, request: Request) -> Answer:
+        if request.path == "/ais/start":
+            return self._start(request)
         if not self._signed.admits(request):
             return self.error("UNAUTHORIZED_ACCESS")
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["aspsps"]:
                 return json_answer(200, {"aspsps": [published.bank(*bank) for bank in BANKS]})
-            case "GET", ["application"]:
-                return self._application()
             case "POST", ["auth"]:
                 return self._auth(request)
             case "POST", ["sessions"]:
@@ -120,10 +114,6 @@ class StandIn(PlainBooks):
             case "GET", ["accounts", uid, part]:
                 return self._account(request, uid, part)
         return self.error("not_found")
-
-    def _application(self) -> Answer:
-        about = {"name": "Sandbox", "kid": APPLICATION_ID, "environment": "SANDBOX", "redirect_urls": [REDIRECT_URI]}
-        return json_answer(200, {**about, "active": True, "countries": ["FI", "DE"], "services": ["AIS"]})
 
     def _auth(self, request: Request) -> Answer:
         asked = request.json()
@@ -251,20 +241,17 @@ class StandIn(PlainBooks):
         longest = given.get("strategy") == "longest"
         try:
             first = date.fromisoformat(given["date_from"]) if "date_from" in given else (now - _HISTORY).date()
-            last = date.fromisoformat(given["date_to"]) if "date_to" in given and not longest else date.max
         except ValueError:
             return self.error("WRONG_REQUEST_PARAMETERS")
-        if "date_to" in given and "date_from" not in given:
-            return self.error("DATE_TO_WITHOUT_DATE_FROM")
         if first < oldest and not longest:
             return self.error("WRONG_TRANSACTIONS_PERIOD")
         login, first = session.login, max(first, oldest)
-        listed = [row for row in reversed(account.by_time) if first <= row.date <= last and login.visible(row)]
-        found = part_of(listed, _PAGE, f"{session.id}/{account.id}/{first}/{last}", given.get("continuation_key"))
+        listed = [row for row in reversed(account.by_time) if first <= row.date and login.visible(row)]
+        found = part_of(listed, _PAGE, f"{session.id}/{account.id}/{first}", given.get("continuation_key"))
         if found is None:
             return self.error("WRONG_CONTINUATION_KEY")
         number, rows, key = found
-        gone = (row for row in account.removed if first <= row.date <= last)
+        gone = (row for row in account.removed if first <= row.date)
         login.served.window(rows, gone if number == 0 else ())
         written = [self._with_id(row) for row in rows] + (account.verbatim if number == 0 else [])
         return Answer(200, document(transactions=array(written), **({"continuation_key": key} if key else {})))

@@ -1,0 +1,23 @@
+"""Credentials with data beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.integrations.kit.kept_credential import KeptCredential
+
+KEPT = KeptCredential("toy", list[dict[str, str]], [])
+
+
+@pytest.mark.parametrize("kept", [[], [{"name": "Ä"}], [{"name": "x" * number} for number in range(5)]])
+def test_what_is_written_is_read_again(kept: list[dict[str, str]]) -> None:
+    text = KEPT.write("4604aa90-f8a8", kept)
+
+    assert text.startswith("toy.4604aa90-f8a8.")
+    assert text.isascii()
+    assert KEPT.read(text) == ("4604aa90-f8a8", kept)
+
+
+@pytest.mark.parametrize("text", ["id-1", "id-1.", "toy.id-1", "toy.id-1.!", "toy.id-1.W10x", "id-1.eyJhIjoxfQ"])
+def test_credential_that_stands_alone_or_beside_nonsense_has_nothing(text: str) -> None:
+    assert KEPT.read(text) == ("id-1", [])
