@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 import billiard.common
 import celery.worker.request
 import click
-import structlog
 from celery import Celery, Task, signals
 
 from worker.errors import ConfigurationError, Unavailable
 from worker.integrations import registry
+from worker.process.logger import Logger
 from worker.process.redis_names import QUEUES
 from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
 from worker.services import keys, limits
@@ -30,7 +30,7 @@ from worker.settings.celery import celery_settings, rabbitmq
 from worker.telemetry import metric_files, metrics, tracing
 from worker.telemetry.log import configure_logging, write_json_line
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _BROKER_SECONDS = 5.0
 
@@ -78,6 +78,10 @@ def _say_nothing_in_plain_text(instance: Any, **_: Any) -> None:
         program.safe_say = write_json_line
 
 
+_SHARED = ("worker.services.availability.quotas", "limits.storage", "worker.integrations.kit.aiohttp_wire", "jwt")
+"""Modules that a worker imports before it forks, so that its children share them and no task waits for the import."""
+
+
 @signals.import_modules.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _guard_flower(**_: Any) -> None:
     if _command() == "flower":
@@ -120,7 +124,8 @@ def _require_keys(**_: Any) -> None:
     """
     try:
         registry.require(get_settings().enabled_integrations)
-        importlib.import_module("worker.services.availability.quotas")  # imported before the fork: children share it
+        for slow in _SHARED:
+            importlib.import_module(slow)
         tracing.require(get_settings())
         with closing(Runtime(get_settings())) as runtime:  # closed again: the forked children must not inherit it
             runtime.run(limits.require_in_effect(runtime))

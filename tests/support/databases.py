@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_ur
 
 from tests.support.environment import ROOT
 from tests.support.tracing import untraced
-from worker.models import Base
+from worker.models import every_table
 
 # Rows of this table cannot be deleted, not even by its owner, while its triggers are on.
 _FEW = 2000
@@ -122,7 +122,7 @@ def empty(engine: Engine) -> None:
 
     Deleting the few rows of a test takes a tenth of the time of TRUNCATE, which makes new files for each table.
     """
-    tables = [table.name for table in reversed(Base.metadata.sorted_tables) if table.name not in _IDENTITY]
+    tables = [table.name for table in reversed(every_table().sorted_tables) if table.name not in _IDENTITY]
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         some = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in tables)  # noqa: S608

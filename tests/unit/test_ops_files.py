@@ -57,7 +57,7 @@ def series(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         monkeypatch.setattr(gauges.gauges, name, lambda *_, answer=answer, **__: answer)
     monkeypatch.setattr(gauges.deliveries, "backlog", lambda _: Backlog(0, 0, 0.0, None))
     monkeypatch.setattr(gauges.heartbeats, "read_heartbeats", lambda _: {})
-    monkeypatch.setattr(gauges.integration_states, "read_states", lambda _: {})
+    monkeypatch.setattr(gauges.breakers, "read_states", lambda _: {})
     metrics.reset()
     database = gauges.Kept("postgres", gauges.DatabaseGauges(cast("Any", None), ("schwab",)))
     found = {"up": {"job", "instance"}}

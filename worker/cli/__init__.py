@@ -43,17 +43,24 @@ def prepare(
     """Runs before every command: limits logs to warnings and errors, and reads the home's environment if needed."""
     import logging
 
-    import structlog
-
     from worker.cli.home import adopt_environment
+    from worker.process.logger import before_first_line
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    before_first_line(_log_only_errors)
+    if ctx.invoked_subcommand not in _BRINGS_ITS_OWN:
+        adopt_environment()
+
+
+def _log_only_errors() -> None:
+    import logging
+
+    import structlog
+
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    if ctx.invoked_subcommand not in _BRINGS_ITS_OWN:
-        adopt_environment()
 
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000

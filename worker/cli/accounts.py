@@ -45,9 +45,9 @@ def list_(provider: ProviderOption = None, all_: All = False, limit: Limit = 100
 
     dashtam accounts list --provider "Schwab one"
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    rows = ask(looking.accounts, provider, closed=all_, limit=limit)
+    rows = ask(details.accounts, provider, closed=all_, limit=limit)
     show(rows, as_json=as_json, render=_table)
 
 

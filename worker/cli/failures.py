@@ -33,9 +33,9 @@ def list_(
 
     dashtam failures list
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    failures = ask(looking.failures, resolved=all_, limit=limit)
+    failures = ask(details.failures, resolved=all_, limit=limit)
     show(failures, as_json=as_json, render=_list)
 
 
@@ -67,9 +67,9 @@ def show_(failure: FailureId, as_json: AsJson = False) -> None:
 
     dashtam failures show 0198c2f4-…
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    data = ask(looking.failure, failure)
+    data = ask(details.failure, failure)
     show(data, as_json=as_json, render=_show)
 
 

@@ -25,9 +25,9 @@ def liabilities(
 
     dashtam liabilities --provider "My bank"
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    show(ask(looking.liabilities, provider, limit=limit), as_json=as_json, render=_table)
+    show(ask(details.liabilities, provider, limit=limit), as_json=as_json, render=_table)
 
 
 def _table(rows: list[TermsRow]) -> RenderableType:

@@ -83,9 +83,9 @@ def show_(provider: ProviderArgument, as_json: AsJson = False) -> None:
 
     dashtam providers show "Schwab one"
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    data = ask(looking.provider, provider)
+    data = ask(details.provider, provider)
     show(data, as_json=as_json, render=_show)
 
 

@@ -34,9 +34,9 @@ def list_(
 
     dashtam quarantine list --provider "Plaid one"
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    show(ask(looking.quarantined, provider, resolved=all_, limit=limit), as_json=as_json, render=_list)
+    show(ask(details.quarantined, provider, resolved=all_, limit=limit), as_json=as_json, render=_list)
 
 
 lists_alone(app, list_)
@@ -61,9 +61,9 @@ def show_(entry: EntryId, as_json: AsJson = False) -> None:
 
     dashtam quarantine show 0198c2f4-…
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    show(ask(looking.entry, entry), as_json=as_json, render=_show)
+    show(ask(details.entry, entry), as_json=as_json, render=_show)
 
 
 def _show(entry: QuarantineEntry) -> RenderableType:

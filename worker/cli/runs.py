@@ -37,9 +37,9 @@ def list_(
 
     dashtam runs list --provider "Schwab one" --status failed
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    runs = ask(looking.runs, provider, status=status_, limit=limit)
+    runs = ask(details.runs, provider, status=status_, limit=limit)
     show(runs, as_json=as_json, render=run_table)
 
 
@@ -56,9 +56,9 @@ def show_(
 
     dashtam runs show 0198c2f4-…
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
-    data = ask(looking.run, run)
+    data = ask(details.run, run)
     show(data, as_json=as_json, render=_show)
 
 

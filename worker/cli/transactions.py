@@ -27,10 +27,10 @@ def transactions(
 
     dashtam transactions --provider "Schwab one" --since 2025-01-01
     """
-    from worker.services.fleet import looking
+    from worker.services.fleet import details
 
     day = None if since is None else since.date()
-    rows = ask(looking.transactions, provider, since=day, limit=limit)
+    rows = ask(details.transactions, provider, since=day, limit=limit)
     show(rows, as_json=as_json, render=_table)
 
 

@@ -31,11 +31,6 @@ class BreakerPolicy:
     open_at_most: timedelta
 
 
-def read_states(session: Session) -> dict[str, IntegrationState]:
-    """All states by `provider_key`; an integration without a row is closed and not paused."""
-    return {state.provider_key: state for state in session.scalars(select(IntegrationState))}
-
-
 def count_failures(
     session: Session,
     *,

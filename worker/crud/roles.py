@@ -15,13 +15,13 @@ from sqlalchemy.orm import Session
 from worker.errors import ConfigurationError, Refused
 from worker.models import (
     ApiKey,
-    Base,
     LinkSession,
     LinkState,
     ProviderToken,
     Revocation,
     SimplefinAccess,
     Subscription,
+    every_table,
 )
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
@@ -157,12 +157,12 @@ def _readable(table: str) -> str:
     """The rights of `readonly` on a table: it may read everything except ciphertexts and hashes of keys."""
     if table not in _WITH_SECRETS:
         return "SELECT"
-    columns = [column.name for column in Base.metadata.tables[table].columns if column.name not in _SECRET_COLUMNS]
+    columns = [column.name for column in every_table().tables[table].columns if column.name not in _SECRET_COLUMNS]
     return f"SELECT ({', '.join(columns)})"
 
 
 def _tables(session: Session) -> list[str]:
     """Those of our tables that exist. Other tables in the same schema are left alone."""
-    ours = {*Base.metadata.tables, _MIGRATIONS}
+    ours = {*every_table().tables, _MIGRATIONS}
     found = session.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars()
     return sorted(ours.intersection(found))

@@ -12,15 +12,15 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from worker import migrations
-from worker.crud import roles
 from worker.crud.database import make_engine, transaction
-from worker.crud.roles import Roles
 from worker.crud.unreachable import unavailable
 from worker.errors import Refused, Unavailable
 from worker.settings import DatabaseSettings, load
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+    from worker.crud.roles import Roles
 
 _VERSIONS = Path(migrations.__path__[0]) / "versions"
 
@@ -65,6 +65,8 @@ def create_roles(*, passwords: Mapping[str, str] | None, prefix: str) -> Roles:
         Refused: that role may not create other roles; nothing was changed.
         ConfigurationError: see `worker.crud.roles`.
     """
+    from worker.crud import roles  # asks for every table, which callers that only ask for versions do not need
+
     settings = load(DatabaseSettings)
     url = (settings.migrate_database_url or settings.database_url).get_secret_value()
     engine = make_engine(url, connections=1, limits=settings)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from worker.crud.database import make_engine, missing_limits
 from worker.errors import ConfigurationError
-from worker.models import Base
+from worker.models import every_table
 from worker.settings import DatabaseSettings, load
 
 # Two containers that start at once must not migrate at once.
@@ -60,7 +60,7 @@ def _migrate(connection: Connection) -> None:
     connection.commit()  # with none open, Alembic begins and commits one for each migration
     try:
         context.configure(
-            connection=connection, target_metadata=Base.metadata, compare_type=True, transaction_per_migration=True
+            connection=connection, target_metadata=every_table(), compare_type=True, transaction_per_migration=True
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.user import User
 
 
 class ApiKey(Base):
@@ -32,7 +33,7 @@ class ApiKey(Base):
     prefix: Mapped[str] = mapped_column(unique=True)
     key_hash: Mapped[bytes] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     created_at: Mapped[CreatedAt]
     created_by: Mapped[str]
     expires_at: Mapped[datetime | None]

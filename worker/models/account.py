@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id, finite
+from worker.models.provider import Provider
 
 
 class Account(Base):
@@ -26,7 +27,7 @@ class Account(Base):
     __table_args__ = (UniqueConstraint("provider_id", "provider_account_id"), *finite("opening"))
 
     id: Mapped[Id]
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     provider_account_id: Mapped[str]
     provider_ref: Mapped[str | None]
     name: Mapped[str]
@@ -163,3 +164,22 @@ class HoldingDay(Base):
     quantity: Mapped[Decimal]
     market_value: Mapped[Decimal | None]
     price: Mapped[Decimal | None]
+
+
+class BookDrift(Base):
+    """A figure for which the stored rows and the provider disagreed after a run.
+
+    Attributes:
+        figure: `balance` or `quantity:<holding_key>`.
+    """
+
+    __tablename__ = "book_drifts"
+    __table_args__ = (UniqueConstraint("account_id", "figure"), *finite("stated", "stored"))
+
+    id: Mapped[Id]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    figure: Mapped[str]
+    stated: Mapped[Decimal]
+    stored: Mapped[Decimal]
+    run_id: Mapped[UUID | None]
+    seen_at: Mapped[datetime]

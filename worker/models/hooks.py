@@ -16,6 +16,7 @@ from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt
+from worker.models.provider import Provider
 
 
 class Ask(StrEnum):
@@ -79,7 +80,7 @@ class HookDelivery(Base):
     delivery_id: Mapped[str] = mapped_column(primary_key=True)
     received_at: Mapped[CreatedAt] = mapped_column(index=True)
     kind: Mapped[str]
-    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), index=True)
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"), index=True)
     external_id: Mapped[str | None]
     body_sha256: Mapped[bytes]
     detail: Mapped[dict[str, Any]]
@@ -91,6 +92,6 @@ class LoginCheck(Base):
     __tablename__ = "login_checks"
     __table_args__ = (Index(None, "provider_key", "due_at"),)
 
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True)
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"), primary_key=True)
     provider_key: Mapped[str]
     due_at: Mapped[datetime]

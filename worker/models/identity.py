@@ -9,7 +9,11 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
+from worker.models.account import Account
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.provider import Provider
+from worker.models.transaction import Transaction
+from worker.models.user import User
 
 
 class AccountSource(Base):
@@ -30,8 +34,8 @@ class AccountSource(Base):
     )
 
     id: Mapped[Id]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    account_id: Mapped[UUID] = mapped_column(ForeignKey(Account.id, ondelete="CASCADE"))
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     key: Mapped[str]
     ended_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
@@ -51,7 +55,7 @@ class AccountChange(Base):
     __table_args__ = (Index("ix_account_changes_user_id", "user_id"),)
 
     id: Mapped[Id]
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     kind: Mapped[str]
     account_id: Mapped[UUID]
     other_id: Mapped[UUID]
@@ -73,4 +77,4 @@ class TransactionKey(Base):
 
     source_id: Mapped[UUID] = mapped_column(ForeignKey("account_sources.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    transaction_id: Mapped[UUID] = mapped_column(ForeignKey("transactions.id", ondelete="CASCADE"))
+    transaction_id: Mapped[UUID] = mapped_column(ForeignKey(Transaction.id, ondelete="CASCADE"))

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from worker.models.account import Account
 from worker.models.base import Base, Id, finite
 
 FIGURES = (
@@ -40,7 +41,7 @@ class Liability(Base):
     __table_args__ = (UniqueConstraint("account_id", "liability_key"), *finite(*FIGURES))
 
     id: Mapped[Id]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    account_id: Mapped[UUID] = mapped_column(ForeignKey(Account.id, ondelete="CASCADE"))
     liability_key: Mapped[str]
     kind: Mapped[str]
     status: Mapped[str | None]

@@ -9,7 +9,10 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
+from worker.models.access import ApiKey
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.provider import Provider
+from worker.models.user import User
 from worker.models.vocabulary import LinkSessionState
 
 _STORED = (LinkSessionState.OPEN, LinkSessionState.LINKED, LinkSessionState.CANCELLED)
@@ -40,19 +43,19 @@ class LinkSession(Base):
     id: Mapped[Id]
     token_hash: Mapped[bytes] = mapped_column(unique=True)
     browser_hash: Mapped[bytes | None]
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     provider_key: Mapped[str | None]
     alias: Mapped[str | None]
-    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="SET NULL"), index=True)
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey(Provider.id, ondelete="SET NULL"), index=True)
     return_url: Mapped[str | None]
     asked_by: Mapped[str]
-    key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    key_id: Mapped[UUID | None] = mapped_column(ForeignKey(ApiKey.id, ondelete="CASCADE"), index=True)
     created_by: Mapped[str]
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     claimed_until: Mapped[datetime | None]
     status: Mapped[str] = mapped_column(default=LinkSessionState.OPEN)
-    linked_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="SET NULL"), index=True)
+    linked_id: Mapped[UUID | None] = mapped_column(ForeignKey(Provider.id, ondelete="SET NULL"), index=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.provider import Provider
 
 
 class ProviderAuditLog(Base):
@@ -139,7 +140,7 @@ class Notice(Base):
     )
 
     id: Mapped[Id]
-    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     provider_key: Mapped[str | None]
     subject_key: Mapped[str]
     stage: Mapped[str]

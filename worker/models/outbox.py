@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.user import User
 
 
 class Subscription(Base):
@@ -34,7 +35,7 @@ class Subscription(Base):
     __tablename__ = "hook_subscriptions"
 
     id: Mapped[Id]
-    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     url: Mapped[str]
     description: Mapped[str]
     events: Mapped[list[str]] = mapped_column(ARRAY(Text))

@@ -10,6 +10,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.user import User
 from worker.models.vocabulary import ProviderStatus
 from worker.text.plain_text import visible
 
@@ -66,7 +67,7 @@ class Provider(Base):
     )
 
     id: Mapped[Id]
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     provider_key: Mapped[str]
     alias: Mapped[str]
     external_id: Mapped[str | None]

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.user import User
 
 
 class SimplefinAccess(Base):
@@ -33,7 +34,7 @@ class SimplefinAccess(Base):
     __tablename__ = "simplefin_accesses"
 
     id: Mapped[Id]
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     name: Mapped[str]
     prefix: Mapped[str] = mapped_column(unique=True)
     account_ids: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))

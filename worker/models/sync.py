@@ -1,16 +1,16 @@
-"""Tables of the account sync: runs, cursors, undo, rows met by a full sync, quarantine, drift."""
+"""Tables of the account sync: runs, cursors, undo, rows met by a full sync, quarantine."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, ForeignKey, Index, Table, UniqueConstraint, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from worker.models.base import Base, CreatedAt, Id, finite
+from worker.models.base import Base, CreatedAt, Id
+from worker.models.provider import Provider
 from worker.models.vocabulary import RunStatus
 
 
@@ -48,7 +48,7 @@ class SyncRun(Base):
     )
 
     id: Mapped[Id]
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     status: Mapped[str] = mapped_column(default=RunStatus.RUNNING)
     trigger: Mapped[str]
     mode: Mapped[str] = mapped_column(default="incremental", server_default="incremental")
@@ -108,7 +108,7 @@ class SyncCursor(Base):
 
     __tablename__ = "sync_cursors"
 
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True)
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"), primary_key=True)
     feed: Mapped[str] = mapped_column(primary_key=True)
     cursor: Mapped[str]
     loop_cursor: Mapped[str | None]
@@ -125,7 +125,7 @@ class SyncUndo(Base):
 
     __tablename__ = "sync_undo"
 
-    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID | None] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     loop_id: Mapped[UUID] = mapped_column(primary_key=True)
     transaction_id: Mapped[UUID] = mapped_column(primary_key=True)
     before: Mapped[dict[str, Any]]
@@ -137,7 +137,7 @@ class SyncUndo(Base):
 sync_seen = Table(
     "sync_seen",
     Base.metadata,
-    Column("provider_id", Uuid, ForeignKey("providers.id", ondelete="CASCADE")),
+    Column("provider_id", Uuid, ForeignKey(Provider.id, ondelete="CASCADE")),
     Column("generation", Uuid, nullable=False, index=True, key="reading_id"),  # column name of releases up to 0.2
     Column("transaction_id", Uuid, nullable=False),
     Column("loop_id", Uuid),
@@ -160,7 +160,7 @@ class Quarantine(Base):
     )
 
     id: Mapped[Id]
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     run_id: Mapped[UUID | None]
     kind: Mapped[str]
     account_key: Mapped[str | None]
@@ -172,22 +172,3 @@ class Quarantine(Base):
     created_at: Mapped[CreatedAt]
     resolved_at: Mapped[datetime | None]
     resolution: Mapped[str | None]
-
-
-class BookDrift(Base):
-    """A figure for which the stored rows and the provider disagreed after a run.
-
-    Attributes:
-        figure: `balance` or `quantity:<holding_key>`.
-    """
-
-    __tablename__ = "book_drifts"
-    __table_args__ = (UniqueConstraint("account_id", "figure"), *finite("stated", "stored"))
-
-    id: Mapped[Id]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
-    figure: Mapped[str]
-    stated: Mapped[Decimal]
-    stored: Mapped[Decimal]
-    run_id: Mapped[UUID | None]
-    seen_at: Mapped[datetime]

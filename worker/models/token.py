@@ -9,6 +9,8 @@ from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.models.base import Base, CreatedAt, Id
+from worker.models.provider import Provider
+from worker.models.user import User
 from worker.models.vocabulary import AttemptStatus, Trigger
 
 
@@ -31,7 +33,7 @@ class ProviderToken(Base):
         {"postgresql_with": {"fillfactor": 70}},
     )
 
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True)
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"), primary_key=True)
     access_token: Mapped[str]
     refresh_token: Mapped[str | None]
     key_id: Mapped[str]
@@ -67,7 +69,7 @@ class TokenRefresh(Base):
     )
 
     id: Mapped[Id]
-    provider_id: Mapped[UUID] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    provider_id: Mapped[UUID] = mapped_column(ForeignKey(Provider.id, ondelete="CASCADE"))
     generation: Mapped[int]
     status: Mapped[str] = mapped_column(default=AttemptStatus.SENT)
     trigger: Mapped[str] = mapped_column(default=Trigger.SCHEDULE)
@@ -158,7 +160,7 @@ class LinkState(Base):
     __tablename__ = "link_states"
 
     state_hash: Mapped[bytes] = mapped_column(primary_key=True)
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     provider_key: Mapped[str]
     alias: Mapped[str]
     holder_hash: Mapped[bytes | None]

@@ -10,6 +10,7 @@ from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
+from worker.models.account import Account, Security
 from worker.models.base import Base, Id, finite
 
 
@@ -38,7 +39,7 @@ class Transaction(Base):
     )
 
     id: Mapped[Id]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    account_id: Mapped[UUID] = mapped_column(ForeignKey(Account.id, ondelete="CASCADE"))
     provider_transaction_id: Mapped[str]
     type: Mapped[str]
     subtype: Mapped[str | None]
@@ -51,7 +52,7 @@ class Transaction(Base):
     description: Mapped[str | None]
     counterparty: Mapped[str | None]
     category: Mapped[str | None]
-    security_id: Mapped[UUID | None] = mapped_column(ForeignKey("securities.id"))
+    security_id: Mapped[UUID | None] = mapped_column(ForeignKey(Security.id))
     quantity: Mapped[Decimal | None]
     price: Mapped[Decimal | None]
     fees: Mapped[Decimal | None]

@@ -20,12 +20,11 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-import structlog
-
 from worker.errors import Unavailable
 from worker.process import ending
+from worker.process.logger import Logger
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 T = TypeVar("T")
 

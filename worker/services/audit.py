@@ -7,16 +7,15 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-import structlog
-
 from worker.crud import audit
 from worker.crud.audit import Verification
 from worker.crud.database import OpenTransaction
 from worker.models.fleet import AuditEntry
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.fleet import lookup
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _VERIFY_SECONDS = 3600.0
 """Time limit of one query. It is long because a verification reads every entry that was ever made."""

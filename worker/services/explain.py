@@ -8,9 +8,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
 
-from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
-from worker.crud.fleet import history, overview
+from worker.crud.fleet import breakers, history, overview, stored
 from worker.errors import GatewayError, InstitutionDown, OutcomeUnknown, RateLimited, Transient
 from worker.models import IntegrationState
 from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
@@ -93,8 +92,8 @@ def gather(
         token=overview.token_facts(session, provider_id=provider.id),
         attempts=history.attempts(session, provider_ids=[provider.id], limit=5),
         runs=history.runs(session, provider_ids=[provider.id], limit=5),
-        state=integration_states.read_states(session).get(provider.provider_key),
-        quarantined=overview.quarantined(session, provider_id=provider.id),
+        state=breakers.read_states(session).get(provider.provider_key),
+        quarantined=stored.quarantined(session, provider_id=provider.id),
         now=now,
         run_dead_after=timedelta(seconds=settings.run_dead_seconds),
         opens_after=held.BreakerLimits.of(settings),

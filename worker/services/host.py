@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from worker.services.context import Context
 from worker.services.findings import Finding
 
 _FREE_BYTES_MIN = 1_000_000_000
+UNREADABLE = ".unreadable"
+"""Suffix of spool files that could not be read."""
+
+
+def spool_directory(runtime: Context) -> Path:
+    """This host's directory for answers that could not be stored anywhere else; it may not exist yet."""
+    return runtime.settings.home / "spool"
 
 
 async def disk(runtime: Context, _: object) -> Finding:
@@ -23,9 +31,7 @@ async def disk(runtime: Context, _: object) -> Finding:
 
 async def spool(runtime: Context, _: object) -> Finding:
     """Whether every file with token answers can be read."""
-    from worker.services.refresh import journal  # it takes cryptography, which no other check needs
-
-    waiting = list(journal.spool_directory(runtime).glob(f"*{journal.UNREADABLE}"))
+    waiting = list(spool_directory(runtime).glob(f"*{UNREADABLE}"))
     if not waiting:
         return Finding("spool", True, "every file can be read")
     file = waiting[0]

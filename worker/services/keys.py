@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from itertools import count
 from uuid import UUID
 
-import structlog
-
 from worker.crud import keys
 from worker.crud.keys import Ciphertexts
 from worker.crud.refresh import spools
 from worker.errors import BadArgument, ConfigurationError, EncryptionError, Refused
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.settings import get_settings
 from worker.settings.keys import parse_keys
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

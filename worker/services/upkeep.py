@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import structlog
-
 from worker.crud import heartbeats, upkeep
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.linking import revocation
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _REAP_BATCH = 500
 _RETAIN_BATCH = 2000

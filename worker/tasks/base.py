@@ -19,10 +19,11 @@ from schedules import ENTRIES
 from worker.app import app
 from worker.crud import failures, heartbeats
 from worker.errors import DashtamError, Unavailable
+from worker.process.logger import Logger
 from worker.runtime import Runtime, get_runtime, is_wedged
 from worker.services.refresh import spool
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 MAX_DELIVERIES = 3
 

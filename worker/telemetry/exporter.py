@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 
 import redis
-import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker.crud.database import make_engine, transaction
 from worker.errors import ConfigurationError, Unavailable
+from worker.process.logger import Logger
 from worker.process.ports import require_free
 from worker.process.redis_client import connect
 from worker.settings import ExporterSettings, load
@@ -29,7 +29,7 @@ from worker.telemetry import metric_files
 from worker.telemetry.gauges import DatabaseGauges, Kept, RabbitGauges, RedisGauges
 from worker.telemetry.log import configure_logging
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _LIMITS = DatabaseLimits(
     database_connect_seconds=2, database_lock_seconds=1, database_statement_seconds=6, database_step_seconds=8

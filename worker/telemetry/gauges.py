@@ -13,23 +13,23 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import redis
-import structlog
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
-from worker.crud import heartbeats, integration_states
+from worker.crud import heartbeats
 from worker.crud.database import transaction
-from worker.crud.fleet import gauges
+from worker.crud.fleet import breakers, gauges
 from worker.crud.fleet.gauges import FleetGauges
 from worker.crud.outbox import deliveries
 from worker.errors import ConfigurationError, Unavailable
 from worker.models.vocabulary import ProviderStatus
+from worker.process.logger import Logger
 from worker.process.rabbitmq import RabbitMQ
 from worker.process.redis_client import ask_lengths, told_lengths
 from worker.process.redis_names import JOURNAL, Lengths
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 BREAKER_STATES = ("closed", "open", "half_open")
 _KEPT_SECONDS = 5.0
@@ -114,7 +114,7 @@ class DatabaseGauges:
             waiting = gauges.backlogs(session)
             outbox = deliveries.backlog(session)
             beats = heartbeats.read_heartbeats(session)
-            states = integration_states.read_states(session)
+            states = breakers.read_states(session)
             quota_days = gauges.quota_days(session, day=now.date())
         yield from _fleet(fleet, not_active)
         numbers: dict[str, float] = {queue: found.due + found.claimed for queue, found in work.items()}

@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
 from prometheus_client import mmap_dict, values
 
+from worker.process.logger import Logger
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 # prometheus_client has no type information for this.
 _File: Any = mmap_dict.MmapedDict

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
 from typing import Any, NamedTuple, ParamSpec
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-log = structlog.get_logger()
+from worker.process.logger import Logger
+
+log = Logger(__name__)
 P = ParamSpec("P")
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)

@@ -9,10 +9,10 @@ import threading
 import time
 from typing import Protocol
 
-import structlog
 import uvicorn
 
 from worker.errors import ConfigurationError
+from worker.process.logger import Logger
 from worker.process.ports import require_free
 from worker.runtime import Runtime, close_runtime, get_runtime, spare_collector
 from worker.settings import get_settings
@@ -21,7 +21,7 @@ from worker.telemetry import metric_files
 from worker.telemetry.log import configure_logging
 from worker.web.application import create_app
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _KEEP_ALIVE_SECONDS = 15
 _END_SECONDS = 10

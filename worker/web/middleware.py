@@ -10,16 +10,16 @@ import ipaddress
 import time
 from collections.abc import Mapping
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from worker.process.logger import Logger
 from worker.settings import Settings
 from worker.web import problems
 from worker.web.rates import Rates
 from worker.web.uploads import has_file
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _HEADERS = {
     "Cache-Control": "no-store",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import structlog
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
 from worker.process.clocks import elapsed
+from worker.process.logger import Logger
 from worker.process.redis_client import async_pool
 from worker.settings import Settings
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _SECONDS = 0.5
 _ALONE_SECONDS = 10.0

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from tests.integration.availability.conftest import MakeQuiet
 from tests.support.waiting import wait_for
-from worker.crud import integration_states
+from worker.crud.fleet import breakers
 from worker.errors import (
     AppMisconfigured,
     Forbidden,
@@ -33,7 +33,7 @@ OUTAGE = Transient("http_503")
 
 def state_of(runtime: Runtime) -> IntegrationState:
     with runtime.transaction() as session:
-        return integration_states.read_states(session)["schwab"]
+        return breakers.read_states(session)["schwab"]
 
 
 def report(runtime: Runtime, *outcomes: object, now: datetime = NOW) -> None:
@@ -101,7 +101,7 @@ def test_what_is_no_outage_of_the_integration_leaves_no_trace(quiet: Runtime, ou
     report(quiet, *[outcome] * 50)
 
     with quiet.transaction() as session:
-        assert integration_states.read_states(session) == {}
+        assert breakers.read_states(session) == {}
 
 
 @pytest.mark.deep

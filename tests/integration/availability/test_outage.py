@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_linked_provider
 from tests.integration.availability.conftest import MakeQuiet
-from worker.crud import integration_states
+from worker.crud.fleet import breakers
 from worker.errors import AppMisconfigured, OutcomeUnknown, ProviderError, RateLimited, Transient
 from worker.integrations.kit.base import Caller, Quota, RefreshPolicy, TokenAnswer
 from worker.models import IntegrationState, Notice, Provider
@@ -87,7 +87,7 @@ def claim(runtime: Runtime, now: datetime | None = None) -> list[UUID]:
 
 def breaker(runtime: Runtime) -> str:
     with runtime.transaction() as session:
-        return integration_states.read_states(session)["schwab"].breaker
+        return breakers.read_states(session)["schwab"].breaker
 
 
 def pass_time_to_probe(runtime: Runtime) -> None:

@@ -54,7 +54,7 @@ def _spool_one(desk: Desk, id_: UUID) -> Path:
     desk.leave_behind(id_)
     desk.rows("UPDATE token_refreshes SET spool_id = :spool", spool=spool.identity(desk.runtime))
     token = _sealed(desk, id_)
-    directory = journal.spool_directory(desk.runtime)
+    directory = host.spool_directory(desk.runtime)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{id_}.1.json"
     path.write_bytes(journal._encode(token))
@@ -241,7 +241,7 @@ def test_late_first_answer_does_not_replace_that_of_the_retry(desk: Desk, place:
         if place == "redis":
             desk.runtime.run(journal.keep(desk.runtime, [token]))
         else:
-            journal._spool(journal.spool_directory(desk.runtime), {journal._name(token): journal._encode(token)})
+            journal._spool(host.spool_directory(desk.runtime), {journal._name(token): journal._encode(token)})
 
     for token in (retry, first):
         keep(token)
@@ -258,7 +258,7 @@ def test_later_of_two_answers_counts_wherever_each_of_them_waits(desk: Desk, dra
     answers = [_sealed(desk, id_, 2), _sealed(desk, id_, 3, later=timedelta(seconds=40))]
     in_redis, on_disk = reversed(answers) if later_in == "redis" else answers
     desk.runtime.run(journal.keep(desk.runtime, [in_redis]))
-    journal._spool(journal.spool_directory(desk.runtime), {journal._name(on_disk): journal._encode(on_disk)})
+    journal._spool(host.spool_directory(desk.runtime), {journal._name(on_disk): journal._encode(on_disk)})
 
     if drain == "find":
         assert desk.runtime.run(journal.find(desk.runtime, id_, 1)) == answers[1]

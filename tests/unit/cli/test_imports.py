@@ -31,9 +31,15 @@ _WORKERS_OWN = {
     "httpx",
     "limits",
     "prometheus_client",
+    "structlog",  # a command logs only when something goes wrong
 }
 # Parts of our own that only workers need.
 _WRITERS = {"worker.crud.sync.apply", "worker.services.refresh.journal"}
+# Each table takes 5 ms. Commands about the whole fleet read few of them.
+_ROWS = {
+    *("worker.crud.fleet.history", "worker.crud.fleet.stored", "worker.crud.notices"),
+    *(f"worker.models.{file}" for file in ("access", "account", "feed", "hooks", "identity", "outbox", "transaction")),
+}
 _BROKER = {"celery", "cryptography", "kombu", "opentelemetry", "redis"}
 _PROGRAM = """
 import sys
@@ -96,6 +102,8 @@ def test_completion_imports_nothing_slow(words: str, completed: str) -> None:
             "providers;providers show x;accounts;transactions;runs;quarantine list;failures list",
             _WORKERS_OWN | _BROKER | _WRITERS,
         ),
+        ("providers;providers list --status paused", _WORKERS_OWN | _BROKER | _WRITERS | _ROWS),
+        ("status;status --json", _WORKERS_OWN | {"cryptography.fernet"} | (_ROWS - {"worker.models.outbox"})),
         ("status;explain x", _WORKERS_OWN | {"cryptography.fernet"}),
         ("sync x;refresh x;sync --all", _WORKERS_OWN),
     ],
@@ -119,3 +127,18 @@ def test_integrations_that_are_found_import_no_parser_of_files() -> None:
     keys, modules = done.stdout.splitlines()
     assert "statement_files" in keys.split()
     assert not {"ofxtools", "mt940", "defusedxml"} & set(modules.split())
+
+
+@pytest.mark.deep
+def test_integrations_that_are_built_import_neither_aiohttp_nor_what_counts_calls() -> None:
+    build = """
+import sys
+from worker.integrations.kit.http import Api
+from worker.services.availability import quotas
+Api("https://api.example.org", name="example", total_seconds=5, max_bytes=1000)
+print(*sys.modules)
+"""
+
+    done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, check=True)
+
+    assert not {"aiohttp", "jwt", "limits"} & set(done.stdout.split())

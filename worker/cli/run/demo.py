@@ -19,7 +19,7 @@ from worker.models.vocabulary import AttemptStatus, KeyScope, RunStatus, Trigger
 from worker.runtime import Runtime
 from worker.sandbox.control import SandboxControl
 from worker.services.access import keys
-from worker.services.fleet import looking
+from worker.services.fleet import details
 from worker.services.linking import begin, complete, users
 
 NONE = Stored()
@@ -138,7 +138,7 @@ class Demo:
         """
         asked = runtime or self._runtime
         ids = list(self.ids.values())
-        happened = asked.run(looking.happened_since(asked, ids, self.began_at))
+        happened = asked.run(details.happened_since(asked, ids, self.began_at))
         rows, stored = happened["providers"], happened["stored"]
         attempts, runs = happened["attempts"], happened["runs"]
         stories = []

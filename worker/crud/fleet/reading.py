@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Select, TextClause, select, text
 from sqlalchemy.orm import Session
 
-from worker.crud.fleet.overview import account_rows
+from worker.crud.fleet.stored import account_rows
 from worker.models import Account, Holding, Liability, Provider, Security
 from worker.models.fleet import AccountRow
 from worker.models.reading import (

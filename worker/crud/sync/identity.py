@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-import structlog
-
 from worker.crud import audit
 from worker.crud.providers import take_turns_in_linking
 from worker.crud.sync import runs, sources
@@ -20,8 +18,9 @@ from worker.crud.sync.work import Work
 from worker.models.pages import Page
 from worker.models.records import AccountRecord
 from worker.models.vocabulary import AccountStatus, AccountType, ProviderStatus
+from worker.process.logger import Logger
 
-log = structlog.get_logger()
+log = Logger(__name__)
 _SHORTEST_MASK = 4
 
 

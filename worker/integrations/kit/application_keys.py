@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -60,6 +59,8 @@ class ApplicationKey:
             self._until = now + _SECONDS
             times = {"iat": int(now) - _CLOCKS_DIFFER, "exp": int(self._until)}
             headers = {"kid": self._key_id}
+            import jwt  # a slow import, which those who only check the key do not need
+
             self._token = jwt.encode({**self._claims, **times}, self._key, algorithm="RS256", headers=headers)
         return {"authorization": f"Bearer {self._token}"}
 

@@ -14,19 +14,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
 import httpx
-import structlog
 
 from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient
 from worker.integrations.kit.base import Caller
-from worker.integrations.kit.transport import NETWORK_ERRORS, AiohttpWire, Answer, HttpxWire, Wire, translate
+from worker.integrations.kit.transport import Answer, HttpxWire, Wire
+from worker.process.logger import Logger
 from worker.telemetry import metrics
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 _RETRY_WAITS = (0.2, 1.0)
 _MAX_RETRY_AFTER = timedelta(hours=24)
@@ -56,6 +57,13 @@ class Endpoint:
     name: str
     method: str
     url: str
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Read only after a failure, so that clients can be made without aiohttp."""
+    from worker.integrations.kit.aiohttp_wire import NETWORK_ERRORS
+
+    return NETWORK_ERRORS
 
 
 class Api:
@@ -95,10 +103,18 @@ class Api:
         self._total_seconds = total_seconds
         self._max_bytes = max_bytes
         self._gate = gate
-        self._wire: Wire = AiohttpWire(total_seconds) if transport is None else HttpxWire(transport)
+        self._transport = transport
         self._correlation_header = correlation_header
         self._varying = None if varying is None else re.compile(varying)
         self._sleep = sleep
+
+    @cached_property
+    def _wire(self) -> Wire:
+        if self._transport is not None:
+            return HttpxWire(self._transport)
+        from worker.integrations.kit.aiohttp_wire import AiohttpWire
+
+        return AiohttpWire(self._total_seconds)
 
     def endpoint(self, name: str, method: str, path: str, *ids: str) -> Endpoint:
         """An endpoint under the base URL. Where the path is always the same, build it only once.
@@ -180,7 +196,8 @@ class Api:
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._wire.aclose()
+        if "_wire" in self.__dict__:
+            await self._wire.aclose()
 
     async def _send(
         self,
@@ -207,7 +224,9 @@ class Api:
                 answer = await self._wire.ask(
                     endpoint.method, url, _STANDARD_HEADERS | headers, content, self._max_bytes
                 )
-        except NETWORK_ERRORS as error:
+        except _network_errors() as error:
+            from worker.integrations.kit.aiohttp_wire import translate
+
             failure = translate(error)
             came = failure.kind
             self._log_failure(endpoint, caller, failure.reason)

@@ -1,8 +1,8 @@
-"""The network layer below `http.Api`: two implementations of `Wire`, and the errors for network failures.
+"""The network layer below `http.Api`: what it asks of a `Wire`, the one for tests, and how a body is read.
 
-Workers use aiohttp; tests use any httpx transport (`httpx.MockTransport`). httpx's own client is not used for three
-reasons: it searches its whole pool on every request, all users of a process would share its cookie jar, and it logs
-URLs. Its request and response objects alone add half of the time that the exchange itself takes.
+Workers use aiohttp (`aiohttp_wire`); tests use any httpx transport (`httpx.MockTransport`). httpx's own client is not
+used for three reasons: it searches its whole pool on every request, all users of a process would share its cookie jar,
+and it logs URLs. Its request and response objects alone add half of the time that the exchange itself takes.
 """
 
 from __future__ import annotations
@@ -14,28 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-import aiohttp
 import httpx
-from yarl import URL
 
-from worker.errors import BadPayload, OutcomeUnknown, Transient, Unsent
+from worker.errors import BadPayload, OutcomeUnknown
 
-# Providers close idle connections after 5 s or more. We close them earlier, so that no request is written to a
-# connection that the provider is just closing; for a token refresh, that would be an unknown outcome.
-_KEEPALIVE_SECONDS = 3.0
-_CONNECT_SECONDS = 5.0
-_MAX_CONNECTIONS = 512
-_DNS_SECONDS = 60
-_CHUNK_BYTES = 64 * 1024
-# If a token answer is refused because of its headers, the token is lost. So these limits are far above the size of the
-# headers that proxies add. (aiohttp's own limits are 8,190 bytes and 128 headers.)
-_MAX_HEADER_BYTES = 128 * 1024
-_MAX_HEADERS = 1000
 _GZIP_MAGIC = b"\x1f\x8b"
 _PLAIN = ("", "identity")
 _PACKED = ("gzip", "x-gzip", "deflate")
-
-NETWORK_ERRORS = (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,7 +44,7 @@ class Wire(Protocol):
 
         Raises:
             BadPayload: the answer is a redirect, or its body is longer than `limit` bytes.
-            BaseException: one of `NETWORK_ERRORS`.
+            BaseException: one of `aiohttp_wire.NETWORK_ERRORS`.
         """
         ...
 
@@ -72,53 +57,6 @@ class Wire(Protocol):
 def client_tls() -> ssl.SSLContext:
     """The TLS context for all connections of a process. It is made once: reading the CA certificates takes 25 ms."""
     return httpx.create_ssl_context()
-
-
-class AiohttpWire:
-    """The implementation with aiohttp, for workers. The first call opens the session in its event loop.
-
-    Args:
-        total_seconds: deadline of a call, which the caller enforces; connecting has a shorter time limit.
-    """
-
-    def __init__(self, total_seconds: float) -> None:
-        connect = min(_CONNECT_SECONDS, total_seconds / 2)
-        # No `sock_read`: aiohttp would set that timer anew at each piece of an answer, and the caller has a deadline.
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=None)
-        self._tls = client_tls()
-        self._session: aiohttp.ClientSession | None = None
-
-    async def ask(self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit: int) -> Answer:
-        """See `Wire`."""
-        session = self._session or self._open()
-        body = None if content is None else aiohttp.BytesPayload(content)  # aiohttp looks for the kind of other bodies
-        async with session.request(
-            method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False, timeout=self._timeout
-        ) as response:
-            chunks = response.content.iter_chunked(_CHUNK_BYTES)
-            return Answer(
-                response.status, response.headers, await _read(response.status, response.headers, chunks, limit)
-            )
-
-    async def aclose(self) -> None:
-        """See `Wire`."""
-        if self._session is not None:
-            await self._session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS, ssl=self._tls
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-            max_headers=_MAX_HEADERS,
-        )
-        return self._session
 
 
 class HttpxWire:
@@ -136,7 +74,7 @@ class HttpxWire:
             stream = response.stream
             if not isinstance(stream, AsyncIterable):  # pragma: no cover - asynchronous transports have no other stream
                 raise TypeError("the transport's answer cannot be read asynchronously")
-            body = await _read(response.status_code, response.headers, stream, limit)
+            body = await read_body(response.status_code, response.headers, stream, limit)
         finally:
             await response.aclose()
         return Answer(response.status_code, response.headers, body)
@@ -146,7 +84,7 @@ class HttpxWire:
         await self._transport.aclose()
 
 
-async def _read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[bytes], limit: int) -> bytes:
+async def read_body(status: int, headers: Mapping[str, str], chunks: AsyncIterable[bytes], limit: int) -> bytes:
     """The decompressed body. Never more than `limit` bytes of it are kept in memory.
 
     Raises:
@@ -215,23 +153,3 @@ class _Unpacked:
 
 def _member() -> zlib._Decompress:
     return zlib.decompressobj(zlib.MAX_WBITS | 32)  # accepts both gzip and zlib
-
-
-def translate(error: BaseException) -> Transient:
-    """The error for a network failure: `Unsent` if nothing was sent, `OutcomeUnknown` if something may have been."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return Unsent("tls_certificate")
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return Unsent("tls_handshake")
-    if isinstance(error, _NOT_SENT):
-        return Unsent("connect_failed")
-    return OutcomeUnknown("timeout" if isinstance(error, TimeoutError | httpx.TimeoutException) else "connection_lost")
-
-
-_NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-)

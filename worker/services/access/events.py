@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-import structlog
-
 from worker.crud import api_keys
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import changes
 from worker.crud.fleet.changes import Reach
 from worker.errors import DashtamError
 from worker.models.changes import Change, Position
+from worker.process.logger import Logger
 from worker.services.access.keys import Principal
 from worker.services.context import Context
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 EVERY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0

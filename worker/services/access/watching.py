@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
-from worker.crud.fleet import history, overview, watching
+from worker.crud.fleet import breakers, history, overview, stored, watching
 from worker.crud.fleet.watching import LoginsWanted
 from worker.models.fleet import Attempt, Failure, IntegrationRow, ProviderRow, Run, Stored
 from worker.models.vocabulary import ProviderStatus
@@ -19,7 +18,7 @@ from worker.services.access.logins import require_own
 from worker.services.context import Context
 from worker.services.explain import Explanation
 from worker.services.findings import Finding
-from worker.services.fleet import held, looking, lookup
+from worker.services.fleet import details, held, looking, lookup
 from worker.services.fleet.glance import Lookout
 from worker.services.transport import Transport
 
@@ -94,7 +93,7 @@ async def first_screen(runtime: Context, principal: Principal, lookout: Lookout)
         return await _of_user(runtime, principal.user_id)
     seen = await lookout.look()
     integrations = [row for row in await looking.integrations(runtime) if row.enabled]
-    failures = await looking.failures(runtime, resolved=False, limit=_FAILURES)
+    failures = await details.failures(runtime, resolved=False, limit=_FAILURES)
     fleet = seen.status["providers"]
     # One of the troubles tells of all logins that need their users.
     by_operator = max(0, len(seen.troubles) - bool(fleet["needs_reauth"])) + bool(fleet["failures"])
@@ -107,7 +106,7 @@ async def _of_user(runtime: Context, user_id: UUID) -> Overview:
 
     def read(session: OpenTransaction) -> Overview:
         keys = watching.keys_of(session, user_id=user_id)
-        states = integration_states.read_states(session)
+        states = breakers.read_states(session)
         opens_after = held.BreakerLimits.of(runtime.settings)
         of_all = (held.of_integration(key, states.get(key), now, opens_after=opens_after) for key in keys)
         troubles = [_without_command(one) for found in of_all for one in found]
@@ -150,7 +149,7 @@ async def login(runtime: Context, principal: Principal, provider_id: UUID, *, tr
         runs = history.runs(session, provider_ids=[provider_id], limit=_TIMELINE)
         happened: list[Attempt | Run] = [*attempts, *runs]
         happened.sort(key=lambda one: (one.started_at, one.id), reverse=True)
-        stored = overview.stored(session, provider_ids=[provider_id])[provider_id]
-        return LoginView(now, row, stored, told, happened[:_TIMELINE])
+        rows = stored.counts(session, provider_ids=[provider_id])[provider_id]
+        return LoginView(now, row, rows, told, happened[:_TIMELINE])
 
     return await runtime.db(read)

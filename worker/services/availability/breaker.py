@@ -18,9 +18,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-import structlog
-
 from worker.crud import integration_states
+from worker.crud.fleet import breakers
 from worker.crud.integration_states import BreakerPolicy
 from worker.errors import (
     AppMisconfigured,
@@ -36,9 +35,10 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import Quota
 from worker.models import IntegrationState
+from worker.process.logger import Logger
 from worker.services.context import Context
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 CACHE_SECONDS = 2.0
 REFUSED_WITHIN = timedelta(hours=1)
@@ -66,7 +66,7 @@ async def states(runtime: Context) -> dict[str, IntegrationState]:
     async with cache.reading:
         if cache.states is None or time.monotonic() >= cache.until:
             try:
-                cache.states = await runtime.db(integration_states.read_states)
+                cache.states = await runtime.db(breakers.read_states)
             except Unavailable:
                 if cache.states is None:
                     raise

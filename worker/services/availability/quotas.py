@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import redis
-import structlog
-from limits.storage import MemoryStorage, RedisStorage
 
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.kit.base import Caller, Quota
 from worker.process import redis_names
+from worker.process.logger import Logger
 from worker.process.redis_client import connect
 from worker.services.availability import breaker
 from worker.services.availability.blocks import OVER_BUDGET, Bucket, as_time, blocks, next_midnight, over_budget
@@ -32,7 +32,10 @@ from worker.services.availability.budget import QuotaUse
 from worker.services.context import Context
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from limits.storage import MemoryStorage, RedisStorage
+
+log = Logger(__name__)
 
 _PERMIT_SECONDS = 1
 """How long a permit may stay unused. Windows are counted this much longer, so that late use cannot exceed a limit."""
@@ -238,6 +241,8 @@ class QuotaGate:
                 self._rest_from_redis(error)
         with self._opening:
             if self._local is None:
+                from limits.storage import MemoryStorage  # a slow import, which no command needs
+
                 self._local = MemoryStorage()
         return self._local.acquire_entry(key, max(1, limit // _LOCAL_SHARE), window, amount)
 
@@ -313,6 +318,8 @@ class QuotaGate:
             return None
         with self._opening:
             if self._windows is None:
+                from limits.storage import RedisStorage
+
                 url = self._runtime.settings.redis_url.get_secret_value()
                 self._client = connect(url, seconds=1)
                 pool = self._client.connection_pool

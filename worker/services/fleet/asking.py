@@ -20,7 +20,7 @@ from worker.errors import Refused, Unavailable
 from worker.models.fleet import Attempt, ProviderRow, Run
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
 from worker.services.context import Context
-from worker.services.fleet import held, lookup
+from worker.services.fleet import held, lookup, past
 
 REFRESH_TASK = "worker.tasks.tokens.refresh_providers"
 SYNC_TASK = "worker.tasks.accounts.sync_providers"
@@ -186,7 +186,7 @@ async def replay_entry(runtime: Context, given: str, *, send: Send) -> tuple[UUI
     now = datetime.now(UTC)
 
     def make_due(session: OpenTransaction) -> tuple[UUID, ProviderRow]:
-        entry = lookup.entry(session, given)
+        entry = past.entry(session, given)
         if entry.resolved_at is not None:
             raise Refused(f"it was settled before ({entry.resolution}); nothing was sent")
         row = lookup.provider(session, str(entry.provider_id))

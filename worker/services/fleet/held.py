@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from worker.crud import integration_states
 from worker.crud.database import OpenTransaction
-from worker.crud.fleet import overview, quota_waits
+from worker.crud.fleet import breakers, overview, quota_waits
 from worker.errors import Refused
 from worker.models import IntegrationState
 from worker.models.fleet import ProviderRow
@@ -44,7 +43,7 @@ def in_the_fleet(
     session: OpenTransaction, *, enabled: Sequence[str], now: datetime, opens_after: BreakerLimits
 ) -> list[Finding]:
     """Paused integrations, providers that do not answer, used-up quotas, logins that are paused or need their user."""
-    states = integration_states.read_states(session)
+    states = breakers.read_states(session)
     found = [
         finding for key in enabled for finding in of_integration(key, states.get(key), now, opens_after=opens_after)
     ]
@@ -121,7 +120,7 @@ def _try_now(login: str, what: str = "") -> str:
 
 def refuse_paused(session: OpenTransaction, provider_key: str) -> None:
     """Raises `Refused` if the integration is paused: then no call would be made."""
-    state = integration_states.read_states(session).get(provider_key)
+    state = breakers.read_states(session).get(provider_key)
     if state is not None and state.paused_at is not None:
         raise Refused(
             f"{provider_key} is paused ({state.paused_reason or 'no reason was given'}); nothing was sent",

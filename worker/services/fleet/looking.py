@@ -1,31 +1,24 @@
-"""What operators read: the whole fleet, one login, its runs and rows, dead letters and quarantined records."""
+"""What operators read about the whole fleet: its state, its integrations and its logins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, fields, replace
-from datetime import date, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from worker.crud import heartbeats, integration_states
+from worker.crud import heartbeats
 from worker.crud.database import OpenTransaction
-from worker.crud.fleet import history, overview
-from worker.crud.sync import quarantine
+from worker.crud.fleet import breakers, overview
 from worker.errors import BadArgument
 from worker.integrations.registry import REGISTRY, faults, installed_keys, package_of
 from worker.models import IntegrationState
 from worker.models.fleet import (
-    AccountRow,
     Broker,
-    Failure,
     IntegrationRow,
     ProviderRow,
-    QuarantineEntry,
-    Run,
-    TermsRow,
-    TransactionRow,
 )
 from worker.services.context import Context
 from worker.services.findings import Finding
@@ -53,7 +46,7 @@ async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: S
 
     def read(session: OpenTransaction) -> dict[str, Any]:
         beats = heartbeats.read_heartbeats(session)
-        states = integration_states.read_states(session)
+        states = breakers.read_states(session)
         last = max(beats.values(), default=None)
         late = beat_late(runtime.settings.tick_scale)
         return {
@@ -77,7 +70,7 @@ async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: S
 
 async def integrations(runtime: Context) -> list[IntegrationRow]:
     """Every installed integration with its kill switch and breaker; those that cannot be used come last."""
-    states = await runtime.db(integration_states.read_states)
+    states = await runtime.db(breakers.read_states)
     enabled = runtime.settings.enabled_integrations
     rows = [integration(key, states.get(key), enabled=key in enabled) for key in sorted(REGISTRY)]
     return rows + unusable()
@@ -133,139 +126,6 @@ async def provider_by_id(runtime: Context, provider_id: UUID) -> ProviderRow:
     """The login with this id, which must exist."""
     (row,) = await runtime.db(overview.list_providers, limit=1, ids=[provider_id])
     return row
-
-
-async def provider(runtime: Context, given: str) -> dict[str, Any]:
-    """One login: dates of its token, counts of its rows, its last attempts and runs."""
-
-    def read(session: OpenTransaction) -> dict[str, Any]:
-        row = lookup.provider(session, given)
-        return {
-            "provider": row,
-            "token": overview.token_facts(session, provider_id=row.id),
-            "stored": overview.stored(session, provider_ids=[row.id])[row.id],
-            "quarantined": overview.quarantined(session, provider_id=row.id),
-            "drifts": overview.drifts(session, provider_id=row.id),
-            "attempts": history.attempts(session, provider_ids=[row.id], limit=5),
-            "runs": history.runs(session, provider_ids=[row.id], limit=5),
-        }
-
-    return await runtime.db(read)
-
-
-async def happened_since(runtime: Context, ids: Sequence[UUID], since: datetime) -> dict[str, Any]:
-    """What happened to these logins since then; by id: `providers`, `stored`, `attempts`, `runs`."""
-
-    def read(session: OpenTransaction) -> dict[str, Any]:
-        return {
-            "providers": {row.id: row for row in overview.list_providers(session, limit=len(ids), ids=ids)},
-            "stored": overview.stored(session, provider_ids=ids),
-            "attempts": history.attempts(session, provider_ids=ids, since=since, limit=1000),
-            "runs": history.runs(session, provider_ids=ids, since=since, limit=1000),
-        }
-
-    return await runtime.db(read)
-
-
-async def runs(runtime: Context, given: str | None, *, status: str | None, limit: int) -> list[Run]:
-    """Runs of one login, or of all, newest first."""
-
-    def read(session: OpenTransaction) -> list[Run]:
-        ids = None if given is None else [lookup.provider(session, given).id]
-        return history.runs(session, provider_ids=ids, status=status, limit=limit)
-
-    return await runtime.db(read)
-
-
-async def run(runtime: Context, given: str) -> Run:
-    """One run; see `lookup.run`."""
-    return await runtime.db(lookup.run, given)
-
-
-async def failures(runtime: Context, *, resolved: bool, limit: int) -> list[Failure]:
-    """Dead letters, newest first; `resolved` adds those that were sent again."""
-
-    def read(session: OpenTransaction) -> list[Failure]:
-        return _named(session, history.task_failures(session, resolved=resolved, limit=limit))
-
-    return await runtime.db(read)
-
-
-async def failure(runtime: Context, given: str) -> Failure:
-    """One dead letter; see `lookup.failure`."""
-
-    def read(session: OpenTransaction) -> Failure:
-        return _named(session, [lookup.failure(session, given)])[0]
-
-    return await runtime.db(read)
-
-
-def _named(session: OpenTransaction, failures: Sequence[Failure]) -> list[Failure]:
-    """Adds to each failure the aliases of the logins in its arguments."""
-    ids = {failure.id: list(_ids_in(failure.arguments)) for failure in failures}
-    wanted = {id_ for found in ids.values() for id_ in found}
-    aliases = overview.aliases(session, ids=list(wanted), limit=len(wanted)) if wanted else {}
-    return [
-        replace(failure, aliases=tuple(aliases[id_] for id_ in ids[failure.id] if id_ in aliases))
-        for failure in failures
-    ]
-
-
-def _ids_in(value: Any) -> Iterator[UUID]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for part in value:
-            yield from _ids_in(part)
-    elif isinstance(value, str) and len(value) == 36:
-        first, last = lookup.id_range(value)
-        if first is not None and first == last:
-            yield first
-
-
-async def quarantined(runtime: Context, given: str | None, *, resolved: bool, limit: int) -> list[QuarantineEntry]:
-    """Quarantined records of one login, or of all, newest first."""
-
-    def read(session: OpenTransaction) -> list[QuarantineEntry]:
-        provider_id = None if given is None else lookup.provider(session, given).id
-        return quarantine.list_quarantine(session, provider_id=provider_id, resolved=resolved, limit=limit)
-
-    return await runtime.db(read)
-
-
-async def entry(runtime: Context, given: str) -> QuarantineEntry:
-    """One quarantined record; see `lookup.entry`."""
-    return await runtime.db(lookup.entry, given)
-
-
-async def accounts(runtime: Context, given: str | None, *, closed: bool, limit: int) -> list[AccountRow]:
-    """Stored accounts of one login, or of all, with their newest balances."""
-
-    def read(session: OpenTransaction) -> list[AccountRow]:
-        provider_id = None if given is None else lookup.provider(session, given).id
-        return overview.accounts(session, provider_id=provider_id, closed=closed, limit=limit)
-
-    return await runtime.db(read)
-
-
-async def liabilities(runtime: Context, given: str | None, *, limit: int) -> list[TermsRow]:
-    """Terms of the cards and loans of one login, or of all, in the order in which payments are due."""
-
-    def read(session: OpenTransaction) -> list[TermsRow]:
-        provider_id = None if given is None else lookup.provider(session, given).id
-        return overview.liabilities(session, provider_id=provider_id, limit=limit)
-
-    return await runtime.db(read)
-
-
-async def transactions(runtime: Context, given: str | None, *, since: date | None, limit: int) -> list[TransactionRow]:
-    """Stored transactions of one login, or of all, newest first."""
-
-    def read(session: OpenTransaction) -> list[TransactionRow]:
-        provider_id = None if given is None else lookup.provider(session, given).id
-        return overview.transactions(session, provider_id=provider_id, since=since, limit=limit)
-
-    return await runtime.db(read)
 
 
 async def names(runtime: Context) -> dict[str, list[str]]:

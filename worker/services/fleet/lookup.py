@@ -1,4 +1,4 @@
-"""Finds a login, run, failure or quarantined record by its id, the beginning of its id, or its alias."""
+"""Finds a login by its id, the beginning of its id, or its alias, and other rows by the beginning of their id."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from worker.crud.database import OpenTransaction
-from worker.crud.fleet import history, overview
-from worker.crud.sync import quarantine
+from worker.crud.fleet import overview
 from worker.errors import BadArgument, NotFound
-from worker.models.fleet import Failure, ProviderRow, QuarantineEntry, Run
+from worker.models.fleet import ProviderRow
 
 _HEX = re.compile(r"[0-9a-fA-F-]{4,36}")
 # Users choose aliases freely. For text that no alias may contain, the error differs from that for an unknown alias.
@@ -41,26 +40,6 @@ def provider(session: OpenTransaction, given: str) -> ProviderRow:
     return _only(found, given, "provider")
 
 
-def run(session: OpenTransaction, given: str) -> Run:
-    """The one run that `given` names.
-
-    Raises:
-        BadArgument: `given` cannot be the beginning of an id, or the ids of several runs begin with it.
-        NotFound: no run's id begins with it.
-    """
-    return by_id(session, given, "run", "dashtam runs", history.runs_between)
-
-
-def failure(session: OpenTransaction, given: str) -> Failure:
-    """The one dead letter that `given` names. Raises what `run` raises."""
-    return by_id(session, given, "failure", "dashtam failures", history.failures_between)
-
-
-def entry(session: OpenTransaction, given: str) -> QuarantineEntry:
-    """The one quarantined record that `given` names. Raises what `run` raises."""
-    return by_id(session, given, "quarantine entry", "dashtam quarantine", quarantine.entries_between)
-
-
 def id_range(given: str) -> tuple[UUID | None, UUID | None]:
     """The lowest and the highest id that begin with this text; None twice when no id can."""
     digits = given.replace("-", "")
@@ -70,7 +49,7 @@ def id_range(given: str) -> tuple[UUID | None, UUID | None]:
 
 
 def by_id(session: OpenTransaction, given: str, noun: str, lists: str, between: Callable[..., Sequence[R]]) -> R:
-    """The one row that `given` names. Raises what `run` raises.
+    """The one row that `given` names.
 
     Args:
         session: the transaction.
@@ -78,6 +57,10 @@ def by_id(session: OpenTransaction, given: str, noun: str, lists: str, between: 
         noun: what it is called in errors.
         lists: the command that lists such rows.
         between: the query for the rows with ids in a range.
+
+    Raises:
+        BadArgument: `given` cannot be the beginning of an id, or the ids of several rows begin with it.
+        NotFound: no row's id begins with it.
     """
     first, last = id_range(given)
     if first is None:

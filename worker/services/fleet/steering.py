@@ -12,7 +12,7 @@ from worker.crud.sync import quarantine
 from worker.errors import Refused
 from worker.models.fleet import Failure, ProviderRow
 from worker.services.context import Context
-from worker.services.fleet import lookup
+from worker.services.fleet import lookup, past
 from worker.services.fleet.asking import Send
 
 
@@ -71,7 +71,7 @@ async def dismiss_entry(runtime: Context, given: str, *, actor: str) -> UUID:
     """
 
     def dismiss(session: OpenTransaction) -> UUID:
-        id_ = lookup.entry(session, given).id
+        id_ = past.entry(session, given).id
         quarantine.dismiss(session, entry_id=id_, now=datetime.now(UTC), actor=actor)
         return id_
 
@@ -86,7 +86,7 @@ async def replay_failure(runtime: Context, given: str, *, actor: str, send: Send
         Refused: it has been sent again already.
         Unavailable: the broker is out of reach; nothing was sent.
     """
-    found = await runtime.db(lookup.failure, given)
+    found = await runtime.db(past.failure, given)
     if found.resolved_at is not None:
         raise Refused(f"it was resolved before ({found.resolution}); nothing was sent")
     arguments = found.arguments

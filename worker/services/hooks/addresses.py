@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import structlog
-
 from worker.crud import hooks
 from worker.errors import Unavailable
 from worker.integrations.kit.integration import Integration
+from worker.process.logger import Logger
 from worker.services.context import Context
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _AT_ONCE = 1000
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from worker.errors import Unavailable
 from worker.integrations.kit.hooks import Ask
+from worker.process.logger import Logger
 from worker.services.fleet.asking import Send
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 TASKS = {
     Ask.SYNC: "worker.tasks.accounts.dispatch_syncs",

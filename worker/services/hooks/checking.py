@@ -25,13 +25,14 @@ from worker.errors import (
 )
 from worker.integrations.kit.base import Caller
 from worker.models.vocabulary import ProviderStatus
+from worker.process.logger import Logger
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.hooks.addresses import wanted_url
 from worker.services.linking import renew
 from worker.services.refresh.access_token import access_token
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _AT_ONCE = 8
 _BATCH = 50

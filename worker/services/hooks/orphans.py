@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from worker.crud import hooks
 from worker.services.context import Context
 from worker.services.findings import Finding
 
@@ -11,6 +10,8 @@ _LISTED = 5
 
 async def finding(runtime: Context, _: object) -> Finding:
     """Lists such logins, the newest first."""
+    from worker.crud import hooks  # its tables are slow to import, and `dashtam status` does not ask for this
+
     found = await runtime.db(hooks.orphans, limit=_LISTED + 1)
     if not found:
         return Finding("hooks", True, "every login that sends hooks is one of ours")

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-import structlog
-
 from worker.crud import hooks
 from worker.crud.hooks import Received
 from worker.errors import HookRefused, NotFound, ProviderError, Unavailable
@@ -20,10 +18,11 @@ from worker.integrations.kit.hooks import Ask, Delivery, Hook
 from worker.integrations.kit.integration import Integration
 from worker.models.vocabulary import ProviderStatus
 from worker.process.clocks import elapsed
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 PAUSE_SECONDS = 5.0
 """How long a sync waits after the hook that asks for it: several hooks about one change come within that time."""

@@ -13,7 +13,6 @@ from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-import structlog
 from msgspec import structs
 
 from worker.crud import links, revocations
@@ -27,6 +26,7 @@ from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, CODE_VERIFIER
 from worker.integrations.kit.oauth2 import parse_callback
 from worker.models import ProviderCreate, new_id
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.hooks.addresses import want_address
 from worker.services.linking import claims, duplicates, pkce, revocation
@@ -35,7 +35,7 @@ from worker.services.refresh import journal
 from worker.services.refresh.lease import store_in_time
 from worker.services.refresh.plan import seal_answer
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 
 async def complete_link(

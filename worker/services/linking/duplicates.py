@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import structlog
-
 from worker.crud.identity import duplicates
 from worker.errors import ProviderError, Taken, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.integrations.kit.integration import Integration
 from worker.models import ProviderCreate
+from worker.process.logger import Logger
 from worker.services.context import Context
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 ANYWAY = "anyway"
 """The field of a form with which a person says that the login is to be linked a second time all the same."""

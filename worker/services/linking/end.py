@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID, uuid4
 
-import structlog
-
 from worker.crud import links
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import TokenState
 from worker.errors import EncryptionError, NotFound, ProviderError, Refused
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.linking import revocation
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 
 async def unlink(runtime: Context, provider_id: UUID, *, actor: str = "user") -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-import structlog
 from msgspec import structs
 
 from worker.crud import links, logins
@@ -21,13 +20,14 @@ from worker.integrations.kit.base import Caller, FormToken
 from worker.integrations.kit.integration import Integration
 from worker.models import ProviderCreate
 from worker.models.vocabulary import ProviderStatus
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.linking import claims
 from worker.services.linking.begin import enabled
 from worker.services.refresh.lease import store_in_time
 from worker.services.refresh.plan import seal_answer
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _RENEWABLE = (ProviderStatus.ACTIVE, ProviderStatus.NEEDS_REAUTH)
 

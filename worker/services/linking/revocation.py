@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-import structlog
-
 from worker.crud import revocations
 from worker.crud.revocations import Waiting
 from worker.errors import EncryptionError, ProviderError, ReauthRequired, Refused, Unavailable
 from worker.integrations.kit.base import Caller
 from worker.integrations.kit.integration import Integration
 from worker.process.clocks import elapsed
+from worker.process.logger import Logger
 from worker.services.context import Context
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _BATCH = 50
 _SECONDS = 60.0

@@ -15,14 +15,13 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Protocol
 
-import structlog
-
 from worker.errors import Undelivered
 from worker.integrations.webhook import Webhook
+from worker.process.logger import Logger
 from worker.settings import Settings
 from worker.text.mail_addresses import for_header
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _SMTP_SECONDS = 15
 

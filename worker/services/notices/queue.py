@@ -18,18 +18,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import structlog
-
 from worker.crud import notices
 from worker.crud.notices import DueNotice
 from worker.errors import Undelivered
 from worker.models import Provider
 from worker.models.vocabulary import ProviderStatus
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.notices.channels import Channel, Message, build_channels
 from worker.text.plain_text import HARMFUL
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 STAGES = (
     ("expires_2h", timedelta(hours=2)),

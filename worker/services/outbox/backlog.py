@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from worker.crud.outbox import deliveries
 from worker.services.context import Context
 from worker.services.findings import Finding
 
@@ -11,6 +10,8 @@ LATE_SECONDS = 3600
 
 async def finding(runtime: Context, _: object) -> Finding:
     """Whether hooks of ours were given up, or wait for longer than an hour."""
+    from worker.crud.outbox import deliveries  # slow to import, and `dashtam status` does not ask for this
+
     found = await runtime.db(deliveries.backlog)
     if found.parked:
         what = f"{found.parked} deliveries of our hooks were given up; they are kept for RETAIN_OUTBOX_DAYS"

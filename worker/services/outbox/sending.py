@@ -18,20 +18,19 @@ from operator import attrgetter
 from typing import Protocol
 from uuid import UUID
 
-import structlog
-
 from worker.crud.outbox import deliveries
 from worker.crud.outbox.deliveries import Pace
 from worker.errors import EncryptionError, Unavailable, Undelivered
 from worker.integrations.receivers import Receivers, Reply
 from worker.models.outbox import Attempted, Outgoing
 from worker.process import failpoints
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.outbox import signing
 from worker.services.outbox.subscriptions import open_secrets
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 RETRIES = tuple(
     timedelta(seconds=seconds) for seconds in (5, 5 * 60, 30 * 60, *(hours * 3600 for hours in (2, 5, 10, 14, 20, 24)))

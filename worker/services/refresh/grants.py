@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import structlog
 from msgspec import structs
 
 from worker.crud import links, revocations
@@ -12,10 +11,11 @@ from worker.crud.database import OpenTransaction
 from worker.crud.refresh.records import NewToken
 from worker.crud.revocations import Waiting
 from worker.models import Provider, new_id
+from worker.process.logger import Logger
 from worker.services.encryption import EncryptionService
 from worker.services.refresh.plan import unseal_answer
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 
 def store(session: OpenTransaction, *, encryption: EncryptionService, token: NewToken, owner: UUID) -> bool:

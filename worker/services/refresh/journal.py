@@ -16,23 +16,21 @@ from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import msgspec
-import structlog
 from redis.exceptions import RedisError
 
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import NewToken, Settlement
 from worker.errors import DashtamError, EncryptionError, Fenced, NotFound, Refused, Unavailable
+from worker.process.logger import Logger
 from worker.process.redis_names import JOURNAL
 from worker.services.context import Context
+from worker.services.host import UNREADABLE, spool_directory
 from worker.services.refresh import grants
 from worker.services.refresh.plan import unseal_answer
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 T = TypeVar("T")
-
-UNREADABLE = ".unreadable"
-"""Suffix of spool files that could not be read; `dashtam doctor` reports them."""
 
 _KEEP = """
 for i = 1, #ARGV, 3 do
@@ -277,11 +275,6 @@ def _name(token: NewToken) -> str:
 
 def _field(provider_id: UUID, generation: int, *, new_grant: bool) -> str:
     return f"{provider_id}.{generation}" + (".grant" if new_grant else "")
-
-
-def spool_directory(runtime: Context) -> Path:
-    """This host's spool directory; it may not exist yet."""
-    return runtime.settings.home / "spool"
 
 
 def _read_spooled(path: Path) -> NewToken | None:

@@ -18,12 +18,13 @@ from worker.integrations.kit.base import Departure
 from worker.models.vocabulary import ProviderStatus
 from worker.process import failpoints
 from worker.process.clocks import elapsed
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.refresh import unsent
 from worker.services.refresh.plan import Call, NotSent, plan
 from worker.services.refresh.results import Outcome, RefreshResult
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 T = TypeVar("T")
 P = ParamSpec("P")

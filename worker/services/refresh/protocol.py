@@ -42,6 +42,7 @@ from worker.errors import (
 from worker.integrations.kit.base import Caller, Departure
 from worker.models.vocabulary import Trigger
 from worker.process import ending, failpoints
+from worker.process.logger import Logger
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.refresh import journal, spool, unsent
@@ -52,7 +53,7 @@ from worker.services.refresh.recovery import Recovery
 from worker.services.refresh.results import Outcome, RefreshResult
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _TELL_SECONDS = 10.0
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-import structlog
-
 from worker.crud.database import OpenTransaction
 from worker.crud.refresh import spools, tokens
 from worker.crud.refresh.records import LeasedToken, NewToken, Settlement
 from worker.errors import EncryptionError, Fenced, OutcomeUnknown, Scope, Transient, Unavailable, Unsent
+from worker.process.logger import Logger
 from worker.services.refresh import due, journal, unsent
 from worker.services.refresh.lease import BatchLease, Writing, task_id
 from worker.services.refresh.outcomes import LOST_ROTATION, result_of, settle_failure
 from worker.services.refresh.plan import Call, NotSent, unreadable
 from worker.services.refresh.results import Outcome, RefreshResult
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _ASK_AGAIN = timedelta(seconds=10)
 """Wait before the next check whether the host that may have the answer has reported."""

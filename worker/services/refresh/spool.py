@@ -13,14 +13,14 @@ import asyncio
 import os
 from uuid import UUID, uuid4
 
-import structlog
-
 from worker.crud.refresh import spools
 from worker.process.clocks import elapsed
+from worker.process.logger import Logger
 from worker.services.context import Context
+from worker.services.host import spool_directory
 from worker.services.refresh import journal
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _EVERY_SECONDS = 5.0
 _AT_MOST_SECONDS = 10.0
@@ -69,7 +69,7 @@ async def _settle(runtime: Context) -> None:
 def identity(runtime: Context) -> UUID | None:
     """Id of the spool directory, the same for all processes that use it. None if no file can be written there."""
     if runtime.spool_id is None:
-        directory = journal.spool_directory(runtime)
+        directory = spool_directory(runtime)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = directory / f".{uuid4().hex}"

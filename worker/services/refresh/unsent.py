@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-import structlog
 from redis.exceptions import RedisError
 
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import AttemptBegun
 from worker.errors import Unavailable
+from worker.process.logger import Logger
 from worker.process.redis_names import UNSENT
 from worker.services.context import Context
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _SECONDS = 10.0
 

@@ -15,17 +15,16 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import structlog
-
 from worker.crud.database import OpenTransaction
 from worker.crud.simplefin import accesses
 from worker.errors import BadArgument, NotFound, NotPermitted
 from worker.models.simplefin import AccessRow, NewAccess
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.telemetry.redaction import remember_shapes
 from worker.text.plain_text import visible
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 PATH = "/simplefin"
 """Below this path is everything that apps ask for."""

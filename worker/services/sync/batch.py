@@ -30,13 +30,14 @@ from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
 from worker.errors import DashtamError, Unavailable
 from worker.models.vocabulary import Trigger
+from worker.process.logger import Logger
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.sync import repeats
 from worker.services.sync.repeats import Batch
 from worker.services.sync.run import RunUnderWay
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _WAITING_SHARE = 0.9
 """Share of the task's time limit. After it the claims soon end: they last at least `TASK_TIME_LIMIT`."""

@@ -17,13 +17,14 @@ from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
 from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
 from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
+from worker.process.logger import Logger
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.sync.next_due import Verdict, judge, not_before
 from worker.services.sync.reading import shortest_interval, usual_interval
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _AFTER_RELINK = timedelta(minutes=1)
 _READ_ALL_THE_SAME = frozenset({"mass_deletion", "unnamed_records", "day_with_3000_rows"})

@@ -13,20 +13,19 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-import structlog
-
 from worker.crud.sync import repeats
 from worker.crud.sync.repeats import LastRun, RepeatEnd
 from worker.crud.sync.runs import RunBegun
 from worker.errors import Unavailable
 from worker.models.vocabulary import RunStatus, Trigger
+from worker.process.logger import Logger
 from worker.services.availability import breaker
 from worker.services.context import Context
 from worker.services.sync.next_due import judge, not_before
 from worker.services.sync.reading import shortest_interval, usual_interval
 from worker.telemetry import metrics
 
-log = structlog.get_logger()
+log = Logger(__name__)
 
 _LINGER_S = 0.25
 """How long the first repeat of a group waits for others, so that many end in one transaction."""

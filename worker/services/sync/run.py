@@ -10,8 +10,6 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from worker.crud.sync import cursors, pages, runs, unsettled
 from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
@@ -30,6 +28,7 @@ from worker.integrations.kit.base import Caller, SyncRequest
 from worker.integrations.kit.integration import Integration
 from worker.models.pages import Page
 from worker.models.vocabulary import Trigger
+from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.refresh.access_token import access_token
 from worker.services.sync.circles import Circles
@@ -39,7 +38,7 @@ from worker.services.sync.reading import Reading, rules, spans
 from worker.services.sync.repeats import Batch
 from worker.services.sync.time_limit import TimeLimit
 
-log = structlog.get_logger()
+log = Logger(__name__)
 _MAX_RESTARTS = 5
 _MAX_RESUMES = 3
 _RESUME_PAUSE = 1.0

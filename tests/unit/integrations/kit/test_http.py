@@ -15,10 +15,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from worker.errors import BadPayload, BadRequest, ConfigurationError, OutcomeUnknown, RateLimited, Transient, Unsent
+from worker.integrations.kit.aiohttp_wire import translate
 from worker.integrations.kit.base import Caller, Departure
 from worker.integrations.kit.contract.subject import no_pause
 from worker.integrations.kit.http import Api, check_base_url, read_retry_after
-from worker.integrations.kit.transport import Answer, translate
+from worker.integrations.kit.transport import Answer
 from worker.process.clocks import elapsed
 
 BASE = "https://provider.test/base"

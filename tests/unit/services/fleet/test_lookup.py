@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from worker.errors import BadArgument, NotFound
-from worker.services.fleet import lookup
+from worker.services.fleet import lookup, past
 from worker.services.fleet.lookup import id_range
 
 
@@ -57,7 +57,7 @@ def test_an_alias_of_two_providers_names_both(monkeypatch: pytest.MonkeyPatch) -
     assert str(rows[1].id) in str(caught.value)
 
 
-@pytest.mark.parametrize("find", [lookup.run, lookup.failure, lookup.entry])
+@pytest.mark.parametrize("find", [past.run, past.failure, past.entry])
 def test_what_begins_no_id_never_reaches_the_database(find: Any) -> None:
     session = Mock()
 
@@ -69,14 +69,14 @@ def test_what_begins_no_id_never_reaches_the_database(find: Any) -> None:
 
 def test_the_beginning_of_a_runs_id_must_mean_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[Any] = [Mock(id=UUID(int=1)), Mock(id=UUID(int=2))]
-    monkeypatch.setattr(lookup.history, "runs_between", lambda *_, **__: rows)
+    monkeypatch.setattr(past.history, "runs_between", lambda *_, **__: rows)
 
     with pytest.raises(BadArgument, match="more than one run") as caught:
-        lookup.run(Mock(), "0000")
+        past.run(Mock(), "0000")
 
     assert str(rows[1].id) in str(caught.value)
     rows[1:] = []
-    assert lookup.run(Mock(), "0000") is rows[0]
+    assert past.run(Mock(), "0000") is rows[0]
     rows.clear()
     with pytest.raises(NotFound, match="begins with 0000"):
-        lookup.run(Mock(), "0000")
+        past.run(Mock(), "0000")
