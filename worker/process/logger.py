@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,9 @@ class Logger:
 
 
 def before_first_line(prepare: Callable[[], None]) -> None:
-    """Has `prepare` configure structlog, but only when something is logged."""
+    """Has `prepare` configure structlog: at once if it is imported already, else when something is logged."""
     global _prepare
-    _prepare = prepare
+    if "structlog" in sys.modules:
+        prepare()
+    else:
+        _prepare = prepare

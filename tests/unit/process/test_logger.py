@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -9,7 +11,9 @@ from worker.process import logger
 def test_structlog_is_configured_once_and_only_for_the_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[bool] = []
     monkeypatch.setattr(logger, "_prepare", None)
-    logger.before_first_line(lambda: prepared.append(True))
+    with monkeypatch.context() as nothing_imported:
+        nothing_imported.delitem(sys.modules, "structlog")
+        logger.before_first_line(lambda: prepared.append(True))
     log = logger.Logger("worker.somewhere")
     assert prepared == []
 
@@ -22,3 +26,12 @@ def test_structlog_is_configured_once_and_only_for_the_first_line(monkeypatch: p
         ("happened", "info"),
         ("happened_again", "warning"),
     ]
+
+
+def test_structlog_that_is_imported_is_configured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[bool] = []
+    monkeypatch.setattr(logger, "_prepare", None)
+
+    logger.before_first_line(lambda: prepared.append(True))
+
+    assert prepared == [True]
