@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -51,6 +52,8 @@ _NOT_PUBLIC = tuple(
         ),
     )
 )
+_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
+"""A host that programs read as an IPv4 address, in whatever form: 127.1, 0x7f000001, 2130706433."""
 
 Address = IPv4Address | IPv6Address
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -249,6 +252,11 @@ def _parsed(url: str) -> SplitResult:
         )
     if "@" in parts.netloc:
         raise BadArgument("the hook's address must not have a user name or password in it; nothing was saved")
+    if _NUMBER.fullmatch(parts.hostname) and not _literal(parts.hostname):
+        raise BadArgument(
+            "the hook's address has a number for its host: give a host name, or the IP address in its usual form,"
+            " as 192.0.2.1; nothing was saved"
+        )
     if "#" in url:
         raise BadArgument("the hook's address must not have a fragment, the part after #; nothing was saved")
     return parts

@@ -140,7 +140,9 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 def _fields(error: Exception) -> list[dict[str, str]]:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     return [
-        {"field": ".".join(str(part) for part in one["loc"][1:]), "code": one["type"], "message": one["msg"]}
+        {"field": "", "code": one["type"], "message": "it is no JSON"}  # its `loc` is a position in the text
+        if one["type"] == "json_invalid"
+        else {"field": ".".join(str(part) for part in one["loc"][1:]), "code": one["type"], "message": one["msg"]}
         for one in found
     ]
 

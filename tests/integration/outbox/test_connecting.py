@@ -32,7 +32,24 @@ def leads_to(*answers: str) -> LookUp:
     return look_up
 
 
-@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "localhost", "LOCALHOST."])
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "0177.0.0.1", "127.0.0.1.", "a.0x7f", "0x"])
+def test_number_that_stands_for_an_address_is_refused_before_it_is_saved_and_when_it_is_called(host: str) -> None:
+    async def ask() -> None:
+        async with receiver(OK) as (port, seen):
+            url = f"http://{host}:{port}/"
+            receivers = Receivers(HERE)
+            with pytest.raises(BadArgument, match="in its usual form"):
+                await receivers.check(url)
+            with pytest.raises(Undelivered, match="in its usual form"):
+                await post(url, receivers)
+            assert seen == []
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]"]
+)
 def test_other_spellings_of_this_machine_are_refused(host: str) -> None:
     with pytest.raises(BadArgument, match=r"private network|cannot be looked up"):
         asyncio.run(Receivers().check(f"https://{host}/"))

@@ -138,6 +138,8 @@ def test_body_that_is_no_json_is_a_clear_problem(client: TestClient, ada: Person
     assert response.status_code in (400, 422)
     assert response.headers["content-type"] == "application/problem+json"
     assert "Traceback" not in response.text
+    told = {error["field"] for error in response.json().get("errors", [])}
+    assert not any(name.isdigit() for name in told), "a position in the text is no field"
     assert client.get(PROVIDERS, headers=ada.headers).json()["total"] == 0
 
 
