@@ -32,6 +32,7 @@ from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, OAUTH, Choice, FormField
 from worker.integrations.kit.settings import IntegrationSettings, in_words
 from worker.integrations.kit.transport import Answer
+from worker.models.records import AccountRecord
 
 _DAY, _BANKS_ARE_KEPT = timedelta(days=1), 600
 _CALLS_A_DAY = 4
@@ -178,11 +179,11 @@ class EnableBanking(Integration):
         page, listed = answers.listing(given, accounts, problems, request.cursors.get(answers.ACCOUNTS_FEED))
         yield page
         waits = list[RateLimited]()
-        for account in listed:
-            if account.feed in request.done:
+        for uid, account in listed:
+            if f"account:{account.account_key}" in request.done:
                 continue
-            for part in (self._balance(request, account), self._history(request, account)):
-                async for page in self.part(part, account_key=account.key, waits=waits):
+            for part in (self._balance(request, uid, account), self._history(request, uid, account.account_key)):
+                async for page in self.part(part, account_key=account.account_key, waits=waits):
                     yield page
         if waits:
             longest = max(error.retry_after or given.next_day(request.now) for error in waits)
@@ -205,24 +206,22 @@ class EnableBanking(Integration):
             found.append(msgspec.structs.replace(one, uid=ids.uid, hash=key, hashes=hashes))
         return found, problems
 
-    async def _balance(self, request: SyncRequest, account: answers.Listed) -> AsyncIterator[Page]:
-        body = await self._about(request, "balances", account.key, account.uid, "balances")
-        given, rejects = reading.read_all(answers.balances.page(body).balances, "balance", mapping.balance, account.key)
-        stated = mapping.balance_record(given, account.key, account.currency)
-        yield Page(balances=[] if stated is None else [stated], rejects=rejects)
+    async def _balance(self, request: SyncRequest, uid: str, account: AccountRecord) -> AsyncIterator[Page]:
+        key = account.account_key
+        stated = answers.balances.page(await self._about(request, "balances", key, uid, "balances"))
+        given, rejects = reading.read_all(stated, "balance", mapping.balance, key)
+        yield Page(balances=mapping.balance_records(given, key, account.currency or ""), rejects=rejects)
 
-    def _history(self, request: SyncRequest, account: answers.Listed) -> AsyncIterator[Page]:
-        async def ask(first: date, key: str, longest: bool) -> tuple[list[msgspec.Raw], str | None]:
+    def _history(self, request: SyncRequest, uid: str, key: str) -> AsyncIterator[Page]:
+        async def ask(first: date, place: str, longest: bool) -> tuple[list[msgspec.Raw], str | None]:
             asked = {"date_from": first.isoformat()} | ({"strategy": "longest"} if longest else {})
-            name, more = ("transactions_page", {"continuation_key": key}) if key else ("transactions", {})
-            body = await self._about(request, name, account.key, account.uid, "transactions", asked | more)
+            name, more = ("transactions_page", {"continuation_key": place}) if place else ("transactions", {})
+            body = await self._about(request, name, key, uid, "transactions", asked | more)
             answer = answers.transactions.page(body)
             return answer.transactions, answer.continuation_key
 
-        rows, today = partial(mapping.Rows, account.key), request.now.date()
-        return Continued(
-            request, account.key, ask, rows, mapping.mapper(today), refused=PERIOD_REFUSED, shorter=SHORTER
-        ).pages()
+        rows, mapped = partial(mapping.Rows, key), mapping.mapper(request.now.date())
+        return Continued(request, key, ask, rows, mapped, refused=PERIOD_REFUSED, shorter=SHORTER).pages()
 
     async def _about(
         self, request: SyncRequest, name: str, key: str, uid: str, part: str, params: Mapping[str, str] | None = None

@@ -99,13 +99,13 @@ class _Transaction(msgspec.Struct, gc=False):
         return self.booking_date or self.value_date or self.transaction_date
 
 
-given_account = reading.Reader(_Account)
+_account = reading.Reader(_Account)
 _balance, _transaction = reading.Reader(_Balance), reading.Reader(_Transaction)
 
 
 def account(raw: bytes) -> Account:
     """What is kept of an account."""
-    given = given_account.record(reading.repaired(raw)[0])
+    given = _account.record(reading.repaired(raw)[0])
     number = given.account_id or _Number()
     text = number.iban or (number.other.identification if number.other else "")
     return Account(
@@ -141,18 +141,18 @@ def account_record(given: Account, key: str, bank: str, country: str) -> Account
     )
 
 
-def balance_record(given: Sequence[_Balance], key: str, currency: str) -> BalanceRecord | None:
+def balance_records(given: Sequence[_Balance], key: str, currency: str) -> list[BalanceRecord]:
     """The account's balance: of the kinds that the bank states, the first in the order of preference."""
     own = [one for one in given if one.balance_amount.currency == currency] or given
     by_kind = {one.balance_type: one for one in reversed(own)}
     stated = next((by_kind[kind] for kind in CURRENT if kind in by_kind), own[0] if own else None)
     if stated is None:
-        return None
+        return []
     available = next((by_kind[kind] for kind in AVAILABLE if kind in by_kind), None)
     as_of = stated.last_change_date_time
     if as_of is None and stated.reference_date is not None:
         as_of = datetime.combine(stated.reference_date, time(), UTC)
-    return BalanceRecord(
+    record = BalanceRecord(
         account_key=key,
         current=_signed(stated),
         available=None if available is None else _signed(available),
@@ -160,6 +160,7 @@ def balance_record(given: Sequence[_Balance], key: str, currency: str) -> Balanc
         currency=money.currency_or_address(stated.balance_amount.currency),
         as_of=None if as_of is None else moments.in_utc(as_of, "last_change_date_time"),
     )
+    return [record]
 
 
 def balance(raw: bytes) -> _Balance:

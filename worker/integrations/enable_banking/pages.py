@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +15,7 @@ from worker.integrations.kit import account_keys, moments, reading
 from worker.integrations.kit.base import Page
 from worker.integrations.kit.kept_credential import KeptCredential
 from worker.integrations.kit.link_kinds import Choice
+from worker.models.records import AccountRecord
 
 ACCOUNTS_FEED = "accounts"
 
@@ -35,10 +35,6 @@ class Bank(msgspec.Struct, gc=False):
     psu_types: list[str]
     maximum_consent_validity: int
     auth_methods: list[_Method] = []
-
-
-class _Banks(msgspec.Struct, gc=False):
-    aspsps: list[msgspec.Raw]
 
 
 class Access(msgspec.Struct, gc=False):
@@ -97,25 +93,21 @@ class _Started(msgspec.Struct, gc=False):
     url: str
 
 
-class _Balances(msgspec.Struct, gc=False):
-    balances: list[msgspec.Raw]
-
-
 class _Transactions(msgspec.Struct, gc=False):
     transactions: list[msgspec.Raw]
     continuation_key: str | None = None
 
 
-_banks, _bank = reading.Reader(_Banks), reading.Reader(Bank)
+_banks, _bank, balances = reading.ListReader("aspsps"), reading.Reader(Bank), reading.ListReader("balances")
 started, session, authorised = reading.Reader(_Started), reading.Reader(Session), reading.Reader(Authorised)
-balances, transactions = reading.Reader(_Balances), reading.Reader(_Transactions)
+transactions = reading.Reader(_Transactions)
 credential = KeptCredential("ebs", list[Account], [])
 """A session's id, and its accounts as they were when it began."""
 
 
 def banks(body: bytes, countries: frozenset[str]) -> list[Bank]:
     """The banks of these countries, or of all. One that cannot be read is left out."""
-    found, _ = reading.read_each(_banks.page(body).aspsps, "bank", _bank.record)
+    found, _ = reading.read_each(_banks.page(body), "bank", _bank.record)
     return [bank for bank in found if not countries or bank.country in countries]
 
 
@@ -131,17 +123,8 @@ def choices(banks: Sequence[Bank]) -> Iterator[Choice]:
                 yield Choice(msgspec.json.encode(value).decode(), label, bank.country)
 
 
-class Listed(NamedTuple):
-    """An account of the present session."""
-
-    key: str
-    currency: str
-    uid: str
-
-    @property
-    def feed(self) -> str:
-        """The feed of its transactions."""
-        return f"account:{self.key}"
+Listed = tuple[str, AccountRecord]
+"""An account of the present session, after its id there."""
 
 
 def listing(
@@ -163,4 +146,4 @@ def listing(
     blocked = [AccountGone("account_unreadable", scope=Scope.ACCOUNT, account_key=key) for key in keys]
     page.problems, page.grant_expires_at = [*blocked, *problems], given.access.ends_at
     page.accounts_complete = page.accounts_complete and not problems
-    return page, [Listed(record.account_key, record.currency, one.uid) for one, record in found if one.uid]
+    return page, [(one.uid, record) for one, record in found if one.uid]

@@ -105,6 +105,22 @@ class Reader(Generic[T]):
             raise BadRecord("unreadable") from None
 
 
+class ListReader:
+    """Takes answers apart that are an object with a list of records.
+
+    Args:
+        member: the member of the object that has the list.
+    """
+
+    def __init__(self, member: str) -> None:
+        self._answer = Reader(msgspec.defstruct("Answer", [("records", list[msgspec.Raw])], rename={"records": member}))
+
+    def page(self, body: bytes) -> list[msgspec.Raw]:
+        """The records of an answer, not yet read. Raises `BadPayload`, as `Reader.page`."""
+        records: list[msgspec.Raw] = self._answer.page(body).records  # type: ignore[attr-defined]
+        return records
+
+
 def _field(error: msgspec.ValidationError) -> str:
     found = _PATH.search(str(error))
     return (found[1] or found[2] or "") if found else ""

@@ -23,10 +23,6 @@ class _Connection(msgspec.Struct, gc=False):
     disabled: bool | None = None
 
 
-class _Positions(msgspec.Struct, gc=False):
-    results: list[msgspec.Raw]
-
-
 class _Activities(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
     pagination: dict[str, int]
@@ -34,7 +30,7 @@ class _Activities(msgspec.Struct, gc=False):
 
 Listed = tuple[Account, AccountRecord]
 _connection, _records = reading.Reader(_Connection), reading.Reader(list[msgspec.Raw])
-_positions, _activities = reading.Reader(_Positions), reading.Reader(_Activities)
+_positions, _activities = reading.ListReader("results"), reading.Reader(_Activities)
 
 
 def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
@@ -66,7 +62,7 @@ def figures(listed: Listed, answers: Sequence[bytes]) -> Page:
     if answers:
         cash, page.rejects = reading.read_all(_records.page(answers[0]), "balance", mapping.cash, given.id)
         read = partial(mapping.holding, key=given.id, currency=record.currency)
-        held, bad = reading.read_all(_positions.page(answers[1]).results, "holding", read, given.id)
+        held, bad = reading.read_all(_positions.page(answers[1]), "holding", read, given.id)
         page.rejects = [*page.rejects, *bad]
         page.holdings_complete_for = frozenset() if page.rejects else frozenset({given.id})
     several = [(one.currency.code or "", one.cash or money.ZERO) for one in cash if len(cash) > 1 and one.cash]

@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from worker.errors import BadRecord
+from worker.errors import BadPayload, BadRecord
 from worker.integrations.kit import reading
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.settings import in_words
@@ -32,6 +32,15 @@ def test_rows_have_their_ids_and_those_without_are_rejected_alone() -> None:
 
     assert [(one.key, one.account_key) for one in found.rows] == [("x", "a"), ("7", "a")]
     assert [one.reason for one in found.rejects] == ["id_missing"] * 5
+
+
+def test_list_of_an_answer_is_split_into_records_that_are_not_read() -> None:
+    rows = reading.ListReader("rows")
+
+    assert [bytes(one) for one in rows.page(b'{"more":1,"rows":[1, {"a":NaN}]}')] == [b"1", b'{"a":"NaN"}']
+    for body in (b"{}", b"[]", b'{"rows":null}', b"<html>"):
+        with pytest.raises(BadPayload):
+            rows.page(body)
 
 
 def test_row_is_decoded_with_what_was_repaired() -> None:

@@ -73,8 +73,8 @@ class StandIn(PlainBooks):
         """The caller of a request; see `core.Profile`."""
         if request.path == "/sessions":
             return Caller("exchange", self._codes.login(str(request.json().get("code", ""))))
-        session = self._sessions.get(request.path.split("/")[2] if request.path.count("/") > 1 else "")
-        session = session or next((one for one in self._sessions.values() if _second(request.path) in one.uids), None)
+        id_ = [*request.path.split("/"), "", ""][2]
+        session = next((one for one in self._sessions.values() if id_ == one.id or id_ in one.uids), None)
         return Caller("data", session.login.name, session.id) if session else Caller()
 
     def error(self, name: str) -> Answer:
@@ -278,10 +278,6 @@ class StandIn(PlainBooks):
     def _id(self, *parts: object) -> str:
         self._number += 1
         return str(UUID(bytes=digest(self.sandbox.seed, *parts, self._number), version=4))
-
-
-def _second(path: str) -> str:
-    return path.split("/")[2] if path.startswith("/accounts/") else ""
 
 
 STAND_IN: type[Profile] = StandIn
