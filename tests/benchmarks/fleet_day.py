@@ -20,7 +20,7 @@ from tests.benchmarks.fleet_fill import CIPHERTEXT, KINDS, START, Fleet, at
 from worker.crud import providers
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import AttemptBegun, LeasedToken, NewToken
-from worker.crud.sync import repeats, runs, unsettled
+from worker.crud.sync import beginning, repeats, runs, unsettled
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
 from worker.errors import InstitutionDown, ProviderError, RateLimited, Scope
@@ -252,7 +252,7 @@ class Day:
     def _begin(self, id_: UUID, now: float) -> RunBegun:
         """A run whose last one was no success begins by itself."""
         with self.runtime.transaction() as session:
-            return runs.begin_run(
+            return beginning.begin_run(
                 session,
                 provider_id=id_,
                 owner=self.runtime.owner,

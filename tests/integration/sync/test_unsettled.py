@@ -13,7 +13,7 @@ from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import Movement, Plan
 from worker.crud import upkeep
 from worker.crud.fleet import changes, gauges, history, overview
-from worker.crud.sync import runs
+from worker.crud.sync import beginning, runs
 from worker.errors import Fenced, Refused
 from worker.models import UnsettledRun, new_id
 from worker.models.vocabulary import RunStatus
@@ -115,7 +115,7 @@ def test_does_not_wait_for_a_worker(quiet: Linked) -> None:
 def test_other_sync_is_refused_meanwhile(quiet: Linked) -> None:
     def sync() -> None:
         with quiet.runtime.transaction() as session, pytest.raises(Refused, match="being synced already"):
-            runs.begin_run(
+            beginning.begin_run(
                 session,
                 provider_id=quiet.provider_id,
                 owner=new_id(),

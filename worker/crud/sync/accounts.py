@@ -17,7 +17,7 @@ from worker.crud.sync.listed import storable, vanished
 from worker.crud.sync.noun import Listed
 from worker.crud.sync.sources import read_known
 from worker.crud.sync.work import Work
-from worker.models import Account, AccountSource, Transaction
+from worker.models import Account, AccountSource
 from worker.models.pages import Page
 from worker.models.records import BalanceRecord, SecurityRecord
 from worker.models.vocabulary import AccountStatus
@@ -47,12 +47,6 @@ def lose_all(session: Session, *, provider_id: UUID) -> None:
         .where(Account.provider_id == provider_id, Account.status == AccountStatus.ACTIVE)
         .values(status=AccountStatus.INACCESSIBLE, content_hash=b"")
     )
-
-
-def has_transactions(session: Session, *, provider_id: UUID) -> bool:
-    """Whether any transaction of the provider is stored, including tombstones."""
-    statement = select(Transaction.id).join(Account).where(Account.provider_id == provider_id).limit(1)
-    return session.scalar(statement) is not None
 
 
 def apply_accounts(work: Work, page: Page) -> None:

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
-
-from sqlalchemy import case, func, select
-from sqlalchemy.orm import Session
-
-from worker.crud.sync.work import RunKey
-from worker.models import Provider, SyncRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +23,6 @@ class Pace:
 _GAPS_WAITED = 2
 
 
-def read_pace(session: Session, *, provider_id: UUID) -> Pace:
-    """How often this provider is synced."""
-    chosen = select(Provider.sync_interval, Provider.hooked_at, Provider.hook_gap).where(Provider.id == provider_id)
-    found = session.execute(chosen).one_or_none()
-    if found is None:
-        return Pace()
-    return pace_of(*found)
-
-
 def pace_of(own: int | None, hooked_at: datetime | None, gap: int | None) -> Pace:
     """The pace that follows from a provider's own interval, its last hook and the usual gap between two hooks."""
     if own is not None or hooked_at is None or gap is None:
@@ -47,8 +30,8 @@ def pace_of(own: int | None, hooked_at: datetime | None, gap: int | None) -> Pac
     return Pace(None, hooked_at + timedelta(seconds=_GAPS_WAITED * gap))
 
 
-def due_again(run: RunKey, due_at: datetime, now: datetime) -> Any:
-    """When a provider is due after a run: earlier if a hook has asked for a sync after the run began."""
-    began = select(SyncRun.started_at).where(SyncRun.id == run.id).scalar_subquery()
-    asked = func.least(due_at, func.greatest(Provider.hook_sync_at, now))
-    return case((Provider.hook_sync_at > began, asked), else_=due_at)
+DUE_AGAIN = """
+    CASE WHEN p.hook_sync_at > ended.began THEN least(ended.due_at, greatest(p.hook_sync_at, %(now)s))
+    ELSE ended.due_at END
+"""
+"""When the provider `p` is due after the run `ended`: earlier if a hook has asked for a sync after the run began."""

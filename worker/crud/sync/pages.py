@@ -186,13 +186,11 @@ def _leave(
     problems: Sequence[ProviderError],
 ) -> None:
     last, cursors = pages[-1], [page.cursor for page in pages if page.cursor is not None]
-    counters = runs.tally_columns(total)
     parameters = {
         "run_id": run.id,
         "owner": run.owner,
         "pages": len(pages),
-        **counters,
-        "counts": msgspec.json.encode(counters["counts"]).decode(),
+        **runs.tally_columns(total),
         "provider_id": run.provider_id,
         "feed": last.feed,
         "cursor": cursors[-1] if cursors else position.cursor,

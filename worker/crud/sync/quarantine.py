@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import and_, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from worker.models import Account, Provider, Quarantine, new_id
+from worker.models import Provider, Quarantine, new_id
 from worker.models.fleet import QuarantineEntry
 from worker.models.records import NOUN_OF_KIND
 
@@ -109,34 +109,26 @@ def resolve_unlisted(
     )
 
 
-def awaits_reading(session: Session, *, provider_id: UUID) -> bool:
-    """Whether transactions were refused because their account was unknown, and this account is stored by now."""
-    return session.scalar(select(Quarantine.id).where(*_of_known_accounts(provider_id)).limit(1)) is not None
+AWAITS_READING = """
+    provider_id = :provider_id AND resolved_at IS NULL AND kind = 'transaction' AND reason = 'unknown_account'
+    AND account_key IN (SELECT provider_account_id FROM accounts WHERE provider_id = :provider_id)
+"""
+"""Condition: the entry is a transaction that was refused because its account was unknown, and it is stored by now."""
+
+_SETTLE = text(
+    f"""
+    UPDATE quarantine SET resolved_at = :now, resolution = 'read again, since the account is known'
+    WHERE {AWAITS_READING} RETURNING id
+    """  # noqa: S608 - a constant
+)
 
 
 def settle_before_reading(session: Session, *, provider_id: UUID, now: datetime) -> bool:
-    """Resolves the entries of `awaits_reading`, for a run that reads everything from the beginning; False if none.
+    """Resolves the entries of `AWAITS_READING`, for a run that reads everything from the beginning; False if none.
 
     If that run meets such a record again, it stores it or opens its entry again.
     """
-    settled = session.execute(
-        update(Quarantine)
-        .where(*_of_known_accounts(provider_id))
-        .values(resolved_at=now, resolution="read again, since the account is known")
-        .returning(Quarantine.id)
-    )
-    return settled.first() is not None
-
-
-def _of_known_accounts(provider_id: UUID) -> tuple[ColumnElement[bool], ...]:
-    known = select(Account.provider_account_id).where(Account.provider_id == provider_id)
-    return (
-        Quarantine.provider_id == provider_id,
-        Quarantine.resolved_at.is_(None),
-        Quarantine.kind == "transaction",
-        Quarantine.reason == "unknown_account",
-        Quarantine.account_key.in_(known),
-    )
+    return session.execute(_SETTLE, {"provider_id": provider_id, "now": now}).first() is not None
 
 
 def has_open(session: Session, *, provider_id: UUID) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from worker.crud.refresh import tokens
 from worker.crud.refresh.records import TokenState
 from worker.crud.sync.apply import driver, new_ids
-from worker.crud.sync.pace import Pace, pace_of
+from worker.crud.sync.pace import DUE_AGAIN, Pace, pace_of
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.unsettled import GOES_ON
 from worker.crud.sync.work import RunKey
@@ -59,7 +59,7 @@ class RepeatEnd:
 
 
 # A login that is being linked, synced or cancelled is left out, like all others about which more must be known before
-# their run begins: `runs.begin_run` begins those, one by one.
+# their run begins: `beginning.begin_run` begins those, one by one.
 _TAKE_TURNS = (
     "SELECT id FROM unnest(%s::uuid[]) AS asked(id) WHERE pg_try_advisory_xact_lock(hashtextextended('link ' || id, 0))"
 )
@@ -165,17 +165,15 @@ _MAY_END = f"""
 _ADD = """
     COPY sync_runs (id, provider_id, status, trigger, started_at, finished_at, pages, unchanged, repeats) FROM STDIN
 """
-_DUE = """
+_DUE = f"""
     WITH settled AS (
         DELETE FROM unsettled_runs WHERE provider_id = ANY(%(providers)s)
     )
-    UPDATE providers p SET sync_due_at = CASE
-            WHEN p.hook_sync_at > ended.started_at THEN least(ended.due_at, greatest(p.hook_sync_at, %(now)s))
-            ELSE ended.due_at END, sync_failures = 0, synced_at = %(now)s
-    FROM unnest(%(providers)s::uuid[], %(started)s::timestamptz[], %(due)s::timestamptz[])
-        AS ended (provider_id, started_at, due_at)
+    UPDATE providers p SET sync_due_at = {DUE_AGAIN}, sync_failures = 0, synced_at = %(now)s
+    FROM unnest(%(providers)s::uuid[], %(began)s::timestamptz[], %(due)s::timestamptz[])
+        AS ended (provider_id, began, due_at)
     WHERE p.id = ended.provider_id
-"""
+"""  # noqa: S608 - constants
 
 
 def end_repeats(session: Session, *, ends: Sequence[RepeatEnd], now: datetime) -> set[UUID]:
@@ -195,7 +193,7 @@ def end_repeats(session: Session, *, ends: Sequence[RepeatEnd], now: datetime) -
             for end in ended:
                 copy.write_row(_as_stored(end, now))
         keys = {"providers": [end.begun.key.provider_id for end in ended], "due": [end.due_at for end in ended]}
-        connection.execute(_DUE, keys | {"started": [end.begun.reading_since for end in ended], "now": now})
+        connection.execute(_DUE, keys | {"began": [end.begun.reading_since for end in ended], "now": now})
     return may_end
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+import msgspec
+from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
 
 from worker.crud.outbox import events
-from worker.crud.providers import get_provider, take_turns_in_linking
-from worker.crud.refresh import tokens
 from worker.crud.refresh.records import TokenState
-from worker.crud.sync import accounts, cursors, pace, quarantine, unsettled
+from worker.crud.sync import unsettled
+from worker.crud.sync.apply import driver
+from worker.crud.sync.pace import DUE_AGAIN
 from worker.crud.sync.work import RunKey, Tally
-from worker.errors import BadPayload, DashtamError, Fenced, ProviderError, Refused, Scope
-from worker.models import Provider, SyncRun, new_id, sync_seen
-from worker.models.vocabulary import ROW_OUTCOMES, ProviderStatus, RunStatus, Trigger
+from worker.errors import DashtamError, Fenced, ProviderError
+from worker.models import SyncRun, sync_seen
+from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
 
 UNEXPECTED = "unexpected: the worker's log has where it happened"
 """Reason of a run that an unexpected exception has ended."""
@@ -62,111 +62,8 @@ class RunBegun:
     problems: Problems = field(default_factory=dict)
 
 
-def begin_run(
-    session: Session,
-    *,
-    provider_id: UUID,
-    owner: UUID,
-    trigger: Trigger,
-    mode: str,
-    since: date | None = None,
-    now: datetime,
-    dead_after: timedelta,
-    min_interval: timedelta | None,
-    memory_feeds: Mapping[str, frozenset[str]],
-) -> RunBegun:
-    """Begins a run. If there is a running one whose heartbeat has stopped, that one is ended first.
-
-    If a full sync broke off, the next run continues it, so that rows it has not met are still withdrawn; the same holds
-    for a run that goes back to a day (`since`). A run is also a full sync if transactions were refused because their
-    account was unknown, and the account is stored now. `min_interval` is the shortest time since the last run began;
-    None means no such limit. `memory_feeds` has the memory feeds of each enabled integration.
-
-    Raises:
-        NotFound: no such provider.
-        Refused: it is not active, is being synced already, or was synced a moment ago.
-    """
-    take_turns_in_linking(session, provider_id)
-    provider = get_provider(session, provider_id)
-    _check_active(provider, memory_feeds)
-    _end_dead_run(session, provider_id, dead_after)
-    unsettled.refuse_second(session, provider_id=provider_id)
-    last = _last_run(session, provider_id, now, min_interval)
-    unfinished = last.reading_id if last is not None and last.status != RunStatus.CANCELLED else None
-    asked_for = mode == "full"
-    reading_id = _full_reading(session, provider_id, now, unfinished=unfinished, asked_for=asked_for)
-    renews = asked_for or (unfinished is not None and last is not None and last.renews)
-    mode = mode if reading_id is None else "full"
-    run = {"owner": owner, "trigger": trigger, "mode": mode, "reading_id": reading_id, "renews": renews}
-    run_id = _insert(session, provider_id=provider_id, started_at=now, **run)
-    if reading_id is not None and reading_id != unfinished:
-        cursors.forget_cursors(session, provider_id=provider_id, keep=memory_feeds[provider.provider_key])
-    if last is not None and last.reading_id not in (None, reading_id):  # cancelled, or a new full sync begins
-        session.execute(delete(sync_seen).where(sync_seen.c.reading_id == last.reading_id))
-    before = cursors.read_cursors(session, provider_id=provider_id)
-    session.execute(update(SyncRun).where(SyncRun.id == run_id).values(cursor_before=before))
-    begun = None if asked_for or since is not None or last is None else last.reading_since
-    return RunBegun(
-        key=RunKey(run_id, owner, provider_id, provider.provider_key, reading_id),
-        open_quarantine=quarantine.has_open(session, provider_id=provider_id),
-        is_first=not accounts.has_transactions(session, provider_id=provider_id),
-        sync_failures=provider.sync_failures,
-        renews=renews,
-        reading_since=begun or now,
-        cursors=before,
-        token=tokens.read(session, ids=[provider_id])[provider_id],
-        since=last.since if begun and last else since,
-        done=cursors.feeds_read_since(session, provider_id=provider_id, since=begun) if begun else frozenset(),
-        problems=_problems_of(session, reading_id),
-    )
-
-
-def _last_run(session: Session, provider_id: UUID, now: datetime, min_interval: timedelta | None) -> SyncRun | None:
-    """The run before this one.
-
-    Raises:
-        Refused: it began less than `min_interval` ago.
-    """
-    newest_first = select(SyncRun).where(SyncRun.provider_id == provider_id).order_by(SyncRun.started_at.desc())
-    last = session.scalars(newest_first.limit(1)).first()
-    if last is not None and min_interval is not None and now - last.started_at < min_interval:
-        wait = int((last.started_at + min_interval - now).total_seconds()) + 1
-        raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s")
-    return last
-
-
-def _full_reading(
-    session: Session, provider_id: UUID, now: datetime, *, unfinished: UUID | None, asked_for: bool
-) -> UUID | None:
-    """Id of the full sync that the run begins or continues; None if the run is not a full sync."""
-    if quarantine.settle_before_reading(session, provider_id=provider_id, now=now) or asked_for:
-        return new_id()
-    return unfinished
-
-
-def _insert(session: Session, **values: Any) -> UUID:
-    """Inserts the running run.
-
-    Raises:
-        Refused: the provider has another running run.
-    """
-    values |= {"id": new_id(), "status": RunStatus.RUNNING, "heartbeat_at": func.clock_timestamp()}
-    begun = insert(SyncRun).values(**values).on_conflict_do_nothing()
-    run_id: UUID | None = session.scalar(begun.returning(SyncRun.id))
-    if run_id is None:
-        raise Refused(unsettled.BEING_SYNCED.format(values["provider_id"]))
-    return run_id
-
-
-def _check_active(provider: Provider, integrations: Container[str]) -> None:
-    if provider.status != ProviderStatus.ACTIVE:
-        what = ProviderStatus(provider.status).what_to_do(provider.id)
-        raise Refused(f"provider {provider.id} is {provider.status}, so nothing was synced; {what}")
-    if provider.provider_key not in integrations:
-        raise Refused(f"provider {provider.id} needs the integration {provider.provider_key}; add it to INTEGRATIONS")
-
-
-def _end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) -> None:
+def end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) -> None:
+    """Ends the provider's running or unsettled run as failed, if its last heartbeat is older than `dead_after`."""
     ended = session.scalars(
         update(SyncRun)
         .where(
@@ -213,19 +110,17 @@ def end_running(session: Session, *, provider_id: UUID, error: str, reason: str,
         )
 
 
+_HOLD = "SELECT id FROM sync_runs WHERE id = %s AND status = 'running' AND owner = %s FOR UPDATE"
+
+
 def hold(session: Session, *, run: RunKey) -> None:
     """Locks the run for this transaction.
 
     Raises:
         Fenced: this worker no longer owns the run.
     """
-    held = session.scalar(select(SyncRun.id).where(*_mine(run)).with_for_update())
-    if held is None:
+    if driver(session).execute(_HOLD, (run.id, run.owner)).fetchone() is None:
         raise Fenced(f"run {run.id} was taken over or ended; nothing was written")
-
-
-def _mine(run: RunKey) -> tuple[Any, ...]:
-    return SyncRun.id == run.id, SyncRun.status == RunStatus.RUNNING, SyncRun.owner == run.owner
 
 
 def beat(session: Session, *, run: RunKey) -> bool:
@@ -234,12 +129,34 @@ def beat(session: Session, *, run: RunKey) -> bool:
     Raises:
         Fenced: this worker no longer owns the run.
     """
-    beaten = update(SyncRun).where(*_mine(run)).values(heartbeat_at=func.clock_timestamp())
+    mine = SyncRun.id == run.id, SyncRun.status == RunStatus.RUNNING, SyncRun.owner == run.owner
+    beaten = update(SyncRun).where(*mine).values(heartbeat_at=func.clock_timestamp())
     stored: bool | None = session.scalar(beaten.returning(SyncRun.cancel_requested))
     cancel = unsettled.beat(session, run=run) if stored is None else stored
     if cancel is None:
         raise Fenced(f"run {run.id} was taken over or ended")
     return cancel
+
+
+# `began` is unknown where no hook may make the login due earlier: after an error, and if it is never due.
+_FINISH = f"""
+    WITH ended AS (
+        UPDATE sync_runs SET status = %(status)s, finished_at = %(now)s, heartbeat_at = clock_timestamp(),
+            error = %(error)s, error_scope = %(error_scope)s, error_reason = %(error_reason)s,
+            problems = %(problems)s::jsonb, reading_since = %(reading_since)s, since = %(since)s,
+            answers = %(answers)s, counts = %(counts)s::jsonb, added = %(added)s, changed = %(changed)s,
+            unchanged = %(unchanged)s, removed = %(removed)s, quarantined = %(quarantined)s, cursor_after = coalesce(
+                (SELECT jsonb_object_agg(feed, cursor) FROM sync_cursors
+                WHERE provider_id = %(provider_id)s AND cursor <> ''), '{{}}'
+            )
+        WHERE id = %(id)s AND status = 'running' AND owner = %(owner)s
+        RETURNING provider_id, CASE WHEN %(heeds_hooks)s THEN started_at END AS began,
+            %(due_at)s::timestamptz AS due_at
+    )
+    UPDATE providers p SET sync_due_at = {DUE_AGAIN}, sync_failures = %(sync_failures)s,
+        synced_at = CASE WHEN %(done)s THEN %(now)s ELSE p.synced_at END
+    FROM ended WHERE p.id = ended.provider_id
+"""  # noqa: S608 - constants
 
 
 def finish_run(
@@ -267,46 +184,36 @@ def finish_run(
     if error is not None and provider_error is None:
         # The message of a foreign exception may quote a record, so it is not stored.
         reason = str(error)[:300] if isinstance(error, DashtamError) else UNEXPECTED
-    ended = session.execute(
-        update(SyncRun)
-        .where(*_mine(run))
-        .values(
-            status=status,
-            finished_at=now,
-            heartbeat_at=func.clock_timestamp(),
-            error=None if error is None else provider_error.kind if provider_error else type(error).__name__,
-            error_scope=provider_error.scope if provider_error else None,
-            error_reason=reason,
-            problems={"problems": found} if (found := as_kept(problems)) else None,
-            reading_since=reading_since,
-            since=since,
-            answers=answers,
-            cursor_after=cursors.read_cursors(session, provider_id=run.provider_id),
-            **tally_columns(tally),
-        )
-        .returning(SyncRun.id)
-    ).scalar()
-    if ended is None:
+    kept = as_kept(problems)
+    values = {
+        "id": run.id,
+        "owner": run.owner,
+        "provider_id": run.provider_id,
+        "status": str(status),
+        "now": now,
+        "error": None if error is None else provider_error.kind if provider_error else type(error).__name__,
+        "error_scope": str(provider_error.scope) if provider_error else None,
+        "error_reason": reason,
+        "problems": msgspec.json.encode({"problems": kept}).decode() if kept else None,
+        "reading_since": reading_since,
+        "since": since,
+        "answers": answers,
+        "heeds_hooks": error is None and due_at is not None,
+        "due_at": due_at,
+        "sync_failures": sync_failures,
+        "done": status in (RunStatus.COMPLETED, RunStatus.PARTIAL),
+        **tally_columns(tally),
+    }
+    if driver(session).execute(_FINISH, values).rowcount != 1:
         raise Fenced(f"run {run.id} was taken over; its end was not recorded")
     if any(tally.total(outcome) for outcome in ("added", "changed", "removed")):
-        events.of_runs(session, run_ids=[ended])
-    done = status in (RunStatus.COMPLETED, RunStatus.PARTIAL)
-    if error is None and due_at is not None:
-        due_at = pace.due_again(run, due_at, now)
-    session.execute(
-        update(Provider)
-        .where(Provider.id == run.provider_id)
-        .values(
-            sync_due_at=due_at,
-            sync_failures=sync_failures,
-            **({"synced_at": now} if done else {}),
-        )
-    )
+        events.of_runs(session, run_ids=[run.id])
 
 
 def tally_columns(tally: Tally) -> dict[str, Any]:
-    """The tally as values for the run's columns."""
-    return {"counts": tally.nested(), **{outcome: tally.total(outcome) for outcome in ROW_OUTCOMES}}
+    """The tally as values for the run's columns; `counts` is JSON."""
+    counts = msgspec.json.encode(tally.nested()).decode()
+    return {"counts": counts, **{outcome: tally.total(outcome) for outcome in ROW_OUTCOMES}}
 
 
 def as_kept(problems: Problems) -> list[dict[str, str]]:
@@ -318,17 +225,6 @@ def as_kept(problems: Problems) -> list[dict[str, str]]:
         for problem in found
     ]
     return [problem for index, problem in enumerate(kept) if problem not in kept[:index]]
-
-
-def _problems_of(session: Session, reading_id: UUID | None) -> Problems:
-    """Problems that earlier runs of a full sync met on pages behind their cursors, which no run will read again."""
-    problems: Problems = {}
-    if reading_id is not None:
-        found = session.scalars(select(SyncRun.problems).where(SyncRun.reading_id == reading_id))
-        for kept in (problem for run in found if run for problem in run["problems"] if "feed" in problem):
-            again = BadPayload(kept["reason"], scope=Scope(kept["scope"]), account_key=kept.get("account"))
-            problems.setdefault(kept["feed"], []).append(again)
-    return problems
 
 
 def read_progress(session: Session, *, run: RunKey) -> tuple[int, Tally]:

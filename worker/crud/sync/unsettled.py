@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from worker.crud.providers import take_turns_in_linking
 from worker.crud.sync.work import RunKey
-from worker.errors import Fenced, Refused
+from worker.errors import Fenced
 from worker.models import SyncRun, UnsettledRun
 from worker.models.vocabulary import RunStatus, Trigger
 
@@ -39,16 +39,6 @@ _GOES_ON = text(
 
 
 BEING_SYNCED = "provider {} is being synced already; wait for it or cancel it"
-
-
-def refuse_second(session: Session, *, provider_id: UUID) -> None:
-    """Checks that the provider has no unsettled run.
-
-    Raises:
-        Refused: it has one.
-    """
-    if session.get(UnsettledRun, provider_id) is not None:
-        raise Refused(BEING_SYNCED.format(provider_id))
 
 
 def settle(

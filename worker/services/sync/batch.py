@@ -25,7 +25,7 @@ from uuid import UUID
 import structlog
 
 from worker.crud import providers
-from worker.crud.sync import runs
+from worker.crud.sync import beginning
 from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
 from worker.errors import DashtamError, Unavailable
@@ -238,7 +238,7 @@ async def _begin_and_run(
     settings = runtime.settings
     manual = trigger == Trigger.MANUAL
     begun = await runtime.db(
-        runs.begin_run,
+        beginning.begin_run,
         provider_id=provider_id,
         owner=runtime.owner,
         trigger=Trigger(trigger),

@@ -9,9 +9,10 @@ import structlog
 
 from worker.crud import hooks, notices
 from worker.crud.refresh import reauth
-from worker.crud.sync import books, pages, quarantine, runs
+from worker.crud.sync import ending, pages, runs
 from worker.crud.sync.accounts import active_account_keys
-from worker.crud.sync.pace import read_pace
+from worker.crud.sync.ending import Checks
+from worker.crud.sync.pace import Pace
 from worker.crud.sync.pages import PagesApplied
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
@@ -126,23 +127,24 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     """
     key, now = begun.key, await runtime.now()
     reading_since, since = (begun.reading_since, begun.since) if found.goes_on else (None, None)
-    if await _knows_a_refused_account(runtime, begun, found):
+    pace, awaits_reading = await runtime.db(ending.before_end, provider_id=key.provider_id)
+    if awaits_reading and found.tally["accounts", "added"]:  # the next run must read all again
         found.problems.setdefault("", []).append(BadPayload("account_known_now"))
         found.goes_on = True
-    verdict = await _judge(runtime, begun, found, error, now)
+    verdict = await _judge(runtime, begun, found, error, now, pace)
     await _keep_grant_end(runtime, begun, found)
     await _tell_the_user(runtime, begun, found, now)
     pushed = runtime.integrations[key.provider_key].reads_files
-    due_at, drifts = None if pushed else verdict.due_at, 0
+    due_at = None if pushed else verdict.due_at
     if isinstance(error, ReauthRequired) and not await _stop_for_reauth(runtime, begun, found, error):
         due_at = now + _AFTER_RELINK
-    if error is None and found.is_whole and verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-        drifts = await _compare(runtime, begun, found, now, pushed=pushed)
-    await runtime.db(
-        runs.finish_run,
+    is_complete = error is None and found.is_whole and verdict.status in (RunStatus.COMPLETED, RunStatus.PARTIAL)
+    drifts = await runtime.db(
+        ending.end_run,
         run=key,
-        status=verdict.status,
         now=now,
+        checks=_checks(begun, found, pushed=pushed) if is_complete else None,
+        status=verdict.status,
         tally=found.tally,
         error=error,
         problems=found.problems,
@@ -150,7 +152,7 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
         sync_failures=verdict.failures,
         reading_since=reading_since,
         since=since,
-        answers=found.answers if error is None and not drifts and _is_repeatable(begun, found) else None,
+        answers=found.answers if error is None and _is_repeatable(begun, found) else None,
     )
     _tell(begun, found, verdict.status, error, due_at=due_at, drifts=drifts, seconds=seconds)
     if error is None and verdict.status == RunStatus.FAILED:
@@ -158,10 +160,11 @@ async def end_run(runtime: Context, begun: RunBegun, found: Found, error: Except
     await _report(runtime, begun, error)
 
 
-async def _judge(runtime: Context, begun: RunBegun, found: Found, error: Exception | None, now: datetime) -> Verdict:
+async def _judge(
+    runtime: Context, begun: RunBegun, found: Found, error: Exception | None, now: datetime, pace: Pace
+) -> Verdict:
     """The run's status, and when the next one is due."""
     key = begun.key
-    pace = await runtime.db(read_pace, provider_id=key.provider_id)
     verdict = judge(
         provider_id=key.provider_id,
         now=now,
@@ -224,25 +227,17 @@ def _tell(
     metrics.observe_sync(begun.key.provider_key, status, seconds=seconds, rows=rows)
 
 
-async def _compare(runtime: Context, begun: RunBegun, found: Found, now: datetime, *, pushed: bool) -> int:
-    """Resolves quarantine and checks the books after a complete run; leaves out accounts with problems.
+def _checks(begun: RunBegun, found: Found, *, pushed: bool) -> Checks:
+    """What quarantine and books are checked for after a complete run; leaves out accounts with problems.
 
     The balance of a file (`pushed`) is that of its last row, so the opening figure can be set at once.
     """
-    if begun.open_quarantine:
-        await runtime.db(
-            quarantine.resolve_unlisted,
-            run=begun.key,
-            now=now,
-            only=found.listed if found.an_account_was_unreadable else None,
-            troubled=found.failed,
-        )
     # An account that an earlier run has read cannot be compared with the balance that this run has listed.
     read_before = {feed.removeprefix("account:") for feed in begun.done}
-    return await runtime.db(
-        books.check_books,
-        run=begun.key,
-        now=now,
+    return Checks(
+        resolve=begun.open_quarantine,
+        only=found.listed if found.an_account_was_unreadable else None,
+        troubled=found.failed,
         accounts=found.listed - found.failed - read_before,
         unstated=found.without_balance,
         quiet=found.untroubled if found.brought_nothing or pushed else frozenset(),
@@ -256,13 +251,6 @@ async def _every_account_failed(runtime: Context, begun: RunBegun, found: Found)
     if not found.failed:
         return False
     return await runtime.db(active_account_keys, provider_id=begun.key.provider_id) <= found.failed
-
-
-async def _knows_a_refused_account(runtime: Context, begun: RunBegun, found: Found) -> bool:
-    """Whether the next run must read all again: this one stored an account whose transactions were refused before."""
-    if not found.tally["accounts", "added"]:
-        return False
-    return await runtime.db(quarantine.awaits_reading, provider_id=begun.key.provider_id)
 
 
 async def _tell_the_user(runtime: Context, begun: RunBegun, found: Found, now: datetime) -> None:

@@ -13,7 +13,7 @@ import structlog
 from worker.crud import links
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import history, overview
-from worker.crud.sync import cursors, runs
+from worker.crud.sync import beginning, cursors
 from worker.errors import BadArgument, NotFound, Refused
 from worker.integrations.kit.base import LOOK, FileReading, FileStatement
 from worker.integrations.kit.integration import Integration
@@ -76,7 +76,7 @@ async def import_file(
     if provider_id is None:
         provider_id = await link_with_form(runtime, integration.key, user_id, alias, {})
     begun = await runtime.db(
-        runs.begin_run,
+        beginning.begin_run,
         provider_id=provider_id,
         owner=runtime.owner,
         trigger=Trigger.MANUAL,
