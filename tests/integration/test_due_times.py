@@ -21,10 +21,13 @@ from worker.services.refresh.claims import claim_refresh_due
 from worker.services.sync.batch import claim_sync_due
 
 pytestmark = pytest.mark.deep
-_SAYS = "SELECT provider_id, kind, provider_key, due_at FROM due_times WHERE kind IN ('refresh', 'sync')"
+_SAYS = """
+    SELECT provider_id, kind, provider_key, due_at, access_expires_at FROM due_times WHERE kind IN ('refresh', 'sync')
+"""
 _SHOULD = """
-    SELECT id, kind, provider_key, at FROM providers
-    CROSS JOIN LATERAL (VALUES ('refresh', refresh_due_at), ('sync', sync_due_at)) AS due (kind, at)
+    SELECT id, kind, provider_key, at, expires_at FROM providers CROSS JOIN LATERAL (
+        VALUES ('refresh', refresh_due_at, access_expires_at), ('sync', sync_due_at, NULL)
+    ) AS due (kind, at, expires_at)
     WHERE status = 'active' AND at IS NOT NULL
 """
 _PAST = datetime.now(UTC) - timedelta(hours=1)  # only differences matter, so the time of collection will do
@@ -67,6 +70,9 @@ def fill(runtime: Runtime) -> None:
         "UPDATE providers SET status = 'needs_reauth', status_reason = 'revoked'",
         "UPDATE providers SET status = 'paused'; UPDATE providers SET status = 'active', sync_due_at = now()",
         "UPDATE providers SET provider_key = 'plaid'",
+        "UPDATE providers SET access_expires_at = now() + interval '1 hour'",
+        "UPDATE providers SET access_expires_at = NULL",
+        "UPDATE providers SET refresh_due_at = now(), access_expires_at = now() + interval '30 minutes'",
         "DELETE FROM providers",
         "DELETE FROM users",
         "UPDATE providers SET sync_due_at = NULL; UPDATE providers SET sync_due_at = now(), synced_at = now()",
@@ -105,15 +111,16 @@ def test_claims_find_everything_after_postgres_has_emptied_it(
 def test_status_counts_the_logins_themselves_while_it_is_empty(runtime: Runtime, logins: Sequence[Provider]) -> None:
     empty(runtime)
 
-    def due() -> tuple[int, int]:
+    def due() -> tuple[int, int, int, datetime | None]:
         with runtime.transaction() as session:
+            session.execute(text("UPDATE providers SET access_expires_at = :past"), {"past": _PAST})
             fleet = overview.fleet(session, now=datetime.now(UTC))
-            return fleet.sync_due, fleet.refresh_late
+            return fleet.sync_due, fleet.refresh_late, fleet.tokens_expired, fleet.oldest_token_expires_at
 
     before = due()
     fill(runtime)
 
-    assert before == due() == (len(logins), len(logins))
+    assert before == due() == (*[len(logins)] * 3, _PAST)
 
 
 @pytest.mark.parametrize("due", ["'2030-01-01'", "NULL"])

@@ -18,10 +18,12 @@ _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('due times', 0))
 _NEXT = text("SELECT id FROM providers WHERE id > :after ORDER BY id OFFSET :skip LIMIT 1")
 _FILL = text(
     """
-    INSERT INTO due_times (provider_id, kind, provider_key, due_at)
-    SELECT p.id, due.kind, p.provider_key, due.at
+    INSERT INTO due_times (provider_id, kind, provider_key, due_at, access_expires_at)
+    SELECT p.id, due.kind, p.provider_key, due.at, due.access_expires_at
     FROM providers p
-    CROSS JOIN LATERAL (VALUES ('refresh', p.refresh_due_at), ('sync', p.sync_due_at)) AS due (kind, at)
+    CROSS JOIN LATERAL (
+        VALUES ('refresh', p.refresh_due_at, p.access_expires_at), ('sync', p.sync_due_at, NULL)
+    ) AS due (kind, at, access_expires_at)
     WHERE p.id > :after AND p.id <= :last AND p.status = 'active' AND due.at IS NOT NULL
     ON CONFLICT DO NOTHING
     """
@@ -36,8 +38,9 @@ _KEEP = text(
 _FILLED, _FILLING = "filled", "filling"
 
 OF_PROVIDERS = """(
-    SELECT 'refresh' AS kind, refresh_due_at AS due_at FROM providers WHERE status = 'active'
-    UNION ALL SELECT 'sync', sync_due_at FROM providers WHERE status = 'active'
+    SELECT 'refresh' AS kind, refresh_due_at AS due_at, access_expires_at FROM providers
+    WHERE status = 'active' AND refresh_due_at IS NOT NULL
+    UNION ALL SELECT 'sync', sync_due_at, NULL FROM providers WHERE status = 'active'
 ) AS due_times"""
 """What is read in place of the table while it is not filled: the same rows, without an index."""
 

@@ -18,7 +18,7 @@ class Fleet:
     Attributes:
         refresh_late, sync_late: providers that have been due for longer than `LATE_AFTER`.
         tokens_expired: active providers with a refresh token whose access token has expired.
-        oldest_token_expires_at: the earliest expiry of an access token; it may lie in the past.
+        oldest_token_expires_at: the earliest expiry of such an access token; it may lie in the past.
         grants_ending: grants that end within 72 hours.
     """
 

@@ -54,15 +54,14 @@ class Provider(Base):
             name="status",
         ),
         CheckConstraint("sync_interval > 0", name="sync_interval"),
-        Index("ix_providers_access_expires", "access_expires_at", postgresql_where="status = 'active'"),
         Index(
             "ix_providers_grant_expires",
             "grant_expires_at",
             postgresql_where="status = 'active' AND grant_expires_at IS NOT NULL",
         ),
         Index("ix_providers_not_active", "status", "provider_key", postgresql_where="status <> 'active'"),
-        # Claims and syncs update these rows all day. Free room on each page spares the indexes an update, as long as no
-        # indexed column changes; therefore the due times have their index in `due_times`.
+        # Claims, refreshes and syncs update these rows all day. Free room on each page spares the indexes an update, as
+        # long as no indexed column changes; therefore these times have their indexes in `due_times`.
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -107,12 +106,14 @@ class DueTime(Base):
 
     Attributes:
         kind: `refresh` or `sync`.
+        access_expires_at: for `refresh`: when the access token expires.
     """
 
     __tablename__ = "due_times"
     __table_args__ = (
         # A tick claims per integration, earliest first.
         Index("ix_due_times_due", "kind", "provider_key", "due_at"),
+        Index("ix_due_times_access_expires", "access_expires_at", postgresql_where="access_expires_at IS NOT NULL"),
         {"prefixes": ["UNLOGGED"], "postgresql_with": {"fillfactor": 70}},
     )
 
@@ -120,6 +121,7 @@ class DueTime(Base):
     kind: Mapped[str] = mapped_column(primary_key=True)
     provider_key: Mapped[str]
     due_at: Mapped[datetime]
+    access_expires_at: Mapped[datetime | None]
 
 
 class ProviderCreate(BaseModel):

@@ -24,7 +24,7 @@ LATE_AFTER = timedelta(seconds=60)
 FLEET = text(
     """
     SELECT
-        (SELECT count(*) FROM providers WHERE status = 'active') AS active,
+        (SELECT count(*) FROM providers) - (SELECT count(*) FROM providers WHERE status <> 'active') AS active,
         coalesce((SELECT jsonb_object_agg(status, n) FROM (
             SELECT status, count(*) AS n FROM providers WHERE status <> 'active' GROUP BY status
         ) AS inactive), '{}') AS inactive,
@@ -32,8 +32,8 @@ FLEET = text(
         (SELECT count(*) FROM due_times WHERE kind = 'refresh' AND due_at <= :late) AS refresh_late,
         (SELECT count(*) FROM due_times WHERE kind = 'sync' AND due_at <= :now) AS sync_due,
         (SELECT count(*) FROM due_times WHERE kind = 'sync' AND due_at <= :late) AS sync_late,
-        (SELECT count(*) FROM providers WHERE status = 'active' AND access_expires_at <= :now) AS tokens_expired,
-        (SELECT min(access_expires_at) FROM providers WHERE status = 'active') AS oldest_token_expires_at,
+        (SELECT count(*) FROM due_times WHERE access_expires_at <= :now) AS tokens_expired,
+        (SELECT min(access_expires_at) FROM due_times) AS oldest_token_expires_at,
         (SELECT count(*) FROM providers
             WHERE status = 'active' AND grant_expires_at IS NOT NULL AND grant_expires_at <= :soon) AS grants_ending,
         (SELECT count(*) FROM sync_runs WHERE status = 'running')
