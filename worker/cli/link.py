@@ -83,21 +83,21 @@ def _linked(kind: LinkKind, wanted: Wanted, *, anyway: bool) -> UUID:
 
     if not kind.redirects:
         return ask(complete.link_with_form, *wanted, _filled_in(kind), anyway=anyway)
-    begun = _begun(kind, wanted)
+    begun = _begun(kind, wanted, anyway=anyway)
     _notes.print("Open this address, consent, and paste the address on which the browser lands:", style="bold")
     _notes.print(begun.url, markup=False)
     (callback_url,) = _filled_in(kind).values()
     return ask(complete.complete_link, callback_url, holder=begun.holder)
 
 
-def _begun(kind: LinkKind, wanted: Wanted) -> LinkBegun:
+def _begun(kind: LinkKind, wanted: Wanted, *, anyway: bool) -> LinkBegun:
     """Asks for what must be known before the consent. A person at a terminal may correct what does not fit."""
     from worker.services.linking import begin
 
     while True:
         form = {field.name: _asked(field) for field in kind.asks}
         try:
-            return ask(begin.begin_link, *wanted, form=form)
+            return ask(begin.begin_link, *wanted, form=form, anyway=anyway)
         except Refused as error:
             if not (kind.asks and sys.stdin.isatty()):
                 raise

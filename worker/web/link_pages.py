@@ -86,10 +86,12 @@ async def start(
     error: DashtamError | None = None,
     alias: str = "",
     columns: Mapping[str, str] | None = None,
+    asks_anyway: bool = False,
 ) -> HTMLResponse:
     """Says who asks for what, and has the form of the link kind; after an error, says what happened.
 
-    `columns`: what the columns of a file mean, as it was filled in or is proposed.
+    `columns`: what the columns of a file mean, as it was filled in or is proposed. `asks_anyway`: the form asks whether
+    to link a login a second time.
     """
     if row.state != LinkSessionState.OPEN:
         return ended(row)
@@ -103,7 +105,7 @@ async def start(
         "link_start.html",
         status=200 if error is None else problems.status_of(error),
         told="" if error is None else _sentence(error),
-        asks_anyway=isinstance(error, LinkedAlready),
+        asks_anyway=asks_anyway or isinstance(error, LinkedAlready),
         integration=integration,
         nouns=[_NOUNS[noun] for noun in integration.nouns if noun in _NOUNS],
         fields=kind.fields if by_hand else kind.asks,
@@ -195,6 +197,8 @@ def not_linked(
     if row is not None and row.state != LinkSessionState.OPEN:
         return ended(row)
     again = None if row is None else _action(row.id, f"/{provider_key}")
+    if again is not None and isinstance(error, LinkedAlready):
+        again += "?twice=ask"
     title = "This login was not linked"
     return page(
         "link_failed.html", status=status, title=title, text=_sentence(error), again=again, began_here=began_here

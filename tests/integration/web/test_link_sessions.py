@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 from uuid import UUID
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
@@ -18,9 +20,10 @@ from tests.support.link_journey import SESSIONS, Journey, MadeUp, form_of, leads
 from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin
 from worker.integrations.kit.link_kinds import FILE, KEY_AND_SECRET, KEY_FILE, OAUTH_PKCE, SETUP_TOKEN, LinkKind
-from worker.models.vocabulary import KeyScope
+from worker.models.vocabulary import KeyScope, Trigger
 from worker.runtime import Runtime
 from worker.services.access import keys
+from worker.services.sync import batch
 
 AS_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 BACK = f"{APP}/linked?from=here"
@@ -37,6 +40,10 @@ def ada(web_runtime: Runtime, client: TestClient) -> Iterator[Person]:
 def _logins(client: TestClient, person: Person) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = client.get("/api/v1/providers", headers=person.headers).json()["items"]
     return found
+
+
+def _sync(runtime: Runtime, login: dict[str, Any]) -> None:
+    runtime_run(runtime, batch.sync_provider(runtime, UUID(login["id"]), trigger=Trigger.MANUAL))
 
 
 def _consent(sandbox: SandboxAdmin, page: Any, *, login: str = "") -> str:
@@ -183,6 +190,61 @@ def test_bank_is_chosen_from_a_list_before_the_consent(client: TestClient, ada: 
     assert "No bank has these words in its name" in made_up.text
     assert result_of(landed)["status"] == "linked"
     assert [login["status"] for login in _logins(client, ada)] == ["active"]
+
+
+@pytest.mark.deep
+def test_login_that_is_linked_already_is_told_after_the_consent_and_the_page_asks_a_second_time(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime
+) -> None:
+    name = sandbox.create_logins("enable_banking")[0]
+
+    def consent(journey: Journey, start: Any, **more: str) -> Any:
+        bank = re.findall(r'<option value="([^"]+)">Zweite Bank', start.text)[0].replace("&#34;", '"')
+        asked = dict(parse_qsl(urlsplit(leads_to(journey.send(start, bank=bank, **more))).query))
+        callback = sandbox.link(name, **asked)["callback_url"]
+        return client.get(f"/oauth/enable_banking/callback?{urlsplit(callback).query}")
+
+    first = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Bank", return_url=BACK)
+    consent(first, first.open())
+    _sync(web_runtime, _logins(client, ada)[0])
+    second = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Again", return_url=BACK)
+
+    told = consent(second, second.open())
+    again = client.get(re.findall(r'href="([^"]+)" class="button">Try again', told.text)[0])
+    landed = consent(second, again, anyway="yes")
+
+    assert told.status_code == 409
+    assert "This login is linked already as &#34;Bank&#34;" in told.text
+    assert "Link this login a second time all the same" in again.text
+    assert result_of(landed)["status"] == "linked"
+    assert sorted(login["alias"] for login in _logins(client, ada)) == ["Again", "Bank"]
+
+
+@pytest.mark.deep
+def test_what_the_provider_s_own_form_tells_refuses_a_second_link_before_the_exchange(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime
+) -> None:
+    name = sandbox.create_logins(LASTING_KEY, 5)[4]
+
+    def hand_over(alias: str, **more: str) -> Any:
+        journey = Journey.begin(client, ada.headers, provider_key=LASTING_KEY, alias=alias, return_url=BACK)
+        opened = journey.send(journey.open(), **more)
+        token = re.findall(r'data-token="([^"]+)"', opened.text)[0]
+        address = f"{web_runtime.integrations[LASTING_KEY].settings.base_url}/link/sandbox/consent"
+        handed = httpx.post(address, json={"link_token": token, "login": name}).json()
+        return journey.send(opened, public_token=handed["public_token"], metadata=json.dumps(handed["metadata"]))
+
+    hand_over("Bank")
+    _sync(web_runtime, _logins(client, ada)[0])
+    exchanged = len(sandbox.log(kind="exchange"))
+
+    told = hand_over("Again")
+
+    assert told.status_code == 409
+    assert "nothing was linked or exchanged" in told.text
+    assert "Link this login a second time all the same" in told.text
+    assert len(sandbox.log(kind="exchange")) == exchanged
+    assert result_of(hand_over("Again", anyway="yes"))["status"] == "linked"
 
 
 @pytest.mark.deep

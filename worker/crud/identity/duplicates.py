@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from worker.crud.sync.apply import driver
-from worker.crud.sync.identity import StoredAccount, pairs_of, same_account
+from worker.crud.sync.identity import Same, StoredAccount, pairs_of, same_account
 from worker.models.records import AccountRecord
 
 
@@ -37,10 +37,23 @@ _LINKED = """
 """
 
 
+def has_others(session: Session, *, user_id: UUID, provider_key: str, besides: UUID) -> bool:
+    """Whether the user has a linked login of this integration, another one than `besides`, with accounts."""
+    return driver(session).execute(f"{_LINKED} LIMIT 1", (user_id, provider_key, besides)).fetchone() is not None
+
+
 def same_login(
-    session: Session, *, listed: Sequence[AccountRecord], user_id: UUID, provider_key: str, besides: UUID
+    session: Session,
+    *,
+    listed: Sequence[AccountRecord],
+    user_id: UUID,
+    provider_key: str,
+    besides: UUID,
+    same: Same = same_account,
 ) -> SameLogin | None:
     """The user's linked login, another one than `besides`, that has all the accounts that are listed, or no others.
+
+    `same` says whether a listed account is a stored one.
 
     Two logins that have only some accounts in common, as those of two people with a joint account, are not the same.
     """
@@ -51,8 +64,16 @@ def same_login(
         aliases[stored.provider_id] = alias
         of_login[stored.provider_id].append(stored)
     for provider_id, accounts in of_login.items():
-        pairs = list(pairs_of(listed, accounts, same=same_account))
+        pairs = list(pairs_of(listed, accounts, same=same))
         if pairs and len(pairs) in (len(listed), len(accounts)):
             names = [f"{record.name} …{record.mask}" if record.mask else record.name for record, _ in pairs]
             return SameLogin(provider_id, aliases[provider_id], names)
     return None
+
+
+def looks_same(record: AccountRecord, account: StoredAccount, by_stable_key: bool) -> bool:
+    """Whether an account of which only what people see is told is a stored one; the currency is not told."""
+    if by_stable_key or record.institution is None or record.mask is None:
+        return False
+    told = (record.mask, record.type, record.name, record.institution)
+    return told == (account.mask, account.type, account.name, account.institution)

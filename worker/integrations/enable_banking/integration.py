@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -83,6 +83,7 @@ class EnableBanking(Integration):
         r"\beyJ[\w-]{10,}\.eyJ[\w-]+\.[\w-]+",
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+",
     )
+    can_list_accounts = True
     memory_feeds = frozenset({answers.ACCOUNTS_FEED})
     varying = rb'"(?:transaction_id|continuation_key)"\s*:\s*"(?:[^"\\]|\\.)*"'
 
@@ -159,6 +160,13 @@ class EnableBanking(Integration):
 
     async def _post(self, caller: Caller, name: str, asked: Mapping[str, Any]) -> Answer:
         return await self.post(caller, self.api.endpoint(name, "POST", f"/{name}"), self._key.bearer(), asked)
+
+    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
+        """The accounts of a new session, as they were described when it began."""
+        session_id, kept = answers.read_credential(access_token)
+        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
+        given = answers.session.page(await self.get(asked, self.api.endpoint("session", "GET", _SESSION, session_id)))
+        return answers.listing(given, kept, (), None)[0].accounts
 
     def credentials(self, access_token: str) -> dict[str, str]:
         """This application's key signs each call; whose session it is about is in the path."""

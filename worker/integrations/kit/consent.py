@@ -9,6 +9,7 @@ from uuid import UUID
 from worker.errors import Unsupported
 from worker.integrations.kit.base import Caller, FormToken
 from worker.integrations.kit.link_kinds import Choice, FrontEnd
+from worker.models.records import AccountRecord
 
 
 class Consent:
@@ -61,3 +62,11 @@ class Consent:
     async def open_front_end(self, caller: Caller, *, user_id: UUID) -> FormToken:
         """What opens the provider's own form for a new consent (`front_end`). May raise `ProviderError`."""
         raise Unsupported("front_end")
+
+    def accounts_told(self, form: Mapping[str, str]) -> Sequence[AccountRecord]:
+        """The accounts behind what the provider's own form handed over, as far as it says (`link_kind.told`).
+
+        They come from a browser, so they serve only to refuse a second link before anything is exchanged. What they do
+        not say, such as the currency, has its default.
+        """
+        return ()

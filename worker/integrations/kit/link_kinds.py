@@ -105,6 +105,7 @@ class LinkKind:
         asks: fields that are filled in before the user is sent to the provider's address, if it `redirects`.
         redirects: the user consents at an address of the provider, which sends the user back with a code.
         pkce: the code can be exchanged only with a secret of ours, the code verifier (RFC 7636).
+        told: names of what only the provider's own form fills in, beside the fields; each may be missing.
     """
 
     name: str
@@ -113,6 +114,7 @@ class LinkKind:
     asks: tuple[FormField, ...] = ()
     redirects: bool = False
     pkce: bool = False
+    told: tuple[str, ...] = ()
 
     def checked(self, form: Mapping[str, str]) -> dict[str, str]:
         """The values of the form, without spaces before and after them.
@@ -120,7 +122,8 @@ class LinkKind:
         Raises:
             Refused: a field is missing or empty, or does not belong to this form.
         """
-        return _filled(self.fields, form)
+        told = {name: form[name] for name in self.told if name in form}
+        return told | _filled(self.fields, {name: value for name, value in form.items() if name not in told})
 
     def asked(self, form: Mapping[str, str]) -> dict[str, str]:
         """The same for the fields that are filled in before the user is sent to the provider."""

@@ -7,6 +7,7 @@ the headers need to be made only once.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -82,7 +83,7 @@ class Plaid(Integration):
     key = "plaid"
     name = "Plaid"
     domain = "plaid.com"
-    link_kind = PUBLIC_TOKEN
+    link_kind = replace(PUBLIC_TOKEN, told=(answers.METADATA,))
     settings_class = PlaidSettings
     provider_type = "aggregator"
     description = "Banks, cards, loans and investments by way of Plaid."
@@ -147,6 +148,10 @@ class Plaid(Integration):
             external_id=item if isinstance(item, str) else None,
             flags=flags,
         )
+
+    def accounts_told(self, form: Mapping[str, str]) -> Sequence[AccountRecord]:
+        """The accounts that Link says the user has chosen."""
+        return answers.accounts_of_link(form.get(answers.METADATA, ""))
 
     async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
         """The Item's accounts; a second Item for the same login has other ids."""

@@ -20,8 +20,11 @@
   const link = window.Plaid.create({
     token: place.dataset.token,
     receivedRedirectUri: place.dataset.returnedTo || undefined,
-    onSuccess: function (publicToken) {
+    onSuccess: function (publicToken, metadata) {
       form.elements.public_token.value = publicToken;
+      const chosen = metadata || {};
+      const told = { institution: chosen.institution, accounts: (chosen.accounts || []).slice(0, 50) };
+      form.elements.metadata.value = JSON.stringify(told).slice(0, 8192);
       told.textContent = "Thank you. The login is being linked.";
       form.submit();
     },

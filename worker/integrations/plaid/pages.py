@@ -14,8 +14,9 @@ from worker.integrations.kit import moments, reading
 from worker.integrations.kit.base import Page, Removal
 from worker.integrations.kit.taxonomy import classify
 from worker.integrations.plaid import mapping
-from worker.integrations.plaid.vocabulary import RULES, TRANSACTIONS_FEED
-from worker.models.records import BalanceRecord, Reject, SecurityRecord
+from worker.integrations.plaid.vocabulary import ACCOUNT_TYPES, RULES, TRANSACTIONS_FEED
+from worker.models.records import AccountRecord, BalanceRecord, Reject, SecurityRecord
+from worker.models.vocabulary import AccountType
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -55,6 +56,23 @@ class _Owner(msgspec.Struct, gc=False):
 
 
 _owner = reading.Reader(_Owner)
+
+
+class _Chosen(msgspec.Struct, gc=False):
+    id: str
+    name: str | None = None
+    mask: str | None = None
+    type: str | None = None
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    accounts: list[_Chosen] = []
+    institution: _Owner | None = None
+
+
+_metadata = reading.Reader(_Metadata)
+METADATA = "metadata"
+"""What Link hands over beside the public token."""
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -206,6 +224,30 @@ def accounts_page(body: bytes) -> Page:
         accounts_complete=bool(read) and not rejects,
         rejects=[*rejects, *(balance for _, balance in read if isinstance(balance, Reject))],
     )
+
+
+def accounts_of_link(metadata: str) -> list[AccountRecord]:
+    """The accounts in what Link hands over beside the public token, as JSON; none if they cannot be read.
+
+    Link says neither the currency of an account nor a key that is valid anywhere else.
+    """
+    try:
+        told = _metadata.page(metadata.encode())
+    except (BadPayload, UnicodeEncodeError):
+        return []
+    institution = told.institution.institution_id if told.institution else None
+    return [
+        AccountRecord(
+            account_key=one.id,
+            name=one.name,
+            type=ACCOUNT_TYPES.get(one.type or "", AccountType.OTHER),
+            subtype="",
+            mask=one.mask[-4:] if one.mask else None,
+            institution=institution,
+        )
+        for one in told.accounts
+        if one.name
+    ]
 
 
 def _institution(item: msgspec.Raw) -> str | None:

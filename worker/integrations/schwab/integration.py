@@ -19,7 +19,7 @@ from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Page, Quota, SyncRequest
+from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest
 from worker.integrations.kit.http import Api, read_retry_after
 from worker.integrations.kit.oauth2_integration import OAuth2Integration
 from worker.integrations.kit.settings import IntegrationSettings
@@ -73,6 +73,7 @@ class Schwab(OAuth2Integration):
     mapping_version = 2
     error_rules = (*TOKEN_RULES, *ACCOUNT_RULES)
     secret_shapes = (r"\bI0\.[\w.=@/+-]{8,}",)
+    can_list_accounts = True
     memory_feeds = frozenset({answers.ACCOUNTS_FEED})
     correlation_header = "schwab-client-correlid"
 
@@ -80,6 +81,11 @@ class Schwab(OAuth2Integration):
         super().__init__(settings, api)
         self._account_numbers = api.endpoint("trader", "GET", "/trader/v1/accounts/accountNumbers")
         self._accounts = api.endpoint("trader", "GET", "/trader/v1/accounts")
+
+    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
+        """The accounts that the user has consented to."""
+        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
+        return (await self._list(asked)).page.accounts
 
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances and positions first, then each account's transactions, oldest window first.

@@ -61,7 +61,9 @@ async def begin_authorization(
     """
     login = await own(runtime, principal, provider_id)
     try:
-        return await begin.begin_link(runtime, login.provider_key, login.user_id, login.alias, form=form)
+        filled = {name: value for name, value in form.items() if name != ANYWAY}
+        named = (login.provider_key, login.user_id, login.alias)
+        return await begin.begin_link(runtime, *named, form=filled, anyway=ANYWAY in form)
     except (NotFound, Refused) as error:
         raise BadArgument(str(error)) from None
 

@@ -20,6 +20,9 @@ from worker.models import ProviderCreate
 from worker.services.context import Context
 from worker.services.linking import pkce
 
+_SECOND = ".anyway"
+"""The end of a state of a link that may be the second one of its login."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinkBegun:
@@ -44,6 +47,7 @@ async def begin_link(
     *,
     form: Mapping[str, str] | None = None,
     session_id: UUID | None = None,
+    anyway: bool = False,
 ) -> LinkBegun:
     """Begins an authorisation. Its state is random, can be used once, and expires; only its hash is stored.
 
@@ -58,6 +62,7 @@ async def begin_link(
         alias: what the user calls it.
         form: what the user has filled in before the consent (`link_kind.asks`).
         session_id: the link session that it belongs to.
+        anyway: the login may be linked under another alias already.
 
     Raises:
         NotFound: no such integration or user.
@@ -71,6 +76,8 @@ async def begin_link(
     provider_in = checked(user_id, provider_key, alias)
     answers = await _picked(runtime, integration, kind.asked(form or {}))
     state, holder = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    if anyway:
+        state += _SECOND
     verifier = pkce.new_verifier() if kind.pkce else None
     await runtime.db(
         links.save_state,
@@ -125,6 +132,11 @@ def checked(user_id: UUID, provider_key: str, alias: str) -> ProviderCreate:
 def _how(kind: LinkKind) -> str:
     asked = ", ".join(field.label for field in kind.fields)
     return f"it is linked with its {asked}" if asked else "its data comes in files"
+
+
+def allows_second(state: str) -> bool:
+    """Whether the login may be linked under another alias already. A state that is changed is no state any more."""
+    return state.endswith(_SECOND)
 
 
 def state_in(query: str) -> str:

@@ -30,7 +30,7 @@ from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.hooks.addresses import want_address
 from worker.services.linking import claims, duplicates, pkce, revocation
-from worker.services.linking.begin import checked, enabled, hashed, state_in
+from worker.services.linking.begin import allows_second, checked, enabled, hashed, state_in
 from worker.services.refresh import journal
 from worker.services.refresh.lease import store_in_time
 from worker.services.refresh.plan import seal_answer
@@ -42,6 +42,8 @@ async def complete_link(
     runtime: Context, callback_url: str, *, holder: str, expected: ProviderCreate | None = None
 ) -> UUID:
     """Completes what `begin_link` began: the URL of the callback becomes a linked provider.
+
+    Unless `begin_link` was told otherwise, the login must not be linked under another alias.
 
     If the same user and alias, or the same login, is linked already, it gets the new token: its generation increases by
     one and its status becomes active.
@@ -57,12 +59,14 @@ async def complete_link(
 
     Raises:
         Declined: the user did not give consent.
+        LinkedAlready: it is linked under another alias; the new consent is ended.
         Refused: the URL is not the callback's; or its state is unknown, expired, used, or was begun elsewhere; or its
             link session has ended.
         ProviderError: the provider refused the code; begin again.
         Unavailable: Postgres is out of reach; if the provider has already answered, the token is in the journal.
     """
-    state_hash = hashed(state_in(urlsplit(callback_url.strip()).query))
+    state = state_in(urlsplit(callback_url.strip()).query)
+    state_hash = hashed(state)
 
     def take(session: OpenTransaction) -> Begun | None:
         begun = links.consume_state(session, state_hash=state_hash, holder_hash=hashed(holder), expected=expected)
@@ -80,7 +84,8 @@ async def complete_link(
             form[CODE_VERIFIER] = pkce.unseal_verifier(
                 runtime.encryption, begun.code_verifier, user_id=begun.provider_in.user_id
             )
-        return await _link(runtime, integration, begun.provider_in, form, begun.session_id)
+        guarded = not allows_second(state)
+        return await _link(runtime, integration, begun.provider_in, form, begun.session_id, guarded=guarded)
 
 
 async def link_with_form(
@@ -126,13 +131,15 @@ async def _link(
     form: Mapping[str, str],
     session_id: UUID | None,
     *,
-    guarded: bool = False,
+    guarded: bool,
 ) -> UUID:
     if integration.reads_files and await runtime.db(links.has_other_login, provider_in=provider_in, external_id=None):
         raise Refused("files need to be linked only once, and this is done: import them into the login that is there")
     # The provider is created before the exchange, so that a token that cannot be stored can wait in the journal.
     target = await runtime.db(links.target, provider_in=provider_in)
     caller = Caller(provider_id=target.provider_id, manual=True)
+    if guarded:
+        await _refuse_told(runtime, integration, target, provider_in, form)
     try:
         async with asyncio.timeout(runtime.settings.lease_seconds):
             answer = await integration.exchange(caller, form, now=target.now)
@@ -153,6 +160,16 @@ async def _link(
     await revocation.revoke_soon(runtime, provider_id)  # the grant that this link has replaced
     await want_address(runtime, provider_id, integration.key)
     return provider_id
+
+
+async def _refuse_told(
+    runtime: Context, integration: Integration, target: LinkTarget, provider_in: ProviderCreate, form: Mapping[str, str]
+) -> None:
+    try:
+        await duplicates.refuse_told(runtime, integration, provider_in, form, target_id=target.provider_id)
+    except duplicates.LinkedAlready:
+        await runtime.db(links.abandon, provider_in=provider_in, external_id=None)
+        raise
 
 
 def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID:

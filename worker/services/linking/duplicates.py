@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from worker.crud.identity import duplicates
+from worker.crud.sync.identity import same_account
 from worker.errors import ProviderError, Taken, Unavailable
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.integrations.kit.integration import Integration
 from worker.models import ProviderCreate
+from worker.models.records import AccountRecord
 from worker.process.logger import Logger
 from worker.services.context import Context
 
@@ -20,6 +23,18 @@ ANYWAY = "anyway"
 
 class LinkedAlready(Taken):
     """The login is linked under another name already; nothing was linked."""
+
+
+async def refuse_told(
+    runtime: Context, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str], *, target_id: UUID
+) -> None:
+    """Compares the accounts that the provider's own form has told of with those of the user's other logins.
+
+    This is before anything is exchanged, so that there is no new consent to end. If nothing was told, or Postgres does
+    not answer, nothing is compared. Raises `LinkedAlready`.
+    """
+    if told := integration.accounts_told(form):
+        await _compare(runtime, integration, provider_in, told, target_id=target_id, exchanged=False)
 
 
 async def refuse_second(
@@ -41,25 +56,45 @@ async def refuse_second(
     """
     if not integration.can_list_accounts:
         return
-    caller = Caller(provider_id=target_id, manual=True)
+    caller, (user_id, key) = Caller(provider_id=target_id, manual=True), (provider_in.user_id, provider_in.provider_key)
     try:
+        if not await runtime.db(duplicates.has_others, user_id=user_id, provider_key=key, besides=target_id):
+            return  # most people have one login, and its provider need not be asked
         listed = await integration.list_accounts(caller, access_token=answer.access_token)
+    except (ProviderError, Unavailable) as error:
+        log.warning("duplicates_not_looked_for", provider_key=integration.key, error=type(error).__name__)
+        return
+    await _compare(runtime, integration, provider_in, listed, target_id=target_id, exchanged=True)
+
+
+async def _compare(
+    runtime: Context,
+    integration: Integration,
+    provider_in: ProviderCreate,
+    listed: Sequence[AccountRecord],
+    *,
+    target_id: UUID,
+    exchanged: bool,
+) -> None:
+    try:
         found = await runtime.db(
             duplicates.same_login,
             listed=listed,
             user_id=provider_in.user_id,
             provider_key=provider_in.provider_key,
             besides=target_id,
+            same=same_account if exchanged else duplicates.looks_same,
         )
-    except (ProviderError, Unavailable) as error:
+    except Unavailable as error:
         log.warning("duplicates_not_looked_for", provider_key=integration.key, error=type(error).__name__)
         return
     if found is None:
         return
     log.info("login_linked_already", provider_id=str(found.provider_id), accounts=len(found.accounts))
+    ended = "nothing was linked, and the new consent is ended" if exchanged else "nothing was linked or exchanged"
     raise LinkedAlready(
         f'this login is linked already as "{found.alias}": it has the same accounts ({", ".join(found.accounts)}).'
-        " That login was kept as it is, nothing was linked, and the new consent is ended",
+        f" That login was kept as it is, {ended}",
         for_operators=(
             "add --anyway to your command to link it a second time all the same. To link that one again:"
             f' dashtam link {integration.key} --user {provider_in.user_id} --alias "{found.alias}"'

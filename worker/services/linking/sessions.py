@@ -147,7 +147,7 @@ async def proceed(
     filled = {name: value for name, value in form.items() if name not in (ALIAS, RENEWING, ANYWAY)}
     if integration.link_kind.redirects:
         named = (login.provider_key, login.user_id, login.alias)
-        return await begin.begin_link(runtime, *named, form=filled, session_id=row.id)
+        return await begin.begin_link(runtime, *named, form=filled, session_id=row.id, anyway=ANYWAY in form)
     if integration.front_end is not None and not any(filled.values()):
         return replace(await _open_form(runtime, row, integration), anyway=ANYWAY in form)
     await _complete(runtime, row, login, filled, renewing=RENEWING in form, anyway=ANYWAY in form)

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Body, HTTPException, Query, Request, Response
 from worker.errors import ProviderError, Refused
 from worker.services.access import authorizing
 from worker.services.access.authorizing import Grant
+from worker.services.linking.duplicates import LinkedAlready
 from worker.web import cookies
 from worker.web.asking import Linker, Reader, Services, Tasks
 from worker.web.problems import documented
@@ -32,7 +33,10 @@ async def begin(
     who: Linker,
     form: Annotated[dict[str, str] | None, Body(examples=[{}], max_length=10)] = None,
 ) -> AuthorizationBegun:
-    """The address at which the user consents, for providers that have one. The body is for those that ask before."""
+    """The address at which the user consents, for providers that have one. The body is for those that ask before.
+
+    If the login turns out to be linked already, the callback answers 409, unless the body has `"anyway": "yes"`.
+    """
     begun = await authorizing.begin_authorization(runtime, who, provider_id, form or {})
     cookies.keep(response, request, begun, seconds=runtime.settings.link_state_seconds)
     told = "Open auth_url in the browser that got this answer; its cookie ties the way back to it."
@@ -51,7 +55,7 @@ async def show(provider_id: UUID, runtime: Services, who: Reader) -> Authorizati
     return state.model_copy(update={"status": "connected", **facts})
 
 
-@router.get("/callback", summary="Come back from the provider", responses=documented(400, 404, 422, 500))
+@router.get("/callback", summary="Come back from the provider", responses=documented(400, 404, 409, 422, 500))
 async def callback(
     provider_id: UUID,
     request: Request,
@@ -109,6 +113,8 @@ async def _complete(runtime: Any, request: Request, response: Response, provider
     came = cookies.came_back(request)
     try:
         found = await authorizing.complete_authorization(runtime, provider_id, query=came.query, holder=came.holder)
+    except LinkedAlready:
+        raise
     except Refused as error:
         raise HTTPException(400, str(error)) from None
     except ProviderError as error:

@@ -11,20 +11,26 @@ from fastapi.responses import HTMLResponse
 from worker.errors import DashtamError, NotFound, ProviderError, Refused
 from worker.services.access import authorizing
 from worker.services.linking import sessions
+from worker.services.linking.duplicates import LinkedAlready
 from worker.web import cookies, link_pages
 from worker.web.asking import Services
 from worker.web.pages import PageRoute
 
 router = APIRouter(prefix="/oauth", tags=["authorization"], route_class=PageRoute)
 
-_STATUSES: tuple[tuple[type[DashtamError], int], ...] = ((Refused, 400), (NotFound, 404), (ProviderError, 500))
+_STATUSES: tuple[tuple[type[DashtamError], int], ...] = (
+    (LinkedAlready, 409),
+    (Refused, 400),
+    (NotFound, 404),
+    (ProviderError, 500),
+)
 
 
 @router.get(
     "/{provider_key}/callback",
     summary="Land in the browser",
     response_class=HTMLResponse,
-    responses={status: {"description": "a page that says what happened"} for status in (400, 404, 500, 503)},
+    responses={status: {"description": "a page that says what happened"} for status in (400, 404, 409, 500, 503)},
 )
 async def land(provider_key: str, request: Request, runtime: Services) -> HTMLResponse:
     """Completes a link like `…/authorization/callback`, and shows the user a page with the result."""

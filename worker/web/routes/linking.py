@@ -55,10 +55,13 @@ async def cancel(session_id: UUID, held: Holding, runtime: Services) -> HTMLResp
 
 
 @router.get("/{session_id}/{provider_key}")
-async def begin_page(session_id: UUID, provider_key: str, held: Holding, runtime: Services) -> HTMLResponse:
-    """Says who asks for what, and has the form of the link kind."""
+async def begin_page(
+    session_id: UUID, provider_key: str, held: Holding, runtime: Services, twice: Annotated[str, Query()] = ""
+) -> HTMLResponse:
+    """Says who asks for what, and has the form of the link kind. `twice=ask`: the login was found to be linked."""
     row = await sessions.look(runtime, session_id, held)
-    return await link_pages.start(runtime, row, held, sessions.offered(runtime, row, provider_key))
+    integration = sessions.offered(runtime, row, provider_key)
+    return await link_pages.start(runtime, row, held, integration, asks_anyway=twice == "ask")
 
 
 @router.post("/{session_id}/{provider_key}")

@@ -830,3 +830,18 @@ def test_error_of_one_part_is_a_problem_and_the_others_go_on(
     (problem,) = problems(pages)
     assert (type(problem), problem.reason) == (expected, code)
     assert investments_in(pages)
+
+
+def test_accounts_that_link_tells_are_what_a_sync_lists_but_for_what_link_does_not_know() -> None:
+    told = {"institution": {"institution_id": "ins_1", "name": "Bank"}, "accounts": [], "link_session_id": "x"}
+    one = {"id": "a", "name": "Checking", "mask": "000001", "type": "depository", "subtype": "checking"}
+    nameless = {"id": "b", "name": None, "mask": None, "type": "invented", "class_type": None}
+
+    (found,) = pages.accounts_of_link(json.dumps(told | {"accounts": [one, nameless]}))
+
+    assert (found.name, found.mask, found.type, found.institution) == ("Checking", "0001", "depository", "ins_1")
+
+
+@pytest.mark.parametrize("told", ["", "null", "[]", "{}", '{"accounts":[{}]}', '{"accounts":7}', "\ud800", "[" * 9999])
+def test_what_link_tells_in_another_way_is_nothing(told: str) -> None:
+    assert pages.accounts_of_link(told) == []

@@ -51,7 +51,7 @@
           event.preventDefault();
           ask("consent", { link_token: asked.token, login: choice.value }).then(function (handed) {
             close();
-            asked.onSuccess(handed.public_token, {});
+            asked.onSuccess(handed.public_token, handed.metadata);
           }, exit);
         });
         document.body.append(dialog);

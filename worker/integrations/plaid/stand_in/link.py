@@ -12,7 +12,7 @@ from typing import Any
 from worker.integrations.plaid.stand_in.arguments import text_of
 from worker.integrations.plaid.stand_in.errors import PlaidError
 from worker.integrations.plaid.stand_in.items import Item, Items
-from worker.sandbox.core import Profile
+from worker.sandbox.core import Login, Profile
 from worker.sandbox.wire import Answer, Request, json_answer
 
 SCRIPT_PATH = "/link/v2/stable/link-initialize.js"
@@ -60,8 +60,19 @@ class LinkPage:
         mine = [name for name, login in self._profile.sandbox.logins.items() if login.profile is self._profile]
         return sorted(mine, key=self._items.is_linked)
 
-    def _consent(self, body: dict[str, Any]) -> dict[str, str]:
+    def _consent(self, body: dict[str, Any]) -> dict[str, Any]:
         chosen = text_of(body, "login")
         if chosen not in self._logins(body):
             raise PlaidError("INVALID_INSTITUTION")
-        return self._profile.consent(self._profile.sandbox.logins[chosen], {})
+        login = self._profile.sandbox.logins[chosen]
+        return {**self._profile.consent(login, {}), "metadata": metadata(login)}
+
+
+def metadata(login: Login) -> dict[str, Any]:
+    """What Link tells the application of a login, beside the public token."""
+    accounts = [
+        {"id": one.id, "name": one.name, "mask": one.mask, "type": one.provider_type, "subtype": one.provider_subtype}
+        for one in login.ledger.open_accounts()
+    ]
+    institution = {"institution_id": f"ins_{login.ordinal}", "name": f"Sandbox Bank {login.ordinal}"}
+    return {"institution": institution, "accounts": accounts, "link_session_id": "sandbox"}
