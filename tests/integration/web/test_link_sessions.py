@@ -15,15 +15,16 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from tests.factories import make_account
 from tests.integration.web.conftest import APP, HOST, Person, make_key, make_person, runtime_run
 from tests.support.link_journey import SESSIONS, Journey, MadeUp, form_of, leads_to, result_of
 from tests.support.providers import LASTING_KEY, REFRESHED_KEY
 from tests.support.sandbox import SandboxAdmin
 from worker.integrations.kit.link_kinds import FILE, KEY_AND_SECRET, KEY_FILE, OAUTH_PKCE, SETUP_TOKEN, LinkKind
-from worker.models.vocabulary import KeyScope, Trigger
+from worker.models import Provider
+from worker.models.vocabulary import KeyScope
 from worker.runtime import Runtime
 from worker.services.access import keys
-from worker.services.sync import batch
 
 AS_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 BACK = f"{APP}/linked?from=here"
@@ -42,8 +43,12 @@ def _logins(client: TestClient, person: Person) -> list[dict[str, Any]]:
     return found
 
 
-def _sync(runtime: Runtime, login: dict[str, Any]) -> None:
-    runtime_run(runtime, batch.sync_provider(runtime, UUID(login["id"]), trigger=Trigger.MANUAL))
+def _add_accounts(rows: Session, login: dict[str, Any], *accounts: dict[str, Any]) -> None:
+    """As if the login had been synced."""
+    provider = rows.get_one(Provider, UUID(login["id"]))
+    for account in accounts:
+        make_account(rows, provider=provider, **account)
+    rows.commit()
 
 
 def _consent(sandbox: SandboxAdmin, page: Any, *, login: str = "") -> str:
@@ -194,7 +199,7 @@ def test_bank_is_chosen_from_a_list_before_the_consent(client: TestClient, ada: 
 
 @pytest.mark.deep
 def test_login_that_is_linked_already_is_told_after_the_consent_and_the_page_asks_a_second_time(
-    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, rows: Session
 ) -> None:
     name = sandbox.create_logins("enable_banking")[0]
 
@@ -206,7 +211,8 @@ def test_login_that_is_linked_already_is_told_after_the_consent_and_the_page_ask
 
     first = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Bank", return_url=BACK)
     consent(first, first.open())
-    _sync(web_runtime, _logins(client, ada)[0])
+    hashes = [account["provider_account_id"] for account in sandbox.books(name)["accounts"]]
+    _add_accounts(rows, _logins(client, ada)[0], *({"stable_keys": [one]} for one in hashes))
     second = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Again", return_url=BACK)
 
     told = consent(second, second.open())
@@ -222,20 +228,23 @@ def test_login_that_is_linked_already_is_told_after_the_consent_and_the_page_ask
 
 @pytest.mark.deep
 def test_what_the_provider_s_own_form_tells_refuses_a_second_link_before_the_exchange(
-    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime, rows: Session
 ) -> None:
     name = sandbox.create_logins(LASTING_KEY, 5)[4]
+    handed: dict[str, Any] = {}
 
     def hand_over(alias: str, **more: str) -> Any:
         journey = Journey.begin(client, ada.headers, provider_key=LASTING_KEY, alias=alias, return_url=BACK)
         opened = journey.send(journey.open(), **more)
         token = re.findall(r'data-token="([^"]+)"', opened.text)[0]
         address = f"{web_runtime.integrations[LASTING_KEY].settings.base_url}/link/sandbox/consent"
-        handed = httpx.post(address, json={"link_token": token, "login": name}).json()
+        handed.update(httpx.post(address, json={"link_token": token, "login": name}).json())
         return journey.send(opened, public_token=handed["public_token"], metadata=json.dumps(handed["metadata"]))
 
     hand_over("Bank")
-    _sync(web_runtime, _logins(client, ada)[0])
+    read = [{key: one[key] for key in ("name", "mask", "type")} for one in handed["metadata"]["accounts"]]
+    institution = handed["metadata"]["institution"]["institution_id"]
+    _add_accounts(rows, _logins(client, ada)[0], *({**one, "institution": institution} for one in read))
     exchanged = len(sandbox.log(kind="exchange"))
 
     told = hand_over("Again")

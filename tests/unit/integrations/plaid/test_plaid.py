@@ -50,7 +50,7 @@ from worker.errors import (
     Unsupported,
 )
 from worker.integrations.kit.base import Caller, Page, RawRecord, Removal
-from worker.integrations.plaid import mapping
+from worker.integrations.plaid import mapping, pages
 from worker.integrations.plaid import pages as plaid_pages
 from worker.integrations.plaid.vocabulary import CATEGORIES, CODES, INVESTMENT_SUBTYPES
 from worker.models.records import AccountRecord, BalanceRecord, TransactionRecord
