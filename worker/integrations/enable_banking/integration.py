@@ -149,6 +149,13 @@ class EnableBanking(Integration):
         self.check(await self.api.send(endpoint, caller, headers=self._key.bearer()))
         return True
 
+    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
+        """The accounts of a new session, as they were described when it began."""
+        session_id, kept = answers.credential.read(access_token)
+        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
+        given = answers.session.page(await self.get(asked, self.api.endpoint("session", "GET", _SESSION, session_id)))
+        return answers.listing(given, kept, (), None)[0].accounts
+
     async def _list_banks(self, caller: Caller) -> list[answers.Bank]:
         kept_until, banks = self._banks
         if not banks or monotonic() > kept_until:
@@ -160,13 +167,6 @@ class EnableBanking(Integration):
 
     async def _post(self, caller: Caller, name: str, asked: Mapping[str, Any]) -> Answer:
         return await self.post(caller, self.api.endpoint(name, "POST", f"/{name}"), self._key.bearer(), asked)
-
-    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
-        """The accounts of a new session, as they were described when it began."""
-        session_id, kept = answers.read_credential(access_token)
-        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
-        given = answers.session.page(await self.get(asked, self.api.endpoint("session", "GET", _SESSION, session_id)))
-        return answers.listing(given, kept, (), None)[0].accounts
 
     def credentials(self, access_token: str) -> dict[str, str]:
         """This application's key signs each call; whose session it is about is in the path."""
