@@ -37,6 +37,14 @@ _QUERIES = {
             encode(t.content_hash, 'hex')
         FROM transactions t JOIN accounts a ON a.id = t.account_id JOIN providers p ON p.id = a.provider_id
         LEFT JOIN securities s ON s.id = t.security_id""",
+    "liabilities": """
+        SELECT p.alias, a.provider_account_id, l.liability_key, l.kind, l.closed_at IS NULL, l.currency, l.status,
+            l.interest_rate, l.last_statement_balance, l.minimum_payment, l.next_payment_date, l.details::text,
+            encode(l.content_hash, 'hex')
+        FROM liabilities l JOIN accounts a ON a.id = l.account_id JOIN providers p ON p.id = a.provider_id""",
+    "balance_days": """
+        SELECT p.alias, a.provider_account_id, d.day, d.current, d.available, d.credit_limit, d.cash
+        FROM balance_days d JOIN accounts a ON a.id = d.account_id JOIN providers p ON p.id = a.provider_id""",
     "quarantine": """
         SELECT p.alias, q.kind, q.account_key, q.record_key, q.reason, encode(q.fingerprint, 'hex')
         FROM quarantine q JOIN providers p ON p.id = q.provider_id""",
@@ -44,7 +52,7 @@ _QUERIES = {
         SELECT p.alias, a.provider_account_id, d.figure, d.stated, d.stored
         FROM book_drifts d JOIN accounts a ON a.id = d.account_id JOIN providers p ON p.id = a.provider_id""",
 }
-_GONE = {"transactions": (5, "removed"), "holdings": (10, False)}
+_GONE = {"transactions": (5, "removed"), "holdings": (10, False), "liabilities": (4, False)}
 
 
 def read_tables(engine: Engine) -> Tables:

@@ -181,3 +181,45 @@ def test_books_check_begins_anew_when_a_file_has_added_older_rows(person: Person
     query = text("SELECT opening FROM accounts WHERE name = 'checking'")
     with person.runtime.transaction() as session:
         assert session.execute(query).scalar_one() is None
+
+
+MANY = 5000
+"""Rows: twelve a day, of which two have the same amount."""
+
+
+def many(first: int, last: int) -> list[Moved]:
+    return [Moved(n, "checking", f"-{n % 12 // 2 + 1}.00", day=n // 12, text="") for n in range(first, last)]
+
+
+def filed(rows: list[Moved]) -> bytes:
+    return sgml(*(sgml_row(f"N{row.number}", f"{row.date:%Y%m%d}", row.amount) for row in rows))
+
+
+@pytest.mark.release
+@pytest.mark.deep
+@pytest.mark.parametrize("file_first", [False, True], ids=["login_first", "file_first"])
+def test_file_of_five_thousand_rows_and_a_login_of_the_same_rows_are_there_once(
+    person: Person, file_first: bool
+) -> None:
+    rows = many(0, MANY)
+    institution = at_bank(*rows)
+    person.linked.integration.page_size = 500  # type: ignore[attr-defined]
+    steps = [lambda: person.sync(institution), lambda: person.give(filed(rows))]
+
+    first, second = reversed(steps) if file_first else steps
+    assert first().counts["transactions"]["added"] == MANY
+    before = rows_of(person.linked)
+    run = second()
+
+    assert len(before) == MANY
+    assert run.counts["transactions"].get("added", 0) == run.removed == 0
+    assert rows_of(person.linked).keys() == before.keys()
+    assert person.accounts() == OWN
+    more = person.give(filed(many(MANY // 2, MANY // 2 * 3)))
+    after = rows_of(person.linked)
+    assert more.added == MANY // 2
+    assert (more.changed, more.removed) == (0, 0)
+    assert before.keys() < after.keys()
+    assert len(after) == MANY // 2 * 3
+    assert person.linked.sync(mode="full").status == RunStatus.COMPLETED
+    assert rows_of(person.linked).keys() == after.keys()

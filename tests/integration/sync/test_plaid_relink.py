@@ -36,6 +36,7 @@ def ids_of(engine: Engine) -> dict[str, dict[UUID, Any]]:
         "accounts": "SELECT id, name, mask, status FROM accounts",
         "transactions": "SELECT id, account_id, posted_date, amount, description, status FROM transactions"
         " WHERE status <> 'removed'",
+        "liabilities": "SELECT id, account_id, kind, last_statement_balance FROM liabilities WHERE closed_at IS NULL",
         "holdings": "SELECT id, account_id, quantity FROM holdings WHERE closed_at IS NULL",
     }
     with engine.connect() as connection:
@@ -51,6 +52,7 @@ def test_login_that_is_linked_again_by_a_new_item_keeps_all_ids_of_ours(
     provider_id = link(runtime, sandbox, user_id, login)
     assert sync(runtime, provider_id).status == RunStatus.COMPLETED
     before = ids_of(engine)
+    assert len(before["liabilities"]) == 2
     if ends_first:
         runtime.run(end.unlink(runtime, provider_id))
 
