@@ -104,7 +104,7 @@ def session_worker(
     node.start()
     node.ready()
     yield node
-    node.stop()  # in order, so that its coverage is written
+    node.teardown()
 
 
 @pytest.fixture
