@@ -100,6 +100,7 @@ def session_worker(
         tether=tether,
         processes=2,
         options=PROBES,
+        forked=True,
     )
     node.start()
     node.ready()

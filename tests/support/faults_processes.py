@@ -107,12 +107,14 @@ class Processes:
             processes=2,
             options=("--without-heartbeat",),
             tree=tree,
+            forked=True,
         )
 
     def _beat(self, name: str, env: dict[str, str], argv: tuple[str, ...]) -> LocalProcess:
         command = argv or (sys.executable, "-m", "celery", "-A", "worker.app", "beat", "--loglevel", "INFO")
         log = self._log / f"{name}.log"
-        return LocalProcess(name, [*command, "--pidfile="], log=log, env=self.environment | env, tether=self._tether)
+        whole = [*command, "--pidfile="]
+        return LocalProcess(name, whole, log=log, env=self.environment | env, tether=self._tether, forked=True)
 
     def _number(self) -> int:
         self._numbers += 1

@@ -7,7 +7,6 @@ compared with the tables.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import random
 import signal
@@ -28,14 +27,13 @@ from sqlalchemy.orm import Session
 
 from tests.support.feed_copy import Copy, differences, stored
 from tests.support.feed_statements import LOGIN, OFTEN, RARELY, START
+from tests.support.forked import fork_server
 from tests.support.waiting import wait_for
 from worker.crud.database import Database, make_engine, transaction
 from worker.errors import Unavailable
 from worker.models.feed import LOADED, STATES, Noun
 from worker.services import feed
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([__name__])
 _ENOUGH = 30
 _SETTINGS = "-c timezone=UTC -c lock_timeout=2000 -c statement_timeout=20000"
 
@@ -202,7 +200,7 @@ class Campaign:
         seed = self._chance.getrandbits(32)
         path = self._home / f"reader-{number}.sqlite"
         arguments = (self._url, seed) if kind == "writer" else (self._url, path, self._of(int(number)), seed)
-        process = _PROCESSES.Process(target=write if kind == "writer" else read, args=arguments, daemon=True)
+        process = fork_server().Process(target=write if kind == "writer" else read, args=arguments, daemon=True)
         process.start()
         self._processes[job] = process
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support.environment import ROOT
+from tests.support.forked import Forked, forkable
 from tests.support.waiting import PATIENCE_S, wait_for
 from worker.devstack.tether import Tether
 
@@ -25,6 +26,7 @@ class LocalProcess:
         prompt: text in its output that says that it is ready.
         tether: ends it when the test session dies without cleaning up.
         tree: source tree that it runs in; this one by default.
+        forked: if it is one of Celery's programs, it is forked from a process that has imported everything.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class LocalProcess:
         prompt: str | None = None,
         tether: Tether | None = None,
         tree: Path = ROOT,
+        forked: bool = False,
     ) -> None:
         self.name = name
         self._argv = list(argv)
@@ -45,7 +48,8 @@ class LocalProcess:
         self._prompt = prompt
         self._tether = tether
         self._tree = tree
-        self._process: subprocess.Popen[bytes] | None = None
+        self._forked = forked and tree == ROOT
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._read_from = 0
 
     @property
@@ -66,18 +70,25 @@ class LocalProcess:
         """Starts it; `wait_until_ready` says when it works."""
         assert not self.running, f"{self.name} runs already"
         self._read_from = self._log.stat().st_size if self._log.exists() else 0
+        env = _inherited() | {"PYTHONUNBUFFERED": "1"} | self._env
+        if self._forked and forkable(self._argv):
+            self._process = Forked(self._argv, env=env, directory=self._tree, log=self._log)
+        else:
+            self._process = self._execute(env)
+        if self._tether is not None:
+            self._tether.hold(self._process.pid)
+
+    def _execute(self, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 self._argv,
                 cwd=self._tree,
-                env=_inherited() | {"PYTHONUNBUFFERED": "1"} | self._env,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        if self._tether is not None:
-            self._tether.hold(self._process.pid)
 
     def wait_until_ready(self, seconds: float = PATIENCE_S) -> None:
         """Waits for the prompt.

@@ -5,37 +5,19 @@ They come from a fork server that has everything imported, so that one costs som
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Mapping
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Barrier
 from typing import Any
 from uuid import UUID
 
-from worker.settings.built_in import built_in_integrations
-
-_PRELOAD = [
-    "tests.support.refreshers",
-    "worker.runtime",
-    "worker.services.availability.quotas",
-    "worker.services.refresh.access_token",
-    "worker.services.refresh.protocol",
-    "worker.integrations.registry",
-    *(f"worker.integrations.{key}.integration" for key in built_in_integrations()),
-]
-
-
-def context() -> ForkServerContext:
-    """The fork server; started by the first process that is asked of it."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(_PRELOAD)
-    return found
+from tests.support.forked import fork_server
 
 
 def start(environment: Mapping[str, str], provider_id: UUID, **options: Any) -> ForkServerProcess:
     """A process that refreshes one provider once and ends with 0."""
-    process = context().Process(target=_refresh, args=(dict(environment), str(provider_id), options), daemon=True)
+    process = fork_server().Process(target=_refresh, args=(dict(environment), str(provider_id), options), daemon=True)
     process.start()
     return process
 
@@ -48,7 +30,7 @@ def race(
     Returns:
         For each round, what each process got: the generation, and "" or its error.
     """
-    own = context()
+    own = fork_server()
     line, results = own.Barrier(processes), own.Queue()
     racers = [
         own.Process(target=_race, args=(dict(environment), str(provider_id), rounds, line, results), daemon=True)

@@ -136,6 +136,7 @@ class WorkerNode(LocalContainer):
         processes: int = 1,
         options: tuple[str, ...] = (),
         tree: Path = ROOT,
+        forked: bool = False,
     ) -> None:
         self._queues = queues
         argv = [
@@ -143,7 +144,9 @@ class WorkerNode(LocalContainer):
             *("--queues", queues, "--concurrency", str(processes), "--hostname", f"{name}@tests"),
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", *options),
         ]
-        super().__init__(LocalProcess(name, argv, log=log, env=env, prompt=" ready.", tether=tether, tree=tree))
+        super().__init__(
+            LocalProcess(name, argv, log=log, env=env, prompt=" ready.", tether=tether, tree=tree, forked=forked)
+        )
 
     @staticmethod
     def version() -> str:
