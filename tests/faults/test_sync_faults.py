@@ -93,6 +93,7 @@ def test_connections_terminated_again_and_again_while_pages_are_written(world: W
     world.assert_nothing_was_lost()
 
 
+@pytest.mark.integrations  # only Plaid's pages demand it
 @pytest.mark.parametrize("times", [1, 3])
 def test_pagination_restart_demanded(world: World, times: int) -> None:
     world.sandbox.demand_restarts(world.synced[0], times)
