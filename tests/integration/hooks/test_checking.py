@@ -124,6 +124,21 @@ def test_old_link_gets_it_by_upkeep_and_each_login_once(link: Link) -> None:
 
 
 @pytest.mark.deep
+def test_login_that_is_linked_again_gets_the_address_for_its_new_grant(link: Link) -> None:
+    linked = link()
+    linked.check()
+    user_id = linked.row("SELECT user_id FROM providers WHERE id = :id")[0]
+
+    again = complete.link_with_form(linked.runtime, "plaid", user_id, "My bank", linked.sandbox.link("plaid-1"))
+    assert linked.runtime.run(again) == linked.id
+    unknown = linked.url()
+    linked.check()
+
+    assert (unknown, linked.url()) == (None, f"{PUBLIC}/webhooks/plaid")
+    assert linked.asked("/item/webhook/update") == 2
+
+
+@pytest.mark.deep
 def test_link_that_has_the_address_already_is_left_alone(link: Link) -> None:
     linked = link()
     linked.check()

@@ -123,6 +123,7 @@ _STORE = text(
             refreshed_at = CASE WHEN s.new_grant THEN p.refreshed_at ELSE s.issued_at END,
             grant_expires_at = CASE WHEN s.new_grant THEN s.grant_expires_at ELSE p.grant_expires_at END,
             connected_at = CASE WHEN s.new_grant THEN s.issued_at ELSE p.connected_at END,
+            hook_url = CASE WHEN s.new_grant THEN NULL ELSE p.hook_url END,
             external_id = coalesce(s.external_id, p.external_id),
             sync_due_at = coalesce(s.sync_due_at, p.sync_due_at),
             sync_failures = CASE WHEN s.new_grant THEN 0 ELSE p.sync_failures END,
