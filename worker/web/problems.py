@@ -26,6 +26,7 @@ from worker.errors import (
 )
 from worker.models.feed_cursor import CursorLost
 from worker.services.access.events import TooManyStreams
+from worker.telemetry.redaction import redact
 
 _RETRY_SECONDS = 5
 
@@ -90,7 +91,8 @@ def answer(
         members: further members of the document.
     """
     title = HTTPStatus(status).phrase
-    content: dict[str, Any] = {"type": type_, "title": title, "status": status, "detail": detail, "instance": path}
+    content: dict[str, Any] = {"type": type_, "title": title, "status": status, "detail": detail}
+    content["instance"] = redact(path)  # that of a SimpleFIN claim has a secret in it
     if errors:
         content["errors"] = list(errors)
     content.update(members or {})

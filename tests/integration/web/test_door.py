@@ -183,6 +183,19 @@ def test_a_host_that_is_not_ours_is_refused(client: TestClient, host: str) -> No
 
 
 @pytest.mark.deep
+def test_a_refusal_repeats_no_setup_token(client: TestClient) -> None:
+    claim = "sfc_gtCd3zWMKPUZ3PExZz2tVn61MCCuSDGSw1uCoYRAG3s"
+
+    refused = client.post(f"/simplefin/claim/{claim}", headers={"Host": "example.com"})
+    unknown = client.post(f"/simplefin/claim/{claim}/more")
+    login = client.get("/api/v1/providers/01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11")
+
+    assert _problem(refused, 400)["instance"] == _problem(unknown, 404)["instance"].removesuffix("/more")
+    assert claim not in refused.text + unknown.text
+    assert _problem(login, 401)["instance"] == "/api/v1/providers/01998a3e-5f7c-7d21-9c7e-0f6a2b9d4e11"
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:1234", "LOCALHOST", "[::1]", "[::1]:80"])
 def test_our_own_names_are_served_with_any_port(client: TestClient, host: str) -> None:
     assert client.get("/api/v1/health", headers={"Host": host}).status_code == 200
