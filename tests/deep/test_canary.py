@@ -139,6 +139,7 @@ def beat(server_environment: dict[str, str], tmp_path: Path, tether: Tether) -> 
     process.stop()
 
 
+@pytest.mark.long
 def test_no_secret_is_found_anywhere_after_a_cycle_with_failures(
     linked: list[UUID],
     secrets: Secrets,

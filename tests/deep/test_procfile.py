@@ -51,6 +51,7 @@ def processes(
         process.stop()
 
 
+@pytest.mark.long
 def test_every_process_becomes_ready_and_stops_when_told(processes: dict[str, LocalProcess], tmp_path: Path) -> None:
     for process in processes.values():
         process.wait_until_ready()

@@ -24,6 +24,7 @@ def dashtam(*words: str, here: Path, env: dict[str, str]) -> subprocess.Complete
     return subprocess.run([program, *words], cwd=here, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_servers_start_the_schema_is_made_and_commands_answer(
     installed: dict[str, str], home: Path, tmp_path: Path
 ) -> None:

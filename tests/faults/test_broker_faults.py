@@ -45,6 +45,7 @@ def test_redis_lost_while_a_refresh_and_a_page_are_in_flight(world: World, loss:
     world.assert_nothing_was_lost(retries=False)
 
 
+@pytest.mark.long
 @every_broker
 def test_redis_stands_still_for_longer_than_every_timeout(world: World) -> None:
     with world.servers.broker_stopped():
@@ -186,6 +187,7 @@ def test_bad_messages_are_refused_and_all_that_is_due_is_done(world: World) -> N
     world.assert_nothing_was_lost(retries=False)
 
 
+@pytest.mark.long
 def test_unreadable_items_in_the_queues_cost_at_most_workers(world: World) -> None:
     world.moves_on()
     for item in RAW_MESSAGES.values():

@@ -15,6 +15,7 @@ MINUTES = float(os.environ.get("CHAOS_MINUTES", "0"))
 SCRIPT_SECONDS = float(os.environ.get("CHAOS_SCRIPT_SECONDS", "15"))
 
 
+@pytest.mark.long
 def test_random_faults_break_no_promise(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     def say(line: str) -> None:
         with capsys.disabled():

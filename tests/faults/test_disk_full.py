@@ -52,6 +52,7 @@ def _write_until_refused(world: World) -> None:
             connection.execute(text("INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 2000)"))
 
 
+@pytest.mark.long
 def test_disk_full_between_rotation_and_commit(small_disk: Path, tmp_path: Path) -> None:
     with World.session(tmp_path, servers=small_disk / "servers") as world:
         world.begin()

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
@@ -110,6 +111,7 @@ def _all_received(world: World) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_no_event_is_lost_whatever_is_killed_and_repeats_have_the_same_id(world: World) -> None:
     receiver = Receiver()
     kills = 0

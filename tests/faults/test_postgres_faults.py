@@ -86,6 +86,7 @@ def test_postgres_out_of_reach_while_pages_are_written(world: World, trouble: st
     world.assert_nothing_was_lost()
 
 
+@pytest.mark.long
 def test_thread_that_never_comes_back_costs_its_process_and_nothing_else(world: World) -> None:
     worker = world.only_worker(FAILPOINTS="before_commit=hang", **LONG)
     world.moves_on()
@@ -122,6 +123,7 @@ def test_time_limit_in_the_middle_of_a_page(world: World) -> None:
     world.assert_nothing_was_lost()
 
 
+@pytest.mark.long
 def test_time_limit_in_the_middle_of_a_store(world: World) -> None:
     with world.sandbox.paused_after_rotation(login=world.refreshed[0]) as barrier:
         worker = world.only_worker(**SHORT)

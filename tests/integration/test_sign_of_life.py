@@ -16,7 +16,7 @@ from tests.support.processes import LocalProcess
 from tests.support.waiting import wait_for
 from worker.devstack.tether import Tether
 
-pytestmark = pytest.mark.deep
+pytestmark = [pytest.mark.deep, pytest.mark.long]
 
 NOBODY = {"REDIS_URL": "redis://127.0.0.1:1/0"}
 """A broker that refuses every connection."""

@@ -84,6 +84,7 @@ def _processes(home: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long
 def test_a_newcomers_first_cycle_and_a_second_that_changes_nothing(start: Start, home: Path, tmp_path: Path) -> None:
     first = _once(start, tmp_path)
 
@@ -142,6 +143,7 @@ def _sync_worker(home: Path, supervisor: int) -> psutil.Process:
     return worker
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_everything_in_order(start: Start, home: Path) -> None:
     running = start()
     log = home / "log" / "beat.log"

@@ -15,7 +15,7 @@ from tests.support.demonstration import in_home
 from tests.support.troubled_world import ALIAS, TroubledWorld
 from worker.cli.exits import ExitCode
 
-pytestmark = [pytest.mark.deep, pytest.mark.xdist_group("troubled world")]
+pytestmark = [pytest.mark.deep, pytest.mark.long, pytest.mark.xdist_group("troubled world")]
 
 
 @dataclass(frozen=True)
