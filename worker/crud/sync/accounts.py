@@ -147,18 +147,25 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
     if not known:
         return {}
     ordered = [known[key] for key in sorted(known)]
-    rows = work.connection.execute("SELECT key, source FROM securities WHERE key = ANY(%s)", (list(known),))
-    others = {key for key, source in rows if not describe or source != work.run.provider_key}
+    stored = _stored_securities(work, known)
+    kept = {key for key, (_, source) in stored.items() if not describe or source != work.run.provider_key}
     outcome = apply(
         work.connection,
         nouns.SECURITIES,
-        [nouns.security(record, work.run.provider_key) for record in ordered if record.key not in others],
+        [nouns.security(record, work.run.provider_key) for record in ordered if record.key not in kept],
         careful=work.careful,
     )
     work.tally.add("securities", added=outcome.added, changed=outcome.changed)
     work.reject_refused("security", nouns.SECURITIES, outcome.refused)
-    found = work.connection.execute("SELECT key, id FROM securities WHERE key = ANY(%s)", (list(known),))
-    return {key: id_.bytes for key, id_ in found}
+    if len(stored) < len(known):
+        stored = _stored_securities(work, known)
+    return {key: id_.bytes for key, (id_, _) in stored.items()}
+
+
+def _stored_securities(work: Work, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
+    """Id and source of the stored ones of these securities, by key."""
+    rows = work.connection.execute("SELECT key, id, source FROM securities WHERE key = ANY(%s)", (list(keys),))
+    return {key: (id_, source) for key, id_, source in rows}
 
 
 def apply_holdings(work: Work, page: Page) -> None:
