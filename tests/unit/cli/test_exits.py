@@ -8,6 +8,7 @@ from worker.cli.exits import CommandGroup, ExitCode, Failed, Interrupted, UsageP
 from worker.devstack import DevstackError
 from worker.errors import (
     BadPayload,
+    BadRequest,
     ConfigurationError,
     DashtamError,
     NotFound,
@@ -68,6 +69,16 @@ def test_a_refusal_ends_with_what_an_operator_can_do() -> None:
     result = CliRunner().invoke(_command(refused), ["go"])
 
     assert result.stderr == "error: not now; run: dashtam status\n"
+
+
+def test_a_sentence_about_what_was_entered_is_shown_without_the_word_that_is_stored_for_it() -> None:
+    sentence, code = BadRequest("this is no setup token: copy all of it; nothing was sent"), BadRequest("INVALID_FIELD")
+
+    shown, stated = (CliRunner().invoke(_command(error), ["go"]) for error in (sentence, code))
+
+    assert shown.stderr == "error: this is no setup token: copy all of it; nothing was sent\n"
+    assert stated.stderr == "error: bad_request (INVALID_FIELD)\n"
+    assert (shown.exit_code, stated.exit_code) == (ExitCode.USAGE, ExitCode.FAILED)
 
 
 def test_ctrl_c_ends_without_a_traceback() -> None:

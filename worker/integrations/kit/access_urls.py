@@ -24,7 +24,9 @@ _USED = (
     " somebody else may have it, so disable it there"
 )
 _UNREADABLE = "this is no setup token: copy all of it; nothing was sent"
-_OTHER = "the setup token is one of another server than this installation uses; nothing was sent"
+_OTHER = (
+    "the setup token is cut off, or of another server than this installation uses: copy all of it; nothing was sent"
+)
 _NO_ACCESS = "the setup token was used up, and the answer is no access URL of this server: make a new setup token"
 
 
