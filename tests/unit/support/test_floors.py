@@ -18,6 +18,7 @@ _SOURCE = "def one(x):\n    if x:\n        return 1\n    return 2\n"
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
     """Measures a project of two files, `core.py` and `rest.py`, in which these branches have run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COVERAGE_FILE", raising=False)  # `make test` sets it
 
     def measured(core: Collection[tuple[int, int]], *, source: str = _SOURCE) -> tuple[Covered, Covered]:
         (tmp_path / "core.py").write_text(source)
