@@ -20,8 +20,8 @@ from worker.crud.integration_states import BreakerPolicy
 from worker.crud.outbox import deliveries
 from worker.crud.refresh import reauth, tokens
 from worker.crud.refresh.records import NewToken, Settlement
-from worker.crud.sync import runs
 from worker.errors import BadArgument
+from worker.models import SyncRun
 from worker.models.feed_cursor import Cursor
 from worker.models.hooks import Ask, Hook
 from worker.models.vocabulary import EventType, RunStatus, Trigger
@@ -287,17 +287,20 @@ def test_cursor_of_a_sync_lies_before_its_rows_and_belongs_to_the_hook_s_owner(
 def test_run_that_did_not_end_well_is_told_if_it_stored_rows(outbox: Outbox, login: UUID) -> None:
     def begin(**counts: int) -> UUID:
         with outbox.runtime.transaction() as session:
-            run = runs._insert(
-                session,
+            now = datetime.now(UTC)
+            run = SyncRun(
                 provider_id=login,
                 owner=uuid4(),
+                status=RunStatus.RUNNING,
                 trigger=Trigger.SCHEDULE,
                 mode="incremental",
-                started_at=datetime.now(UTC),
+                started_at=now,
+                heartbeat_at=now,
+                **counts,
             )
-            for name, value in counts.items():
-                session.execute(text(f"UPDATE sync_runs SET {name} = :v WHERE id = :id"), {"v": value, "id": run})  # noqa: S608
-            return run
+            session.add(run)
+            session.flush()
+            return run.id
 
     later = datetime.now(UTC) + timedelta(hours=1)
     dead, quiet = begin(changed=2), None
