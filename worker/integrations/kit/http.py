@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient
+from worker.errors import BadPayload, BadRequest, ConfigurationError, ProviderError, Transient, Unsent
 from worker.integrations.kit.base import Caller
 from worker.integrations.kit.transport import Answer, HttpxWire, Wire
 from worker.process.logger import Logger
@@ -114,7 +114,10 @@ class Api:
             return HttpxWire(self._transport)
         from worker.integrations.kit.aiohttp_wire import AiohttpWire
 
-        return AiohttpWire(self._total_seconds)
+        try:
+            return AiohttpWire(self._total_seconds)
+        except OSError:  # for a refresh this must not look as if the request may have been sent
+            raise Unsent("ca_certificates_unreadable") from None
 
     def endpoint(self, name: str, method: str, path: str, *ids: str) -> Endpoint:
         """An endpoint under the base URL. Where the path is always the same, build it only once.

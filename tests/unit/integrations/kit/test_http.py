@@ -19,7 +19,7 @@ from worker.integrations.kit.aiohttp_wire import translate
 from worker.integrations.kit.base import Caller, Departure
 from worker.integrations.kit.contract.subject import no_pause
 from worker.integrations.kit.http import Api, check_base_url, read_retry_after
-from worker.integrations.kit.transport import Answer
+from worker.integrations.kit.transport import Answer, client_tls
 from worker.process.clocks import elapsed
 
 BASE = "https://provider.test/base"
@@ -303,6 +303,18 @@ def test_network_error_means_unsent_only_when_nothing_was_sent(
 
     assert type(translated) is kind
     assert translated.reason == reason
+
+
+def test_ca_certificates_that_cannot_be_read_are_no_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/there/is/no/such/file.pem")
+    client_tls.cache_clear()
+    subject = Api(BASE, name="test", total_seconds=5.0, max_bytes=1000)
+
+    with pytest.raises(Unsent, match="ca_certificates_unreadable"):
+        send(subject)
+
+    asyncio.run(subject.aclose())
+    client_tls.cache_clear()
 
 
 @pytest.mark.parametrize(
