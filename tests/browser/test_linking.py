@@ -147,7 +147,11 @@ def test_keyboard_alone_uses_the_provider_s_own_form(app: App) -> None:
     expect(app.seen.page.get_by_role("button", name="Open the form again")).to_be_focused()
     app.seen.press("Enter")
     expect(app.seen.page.get_by_label("Login")).to_be_focused()
+    form = "document.getElementById('handed-over')"
+    app.seen.page.evaluate(f"() => {{ {form}.submit = () => undefined; }}")
     app.seen.press("Tab", "Enter")
+    expect(app.seen.page.get_by_role("status")).to_have_text("Thank you. The login is being linked.")
+    app.seen.page.evaluate(f"() => HTMLFormElement.prototype.submit.call({form})")
 
     assert app.result()["status"] == "linked"
     assert [login["status"] for login in app.logins()] == ["active"]

@@ -23,8 +23,10 @@
     onSuccess: function (publicToken, metadata) {
       form.elements.public_token.value = publicToken;
       const chosen = metadata || {};
-      const told = { institution: chosen.institution, accounts: (chosen.accounts || []).slice(0, 50) };
-      form.elements.metadata.value = JSON.stringify(told).slice(0, 8192);
+      const accounts = (chosen.accounts || []).slice(0, 50).map(function (one) {
+        return { id: one.id, name: one.name, mask: one.mask, type: one.type };
+      });
+      form.elements.metadata.value = JSON.stringify({ institution: chosen.institution, accounts: accounts });
       told.textContent = "Thank you. The login is being linked.";
       form.submit();
     },
