@@ -145,6 +145,18 @@ def test_change_that_is_not_committed_yet_while_it_is_filled_counts(
     assert claimed == []
 
 
+def test_row_that_a_worker_of_the_release_before_has_filled_is_complete_after_the_next_claim(
+    runtime: Runtime, logins: Sequence[Provider]
+) -> None:
+    with runtime.transaction() as session:
+        session.execute(text("UPDATE due_times SET access_expires_at = NULL"))  # it does not know this column
+
+    runtime.run(claim_refresh_due(runtime, datetime.now(UTC), tick_s=15))
+
+    with runtime.transaction() as session:
+        assert differences(session) == []
+
+
 def test_row_that_is_too_many_is_not_claimed(runtime: Runtime, logins: Sequence[Provider]) -> None:
     with runtime.transaction() as session:
         session.execute(text("UPDATE providers SET sync_due_at = NULL, status = 'paused'"))

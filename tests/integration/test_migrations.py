@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic import command
@@ -152,6 +155,67 @@ def test_balances_that_were_stated_before_are_kept_by_day(databases: Databases) 
     with engine.connect() as connection:
         found = connection.execute(text("SELECT day::text, current::int FROM dashtam_v1.balance_days ORDER BY day"))
         assert [tuple(row) for row in found] == [("2025-03-14", 2), ("2025-03-15", 4), ("2025-03-16", 3)]
+
+
+@pytest.mark.deep
+def test_end_of_access_tokens_is_known_at_once_and_no_login_is_forgotten(databases: Databases) -> None:
+    url = databases.create("access_ends")
+    migrate(url, "0038")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                """
+                WITH u AS (INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'a@example.com') RETURNING id)
+                INSERT INTO providers
+                    (id, user_id, provider_key, alias, status, refresh_due_at, sync_due_at, access_expires_at)
+                SELECT gen_random_uuid(), u.id, 'model', n::text, 'active', now(), now(), ends.at
+                FROM u, (VALUES (1, NULL), (2, TIMESTAMPTZ '2025-03-14 08:00Z')) AS ends (n, at)
+                """
+            )
+        )
+
+    migrate(url, "0040")
+
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                """
+                SELECT alias, kind, due_times.access_expires_at IS NOT DISTINCT FROM providers.access_expires_at
+                FROM due_times JOIN providers ON providers.id = provider_id WHERE kind = 'refresh' ORDER BY alias
+                """
+            )
+        )
+        assert [tuple(row) for row in found] == [("1", "refresh", True), ("2", "refresh", True)]
+        assert connection.scalar(text("SELECT count(*) FROM due_times WHERE kind = 'sync'")) == 2
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("begins_with", ["providers", "due_times"])
+def test_end_of_access_tokens_is_added_beside_workers_that_use_both_tables(
+    databases: Databases, begins_with: str
+) -> None:
+    url = databases.create(f"ends_beside_{begins_with}")
+    migrate(url, "0038")
+    engine = create_engine(url, poolclass=NullPool)
+    ended = threading.Event()
+
+    def work() -> None:
+        """What a worker does when it stores a token, or claims: both tables, in one transaction."""
+        while not ended.is_set():
+            with engine.begin() as connection:
+                for table in sorted(("providers", "due_times"), key=lambda table: table != begins_with):
+                    connection.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+                    time.sleep(0.002)
+
+    with ThreadPoolExecutor() as pool:
+        workers = [pool.submit(work) for _ in range(4)]
+        try:
+            migrate(url, "0040")
+        finally:
+            ended.set()
+
+    assert [worker.exception() for worker in workers] == [None] * 4
 
 
 def _own_objects(url: str) -> set[str]:

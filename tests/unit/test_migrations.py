@@ -36,6 +36,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("0009", LONG_LOCK): _EARLY,
     ("0009", SET_NOT_NULL): "from before the rule; older workers failed by it, so that 0012 takes it back",
     ("0010", NOT_VALID): _EARLY,
+    ("0039", INDEX): "no row has a value in the new column yet, so that the index is empty",
 }
 """What a migration may do all the same, and why. None may be added for a migration from 0011 on without a reason."""
 
