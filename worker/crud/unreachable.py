@@ -34,6 +34,10 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if isinstance(error, errors.ConnectionTimeout):
         told = "Postgres did not answer: no connection within DATABASE_CONNECT_SECONDS"
         return Unavailable(told, server="postgres", silent=True)
+    if isinstance(error, _OLD_SCHEMA):
+        return Unavailable("the database does not have the tables of this version", server="schema")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return Unavailable("the role in DATABASE_URL lacks rights that this version needs", server="roles")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return Unavailable("Postgres takes no writes: the connection leads to a standby", server="standby")
     if isinstance(error, errors.LockNotAvailable):
@@ -46,11 +50,7 @@ def unavailable(error: BaseException) -> Unavailable | None:
 
 
 def _of_the_driver(error: DBAPIError) -> Unavailable | None:
-    if isinstance(error.orig, _OLD_SCHEMA):
-        return Unavailable("the database does not have the tables of this version", server="schema")
-    if isinstance(error.orig, errors.InsufficientPrivilege):
-        return Unavailable("the role in DATABASE_URL lacks rights that this version needs", server="roles")
-    if isinstance(error.orig, errors.ReadOnlySqlTransaction):
+    if isinstance(error.orig, (*_OLD_SCHEMA, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
         return unavailable(error.orig)
     if not isinstance(error, OperationalError | InterfaceError):
         return (

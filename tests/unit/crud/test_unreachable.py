@@ -107,14 +107,25 @@ def test_a_lock_of_others_says_nothing_against_the_server() -> None:
     assert told.server == ""
 
 
-@pytest.mark.parametrize("error", [errors.UndefinedTable("no"), errors.UndefinedColumn("no")])
-def test_tables_of_another_version_are_told(error: Exception) -> None:
-    told = unavailable(ProgrammingError("SELECT 1", {}, error))
-
-    assert told is not None
-    assert told.server == "schema"
-
-
 def test_what_is_our_own_fault_is_no_trouble_of_postgres() -> None:
     assert unavailable(ProgrammingError("SELEC 1", {}, errors.SyntaxError("no"))) is None
     assert unavailable(ValueError("no")) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "server"),
+    [
+        (errors.UndefinedTable(), "schema"),
+        (errors.UndefinedColumn(), "schema"),
+        (errors.UndefinedFunction(), "schema"),
+        (errors.InsufficientPrivilege(), "roles"),
+    ],
+)
+def test_old_schema_and_missing_rights_are_told_whether_sqlalchemy_or_psycopg_was_asked(
+    error: psycopg.Error, server: str
+) -> None:
+    for raised in (error, ProgrammingError("SELECT 1", {}, error)):
+        told = unavailable(raised)
+
+        assert told is not None
+        assert told.server == server
