@@ -24,7 +24,7 @@ class Logger:
     def _made(self) -> Any:
         import structlog
 
-        if _prepare is not None:
+        if _prepare is not None and not structlog.is_configured():
             _prepare()
         return structlog.get_logger(self._name)
 
