@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
@@ -91,6 +92,23 @@ def test_login_is_linked_a_second_time_if_the_person_says_so(first: Linked) -> N
 
 def test_login_that_is_linked_again_under_its_own_name_is_no_second_one(first: Linked) -> None:
     assert link(first, "First") == first.provider_id
+
+
+def test_second_link_that_a_person_wanted_is_linked_again_under_its_own_name(first: Linked) -> None:
+    second = link(first, anyway=True)
+    replace(first, provider_id=second).sync()
+    first.integration.era = "third"  # type: ignore[attr-defined]
+
+    assert link(first) == second
+    assert Linkable.ended == ["access-second"]  # the grant that was replaced
+
+
+def test_login_that_the_provider_itself_recognises_gets_the_new_grant_under_its_first_name(first: Linked) -> None:
+    first.integration.era = "first"  # type: ignore[attr-defined]
+
+    assert link(first) == first.provider_id
+    assert Linkable.ended == []
+    assert first.rows("SELECT alias, status FROM providers") == [("First", "active")]
 
 
 def test_logins_that_have_only_some_accounts_in_common_are_two(first: Linked) -> None:

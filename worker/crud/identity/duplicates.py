@@ -31,7 +31,7 @@ _LINKED = """
     SELECT p.alias, a.id, a.provider_id, p.provider_key, p.status, a.provider_account_id, a.status, a.institution,
         a.stable_keys, a.mask, a.type, a.currency, a.name
     FROM accounts a JOIN providers p ON p.id = a.provider_id
-    WHERE p.user_id = %s AND p.provider_key = %s AND p.id <> %s AND a.status = 'active'
+    WHERE p.user_id = %s AND p.provider_key = %s AND p.id IS DISTINCT FROM %s AND a.status = 'active'
         AND p.status NOT IN ('pending', 'unlinked')
     ORDER BY p.id, a.id
 """
@@ -56,16 +56,20 @@ def same_login(
     `same` says whether a listed account is a stored one.
 
     Two logins that have only some accounts in common, as those of two people with a joint account, are not the same.
+    None if `besides` has the listed accounts itself: then it is linked again, whatever other logins have.
     """
     of_login: defaultdict[UUID, list[StoredAccount]] = defaultdict(list)
     aliases: dict[UUID, str] = {}
-    for alias, *account in driver(session).execute(_LINKED, (user_id, provider_key, besides)):
+    for alias, *account in driver(session).execute(_LINKED, (user_id, provider_key, None)):
         stored = StoredAccount(*account)
         aliases[stored.provider_id] = alias
         of_login[stored.provider_id].append(stored)
-    for provider_id, accounts in of_login.items():
+    for provider_id in sorted(of_login, key=lambda id_: id_ != besides):
+        accounts = of_login[provider_id]
         pairs = list(pairs_of(listed, accounts, same=same))
         if pairs and len(pairs) in (len(listed), len(accounts)):
+            if provider_id == besides:
+                return None
             names = [f"{record.name} …{record.mask}" if record.mask else record.name for record, _ in pairs]
             return SameLogin(provider_id, aliases[provider_id], names)
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from worker.crud import links
+from worker.crud.database import OpenTransaction
 from worker.crud.identity import duplicates
 from worker.crud.sync.identity import same_account
 from worker.errors import ProviderError, Taken, Unavailable
@@ -42,7 +44,8 @@ async def refuse_second(
 ) -> None:
     """Compares the accounts of a new grant with those of the user's other logins.
 
-    If the provider or Postgres does not answer, nothing is compared, and linking goes on.
+    If the provider or Postgres does not answer, nothing is compared, and linking goes on. The same holds if the provider
+    itself says that it is a login that is linked: that one gets the grant, whatever it is called.
 
     Args:
         runtime: the process's context.
@@ -57,8 +60,15 @@ async def refuse_second(
     if not integration.can_list_accounts:
         return
     caller, (user_id, key) = Caller(provider_id=target_id, manual=True), (provider_in.user_id, provider_in.provider_key)
+
+    def may_be_second(session: OpenTransaction) -> bool:
+        external_id = answer.external_id
+        if external_id and links.has_login(session, provider_id=target_id, provider_key=key, external_id=external_id):
+            return False
+        return duplicates.has_others(session, user_id=user_id, provider_key=key, besides=target_id)
+
     try:
-        if not await runtime.db(duplicates.has_others, user_id=user_id, provider_key=key, besides=target_id):
+        if not await runtime.db(may_be_second):
             return  # most people have one login, and its provider need not be asked
         listed = await integration.list_accounts(caller, access_token=answer.access_token)
     except (ProviderError, Unavailable) as error:
