@@ -19,6 +19,7 @@ class Silent(psycopg.OperationalError):
 
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, errors.IdleInTransactionSessionTimeout)
 _OLD_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
+_ALWAYS_REFUSED = (*_OLD_SCHEMA, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 _REFUSED = re.compile(r'connection to server (?:at|on socket) "([^"]*)"(?: \([^)]*\))?(?:, port (\d+))? failed: (.*)')
 _NO_SUCH_NAME = re.compile(r"failed to resolve host '([^']*)'")
 
@@ -34,12 +35,8 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if isinstance(error, errors.ConnectionTimeout):
         told = "Postgres did not answer: no connection within DATABASE_CONNECT_SECONDS"
         return Unavailable(told, server="postgres", silent=True)
-    if isinstance(error, _OLD_SCHEMA):
-        return Unavailable("the database does not have the tables of this version", server="schema")
-    if isinstance(error, errors.InsufficientPrivilege):
-        return Unavailable("the role in DATABASE_URL lacks rights that this version needs", server="roles")
-    if isinstance(error, errors.ReadOnlySqlTransaction):
-        return Unavailable("Postgres takes no writes: the connection leads to a standby", server="standby")
+    if isinstance(error, _ALWAYS_REFUSED):
+        return _refused(error)
     if isinstance(error, errors.LockNotAvailable):
         return Unavailable("Postgres: another transaction kept a lock for longer than DATABASE_LOCK_SECONDS")
     if isinstance(error, errors.QueryCanceled):
@@ -49,9 +46,17 @@ def unavailable(error: BaseException) -> Unavailable | None:
     return None
 
 
+def _refused(error: psycopg.Error) -> Unavailable:
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return Unavailable("Postgres takes no writes: the connection leads to a standby", server="standby")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return Unavailable("the role in DATABASE_URL lacks rights that this version needs", server="roles")
+    return Unavailable("the database does not have the tables of this version", server="schema")
+
+
 def _of_the_driver(error: DBAPIError) -> Unavailable | None:
-    if isinstance(error.orig, (*_OLD_SCHEMA, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
-        return unavailable(error.orig)
+    if isinstance(error.orig, _ALWAYS_REFUSED):
+        return _refused(error.orig)
     if not isinstance(error, OperationalError | InterfaceError):
         return (
             Unavailable("Postgres closed the connection", server="postgres") if error.connection_invalidated else None

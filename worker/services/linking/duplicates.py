@@ -44,8 +44,8 @@ async def refuse_second(
 ) -> None:
     """Compares the accounts of a new grant with those of the user's other logins.
 
-    If the provider or Postgres does not answer, nothing is compared, and linking goes on. The same holds if the provider
-    itself says that it is a login that is linked: that one gets the grant, whatever it is called.
+    If the provider or Postgres does not answer, nothing is compared, and linking goes on. It also goes on if the
+    provider's own id of the login is that of a linked one: that one gets the grant, whatever it is called.
 
     Args:
         runtime: the process's context.
