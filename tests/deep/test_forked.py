@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import LocalProcess
+from worker.errors import ConfigurationError
 
 pytestmark = pytest.mark.deep
 
@@ -70,7 +71,7 @@ def test_it_ends_in_order_when_it_is_asked_to(tmp_path: Path, started: list[Loca
 
 def test_it_has_its_own_variables_alone(tmp_path: Path) -> None:
     refused = celery(tmp_path, "-A", "worker.app", "report", LOG_FORMAT="xml")
-    assert refused.wait() == 1
-    assert "LOG_FORMAT: Input should be" in refused.logs()
+    assert refused.wait() == ConfigurationError.exit_code
+    assert refused.logs() == "error: LOG_FORMAT: Input should be 'json' or 'console'\n"
 
     assert celery(tmp_path, "-A", "worker.app", "report").wait() == 0

@@ -117,6 +117,10 @@ def _run(arguments: list[str], env: dict[str, str], directory: str, log: str, be
     os.environ.update(env | {"REMAP_SIGTERM": "SIGQUIT"})
     from celery.__main__ import main
 
+    from worker import app
+
+    if arguments[:2] == ["-A", "worker.app"]:
+        app._begin(arguments[2])  # a command does this when it imports the module
     sys.argv = ["celery", *arguments]
     try:
         sys.exit(main())

@@ -101,7 +101,7 @@ class _Transactions(msgspec.Struct, gc=False):
 _banks, _bank, balances = reading.ListReader("aspsps"), reading.Reader(Bank), reading.ListReader("balances")
 started, session, authorised = reading.Reader(_Started), reading.Reader(Session), reading.Reader(Authorised)
 transactions = reading.Reader(_Transactions)
-credential = KeptCredential("ebs", list[Account], [])
+credential = KeptCredential("ebs", list[Account], list)
 """A session's id, and its accounts as they were when it began."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -23,10 +24,10 @@ class KeptCredential(Generic[T]):
     Args:
         prefix: a short word, by which the text is recognised and masked.
         shape: the msgspec type of what is kept.
-        nothing: what is kept beside a credential that stands alone.
+        nothing: makes what is beside a credential that stands alone, anew each time: no login may get that of another.
     """
 
-    def __init__(self, prefix: str, shape: type[T], nothing: T) -> None:
+    def __init__(self, prefix: str, shape: type[T], nothing: Callable[[], T]) -> None:
         self._prefix, self._nothing = f"{prefix}.", nothing
         self._reader = reading.Reader(shape)
 
@@ -36,11 +37,11 @@ class KeptCredential(Generic[T]):
         return f"{self._prefix}{id_}.{text}"
 
     def read(self, text: str) -> tuple[str, T]:
-        """The id, and what was kept. An id alone, and one beside what cannot be read, has `nothing`."""
+        """The id, and what was kept. An id alone, and one beside what cannot be read, has what `nothing` makes."""
         id_, _, kept = text.removeprefix(self._prefix).partition(".")
         if not kept:
-            return id_, self._nothing
+            return id_, self._nothing()
         try:
             return id_, self._reader.page(base64.urlsafe_b64decode(kept + "=" * (-len(kept) % 4)))
         except (binascii.Error, BadPayload):
-            return id_, self._nothing
+            return id_, self._nothing()

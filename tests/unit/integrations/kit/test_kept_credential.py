@@ -6,7 +6,7 @@ import pytest
 
 from worker.integrations.kit.kept_credential import KeptCredential
 
-KEPT = KeptCredential("toy", list[dict[str, str]], [])
+KEPT = KeptCredential("toy", list[dict[str, str]], list)
 
 
 @pytest.mark.parametrize("kept", [[], [{"name": "Ä"}], [{"name": "x" * number} for number in range(5)]])
@@ -20,4 +20,6 @@ def test_what_is_written_is_read_again(kept: list[dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("text", ["id-1", "id-1.", "toy.id-1", "toy.id-1.!", "toy.id-1.W10x", "id-1.eyJhIjoxfQ"])
 def test_credential_that_stands_alone_or_beside_nonsense_has_nothing(text: str) -> None:
+    KEPT.read(text)[1].append({"name": "of another login"})
+
     assert KEPT.read(text) == ("id-1", [])
