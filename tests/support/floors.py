@@ -19,7 +19,7 @@ from coverage.version import __version__ as version
 
 ROOT = Path(__file__).parents[2]
 CORE_FLOOR = 97.0
-RESULTS = ROOT / ".pytest_cache" / "coverage.json"
+RESULTS = ROOT / "build" / "coverage.json"
 
 
 @dataclass(frozen=True)

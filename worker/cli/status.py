@@ -31,13 +31,14 @@ def status(
     dashtam status --json
     """
     from worker.services import health
+    from worker.services.findings import require
     from worker.services.fleet import looking
     from worker.tasks import send
 
     now = datetime.now(UTC)
     transport = send.AskedOnce(seconds=seconds)
     troubles = ask(health.troubles, transport)
-    health.require_postgres(troubles)
+    require("postgres", troubles)
     data = ask(looking.status, now=now, broker=transport.broker(), troubles=troubles)
     show(data, as_json=as_json, render=lambda d: _render(d, now))
     remember_names()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from worker.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +36,10 @@ class Finding:
     def sentence(self) -> str:
         """The check's name and what was found."""
         return f"{self.check}: {self.found}"
+
+
+def require(check: str, troubles: Sequence[Finding]) -> None:
+    """Raises `Unavailable`, with the command that repairs it, when this check is among the troubles."""
+    for trouble in troubles:
+        if trouble.check == check:
+            raise Unavailable(f"{trouble.found}; {trouble.mend}")

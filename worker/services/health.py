@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,13 +69,6 @@ async def troubles(
             if finding.is_trouble:
                 found.append(finding)
     return found
-
-
-def require_postgres(troubles: Sequence[Finding]) -> None:
-    """Raises `Unavailable`, with the command that repairs it, when Postgres is among the troubles."""
-    for trouble in troubles:
-        if trouble.check == "postgres":
-            raise Unavailable(f"{trouble.found}; {trouble.mend}")
 
 
 async def readiness(runtime: Context, transport: Transport) -> dict[str, str]:

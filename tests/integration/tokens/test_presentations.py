@@ -254,7 +254,7 @@ def test_hour_of_gateways_errors_costs_no_user_anything(desk: Desk) -> None:
         waits.append(desk.provider(id_)["refresh_due_at"] - desk.now())
 
     assert desk.provider(id_)["status"] == "active"
-    assert waits[0] <= timedelta(seconds=30)
+    assert waits[0] < timedelta(seconds=31)  # 30, by a clock that may be some milliseconds ahead of this one
     assert min(waits[1:]) > timedelta(minutes=14)
     assert desk.refresh(id_) == {id_: Outcome.REFRESHED}
 

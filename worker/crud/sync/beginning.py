@@ -114,16 +114,12 @@ def begin_run(
     _check_interval(provider_id, found, now, min_interval)
     asked_for = mode == "full"
     reading_id = found.unfinished
-    is_settled = found.has_open_quarantine and quarantine.settle_before_reading(
-        session, provider_id=provider_id, now=now
-    )
-    if is_settled or asked_for:
+    settled = found.has_open_quarantine and quarantine.settle_before_reading(session, provider_id=provider_id, now=now)
+    if settled or asked_for:
         reading_id = new_id()
     before = found.cursors
     if reading_id is not None and reading_id != found.unfinished:
-        keep = memory_feeds[found.provider_key]
-        cursors.forget_cursors(session, provider_id=provider_id, keep=keep)
-        before = {feed: cursor for feed, cursor in before.items() if feed in keep}
+        before = _forget(session, provider_id, before, keep=memory_feeds[found.provider_key])
     if found.reading_id not in (None, reading_id):  # cancelled, or a new full sync begins
         session.execute(delete(sync_seen).where(sync_seen.c.reading_id == found.reading_id))
     renews = asked_for or (found.unfinished is not None and bool(found.renews))
@@ -164,6 +160,12 @@ def _check_interval(provider_id: UUID, found: _Before, now: datetime, min_interv
     if found.last_began is not None and min_interval is not None and now - found.last_began < min_interval:
         wait = int((found.last_began + min_interval - now).total_seconds()) + 1
         raise Refused(f"provider {provider_id} was synced a moment ago; wait {wait} s")
+
+
+def _forget(session: Session, provider_id: UUID, known: Mapping[str, str], *, keep: frozenset[str]) -> dict[str, str]:
+    """Forgets all cursors but those of the feeds to keep, and returns these."""
+    cursors.forget_cursors(session, provider_id=provider_id, keep=keep)
+    return {feed: cursor for feed, cursor in known.items() if feed in keep}
 
 
 def _insert(

@@ -239,10 +239,9 @@ class Plaid(Integration):
         return answers.error_of(answer.status, answer.body, read_retry_after(answer.headers))
 
     def _endpoint(self, path: str) -> Endpoint:
-        known = self._endpoints.get(path)
-        if known is None:
-            known = self._endpoints[path] = self.api.endpoint(path, "POST", path)
-        return known
+        if path not in self._endpoints:
+            self._endpoints[path] = self.api.endpoint(path, "POST", path)
+        return self._endpoints[path]
 
     async def _write(self, caller: Caller, path: str, **body: Any) -> Answer:
         return await self.post(caller, self._endpoint(path), self._headers, body)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -159,7 +159,8 @@ class QuotaGate:
     @property
     def _quotas(self) -> tuple[Quota, ...]:
         if self._stated is None:
-            self._stated = granted(self._runtime, self._runtime.integrations[self._key].quotas)
+            scale, stated = self._runtime.settings.quota_scale, self._runtime.integrations[self._key].quotas
+            self._stated = tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in stated)
         return self._stated
 
     def _applicable(self, endpoint: str) -> tuple[Quota, ...]:
@@ -344,9 +345,3 @@ BREAKER_OPEN = "breaker_open"
 HELD = "held_by_provider"
 UNCOUNTED = "quota_uncounted"
 _OUR_REASONS = {PAUSED, BREAKER_OPEN, HELD, OVER_BUDGET, UNCOUNTED}
-
-
-def granted(runtime: Context, quotas: Sequence[Quota]) -> tuple[Quota, ...]:
-    """The quotas that the integration states, times `QUOTA_SCALE`."""
-    scale = runtime.settings.quota_scale
-    return tuple(replace(quota, limit=max(1, int(quota.limit * scale))) for quota in quotas)

@@ -13,7 +13,7 @@ from worker.models.fleet import Broker
 from worker.process.clocks import elapsed
 from worker.services import health
 from worker.services.context import Context
-from worker.services.findings import Finding
+from worker.services.findings import Finding, require
 from worker.services.fleet import looking
 from worker.services.transport import Transport
 
@@ -87,6 +87,6 @@ class Lookout:
     async def _look(self) -> Glance:
         runtime, transport = self._runtime, self._transport.AskedOnce(seconds=_WORKER_SECONDS)
         troubles = await health.troubles(runtime, transport)
-        health.require_postgres(troubles)
+        require("postgres", troubles)
         now, broker = await runtime.now(), await asyncio.to_thread(transport.broker)
         return Glance(now, troubles, await looking.status(runtime, now=now, broker=broker, troubles=troubles))

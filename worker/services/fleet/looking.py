@@ -12,7 +12,7 @@ from uuid import UUID
 from worker.crud import heartbeats
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import breakers, overview
-from worker.errors import BadArgument
+from worker.errors import BadArgument, Unavailable
 from worker.integrations.registry import REGISTRY, faults, installed_keys, package_of
 from worker.models import IntegrationState
 from worker.models.fleet import (
@@ -21,7 +21,7 @@ from worker.models.fleet import (
     ProviderRow,
 )
 from worker.services.context import Context
-from worker.services.findings import Finding
+from worker.services.findings import Finding, require
 from worker.services.fleet import held, lookup
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: S
     """An overview of the fleet, as plain data. The `troubles` come first, in the given order.
 
     Raises:
-        Unavailable: Postgres is out of reach.
+        Unavailable: Postgres is out of reach, or its tables are of another version; the error says what `troubles` say.
     """
 
     def read(session: OpenTransaction) -> dict[str, Any]:
@@ -65,7 +65,11 @@ async def status(runtime: Context, *, now: datetime, broker: Broker, troubles: S
             },
         }
 
-    return await runtime.db(read)
+    try:
+        return await runtime.db(read)
+    except Unavailable as error:
+        require(error.server, troubles)
+        raise
 
 
 async def integrations(runtime: Context) -> list[IntegrationRow]:
