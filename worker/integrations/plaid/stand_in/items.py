@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Items:
         self._of_login: dict[str, Item] = {}
         self._public = OneTimeTokens(sandbox.clock)
         self._webhooks: dict[str, str | None] = {}
-        self._linked_before: set[str] = set()
+        self._made: Counter[str] = Counter()
         self._serial = 0
 
     def request_id(self) -> str:
@@ -80,12 +81,12 @@ class Items:
         earlier = self._of_login.get(login.name)
         if earlier is not None:
             self.remove(earlier)
-        if login.name in self._linked_before:
-            scope = self.request_id()
-            login.ledger.give_new_ids(lambda old: identifier(self._sandbox.seed, scope, old))
+        self._made[login.name] += 1
+        # Not the number of requests so far: a sandbox that starts anew makes the Items that it made before.
+        number = str(self._made[login.name])
+        if self._made[login.name] > 1:
+            login.ledger.give_new_ids(lambda old: identifier(self._sandbox.seed, login.name, number, old))
             login.served = Served()
-        self._linked_before.add(login.name)
-        number = self.request_id()
         item = Item(
             identifier(self._sandbox.seed, "item", login.name, number), login, self._access_token(login.name, number)
         )
