@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from worker.sandbox.wire import identifier
 
 PRODUCTS = ["transactions", "investments", "liabilities"]
 _PUBLIC_TOKEN_SECONDS = 1800
+_RESETS = count()
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +41,7 @@ class Items:
         self._webhooks: dict[str, str | None] = {}
         self._made: Counter[str] = Counter()
         self._serial = 0
+        self._reset = next(_RESETS)  # after a reset, as in the next test, no Item has the id of an earlier one
 
     def request_id(self) -> str:
         """A new id, for an answer or for something else that must be unique."""
@@ -83,7 +86,7 @@ class Items:
             self.remove(earlier)
         self._made[login.name] += 1
         # Not the number of requests so far: a sandbox that starts anew makes the Items that it made before.
-        number = str(self._made[login.name])
+        number = f"{self._reset}.{self._made[login.name]}"
         if self._made[login.name] > 1:
             login.ledger.give_new_ids(lambda old: identifier(self._sandbox.seed, login.name, number, old))
             login.served = Served()
