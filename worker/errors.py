@@ -32,6 +32,7 @@ DashtamError
     ├── AccountGone             one account no longer exists at the provider
     ├── Unsupported             this login has no such product
     ├── BadRequest              our request was wrong; sending it again will not help
+    │   └── BadEntry            what a person has entered cannot be right; nothing was sent
     └── BadPayload              an answer that cannot be read as what it should be
 """
 
@@ -180,9 +181,11 @@ class ProviderError(DashtamError):
     Attributes:
         kind: stable word stored with attempts and runs.
         scope: what the error affects.
-        reason: the provider's own code, short and sanitised; safe to store and show.
+        reason: a code, the provider's own or ours, short and sanitised; safe to store and show.
         retry_after: time to wait, counted from the answer, when the provider named one; a span, since clocks differ.
         account_key: the provider's account id, for errors of one account.
+
+    Its text has kind and reason, or is what `says` says: a sentence for a person who waits for the answer.
     """
 
     kind: ClassVar[str] = "provider_error"
@@ -195,8 +198,9 @@ class ProviderError(DashtamError):
         scope: Scope | None = None,
         retry_after: timedelta | None = None,
         account_key: str | None = None,
+        says: str = "",
     ) -> None:
-        super().__init__(f"{self.kind} ({reason})")
+        super().__init__(says or f"{self.kind} ({reason})")
         self.reason = reason
         self.scope = scope or self.default_scope
         self.retry_after = retry_after
@@ -323,6 +327,12 @@ class BadRequest(ProviderError):  # noqa: N818
 
     kind = "bad_request"
     default_scope = Scope.REQUEST
+
+
+class BadEntry(BadRequest):
+    """What a person has entered cannot be what the provider gives; nothing was sent."""
+
+    kind = "bad_entry"
 
 
 class BadPayload(ProviderError):  # noqa: N818

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests.support.databases import Databases, check, downgrade, migrate, migrating
@@ -93,9 +93,7 @@ def test_migration_that_finds_a_table_locked_gives_up_and_lets_the_others_pass(d
 
 @pytest.mark.deep
 def test_link_that_was_ended_before_gets_its_last_generation_from_the_audit_log(databases: Databases) -> None:
-    url = databases.create("generations")
-    migrate(url, "0019")
-    engine = create_engine(url, poolclass=NullPool)
+    url, engine = _at(databases, "generations", "0019")
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -121,9 +119,7 @@ def test_link_that_was_ended_before_gets_its_last_generation_from_the_audit_log(
 
 @pytest.mark.deep
 def test_balances_that_were_stated_before_are_kept_by_day(databases: Databases) -> None:
-    url = databases.create("balance_days")
-    migrate(url, "0032")
-    engine = create_engine(url, poolclass=NullPool)
+    url, engine = _at(databases, "balance_days", "0032")
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -159,9 +155,7 @@ def test_balances_that_were_stated_before_are_kept_by_day(databases: Databases) 
 
 @pytest.mark.deep
 def test_end_of_access_tokens_is_known_at_once_and_no_login_is_forgotten(databases: Databases) -> None:
-    url = databases.create("access_ends")
-    migrate(url, "0038")
-    engine = create_engine(url, poolclass=NullPool)
+    url, engine = _at(databases, "access_ends", "0038")
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -195,9 +189,7 @@ def test_end_of_access_tokens_is_known_at_once_and_no_login_is_forgotten(databas
 def test_end_of_access_tokens_is_added_beside_workers_that_use_both_tables(
     databases: Databases, begins_with: str
 ) -> None:
-    url = databases.create(f"ends_beside_{begins_with}")
-    migrate(url, "0038")
-    engine = create_engine(url, poolclass=NullPool)
+    url, engine = _at(databases, f"ends_beside_{begins_with}", "0038")
     ended = threading.Event()
 
     def work() -> None:
@@ -216,6 +208,13 @@ def test_end_of_access_tokens_is_added_beside_workers_that_use_both_tables(
             ended.set()
 
     assert [worker.exception() for worker in workers] == [None] * 4
+
+
+def _at(databases: Databases, name: str, revision: str) -> tuple[str, Engine]:
+    """A database with the schema of an earlier revision: its address, and an engine for it."""
+    url = databases.create(name)
+    migrate(url, revision)
+    return url, create_engine(url, poolclass=NullPool)
 
 
 def _own_objects(url: str) -> set[str]:

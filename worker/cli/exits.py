@@ -12,13 +12,12 @@ from typer.core import TyperGroup
 from worker.errors import (
     AppMisconfigured,
     BadArgument,
-    BadRequest,
+    BadEntry,
     ConfigurationError,
     DashtamError,
     Forbidden,
     InstitutionDown,
     NotFound,
-    ProviderError,
     RateLimited,
     ReauthRequired,
     Refused,
@@ -53,7 +52,7 @@ class Interrupted(DashtamError):  # noqa: N818
 
 
 _CODES: tuple[tuple[tuple[type[DashtamError], ...], ExitCode], ...] = (
-    ((UsageProblem, BadArgument, NotFound), ExitCode.USAGE),
+    ((UsageProblem, BadArgument, BadEntry, NotFound), ExitCode.USAGE),
     ((Refused, ReauthRequired, Unsupported, AppMisconfigured, Forbidden), ExitCode.REFUSED),
     ((Unavailable, RateLimited, InstitutionDown, Transient), ExitCode.UNAVAILABLE),
     ((Interrupted,), ExitCode.INTERRUPTED),
@@ -67,14 +66,7 @@ def exit_code(error: DashtamError) -> ExitCode:
 
     if isinstance(error, DevstackError):
         return ExitCode.CONFIGURATION
-    if isinstance(error, BadRequest) and _is_sentence(error):  # what was entered was never sent
-        return ExitCode.USAGE
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), ExitCode.FAILED)
-
-
-def _is_sentence(error: ProviderError) -> bool:
-    """Whether the reason is a sentence of our own for people, and no code of the provider's."""
-    return " " in error.reason
 
 
 def complain(message: str) -> None:
@@ -128,8 +120,6 @@ def _with_mend(error: DashtamError) -> str:
         return f"{error}; fill in .env as .env.example says, or have private servers started: dashtam devstack up"
     if isinstance(error, Refused) and error.for_operators:
         return f"{error}; {error.for_operators}"
-    if isinstance(error, ProviderError) and _is_sentence(error):
-        return error.reason
     server = error.server if isinstance(error, Unavailable) else ""
     if not server:
         return str(error)

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from worker.cli.exits import CommandGroup, ExitCode, Failed, Interrupted, UsageProblem, exit_code
 from worker.devstack import DevstackError
 from worker.errors import (
+    BadEntry,
     BadPayload,
     BadRequest,
     ConfigurationError,
@@ -72,7 +73,8 @@ def test_a_refusal_ends_with_what_an_operator_can_do() -> None:
 
 
 def test_a_sentence_about_what_was_entered_is_shown_without_the_word_that_is_stored_for_it() -> None:
-    sentence, code = BadRequest("this is no setup token: copy all of it; nothing was sent"), BadRequest("INVALID_FIELD")
+    sentence = BadEntry("setup_token_unreadable", says="this is no setup token: copy all of it; nothing was sent")
+    code = BadRequest("INVALID_FIELD")
 
     shown, stated = (CliRunner().invoke(_command(error), ["go"]) for error in (sentence, code))
 

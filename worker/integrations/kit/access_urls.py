@@ -12,7 +12,7 @@ import binascii
 from collections.abc import Sequence
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from worker.errors import BadPayload, BadRequest, OutcomeUnknown, RateLimited, ReauthRequired
+from worker.errors import BadEntry, BadPayload, OutcomeUnknown, RateLimited, ReauthRequired
 from worker.integrations.kit.base import Caller, TokenAnswer
 from worker.integrations.kit.http import Api, read_retry_after
 from worker.integrations.kit.oauth2 import checked_token
@@ -70,7 +70,7 @@ class Server:
         """Claims a setup token, once. The access URL does not expire.
 
         Raises:
-            BadRequest: it is no setup token, or one of another server; nothing was sent.
+            BadEntry: it is no setup token, or one of another server; nothing was sent.
             ReauthRequired: the server does not accept it (any more).
             OutcomeUnknown: no readable answer came; the token may have been used up.
             ProviderError: see `Api.send`; the token was not used.
@@ -79,22 +79,22 @@ class Server:
         try:
             answer = await self._api.send(endpoint, caller, headers={"accept": "text/plain"}, content=b"")
         except OutcomeUnknown:
-            raise OutcomeUnknown(_MAYBE_USED) from None
+            raise OutcomeUnknown("claim_unanswered", says=_MAYBE_USED) from None
         except BadPayload as error:
             if error.reason == "redirect_refused":
                 raise
-            raise OutcomeUnknown(_MAYBE_USED) from None
+            raise OutcomeUnknown("claim_unanswered", says=_MAYBE_USED) from None
         if answer.status == 429:
             raise RateLimited("http_429", retry_after=read_retry_after(answer.headers))
         if answer.status >= 500:
-            raise OutcomeUnknown(_MAYBE_USED)
+            raise OutcomeUnknown("claim_unanswered", says=_MAYBE_USED)
         if answer.status != 200:
-            raise ReauthRequired(_USED)
+            raise ReauthRequired("setup_token_refused", says=_USED)
         try:
             given = checked_token(answer.body.decode().strip(), "access_url")
             self.authorization(given)
         except (UnicodeDecodeError, ValueError, BadPayload, ReauthRequired):
-            raise OutcomeUnknown(_NO_ACCESS) from None
+            raise OutcomeUnknown("no_access_url", says=_NO_ACCESS) from None
         return TokenAnswer(given)
 
     def _claim_path(self, setup_token: str) -> str:
@@ -103,12 +103,12 @@ class Server:
             padded = text.rstrip("=").replace("-", "+").replace("_", "/")
             url = base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True).decode("ascii")
         except (binascii.Error, ValueError):
-            raise BadRequest(_UNREADABLE) from None
+            raise BadEntry("setup_token_unreadable", says=_UNREADABLE) from None
         if len(text) > _LONGEST or not url.isprintable() or "://" not in url:
-            raise BadRequest(_UNREADABLE)
+            raise BadEntry("setup_token_unreadable", says=_UNREADABLE)
         path = self.path(url)
         if not path:
-            raise BadRequest(_OTHER)
+            raise BadEntry("setup_token_of_another_server", says=_OTHER)
         return path
 
 
