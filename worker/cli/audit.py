@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from worker.cli.ask import ProviderOption, ask
 from worker.cli.exits import Failed, UsageProblem
 from worker.cli.output import AsJson, plain, plural, show, table
+from worker.cli.times import moment_option
 
 if TYPE_CHECKING:
     from worker.models.fleet import AuditEntry
@@ -27,7 +28,7 @@ app = typer.Typer(help="Read the audit log, and verify that it was not altered."
 def list_(
     provider: ProviderOption = None,
     action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only from this moment on, UTC.")] = None,
+    since: Annotated[datetime | None, moment_option("Only from this moment on, UTC.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +40,7 @@ def list_(
     """
     from worker.services import audit
 
-    entries = ask(audit.list_entries, provider, action=action, since=_utc(since), limit=limit)
+    entries = ask(audit.list_entries, provider, action=action, since=since, limit=limit)
     show(entries, as_json=as_json, render=_list)
 
 
@@ -78,10 +79,6 @@ def _heads(path: Path) -> dict[UUID, str]:
         return msgspec.json.decode(path.read_bytes(), type=dict[UUID, str])
     except (OSError, msgspec.MsgspecError):
         raise UsageProblem("--against is no file that --save wrote") from None
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _list(entries: Sequence[AuditEntry]) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from typing import Annotated
 
 import typer
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worker.cli.ask import ask
 from worker.cli.output import AsJson, SafeConsole, plain, show
+from worker.cli.times import day_option
 
 
 def export(
@@ -19,7 +20,7 @@ def export(
         str, typer.Option(help="The file to write, for csv a folder; - for the standard output, except for csv.")
     ],
     format_: Annotated[str, typer.Option("--format", help="csv, jsonl or beancount.")] = "csv",
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only from this day on.")] = None,
+    since: Annotated[date | None, day_option("Only from this day on.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +47,7 @@ def export(
             user=user,
             format_=exporting.format_named(format_),
             output=output,
-            since=None if since is None else since.date(),
+            since=since,
             force=force,
             begin=begin,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from worker.cli.ask import ask, operator
 from worker.cli.output import AsJson, plain, print_json, say, show, table
+from worker.cli.times import moment_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,7 +201,7 @@ def replay(
     hook: HookArgument,
     event: Annotated[str | None, typer.Option(help="Only the event with this id.")] = None,
     since: Annotated[
-        datetime | None, typer.Option(help="All events since this time (UTC), those that were received, too.")
+        datetime | None, moment_option("All events since this time (UTC), those that were received, too.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -218,8 +219,7 @@ def replay(
         event_id = None if event is None else UUID(event)
     except ValueError:
         raise typer.BadParameter(f"{event!r} is no id; `deliveries` shows them", param_hint="--event") from None
-    start = None if since is None else since.replace(tzinfo=UTC)
-    count = ask(subscriptions.replay, _hook(hook), event_id=event_id, since=start)
+    count = ask(subscriptions.replay, _hook(hook), event_id=event_id, since=since)
     if as_json:
         print_json({"deliveries": count})
     else:

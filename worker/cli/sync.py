@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date
 from typing import Annotated
 
 import typer
@@ -10,6 +10,7 @@ import typer
 from worker.cli.ask import aliases, ask
 from worker.cli.exits import UsageProblem
 from worker.cli.output import AsJson, plain, plural, print_json, say
+from worker.cli.times import day_option
 from worker.cli.waiting import wait_for_runs
 
 
@@ -26,7 +27,7 @@ def sync(
     all_: Annotated[bool, typer.Option("--all", help="Every active provider.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and show pages and rows as they land.")] = False,
     full: Annotated[bool, typer.Option("--full", help="From the beginning; removes what is no longer listed.")] = False,
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Go back to this day.")] = None,
+    since: Annotated[date | None, day_option("Go back to this day.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it was synced a moment ago.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Stop the running sync after its current page.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 600.0,

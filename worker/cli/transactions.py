@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from worker.cli.ask import ProviderOption, ask
 from worker.cli.output import AsJson, plain, show, status, table
+from worker.cli.times import day_option
 
 if TYPE_CHECKING:
     from worker.models.fleet import TransactionRow
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def transactions(
     provider: ProviderOption = None,
-    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only from this day on.")] = None,
+    since: Annotated[date | None, day_option("Only from this day on.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -29,8 +30,7 @@ def transactions(
     """
     from worker.services.fleet import details
 
-    day = None if since is None else since.date()
-    rows = ask(details.transactions, provider, since=day, limit=limit)
+    rows = ask(details.transactions, provider, since=since, limit=limit)
     show(rows, as_json=as_json, render=_table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -262,8 +262,7 @@ class SyncRequest(BaseModel):
 
     def wish(self) -> SyncWish:
         """The options in the form that services take."""
-        since = None if self.since is None else datetime.combine(self.since, time(), UTC)
-        return SyncWish(full=self.full, since=since, force=self.force)
+        return SyncWish(full=self.full, since=self.since, force=self.force)
 
 
 class Requested(BaseModel):

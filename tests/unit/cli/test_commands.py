@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 from tests.support.command_line import Dashtam, command_tree
+from worker.cli.times import moment_option
 from worker.cli.tree import ENTRIES
 from worker.settings import get_settings
 
@@ -142,7 +144,6 @@ def test_wrong_usage_is_one_line_that_names_the_help(dashtam: Dashtam, arguments
         ("sync",),
         ("sync", "x", "--all"),
         ("sync", "x", "--full", "--since", "2025-01-01"),
-        ("sync", "--all", "--since", "yesterday"),
         ("run", "--json"),
         ("integrations", "pause", "nobank"),
         ("providers", "interval", "x"),
@@ -157,6 +158,35 @@ def test_wrong_arguments_are_refused_before_anything_is_done(dashtam: Dashtam, a
 
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["sync --all", "transactions", "export --user a@example.com --output x"])
+@pytest.mark.parametrize("day", ["yesterday", "2026-13-01", "2026-02-30"])
+def test_a_day_that_does_not_exist_is_named_with_an_example(dashtam: Dashtam, command: str, day: str) -> None:
+    result = dashtam(*command.split(), "--since", day)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for '--since': '{day}' is not a day; write it as in 2026-01-31." in result.stderr
+
+
+@pytest.mark.parametrize("command", ["audit list", "hooks replay 0199a"])
+def test_a_moment_that_does_not_exist_is_named_with_an_example(dashtam: Dashtam, command: str) -> None:
+    result = dashtam(*command.split(), "--since", "2026-01-31T25:00")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'2026-01-31T25:00' is not a moment; write it as in 2026-01-31 or 2026-01-31T10:00:00" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "moment"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T10:00:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
+        ("2026-01-31T10:00:00+02:00", datetime(2026, 1, 31, 8, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_is_read_in_utc(given: str, moment: datetime) -> None:
+    assert moment_option("").parser(given) == moment
 
 
 def test_missing_configuration_names_the_variables(dashtam: Dashtam, monkeypatch: pytest.MonkeyPatch) -> None:

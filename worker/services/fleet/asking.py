@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -67,7 +67,7 @@ class SyncWish:
     """
 
     full: bool = False
-    since: datetime | None = None
+    since: date | None = None
     force: bool = False
 
     @property
@@ -81,7 +81,7 @@ class SyncWish:
         if self.full:
             options["mode"] = "full"
         if self.since:
-            options["since"] = self.since.date().isoformat()
+            options["since"] = self.since.isoformat()
         if self.force:
             options["force"] = True
         return options
