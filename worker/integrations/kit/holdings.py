@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from worker.integrations.kit import money
@@ -47,14 +48,25 @@ def of_units(
     )
 
 
-def of_money(provider_key: str, account_key: str, currency: str, amount: Decimal) -> HoldingRecord:
-    """The money of one currency as a position, for an account with several currencies; a balance has only one."""
-    key = f"{provider_key}:cash:{currency}"
-    return HoldingRecord(
-        account_key=account_key,
-        holding_key=key,
-        security=SecurityRecord(key=key, type=SecurityType.CASH, symbol=currency, currency=currency),
-        quantity=amount,
-        market_value=amount,
-        currency=currency,
-    )
+def of_money(provider_key: str, account_key: str, amounts: Sequence[tuple[str, Decimal | None]]) -> list[HoldingRecord]:
+    """The money of an account with several currencies: a position of each, because a balance has only one.
+
+    Args:
+        provider_key: the integration's key.
+        account_key: the account.
+        amounts: each currency with the money in it. There are no positions if there is only one currency.
+    """
+    stated = [(currency, amount) for currency, amount in amounts if amount and len(amounts) > 1]
+    return [
+        HoldingRecord(
+            account_key=account_key,
+            holding_key=f"{provider_key}:cash:{currency}",
+            security=SecurityRecord(
+                key=f"{provider_key}:cash:{currency}", type=SecurityType.CASH, symbol=currency, currency=currency
+            ),
+            quantity=amount,
+            market_value=amount,
+            currency=currency,
+        )
+        for currency, amount in stated
+    ]

@@ -19,6 +19,8 @@ _USUAL_LENGTH = 24  # a number whose text is this short is within all limits
 EXACT = Context(prec=200, traps=[Inexact, InvalidOperation, Overflow])
 
 ZERO = Decimal(0)
+NO_CURRENCY = "XXX"
+"""The code of ISO 4217 for "no currency"."""
 
 _ISO_CODE = re.compile(r"[A-Z]{3}")
 _UNOFFICIAL_CODE = re.compile(r"[A-Za-z0-9]{3,12}")  # `BTC`, `USDT`: there is no complete list of them
@@ -45,6 +47,13 @@ def checked(value: Decimal, field: str) -> Decimal:
 def checked_or_none(value: Decimal | None, field: str) -> Decimal | None:
     """Like `checked`; None is returned unchanged."""
     return None if value is None else checked(value, field)
+
+
+def positive(value: Decimal, field: str) -> Decimal:
+    """Like `checked`, for numbers that must be above zero. Raises `BadRecord` (`<field>_not_positive`)."""
+    if checked(value, field) <= 0:
+        raise BadRecord(f"{field}_not_positive")
+    return value
 
 
 def negated(value: Decimal) -> Decimal:

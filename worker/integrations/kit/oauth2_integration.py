@@ -38,7 +38,8 @@ class OAuth2Integration(Integration):
     """One provider API with OAuth 2; the token endpoint takes the application's credential as `Authorization: Basic`.
 
     Attributes:
-        authorize_path, token_path: paths below the base URL.
+        authorize_path: of the address at which users consent; below the base URL, or the whole address.
+        token_path: below the base URL.
         token_rules: what errors of the token endpoint mean; they come before the rules of the OAuth 2 standard.
         revoke_path: path of the revocation endpoint (RFC 7009); "" if there is none, and then only users end grants.
         grant_lifetime: how long a consent lasts; refreshes do not extend it. None where it is unknown.
@@ -48,12 +49,12 @@ class OAuth2Integration(Integration):
 
     link_kind: ClassVar[LinkKind] = OAUTH
     refresh_policy: ClassVar[RefreshPolicy | None] = RefreshPolicy(default_lifetime=timedelta(minutes=30))
-    authorize_path: ClassVar[str] = "/oauth/authorize"
     token_path: ClassVar[str] = "/oauth/token"  # noqa: S105 - a path
     token_rules: ClassVar[tuple[Rule, ...]] = ()
     grant_lifetime: ClassVar[timedelta | None] = None
     revoke_path: ClassVar[str] = ""
     login_id: ClassVar[tuple[str, ...]] = ()
+    authorize_path: str = "/oauth/authorize"
     scope: str = ""
 
     def __init__(self, settings: Any, api: Api) -> None:
@@ -70,11 +71,6 @@ class OAuth2Integration(Integration):
         """The registered address to which the provider sends the user back."""
         return str(self.settings.redirect_uri)
 
-    @property
-    def authorize_address(self) -> str:
-        """The address at which the user consents, without its query."""
-        return f"{self.settings.base_url.rstrip('/')}{self.authorize_path}"
-
     def authorize_url(self, state: str, challenge: str | None = None) -> str:
         """The address at which the user consents."""
         query = {
@@ -87,7 +83,9 @@ class OAuth2Integration(Integration):
             query["scope"] = self.scope
         if challenge is not None:
             query |= {"code_challenge": challenge, "code_challenge_method": "S256"}
-        return f"{self.authorize_address}?{urlencode(query)}"
+        path = self.authorize_path
+        address = path if "://" in path else f"{self.settings.base_url.rstrip('/')}{path}"
+        return f"{address}?{urlencode(query)}"
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Exchanges the code, URL-decoded once, for tokens. `grant_lifetime` is counted from `now`."""

@@ -104,6 +104,13 @@ class Reader(Generic[T]):
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise BadRecord("unreadable") from None
 
+    def record_or(self, raw: bytes | msgspec.Raw, otherwise: T) -> T:
+        """Like `record`; `otherwise` for what cannot be read."""
+        try:
+            return self.record(raw)
+        except BadRecord:
+            return otherwise
+
 
 class ListReader:
     """Takes answers apart that are an object with a list of records.

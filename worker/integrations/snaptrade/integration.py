@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from worker.errors import NotReady
-from worker.integrations.kit import offsets, reading
+from worker.integrations.kit import figures, holdings, offsets, reading, windows
 from worker.integrations.kit.base import Page, Quota, RefreshPolicy, SyncRequest
 from worker.integrations.kit.hooks.events import EventHooks
 from worker.integrations.kit.hooks.hmacs import CanonicalHmac
@@ -24,8 +25,18 @@ from worker.integrations.kit.link_kinds import OAUTH_PKCE
 from worker.integrations.kit.oauth2_integration import OAuth2Integration, OAuth2Settings
 from worker.integrations.kit.settings import in_words
 from worker.integrations.kit.throttling import Throttled
-from worker.integrations.snaptrade import pages as answers
+from worker.integrations.snaptrade import mapping
+from worker.integrations.snaptrade.mapping import Account, Cash, records
 from worker.integrations.snaptrade.vocabulary import ASKS, HOOK_MEMBERS, LIMITS, RULES
+from worker.models.records import AccountRecord
+
+
+class _Activities(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+    pagination: dict[str, int]
+
+
+_positions, _activities = reading.ListReader("results"), reading.Reader(_Activities)
 
 
 class SnaptradeSettings(OAuth2Settings):
@@ -64,44 +75,69 @@ class Snaptrade(OAuth2Integration):
 
     def __init__(self, settings: Any, api: Api) -> None:
         super().__init__(settings, api)
+        self.authorize_path = settings.authorize_url
         if settings.consumer_keys is not None:
             keys = in_words(settings.consumer_keys.get_secret_value())
             verifier = CanonicalHmac("signature", keys, time_field="eventTimestamp")
             self.hooks = EventHooks(verifier, HOOK_MEMBERS, application=self._client_id, asks=ASKS)
             self.scope = "read webhook"
 
-    @property
-    def authorize_address(self) -> str:
-        """The address at which users consent."""
-        return str(self.settings.authorize_url)
-
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """The accounts first; then balance and positions of each account, and its activities, oldest window first."""
         calls = Throttled(self, request, "data")
-        page, wanted = answers.listing(await calls.get("/authorizations"), await calls.get("/accounts"))
+        page, wanted = mapping.listing(await calls.get("/authorizations"), await calls.get("/accounts"))
         yield page
-        for listed in wanted:
-            for part in (self._figures(calls, listed), self._history(request, calls, listed)):
-                async for page in self.part(part, account_key=listed[0].id, ready_again=timedelta(minutes=5)):
+        for given, record in wanted:
+            for part in (self._figures(calls, given, record), self._history(request, calls, given, record)):
+                async for page in self.part(part, account_key=given.id, ready_again=timedelta(minutes=5)):
                     yield page
 
-    async def _figures(self, calls: Throttled, listed: answers.Listed) -> AsyncIterator[Page]:
-        status, key = listed[0].synced("holdings"), listed[0].id
+    async def _figures(self, calls: Throttled, given: Account, record: AccountRecord) -> AsyncIterator[Page]:
+        """Balance and positions; the balance alone if the brokerage shows no more."""
+        status, key, page, cash = given.synced("holdings"), given.id, Page(), list[Cash]()
         if status.initial_sync_completed is False:
             raise NotReady("initial_sync")
-        paths = () if status.holdings_unavailable else ("/accounts/{}/balances", "/accounts/{}/positions/all")
-        yield answers.figures(listed, [await calls.get(path, key) for path in paths])
+        if not status.holdings_unavailable:
+            stated = records.page(await calls.get("/accounts/{}/balances", key))
+            held = _positions.page(await calls.get("/accounts/{}/positions/all", key))
+            cash, page.rejects = reading.read_all(stated, "balance", mapping.cash, key)
+            money_of_each = holdings.of_money(self.key, key, [(one.currency.code or "", one.cash) for one in cash])
+            read = partial(mapping.holding, key=key, currency=record.currency)
+            figures.add_holdings(page, key, held, read, more=money_of_each, complete=not page.rejects)
+        if not any(reject.kind == "balance" for reject in page.rejects):
+            figures.add_balance(page, key, given.balance, lambda _: mapping.balance(given, cash))
+        yield page
 
-    async def _history(self, request: SyncRequest, calls: Throttled, listed: answers.Listed) -> AsyncIterator[Page]:
-        key, today = listed[0].id, request.now.date()
-        first = answers.first_day(request, listed[0])
-        if first is None:
+    async def _history(
+        self, request: SyncRequest, calls: Throttled, given: Account, record: AccountRecord
+    ) -> AsyncIterator[Page]:
+        """Activities. They are not asked for as long as SnapTrade has not asked the brokerage again.
+
+        The cursor stays at the day up to which SnapTrade has everything, so that the days after it are read again.
+        """
+        feed, today = f"account:{given.id}", request.now.date()
+        if feed in request.done:
+            return
+        if given.synced("transactions").initial_sync_completed is False:
+            raise NotReady("initial_sync")
+        cursor = windows.DateCursor.parse(request.cursors.get(feed))
+        if cursor.tail == given.pulled and request.since is None and not request.caller.manual:
             return
 
         async def ask(window: offsets.Window, offset: int) -> tuple[list[msgspec.Raw], int]:
-            days = {"startDate": str(window[0]), "endDate": str(window[1])}
-            more = days | {"offset": str(offset), "limit": "1000"}
-            return answers.page_of(await calls.get("/accounts/{}/activities", key, **more))
+            asked = {"startDate": str(window[0]), "endDate": str(window[1]), "offset": str(offset), "limit": "1000"}
+            answer = _activities.page(await calls.get("/accounts/{}/activities", given.id, **asked))
+            return answer.data, answer.pagination.get("total", -1)
 
+        first = windows.first_day(cursor, request)
         async for window, rows in offsets.windows(ask, reading.id_of, first, today):
-            yield answers.history(request, listed, window, rows)
+            found, last = reading.split_by_id(rows, given.id), window[1]
+            page = Page(transactions=found.rows, rejects=found.rejects)
+            page.map_transaction = partial(mapping.transaction, currency=record.currency)
+            page.windows = windows.surely_listed(given.id, window, request, posted=True)
+            through = min(last, given.covered or last)
+            if last >= today:
+                page.feed, page.cursor = feed, str(windows.DateCursor(through=through, tail=given.pulled))
+            elif through == last:
+                page.feed, page.cursor, page.more = feed, str(windows.after(last, request)), True
+            yield page

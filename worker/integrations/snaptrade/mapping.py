@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
 import msgspec
 
-from worker.errors import BadRecord
-from worker.integrations.kit import holdings, json_text, moments, money, reading
-from worker.integrations.kit.base import RawRecord
-from worker.integrations.kit.masking import last_four, without_numbers
+from worker.errors import BadRecord, ReauthRequired, Scope
+from worker.integrations.kit import account_names, holdings, json_text, moments, money, reading
+from worker.integrations.kit.base import Page, RawRecord
+from worker.integrations.kit.masking import last_four
 from worker.integrations.snaptrade import vocabulary as words
 from worker.models.records import AccountRecord, BalanceRecord, HoldingRecord, SecurityRecord, TransactionRecord
 from worker.models.vocabulary import AccountStatus, SecurityType, TransactionStatus, TransactionType
 
-_NO_CURRENCY = "XXX"  # ISO 4217: no currency
-_MASK = re.compile(r"[A-Za-z0-9]{2,4}")
-_ONE, _MINI, _HUNDRED = Decimal(1), Decimal(10), Decimal(100)
+
+class _Connection(msgspec.Struct, gc=False):
+    id: str
+    disabled: bool | None = None
 
 
 class _Synced(msgspec.Struct, gc=False):
@@ -50,25 +50,9 @@ class Account(msgspec.Struct, gc=False):
     account_category: str | None = None
     is_paper: bool = False
 
-    @property
-    def feed(self) -> str:
-        """The feed of its activities."""
-        return f"account:{self.id}"
-
     def synced(self, part: str) -> _Synced:
         """How far SnapTrade has read the account's `transactions` or `holdings`."""
         return self.sync_status.get(part, _Synced())
-
-    @property
-    def lasting_id(self) -> str | None:
-        """The institution's own id of the account; None if it states none, or if it may be the account number."""
-        given = self.institution_account_id
-        return given if given and not given.endswith(last_four(self.number)) else None
-
-    @property
-    def lasting(self) -> object:
-        """What the account is in all connections that list it."""
-        return (self.institution_name, self.lasting_id) if self.lasting_id else self.id
 
     @property
     def pulled(self) -> str:
@@ -133,53 +117,72 @@ class _Activity(msgspec.Struct, gc=False):
     fee: Decimal | None = None
 
 
+Listed = tuple[Account, AccountRecord]
+records, _connection = reading.Reader(list[msgspec.Raw]), reading.Reader(_Connection)
 _account, _value = reading.Reader(Account), reading.Reader(dict[str, _Money | None])
 _cash, _position, _activity = reading.Reader(Cash), reading.Reader(_Position), reading.Reader(_Activity)
 
 
-def account(raw: bytes) -> tuple[Account, AccountRecord]:
-    """One account, as given and as ours. Long numbers in its name are shortened."""
+def listing(connections: bytes, accounts: bytes) -> tuple[Page, list[Listed]]:
+    """A page with the accounts, and those of them that can be read now. The page's problems say why others cannot.
+
+    What SnapTrade says of a connection that no longer works comes from its store, so it is not asked for.
+    """
+    known, _ = reading.read_each(records.page(connections), "connection", _connection.record)
+    broken = {one.id for one in known if one.disabled}
+    read, rejects = reading.read_each(records.page(accounts), "account", _listed)
+    # An account may be in two connections, for example in a broken one and in the one that replaces it.
+    worst_first = sorted(read, key=lambda one: (one[0].connection not in broken, one[0].created_date or "", one[0].id))
+    best = {_identity(record): given for given, record in worst_first}
+    listed = [(given, record) for given, record in read if best[_identity(record)] is given]
+    lost = [given.id for given, _ in listed if given.connection in broken]
+    page = Page(rejects=rejects, accounts_complete=bool(read) and not rejects)
+    page.accounts = [record for _, record in listed]
+    page.problems = [ReauthRequired(words.DISABLED, scope=Scope.ACCOUNT, account_key=key) for key in lost]
+    return page, [one for one in listed if one[0].id not in lost and one[1].status is not AccountStatus.INACCESSIBLE]
+
+
+def _identity(record: AccountRecord) -> object:
+    """What an account is in all connections that list it."""
+    return (record.institution, record.stable_keys) if record.stable_keys else record.account_key
+
+
+def _listed(raw: bytes) -> Listed:
+    """One account, as given and as ours."""
     given = _account.record(raw)
-    place = reading.without_nul(given.institution_name or "").strip()
-    name = without_numbers(reading.without_nul(given.name or place)).strip() or given.id
+    names = account_names.names(given.name, given.institution_name, otherwise=given.id)
     kind, subtype = words.CATEGORIES.get(given.account_category or "", words.INVESTMENT)
-    mask = last_four(given.number)
+    value, own_id = _value.record_or(given.balance, {}).get("total") or _Money(), given.institution_account_id
     return given, AccountRecord(
         account_key=given.id,
-        name=name,
-        official_name=name if name.startswith(place) else f"{place} {name}",
+        name=names.name,
+        official_name=names.official,
         type=kind,
         subtype="paper" if given.is_paper else subtype,
-        mask=mask if _MASK.fullmatch(mask) else None,
-        currency=money.currency(_total(given).currency) or _NO_CURRENCY,
+        mask=account_names.mask(given.number),
+        currency=money.currency(value.currency) or money.NO_CURRENCY,
         status=words.STATUSES.get(given.status or "", AccountStatus.ACTIVE),
         margin="margin" in (given.raw_type or "").lower(),
         provider_type=given.account_category,
         provider_subtype=given.raw_type,
-        institution=place or None,
-        stable_keys=(given.lasting_id,) if given.lasting_id else (),
+        institution=names.institution,
+        # An id that ends like the account number may be the number itself.
+        stable_keys=(own_id,) if own_id and not own_id.endswith(last_four(given.number)) else (),
     )
-
-
-def _total(given: Account) -> _Money:
-    try:
-        return _value.record(given.balance).get("total") or _Money()
-    except BadRecord:
-        return _Money()
 
 
 def balance(given: Account, cash: Sequence[Cash]) -> BalanceRecord:
     """The account's value as stated; its cash only where all of it is in one currency."""
     json_text.check_all_keys_once(bytes(given.balance))
-    total = _value.record(given.balance).get("total") or _Money()
+    value = _value.record(given.balance).get("total") or _Money()
     single = cash[0] if len(cash) == 1 else Cash(_Coded())
     return BalanceRecord(
         account_key=given.id,
-        current=money.checked_or_none(total.amount, "balance"),
+        current=money.checked_or_none(value.amount, "balance"),
         source="balance.total",
         available=money.checked_or_none(single.buying_power, "buying_power"),
         cash=money.checked_or_none(single.cash, "cash"),
-        currency=money.currency(total.currency or single.currency.code) or _NO_CURRENCY,
+        currency=money.currency(value.currency or single.currency.code) or money.NO_CURRENCY,
         as_of=moments.of_text(given.synced("holdings").last_successful_sync, "last_successful_sync"),
     )
 
@@ -204,6 +207,7 @@ def holding(raw: bytes, key: str, currency: str) -> HoldingRecord:
 
 
 def _security(thing: _Thing, kind: str | None, currency: str | None) -> SecurityRecord:
+    kind = kind or (thing.type.code if thing.type else None)
     type_ = SecurityType.CASH if kind == "cash" else words.SECURITY_TYPES.get(kind or "", SecurityType.OTHER)
     symbol, own = thing.ticker or thing.symbol, thing.currency
     is_option = type_ is SecurityType.OPTION
@@ -211,18 +215,14 @@ def _security(thing: _Thing, kind: str | None, currency: str | None) -> Security
     key = f"option:{symbol}" if is_option else f"cash:{thing.id}" if type_ is SecurityType.CASH else thing.id
     if not (symbol if is_option else thing.id):
         raise BadRecord("instrument_without_identity")
-    multiplier = thing.multiplier
-    if multiplier is None:
-        multiplier = _MINI if thing.is_mini_option else _HUNDRED if is_option else _ONE
-    if money.checked(multiplier, "multiplier") <= 0:
-        raise BadRecord("multiplier_not_positive")
+    usual = Decimal(10 if thing.is_mini_option else 100 if is_option else 1)
     return SecurityRecord(
         key=f"snaptrade:{key}",
         type=type_,
         symbol=symbol,
         name=thing.description,
         currency=money.currency(own.code if isinstance(own, _Coded) else own) or currency,
-        multiplier=multiplier,
+        multiplier=money.positive(usual if thing.multiplier is None else thing.multiplier, "multiplier"),
     )
 
 
@@ -239,14 +239,10 @@ def transaction(row: RawRecord, *, currency: str) -> TransactionRecord:
     settled = moments.of_text(given.settlement_date, "settlement_date")
     if (booked := occurred or settled) is None:
         raise BadRecord("trade_date_missing")
-    quote, symbol = given.currency_universal_symbol, given.symbol
+    quote, thing = given.currency_universal_symbol, given.option_symbol or given.symbol
     own = money.currency(given.currency.code if given.currency else None, quote.symbol if quote else None)
     flags = flags if own else (*flags, "currency_of_account")
-    security = None
-    if given.option_symbol is not None:
-        security = _security(given.option_symbol, "option", None)
-    elif symbol is not None:
-        security = _security(symbol, symbol.type.code if symbol.type else None, None)
+    security = None if thing is None else _security(thing, "option" if given.option_symbol else None, None)
     amount, flags = _amount(given, kind, security, flags)
     return TransactionRecord(
         account_key=row.account_key,

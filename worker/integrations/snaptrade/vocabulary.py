@@ -7,15 +7,15 @@ from worker.integrations.kit.hooks import Ask
 from worker.integrations.kit.hooks.events import Members
 from worker.integrations.kit.limits import Limit
 from worker.integrations.kit.taxonomy import Rule
+from worker.integrations.kit.words import by_word
 from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionType
 
 DISABLED = "connection_disabled"
 RULES = (
-    *(
-        Rule(ReauthRequired, **told, reason=DISABLED, scope=Scope.ACCOUNT)
-        for told in ({"code": "3003"}, {"status": 402})
-    ),
-    *(Rule(NotReady, **told, reason="being_populated") for told in ({"code": "3012"}, {"status": 425})),
+    Rule(ReauthRequired, code="3003", reason=DISABLED, scope=Scope.ACCOUNT),
+    Rule(ReauthRequired, status=402, reason=DISABLED, scope=Scope.ACCOUNT),
+    Rule(NotReady, code="3012", reason="being_populated"),
+    Rule(NotReady, status=425, reason="being_populated"),
     Rule(RateLimited, status=429, reason="throttled"),
     Rule(AccessExpired, status=401),
     Rule(Forbidden, status=403),
@@ -26,20 +26,18 @@ LIMITS = (Limit("x-ratelimit-", Scope.APP), Limit("x-ratelimit-account-", Scope.
 
 INVESTMENT = (AccountType.INVESTMENT, "brokerage")  # also of accounts of which SnapTrade knows no category
 CATEGORIES = {"DEPOSIT": (AccountType.DEPOSITORY, "deposit"), "LOC": (AccountType.CREDIT, "line_of_credit")}
-_CLOSED, _AWAY = AccountStatus.CLOSED, AccountStatus.INACCESSIBLE
-STATUSES = {"closed": _CLOSED, "archived": _CLOSED, "unavailable": _AWAY}
+STATUSES = by_word((AccountStatus.CLOSED, "closed archived"), (AccountStatus.INACCESSIBLE, "unavailable"))
 
-_SECURITIES = {
-    SecurityType.EQUITY: "stock adr cs ps ad",
-    SecurityType.ETF: "etf et",
-    SecurityType.MUTUAL_FUND: "mutualfund oef cef",
-    SecurityType.CRYPTO: "crypto",
-    SecurityType.FUTURE: "future",
-    SecurityType.OPTION: "option",
-    SecurityType.DERIVATIVE: "cfd",
-    SecurityType.FIXED_INCOME: "bnd",
-}
-SECURITY_TYPES = {word: type_ for type_, told in _SECURITIES.items() for word in told.split()}
+SECURITY_TYPES = by_word(
+    (SecurityType.EQUITY, "stock adr cs ps ad"),
+    (SecurityType.ETF, "etf et"),
+    (SecurityType.MUTUAL_FUND, "mutualfund oef cef"),
+    (SecurityType.CRYPTO, "crypto"),
+    (SecurityType.FUTURE, "future"),
+    (SecurityType.OPTION, "option"),
+    (SecurityType.DERIVATIVE, "cfd"),
+    (SecurityType.FIXED_INCOME, "bnd"),
+)
 """By the kind of a position's instrument, and by the code of an activity's symbol."""
 
 _TYPES = {
@@ -71,5 +69,5 @@ _SYNC = (
     " ACCOUNT_HOLDINGS_UPDATED ACCOUNT_REMOVED ACCOUNT_TRANSACTIONS_INITIAL_UPDATE ACCOUNT_TRANSACTIONS_UPDATED"
 )
 _NOTHING = "CONNECTION_ATTEMPTED CONNECTION_FAILED TRADE_DETECTION TRADE_UPDATE USER_REGISTERED USER_DELETED"
-ASKS = {**dict.fromkeys(_SYNC.split(), frozenset({Ask.SYNC})), **dict.fromkeys(_NOTHING.split(), frozenset[Ask]())}
+ASKS = by_word((frozenset({Ask.SYNC}), _SYNC), (frozenset[Ask](), _NOTHING))
 """What each kind of hook asks for."""
