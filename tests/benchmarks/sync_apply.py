@@ -204,7 +204,7 @@ class ApplyBench:
 
     def orm(self, limit: int = 8) -> float:
         """Rows per second of select-then-write through the ORM, row by row, as most would begin."""
-        self.empty("transactions")
+        self.empty("transactions", "transaction_keys")
         taken = self.fetched.rows[:limit]
         started = time.perf_counter()
         for page in taken:
@@ -253,7 +253,7 @@ def measure(bench: Bench, runtime: Runtime, fetched: Fetched, *, rounds: int) ->
     wal: list[float] = []
     dead: list[float] = []
     for number in range(rounds):
-        passes.empty("transactions", "twin")
+        passes.empty("transactions", "transaction_keys", "twin")
         loads.append(passes.apply(is_first=True, beside_copy=True))
         assert loads[-1].tally["transactions", "added"] == fetched.count, loads[-1]
         settle(passes.engine)

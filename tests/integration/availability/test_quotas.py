@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -145,14 +145,28 @@ def test_logins_have_budgets_of_their_own(quiet: Runtime, new_ids: list[UUID], m
 
 
 @pytest.mark.deep
-def test_hundreds_of_logins_may_come_at_once_to_a_new_process(quiet: Runtime, make_gate: MakeGate) -> None:
+def test_hundreds_of_logins_at_once_are_counted_in_a_few_round_trips(
+    quiet: Runtime, redis: redis_client.Redis, make_gate: MakeGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = make_gate(quiet, "schwab", quotas=(Quota("provider", 50, 60), Quota("app", 100_000, 60)))
+    batches: list[int] = []
+    take = gate.counts._take
+
+    def counted(together: Sequence[Any]) -> list[bool]:
+        batches.append(len(together))
+        return take(together)
+
+    monkeypatch.setattr(gate.counts, "_take", counted)
 
     async def ask() -> None:
         callers = [Caller(new_id()) for _ in range(300)]
         await asyncio.gather(*(gate.admit(caller, endpoint="trader", account_key=None) for caller in callers))
 
     quiet.run(ask())
+
+    assert sum(batches) >= 300
+    assert len(batches) < 20, batches
+    assert len(redis.keys("*provider*")) == 300
 
 
 @pytest.mark.deep

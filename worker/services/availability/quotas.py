@@ -9,42 +9,29 @@ lease can finish, and no provider gets too many calls. A `Retry-After` holds up 
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING
-
-import redis
 
 from worker.crud import quotas as quota_days
 from worker.errors import RateLimited, Scope, Unavailable
 from worker.integrations.kit.base import Caller, Quota
 from worker.process import redis_names
 from worker.process.logger import Logger
-from worker.process.redis_client import connect
 from worker.services.availability import breaker
 from worker.services.availability.blocks import OVER_BUDGET, Bucket, as_time, blocks, next_midnight, over_budget
 from worker.services.availability.budget import QuotaUse
+from worker.services.availability.window_counts import PERMIT_SECONDS, WindowCounts
 from worker.services.context import Context
 from worker.telemetry import metrics
 
-if TYPE_CHECKING:
-    from limits.storage import MemoryStorage, RedisStorage
-
 log = Logger(__name__)
 
-_PERMIT_SECONDS = 1
-"""How long a permit may stay unused. Windows are counted this much longer, so that late use cannot exceed a limit."""
 _HOLD_CACHE_SECONDS = 1.0
 _SAME_HOLD_SECONDS = 1.0
-_REDIS_REST_SECONDS = 5.0
 _UNCOUNTED_SECONDS = 10
-_LOCAL_SHARE = 8
-"""Without Redis each process may use the budget divided by this."""
 _BUCKETS_AT_MOST = 20_000
 _SCOPES = {"account": 0, "provider": 1, "app": 2}
 
@@ -75,11 +62,7 @@ class QuotaGate:
         self._buckets: dict[tuple[Quota, object, object, bool], Bucket] = {}
         self._hold_until = 0.0
         self._hold_checked = 0.0
-        self._client: redis.Redis | None = None
-        self._windows: RedisStorage | None = None
-        self._opening = threading.Lock()
-        self._redis_rests_until = 0.0
-        self._local: MemoryStorage | None = None
+        self.counts = WindowCounts(runtime, provider_key, clock)
 
     async def admit(self, caller: Caller, *, endpoint: str, account_key: str | None) -> None:
         """Counts one call for every quota that applies to it, the narrowest first.
@@ -129,13 +112,11 @@ class QuotaGate:
         log.warning("integration_held", provider_key=self._key, until=as_time(until).isoformat(), reason=error.reason)
         # The time ends in Redis, as a key that expires: the clocks of the machines differ.
         milliseconds = max(1, int(seconds * 1000))
-        await self._ask_redis(lambda client: client.set(self._hold_key, error.reason, px=milliseconds))
+        await self.counts.ask(lambda client: client.set(self._hold_key, error.reason, px=milliseconds))
 
     def close(self) -> None:
         """Closes the connections to Redis."""
-        if self._client is not None:
-            self._client.close()
-            self._client.connection_pool.disconnect()
+        self.counts.close()
 
     async def usage(self) -> list[QuotaUse]:
         """How much of each of the application's quotas is used; empty while Redis is out of reach."""
@@ -149,7 +130,7 @@ class QuotaGate:
                     quota_days.used, provider_key=self._key, bucket=name, day=as_time(self._clock()).date()
                 )
             else:
-                window = await asyncio.to_thread(self._window, name, quota.limit, quota.per_seconds)
+                window = await self.counts.window(name, limit=quota.limit, seconds=quota.per_seconds)
                 if window is None:
                     return []
                 count = window[1]
@@ -215,7 +196,7 @@ class QuotaGate:
             for block in blocks(quota, limit):
                 if await self._take(bucket.name, quota, limit, block):
                     bucket.permits = block
-                    bucket.until = next_midnight(now) if quota.daily else now + _PERMIT_SECONDS
+                    bucket.until = next_midnight(now) if quota.daily else now + PERMIT_SECONDS
                     return
             bucket.refused_until = await self._free_at(bucket.name, quota, limit)
             raise over_budget(quota, bucket.refused_until - now)
@@ -230,42 +211,17 @@ class QuotaGate:
             except Unavailable:
                 # Without Postgres the call is not counted and its result could not be stored. Nothing was sent.
                 raise RateLimited(UNCOUNTED, retry_after=timedelta(seconds=_UNCOUNTED_SECONDS)) from None
-        return await asyncio.to_thread(self._take_from_window, name, limit, quota.per_seconds, amount)
-
-    def _take_from_window(self, name: str, limit: int, seconds: int, amount: int) -> bool:
-        key, window = f"{self._key}:{name}", seconds + _PERMIT_SECONDS
-        if (storage := self._storage()) is not None:
-            try:
-                # Not a `RateLimiter`: its keys contain the limit, but both shares of the budget must be one count.
-                return storage.acquire_entry(key, limit, window, amount)
-            except redis.RedisError as error:
-                self._rest_from_redis(error)
-        with self._opening:
-            if self._local is None:
-                from limits.storage import MemoryStorage  # a slow import, which no command needs
-
-                self._local = MemoryStorage()
-        return self._local.acquire_entry(key, max(1, limit // _LOCAL_SHARE), window, amount)
+        return await self.counts.take(name, limit=limit, seconds=quota.per_seconds, amount=amount)
 
     async def _free_at(self, name: str, quota: Quota, limit: int) -> float:
         now = self._clock()
         if quota.daily:
             return next_midnight(now)
-        window = await asyncio.to_thread(self._window, name, limit, quota.per_seconds)
+        window = await self.counts.window(name, limit=limit, seconds=quota.per_seconds)
         oldest = window[0] if window is not None and window[1] else now
-        span = quota.per_seconds + _PERMIT_SECONDS
+        span = quota.per_seconds + PERMIT_SECONDS
         # The clock of the machine that took the oldest permit may differ from ours.
         return min(max(oldest + span, now + 1), now + span)
-
-    def _window(self, name: str, limit: int, seconds: int) -> tuple[float, int] | None:
-        storage = self._storage()
-        if storage is None:
-            return None
-        try:
-            return storage.get_moving_window(f"{self._key}:{name}", limit, seconds + _PERMIT_SECONDS)
-        except redis.RedisError as error:
-            self._rest_from_redis(error)
-            return None
 
     async def _require_available(self, caller: Caller) -> None:
         try:
@@ -290,7 +246,7 @@ class QuotaGate:
         now = self._clock()
         if now - self._hold_checked >= _HOLD_CACHE_SECONDS:
             self._hold_checked = now
-            left = await self._ask_redis(lambda client: client.pttl(self._hold_key))
+            left = await self.counts.ask(lambda client: client.pttl(self._hold_key))
             if left is not None and left > 0:
                 self._hold_until = max(self._hold_until, now + left / 1000)
         if self._hold_until > now:
@@ -299,45 +255,6 @@ class QuotaGate:
     @property
     def _hold_key(self) -> str:
         return redis_names.hold(self._key)
-
-    async def _ask_redis(self, question: Callable[[redis.Redis], object]) -> int | None:
-        return await asyncio.to_thread(self._ask_redis_now, question)
-
-    def _ask_redis_now(self, question: Callable[[redis.Redis], object]) -> int | None:
-        if self._storage() is None or self._client is None:
-            return None
-        try:
-            answer = question(self._client)
-        except redis.RedisError as error:
-            self._rest_from_redis(error)
-            return None
-        return answer if isinstance(answer, int) else None
-
-    def _storage(self) -> RedisStorage | None:
-        """Redis, unless it failed a moment ago: waiting for its time-out at every call would stop all work."""
-        if self._clock() < self._redis_rests_until:
-            return None
-        with self._opening:
-            if self._windows is None:
-                from limits.storage import RedisStorage
-
-                url = self._runtime.settings.redis_url.get_secret_value()
-                self._client = connect(url, seconds=1)
-                pool = self._client.connection_pool
-                # With a pool given, `limits` reads no more than the scheme from this address.
-                self._windows = RedisStorage("redis://", connection_pool=pool, key_prefix=redis_names.QUOTA)
-            return self._windows
-
-    def _rest_from_redis(self, error: Exception) -> None:
-        if self._clock() < self._redis_rests_until:
-            return  # another thread has just done this
-        self._redis_rests_until = self._clock() + _REDIS_REST_SECONDS
-        log.warning(
-            "quotas_without_redis",
-            provider_key=self._key,
-            error=type(error).__name__,
-            kept=f"each process goes on with 1/{_LOCAL_SHARE} of the budget",
-        )
 
 
 PAUSED = "integration_paused"

@@ -43,7 +43,7 @@ def away() -> Any:
 def gate(answer: Callable[[], Any] = dict, *, quotas: tuple[Quota, ...] = ()) -> QuotaGate:
     now = time.time()  # stands still: permits that a busy machine does not use in time would be lost
     made = QuotaGate(cast("Runtime", StandIn(answer)), "schwab", quotas=quotas, clock=lambda: now)
-    made._redis_rests_until = float("inf")
+    made.counts.redis_rests_until = float("inf")
     return made
 
 
@@ -65,6 +65,23 @@ def test_without_redis_even_the_smallest_quota_lets_one_through() -> None:
     assert ask(gate(quotas=(Quota("app", 1, 60),)), 5) == 1
 
 
+def test_caller_that_gives_up_costs_the_others_nothing() -> None:
+    made = gate(quotas=(Quota("provider", 80, 60),))
+
+    async def run() -> list[BaseException | None]:
+        asking = [
+            asyncio.create_task(made.admit(Caller(new_id()), endpoint="token", account_key=None)) for _ in range(3)
+        ]
+        await asyncio.sleep(0)  # all of them wait for the answer
+        asking[0].cancel()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    gave_up, *others = asyncio.run(run())
+
+    assert isinstance(gave_up, asyncio.CancelledError)
+    assert others == [None, None]
+
+
 def test_day_that_cannot_be_counted_defers_and_sends_nothing() -> None:
     with pytest.raises(RateLimited) as deferred:
         asyncio.run(
@@ -83,7 +100,7 @@ def test_kill_switch_that_cannot_be_read_stops_nobody() -> None:
 
     runtime.db = unreadable  # type: ignore[method-assign]
     made = QuotaGate(cast("Runtime", runtime), "schwab", quotas=())
-    made._redis_rests_until = float("inf")
+    made.counts.redis_rests_until = float("inf")
 
     assert ask(made, 3) == 3
 
@@ -107,7 +124,7 @@ def test_buckets_of_logins_long_gone_are_forgotten(monkeypatch: pytest.MonkeyPat
     now = 1_700_000_000.0
     runtime = cast("Runtime", StandIn(dict))
     made = QuotaGate(runtime, "schwab", quotas=(Quota("provider", 100, 60),), clock=lambda: now)
-    made._redis_rests_until = float("inf")
+    made.counts.redis_rests_until = float("inf")
     assert [ask(made, 1, Caller(new_id())) for _ in range(10)] == [1] * 10
 
     now += 120
