@@ -260,7 +260,7 @@ def test_what_the_provider_s_own_form_tells_refuses_a_second_link_before_the_exc
 def test_page_says_that_the_list_of_banks_cannot_be_had(
     client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web_runtime.integrations["enable_banking"], "_banks", (0.0, []))  # the list is kept
+    monkeypatch.setattr(web_runtime.integrations["enable_banking"]._banks, "_kept_until", 0.0)  # the list is kept
     journey = Journey.begin(client, ada.headers, provider_key="enable_banking", alias="Bank", return_url=BACK)
     sandbox.inject("answer", status=503, body="<html>", profile="enable_banking", times=None)
     try:

@@ -9,34 +9,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import msgspec
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import BadPayload, BadRecord, OutcomeUnknown, ProviderError, RateLimited, Refused, Scope
+from worker.errors import BadPayload, BadRecord, OutcomeUnknown, ProviderError, Scope
 from worker.integrations.enable_banking import mapping
 from worker.integrations.enable_banking import pages as answers
 from worker.integrations.enable_banking.vocabulary import ACCOUNT_RULES, PERIOD_REFUSED, RULES, SHORTER
-from worker.integrations.kit import reading
-from worker.integrations.kit.application_keys import ApplicationKey
+from worker.integrations.kit import moments, reading
 from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
 from worker.integrations.kit.calls import TROUBLE_OF_AN_ACCOUNT
 from worker.integrations.kit.continued import Continued
 from worker.integrations.kit.http import Api
-from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.link_kinds import CODE, OAUTH, Choice, FormField
-from worker.integrations.kit.settings import IntegrationSettings, in_words
+from worker.integrations.kit.offered import Offered
+from worker.integrations.kit.settings import in_words
+from worker.integrations.kit.signed_integration import SignedIntegration, SignedSettings
 from worker.integrations.kit.transport import Answer
 from worker.models.records import AccountRecord
 
-_DAY, _BANKS_ARE_KEPT = timedelta(days=1), 600
 _CALLS_A_DAY = 4
-_SESSION = "/sessions/{}"
 _BANK = FormField(
     "bank",
     "bank",
@@ -46,15 +43,11 @@ _BANK = FormField(
 )
 
 
-class EnableBankingSettings(IntegrationSettings):
+class EnableBankingSettings(SignedSettings):
     """This application's registration at Enable Banking."""
 
     model_config = SettingsConfigDict(env_prefix="ENABLE_BANKING_")
 
-    application_id: str
-    private_key: SecretStr
-    """The RSA key of the application, in PEM format."""
-    redirect_uri: str
     base_url: str = "https://api.enablebanking.com"
     countries: str = ""
     """Countries whose banks a user may choose, separated by commas; if empty, all of the application."""
@@ -62,7 +55,7 @@ class EnableBankingSettings(IntegrationSettings):
     """How long a consent is asked for; a bank may allow less."""
 
 
-class EnableBanking(Integration):
+class EnableBanking(SignedIntegration):
     """See `worker.integrations.kit.integration.Integration`."""
 
     key = "enable_banking"
@@ -72,10 +65,11 @@ class EnableBanking(Integration):
     description = "Banks of the European Union and the United Kingdom by way of Enable Banking."
     link_kind = replace(OAUTH, title="choose your bank, and consent at its own address", asks=(_BANK,))
     settings_class = EnableBankingSettings
+    issuer, audience = "enablebanking.com", "api.enablebanking.com"
     quotas = tuple(
         Quota("account", _CALLS_A_DAY, 86_400, endpoint=name, daily=True) for name in ("balances", "transactions")
     )
-    shortest_interval = _DAY / (_CALLS_A_DAY - 1)  # one call of the day is left for a person who asks
+    shortest_interval = timedelta(days=1) / (_CALLS_A_DAY - 1)  # one call of the day is left for a person who asks
     error_rules = RULES
     error_code = ("error", "code")
     secret_shapes = (
@@ -89,49 +83,34 @@ class EnableBanking(Integration):
 
     def __init__(self, settings: Any, api: Api) -> None:
         super().__init__(settings, api)
-        self._key = ApplicationKey(
-            settings.private_key.get_secret_value(),
-            variable="ENABLE_BANKING_PRIVATE_KEY",
-            key_id=settings.application_id,
-            issuer="enablebanking.com",
-            audience="api.enablebanking.com",
-        )
-        self._countries = frozenset(in_words(settings.countries.upper()))
-        self._banks: tuple[float, list[answers.Bank]] = (0.0, [])
+        self._banks = Offered(_BANK, self._ask_for_banks)
 
     # Linking
 
-    @property
-    def redirect_uri(self) -> str:
-        """The registered address to which the user is sent back."""
-        return str(self.settings.redirect_uri)
-
     async def choices(self, caller: Caller, field: str) -> Sequence[Choice]:
         """The banks, each with its kinds of customers and ways to log in."""
-        return list(answers.choices(await self._list_banks(caller)))
+        return await self._banks.choices(caller)
+
+    async def _ask_for_banks(self, caller: Caller) -> Mapping[Choice, answers.Offer]:
+        endpoint, only = self.api.endpoint("banks", "GET", "/aspsps"), {"service": "AIS"}
+        answer = await self.api.read(endpoint, caller, check=self.check, headers=self.credentials(), params=only)
+        return answers.offers(answer.body, frozenset(in_words(self.settings.countries.upper())))
 
     async def begin_consent(
         self, caller: Caller, form: Mapping[str, str], *, state: str, challenge: str | None, now: datetime
     ) -> str:
         """Asks for the address at which the user consents at the bank."""
-        country, name, psu_type, method = msgspec.json.decode(form["bank"])
-        banks = await self._list_banks(caller)
-        bank = next((one for one in banks if (one.country, one.name) == (country, name)), None)
-        if bank is None:
-            raise Refused("this bank is not offered any more; nothing was changed. Choose another one")
+        bank, psu_type, method = await self._banks.chosen(caller, form)
         longest = min(timedelta(days=self.settings.consent_days), timedelta(seconds=bank.maximum_consent_validity))
         asked = {
             "access": {"valid_until": (now + longest).isoformat(), "balances": True, "transactions": True},
-            "aspsp": {"name": name, "country": country},
+            "aspsp": {"name": bank.name, "country": bank.country},
             "state": state,
             "redirect_url": self.redirect_uri,
             "psu_type": psu_type,
             **({"auth_method": method} if method else {}),
         }
-        url = answers.started.page((await self._post(caller, "auth", asked)).body).url
-        if not url.startswith(("https://", str(self.settings.base_url))):
-            raise BadPayload("consent_address")
-        return url
+        return self.consent_address(answers.started.page((await self._post(caller, "auth", asked)).body))
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Makes the session. What is shown only once of its accounts is kept in the credential."""
@@ -140,37 +119,18 @@ class EnableBanking(Integration):
             given = answers.authorised.page(answer.body)
         except BadPayload:
             raise OutcomeUnknown("unreadable_session") from None
-        kept, _ = reading.read_each(given.accounts, "account", mapping.account)
-        return TokenAnswer(answers.credential.write(given.session_id, kept), grant_expires_at=given.access.ends_at)
+        kept, _ = reading.read_each(given.accounts, "account", answers.account)
+        ends_at = moments.of_text_or_none(given.valid_until)
+        return TokenAnswer(answers.credential.write(given.session_id, kept), grant_expires_at=ends_at)
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Closes the session, and with it the bank's consent."""
-        endpoint = self.api.endpoint("session", "DELETE", _SESSION, answers.credential.read(access_token)[0])
-        self.check(await self.api.send(endpoint, caller, headers=self._key.bearer()))
+        endpoint = self.api.endpoint("session", "DELETE", "/sessions/{}", answers.credential.read(access_token)[0])
+        self.check(await self.api.send(endpoint, caller, headers=self.credentials()))
         return True
 
-    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
-        """The accounts of a new session, as they were described when it began."""
-        session_id, kept = answers.credential.read(access_token)
-        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
-        given = answers.session.page(await self.get(asked, self.api.endpoint("session", "GET", _SESSION, session_id)))
-        return answers.listing(given, kept, (), None)[0].accounts
-
-    async def _list_banks(self, caller: Caller) -> list[answers.Bank]:
-        kept_until, banks = self._banks
-        if not banks or monotonic() > kept_until:
-            endpoint, only = self.api.endpoint("banks", "GET", "/aspsps"), {"service": "AIS"}
-            answer = await self.api.read(endpoint, caller, check=self.check, headers=self._key.bearer(), params=only)
-            banks = answers.banks(answer.body, self._countries)
-            self._banks = monotonic() + _BANKS_ARE_KEPT, banks
-        return banks
-
     async def _post(self, caller: Caller, name: str, asked: Mapping[str, Any]) -> Answer:
-        return await self.post(caller, self.api.endpoint(name, "POST", f"/{name}"), self._key.bearer(), asked)
-
-    def credentials(self, access_token: str) -> dict[str, str]:
-        """This application's key signs each call; whose session it is about is in the path."""
-        return self._key.bearer()
+        return await self.post(caller, self.api.endpoint(name, "POST", f"/{name}"), self.credentials(), asked)
 
     # Reading
 
@@ -181,32 +141,33 @@ class EnableBanking(Integration):
         day of the bank.
         """
         session_id, kept = answers.credential.read(request.access_token)
-        given = answers.session.page(await self.get(request, self.api.endpoint("session", "GET", _SESSION, session_id)))
+        given = answers.session.page(
+            await self.get(request, self.api.endpoint("session", "GET", "/sessions/{}", session_id))
+        )
         given.require_authorised()
         accounts, problems = await self._described(request, given, kept)
         page, listed = answers.listing(given, accounts, problems, request.cursors.get(answers.ACCOUNTS_FEED))
         yield page
-        waits = list[RateLimited]()
-        for uid, account in listed:
-            if f"account:{account.account_key}" in request.done:
-                continue
-            for part in (self._balance(request, uid, account), self._history(request, uid, account.account_key)):
-                async for page in self.part(part, account_key=account.account_key, waits=waits):
-                    yield page
-        if waits:
-            longest = max(error.retry_after or given.next_day(request.now) for error in waits)
-            raise RateLimited(waits[0].reason, scope=Scope.PROVIDER, retry_after=longest)
+        parts = {
+            account.account_key: (
+                self._balance(request, uid, account),
+                self._history(request, uid, account.account_key),
+            )
+            for uid, account in listed.items()
+        }
+        async for page in self.parts_of_accounts(request, parts, day_ends_in=given.next_day(request.now)):
+            yield page
 
     async def _described(
-        self, request: SyncRequest, given: answers.Session, kept: Sequence[mapping.Account]
-    ) -> tuple[list[mapping.Account], list[ProviderError]]:
+        self, request: SyncRequest, given: answers.Session, kept: Sequence[answers.Account]
+    ) -> tuple[list[answers.Account], list[ProviderError]]:
         """The session's accounts. Those of which nothing was kept are asked for."""
         known, problems = {one.uid: one for one in kept}, list[ProviderError]()
         found = [one for one in kept if not one.uid]
         for ids in given.accounts_data:
             key, one = ids.identification_hash, known.get(ids.uid)
             try:
-                one = one or mapping.account(await self._about(request, "details", key, ids.uid, "details"))
+                one = one or answers.account(await self._about(request, "details", key, ids.uid))
             except (BadRecord, *TROUBLE_OF_AN_ACCOUNT) as error:
                 problems.append(BadPayload(f"no_details:{error.reason}", scope=Scope.ACCOUNT, account_key=key))
                 continue
@@ -216,24 +177,32 @@ class EnableBanking(Integration):
 
     async def _balance(self, request: SyncRequest, uid: str, account: AccountRecord) -> AsyncIterator[Page]:
         key = account.account_key
-        stated = answers.balances.page(await self._about(request, "balances", key, uid, "balances"))
-        given, rejects = reading.read_all(stated, "balance", mapping.balance, key)
-        yield Page(balances=mapping.balance_records(given, key, account.currency or ""), rejects=rejects)
+        stated = answers.balances.page(await self._about(request, "balances", key, uid))
+        given, rejects = reading.read_all(stated, "balance", partial(mapping.balance, key=key), key)
+        yield Page(balances=mapping.preferred(given, account.currency), rejects=rejects)
 
     def _history(self, request: SyncRequest, uid: str, key: str) -> AsyncIterator[Page]:
         async def ask(first: date, place: str, longest: bool) -> tuple[list[msgspec.Raw], str | None]:
             asked = {"date_from": first.isoformat()} | ({"strategy": "longest"} if longest else {})
-            name, more = ("transactions_page", {"continuation_key": place}) if place else ("transactions", {})
-            body = await self._about(request, name, key, uid, "transactions", asked | more)
-            answer = answers.transactions.page(body)
+            more = {"continuation_key": place} if place else {}
+            counted = "transactions_page" if place else "transactions"
+            answer = answers.transactions.page(
+                await self._about(request, "transactions", key, uid, asked | more, counted)
+            )
             return answer.transactions, answer.continuation_key
 
         rows, mapped = partial(mapping.Rows, key), mapping.mapper(request.now.date())
         return Continued(request, key, ask, rows, mapped, refused=PERIOD_REFUSED, shorter=SHORTER).pages()
 
     async def _about(
-        self, request: SyncRequest, name: str, key: str, uid: str, part: str, params: Mapping[str, str] | None = None
+        self,
+        request: SyncRequest,
+        part: str,
+        key: str,
+        uid: str,
+        params: Mapping[str, str] | None = None,
+        counted: str = "",
     ) -> bytes:
-        """A part of an account; `name` is that of the calls which are counted together."""
-        endpoint = self.api.endpoint(name, "GET", f"/accounts/{{}}/{part}", uid)
+        """A part of an account; `counted` is the name of the calls which are counted together, if it is another one."""
+        endpoint = self.api.endpoint(counted or part, "GET", f"/accounts/{{}}/{part}", uid)
         return await self.get(request, endpoint, params, account_key=key, rules=ACCOUNT_RULES)

@@ -1,4 +1,4 @@
-"""Banks, sessions and lists of accounts in Enable Banking's answers, without any HTTP."""
+"""Banks, sessions and accounts in Enable Banking's answers, without any HTTP."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from worker.errors import AccountGone, BadRecord, NotReady, ProviderError, ReauthRequired, Scope
-from worker.integrations.enable_banking import mapping
-from worker.integrations.enable_banking.mapping import Account
-from worker.integrations.enable_banking.vocabulary import UNFINISHED, USUAL_ZONE, ZONES
-from worker.integrations.kit import account_keys, moments, reading
+from worker.errors import AccountGone, NotReady, ProviderError, ReauthRequired, Scope
+from worker.integrations.enable_banking.vocabulary import ACCOUNT_TYPES, UNFINISHED, USUAL_ZONE, ZONES
+from worker.integrations.kit import account_keys, moments, money, reading
 from worker.integrations.kit.base import Page
 from worker.integrations.kit.kept_credential import KeptCredential
 from worker.integrations.kit.link_kinds import Choice
+from worker.integrations.kit.masking import last_four, without_numbers
 from worker.models.records import AccountRecord
+from worker.models.vocabulary import AccountStatus, AccountType
 
 ACCOUNTS_FEED = "accounts"
 
@@ -37,23 +37,32 @@ class Bank(msgspec.Struct, gc=False):
     auth_methods: list[_Method] = []
 
 
-class Access(msgspec.Struct, gc=False):
-    """What was consented to."""
-
-    valid_until: str | None = None
-
-    @property
-    def ends_at(self) -> datetime | None:
-        """When the consent ends; None if this cannot be read."""
-        try:
-            return moments.of_text(self.valid_until, "valid_until")
-        except BadRecord:
-            return None
+Offer = tuple[Bank, str, str | None]
+"""A bank, a type of user, and a way to log in if there are several."""
 
 
-class _Where(msgspec.Struct, gc=False):
-    name: str
-    country: str
+class _Described(msgspec.Struct, gc=False):
+    hash: str = msgspec.field(name="identification_hash")
+    hashes: list[str] = msgspec.field(default_factory=list, name="identification_hashes")
+    uid: str | None = None
+    iban: str | None = msgspec.field(default=None, name="account_id.iban")
+    number: str | None = msgspec.field(default=None, name="account_id.other.identification")
+    details: str | None = None
+    product: str | None = None
+    currency: str | None = None
+    kind: str | None = msgspec.field(default=None, name="cash_account_type")
+
+
+class Account(msgspec.Struct, gc=False, omit_defaults=True):
+    """What is kept of an account: its ids, and what is shown once. The number itself and the holder's name are not."""
+
+    hash: str
+    hashes: list[str] = []
+    uid: str | None = None
+    name: str = ""
+    mask: str | None = None
+    currency: str | None = None
+    kind: str | None = None
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -67,8 +76,9 @@ class Session(msgspec.Struct, gc=False):
 
     status: str
     accounts_data: list[_Ids]
-    aspsp: _Where
-    access: Access
+    bank: str = msgspec.field(name="aspsp.name")
+    country: str = msgspec.field(name="aspsp.country")
+    valid_until: str | None = msgspec.field(default=None, name="access.valid_until")
 
     def require_authorised(self) -> None:
         """Raises `ReauthRequired` if the consent has ended, `NotReady` if it is not complete yet."""
@@ -78,7 +88,7 @@ class Session(msgspec.Struct, gc=False):
 
     def next_day(self, now: datetime) -> timedelta:
         """How long it takes until the bank's next day has begun."""
-        return moments.until_next_day(now, ZONES.get(self.aspsp.country, USUAL_ZONE))
+        return moments.until_next_day(now, ZONES.get(self.country, USUAL_ZONE))
 
 
 class Authorised(msgspec.Struct, gc=False):
@@ -86,11 +96,7 @@ class Authorised(msgspec.Struct, gc=False):
 
     session_id: str
     accounts: list[msgspec.Raw]
-    access: Access
-
-
-class _Started(msgspec.Struct, gc=False):
-    url: str
+    valid_until: str | None = msgspec.field(default=None, name="access.valid_until")
 
 
 class _Transactions(msgspec.Struct, gc=False):
@@ -98,52 +104,80 @@ class _Transactions(msgspec.Struct, gc=False):
     continuation_key: str | None = None
 
 
-_banks, _bank, balances = reading.ListReader("aspsps"), reading.Reader(Bank), reading.ListReader("balances")
-started, session, authorised = reading.Reader(_Started), reading.Reader(Session), reading.Reader(Authorised)
-transactions = reading.Reader(_Transactions)
+_banks, _bank, started = reading.ListReader("aspsps"), reading.Reader(Bank), reading.MemberReader("url", str)
+session, authorised, _described = reading.Reader(Session), reading.Reader(Authorised), reading.Reader(_Described)
+balances, transactions = reading.ListReader("balances"), reading.Reader(_Transactions)
 credential = KeptCredential("ebs", list[Account], list)
 """A session's id, and its accounts as they were when it began."""
 
 
-def banks(body: bytes, countries: frozenset[str]) -> list[Bank]:
-    """The banks of these countries, or of all. One that cannot be read is left out."""
-    found, _ = reading.read_each(_banks.page(body), "bank", _bank.record)
-    return [bank for bank in found if not countries or bank.country in countries]
+def offers(body: bytes, countries: frozenset[str]) -> dict[Choice, Offer]:
+    """What may be chosen of the banks of these countries, or of all. A bank that cannot be read is left out."""
+    banks, _ = reading.read_each(_banks.page(body), "bank", _bank.record)
+    banks.sort(key=lambda bank: (bank.country, bank.name.lower()))
+    return dict(offer for bank in banks if not countries or bank.country in countries for offer in _offers(bank))
 
 
-def choices(banks: Sequence[Bank]) -> Iterator[Choice]:
-    """The banks as a user chooses among them: one choice for each type of user, and for each way to log in."""
-    for bank in sorted(banks, key=lambda bank: (bank.country, bank.name.lower())):
-        for kind in bank.psu_types:
-            methods = [one for one in bank.auth_methods if one.psu_type == kind and one.name and not one.hidden_method]
-            for method in methods if len(methods) > 1 else [None]:
-                value = [bank.country, bank.name, kind, method and method.name]
-                words = [bank.name, bank.country, kind, method and (method.title or method.name)]
-                label = ", ".join(reading.without_nul(word) for word in words if word)
-                yield Choice(msgspec.json.encode(value).decode(), label, bank.country)
+def _offers(bank: Bank) -> Iterator[tuple[Choice, Offer]]:
+    for kind in bank.psu_types:
+        methods = [one for one in bank.auth_methods if one.psu_type == kind and one.name and not one.hidden_method]
+        for method in methods if len(methods) > 1 else [_Method(kind)]:
+            value = msgspec.json.encode([bank.country, bank.name, kind, method.name]).decode()
+            words = [bank.name, bank.country, kind, method.title or method.name]
+            label = ", ".join(reading.without_nul(word) for word in words if word)
+            yield Choice(value, label, bank.country), (bank, kind, method.name)
 
 
-Listed = tuple[str, AccountRecord]
-"""An account of the present session, after its id there."""
+def account(raw: bytes) -> Account:
+    """What is kept of an account."""
+    given = _described.record(reading.repaired(raw)[0])
+    return Account(
+        hash=given.hash,
+        hashes=given.hashes,
+        uid=given.uid,
+        name=without_numbers(given.details or given.product or ""),
+        mask=last_four(given.iban or given.number or "") or None,
+        currency=given.currency,
+        kind=given.kind,
+    )
+
+
+def _account_record(given: Account, key: str, session: Session) -> AccountRecord:
+    """One account. All its hashes are stable; some of them may fit other accounts, too."""
+    bank = reading.without_nul(session.bank)
+    kind, subtype = ACCOUNT_TYPES.get(given.kind or "", (AccountType.OTHER, "other"))
+    return AccountRecord(
+        account_key=key,
+        name=given.name or f"{bank} {given.mask or ''}".strip(),
+        official_name=f"{bank} {given.name}".strip(),
+        type=kind,
+        subtype=subtype,
+        mask=given.mask,
+        currency=money.currency_or_address(given.currency or ""),
+        status=AccountStatus.ACTIVE if given.uid else AccountStatus.INACCESSIBLE,
+        provider_type=given.kind,
+        institution=f"{bank}, {session.country}",
+        stable_keys=tuple(dict.fromkeys(map(reading.without_nul, (given.hash, *given.hashes)))),
+    )
 
 
 def listing(
     given: Session, accounts: Sequence[Account], problems: Sequence[ProviderError], cursor: str | None
-) -> tuple[Page, list[Listed]]:
-    """A page with the accounts, and those of them that can be read; `problems` are those of accounts not described.
+) -> tuple[Page, dict[str, AccountRecord]]:
+    """A page with the accounts, and those that can be read, by their ids; `problems` are of accounts not described.
 
     The key of an account is its identification hash; accounts with the same hash are told apart by their currency.
     """
     page, found = account_keys.listing(
         accounts,
         lambda one: (one.hash, one.currency or ""),
-        lambda one, key: mapping.account_record(one, key, reading.without_nul(given.aspsp.name), given.aspsp.country),
+        lambda one, key: _account_record(one, key, given),
         msgspec.json.encode,
         feed=ACCOUNTS_FEED,
         cursor=cursor,
     )
     keys = [record.account_key for one, record in found if not one.uid]
     blocked = [AccountGone("account_unreadable", scope=Scope.ACCOUNT, account_key=key) for key in keys]
-    page.problems, page.grant_expires_at = [*blocked, *problems], given.access.ends_at
+    page.problems, page.grant_expires_at = [*blocked, *problems], moments.of_text_or_none(given.valid_until)
     page.accounts_complete = page.accounts_complete and not problems
-    return page, [(one.uid, record) for one, record in found if one.uid]
+    return page, {one.uid: record for one, record in found if one.uid}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -145,6 +145,33 @@ class Calls:
                 waits.append(error)
             elif not (isinstance(error, Unsupported) and error.reason in self.harmless):
                 yield Page(problems=(error,))
+
+    async def parts_of_accounts(
+        self,
+        request: SyncRequest,
+        parts: Mapping[str, Iterable[AsyncIterator[Page]]],
+        *,
+        day_ends_in: timedelta | None = None,
+    ) -> AsyncIterator[Page]:
+        """The pages of all accounts, one account after the other; those that an earlier run has read are left out.
+
+        Args:
+            request: the request of the sync.
+            parts: the parts of each account, by its key; see `part`.
+            day_ends_in: for providers that count calls by account and day: how long it takes until the next day begins.
+                An account whose calls are used up does not stop the others then.
+
+        Raises:
+            RateLimited: the calls of some account are used up; the login waits, at the end of the reading.
+        """
+        waits = list[RateLimited]()
+        for key, of_account in parts.items():
+            for one in of_account if f"account:{key}" not in request.done else ():
+                async for page in self.part(one, account_key=key, waits=None if day_ends_in is None else waits):
+                    yield page
+        if waits and day_ends_in is not None:
+            longest = max(error.retry_after or day_ends_in for error in waits)
+            raise RateLimited(waits[0].reason, scope=Scope.PROVIDER, retry_after=longest)
 
 
 def _first(fields: Mapping[str, object], names: tuple[str, ...], but: int | None = None) -> str | None:

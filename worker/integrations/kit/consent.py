@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from worker.errors import Unsupported
+from worker.errors import BadPayload, Unsupported
 from worker.integrations.kit.base import Caller, FormToken
 from worker.integrations.kit.link_kinds import Choice, FrontEnd
 from worker.models.records import AccountRecord
@@ -14,6 +15,8 @@ from worker.models.records import AccountRecord
 
 class Consent:
     """The part of an integration that leads a user to consent. An integration overrides what its link kind needs."""
+
+    settings: Any
 
     @property
     def redirect_uri(self) -> str:
@@ -49,6 +52,16 @@ class Consent:
             ProviderError: the provider made no address.
         """
         return self.authorize_url(state, challenge)
+
+    def consent_address(self, url: str) -> str:
+        """An address that the provider has made, if a user may be sent there: https, or below our base URL.
+
+        Raises:
+            BadPayload: it is another one.
+        """
+        if not url.startswith(("https://", str(self.settings.base_url))):
+            raise BadPayload("consent_address")
+        return url
 
     async def choices(self, caller: Caller, field: str) -> Sequence[Choice]:
         """The values that a field of `link_kind.asks` may have (`FormField.chosen`). Raises `ProviderError`."""

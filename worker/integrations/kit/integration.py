@@ -11,7 +11,7 @@ A new integration must define at least `key`, `name`, `link_kind` and `settings_
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
@@ -162,8 +162,13 @@ class Integration(Consent, Calls):
         raise Unsupported("exchange")
 
     async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
-        """The accounts of a grant that is not stored yet (`can_list_accounts`). Raises `ProviderError`."""
-        raise Unsupported("accounts")
+        """The accounts of a grant that is not stored yet (`can_list_accounts`): those of the first page.
+
+        Raises:
+            ProviderError: they cannot be listed.
+        """
+        request = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
+        return (await anext(self.pages(request), Page())).accounts
 
     async def refresh(self, caller: Caller, refresh_token: str) -> TokenAnswer:
         """Sends the refresh token once.

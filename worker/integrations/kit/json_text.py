@@ -20,6 +20,7 @@ _TOKEN = re.compile(_STRING + rb'(?P<end>"?)|[\[\]{}:,]', re.DOTALL)
 _BRACKETS = re.compile(_STRING + rb'"?|[\[{]+|[\]}]+', re.DOTALL)
 _spaced_key = re.compile(rb'"\s+:').search
 _decode = msgspec.json.Decoder().decode
+_CONTAINERS = (dict, list)
 _BOM = b"\xef\xbb\xbf"
 _OPENING, _CLOSING = b"{[", b"}]"
 
@@ -150,17 +151,15 @@ def check_all_keys_once(raw: bytes) -> None:
 def _count_keys(raw: bytes) -> int:
     """Number of keys of all objects of the record as the decoder gives them; -1 if it refuses the record."""
     try:
-        left = [_decode(raw)]
+        left: list[Any] = [[_decode(raw)]]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return -1
     count = 0
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
+    for value in left:  # it grows while it is read
+        if type(value) is dict:
             count += len(value)
-            left += [inner for inner in value.values() if isinstance(inner, (dict, list))]
-        elif isinstance(value, list):
-            left += [inner for inner in value if isinstance(inner, (dict, list))]
+            value = value.values()
+        left += [inner for inner in value if type(inner) in _CONTAINERS]
     return count
 
 

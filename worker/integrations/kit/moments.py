@@ -52,6 +52,14 @@ def of_text(text: str | None, field: str) -> datetime | None:
         raise BadRecord(f"{field}_unreadable") from None
 
 
+def of_text_or_none(text: str | None) -> datetime | None:
+    """Like `of_text`, for a time that need not be known: None also for one that cannot be read."""
+    try:
+        return of_text(text, "time")
+    except BadRecord:
+        return None
+
+
 def in_utc(moment: datetime, field: str) -> datetime:
     """The same moment in UTC; one without an offset is taken as UTC.
 

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from worker.errors import BadPayload, BadRecord
-from worker.integrations.kit import json_text
+from worker.integrations.kit import json_text, paths
 from worker.integrations.kit.base import RawRecord
 from worker.integrations.kit.masking import masked
 from worker.models.records import HoldingRecord, LiabilityRecord, Reject
@@ -42,11 +42,12 @@ class Reader(Generic[T]):
     """Decodes one type of answer or record.
 
     Args:
-        shape: a msgspec type. Unknown fields are ignored, and numbers become exact `Decimal`s.
+        shape: a msgspec type. Unknown fields are ignored, numbers become exact `Decimal`s, and a field whose name has
+            dots is read from inner objects (see `paths`).
     """
 
     def __init__(self, shape: type[T]) -> None:
-        self.decode = msgspec.json.Decoder(shape).decode
+        self.decode = paths.decoder(shape)
 
     def page(self, body: bytes) -> T:
         """Decodes an answer.
@@ -112,20 +113,32 @@ class Reader(Generic[T]):
             return otherwise
 
 
-class ListReader:
-    """Takes answers apart that are an object with a list of records.
+class MemberReader(Generic[T]):
+    """Takes answers apart that are an object of which one member is used.
+
+    Args:
+        member: its name.
+        shape: its type, as of `Reader`.
+    """
+
+    def __init__(self, member: str, shape: type[T]) -> None:
+        self._answer = Reader(msgspec.defstruct("Answer", [("member", shape)], rename={"member": member}))
+
+    def page(self, body: bytes) -> T:
+        """The member of an answer. Raises `BadPayload`, as `Reader.page`."""
+        value: T = self._answer.page(body).member  # type: ignore[attr-defined]
+        return value
+
+
+class ListReader(MemberReader[list[msgspec.Raw]]):
+    """Takes answers apart that are an object with a list of records, which are not read yet.
 
     Args:
         member: the member of the object that has the list.
     """
 
     def __init__(self, member: str) -> None:
-        self._answer = Reader(msgspec.defstruct("Answer", [("records", list[msgspec.Raw])], rename={"records": member}))
-
-    def page(self, body: bytes) -> list[msgspec.Raw]:
-        """The records of an answer, not yet read. Raises `BadPayload`, as `Reader.page`."""
-        records: list[msgspec.Raw] = self._answer.page(body).records  # type: ignore[attr-defined]
-        return records
+        super().__init__(member, list[msgspec.Raw])
 
 
 def _field(error: msgspec.ValidationError) -> str:

@@ -65,13 +65,14 @@ class Rows:
 
     def split(self, raws: Sequence[msgspec.Raw]) -> reading.Split:
         """The rows of an answer, not yet read."""
-        smallest = self._smallest(raws)
+        known = dict[bytes, Identity]()
+        smallest = self._smallest(raws, known)
         last: date | None = None
         today: dict[str, int] = {}
 
         def key_of(raw: msgspec.Raw) -> tuple[str, str]:
             nonlocal last, today
-            row = self._identify(bytes(raw))
+            row = known.get(bytes(raw)) or self._identify(bytes(raw))
             if row.reference is not None:
                 self._named[row.content] += 1
                 return row.reference, self._account_key
@@ -92,12 +93,15 @@ class Rows:
             for number in range(1, times + 1)
         ]
 
-    def _smallest(self, raws: Sequence[msgspec.Raw]) -> dict[bytes, bool]:
-        """Of rows that are one transaction under several references, whether each has the smallest reference."""
+    def _smallest(self, raws: Sequence[msgspec.Raw], known: dict[bytes, Identity]) -> dict[bytes, bool]:
+        """Of rows that are one transaction under several references, whether each has the smallest reference.
+
+        Puts the identity of each row that has one into `known`.
+        """
         groups: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
         for raw in map(bytes, raws):
             try:
-                row = self._identify(raw)
+                row = known[raw] = self._identify(raw)
             except BadRecord:
                 continue
             if row.reference is not None and row.twin is not None:

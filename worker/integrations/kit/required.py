@@ -21,8 +21,6 @@ def missing_of(integration: type[Integration]) -> list[str]:
         methods += ["begin_renewal", "complete_renewal"]
     if integration.can_check:
         methods += ["check_login", "ask_for_hooks"]
-    if integration.can_list_accounts:
-        methods.append("list_accounts")
     if integration.front_end is not Integration.front_end:
         methods.append("open_front_end")
     return lacks + [name for name in methods if getattr(integration, name) is getattr(Integration, name)]

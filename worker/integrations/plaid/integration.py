@@ -153,11 +153,6 @@ class Plaid(Integration):
         """The accounts that Link says the user has chosen."""
         return answers.accounts_of_link(form.get(answers.METADATA, ""))
 
-    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
-        """The Item's accounts; a second Item for the same login has other ids."""
-        body = await self._read(caller, "/accounts/get", {"access_token": access_token})
-        return answers.accounts_page(body).accounts
-
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Removes the Item. Its token is then no longer valid."""
         await self._write(caller, "/item/remove", access_token=access_token)

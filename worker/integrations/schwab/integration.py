@@ -19,7 +19,7 @@ from pydantic_settings import SettingsConfigDict
 
 from worker.errors import BadPayload, ProviderError, Scope
 from worker.integrations.kit import windows
-from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest
+from worker.integrations.kit.base import Page, Quota, SyncRequest
 from worker.integrations.kit.http import Api, read_retry_after
 from worker.integrations.kit.oauth2_integration import OAuth2Integration
 from worker.integrations.kit.settings import IntegrationSettings
@@ -82,33 +82,25 @@ class Schwab(OAuth2Integration):
         self._account_numbers = api.endpoint("trader", "GET", "/trader/v1/accounts/accountNumbers")
         self._accounts = api.endpoint("trader", "GET", "/trader/v1/accounts")
 
-    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
-        """The accounts that the user has consented to."""
-        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
-        return (await self._list(asked)).page.accounts
-
     async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts with balances and positions first, then each account's transactions, oldest window first.
 
         If one account's transactions cannot be read, the run notes a problem and continues with the other accounts.
         """
-        listing = await self._list(request)
+        numbers = await self.get(request, self._account_numbers, rules=DATA_RULES)
+        accounts = await self.get(request, self._accounts, {"fields": "positions"}, rules=DATA_RULES)
+        listing = answers.read_listing(numbers, accounts, request.cursors.get(answers.ACCOUNTS_FEED))
         yield listing.page
-        for account in listing.page.accounts:
-            if _feed_of(account) in request.done:
-                continue
-            history = self._history(request, account, listing.numbers[account.account_key])
-            async for page in self.part(history, account_key=account.account_key):
-                yield page
+        histories = {
+            account.account_key: (self._history(request, account, listing.numbers[account.account_key]),)
+            for account in listing.page.accounts
+        }
+        async for page in self.parts_of_accounts(request, histories):
+            yield page
 
     def error_of(self, answer: Answer, rules: tuple[Rule, ...]) -> ProviderError:
         """The error for an answer other than 200. Schwab's services, gateway and edge use different error formats."""
         return answers.error_of(rules, answer.status, answer.body, read_retry_after(answer.headers))
-
-    async def _list(self, request: SyncRequest) -> answers.Listing:
-        numbers = await self.get(request, self._account_numbers, rules=DATA_RULES)
-        accounts = await self.get(request, self._accounts, {"fields": "positions"}, rules=DATA_RULES)
-        return answers.read_listing(numbers, accounts, request.cursors.get(answers.ACCOUNTS_FEED))
 
     async def _history(self, request: SyncRequest, account: AccountRecord, number: str) -> AsyncIterator[Page]:
         feed = _feed_of(account)

@@ -500,7 +500,7 @@ def test_html_of_a_gateway_is_a_passing_trouble() -> None:
     ],
 )
 def test_next_day_begins_by_the_clock_of_the_bank(now: str, country: str, wait: timedelta) -> None:
-    session = pages.Session("AUTHORIZED", [], pages._Where("Bank", country), pages.Access())
+    session = pages.Session("AUTHORIZED", [], "Bank", country)
 
     assert session.next_day(datetime.fromisoformat(now)) == wait
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.unit.integrations.scripts import all_pages
-from worker.errors import Forbidden, ProviderError, RateLimited, Scope
+from tests.unit.integrations.scripts import ACCESS_TOKEN, all_pages, provider, sync_request
+from worker.errors import BadPayload, Forbidden, ProviderError, RateLimited, Scope
 from worker.integrations.kit import moments
 from worker.integrations.kit.base import Caller, Page
 from worker.integrations.kit.calls import Calls
+from worker.integrations.kit.consent import Consent
 from worker.integrations.kit.contract.subject import scripted_api
 from worker.integrations.kit.limits import Limit
 from worker.integrations.kit.taxonomy import Rule
@@ -96,6 +98,84 @@ def test_account_whose_calls_are_used_up_is_a_problem_unless_the_caller_collects
     assert [page.problems for page in collected] == [()]
     assert [(one.account_key, one.reason) for one in waits] == [("a", "day_is_used_up")]
     assert [one.account_key for page in told for one in page.problems if isinstance(one, RateLimited)] == ["a"]
+
+
+async def read() -> AsyncIterator[Page]:
+    yield Page(feed="account:b")
+
+
+def parts_read(*, done: frozenset[str] = frozenset(), **more: Any) -> tuple[list[Page], RateLimited | None]:
+    """The pages of three parts of two accounts, and the error that ends the reading if there is one."""
+    found: list[Page] = []
+
+    async def go() -> None:
+        parts = {"a": (limited(), read()), "b": (read(),)}
+        async for page in Toy().parts_of_accounts(sync_request(done=done), parts, **more):
+            found.append(page)  # noqa: PERF401 - what came before the error counts, too
+
+    try:
+        asyncio.run(go())
+    except RateLimited as error:
+        return found, error
+    return found, None
+
+
+def test_used_up_account_stops_the_login_when_all_accounts_are_read_if_calls_are_counted_by_day() -> None:
+    found, error = parts_read(day_ends_in=timedelta(hours=3))
+
+    assert [page.feed for page in found] == ["account:a", "account:b", "account:b"]
+    assert [page.problems for page in found] == [()] * 3
+    assert error is not None
+    assert (error.reason, error.scope, error.retry_after) == ("day_is_used_up", Scope.PROVIDER, timedelta(hours=3))
+
+
+def test_used_up_account_is_a_problem_of_the_account_if_calls_are_not_counted_by_day() -> None:
+    found, error = parts_read()
+
+    assert error is None
+    assert [(one.account_key, one.reason) for page in found for one in page.problems] == [("a", "day_is_used_up")]
+    assert len(found) == 4
+
+
+def test_account_that_an_earlier_run_has_read_is_left_out() -> None:
+    found, error = parts_read(done=frozenset({"account:a"}), day_ends_in=timedelta(hours=3))
+
+    assert ([page.feed for page in found], error) == (["account:b"], None)
+
+
+@pytest.mark.parametrize("url", ["https://bank.test/x", "http://127.0.0.1:1/toy/start"])
+def test_address_for_consent_is_https_or_below_the_base_url(url: str) -> None:
+    consent = Consent()
+    consent.settings = SimpleNamespace(base_url="http://127.0.0.1:1/toy")
+
+    assert consent.consent_address(url) == url
+    for other in (url.removeprefix("https:").removeprefix("http:"), "javascript:x", "http://elsewhere.test/", ""):
+        with pytest.raises(BadPayload, match="consent_address"):
+            consent.consent_address(other)
+
+
+@pytest.mark.parametrize("key", ["plaid", "schwab"])
+def test_accounts_of_a_new_grant_are_those_of_the_first_page(key: str) -> None:
+    given = provider(key)
+
+    listed = asyncio.run(given.integration.list_accounts(Caller(), access_token=ACCESS_TOKEN))
+
+    assert len(listed) == 2
+    assert not [one for one in given.requests if "transactions" in one.url.path]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2025-04-01T02:00:00+02:00", datetime(2025, 4, 1, tzinfo=UTC)),
+        ("soon", None),
+        ("0001-01-01", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_time_that_need_not_be_known_is_none_if_it_cannot_be_read(text: str | None, moment: datetime | None) -> None:
+    assert moments.of_text_or_none(text) == moment
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,15 @@ def test_list_of_an_answer_is_split_into_records_that_are_not_read() -> None:
             rows.page(body)
 
 
+def test_member_of_an_answer_has_its_type() -> None:
+    url = reading.MemberReader("url", str)
+
+    assert url.page(b'{"url":"https://x","id":1}') == "https://x"
+    for body in (b"{}", b'{"url":null}', b'{"url":1}', b"https://x"):
+        with pytest.raises(BadPayload):
+            url.page(body)
+
+
 def test_row_is_decoded_with_what_was_repaired() -> None:
     given, flags = SHAPE.row(row('{"amount":1.10,"text":"a\\u0000b"}'))
 
