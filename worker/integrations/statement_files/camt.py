@@ -1,7 +1,6 @@
 """CAMT.052, .053 and .054 (ISO 20022) in all versions: reports, statements and notifications of bank accounts.
 
-Versions differ in their namespace and in a few elements, which are all looked for. Entities and document types are
-refused by defusedxml.
+Versions differ in their namespace and in a few elements, which are all looked for.
 """
 
 from __future__ import annotations
@@ -9,25 +8,20 @@ from __future__ import annotations
 import re
 from datetime import date
 from decimal import Decimal
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from xml.etree.ElementTree import Element
 
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
 from worker.integrations.statement_files import values
 from worker.integrations.statement_files.statements import Row, Statement
-from worker.integrations.statement_files.values import text_of
+from worker.integrations.statement_files.trees import amount_of, day_or_none, of_xml, text_of
 from worker.models.vocabulary import AccountType
 
 NAME = "CAMT"
 
-_DECLARATION = re.compile(r"\s*<\?xml[^>]*?(?:encoding=[\"']([\w-]+)[\"'])?[^>]*\?>", re.IGNORECASE)
 _IS_ONE = re.compile(rb"camt\.05[234]\.\d{3}\.\d\d|<(?:\w+:)?BkToCstmr(?:Stmt|AcctRpt|DbtCdtNtfctn)\b")
 _STATEMENTS = ("BkToCstmrStmt/Stmt", "BkToCstmrAcctRpt/Rpt", "BkToCstmrDbtCdtNtfctn/Ntfctn")
 _CLOSING, _OPENING, _AVAILABLE = ("CLBD", "ITBD"), ("OPBD", "PRCD"), ("CLAV", "ITAV")
-_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
 
 
 def is_one(content: bytes) -> bool:
@@ -41,16 +35,7 @@ def read(content: bytes) -> list[Statement]:
     Raises:
         Refused: the file is cut off or is no XML, has entities, or has a statement without account or currency.
     """
-    declared = _DECLARATION.match(content[:200].decode("latin-1"))
-    text = values.decoded(content, (declared[1] or "") if declared else "")
-    try:
-        root = fromstring(_DECLARATION.sub("", text, count=1), forbid_dtd=True)
-    except DefusedXmlException:
-        raise Refused("the file has a document type or entities, which no bank needs; nothing was stored") from None
-    except (ParseError, ValueError):
-        raise Refused("the CAMT file is cut off or is no XML: download it again; nothing was stored") from None
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
+    root = of_xml(content, NAME)
     return [_statement(element) for path in _STATEMENTS for element in root.iterfind(path)]
 
 
@@ -69,7 +54,7 @@ def _statement(element: Element) -> Statement:
     bank = "" if iban else text_of(element, "Acct/Svcr/FinInstnId/BICFI", "Acct/Svcr/FinInstnId/BIC") or ""
     one = Statement(bank=bank, number=number, currency=code, type=AccountType.DEPOSITORY, subtype="account")
     with one.refusing("days of the statement"):
-        one.first, one.last = _day_or_none(element, "FrToDt/FrDtTm"), _day_or_none(element, "FrToDt/ToDtTm")
+        one.first, one.last = day_or_none(element, "FrToDt/FrDtTm"), day_or_none(element, "FrToDt/ToDtTm")
     # A notification has single entries; a report that does not state its days may have what is new alone.
     one.lists_all = element.tag == "Stmt" or (element.tag == "Rpt" and None not in (one.first, one.last))
     one.is_final = element.tag == "Stmt"
@@ -90,7 +75,7 @@ def _read_balances(one: Statement, element: Element) -> None:
         with one.refusing(f"balance {kind}"):
             if any(given.get("Ccy") != one.currency for given in balance.iterfind("Amt")):
                 raise BadRecord("currency_differs")
-            found = _signed(balance), _day_or_none(balance, "Dt/Dt") or _day_or_none(balance, "Dt/DtTm")
+            found = _signed(balance), day_or_none(balance, "Dt/Dt", "Dt/DtTm")
             stated.setdefault(kind, found)
     for kind in reversed(_CLOSING):
         one.closing, one.closed_on = stated.get(kind, (one.closing, one.closed_on))
@@ -103,8 +88,7 @@ def _row(entry: Element, code: str, last: date | None) -> Row:
     given = entry.find("Amt")
     own = None if given is None else given.get("Ccy")
     amount, pending = _signed(entry), text_of(entry, "Sts/Cd", "Sts") in ("PDNG", "FUTR")
-    booked = _day_or_none(entry, "BookgDt/Dt") or _day_or_none(entry, "BookgDt/DtTm")
-    valued = _day_or_none(entry, "ValDt/Dt") or _day_or_none(entry, "ValDt/DtTm")
+    booked, valued = day_or_none(entry, "BookgDt/Dt", "BookgDt/DtTm"), day_or_none(entry, "ValDt/Dt", "ValDt/DtTm")
     day = booked or valued or (last if pending else None)
     if day is None:
         raise BadRecord("date_missing")
@@ -133,14 +117,5 @@ def _signed(element: Element) -> Decimal:
         raise BadRecord("side_unknown")
     if text.startswith(("-", "+")) or "," in text:
         raise BadRecord("amount_unreadable")
-    amount = money.checked(values.amount(text), "amount")
+    amount = amount_of(element, "Amt")
     return amount if side == "CRDT" else money.negated(amount)
-
-
-def _day(element: Element, path: str) -> date:
-    return values.leading_day(_DAY, text_of(element, path))
-
-
-def _day_or_none(element: Element, path: str) -> date | None:
-    """None if there is no day. Raises `BadRecord` if there is one that does not exist."""
-    return _day(element, path) if text_of(element, path) else None

@@ -1,6 +1,6 @@
 """OFX 1 (SGML) and OFX 2 (XML), and QFX, which is OFX: bank, card and investment statements.
 
-The tree is built by ofxtools. Its models are not used: they refuse a whole file for one bad field.
+The models of ofxtools are not used: they refuse a whole file for one bad field.
 """
 
 from __future__ import annotations
@@ -8,33 +8,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
-from decimal import Decimal
 from xml.etree.ElementTree import Element
 
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
+from worker.integrations.kit.words import by_word
 from worker.integrations.statement_files import values
-from worker.integrations.statement_files.ofx_tree import tree
 from worker.integrations.statement_files.statements import Row, Statement
-from worker.integrations.statement_files.values import text_of
+from worker.integrations.statement_files.trees import amount_of, amount_or_none, day_of, of_sgml, text_of
 from worker.models.records import HoldingRecord, SecurityRecord
 from worker.models.vocabulary import AccountType, SecurityType, TransactionType
 
 NAME = "OFX"
 
-_DAY = re.compile(r"\s*(\d{4})(\d\d)(\d\d)")
+_TEXTS = (
+    "ACCTID ACCTKEY ACCTTYPE BALAMT BANKID BRANCHID CHECKNUM CURDEF DTASOF DTEND DTPOSTED DTSTART DTUSER FID FITID"
+    " LANGUAGE MEMO NAME ORG PAYEEID REFNUM SERVERTID SIC TRNAMT TRNTYPE TRNUID"
+)
+_ENDED_BY = {"BANKTRANLIST": "LEDGERBAL"}  # Nubank leaves out the end of the list
 _TYPES = {
     "CHECKING": (AccountType.DEPOSITORY, "checking"),
     "SAVINGS": (AccountType.DEPOSITORY, "savings"),
     "MONEYMRKT": (AccountType.DEPOSITORY, "money_market"),
     "CREDITLINE": (AccountType.LOAN, "line_of_credit"),
 }
-_KINDS = {
-    **dict.fromkeys(("INT", "DIV"), TransactionType.INCOME),
-    **dict.fromkeys(("FEE", "SRVCHG"), TransactionType.FEE),
-    **dict.fromkeys(("XFER", "ATM", "CASH", "DIRECTDEP", "DEP"), TransactionType.TRANSFER),
-    **dict.fromkeys(("PAYMENT", "POS", "CHECK", "DIRECTDEBIT"), TransactionType.PAYMENT),
-}
+_KINDS = by_word(
+    (TransactionType.INCOME, "INT DIV"),
+    (TransactionType.FEE, "FEE SRVCHG"),
+    (TransactionType.TRANSFER, "XFER ATM CASH DIRECTDEP DEP"),
+    (TransactionType.PAYMENT, "PAYMENT POS CHECK DIRECTDEBIT"),
+)
 _SECURITIES = {
     "STOCKINFO": SecurityType.EQUITY,
     "MFINFO": SecurityType.MUTUAL_FUND,
@@ -65,7 +68,7 @@ def read(content: bytes) -> list[Statement]:
     begin = re.search("<OFX>", text, re.IGNORECASE)
     if begin is None or not text.rstrip().upper().endswith("</OFX>"):
         raise Refused("the OFX file ends too early: download it again; nothing was stored")
-    root = tree(text[begin.start() :])
+    root = of_sgml(text[begin.start() :], NAME, frozenset(_TEXTS.split()), _ENDED_BY)
     securities = dict(_securities(root))
     tags = ("STMTRS", "CCSTMTRS", "INVSTMTRS")
     return [_statement(element, securities) for tag in tags for element in root.iter(tag)]
@@ -112,8 +115,8 @@ def _read_balances(one: Statement, element: Element) -> None:
     for tag, field in (("LEDGERBAL", "closing"), ("AVAILBAL", "available")):
         with one.refusing(tag):
             if text_of(element, f"{tag}/BALAMT") is not None:
-                amount = _amount(element, f"{tag}/BALAMT")
-                one.closed_on = one.closed_on or _day(element, f"{tag}/DTASOF")
+                amount = amount_of(element, f"{tag}/BALAMT")
+                one.closed_on = one.closed_on or day_of(element, f"{tag}/DTASOF")
                 setattr(one, field, amount)
     one.closed_on = one.closed_on or _day_or_none(element, "DTASOF")
 
@@ -122,8 +125,8 @@ def _row(element: Element, code: str) -> Row:
     word, own = text_of(element, "TRNTYPE"), text_of(element, "CURRENCY/CURSYM")
     name, memo = text_of(element, "NAME", "PAYEE/NAME"), text_of(element, "MEMO")
     return Row(
-        amount=_amount(element, "TRNAMT"),
-        day=_day(element, "DTPOSTED"),
+        amount=amount_of(element, "TRNAMT"),
+        day=day_of(element, "DTPOSTED"),
         currency=code if own is None else values.currency(own),
         ref=text_of(element, "FITID") or "",
         description=" ".join(dict.fromkeys(filter(None, (name, memo)))) or None,
@@ -136,8 +139,8 @@ def _row(element: Element, code: str) -> Row:
 def _trade(element: Element, code: str, securities: dict[str, SecurityRecord]) -> Row:
     security = securities.get(text_of(element, ".//SECID/UNIQUEID") or "")
     return Row(
-        amount=_amount_or_none(element, ".//TOTAL") or money.ZERO,
-        day=_day(element, ".//INVTRAN/DTTRADE"),
+        amount=amount_or_none(element, ".//TOTAL") or money.ZERO,
+        day=day_of(element, ".//INVTRAN/DTTRADE"),
         currency=code,
         ref=text_of(element, ".//INVTRAN/FITID") or "",
         description=text_of(element, ".//INVTRAN/MEMO") or (security.name if security else None),
@@ -171,27 +174,15 @@ def _holding(element: Element, code: str, securities: dict[str, SecurityRecord])
         account_key="",
         holding_key=f"{security.key}:{(text_of(element, 'POSTYPE') or 'LONG').lower()}",
         security=security,
-        quantity=_amount(element, "UNITS"),
-        market_value=_amount_or_none(element, "MKTVAL"),
-        price=_amount_or_none(element, "UNITPRICE"),
+        quantity=amount_of(element, "UNITS"),
+        market_value=amount_or_none(element, "MKTVAL"),
+        price=amount_or_none(element, "UNITPRICE"),
         currency=code,
     )
 
 
-def _amount(element: Element, path: str) -> Decimal:
-    return money.checked(values.amount(text_of(element, path) or ""), "amount")
-
-
-def _amount_or_none(element: Element, path: str) -> Decimal | None:
-    return None if element.find(path) is None else _amount(element, path)
-
-
-def _day(element: Element, path: str) -> date:
-    return values.leading_day(_DAY, text_of(element, path))
-
-
 def _day_or_none(element: Element, path: str) -> date | None:
     try:
-        return _day(element, path)
+        return day_of(element, path)
     except BadRecord:
         return None

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from xml.etree.ElementTree import Element
 
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
 
 _AMOUNT = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)")
 _LONGEST = 4000
+_ISO_DAY = re.compile(r"\s*(\d{4})-?(\d\d)-?(\d\d)")
 DAY = re.compile(r"\s*(\d{1,4})[./-](\d{1,2})[./-](\d{2,4})\b")
 _GROUPED = {sign: re.compile(rf"[+-]?\d{{1,3}}(?:[{other} ']\d{{3}})+(?:\{sign}\d*)?") for sign, other in (".,", ",.")}
 
@@ -59,13 +59,13 @@ def day(year: str | int, month: str | int, of_month: str | int, field: str = "da
         raise BadRecord(f"{field}_unreadable") from None
 
 
-def leading_day(pattern: re.Pattern[str], text: str | None) -> date:
-    """The day at the beginning of a text, by a pattern of year, month and day.
+def leading_day(text: str | None) -> date:
+    """The day at the beginning of a text, as ISO 8601 writes it: with hyphens or without.
 
     Raises:
         BadRecord: `date_missing`, `date_unreadable`.
     """
-    found = pattern.match(text or "")
+    found = _ISO_DAY.match(text or "")
     if found is None:
         raise BadRecord("date_missing")
     return day(*found.groups())
@@ -74,11 +74,6 @@ def leading_day(pattern: re.Pattern[str], text: str | None) -> date:
 def text(value: str | None) -> str | None:
     """A text with single spaces and without NUL characters; None if it is empty."""
     return " ".join((value or "").replace("\x00", "").split())[:_LONGEST] or None
-
-
-def text_of(element: Element, *paths: str) -> str | None:
-    """The first text that an element has below it at one of these paths; None if it has none."""
-    return next((found for path in paths if (found := text(element.findtext(path))) is not None), None)
 
 
 def currency(code: str | None) -> str:

@@ -226,6 +226,7 @@ REFUSED: list[tuple[bytes, str]] = [
     (b"<OFX></OFX>", "no statement of an account"),
     (sgml(sgml_row()).decode().encode("utf-16"), "no text|none of the formats"),
     (sgml(sgml_row()).replace(b"</STMTTRN>", b"</STMTRS>"), "not closed"),
+    (b"<ofx></ofx>", "not closed"),
 ]
 
 
