@@ -1,12 +1,16 @@
-"""Grants that are to be revoked at their provider; each is kept until the provider has confirmed it."""
+"""Grants that are to be revoked at their provider; each is kept until the provider has confirmed it.
+
+Some wait for a day before that: whoever enters again what they came for gets them (`take`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, func, text, update
 from sqlalchemy.orm import Session
 
 from worker.crud import audit
@@ -67,6 +71,16 @@ _CLAIM = text(
     """
 )
 
+_TAKE = text(
+    """
+    DELETE FROM revocations WHERE id = (
+        SELECT id FROM revocations WHERE provider_key = :provider_key AND external_id = :external_id
+        ORDER BY due_at DESC LIMIT 1 FOR UPDATE
+    )
+    RETURNING id, provider_id, provider_key, reason, generation, access_token, refresh_token, key_id, attempts
+    """
+)
+
 
 def keep_stored(session: Session, *, provider_id: UUID, reason: str) -> bool:
     """Keeps the provider's stored token until its grant is revoked; False when there is no token."""
@@ -74,9 +88,15 @@ def keep_stored(session: Session, *, provider_id: UUID, reason: str) -> bool:
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
-def keep(session: Session, *, grant: Waiting, external_id: str | None) -> None:
-    """Keeps a grant that was never stored until it is revoked."""
-    session.add(Revocation(**asdict(grant), external_id=external_id))
+def keep(session: Session, *, grant: Waiting, external_id: str | None, after: timedelta = timedelta(0)) -> None:
+    """Keeps a grant that was never stored until it is revoked, which is first tried after that time."""
+    session.add(Revocation(**asdict(grant), external_id=external_id, due_at=func.clock_timestamp() + after))
+
+
+def take(session: Session, *, provider_key: str, external_id: str) -> Waiting | None:
+    """The grant that was kept under this id, which is not revoked then; None if there is none (any more)."""
+    row = session.execute(_TAKE, {"provider_key": provider_key, "external_id": external_id}).mappings().one_or_none()
+    return None if row is None else Waiting(**row)
 
 
 def spare(session: Session, *, provider_id: UUID, external_id: str | None) -> None:

@@ -87,7 +87,8 @@ class Revocation(Base):
     Attributes:
         provider_id: the login that it belonged to. Without a foreign key: at the provider the consent still exists when
             our row is deleted.
-        external_id: the provider's own id of the login; the grant is not revoked while a link has that login.
+        external_id: the provider's own id of the login; the grant is not revoked while a link has that login. Of a
+            grant that came for a token that works once: by what it is found again if that token is entered again.
         reason: `replaced`, `unlinked` or `abandoned`.
         generation: the ciphertexts are bound to it, besides provider and kind.
         attempts: how often revoking was tried.

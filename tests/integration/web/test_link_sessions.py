@@ -273,6 +273,38 @@ def test_page_says_that_the_list_of_banks_cannot_be_had(
 
 
 @pytest.mark.deep
+def test_setup_token_of_a_login_that_is_linked_already_is_good_for_the_second_question(
+    client: TestClient, ada: Person, sandbox: SandboxAdmin, web_runtime: Runtime, rows: Session
+) -> None:
+    name = sandbox.create_logins("simplefin", 1)[0]
+    first, second = (
+        Journey.begin(client, ada.headers, provider_key="simplefin", alias=alias, return_url=BACK)
+        for alias in ("Banks", "Again")
+    )
+    first.send(first.open(), setup_token=sandbox.link(name)["setup_token"])
+    types = {one["provider_account_id"]: one["type"] for one in sandbox.books(name)["accounts"]}
+    access, server = urlsplit(sandbox.mint(name)[0].access_token), web_runtime.integrations["simplefin"].settings
+    listed = httpx.get(f"{server.base_url}/accounts", auth=(access.username or "", access.password or "")).json()
+    read = [
+        {"provider_account_id": one["id"], "type": types[one["id"]], "name": one["name"], "mask": one["name"][-5:-1]}
+        for one in listed["accounts"]
+    ]
+    _add_accounts(rows, _logins(client, ada)[0], *read)
+    token = sandbox.link(name)["setup_token"]
+
+    told = second.send(second.open(), setup_token=token)
+    landed = second.send(told, setup_token=token, anyway="yes")
+
+    assert told.status_code == 409
+    assert "This login is linked already as &#34;Banks&#34;" in told.text
+    assert "enter the same setup token again" in told.text
+    assert "Link this login a second time all the same" in told.text
+    assert token not in told.text
+    assert result_of(landed)["status"] == "linked"
+    assert sorted(login["alias"] for login in _logins(client, ada)) == ["Again", "Banks"]
+
+
+@pytest.mark.deep
 def test_setup_token_is_entered_on_the_page_and_a_used_one_is_refused_there(
     client: TestClient, ada: Person, sandbox: SandboxAdmin
 ) -> None:

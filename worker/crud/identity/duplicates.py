@@ -66,13 +66,25 @@ def same_login(
         of_login[stored.provider_id].append(stored)
     for provider_id in sorted(of_login, key=lambda id_: id_ != besides):
         accounts = of_login[provider_id]
-        pairs = list(pairs_of(listed, accounts, same=same))
+        pairs = _pairs(listed, accounts, same)
         if pairs and len(pairs) in (len(listed), len(accounts)):
             if provider_id == besides:
                 return None
             names = [f"{record.name} …{record.mask}" if record.mask else record.name for record, _ in pairs]
             return SameLogin(provider_id, aliases[provider_id], names)
     return None
+
+
+def _pairs(
+    listed: Sequence[AccountRecord], accounts: Sequence[StoredAccount], same: Same
+) -> list[tuple[AccountRecord, StoredAccount]]:
+    """Pairs that are the same by key and by what people see; of the rest, those in which neither fits another one."""
+    stored = {one.key: one for one in accounts}
+    by_key = [(one, stored[one.account_key]) for one in listed if one.account_key in stored]
+    found = [(record, account) for record, account in by_key if same(record, account, False)]
+    records, taken = ({id(pair[side]) for pair in found} for side in (0, 1))
+    rest = [one for one in listed if id(one) not in records], [one for one in accounts if id(one) not in taken]
+    return [*found, *pairs_of(*rest, same=same)]
 
 
 def looks_same(record: AccountRecord, account: StoredAccount, by_stable_key: bool) -> bool:

@@ -106,6 +106,8 @@ class LinkKind:
         redirects: the user consents at an address of the provider, which sends the user back with a code.
         pkce: the code can be exchanged only with a secret of ours, the code verifier (RFC 7636).
         told: names of what only the provider's own form fills in, beside the fields; each may be missing.
+        works_once: what is entered can be exchanged once, and gives tokens that do not expire. If these are not stored,
+            they are kept for a day, for whoever enters the same again (`worker.services.linking.kept`).
     """
 
     name: str
@@ -115,6 +117,7 @@ class LinkKind:
     redirects: bool = False
     pkce: bool = False
     told: tuple[str, ...] = ()
+    works_once: bool = False
 
     def checked(self, form: Mapping[str, str]) -> dict[str, str]:
         """The values of the form, without spaces before and after them.
@@ -155,6 +158,7 @@ SETUP_TOKEN = LinkKind(
     "setup_token",
     "get a setup token from the provider",
     (FormField("setup_token", "setup token", help="Good for one use; the provider's own pages show it."),),
+    works_once=True,
 )
 KEY_AND_SECRET = LinkKind(
     "key_and_secret",

@@ -23,6 +23,7 @@ from worker.integrations.kit.settings import IntegrationSettings, in_words
 from worker.integrations.kit.together import Together, Told
 from worker.integrations.simplefin import mapping
 from worker.integrations.simplefin.vocabulary import RULES, SAFE_DAYS
+from worker.models.records import AccountRecord
 
 
 class SimplefinSettings(IntegrationSettings):
@@ -50,6 +51,7 @@ class Simplefin(Integration):
     quotas = tuple(Quota("provider", 24, 86_400, endpoint=name, daily=True) for name in ("accounts", "account"))
     error_rules = RULES
     secret_shapes = (r"\baHR0c[\w+/=-]{16,}", r"\bhttps?://[^\s/@:]+:[^\s/@]+@[^\s\"']+")
+    can_list_accounts = True
     memory_feeds = frozenset({mapping.ACCOUNTS_FEED})
 
     def __init__(self, settings: Any, api: Api) -> None:
@@ -64,13 +66,24 @@ class Simplefin(Integration):
         """Name and password of the access URL."""
         return self._server.authorization(access_token)
 
+    async def list_accounts(self, caller: Caller, *, access_token: str) -> Sequence[AccountRecord]:
+        """The accounts that an access URL opens: one of the day's calls, without transactions."""
+        asked = SyncRequest(caller=caller, access_token=access_token, cursors={}, now=datetime.now(UTC))
+        endpoint = self._endpoint(asked, "accounts", [("balances-only", 1)])
+        return mapping.listing(asked, mapping.account_set.page(await self.get(asked, endpoint)), {}).accounts
+
     def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
         """Accounts, balances and positions first, then each account's transactions, window by window."""
         accounts = dict[str, mapping.Account]()
 
         async def ask(window: tuple[date, date], behind: Sequence[str]) -> Told:
             ids = [accounts[key].id for key in behind] if len(behind) < len(accounts) else []
-            answer = mapping.account_set.page(await self.get(request, self._endpoint(request, window, ids)))
+            start, end = (datetime.combine(day, time(), UTC) for day in (window[0], window[1] + timedelta(days=1)))
+            days = [("start-date", int(start.timestamp())), ("end-date", int(end.timestamp())), ("pending", 1)]
+            endpoint = self._endpoint(
+                request, "account" if ids else "accounts", [*days, *(("account", one) for one in ids)]
+            )
+            answer = mapping.account_set.page(await self.get(request, endpoint))
             return Told(
                 window=window,
                 listing=None if behind else mapping.listing(request, answer, accounts),
@@ -81,14 +94,6 @@ class Simplefin(Integration):
 
         return Together(request, self.settings.window_days, SAFE_DAYS).pages(ask)
 
-    def _endpoint(self, request: SyncRequest, window: tuple[date, date], ids: Sequence[str]) -> Endpoint:
-        start, end = (datetime.combine(day, time(), UTC) for day in (window[0], window[1] + timedelta(days=1)))
-        query = [
-            ("start-date", int(start.timestamp())),
-            ("end-date", int(end.timestamp())),
-            ("pending", "1"),
-            *([("version", "2")] if self.settings.version == "2" else []),
-            *(("account", one) for one in ids),
-        ]
-        path = f"{self._server.path(request.access_token)}/accounts?{urlencode(query)}"
-        return self.api.endpoint("account" if ids else "accounts", "GET", path)
+    def _endpoint(self, request: SyncRequest, name: str, query: Sequence[tuple[str, object]]) -> Endpoint:
+        asked = [*query, *([("version", "2")] if self.settings.version == "2" else [])]
+        return self.api.endpoint(name, "GET", f"{self._server.path(request.access_token)}/accounts?{urlencode(asked)}")

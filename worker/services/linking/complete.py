@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -29,7 +30,7 @@ from worker.models import ProviderCreate, new_id
 from worker.process.logger import Logger
 from worker.services.context import Context
 from worker.services.hooks.addresses import want_address
-from worker.services.linking import claims, duplicates, pkce, revocation
+from worker.services.linking import claims, duplicates, kept, pkce, revocation
 from worker.services.linking.begin import allows_second, checked, enabled, hashed, state_in
 from worker.services.refresh import journal
 from worker.services.refresh.lease import store_in_time
@@ -122,6 +123,7 @@ class _Grant:
     answer: TokenAnswer
     target: LinkTarget
     session_id: UUID | None
+    kept_as: str | None
 
 
 async def _link(
@@ -140,12 +142,14 @@ async def _link(
     caller = Caller(provider_id=target.provider_id, manual=True)
     if guarded:
         await _refuse_told(runtime, integration, target, provider_in, form)
-    try:
-        async with asyncio.timeout(runtime.settings.lease_seconds):
-            answer = await integration.exchange(caller, form, now=target.now)
-    except TimeoutError:
-        raise Transient("deadline") from None
-    grant = _Grant(integration, provider_in, answer, target, session_id)
+    answer = await kept.take(runtime, integration, provider_in, form)
+    if answer is None:
+        try:
+            async with asyncio.timeout(runtime.settings.lease_seconds):
+                answer = await integration.exchange(caller, form, now=target.now)
+        except TimeoutError:
+            raise Transient("deadline") from None
+    grant = _Grant(integration, provider_in, answer, target, session_id, kept.name_of(integration, provider_in, form))
     try:
         if guarded:
             await duplicates.refuse_second(runtime, integration, provider_in, answer, target_id=target.provider_id)
@@ -188,7 +192,8 @@ def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID
 async def _abandon(runtime: Context, grant: _Grant) -> None:
     """Removes a grant that was not stored: its unused provider here, and the consent at the provider, if it can be.
 
-    Never raises. If its login is linked, the grant is kept: it may be the same grant that is in use there.
+    Never raises. If its login is linked, the consent is left alone: it may be the one that is in use there. What came
+    for a token that works once is first kept for a day, for whoever enters the same token again.
     """
     answer, provider_id = grant.answer, grant.target.provider_id
     try:
@@ -199,7 +204,7 @@ async def _abandon(runtime: Context, grant: _Grant) -> None:
     if in_use:
         return
     sealed = _sealed(runtime, grant, grant.target)
-    kept = Waiting(
+    waiting = Waiting(
         id=new_id(),
         provider_id=provider_id,
         provider_key=grant.integration.key,
@@ -210,9 +215,10 @@ async def _abandon(runtime: Context, grant: _Grant) -> None:
         key_id=sealed.key_id,
     )
     with suppress(Unavailable):
-        await runtime.db(revocations.keep, grant=kept, external_id=answer.external_id)
+        name, after = (grant.kept_as, kept.TIME) if grant.kept_as else (answer.external_id, timedelta(0))
+        await runtime.db(revocations.keep, grant=waiting, external_id=name, after=after)
         await revocation.revoke_soon(runtime, provider_id)
-    log.warning("link_abandoned", provider_id=str(provider_id))
+    log.warning("link_abandoned", provider_id=str(provider_id), kept=grant.kept_as is not None)
 
 
 def _sealed(runtime: Context, grant: _Grant, target: LinkTarget) -> NewToken:

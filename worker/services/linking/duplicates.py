@@ -101,12 +101,17 @@ async def _compare(
     if found is None:
         return
     log.info("login_linked_already", provider_id=str(found.provider_id), accounts=len(found.accounts))
+    kind, then = integration.link_kind, ""
     ended = "nothing was linked, and the new consent is ended" if exchanged else "nothing was linked or exchanged"
+    if exchanged and kind.works_once:
+        labels = " and ".join(field.label for field in kind.fields)
+        ended = f"and nothing was linked. What came for the {labels} is kept for a day: enter the same {labels} again"
+        then = f", and enter the same {labels}"
     raise LinkedAlready(
         f'this login is linked already as "{found.alias}": it has the same accounts ({", ".join(found.accounts)}).'
         f" That login was kept as it is, {ended}",
         for_operators=(
-            "add --anyway to your command to link it a second time all the same. To link that one again:"
+            f"add --anyway to your command{then} to link it a second time all the same. To link that one again:"
             f' dashtam link {integration.key} --user {provider_in.user_id} --alias "{found.alias}"'
         ),
         for_clients=(

@@ -65,12 +65,13 @@ async def _try(runtime: Context, grant: Waiting) -> bool:
     try:
         if integration is None:
             raise Refused(f"the integration {grant.provider_key} is not enabled; add it to INTEGRATIONS")
+        access_token, refresh_token = plain(runtime, grant)
         revoked = await end_grant(
             runtime,
             integration,
             grant.provider_id,
-            access_token=_plain(runtime, grant, "access", grant.access_token),
-            refresh_token=grant.refresh_token and _plain(runtime, grant, "refresh", grant.refresh_token),
+            access_token=access_token,
+            refresh_token=refresh_token,
         )
     except (ProviderError, TimeoutError, EncryptionError, Refused) as error:
         why = str(error) or type(error).__name__
@@ -89,10 +90,15 @@ async def _try(runtime: Context, grant: Waiting) -> bool:
     return True
 
 
-def _plain(runtime: Context, grant: Waiting, kind: str, ciphertext: str) -> str:
-    return runtime.encryption.unseal(
-        ciphertext, provider_id=grant.provider_id, kind=kind, generation=grant.generation, key_id=grant.key_id
-    )
+def plain(runtime: Context, grant: Waiting) -> tuple[str, str | None]:
+    """The access token and the refresh token of a grant that waits. Raises `EncryptionError`."""
+
+    def unsealed(ciphertext: str, kind: str) -> str:
+        return runtime.encryption.unseal(
+            ciphertext, provider_id=grant.provider_id, kind=kind, generation=grant.generation, key_id=grant.key_id
+        )
+
+    return unsealed(grant.access_token, "access"), grant.refresh_token and unsealed(grant.refresh_token, "refresh")
 
 
 async def revoke_soon(runtime: Context, provider_id: UUID) -> None:
