@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.unit.integrations.scripts import (
+    ACCESS_TOKEN,
     NOW,
     SCHWAB_NUMBERS,
     all_pages,
@@ -32,7 +33,7 @@ from worker.errors import (
     Scope,
     Transient,
 )
-from worker.integrations.kit.base import Page, RawRecord, Window
+from worker.integrations.kit.base import Caller, Page, RawRecord, Window
 from worker.integrations.schwab import mapping
 from worker.integrations.schwab import pages as schwab_pages
 from worker.integrations.schwab.vocabulary import SECURITY_TYPES, TYPES
@@ -439,6 +440,26 @@ def keys_after(*days: dict[str, str]) -> list[dict[str, str]]:
         keys, cursor = schwab_pages.assign_keys(hashes, cursor)
         result.append(keys)
     return result
+
+
+def test_new_grant_lists_its_accounts_with_two_calls_and_no_transactions() -> None:
+    schwab = provider("schwab")
+
+    listed = asyncio.run(schwab.integration.list_accounts(Caller(manual=True), access_token=ACCESS_TOKEN))
+
+    assert [(one.account_key, one.mask) for one in listed] == [(SCHWAB_NUMBERS[n], n[-4:]) for n in SCHWAB_NUMBERS]
+    assert [request.url.path for request in schwab.requests] == [
+        "/trader/v1/accounts/accountNumbers",
+        "/trader/v1/accounts",
+    ]
+    assert {request.headers["authorization"] for request in schwab.requests} == {f"Bearer {ACCESS_TOKEN}"}
+
+
+def test_new_grant_that_is_refused_lists_nothing() -> None:
+    schwab = provider("schwab", lambda _: httpx.Response(401))
+
+    with pytest.raises(AccessExpired):
+        asyncio.run(schwab.integration.list_accounts(Caller(), access_token=ACCESS_TOKEN))
 
 
 def test_account_keeps_its_key_under_a_new_hash() -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from worker.integrations.kit.base import Caller, Page
 from worker.integrations.kit.contract.subject import Subject, every, require, rows_of
 from worker.integrations.kit.heard import Heard
-from worker.models.records import TransactionRecord
+from worker.models.records import AccountRecord, TransactionRecord
 from worker.models.vocabulary import AccountStatus, AccountType, SecurityType, TransactionStatus, TransactionType
 
 _MOST_BREAKS = 200
@@ -83,6 +83,22 @@ def _check_accounts(pages: list[Page]) -> None:
             require(holding.quantity.is_finite(), "quantities must be finite Decimals")
 
 
+def accounts_that_a_new_grant_lists_are_those_of_its_first_sync(subject: Subject) -> None:
+    """Where a new grant can list its accounts, they are those that its first sync reads."""
+    trial = subject.connected()
+
+    async def both() -> tuple[list[AccountRecord], list[AccountRecord]]:
+        token = (await trial.link()).access_token
+        if not trial.integration.can_list_accounts:
+            return [], []
+        listed = await trial.integration.list_accounts(Caller(manual=True), access_token=token)
+        pages = await every(trial.integration.pages(trial.request(token)))
+        return list(listed), [account for page in pages for account in page.accounts]
+
+    listed, read = asyncio.run(both())
+    require(listed == read, "`list_accounts` and `pages` must list the same accounts, or two links are not recognised")
+
+
 def accounts_are_listed_before_their_transactions(subject: Subject) -> None:
     """An account is listed before its transactions; otherwise these would go to quarantine."""
     listed: set[str] = set()
@@ -147,6 +163,7 @@ def readings_of_unchanged_books_hear_the_same_answers(subject: Subject) -> None:
 
 
 CHECKS = (
+    accounts_that_a_new_grant_lists_are_those_of_its_first_sync,
     accounts_are_listed_before_their_transactions,
     everything_is_mapped_into_the_closed_vocabulary,
     amounts_are_those_of_the_books,
