@@ -22,9 +22,11 @@ from tests.integration.sync import books as compare
 from tests.integration.sync.test_sandbox_sync import PROFILES, link
 from tests.support.fixtures import MakeRuntime
 from tests.support.sandbox import SandboxAdmin
+from tests.support.waiting import wait_for
 from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.runtime import Runtime, use_runtime
+from worker.services.availability.quotas import HELD
 from worker.services.sync import batch
 
 EXAMPLES = int(os.environ.get("DEEP_EXAMPLES", "40"))
@@ -33,10 +35,17 @@ _PENDING = {"plaid", "simplefin", "enable_banking"}
 
 places = st.integers(0, 10**6)
 amounts = st.sampled_from(["-1.00", "2.50", "-3.33", "0.10", "1000.01"])
+_WARNING = '{"code": "gen.api", "msg": "Too many requests today"}'
 faults = st.sampled_from(
     [
         {"do": "answer", "status": 500, "body": "oops"},
+        {"do": "answer", "status": 502, "body": "<html>bad gateway</html>"},
+        {"do": "answer", "status": 503, "body": "{}", "headers": {"retry-after": "1"}},
         {"do": "answer", "status": 403, "body": "<html>blocked</html>"},
+        {"do": "rate_limit"},
+        {"do": "rate_limit", "retry_after": "1"},
+        {"do": "rate_limit", "retry_after": "+1"},
+        {"do": "edit", "append": {"errlist": [_WARNING]}},  # SimpleFIN's warning; the others have no such list
         {"do": "cut"},
         {"do": "reset"},
         {"do": "truncate", "bytes": 40},
@@ -127,8 +136,19 @@ class StandInMachine(RuleBasedStateMachine):
         with self.runtime.transaction() as session:
             return session.get_one(SyncRun, run_id)
 
+    def run_when_allowed(self, mode: str) -> SyncRun:
+        """Runs again while a rate limit of the whole application stops all calls: a second, by `retry_after_max`."""
+        runs: list[SyncRun] = []
+
+        def was_allowed() -> bool:
+            runs.append(self.run(mode))
+            return runs[-1].error_reason != HELD
+
+        wait_for(was_allowed, every=0.2, what="the end of a rate limit")
+        return runs[-1]
+
     def must_end_well(self, mode: str) -> None:
-        run = self.run(mode)
+        run = self.run_when_allowed(mode)
         assert run.status == RunStatus.COMPLETED, (run.error, run.error_reason, run.problems)
         self.is_lost &= run.mode != "full"
         self.assert_no_row_twice()
@@ -159,7 +179,7 @@ class StandInMachine(RuleBasedStateMachine):
 @pytest.fixture
 def machine(make_runtime: MakeRuntime, engine: Engine, sandbox: SandboxAdmin) -> Any:
     """Makes the machine of an integration."""
-    more = {"quota_scale": 1000, "breaker_failures": 10**6}
+    more = {"quota_scale": 1000, "breaker_failures": 10**6, "retry_after_max": 1}
 
     def make(key: str) -> type[StandInMachine]:
         members = {"runtime": runtime, "engine": engine, "sandbox": sandbox, "key": key}
