@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.support.faults_casts import page_of
+from tests.support.faults_casts import page_of, played
 from tests.support.faults_processes import kill_all
 from tests.support.faults_world import World
 from tests.support.sandbox import RaisedBarrier
@@ -131,7 +131,7 @@ def test_login_whose_every_page_fails_delays_nobody(world: World) -> None:
 
 
 def test_another_login_linked_while_the_first_one_is_synced(world: World) -> None:
-    world.begin(spare=1)
+    world.begin(spare=1, members=world.members)
     barrier = paused_in_a_page(world, world.synced[0])
     world.moves_on()
     barrier.wait_for_arrivals()
@@ -141,6 +141,7 @@ def test_another_login_linked_while_the_first_one_is_synced(world: World) -> Non
 
     assert world.login_of(world.synced[0]) != world.synced[0]
     # On a busy machine the held page may have run into its deadline before the link was stored: then no run was ended.
-    assert world.query("SELECT 1 FROM provider_audit_logs WHERE action = 'grant_revoked'")
+    if played(world.synced[0]).names_logins:
+        assert world.query("SELECT 1 FROM provider_audit_logs WHERE action = 'grant_revoked'")
     assert world.query("SELECT 1 FROM revocations") == []
     world.assert_nothing_was_lost()

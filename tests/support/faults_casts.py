@@ -16,18 +16,20 @@ class Played:
         page: a part of the path of a page that a sync reads; a request for it can be held in the middle of its answer.
         rotates: its tokens are refreshed and rotate, so its stand-in has a policy for them.
         asks: what its user enters before the consent, line by line.
+        names_logins: it gives each login an id, so that another one under an alias is noticed and ends the old grant.
     """
 
     page: str
     rotates: bool = False
     asks: tuple[str, ...] = ()
+    names_logins: bool = False
 
 
 PLAYED: Mapping[str, Played] = {
     "schwab": Played("/transactions", rotates=True),
-    "plaid": Played("/transactions/sync"),
+    "plaid": Played("/transactions/sync", names_logins=True),
     "simplefin": Played("/accounts"),
-    "snaptrade": Played("/activities", rotates=True),
+    "snaptrade": Played("/activities", rotates=True, names_logins=True),
     "enable_banking": Played("/transactions", asks=("Zweite Bank, DE, personal",)),
 }
 
@@ -48,9 +50,14 @@ def logins_of(members: Cast) -> dict[str, list[str]]:
     return {key: [f"{key}-{number}" for number in range(1, count + 1)] for key, count in members.items()}
 
 
+def played(login: str) -> Played:
+    """The integration of this login."""
+    return PLAYED[login.rpartition("-")[0]]
+
+
 def page_of(login: str) -> str:
     """The path at which a sync of this login can be held in the middle of a page."""
-    return PLAYED[login.rpartition("-")[0]].page
+    return played(login).page
 
 
 def others(refreshed: Sequence[str] = (), synced: Sequence[str] = ()) -> dict[str, Cast]:

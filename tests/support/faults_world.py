@@ -111,6 +111,11 @@ class World(Settling):
             wait_for(self._nothing_is_queued, seconds=5)
 
     @property
+    def members(self) -> Cast:
+        """Whose logins the story is about."""
+        return self._cast
+
+    @property
     def refreshed_key(self) -> str:
         """The integration whose refreshes are disturbed."""
         return next(iter(self._cast))
