@@ -4,7 +4,7 @@
 
 The fleet has a Postgres and a Redis of its own, without fsync: times of claims have no wait for a disk in them.
 
-1. The fleet is stored with COPY. Sizes of tables and indexes are divided by the number of logins.
+1. The fleet is stored with COPY. Sizes of tables and indexes are divided by their rows.
 2. A worker refreshes 2,000 of its logins beside them; memory, connections and CPU are read.
 3. A day passes on a fast clock (`fleet_day`). One integration is down for two hours, from 06:00 on.
 4. Everything is overdue at once, as after an outage of Postgres, and is claimed until nothing is left.
@@ -33,7 +33,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from tests.benchmarks import fleet_processes
 from tests.benchmarks.fleet_day import STEP_S, Day, Outage, Seen
-from tests.benchmarks.fleet_fill import KINDS, Fleet, fill, make, sizes, vacuum
+from tests.benchmarks.fleet_fill import KINDS, Fleet, bytes_of_new, fill, make, sizes, vacuum
 from tests.benchmarks.sync_setup import wal_position
 from tests.support.databases import migrate
 from worker.crud import providers
@@ -130,7 +130,7 @@ def told(seen: Seen, outage: Outage) -> dict[str, object]:
     return found
 
 
-def overdue(engine: Engine, runtime: Runtime, fleet: Fleet) -> dict[str, object]:
+def overdue(engine: Engine, runtime: Runtime) -> dict[str, object]:
     """Claims the whole fleet, all of it overdue, as ticks do after an outage of Postgres."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -140,7 +140,7 @@ def overdue(engine: Engine, runtime: Runtime, fleet: Fleet) -> dict[str, object]
                 " CASE WHEN access_expires_at IS NULL THEN NULL ELSE now() - random() * interval '30 minutes' END"
             )
         )
-    vacuum(engine, "providers")
+    vacuum(engine, "providers", "due_times")
     found: dict[str, object] = {}
     now = datetime.now(UTC)
     for name, claim, limit in (
@@ -164,10 +164,11 @@ def overdue(engine: Engine, runtime: Runtime, fleet: Fleet) -> dict[str, object]
             **quantiles(times),
         }
         say(f"overdue, {name}: {found[name]}")
-    before = sizes(engine, len(fleet.ids))["providers"]
+    before = sizes(engine)
     began = time.perf_counter()
-    vacuum(engine, "providers")
-    return found | {"providers_before_vacuum": before, "vacuum_s": round(time.perf_counter() - began, 1)}
+    vacuum(engine, "providers", "due_times")
+    left = {f"{name}_before_vacuum": before[name] for name in ("providers", "due_times")}
+    return found | left | {"vacuum_s": round(time.perf_counter() - began, 1)}
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
@@ -200,18 +201,20 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             "load": round(os.getloadavg()[0], 1),
             "claim_limit": runtime.settings.claim_limit,
             "fill_s": round(time.monotonic() - began),
-            "sizes_per_login": sizes(engine, options.n),
+            "sizes": sizes(engine),
         }
         say(f"filled: {json.dumps(found)}")
         if "processes" not in skipped:
             found["processes"] = fleet_processes.measured(engine, home)
             say(f"processes: {found['processes']}")
         if "day" not in skipped:
+            before = sizes(engine)
             found["day"] = simulate(engine, runtime, fleet, options)
-            found["sizes_after_day"] = sizes(engine, options.n)
+            found["sizes_after_day"] = after = sizes(engine)
+            found["bytes_of_new"] = bytes_of_new(before, after)
             say(f"day: {json.dumps(found['day'])}")
         if "overdue" not in skipped:
-            found["overdue"] = overdue(engine, runtime, fleet)
+            found["overdue"] = overdue(engine, runtime)
         return found | {"load_after": round(os.getloadavg()[0], 1)}
 
 

@@ -1,10 +1,11 @@
-"""What a sync that finds nothing new costs, against a plain one and against its HTTP calls alone.
+"""What a sync costs that finds nothing new, against a plain one and its HTTP calls alone, and one that finds a row.
 
-    python -m tests.benchmarks.bench_idle [--n 200] [--rows 300] [--rounds 3] [--only plaid,schwab,naive,floor]
+    python -m tests.benchmarks.bench_idle [--n 200] [--rows 300] [--rounds 3] [--only plaid,schwab,news,naive,floor]
 
 Everything runs for real: a private Postgres with fsync, Redis, a Celery worker, the sandbox, and the quotas, which are
 set so high that they refuse nothing. Each login makes four calls. The logins are synced until no row differs any more;
-what is counted after that is divided by the number of syncs. The last line is JSON.
+what is counted after that is divided by the number of syncs. `news` are syncs of Plaid's logins of which each finds one
+changed row, and then eleven, so that what each further row writes is known, too. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import psutil
 from sqlalchemy import Engine, text
 
 from tests.benchmarks.bench_refresh import cpu_seconds, say, worker
+from tests.benchmarks.idle_news import change_rows, run_bytes
 from tests.benchmarks.sync_setup import Bench, bench, link
 from tests.support.waiting import wait_for
 
 PROFILES = {"plaid": 4, "schwab": 2}
 """Accounts of each login: so many that a sync makes four calls."""
 _ROUNDS_BEFORE = 3
+_NEWS = (1, 11)
+"""Rows that change in each login before a sync."""
 _STATISTICS_S = 11.0
 """After this time even connections that stand idle have reported what they did."""
 
@@ -113,6 +117,12 @@ class Counters:
             )
         )
 
+    def changed(self, runs: int) -> set[int]:
+        """How many rows each of the latest runs has changed."""
+        latest = "SELECT status, changed FROM sync_runs ORDER BY started_at DESC LIMIT :runs"
+        found = "SELECT array_agg(DISTINCT CASE status WHEN 'completed' THEN changed ELSE -1 END) FROM "
+        return set(self._ask(f"{found} ({latest}) AS latest", runs=runs))
+
     def close(self) -> None:
         self._connection.close()
 
@@ -141,6 +151,24 @@ def measure(
     return after.each_since(before, len(ids) * rounds)
 
 
+def measure_news(
+    given: Bench, counters: Counters, process: psutil.Process, logins: dict[UUID, str], rounds: int
+) -> dict[str, float]:
+    """What one sync costs that finds a changed row, and bytes of WAL of each further row."""
+    found = []
+    for rows in _NEWS:
+        before = counters.read(process)
+        for number in range(rounds):
+            change_rows(given, list(logins.values()), rows, f"Changed {rows} {number}")
+            sync_all(counters, list(logins), ours)
+        found.append(counters.read(process).each_since(before, len(logins) * rounds))
+        if (changed := counters.changed(len(logins) * rounds)) != {rows}:
+            raise SystemExit(f"{rows} rows of each login were changed, and its sync has changed {changed}")
+    one, more = found
+    each = (more["wal_bytes"] - one["wal_bytes"]) / (_NEWS[1] - _NEWS[0])
+    return one | {"wal_bytes_each_further_row": round(each), "run_bytes": run_bytes(given.engine(), repeats=False)}
+
+
 def ours(ids: Sequence[UUID]) -> None:
     from worker.settings import get_settings
     from worker.tasks.accounts import sync_providers
@@ -164,12 +192,12 @@ def floor(profile: str, ids: Sequence[UUID]) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def make(given: Bench, profile: str, count: int, rows: int) -> list[UUID]:
-    """Linked logins with about `rows` transactions each."""
+def make(given: Bench, profile: str, count: int, rows: int) -> dict[UUID, str]:
+    """Linked logins with about `rows` transactions each, and their names in the sandbox."""
     accounts = PROFILES[profile]
     logins = given.admin.create_logins(profile, count, accounts=accounts, transactions=rows)
     runtime = given.runtime()
-    ids = [link(runtime, given.admin, profile, login) for login in logins]
+    ids = {link(runtime, given.admin, profile, login): login for login in logins}
     runtime.close()
     return ids
 
@@ -184,13 +212,18 @@ def run(given: Bench, options: argparse.Namespace) -> dict[str, object]:
         INTEGRATIONS=",".join(PROFILES),
     )
     only = options.only.split(",")
-    ids = {profile: make(given, profile, options.n, options.rows) for profile in PROFILES}
+    logins = {profile: make(given, profile, options.n, options.rows) for profile in PROFILES}
+    ids = {profile: list(logins[profile]) for profile in PROFILES}
     counters = Counters(given.engine())
     found: dict[str, Any] = {}
     with worker("ours", ["-A", "worker.app", "worker", "-Q", "sync", "-c", "1"], given.home) as process:
         for profile in [name for name in PROFILES if name in only]:
             found[profile] = measure(counters, process, ids[profile], ours, options.rounds)
+            found[profile]["run_bytes"] = run_bytes(given.engine(), repeats=True)
             say(f"{profile}: {found[profile]}")
+        if "news" in only and "plaid" in found:
+            found["news"] = measure_news(given, counters, process, logins["plaid"], options.rounds)
+            say(f"news: {found['news']}")
     if "floor" in only:
         for profile in [name for name in PROFILES if name in only]:
             name = "http_floor_ms" if profile == "plaid" else f"http_floor_{profile}_ms"
@@ -213,7 +246,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="logins of each provider")
     parser.add_argument("--rows", type=int, default=300, help="transactions of each login")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="plaid,schwab,floor,naive")
+    parser.add_argument("--only", default="plaid,schwab,news,floor,naive")
     options = parser.parse_args()
     say(f"load average {os.getloadavg()[0]:.1f}")
     with bench() as given:

@@ -211,12 +211,14 @@ def bare(base_url: str, count: int, label: str) -> float:
 
 
 def _in_turns(
-    engine: Engine, home: Path, contenders: dict[str, Contender], rounds: int, base_url: str
+    engine: Engine, home: Path, contenders: dict[str, Contender], options: argparse.Namespace, base_url: str
 ) -> tuple[dict[str, Measured], float]:
     """Medians of rounds in which each contender has its turn, so that a busy machine hits all alike.
 
-    The second value is the CPU of a bare call, which has its turn, too.
+    The second value is the CPU of a bare call, which has its turn, too. It is one of as many calls as each process of
+    ours makes: each opens its connections anew in each round, and that costs as much as a call.
     """
+    share = max(250, options.n // OURS_PROCESSES)
     measured: dict[str, list[Measured]] = {name: [] for name in contenders}
     floor = []
     with ExitStack() as stack:
@@ -225,8 +227,8 @@ def _in_turns(
             os.environ["PLAIN_CONNECTIONS"] = "64" if name == "threads" else "2"
             workers[name] = stack.enter_context(worker(name, contender.argv, home))
             measure(engine, workers[name], seed(engine, min(contender.count, 200), f"{name}-warm"), contender.send)
-        for number in range(rounds):
-            floor.append(bare(base_url, 2000, f"bare-{number}"))
+        for number in range(options.rounds):
+            floor.append(bare(base_url, share, f"bare-{number}"))
             say(f"bare aiohttp: {floor[-1]:.0f} us of CPU each")
             for name, contender in contenders.items():
                 ids = seed(engine, contender.count, f"{name}-{number}")
@@ -270,7 +272,7 @@ def _contenders(n: int) -> dict[str, Contender]:
 def _measure_all(engine: Engine, home: Path, options: argparse.Namespace, base_url: str) -> dict[str, object]:
     only = options.only.split(",") if options.only else ["ours", "prefork", "threads", "claim"]
     contenders = {name: contender for name, contender in _contenders(options.n).items() if name in only}
-    found, floor = _in_turns(engine, home, contenders, options.rounds, base_url)
+    found, floor = _in_turns(engine, home, contenders, options, base_url)
     with urllib.request.urlopen(base_url + "/stats") as answer:  # noqa: S310 - our own endpoint
         stats = json.load(answer)
     if stats["reuses"]:

@@ -172,20 +172,47 @@ _SIZES = """
     SELECT relname, pg_table_size(relid), pg_indexes_size(relid), n_dead_tup, n_tup_upd, n_tup_hot_upd
     FROM pg_stat_user_tables WHERE relname = ANY (:tables) ORDER BY relname
 """
-TABLES = ["providers", "provider_tokens", "sync_cursors", "sync_runs", "token_refreshes", "provider_audit_logs"]
+TABLES = (
+    "due_times",
+    "provider_audit_logs",
+    "provider_tokens",
+    "providers",
+    "sync_cursors",
+    "sync_runs",
+    "token_refreshes",
+)
 
 
-def sizes(engine: Engine, count: int) -> dict[str, dict[str, float]]:
-    """Size of each table and of its indexes, and how many rows are dead, all per login."""
+def sizes(engine: Engine) -> dict[str, dict[str, float]]:
+    """Rows of each table, and bytes of one row: in the table, and in its indexes. Room of dead rows counts, too."""
     with engine.connect() as connection:
+        connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
-        rows = connection.execute(text(_SIZES), {"tables": TABLES}).all()
+        found = connection.execute(text(_SIZES), {"tables": list(TABLES)}).all()
+        counted = "SELECT count(*) FROM {}"
+        rows = {name: connection.execute(text(counted.format(name))).scalar_one() for name in TABLES}
     return {
         name: {
-            "bytes": round(table / count),
-            "index_bytes": round(indexes / count),
-            "dead_share": round(dead / count, 3),
+            "rows": rows[name],
+            "bytes": round(table / max(rows[name], 1)),
+            "index_bytes": round(indexes / max(rows[name], 1)),
+            "dead_share": round(dead / max(rows[name], 1), 3),
             "hot_share": round(hot / updated, 2) if updated else 0.0,
         }
-        for name, table, indexes, dead, updated, hot in rows
+        for name, table, indexes, dead, updated, hot in found
     }
+
+
+_GROWING = ("provider_audit_logs", "sync_runs", "token_refreshes")
+
+
+def bytes_of_new(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> dict[str, int]:
+    """Bytes of a row that was added between two `sizes`, with its entries in indexes, of the tables that grow."""
+    found = {}
+    for name in _GROWING:
+        (then, bytes_then), (now, bytes_now) = (
+            (of["rows"], of["rows"] * (of["bytes"] + of["index_bytes"])) for of in (before[name], after[name])
+        )
+        if now > then:
+            found[name] = round((bytes_now - bytes_then) / (now - then))
+    return found
