@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -39,7 +40,9 @@ def _brokers(item: pytest.Item) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World.session(tmp_path_factory.mktemp("world")) as world:
+    of_process = tmp_path_factory.getbasetemp()
+    of_all = of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
+    with World.session(tmp_path_factory.mktemp("world"), references=of_all / "references") as world:
         yield world
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.faults_pace import SECONDS_PER_TICK
-from tests.support.faults_processes import kill
+from tests.support.faults_processes import BEAT, kill
 from tests.support.faults_world import World
-
-_BEAT = ("-A", "worker.app", "beat", "--loglevel", "INFO")
 
 
 def test_two_beats_refresh_nothing_twice(world: World) -> None:
@@ -48,7 +46,7 @@ def test_beat_starts_beside_a_corrupt_schedule_file(world: World, tmp_path: Path
     kill(world.beat)
     schedule = tmp_path / "celerybeat-schedule"
     schedule.write_bytes(b"\x00\xff garbage \x1f" * 100)
-    beat = world.start_beat(sys.executable, "-m", "celery", *_BEAT, "--schedule", str(schedule))
+    beat = world.start_beat(sys.executable, "-m", "celery", *BEAT, "--schedule", str(schedule))
     world.moves_on()
     world.settle()
 
@@ -60,7 +58,7 @@ def test_beat_starts_beside_a_corrupt_schedule_file(world: World, tmp_path: Path
 def test_clock_of_the_worker_s_machine_is_set_while_it_works(world: World, name: str, shift: int) -> None:
     kill(world.beat)
     machine = [world.only_worker(program=("tests.support.faults_clock", str(shift))).process]
-    machine.append(world.start_beat(sys.executable, "-m", "tests.support.faults_clock", str(shift), *_BEAT))
+    machine.append(world.start_beat(sys.executable, "-m", "tests.support.faults_clock", str(shift), *BEAT))
     machine[1].wait_for_log("Sending due task refresh-due")
     for process in machine:
         process.signal_group(signal.SIGWINCH)

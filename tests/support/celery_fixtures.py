@@ -162,6 +162,7 @@ def start_worker(
             tether=tether,
             processes=processes,
             options=PROBES,
+            forked=True,
         )
         own.append(node)
         nodes.append(node)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 QUEUES = "refresh,sync,upkeep"
-SECONDS_PER_TICK = 0.3
+SECONDS_PER_TICK = 0.4
+SECONDS_PER_RARE_TICK = 2.5
+"""Of what no fault strikes: `tests.support.faults_beat`."""
 VISIBILITY_TIMEOUT = 12
 LEASE_SECONDS = 6.0
 HTTP_TOTAL_SECONDS = 4.0

@@ -15,6 +15,8 @@ from tests.support.waiting import PATIENCE_S, wait_for
 from tests.support.worker_nodes import WorkerNode
 from worker.devstack.tether import Tether
 
+BEAT = ("-A", "worker.app", "beat", "--loglevel", "INFO", "--scheduler", "tests.support.faults_beat:Scheduler")
+
 
 class Processes:
     """Two workers and beat that the whole session has, and others that one test starts.
@@ -111,7 +113,7 @@ class Processes:
         )
 
     def _beat(self, name: str, env: dict[str, str], argv: tuple[str, ...]) -> LocalProcess:
-        command = argv or (sys.executable, "-m", "celery", "-A", "worker.app", "beat", "--loglevel", "INFO")
+        command = argv or (sys.executable, "-m", "celery", *BEAT)
         log = self._log / f"{name}.log"
         whole = [*command, "--pidfile="]
         return LocalProcess(name, whole, log=log, env=self.environment | env, tether=self._tether, forked=True)

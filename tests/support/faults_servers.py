@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from redis import Redis
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests.support.proxy import Proxy
@@ -33,7 +33,7 @@ class Servers:
         postgres: further settings of Postgres.
 
     Attributes:
-        engine: straight to Postgres, with a new connection each time.
+        engine: straight to Postgres.
     """
 
     def __init__(self, home: Path, **postgres: str) -> None:
@@ -58,6 +58,7 @@ class Servers:
                 self.redis_network.stop()
                 self.postgres_network.stop()
                 self._own_redis.close()
+                self.engine.dispose()
 
     def start(self) -> None:
         """Starts what is down."""
@@ -65,7 +66,16 @@ class Servers:
 
     def _connect(self, urls: Urls) -> None:
         self._urls = urls
-        self.engine = create_engine(urls.database_url, poolclass=NullPool, connect_args={"options": "-c timezone=UTC"})
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+        # One connection is kept: tests ask many times a second, and each new one costs ten milliseconds.
+        self.engine = create_engine(
+            urls.database_url,
+            pool_size=1,
+            max_overflow=-1,
+            pool_pre_ping=True,  # the server may have been killed meanwhile
+            connect_args={"options": "-c timezone=UTC"},
+        )
         self._own_redis = Redis.from_url(urls.redis_url, decode_responses=True)
 
     @property

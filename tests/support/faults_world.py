@@ -7,7 +7,9 @@ the books move once more, everything settles, and the tables must equal those of
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -37,8 +39,6 @@ from worker.settings.celery import celery_settings
 
 _BOOKS = {"transactions": 40, "history_days": 60}
 
-_references: dict[tuple[object, ...], Tables] = {}
-
 
 class World(Settling):
     """See the module. Make it with `World.session`.
@@ -59,11 +59,18 @@ class World(Settling):
         self._cast: Cast = {}
         self.refreshed: list[str] = []
         self.synced: list[str] = []
+        self._references = log / "references"
 
     @classmethod
     @contextmanager
-    def session(cls, home: Path, *, servers: Path | None = None) -> Iterator[World]:
-        """Everything up and linked to nothing, until the block ends; `servers` is another place for their data."""
+    def session(cls, home: Path, *, servers: Path | None = None, references: Path | None = None) -> Iterator[World]:
+        """Everything up and linked to nothing, until the block ends.
+
+        Args:
+            home: of all that is written.
+            servers: another place for the servers' data.
+            references: a directory that processes share, for the tables of stories without a fault.
+        """
         with ExitStack() as stack:
             running = servers_for(servers or home / "servers")
             stack.enter_context(running.session())
@@ -76,6 +83,7 @@ class World(Settling):
                 **process.variables(),
             }
             world = cls(running, stack.enter_context(process.admin()), environment, home)
+            world._references = references or world._references
             stack.callback(world.close)
             yield world
 
@@ -245,18 +253,22 @@ class World(Settling):
         return [row for row in rows if row[2] != row[1] - len(self._linked[row[0]])]
 
     def _reference(self) -> Tables:
-        """The same story without a fault, told once per session and day."""
-        told = (self._seed, self._spare_count, self._rounds, datetime.now(UTC).date())
-        key = (*told, *self._cast.items())
-        if key not in _references:
+        """The same story without a fault, told once a day by the first process that asks for it."""
+        told = (self._seed, self._spare_count, self._rounds, datetime.now(UTC).date(), *self._cast.items())
+        path = self._references / hashlib.sha256(repr(told).encode()).hexdigest()
+        if not path.exists():
             rounds, ids, day, linked = self._rounds, dict(self.ids), self._day, dict(self._linked)
             self.begin(self._seed, spare=self._spare_count, members=self._cast)
             for _ in range(rounds):
                 self.moves_on()
                 self.settle()
-            _references[key] = read_tables(self.servers.engine)
+            self._references.mkdir(exist_ok=True)
+            written = path.with_name(f"{path.name}.{os.getpid()}")
+            written.write_bytes(pickle.dumps(read_tables(self.servers.engine)))
+            written.rename(path)
             self.ids, self._day, self._linked = ids, day, linked
-        return _references[key]
+        tables: Tables = pickle.loads(path.read_bytes())  # noqa: S301 - written by this session
+        return tables
 
     def _forget_all(self) -> None:
         self.servers.forget_messages()

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -34,6 +35,8 @@ _PRELOAD = [
     "celery.worker.consumer",
     "celery.worker.worker",
     "kombu.transport.redis",
+    "tests.support.faults_beat",
+    "tests.support.faults_clock",
     "tests.support.feed_campaign",
     "tests.support.forked",
     "tests.support.refreshers",
@@ -44,7 +47,8 @@ _PRELOAD = [
     *(f"worker.tasks.{name}" for name in ("accounts", "tokens", "upkeep")),
     *(f"worker.integrations.{key}.integration" for key in built_in_integrations()),
 ]
-_CELERY = (sys.executable, "-m", "celery")
+_PROGRAMS = {"celery": "celery.__main__", "tests.support.faults_clock": "tests.support.faults_clock"}
+"""What can be forked: the module that a command names, and the one with its `main`."""
 
 
 def fork_server() -> ForkServerContext:
@@ -56,14 +60,14 @@ def fork_server() -> ForkServerContext:
 
 def forkable(argv: Sequence[str]) -> bool:
     """Whether the command runs Celery, and can be forked."""
-    return tuple(argv[:3]) == _CELERY
+    return tuple(argv[:2]) == (sys.executable, "-m") and argv[2] in _PROGRAMS
 
 
 class Forked:
     """One of Celery's programs. It has those methods of `subprocess.Popen` that `LocalProcess` needs.
 
     Args:
-        argv: the command in whose place it is: `python -m celery …`.
+        argv: the command in whose place it is: `python -m celery …`; see `forkable`.
         env: all of its variables.
         directory: in which it runs.
         log: file that its output is appended to.
@@ -73,7 +77,7 @@ class Forked:
         server = fork_server()
         reading, writing = server.Pipe(duplex=False)
         self._process = server.Process(
-            target=_run, args=(list(argv[3:]), dict(env), str(directory), str(log), writing), daemon=True
+            target=_run, args=(list(argv[2:]), dict(env), str(directory), str(log), writing), daemon=True
         )
         self._process.start()
         writing.close()
@@ -101,7 +105,7 @@ class Forked:
         os.kill(self.pid, signal.SIGTERM)
 
 
-def _run(arguments: list[str], env: dict[str, str], directory: str, log: str, begun: Connection) -> None:
+def _run(argv: list[str], env: dict[str, str], directory: str, log: str, begun: Connection) -> None:
     os.setsid()
     with begun:
         begun.send(os.getpid())
@@ -115,14 +119,12 @@ def _run(arguments: list[str], env: dict[str, str], directory: str, log: str, be
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(env | {"REMAP_SIGTERM": "SIGQUIT"})
-    from celery.__main__ import main
-
     from worker import app
 
-    if arguments[:2] == ["-A", "worker.app"]:
-        app._begin(arguments[2])  # a command does this when it imports the module
-    sys.argv = ["celery", *arguments]
+    if "worker.app" in argv:
+        app._begin(argv[argv.index("worker.app") + 1])  # a command does this when it imports the module
+    sys.argv = argv
     try:
-        sys.exit(main())
+        sys.exit(import_module(_PROGRAMS[argv[0]]).main())
     finally:
         atexit._run_exitfuncs()  # forks leave them out
