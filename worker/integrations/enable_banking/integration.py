@@ -17,23 +17,22 @@ import msgspec
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from worker.errors import BadPayload, BadRecord, OutcomeUnknown, ProviderError, Scope
+from worker.errors import BadPayload, OutcomeUnknown
 from worker.integrations.enable_banking import mapping
-from worker.integrations.enable_banking import pages as answers
-from worker.integrations.enable_banking.vocabulary import ACCOUNT_RULES, PERIOD_REFUSED, RULES, SHORTER
-from worker.integrations.kit import moments, reading
+from worker.integrations.enable_banking import vocabulary as words
+from worker.integrations.kit import figures, moments, reading
 from worker.integrations.kit.base import Caller, Page, Quota, SyncRequest, TokenAnswer
-from worker.integrations.kit.calls import TROUBLE_OF_AN_ACCOUNT
 from worker.integrations.kit.continued import Continued
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.link_kinds import CODE, OAUTH, Choice, FormField
 from worker.integrations.kit.offered import Offered
+from worker.integrations.kit.session_accounts import FEED, Described, listing
 from worker.integrations.kit.settings import in_words
 from worker.integrations.kit.signed_integration import SignedIntegration, SignedSettings
-from worker.integrations.kit.transport import Answer
 from worker.models.records import AccountRecord
 
 _CALLS_A_DAY = 4
+_SESSION = "/sessions/{}"
 _BANK = FormField(
     "bank",
     "bank",
@@ -70,15 +69,11 @@ class EnableBanking(SignedIntegration):
         Quota("account", _CALLS_A_DAY, 86_400, endpoint=name, daily=True) for name in ("balances", "transactions")
     )
     shortest_interval = timedelta(days=1) / (_CALLS_A_DAY - 1)  # one call of the day is left for a person who asks
-    error_rules = RULES
+    error_rules = words.RULES
     error_code = ("error", "code")
-    secret_shapes = (
-        r"\bebs\.[\w.-]{30,}",
-        r"\beyJ[\w-]{10,}\.eyJ[\w-]+\.[\w-]+",
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+",
-    )
+    secret_shapes = (*SignedIntegration.secret_shapes, mapping.credential.secret_shape)
     can_list_accounts = True
-    memory_feeds = frozenset({answers.ACCOUNTS_FEED})
+    memory_feeds = frozenset({FEED})
     varying = rb'"(?:transaction_id|continuation_key)"\s*:\s*"(?:[^"\\]|\\.)*"'
 
     def __init__(self, settings: Any, api: Api) -> None:
@@ -91,10 +86,10 @@ class EnableBanking(SignedIntegration):
         """The banks, each with its kinds of customers and ways to log in."""
         return await self._banks.choices(caller)
 
-    async def _ask_for_banks(self, caller: Caller) -> Mapping[Choice, answers.Offer]:
+    async def _ask_for_banks(self, caller: Caller) -> Mapping[Choice, mapping.Offer]:
         endpoint, only = self.api.endpoint("banks", "GET", "/aspsps"), {"service": "AIS"}
         answer = await self.api.read(endpoint, caller, check=self.check, headers=self.credentials(), params=only)
-        return answers.offers(answer.body, frozenset(in_words(self.settings.countries.upper())))
+        return mapping.offers(answer.body, frozenset(in_words(self.settings.countries.upper())))
 
     async def begin_consent(
         self, caller: Caller, form: Mapping[str, str], *, state: str, challenge: str | None, now: datetime
@@ -110,27 +105,26 @@ class EnableBanking(SignedIntegration):
             "psu_type": psu_type,
             **({"auth_method": method} if method else {}),
         }
-        return self.consent_address(answers.started.page((await self._post(caller, "auth", asked)).body))
+        answer = await self.post(caller, self.api.endpoint("auth", "POST", "/auth"), self.credentials(), asked)
+        return self.consent_address(mapping.started.page(answer.body))
 
     async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
         """Makes the session. What is shown only once of its accounts is kept in the credential."""
-        answer = await self._post(caller, "sessions", {"code": form[CODE]})
+        endpoint = self.api.endpoint("sessions", "POST", "/sessions")
+        answer = await self.post(caller, endpoint, self.credentials(), {"code": form[CODE]})
         try:
-            given = answers.authorised.page(answer.body)
+            given = mapping.authorised.page(answer.body)
         except BadPayload:
             raise OutcomeUnknown("unreadable_session") from None
-        kept, _ = reading.read_each(given.accounts, "account", answers.account)
+        kept, _ = reading.read_each(given.accounts, "account", mapping.account)
         ends_at = moments.of_text_or_none(given.valid_until)
-        return TokenAnswer(answers.credential.write(given.session_id, kept), grant_expires_at=ends_at)
+        return TokenAnswer(mapping.credential.write(given.session_id, kept), grant_expires_at=ends_at)
 
     async def revoke(self, caller: Caller, *, access_token: str, refresh_token: str | None) -> bool:
         """Closes the session, and with it the bank's consent."""
-        endpoint = self.api.endpoint("session", "DELETE", "/sessions/{}", answers.credential.read(access_token)[0])
+        endpoint = self.api.endpoint("session", "DELETE", _SESSION, mapping.credential.read(access_token)[0])
         self.check(await self.api.send(endpoint, caller, headers=self.credentials()))
         return True
-
-    async def _post(self, caller: Caller, name: str, asked: Mapping[str, Any]) -> Answer:
-        return await self.post(caller, self.api.endpoint(name, "POST", f"/{name}"), self.credentials(), asked)
 
     # Reading
 
@@ -140,69 +134,47 @@ class EnableBanking(SignedIntegration):
         An account whose calls of the day are used up does not stop the others; afterwards the login waits for the next
         day of the bank.
         """
-        session_id, kept = answers.credential.read(request.access_token)
-        given = answers.session.page(
-            await self.get(request, self.api.endpoint("session", "GET", "/sessions/{}", session_id))
-        )
-        given.require_authorised()
-        accounts, problems = await self._described(request, given, kept)
-        page, listed = answers.listing(given, accounts, problems, request.cursors.get(answers.ACCOUNTS_FEED))
+        id_, kept = mapping.credential.read(request.access_token)
+        session = mapping.session.page(await self.get(request, self.api.endpoint("session", "GET", _SESSION, id_)))
+        session.require_authorised()
+
+        async def describe(one: Described) -> Described:
+            return mapping.account(await self._about(request, one.hash, one.uid, "details"))
+
+        listed = [mapping.described(one) for one in session.accounts_data]
+        record, cursor = partial(mapping.account_record, session=session), request.cursors.get(FEED)
+        page, readable = await listing(listed, kept, describe=describe, record=record, cursor=cursor)
+        page.grant_expires_at = moments.of_text_or_none(session.valid_until)
         yield page
         parts = {
-            account.account_key: (
-                self._balance(request, uid, account),
-                self._history(request, uid, account.account_key),
-            )
-            for uid, account in listed.items()
+            account.account_key: (self._balance(request, uid, account), self._history(request, uid, account))
+            for uid, account in readable.items()
         }
-        async for page in self.parts_of_accounts(request, parts, day_ends_in=given.next_day(request.now)):
+        async for page in self.parts_of_accounts(request, parts, day_ends_in=session.next_day(request.now)):
             yield page
-
-    async def _described(
-        self, request: SyncRequest, given: answers.Session, kept: Sequence[answers.Account]
-    ) -> tuple[list[answers.Account], list[ProviderError]]:
-        """The session's accounts. Those of which nothing was kept are asked for."""
-        known, problems = {one.uid: one for one in kept}, list[ProviderError]()
-        found = [one for one in kept if not one.uid]
-        for ids in given.accounts_data:
-            key, one = ids.identification_hash, known.get(ids.uid)
-            try:
-                one = one or answers.account(await self._about(request, "details", key, ids.uid))
-            except (BadRecord, *TROUBLE_OF_AN_ACCOUNT) as error:
-                problems.append(BadPayload(f"no_details:{error.reason}", scope=Scope.ACCOUNT, account_key=key))
-                continue
-            hashes = ids.identification_hashes or one.hashes
-            found.append(msgspec.structs.replace(one, uid=ids.uid, hash=key, hashes=hashes))
-        return found, problems
 
     async def _balance(self, request: SyncRequest, uid: str, account: AccountRecord) -> AsyncIterator[Page]:
         key = account.account_key
-        stated = answers.balances.page(await self._about(request, "balances", key, uid))
+        stated = mapping.balances.page(await self._about(request, key, uid, "balances"))
         given, rejects = reading.read_all(stated, "balance", partial(mapping.balance, key=key), key)
-        yield Page(balances=mapping.preferred(given, account.currency), rejects=rejects)
+        balances = figures.preferred(given, account.currency, current=words.CURRENT, available=words.AVAILABLE)
+        yield Page(balances=balances, rejects=rejects)
 
-    def _history(self, request: SyncRequest, uid: str, key: str) -> AsyncIterator[Page]:
+    def _history(self, request: SyncRequest, uid: str, account: AccountRecord) -> AsyncIterator[Page]:
+        key = account.account_key
+
         async def ask(first: date, place: str, longest: bool) -> tuple[list[msgspec.Raw], str | None]:
-            asked = {"date_from": first.isoformat()} | ({"strategy": "longest"} if longest else {})
-            more = {"continuation_key": place} if place else {}
-            counted = "transactions_page" if place else "transactions"
-            answer = answers.transactions.page(
-                await self._about(request, "transactions", key, uid, asked | more, counted)
-            )
+            more = {"strategy": "longest"} if longest else {}
+            more |= {"continuation_key": place} if place else {}
+            body = await self._about(request, key, uid, "transactions", date_from=first.isoformat(), **more)
+            answer = mapping.transactions.page(body)
             return answer.transactions, answer.continuation_key
 
-        rows, mapped = partial(mapping.Rows, key), mapping.mapper(request.now.date())
-        return Continued(request, key, ask, rows, mapped, refused=PERIOD_REFUSED, shorter=SHORTER).pages()
+        rows, mapped = partial(mapping.Rows, key), partial(mapping.transaction, today=request.now.date())
+        return Continued(request, key, ask, rows, mapped, refused=words.PERIOD_REFUSED, shorter=words.SHORTER).pages()
 
-    async def _about(
-        self,
-        request: SyncRequest,
-        part: str,
-        key: str,
-        uid: str,
-        params: Mapping[str, str] | None = None,
-        counted: str = "",
-    ) -> bytes:
-        """A part of an account; `counted` is the name of the calls which are counted together, if it is another one."""
-        endpoint = self.api.endpoint(counted or part, "GET", f"/accounts/{{}}/{part}", uid)
-        return await self.get(request, endpoint, params, account_key=key, rules=ACCOUNT_RULES)
+    async def _about(self, request: SyncRequest, key: str, uid: str | None, part: str, **params: str) -> bytes:
+        """A part of an account. Of a list, only the first page is counted as a call."""
+        name = f"{part}_page" if "continuation_key" in params else part
+        endpoint = self.api.endpoint(name, "GET", f"/accounts/{{}}/{part}", uid or "")
+        return await self.get(request, endpoint, params, account_key=key, rules=words.ACCOUNT_RULES)

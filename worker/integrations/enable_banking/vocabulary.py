@@ -6,6 +6,7 @@ import re
 
 from worker import errors
 from worker.integrations.kit.taxonomy import Rule, by_code, by_status
+from worker.integrations.kit.words import by_word
 from worker.models.vocabulary import AccountType, TransactionStatus
 
 PERIOD_REFUSED = frozenset({"WRONG_TRANSACTIONS_PERIOD", "PERIOD_INVALID"})
@@ -55,14 +56,11 @@ ACCOUNT_TYPES = {
     "LOAN": (AccountType.LOAN, "loan"),
 }
 
-STATUSES = {
-    "BOOK": TransactionStatus.POSTED,
-    "PDNG": TransactionStatus.PENDING,
-    "HOLD": TransactionStatus.PENDING,
-    "SCHD": TransactionStatus.PENDING,
-    "CNCL": TransactionStatus.CANCELED,
-    "RJCT": TransactionStatus.CANCELED,
-}
+STATUSES = by_word(
+    (TransactionStatus.POSTED, "BOOK"),
+    (TransactionStatus.PENDING, "PDNG HOLD SCHD"),
+    (TransactionStatus.CANCELED, "CNCL RJCT"),
+)
 
 # The first of these that a bank states counts. Kinds of "available" come last: they may contain an overdraft.
 CURRENT = ("CLBD", "ITBD", "XPCD", "CLAV", "ITAV")
@@ -72,9 +70,9 @@ NO_REFERENCE = re.compile(r"\d{4}-\d\d-\d\d[.-]\d+|NOTPROVIDED|NONREF|", re.IGNO
 """Entry references that name no transaction: a place within a day, which moves, or a word that says so."""
 
 USUAL_ZONE = "Europe/Paris"
-ZONES = {
-    **dict.fromkeys(("FI", "EE", "LV", "LT", "RO", "BG", "GR", "CY"), "Europe/Helsinki"),
-    **dict.fromkeys(("GB", "IE", "PT"), "Europe/London"),
-    "IS": "Atlantic/Reykjavik",
-}
+ZONES = by_word(
+    ("Europe/Helsinki", "FI EE LV LT RO BG GR CY"),
+    ("Europe/London", "GB IE PT"),
+    ("Atlantic/Reykjavik", "IS"),
+)
 """Time zones of banks by country, by whose day they count calls; `USUAL_ZONE` for all others."""

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from worker.errors import ConfigurationError
 
 SMALLEST_BITS = 2048
+SHAPES = (r"\beyJ[\w-]{10,}\.eyJ[\w-]+\.[\w-]+", r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+")
+"""Regular expressions for JWTs and for private keys (`Integration.secret_shapes`)."""
 _SECONDS = 3600
 _RENEWED_BEFORE = 300
 _CLOCKS_DIFFER = 60

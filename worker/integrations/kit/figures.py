@@ -17,6 +17,24 @@ def add_balance(page: Page, account_key: str, raw: bytes, read: Callable[[bytes]
     page.balances, page.rejects = [*page.balances, *found], [*page.rejects, *rejects]
 
 
+def preferred(
+    stated: Sequence[BalanceRecord], currency: str, *, current: Sequence[str], available: Sequence[str]
+) -> list[BalanceRecord]:
+    """The balance of an account of which several kinds are stated, with what is available; none if none is stated.
+
+    Args:
+        stated: a record of each; its source is the kind.
+        currency: the account's; records in others count only if there is none in it.
+        current: the kinds that may be the balance, the most certain first. If none of them is stated, the first counts.
+        available: the kinds of which the first that is stated is what is available.
+    """
+    own = [one for one in stated if one.currency == currency] or stated
+    by_kind = {one.source: one for one in reversed(own)}
+    chosen = next((by_kind[kind] for kind in current if kind in by_kind), own[0] if own else None)
+    free = next((by_kind[kind].current for kind in available if kind in by_kind), None)
+    return [] if chosen is None else [msgspec.structs.replace(chosen, available=free)]
+
+
 def add_holdings(
     page: Page,
     account_key: str,

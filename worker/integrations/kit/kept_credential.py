@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -30,6 +31,11 @@ class KeptCredential(Generic[T]):
     def __init__(self, prefix: str, shape: type[T], nothing: Callable[[], T]) -> None:
         self._prefix, self._nothing = f"{prefix}.", nothing
         self._reader = reading.Reader(shape)
+
+    @property
+    def secret_shape(self) -> str:
+        """A regular expression for such texts (`Integration.secret_shapes`)."""
+        return rf"\b{re.escape(self._prefix)}[\w.-]{{30,}}"
 
     def write(self, id_: str, kept: T) -> str:
         """The text of both. The id must have no dot."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import SecretStr
 
-from worker.integrations.kit.application_keys import ApplicationKey
+from worker.integrations.kit.application_keys import SHAPES, ApplicationKey
 from worker.integrations.kit.http import Api
 from worker.integrations.kit.integration import Integration
 from worker.integrations.kit.settings import IntegrationSettings
@@ -29,6 +29,7 @@ class SignedIntegration(Integration):
         issuer, audience: the claims `iss` and `aud` of the JWTs.
     """
 
+    secret_shapes: ClassVar[tuple[str, ...]] = SHAPES
     issuer: ClassVar[str]
     audience: ClassVar[str]
 

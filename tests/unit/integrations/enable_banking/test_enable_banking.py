@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import httpx
@@ -32,7 +33,7 @@ from worker.errors import (
     Refused,
     Scope,
 )
-from worker.integrations.enable_banking import mapping, pages
+from worker.integrations.enable_banking import mapping
 from worker.integrations.enable_banking.integration import EnableBanking, EnableBankingSettings
 from worker.integrations.enable_banking.stand_in import StandIn
 from worker.integrations.kit import application_keys
@@ -367,7 +368,7 @@ def test_what_is_shown_once_is_kept_with_the_session_without_the_number_and_the_
 
     answer = link(bank)
 
-    session, (kept,) = pages.credential.read(answer.access_token)
+    session, (kept,) = mapping.credential.read(answer.access_token)
     assert answer.grant_expires_at == datetime(2025, 6, 1, tzinfo=UTC)
     assert (session, kept.hash, kept.mask, kept.currency) == (SESSION, "hash-0", "3400", "EUR")
     assert "Mary" not in str(kept)
@@ -379,6 +380,23 @@ def test_what_is_shown_once_is_kept_with_the_session_without_the_number_and_the_
         AccountType.DEPOSITORY,
         "Mock Bank, FI",
     )
+    assert bank.asked_for("details") == []
+
+
+def test_credential_that_was_stored_before_is_read_as_it_was_meant() -> None:
+    kept = (
+        '[{"hash":"hash-0","hashes":["hash-0","other-0"],"uid":"07cc67f4-45d6-494b-adac-09b5cbc7e2b5","name":"Current",'
+        '"mask":"3400","currency":"EUR","kind":"CACC"},{"hash":"hash-1","currency":"SEK"}]'
+    )
+    token = f"ebs.{SESSION}.{base64.urlsafe_b64encode(kept.encode()).decode().rstrip('=')}"
+    bank = Bank([described()])
+
+    page = read(bank, token=token)[0]
+
+    second, first = page.accounts
+    assert (first.account_key, first.name, first.mask, first.provider_type) == ("hash-0", "Current", "3400", "CACC")
+    assert first.stable_keys == ("hash-0", "other-0")
+    assert (second.account_key, second.currency, second.status) == ("hash-1", "SEK", AccountStatus.INACCESSIBLE)
     assert bank.asked_for("details") == []
 
 
@@ -500,7 +518,7 @@ def test_html_of_a_gateway_is_a_passing_trouble() -> None:
     ],
 )
 def test_next_day_begins_by_the_clock_of_the_bank(now: str, country: str, wait: timedelta) -> None:
-    session = pages.Session("AUTHORIZED", [], "Bank", country)
+    session = mapping.Session("AUTHORIZED", [], "Bank", country)
 
     assert session.next_day(datetime.fromisoformat(now)) == wait
 
@@ -652,7 +670,9 @@ def test_row_that_cannot_be_trusted_costs_itself_alone(bad: dict[str, Any]) -> N
 def test_row_with_anything_in_it_costs_itself_alone(one: dict[str, Any]) -> None:
     found = mapping.Rows("hash-0").split(raws(one, row("good")))
 
-    page = Page(transactions=found.rows, rejects=found.rejects, map_transaction=mapping.mapper(TODAY))
+    page = Page(
+        transactions=found.rows, rejects=found.rejects, map_transaction=partial(mapping.transaction, today=TODAY)
+    )
     assert_each_is_mapped_or_refused(page, 2)
 
 

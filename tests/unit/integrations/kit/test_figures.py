@@ -116,3 +116,34 @@ def test_number_that_must_be_above_zero_is_refused_by_name(value: str, reason: s
 
 def test_every_word_of_a_table_has_its_meaning() -> None:
     assert by_word((1, "a  b"), (2, "c"), (3, "")) == {"a": 1, "b": 1, "c": 2}
+
+
+def stated(*kinds: str, currency: str = "EUR") -> list[BalanceRecord]:
+    return [
+        BalanceRecord(account_key="a", current=Decimal(place), source=kind, currency=currency)
+        for place, kind in enumerate(kinds, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "current", "available"),
+    [
+        (("FREE", "NOW", "END"), "END", Decimal(1)),
+        (("NOW", "NOW"), "NOW", None),
+        (("ODD", "FREE"), "ODD", Decimal(2)),
+    ],
+)
+def test_balance_of_several_kinds_is_the_first_that_is_preferred(
+    kinds: tuple[str, ...], current: str, available: Decimal | None
+) -> None:
+    (found,) = figures.preferred(stated(*kinds), "EUR", current=("END", "NOW"), available=("FREE",))
+
+    assert (found.source, found.current, found.available) == (current, Decimal(kinds.index(current) + 1), available)
+
+
+def test_balance_in_the_currency_of_the_account_comes_first() -> None:
+    both = [*stated("END", currency="USD"), *stated("NOW")]
+
+    assert [one.currency for one in figures.preferred(both, "EUR", current=("END", "NOW"), available=())] == ["EUR"]
+    assert [one.currency for one in figures.preferred(both[:1], "EUR", current=(), available=())] == ["USD"]
+    assert figures.preferred([], "EUR", current=("END",), available=("END",)) == []

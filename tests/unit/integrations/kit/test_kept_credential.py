@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from worker.integrations.kit.kept_credential import KeptCredential
@@ -16,6 +18,13 @@ def test_what_is_written_is_read_again(kept: list[dict[str, str]]) -> None:
     assert text.startswith("toy.4604aa90-f8a8.")
     assert text.isascii()
     assert KEPT.read(text) == ("4604aa90-f8a8", kept)
+
+
+def test_text_is_recognised_wherever_it_is_written() -> None:
+    text = KEPT.write("4604aa90-f8a8", [{"name": "x"}])
+
+    assert re.sub(KEPT.secret_shape, "***", f"{{'token': '{text}'}}") == "{'token': '***'}"
+    assert re.search(KEPT.secret_shape, "toy.id stuff, toys.4604aa90-f8a8.4604aa90-f8a8.4604aa90-f8a8") is None
 
 
 @pytest.mark.parametrize("text", ["id-1", "id-1.", "toy.id-1", "toy.id-1.!", "toy.id-1.W10x", "id-1.eyJhIjoxfQ"])
