@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from worker.crud.database import OpenTransaction
 from worker.crud.fleet import breakers, history, overview, stored
-from worker.errors import GatewayError, InstitutionDown, OutcomeUnknown, RateLimited, Transient
+from worker.errors import AccessExpired, GatewayError, InstitutionDown, OutcomeUnknown, RateLimited, Transient
 from worker.models import IntegrationState
 from worker.models.fleet import Attempt, ProviderRow, Run, TokenFacts
 from worker.models.vocabulary import AttemptStatus, ProviderStatus, RunStatus
@@ -267,6 +267,12 @@ def _sync(facts: Facts, told: Explanation) -> None:
             told.sync.append(f"The last complete one began {when(good.started_at, now)}.")
     if provider.hooked_at is not None:
         told.sync.append(f"The provider's last hook about new data came {when(provider.hooked_at, now)}.")
+    if (refused := _refused_anew(facts.runs)) > 1:
+        told.sync.append(
+            f"The last {refused} runs failed because the provider refused a token that had just been refreshed."
+            " The login stays active, because this often passes."
+        )
+        _user(told, f"If it goes on for a day, the user should link it again: {mending.link_again(provider)}")
     if facts.need_user and provider.status == ProviderStatus.ACTIVE:
         told.sync.append(f"Not updated, because their user must act: {'; '.join(facts.need_user)}.")
         key = provider.provider_key
@@ -281,6 +287,12 @@ def _sync(facts: Facts, told: Explanation) -> None:
         return
     told.next_sync_at = None if told.causes else provider.sync_due_at
     told.sync.append(_next("sync", provider.sync_due_at, provider.sync_failures, now, told))
+
+
+def _refused_anew(runs: Sequence[Run]) -> int:
+    """How many of the last runs, one after the other, ended because a new token was refused, too."""
+    ended = (run for run in runs if run.status != RunStatus.RUNNING)
+    return sum(1 for _ in takewhile(lambda run: run.error == AccessExpired.kind, ended))
 
 
 def _run(run: Run, now: datetime, dead_after: timedelta) -> str:

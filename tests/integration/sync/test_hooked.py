@@ -10,11 +10,11 @@ import pytest
 from tests.integration.sync.conftest import Linked
 from tests.integration.sync.feeds import ModelIntegration
 from worker.crud import hooks
-from worker.errors import RateLimited
+from worker.errors import RateLimited, Transient
 from worker.integrations.kit.base import Page, SyncRequest
 from worker.models import new_id
 from worker.models.hooks import Ask, Hook
-from worker.models.vocabulary import RunStatus
+from worker.models.vocabulary import RunStatus, Trigger
 
 
 class Hooked(ModelIntegration):
@@ -85,6 +85,52 @@ def test_hook_that_led_to_the_run_asks_for_no_other(login: Linked) -> None:
     login.sync()
 
     assert _due_in(login) > 3600
+
+
+class Asking(ModelIntegration):
+    """Notes which syncs were told of a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+        self.fails = False
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        self.told.append(request.hooked)
+        if self.fails:
+            raise Transient("down")
+        async for page in super().pages(request):
+            yield page
+
+
+@pytest.mark.deep
+def test_syncs_are_told_of_a_hook_until_one_that_began_after_it_is_complete(login: Linked) -> None:
+    model = Asking()
+    _with(login, model)
+    login.sync()
+    login.sync()  # from now on, runs that may be repeats
+    _hook(login, pause=-1)
+
+    model.fails = True
+    login.sync()
+    model.fails = False
+    login.sync()
+    login.sync()
+
+    assert model.told == [False, False, True, True, False]
+
+
+@pytest.mark.deep
+def test_hook_in_the_middle_of_a_run_is_told_to_the_next_one(login: Linked) -> None:
+    model = Asking()
+    _with(login, Hooked(lambda: _hook(login, pause=-1)))
+    login.sync()
+    _with(login, model)
+
+    login.sync(trigger=Trigger.MANUAL, force=True)
+    login.sync()
+
+    assert model.told == [True, False]
 
 
 def test_hook_does_not_shorten_the_wait_that_a_provider_has_asked_for(login: Linked) -> None:

@@ -122,6 +122,18 @@ def test_a_provider_that_is_not_active_names_who_must_act(
     assert told.next_sync_at is None
 
 
+@pytest.mark.parametrize(("failed", "actor"), [(1, Actor.NOBODY), (2, Actor.USER), (5, Actor.USER)])
+def test_new_tokens_that_are_refused_again_and_again_name_what_the_user_can_do(failed: int, actor: Actor) -> None:
+    refused = replace(COMPLETED, status="failed", error="access_expired", error_reason="http_401")
+
+    told = explain(replace(FACTS, runs=[*[refused] * failed, COMPLETED][:5]))
+
+    assert told.must_act is actor
+    sentences = [one for one in told.sync if "a token that had just been refreshed" in one]
+    assert [one.startswith(f"The last {failed} runs failed") for one in sentences] == [True] * (failed > 1)
+    assert any("link it again: dashtam link schwab" in one for one in told.todo) == (failed > 1)
+
+
 def test_a_grant_that_ends_soon_asks_the_user_ahead_of_time() -> None:
     told = explain(_provider(grant_expires_at=NOW + timedelta(hours=20)))
 

@@ -33,6 +33,7 @@ class _Before(NamedTuple):
         cursors: the committed cursor of each feed.
         last_began: when its last run began; None if it has none, and then the following are None, too.
         last_status, reading_id, renews, reading_since, since: those of the last run.
+        hooked: a hook has asked for a sync since the last complete run began.
     """
 
     status: str
@@ -48,6 +49,7 @@ class _Before(NamedTuple):
     renews: bool | None
     reading_since: datetime | None
     since: date | None
+    hooked: bool
 
     @property
     def unfinished(self) -> UUID | None:
@@ -65,7 +67,11 @@ _READ = """
         coalesce(
             (SELECT jsonb_object_agg(feed, cursor) FROM sync_cursors WHERE provider_id = p.id AND cursor <> ''), '{}'
         ),
-        last.started_at, last.status, last.generation, last.renews, last.reading_since, last.since
+        last.started_at, last.status, last.generation, last.renews, last.reading_since, last.since,
+        p.hooked_at IS NOT NULL AND NOT EXISTS (
+            SELECT FROM sync_runs r
+            WHERE r.provider_id = p.id AND r.started_at > p.hooked_at AND r.status = 'completed'
+        )
     FROM providers p LEFT JOIN LATERAL (
         SELECT * FROM sync_runs WHERE provider_id = p.id ORDER BY started_at DESC LIMIT 1
     ) AS last ON true
@@ -138,6 +144,7 @@ def begin_run(
         since=found.since if begun else since,
         done=cursors.feeds_read_since(session, provider_id=provider_id, since=begun) if begun else frozenset(),
         problems=_problems_of(session, reading_id),
+        hooked=found.hooked,
     )
 
 

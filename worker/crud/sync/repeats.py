@@ -64,12 +64,13 @@ _TAKE_TURNS = (
     "SELECT id FROM unnest(%s::uuid[]) AS asked(id) WHERE pg_try_advisory_xact_lock(hashtextextended('link ' || id, 0))"
 )
 _READ = """
-    SELECT p.id, p.provider_key, p.sync_failures, p.sync_interval, p.hooked_at, p.hook_gap,
+    SELECT p.id, p.provider_key, p.sync_failures, coalesce(p.hooked_at >= last.started_at, false),
+        p.sync_interval, p.hooked_at, p.hook_gap,
         last.id, heard.id, heard.answers, last.pages, last.unchanged, coalesce(
             (SELECT jsonb_object_agg(feed, cursor) FROM sync_cursors WHERE provider_id = p.id AND cursor <> ''), '{}'
         )
     FROM unnest(%s::uuid[]) AS asked(id) JOIN providers p ON p.id = asked.id CROSS JOIN LATERAL (
-        SELECT id, status, repeats, pages, unchanged FROM sync_runs
+        SELECT id, status, repeats, pages, unchanged, started_at FROM sync_runs
         WHERE provider_id = p.id ORDER BY started_at DESC LIMIT 1
     ) AS last JOIN sync_runs AS heard ON heard.id = coalesce(last.repeats, last.id)
     WHERE p.status = 'active' AND p.provider_key = ANY(%s) AND last.status = 'completed' AND heard.answers IS NOT NULL
@@ -122,7 +123,7 @@ def _take_turns(connection: Connection, ids: Iterable[UUID]) -> list[UUID]:
 def _begun(
     run_id: UUID, owner: UUID, now: datetime, row: tuple[Any, ...], token: TokenState
 ) -> tuple[RunBegun, LastRun]:
-    provider_id, provider_key, failures, *chosen = row
+    provider_id, provider_key, failures, hooked, *chosen = row
     own_interval, hooked_at, gap, last_id, heard, answers, pages, unchanged, cursors = chosen
     run = RunBegun(
         key=RunKey(run_id, owner, provider_id, provider_key),
@@ -133,6 +134,7 @@ def _begun(
         reading_since=now,
         cursors=cursors,
         token=token,
+        hooked=hooked,
     )
     last = LastRun(
         id=last_id,

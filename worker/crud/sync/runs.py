@@ -47,6 +47,7 @@ class RunBegun:
         problems: problems of earlier runs of the full sync that this run continues.
         cursors: committed cursor of each feed when the run began.
         token: the login's token when the run began.
+        hooked: a hook has asked for a sync since the last complete run began.
     """
 
     key: RunKey
@@ -60,6 +61,7 @@ class RunBegun:
     since: date | None = None
     done: frozenset[str] = frozenset()
     problems: Problems = field(default_factory=dict)
+    hooked: bool = False
 
 
 def end_dead_run(session: Session, provider_id: UUID, dead_after: timedelta) -> None:

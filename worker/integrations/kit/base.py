@@ -219,6 +219,8 @@ class SyncRequest:
         cursors: committed cursor of each feed; a feed that is missing here starts from its beginning.
         since: feeds by date start again at this day, whatever their cursor says.
         done: feeds that need not be read again: an earlier run read them to their end before its time limit ended it.
+        hooked: a hook has said that there may be something new since the last complete run began. What is otherwise
+            left out because nothing seems to have changed must be read.
         backfill: how far back a first sync reads.
         overlap: how many of the days already read a later sync by date reads again.
         window: the longest time span that one request by date asks for.
@@ -230,6 +232,7 @@ class SyncRequest:
     now: datetime
     since: date | None = None
     done: frozenset[str] = frozenset()
+    hooked: bool = False
     backfill: timedelta = timedelta(days=730)
     overlap: timedelta = timedelta(days=10)
     window: timedelta = timedelta(days=90)

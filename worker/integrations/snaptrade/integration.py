@@ -121,7 +121,8 @@ class Snaptrade(OAuth2Integration):
         if given.synced("transactions").initial_sync_completed is False:
             raise NotReady("initial_sync")
         cursor = windows.DateCursor.parse(request.cursors.get(feed))
-        if cursor.tail == given.pulled and request.since is None and not request.caller.manual:
+        is_asked_for = request.hooked or request.caller.manual or request.since is not None
+        if cursor.tail == given.pulled and not is_asked_for:
             return
 
         async def ask(window: offsets.Window, offset: int) -> tuple[list[msgspec.Raw], int]:

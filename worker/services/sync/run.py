@@ -246,6 +246,7 @@ class RunUnderWay:
             now=await self._runtime.now(),
             since=self._begun.since,
             done=self._begun.done,
+            hooked=self._begun.hooked,
             **spans(self._runtime.settings),
         )
         return Reading(self._integration, request)

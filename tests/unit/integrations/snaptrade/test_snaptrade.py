@@ -808,8 +808,10 @@ def test_activities_are_not_asked_for_again_until_snaptrade_has_asked_the_broker
     assert [row.key for page in again for row in page.transactions] == ["t"]
 
 
-@pytest.mark.parametrize("more", [{"caller": Caller(manual=True)}, {"since": TODAY - timedelta(days=30)}])
-def test_person_who_asks_gets_the_activities_read(more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "more", [{"caller": Caller(manual=True)}, {"since": TODAY - timedelta(days=30)}, {"hooked": True}]
+)
+def test_person_or_hook_that_asks_gets_the_activities_read(more: dict[str, Any]) -> None:
     server = Server(activities=[activity("t")])
 
     assert [page for page in read(server, cursors_of(read(server)), **more) if page.transactions]
