@@ -195,7 +195,8 @@ class Settings(DatabaseSettings, QueuePart, IntegrationsPart, FlowerPart, Export
     """Another worker takes over a running run that has had no heartbeat for this long."""
     sync_overlap_days: PositiveInt = 10
     sync_backfill_days: PositiveInt = 730
-    sync_window_days: PositiveInt = 90
+    sync_window_days: PositiveInt = 365
+    """Longest time span for which a provider that lists by date is asked at once, if it allows so long a one."""
     mass_deletion_share: float = Field(default=0.5, gt=0, le=1)
     """If a listing or window would withdraw more than this share of the rows, nothing is withdrawn."""
 

@@ -61,7 +61,9 @@ def provider(key: str, handler: Handler | None = None, gate: Gate | None = None,
 
 
 def sync_request(cursors: dict[str, str] | None = None, **more: Any) -> SyncRequest:
-    values = {"caller": Caller(), "access_token": ACCESS_TOKEN, "cursors": cursors or {}, "now": NOW}
+    """A request whose windows are so short that a first sync needs several."""
+    values: dict[str, Any] = {"caller": Caller(), "access_token": ACCESS_TOKEN, "cursors": cursors or {}, "now": NOW}
+    values["window"] = timedelta(days=90)
     return SyncRequest(**(values | more))
 
 

@@ -146,6 +146,9 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
     known = {record.key: record for record in records if is_safe_key(record.key)}
     if not known:
         return {}
+    met = work.accounts.securities
+    if not describe and not work.careful and known.keys() <= met.keys():
+        return {key: met[key] for key in known}
     ordered = [known[key] for key in sorted(known)]
     stored = _stored_securities(work, known)
     kept = {key for key, (_, source) in stored.items() if not describe or source != work.run.provider_key}
@@ -159,7 +162,9 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
     work.reject_refused("security", nouns.SECURITIES, outcome.refused)
     if len(stored) < len(known):
         stored = _stored_securities(work, known)
-    return {key: id_.bytes for key, (id_, _) in stored.items()}
+    found = {key: id_.bytes for key, (id_, _) in stored.items()}
+    met.update(found)
+    return found
 
 
 def _stored_securities(work: Work, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:

@@ -8,20 +8,19 @@ What they do not explain is drift.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import date, datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from worker.crud.sync import runs
 from worker.crud.sync.apply import driver
 from worker.crud.sync.work import RunKey
-from worker.models import Account, BookDrift, Holding, new_id
+from worker.models import BookDrift, new_id
 
 
 class _Figures(NamedTuple):
@@ -39,6 +38,15 @@ class _Figures(NamedTuple):
     first_posted: date | None
 
 
+class _Compared(NamedTuple):
+    """A figure as the provider states it, and as the stored rows give it."""
+
+    account_id: UUID
+    figure: str
+    stated: Decimal
+    stored: Decimal
+
+
 _STATED = """
     SELECT a.id, a.provider_account_id, a.opening, a.opening_from,
         coalesce(b.cash, CASE WHEN a.type IN ('depository', 'credit', 'loan') THEN b.current END), t.first_posted
@@ -52,17 +60,40 @@ _STATED = """
     WHERE a.provider_id = %s AND a.status = 'active'
 """
 _POSTED = """
-    SELECT coalesce(sum(amount), 0) FROM transactions
-    WHERE account_id = %s AND status = 'posted' AND posted_date >= %s
+    SELECT begun.account_id, posted.total
+    FROM unnest(%s::uuid[], %s::date[]) AS begun (account_id, first) CROSS JOIN LATERAL (
+        SELECT coalesce(sum(amount), 0) AS total FROM transactions
+        WHERE account_id = begun.account_id AND status = 'posted' AND posted_date >= begun.first
+    ) posted
 """
 _POSITIONS = """
-    SELECT h.id, h.holding_key, h.quantity, h.opening_quantity, (
-        SELECT coalesce(sum(t.quantity), 0) FROM transactions t
-        WHERE t.account_id = h.account_id AND t.security_id = h.security_id AND t.status = 'posted'
-            AND t.posted_date >= %(first)s
-    )
-    FROM holdings h JOIN securities s ON s.id = h.security_id
-    WHERE h.account_id = %(account)s AND s.type <> 'cash'
+    SELECT h.id, h.account_id, h.holding_key, h.quantity, h.opening_quantity, traded.total
+    FROM unnest(%s::uuid[], %s::date[]) AS begun (account_id, first)
+    JOIN holdings h ON h.account_id = begun.account_id JOIN securities s ON s.id = h.security_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(quantity), 0) AS total FROM transactions
+        WHERE account_id = h.account_id AND security_id = h.security_id AND status = 'posted'
+            AND posted_date >= begun.first
+    ) traded
+    WHERE s.type <> 'cash'
+"""
+_OPEN = """
+    UPDATE accounts a SET opening = o.opening, opening_from = o.opening_from
+    FROM unnest(%s::uuid[], %s::numeric[], %s::date[]) AS o (account_id, opening, opening_from)
+    WHERE a.id = o.account_id
+"""
+_FORGET = """
+    WITH forgotten AS (DELETE FROM book_drifts WHERE account_id = ANY(%(accounts)s))
+    UPDATE holdings SET opening_quantity = NULL
+    WHERE account_id = ANY(%(accounts)s) AND opening_quantity IS NOT NULL
+"""
+_OPEN_POSITIONS = """
+    UPDATE holdings h SET opening_quantity = o.quantity
+    FROM unnest(%s::uuid[], %s::numeric[]) AS o (holding_id, quantity) WHERE h.id = o.holding_id
+"""
+_EXPLAIN = """
+    DELETE FROM book_drifts d USING unnest(%s::uuid[], %s::text[]) AS explained (account_id, figure)
+    WHERE d.account_id = explained.account_id AND d.figure = explained.figure
 """
 
 
@@ -95,74 +126,89 @@ def check_books(
         Fenced: this worker no longer owns the run.
     """
     runs.hold(session, run=run)
-    drifts = 0
-    for row in driver(session).execute(_STATED, (run.provider_id,)).fetchall():
-        figures = _Figures(*row)
-        if figures.account_key not in accounts:
-            continue
-        if figures.account_key in unstated:
-            figures = figures._replace(stated=None)
-        is_quiet = figures.account_key in quiet
-        if renew or figures.opening_from is None:
-            figures = _anchor(session, figures, quiet=is_quiet)
-        elif is_quiet and figures.opening is None and figures.stated is not None:  # it is stated for the first time
-            opening = figures.stated - _posted(session, figures.account_id, figures.opening_from)
-            session.execute(update(Account).where(Account.id == figures.account_id).values(opening=opening))
-            figures = figures._replace(opening=opening)
-        if figures.opening_from is None:
-            continue
-        if figures.stated is not None and figures.opening is not None:
-            stored = figures.opening + _posted(session, figures.account_id, figures.opening_from)
-            drifts += _record(session, run, now, figures.account_id, "balance", figures.stated, stored)
-        drifts += _check_positions(session, run, now, figures, quiet=is_quiet, renew=renew)
-    return drifts
+    stated = [_Figures(*row) for row in driver(session).execute(_STATED, (run.provider_id,))]
+    checked = [
+        one._replace(stated=None) if one.account_key in unstated else one
+        for one in stated
+        if one.account_key in accounts
+    ]
+    opened, balances = _open(session, checked, quiet=quiet, renew=renew)
+    quiet_ids = {one.account_id for one in checked if one.account_key in quiet}
+    positions = _open_positions(session, opened, quiet=quiet_ids, renew=renew)
+    return _record(session, [*balances, *positions], run, now)
 
 
-def _anchor(session: Session, figures: _Figures, *, quiet: bool) -> _Figures:
-    """Sets the opening figure after a quiet run, and removes it after any other. Returns the new figures."""
-    first = figures.first_posted if quiet else None  # older rows that a later backfill finds are not counted
-    opening = None
-    if first is not None and figures.stated is not None:
-        opening = figures.stated - _posted(session, figures.account_id, first)
-    if (opening, first) != (figures.opening, figures.opening_from):
-        account = update(Account).where(Account.id == figures.account_id)
-        session.execute(account.values(opening=opening, opening_from=first))
-        session.execute(delete(BookDrift).where(BookDrift.account_id == figures.account_id))  # found with old figures
-        positions = update(Holding).where(Holding.account_id == figures.account_id)
-        session.execute(positions.where(Holding.opening_quantity.is_not(None)).values(opening_quantity=None))
-    return figures._replace(opening=opening, opening_from=first)
+def _open(
+    session: Session, checked: Sequence[_Figures], *, quiet: Set[str], renew: bool
+) -> tuple[dict[UUID, date], list[_Compared]]:
+    """Sets opening figures after a quiet run, and removes those that start again after any other.
+
+    Returns:
+        The day from which each account's rows count, without accounts that have none yet. And the balances.
+    """
+    connection = driver(session)
+    anew = {one.account_id for one in checked if renew or one.opening_from is None}
+    opened: dict[UUID, date] = {}
+    for one in checked:
+        first = one.opening_from
+        if one.account_id in anew:  # older rows that a later backfill finds are not counted
+            first = one.first_posted if one.account_key in quiet else None
+        if first is not None:
+            opened[one.account_id] = first
+    posted: dict[UUID, Decimal] = {}
+    if opened:
+        posted.update(connection.execute(_POSTED, _columns(opened.items(), 2)).fetchall())
+    changed: list[tuple[UUID, Decimal | None, date | None]] = []
+    compared: list[_Compared] = []
+    for one in checked:
+        first = opened.get(one.account_id)
+        opening = None if one.account_id in anew else one.opening
+        if opening is None and first is not None and one.stated is not None and one.account_key in quiet:
+            opening = one.stated - posted[one.account_id]
+        if (opening, first) != (one.opening, one.opening_from):
+            changed.append((one.account_id, opening, first))
+        if first is not None and opening is not None and one.stated is not None:
+            compared.append(_Compared(one.account_id, "balance", one.stated, opening + posted[one.account_id]))
+    if changed:
+        connection.execute(_OPEN, _columns(changed, 3))
+        # What was found with the old figures is forgotten.
+        connection.execute(_FORGET, {"accounts": [id_ for id_, _, _ in changed if id_ in anew]})
+    return opened, compared
 
 
-def _check_positions(
-    session: Session, run: RunKey, now: datetime, figures: _Figures, *, quiet: bool, renew: bool
-) -> int:
+def _open_positions(session: Session, opened: Mapping[UUID, date], *, quiet: Set[UUID], renew: bool) -> list[_Compared]:
     """The same for units held and units traded, per position. Cash positions are left out: they move without trades."""
-    drifts = 0
-    given = {"account": figures.account_id, "first": figures.opening_from}
-    for holding_id, key, quantity, opening, traded in driver(session).execute(_POSITIONS, given).fetchall():
-        if quiet and (opening is None or (renew and opening != quantity - traded)):
+    if not opened:
+        return []
+    connection = driver(session)
+    changed: list[tuple[UUID, Decimal]] = []
+    compared: list[_Compared] = []
+    rows = connection.execute(_POSITIONS, _columns(opened.items(), 2)).fetchall()
+    for holding_id, account_id, key, quantity, opening, traded in rows:
+        if account_id in quiet and (opening is None or (renew and opening != quantity - traded)):
             opening = quantity - traded
-            session.execute(update(Holding).where(Holding.id == holding_id).values(opening_quantity=opening))
+            changed.append((holding_id, opening))
         if opening is not None:
-            drifts += _record(session, run, now, figures.account_id, f"quantity:{key}", quantity, opening + traded)
-    return drifts
+            compared.append(_Compared(account_id, f"quantity:{key}", quantity, opening + traded))
+    if changed:
+        connection.execute(_OPEN_POSITIONS, _columns(changed, 2))
+    return compared
 
 
-def _posted(session: Session, account_id: UUID, first: date) -> Decimal:
-    row = driver(session).execute(_POSTED, (account_id, first)).fetchone()
-    return Decimal(row[0]) if row else Decimal(0)
+def _record(session: Session, compared: Sequence[_Compared], run: RunKey, now: datetime) -> int:
+    """Stores the drift of figures that differ, and deletes that of the others. Returns how many differ."""
+    drifting = [one for one in compared if one.stated != one.stored]
+    explained = [(one.account_id, one.figure) for one in compared if one.stated == one.stored]
+    if explained:
+        driver(session).execute(_EXPLAIN, _columns(explained, 2))
+    if drifting:
+        found = [{"id": new_id(), **one._asdict(), "run_id": run.id, "seen_at": now} for one in drifting]
+        added = insert(BookDrift).values(found)
+        latest = {name: added.excluded[name] for name in ("stated", "stored", "run_id", "seen_at")}
+        session.execute(added.on_conflict_do_update(index_elements=["account_id", "figure"], set_=latest))
+    return len(drifting)
 
 
-def _record(
-    session: Session, run: RunKey, now: datetime, account_id: UUID, figure: str, stated: Decimal, stored: Decimal
-) -> bool:
-    if stated == stored:
-        session.execute(delete(BookDrift).where(BookDrift.account_id == account_id, BookDrift.figure == figure))
-        return False
-    values = {"stated": stated, "stored": stored, "run_id": run.id, "seen_at": now}
-    session.execute(
-        insert(BookDrift)
-        .values(id=new_id(), account_id=account_id, figure=figure, **values)
-        .on_conflict_do_update(index_elements=["account_id", "figure"], set_=values)
-    )
-    return True
+def _columns(rows: Iterable[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    """The rows as `count` columns, each of which is one parameter of a statement."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]

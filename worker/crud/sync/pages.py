@@ -105,7 +105,7 @@ def apply_pages(
     """
     position = _enter(session, run, pages[-1][0], progress)
     known, tally, problems, recognised = progress.accounts, Tally(), list[ProviderError](), 0
-    for page, prepared in joined(pages):
+    for page, prepared in joined(pages, heed_windows=careful or not rules.expect_new):
         work = Work(
             session=session,
             run=run,

@@ -30,17 +30,20 @@ class Known(dict[str, bytes]):
 
     Attributes:
         sources: those of them that have several keys.
+        securities: our ids of the securities that this run has met, by their keys.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sources: dict[str, Source] = {}
+        self.securities: dict[str, bytes] = {}
 
     def copy(self) -> Known:
         """A copy that may be changed by itself."""
         copied = Known()
         copied.update(self)
         copied.sources.update(self.sources)
+        copied.securities.update(self.securities)
         return copied
 
     def is_further(self, account_key: str | None) -> bool:

@@ -34,7 +34,7 @@ def apply_transactions(work: Work, page: Page, prepared: Prepared) -> None:
     meeting = Meeting(work) if work.accounts.sources else None
     if meeting is not None:
         listing = _of_rows(meeting, listing)
-    if work.rules.expect_new and not work.careful:
+    if work.holds_nothing:
         differing: list[Differing] = list(zip(range(len(listing.rows)), repeat(None)))
     else:
         differing = diff(work.connection, _NOUN, listing.entries)
@@ -139,7 +139,7 @@ def _flagged(record: TransactionRecord) -> TransactionRecord:
 
 def _unlisted_pendings(work: Work, page: Page, listing: _Listing) -> list[StoredRow]:
     """Stored pending rows in the page's windows that the page does not list; posted ones where the window says so."""
-    if not page.windows:
+    if not page.windows or work.holds_nothing:
         return []
     rejects = [*page.rejects, *work.rejects]
     keys = set(zip(listing.entries.scopes, listing.entries.keys, strict=True))

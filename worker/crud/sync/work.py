@@ -125,6 +125,11 @@ class Work:
         self.provider_id = self.run.provider_id.bytes
         self.run_id = self.run.id.bytes
 
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether nothing is stored yet that a page may list or no longer list: so there is nothing to compare."""
+        return self.rules.expect_new and not self.careful
+
     def account(self, account_key: str, *, kind: str, record_key: str | None = None) -> bytes | None:
         """Our id of an account. If it is not stored, the record goes to quarantine."""
         known = self.accounts.get(account_key)
@@ -223,16 +228,17 @@ def read(page: Page, raw: RawRecord) -> TransactionRecord | BadRecord:
         return BadRecord.of(error)
 
 
-def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepared]]:
+def joined(pages: Iterable[tuple[Page, Prepared]], *, heed_windows: bool = True) -> Iterator[tuple[Page, Prepared]]:
     """Joins pages into as few as possible: much of a page's cost is the round trips of its statements.
 
-    A page that only lists transactions is joined with the next page, unless both list the same transaction, or the next
-    page has windows.
+    A page that only lists transactions is joined with the next page, unless both list the same transaction, or one of
+    them has windows that are to be heeded.
     """
+    says_more = _SAYS_MORE if heed_windows else _SAYS_MORE - {"windows"}
     together: list[tuple[Page, Prepared]] = []
     row_keys: set[RowKey] = set()
     for page, prepared in pages:
-        if together and not (_only_lists(together[-1][0], page) and row_keys.isdisjoint(prepared.row_keys)):
+        if together and not (_only_lists(together[-1][0], page, says_more) and row_keys.isdisjoint(prepared.row_keys)):
             yield _one_of(together, row_keys)
             together, row_keys = [], set()
         together.append((page, prepared))
@@ -244,13 +250,13 @@ def joined(pages: Iterable[tuple[Page, Prepared]]) -> Iterator[tuple[Page, Prepa
 _SAYS_MORE = {field.name for field in fields(Page)} - {"feed", "cursor", "more", "transactions", "map_transaction"}
 
 
-def _only_lists(page: Page, then: Page) -> bool:
+def _only_lists(page: Page, then: Page, says_more: Set[str]) -> bool:
     """Whether `page` only lists transactions, of the same feed and with the same mapping as the next page."""
     return (
-        not then.windows
+        not (then.windows and "windows" in says_more)
         and page.feed == then.feed
         and page.map_transaction is then.map_transaction
-        and not any(getattr(page, name) for name in _SAYS_MORE)
+        and not any(getattr(page, name) for name in says_more)
     )
 
 

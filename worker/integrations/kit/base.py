@@ -235,4 +235,4 @@ class SyncRequest:
     hooked: bool = False
     backfill: timedelta = timedelta(days=730)
     overlap: timedelta = timedelta(days=10)
-    window: timedelta = timedelta(days=90)
+    window: timedelta = timedelta(days=365)

@@ -75,6 +75,14 @@ def test_page_that_lists_some_days_completely_does_not_answer_for_the_one_before
     assert keys_of(list(joined([page("a"), page("b", windows=days)]))) == [["a"], ["b"]]
 
 
+def test_windows_keep_no_pages_apart_while_nothing_is_stored_that_they_could_miss() -> None:
+    days = [Window("A", date(2025, 1, 1), date(2025, 1, 31))]
+    pages = [page("a", windows=days), page("b", windows=days)]
+
+    assert keys_of(list(joined(pages, heed_windows=False))) == [["a", "b"]]
+    assert keys_of(list(joined(pages))) == [["a"], ["b"]]
+
+
 def test_conflicts_of_each_page_are_remembered() -> None:
     twice = [RawRecord("a", "A", b"1"), RawRecord("a", "A", b"2")]
     first = Page(feed="feed", transactions=twice, map_transaction=read)
