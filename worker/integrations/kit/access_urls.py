@@ -1,4 +1,4 @@
-"""Setup tokens that are claimed once, for an access URL that is the whole credential.
+"""Setup tokens that are claimed once, for an access URL that is the whole credential, and integrations with them.
 
 A setup token is the base64 of an address of the server. A POST there uses it up, and the answer is an address with a
 user name and a password, which open the server for good. Whoever gives us a token could name any address in it. So all
@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from worker.errors import BadEntry, BadPayload, OutcomeUnknown, RateLimited, ReauthRequired
-from worker.integrations.kit.base import Caller, TokenAnswer
-from worker.integrations.kit.http import Api, read_retry_after
+from worker.integrations.kit.base import Caller, SyncRequest, TokenAnswer
+from worker.integrations.kit.http import Api, Endpoint, read_retry_after
+from worker.integrations.kit.integration import Integration
+from worker.integrations.kit.link_kinds import SETUP_TOKEN, LinkKind
 from worker.integrations.kit.oauth2 import checked_token
+from worker.integrations.kit.settings import IntegrationSettings, in_words
 
 _LONGEST = 4096
 _MAYBE_USED = "it is not known whether the setup token was used up: make a new one, and disable this one there"
@@ -116,3 +121,32 @@ def _name(parts: SplitResult) -> str:
     """Scheme, host, port and path of an address, in one spelling and without user name. May raise ValueError."""
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}{parts.path.rstrip('/')}"
+
+
+class AccessUrlSettings(IntegrationSettings):
+    """The server of this installation."""
+
+    known_as: str = ""
+    """Other addresses of the server that setup tokens and access URLs name, separated by commas."""
+
+
+class AccessUrlIntegration(Integration):
+    """One provider API whose logins are linked with setup tokens. Subclasses add `pages`."""
+
+    link_kind: ClassVar[LinkKind] = SETUP_TOKEN
+
+    def __init__(self, settings: Any, api: Api) -> None:
+        super().__init__(settings, api)
+        self._server = Server(api, settings.base_url, in_words(settings.known_as))
+
+    async def exchange(self, caller: Caller, form: Mapping[str, str], *, now: datetime) -> TokenAnswer:
+        """Claims the setup token, which works once."""
+        return await self._server.claim(caller, form["setup_token"])
+
+    def credentials(self, access_token: str) -> dict[str, str]:
+        """Name and password of the access URL."""
+        return self._server.authorization(access_token)
+
+    def endpoint_of(self, request: SyncRequest, name: str, path: str) -> Endpoint:
+        """The endpoint with this name, for reading a path below the login's access URL."""
+        return self.api.endpoint(name, "GET", f"{self._server.path(request.access_token)}{path}")

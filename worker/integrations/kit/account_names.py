@@ -28,7 +28,7 @@ def names(given: str | None, institution: str | None, *, otherwise: str) -> Name
         otherwise: the name if there is neither.
     """
     place = without_nul(institution or "").strip()
-    name = without_numbers(without_nul(given or place)).strip() or otherwise
+    name = without_numbers(without_nul(given or place)).strip() or without_numbers(otherwise)
     return Names(name, name if name.startswith(place) else f"{place} {name}", place or None)
 
 

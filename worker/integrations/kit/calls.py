@@ -22,7 +22,7 @@ from worker.errors import (
     Unsupported,
 )
 from worker.integrations.kit.base import Caller, Page, SyncRequest
-from worker.integrations.kit.http import Api, Endpoint, read_retry_after
+from worker.integrations.kit.http import Api, Endpoint, Params, read_retry_after
 from worker.integrations.kit.limits import Limit, with_wait
 from worker.integrations.kit.taxonomy import Rule, classify
 from worker.integrations.kit.transport import Answer
@@ -58,7 +58,7 @@ class Calls:
         self,
         request: SyncRequest,
         endpoint: Endpoint,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         *,
         account_key: str | None = None,
         rules: tuple[Rule, ...] | None = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -32,6 +32,10 @@ log = Logger(__name__)
 _RETRY_WAITS = (0.2, 1.0)
 _MAX_RETRY_AFTER = timedelta(hours=24)
 _STANDARD_HEADERS = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": "dashtam-worker"}
+
+
+Params = Mapping[str, str | Sequence[str]]
+"""Query parameters; one with several values is there several times, and one with none is not there."""
 
 
 class Gate(Protocol):
@@ -153,7 +157,7 @@ class Api:
         check: Callable[[Answer], None],
         headers: dict[str, str],
         content: bytes | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         account_key: str | None = None,
     ) -> Answer:
         """Makes a call that changes nothing at the provider. After a temporary failure it tries again, at most twice.
@@ -208,7 +212,7 @@ class Api:
         caller: Caller,
         headers: dict[str, str],
         content: bytes | None,
-        params: Mapping[str, str] | None,
+        params: Params | None,
         account_key: str | None,
         deadline: float | None,
     ) -> Answer:
@@ -219,7 +223,7 @@ class Api:
             await self._gate.admit(caller, endpoint=endpoint.name, account_key=account_key)
         if departure is not None:
             departure.leave()
-        url = f"{endpoint.url}?{urlencode(params)}" if params else endpoint.url
+        url = f"{endpoint.url}?{urlencode(params, doseq=True)}" if params else endpoint.url
         begun = asyncio.get_running_loop().time()
         came: int | str = "cancelled"
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -19,11 +19,14 @@ class Rule(NamedTuple):
 
     Attributes:
         error: the error to raise.
-        code: the provider's error code, which must be equal.
+        code: the provider's error code, which must be equal; one that ends with a point stands for all codes of its
+            group: `con.` for `con.auth`.
         kind: the provider's group of error codes, which must be equal.
         status: the HTTP status.
         text: a part of the provider's description, in lower case.
         reason: the error's reason, if it should not be the provider's code.
+        scope: what the error affects, if not what such errors usually do.
+        wait: how long to wait, if the provider names no time.
         feed: the feed of a `PagingRestart` or `CursorRefused`.
     """
 
@@ -35,6 +38,13 @@ class Rule(NamedTuple):
     reason: str | None = None
     scope: Scope | None = None
     feed: str = ""
+    wait: timedelta | None = None
+
+    def names(self, code: str | None) -> bool:
+        """Whether the rule is for this code."""
+        if self.code is None or not self.code.endswith("."):
+            return self.code in (None, code)
+        return f"{code}.".startswith(self.code)
 
 
 def by_code(error: type[ProviderError], *codes: str) -> tuple[Rule, ...]:
@@ -69,7 +79,7 @@ def classify(
     lowered = text.lower()
     for rule in rules:
         if (
-            (rule.code is None or rule.code == code)
+            rule.names(code)
             and (rule.kind is None or rule.kind == kind)
             and (rule.status is None or rule.status == status)
             and (rule.text is None or rule.text in lowered)
@@ -77,8 +87,13 @@ def classify(
             reason = rule.reason or safe_reason(code, status)
             if issubclass(rule.error, PagingRestart | CursorRefused):
                 return rule.error(reason, feed=rule.feed)
-            return rule.error(reason, scope=rule.scope, retry_after=retry_after)
+            return rule.error(reason, scope=rule.scope, retry_after=retry_after or rule.wait)
     return _by_status(status)(safe_reason(code, status), retry_after=retry_after)
+
+
+def of_accounts(error: ProviderError, account_keys: Iterable[str]) -> list[ProviderError]:
+    """The error as a problem of each of these accounts; the error itself if there are none."""
+    return [type(error)(error.reason, scope=Scope.ACCOUNT, account_key=key) for key in account_keys] or [error]
 
 
 def _by_status(status: int) -> type[ProviderError]:

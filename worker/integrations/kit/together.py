@@ -16,6 +16,8 @@ from worker.integrations.kit.base import Page, SyncRequest, Window
 from worker.integrations.kit.windows import DateCursor, first_day
 
 _OF_ACCOUNT = "account:"
+Days = tuple[date, date]
+"""The first and the last day of a window."""
 
 
 @dataclass(kw_only=True)
@@ -23,7 +25,7 @@ class Told:
     """What one answer says.
 
     Attributes:
-        window: the first and the last day that were asked for.
+        window: what was asked for.
         pages: of each account that it has, by key, a page with the transactions.
         problems: errors in the answer, each of an account (`account_key`) or of nobody in particular. They may raise an
             error of the whole login; then only the listing is kept.
@@ -31,14 +33,14 @@ class Told:
         was_cut: the provider has left out days, because the window is longer than it allows.
     """
 
-    window: tuple[date, date]
+    window: Days
     pages: Mapping[str, Page]
     problems: Iterable[ProviderError] = ()
     listing: Page | None = None
     was_cut: bool = False
 
 
-Ask = Callable[[tuple[date, date], Sequence[str]], Awaitable[Told]]
+Ask = Callable[[Days, Sequence[str]], Awaitable[Told]]
 """Asks for a window: of all accounts, which the answer lists, or of the accounts with these keys."""
 
 
@@ -141,11 +143,11 @@ class Together:
         day = min(self._left.values())
         return day, [key for key, first in self._left.items() if first == day]
 
-    def _reads(self, key: str, window: tuple[date, date]) -> bool:
+    def _reads(self, key: str, window: Days) -> bool:
         """Whether this window goes on where the account's feed stands."""
         return key in self._left and window[0] <= self._left[key] <= window[1]
 
-    def _was_read(self, key: str, window: tuple[date, date]) -> None:
+    def _was_read(self, key: str, window: Days) -> None:
         """The account was read to the end of the window."""
         if window[1] >= self._request.now.date():
             del self._left[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
 
@@ -85,6 +85,12 @@ def window_from(first: date, request: SyncRequest, longest: timedelta) -> tuple[
     """The window that begins on `first`. It is as long as the request allows and ends today at the latest."""
     days = max(min(request.window, longest).days, 1)
     return first, min(first + timedelta(days=days - 1), request.now.date())
+
+
+def in_seconds(window: tuple[date, date]) -> tuple[str, str]:
+    """The seconds after 1970 at which a window begins, and at which the day after it begins, in UTC."""
+    first, end = (datetime.combine(day, time(), UTC) for day in (window[0], window[1] + timedelta(days=1)))
+    return str(int(first.timestamp())), str(int(end.timestamp()))
 
 
 def remaining(feed: str, request: SyncRequest, longest: timedelta) -> Iterator[tuple[date, date]]:

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 
 from worker.errors import BadRecord, Refused
 from worker.integrations.kit import money
-from worker.integrations.kit.words import by_word
+from worker.integrations.kit.words import by_word, first_within
 from worker.integrations.statement_files import values
 from worker.integrations.statement_files.statements import Row, Statement
 from worker.integrations.statement_files.trees import amount_of, amount_or_none, day_of, of_sgml, text_of
@@ -144,7 +144,7 @@ def _trade(element: Element, code: str, securities: dict[str, SecurityRecord]) -
         currency=code,
         ref=text_of(element, ".//INVTRAN/FITID") or "",
         description=text_of(element, ".//INVTRAN/MEMO") or (security.name if security else None),
-        kind=next((kind for word, kind in _TRADES if word in element.tag), TransactionType.OTHER),
+        kind=first_within(element.tag, _TRADES, otherwise=TransactionType.OTHER),
         word=element.tag,
     )
 

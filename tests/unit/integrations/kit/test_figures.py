@@ -10,7 +10,7 @@ import pytest
 from worker.errors import BadRecord
 from worker.integrations.kit import account_names, figures, holdings, money, reading
 from worker.integrations.kit.base import Page
-from worker.integrations.kit.words import by_word
+from worker.integrations.kit.words import by_word, first_within
 from worker.models.records import BalanceRecord, HoldingRecord, SecurityRecord
 from worker.models.vocabulary import SecurityType
 
@@ -147,3 +147,9 @@ def test_balance_in_the_currency_of_the_account_comes_first() -> None:
     assert [one.currency for one in figures.preferred(both, "EUR", current=("END", "NOW"), available=())] == ["EUR"]
     assert [one.currency for one in figures.preferred(both[:1], "EUR", current=(), available=())] == ["USD"]
     assert figures.preferred([], "EUR", current=("END",), available=("END",)) == []
+
+
+def test_first_word_of_a_table_that_a_text_has_counts() -> None:
+    table = (("loan", 1), ("card", 2))
+
+    assert [first_within(text, table, otherwise=0) for text in ("a cardloan", "postcards", "")] == [1, 2, 0]

@@ -53,6 +53,18 @@ def test_call_goes_below_the_base_url_with_parameters_encoded() -> None:
     assert seen == ["https://provider.test/base/rows?types=A%2CB&at=2025-01-01T00%3A00%3A00.000Z"]
 
 
+def test_parameter_with_several_values_is_there_several_times_and_one_with_none_is_not() -> None:
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200)
+
+    read(api(handler), params={"account": ["a b", "c"], "other": [], "pending": "1"})
+
+    assert seen == ["https://provider.test/base/rows?account=a+b&account=c&pending=1"]
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize(
     "url",

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from tests.unit.integrations.scripts import NOW, sync_request
-from worker.integrations.kit.windows import DateCursor, after, at_offset, first_day, window_from
+from worker.integrations.kit.windows import DateCursor, after, at_offset, first_day, in_seconds, window_from
 
 TODAY = NOW.date()
 DAY = timedelta(days=1)
@@ -53,3 +53,7 @@ def test_window_ends_today_at_the_latest() -> None:
     assert window_from(TODAY - 5 * DAY, sync_request(), timedelta(days=365)) == (TODAY - 5 * DAY, TODAY)
     assert window_from(date(2024, 1, 1), sync_request(), timedelta(days=30)) == (date(2024, 1, 1), date(2024, 1, 30))
     assert window_from(date(2024, 1, 1), sync_request(window=timedelta(0)), DAY)[1] == date(2024, 1, 1)
+
+
+def test_window_in_seconds_ends_when_the_day_after_it_begins() -> None:
+    assert in_seconds((date(2025, 3, 9), date(2025, 3, 10))) == ("1741478400", "1741651200")
