@@ -15,7 +15,6 @@ from uuid import UUID
 
 from worker.crud import keys
 from worker.crud.keys import Ciphertexts
-from worker.crud.refresh import spools
 from worker.errors import BadArgument, ConfigurationError, EncryptionError, Refused
 from worker.process.logger import Logger
 from worker.services.context import Context
@@ -86,7 +85,9 @@ async def status(runtime: Context) -> list[KeyUse]:
     Raises:
         Unavailable: Postgres or Redis is out of reach, so the counts would be wrong.
     """
-    from worker.services.refresh import journal, spool  # they take cryptography; `require_configured` does not
+    # These take cryptography and the tables of tokens; `require_configured`, which `dashtam status` asks, does not.
+    from worker.crud.refresh import spools
+    from worker.services.refresh import journal, spool
 
     stored = await runtime.db(keys.count_by_key)
     waiting = Counter(token.key_id for token in await journal.entries(runtime))
@@ -117,7 +118,7 @@ async def reencrypt(runtime: Context, *, batch_size: int = 500) -> Reencrypted:
         after, read = UUID(int=0), keys.read_written_by_others
         while rows := await runtime.db(read, table=table, key_id=writing, after=after, limit=batch_size):
             after = rows[-1].id
-            renewed, failed = await asyncio.to_thread(_renew, runtime, rows, keys.KINDS[table])
+            renewed, failed = await asyncio.to_thread(_renew, runtime, rows, table.kinds)
             unreadable += failed
             done += await runtime.db(keys.replace_ciphertexts, table=table, rows=renewed, key_id=writing)
     stored = await runtime.db(keys.count_by_key)

@@ -21,7 +21,6 @@ from worker.crud.keys import Ciphertexts
 from worker.crud.refresh import spools
 from worker.crud.refresh.records import NewToken
 from worker.errors import ConfigurationError, Refused
-from worker.models import ProviderToken
 from worker.runtime import Runtime
 from worker.services import keys
 from worker.services.encryption import EncryptionService
@@ -59,7 +58,7 @@ class _Stored:
         return dict(Counter(token.key_id.encode().decode() for token in self.tokens.values()))
 
     def _read(self, *, table: object, key_id: str, after: UUID, limit: int) -> list[Ciphertexts]:
-        if table is not ProviderToken:
+        if table is not key_rows.TABLES[0]:
             return []
         others = [token for id_, token in sorted(self.tokens.items()) if token.key_id != key_id and id_ > after]
         self.reads.append(len(others[:limit]))
