@@ -19,7 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -29,6 +29,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine, create_engine, text
 
 from tests.benchmarks.claims import SERVER, claim_p50_ratio
+from tests.benchmarks.sync_setup import wal_position
 from tests.support.databases import Databases, migrate
 from tests.support.environment import ROOT
 from tests.support.waiting import wait_for
@@ -41,10 +42,12 @@ OURS_PROCESSES = 2
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement."""
+    """One measurement; the CPU of the worker and of Postgres and the bytes of WAL are those of one refresh."""
 
     per_s: float
     cpu_us: float
+    pg_cpu_us: float
+    wal_bytes: float
 
 
 @dataclass(frozen=True)
@@ -161,19 +164,26 @@ def measure(
         "SELECT count(*) FROM provider_tokens t JOIN providers p ON p.id = t.provider_id"
         " WHERE p.alias LIKE :label AND t.generation = 2"
     )
-    with engine.connect() as connection:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         alias = connection.execute(text("SELECT alias FROM providers WHERE id = :id"), {"id": ids[0]}).scalar_one()
-    label = {"label": alias.rsplit("-", 1)[0] + "-%"}
-    cpu_before, began = cpu_seconds(process), time.perf_counter()
-    send(ids)
+        label = {"label": alias.rsplit("-", 1)[0] + "-%"}
+        own = psutil.Process(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
-    def stored() -> bool:
-        with engine.connect() as connection:
-            return bool(connection.execute(count_stored, label).scalar_one() >= len(ids))
+        def used() -> tuple[float, float, int]:
+            server = own.parent()
+            assert server is not None
+            return cpu_seconds(process), cpu_seconds(server) - cpu_seconds(own), wal_position(engine)
 
-    wait_for(stored, every=0.02, what=f"{len(ids)} stored tokens of {alias}")
-    seconds = time.perf_counter() - began
-    return Measured(len(ids) / seconds, (cpu_seconds(process) - cpu_before) / len(ids) * 1e6)
+        before, began = used(), time.perf_counter()
+        send(ids)
+        wait_for(
+            lambda: connection.execute(count_stored, label).scalar_one() >= len(ids),
+            every=0.02,
+            what=f"{len(ids)} stored tokens of {alias}",
+        )
+        seconds = time.perf_counter() - began
+        cpu, pg_cpu, wal = ((now - then) / len(ids) for now, then in zip(used(), before, strict=True))
+    return Measured(len(ids) / seconds, cpu * 1e6, pg_cpu * 1e6, wal)
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
@@ -236,7 +246,7 @@ def _in_turns(
                 say(f"{name}: {one.per_s:.0f} refreshes a second, {one.cpu_us:.0f} us of CPU each")
                 measured[name].append(one)
     medians = {
-        name: Measured(statistics.median(m.per_s for m in all_), statistics.median(m.cpu_us for m in all_))
+        name: Measured(*(statistics.median(values) for values in zip(*map(astuple, all_), strict=True)))
         for name, all_ in measured.items()
     }
     return medians, statistics.median(floor)
@@ -283,6 +293,7 @@ def _measure_all(engine: Engine, home: Path, options: argparse.Namespace, base_u
         result |= {f"ratio_vs_{name}": round(ours.per_s / one.per_s, 1) for name, one in found.items()}
         result |= {"refreshes_per_s": round(ours.per_s), "cpu_us_per_refresh": round(ours.cpu_us)}
         result |= {"bare_cpu_us": round(floor), "ratio_vs_bare": round(ours.cpu_us / floor, 2)}
+        result |= {"pg_cpu_us_per_refresh": round(ours.pg_cpu_us), "wal_bytes_per_refresh": round(ours.wal_bytes)}
     if "claim" in only:
         databases = Databases(os.environ["DATABASE_URL"])
         result["claim_p50_ratio_1m_vs_10k"] = claim_p50_ratio(databases, say)
