@@ -112,6 +112,11 @@ class Login:
         word, _, about = (self.broken or "").partition("/")
         return word, about
 
+    def trouble_of(self, account: Account) -> str | None:
+        """The word in `broken` if the number after it is that of this account within the login; else None."""
+        word, number = self.trouble
+        return word if number == str(list(self.ledger.accounts).index(account.id)) else None
+
     def visible(self, transaction: Transaction) -> bool:
         """Whether the feed goes back far enough to include this row."""
         return self.visible_from is None or transaction.date >= self.visible_from

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from worker.sandbox.clock import Clock
 
@@ -15,12 +17,14 @@ class Handed:
         login: The login that it belongs to.
         expires: When it expires, by the sandbox's clock.
         redirect_uri, challenge: What the exchange must match; empty if there is nothing to match.
+        about: What the application asked for when it asked for consent.
     """
 
     login: str
     expires: float
     redirect_uri: str = ""
     challenge: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 class OneTimeTokens:
@@ -30,9 +34,9 @@ class OneTimeTokens:
         self._clock = clock
         self._handed: dict[str, Handed] = {}
 
-    def hand_out(self, token: str, login: str, seconds: float, *, redirect_uri: str = "", challenge: str = "") -> str:
-        """Records the token, which is then valid for this many seconds, and returns it."""
-        self._handed[token] = Handed(login, self._clock.seconds() + seconds, redirect_uri, challenge)
+    def hand_out(self, token: str, login: str, seconds: float, **more: Any) -> str:
+        """Records the token, which is then valid for this many seconds, and returns it; for `more` see `Handed`."""
+        self._handed[token] = Handed(login, self._clock.seconds() + seconds, **more)
         return token
 
     def login(self, token: str) -> str | None:

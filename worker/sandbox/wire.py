@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import msgspec
 
@@ -38,6 +39,11 @@ def identifier(*parts: object, length: int = 37) -> str:
     """A made-up opaque id of letters and digits, always the same for the same parts."""
     raw = base64.b64encode(digest(*parts, size=48)).decode()
     return raw.replace("+", "x").replace("/", "y")[:length]
+
+
+def uuid(*parts: object) -> str:
+    """A made-up UUID, always the same for the same parts."""
+    return str(UUID(bytes=digest(*parts), version=4))
 
 
 @dataclass(slots=True)

@@ -18,7 +18,6 @@ from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar
-from uuid import UUID
 
 from worker.sandbox.core import Login, Sandbox
 from worker.sandbox.grants import Policy, TokenPair
@@ -27,7 +26,7 @@ from worker.sandbox.ledger import ZERO, Account, Ledger, Security, Transaction
 from worker.sandbox.loopback import is_registered
 from worker.sandbox.oauth import OAuthProfile
 from worker.sandbox.plain_books import Kind, PlainBooks, hold_some
-from worker.sandbox.wire import Answer, RefusedError, Request, array, basic_credentials, digest, document, json_answer
+from worker.sandbox.wire import Answer, RefusedError, Request, array, basic_credentials, document, json_answer, uuid
 
 CONSUMER_KEY = "sandbox-consumer-key"
 _SETTINGS = ("client_id", "client_secret", "redirect_uri", "consumer_keys")
@@ -49,10 +48,6 @@ _HOOKS = {"changed": "ACCOUNT_TRANSACTIONS_UPDATED", "broken": "CONNECTION_BROKE
 _ACTIVITIES = ("BUY", "BUY", "BUY", "SELL", "DIVIDEND", "INTEREST", "FEE", "CONTRIBUTION", "A_TYPE_OF_ITS_OWN")
 _CREATED = "2025-0{}-20T21:56:19.123935+00:00"
 _USD = {"id": "57f81c53-bdda-45a7-a51f-032afd1ae41b", "code": "USD", "name": "US Dollar"}
-
-
-def _uuid(*parts: object) -> str:
-    return str(UUID(bytes=digest(*parts), version=4))
 
 
 class StandIn(OAuthProfile, PlainBooks):
@@ -93,7 +88,7 @@ class StandIn(OAuthProfile, PlainBooks):
     def _token_answer(self, pair: TokenPair, *, rotated: bool) -> Answer:
         answer, grant = super()._token_answer(pair, rotated=rotated), self.grants.bearer(pair.access_token)
         login = grant.login if grant else ""
-        more = {"scope": self._scopes.get(login, "read webhook"), "sub": {"snaptrade_user_id": _uuid(login)}}
+        more = {"scope": self._scopes.get(login, "read webhook"), "sub": {"snaptrade_user_id": uuid(login)}}
         answer.body = json.dumps(json.loads(answer.body) | more).encode()
         return answer
 
@@ -156,9 +151,9 @@ class StandIn(OAuthProfile, PlainBooks):
     def _connection(self, login: Login, number: int) -> dict[str, Any]:
         disabled = login.broken in (f"disabled/{number}", f"replaced/{number}")
         name = _BROKERAGES[int((login.broken or "/0").partition("/")[2]) % 2 if number == 2 else number]
-        brokerage = {"id": _uuid(name), "slug": name.upper(), "name": name, "display_name": name, "enabled": True}
+        brokerage = {"id": uuid(name), "slug": name.upper(), "name": name, "display_name": name, "enabled": True}
         since = {"created_date": _CREATED.format(number + 1), "disabled_date": _CREATED.format(9) if disabled else None}
-        own = {"id": _uuid(login.name, "connection", number), "name": f"Connection-{number}", "type": "read"}
+        own = {"id": uuid(login.name, "connection", number), "name": f"Connection-{number}", "type": "read"}
         return own | since | {"brokerage": brokerage, "disabled": disabled, "data_freshness_mode": "delayed"}
 
     def _accounts_listed(self, login: Login) -> list[dict[str, Any]]:
@@ -175,11 +170,11 @@ class StandIn(OAuthProfile, PlainBooks):
         holdings = {"last_successful_sync": pulled, "holdings_unavailable": login.broken == f"hidden/{index}"}
         days = {"last_successful_sync": now.date().isoformat(), "first_transaction_date": first}
         return {
-            "id": _uuid(account.id, "again") if connection == 2 else account.id,
-            "brokerage_authorization": _uuid(login.name, "connection", connection),
+            "id": uuid(account.id, "again") if connection == 2 else account.id,
+            "brokerage_authorization": uuid(login.name, "connection", connection),
             "name": account.name,
             "number": account.number,
-            "institution_account_id": f"I-{_uuid(account.number)[:13]}x",
+            "institution_account_id": f"I-{uuid(account.number)[:13]}x",
             "institution_name": _BROKERAGES[index % 2],
             "created_date": _CREATED.format(connection + 1),
             "sync_status": {"transactions": days | done, "holdings": holdings | done},
@@ -189,7 +184,7 @@ class StandIn(OAuthProfile, PlainBooks):
 
     def _find(self, login: Login, id_: str) -> tuple[int, Account, bool]:
         for index, account in enumerate(login.ledger.accounts.values()):
-            renamed = id_ == _uuid(account.id, "again") and (login.broken or "").startswith("replaced/")
+            renamed = id_ == uuid(account.id, "again") and (login.broken or "").startswith("replaced/")
             if not account.closed and (id_ == account.id or renamed):
                 return index, account, renamed
         raise RefusedError(self.error("not_found"))
@@ -200,7 +195,7 @@ class StandIn(OAuthProfile, PlainBooks):
         login.served.holdings.update((account.id, one.security.id) for one in held)
         rows = [_position(_instrument(h.security), h.quantity, h.security.price, h.average_price) for h in held]
         if account.type == "investment" and not hidden:
-            fund = {"kind": "mutualfund", "id": _uuid("CASHX"), "symbol": "CASHX", "raw_symbol": "CASHX"}
+            fund = {"kind": "mutualfund", "id": uuid("CASHX"), "symbol": "CASHX", "raw_symbol": "CASHX"}
             rows.append(_position(fund, account.cash, Decimal("1.00"), Decimal("1.00")) | {"cash_equivalent": True})
         results = array([*(document(**row) for row in rows), *account.verbatim_holdings])
         as_of = {"as_of": self.sandbox.clock.now().replace(hour=0, minute=0, second=0, microsecond=0).isoformat()}
@@ -253,9 +248,9 @@ class StandIn(OAuthProfile, PlainBooks):
         if address is None or event == "revoked" or "webhook" not in self._scopes.get(login.name, "read webhook"):
             return None
         self._sent += 1
-        kind, sent = _HOOKS.get(event, event), {"webhookId": _uuid("hook", self._sent), "oauthClientId": self.client[0]}
+        kind, sent = _HOOKS.get(event, event), {"webhookId": uuid("hook", self._sent), "oauthClientId": self.client[0]}
         at = {"schemaVersion": "oauth_v1", "eventTimestamp": self.sandbox.clock.now().isoformat()}
-        about = {"userId": _uuid(login.name), "connectionId": _uuid(login.name, "connection", 0)}
+        about = {"userId": uuid(login.name), "connectionId": uuid(login.name, "connection", 0)}
         text = json.dumps({**at, **sent, **about, "eventType": kind}).encode()
         return Outgoing(login.name, kind, address, text, partial(self.sign_hook, text))
 
@@ -273,7 +268,7 @@ class StandIn(OAuthProfile, PlainBooks):
         accounts = super()._accounts(login)
         for account in accounts:
             account.number = f"Q{login.random.randint(10**9, 10**10 - 1)}"
-            account.id = _uuid(account.id)
+            account.id = uuid(account.id)
         return accounts
 
     def fill(self, login: Login, ledger: Ledger, account: Account) -> None:
@@ -321,27 +316,27 @@ def _position(instrument: dict[str, Any], units: Decimal, price: Decimal, cost: 
 
 def _instrument(security: Security) -> dict[str, Any]:
     if security.kind == "option":
-        under = {"kind": "stock", "id": _uuid(security.underlying), "symbol": security.underlying}
+        under = {"kind": "stock", "id": uuid(security.underlying), "symbol": security.underlying}
         ends = {"strike_price": str(security.strike), "expiration_date": str(security.expires)}
         option = {"option_type": (security.right or "").upper(), "multiplier": str(security.multiplier), **ends}
-        own = {"kind": "option", "id": _uuid(security.id), "symbol": security.symbol, "description": security.name}
+        own = {"kind": "option", "id": uuid(security.id), "symbol": security.symbol, "description": security.name}
         return own | option | {"underlying": under | {"raw_symbol": security.underlying}}
     return {"kind": _KINDS[security.kind], **_named(security), "currency": "USD", "exchange": "XNAS"}
 
 
 def _named(security: Security) -> dict[str, Any]:
     names = {"symbol": security.symbol, "raw_symbol": security.symbol, "description": security.name}
-    return {"id": _uuid(security.id), **names}
+    return {"id": uuid(security.id), **names}
 
 
 def _symbol(security: Security) -> dict[str, Any]:
     code = _CODES.get(security.kind, "crypto")
-    return {**_named(security), "currency": _USD, "type": {"id": _uuid(code), "code": code}, "figi_code": None}
+    return {**_named(security), "currency": _USD, "type": {"id": uuid(code), "code": code}, "figi_code": None}
 
 
 def _option(security: Security) -> dict[str, Any]:
-    under = {"id": _uuid(security.underlying), "symbol": security.underlying, "currency": _USD}
-    own = {"id": _uuid(security.id), "ticker": security.symbol, "option_type": (security.right or "").upper()}
+    under = {"id": uuid(security.underlying), "symbol": security.underlying, "currency": _USD}
+    own = {"id": uuid(security.id), "ticker": security.symbol, "option_type": (security.right or "").upper()}
     ends = {"strike_price": security.strike, "expiration_date": str(security.expires), "is_mini_option": False}
     return own | ends | {"underlying_symbol": under}
 

@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import count
 from typing import Any, ClassVar
 from urllib.parse import urlencode
-from uuid import UUID
 
 from worker.integrations.enable_banking.stand_in import published
 from worker.integrations.enable_banking.stand_in.published import APPLICATION_ID, BANKS, REDIRECT_URI, VALIDITY
-from worker.integrations.enable_banking.stand_in.sessions import Session, balance, hashes, index
-from worker.integrations.enable_banking.stand_in.sessions import about as about_of
 from worker.sandbox import consent_page
 from worker.sandbox.application_key import PRIVATE_KEY, SignedCalls
 from worker.sandbox.continued import part as part_of
@@ -24,12 +23,35 @@ from worker.sandbox.ledger import Account, Transaction
 from worker.sandbox.loopback import is_registered
 from worker.sandbox.one_time import OneTimeTokens
 from worker.sandbox.plain_books import PlainBooks
-from worker.sandbox.wire import Answer, Request, array, digest, document, json_answer
+from worker.sandbox.wire import Answer, Request, array, digest, document, json_answer, uuid
 
 _HASH = "WwpbCiJhY2NvdW50IiwKImFjY291bnRfaWQiLAoiaWJhbiIKXQpd"
 _PAGE = 40
 _HISTORY, _WHOLE_HISTORY_FOR = timedelta(days=90), timedelta(hours=1)
-_KINDS = {"depository": "CACC", "credit": "CARD", "savings": "SVGS"}
+_KINDS = {"depository": "CACC", "credit": "CARD"}
+_USUAL = {"aspsp": {"name": "Mock Bank", "country": "FI"}, "psu_type": "personal"}
+
+
+@dataclass
+class Session:
+    """One consent of one person at one bank; each of its accounts has an id (`uids`) that is valid only here."""
+
+    id: str
+    login: Login
+    asked: Mapping[str, Any]
+    created: datetime
+    valid_until: datetime
+    uids: dict[str, str] = field(default_factory=dict)
+    status: str = "AUTHORIZED"
+
+    def state(self, now: datetime) -> str:
+        """`AUTHORIZED`, or the word for why it does not work any more."""
+        return "EXPIRED" if self.status == "AUTHORIZED" and now > self.valid_until else self.status
+
+    def about(self) -> dict[str, Any]:
+        """What every answer about it says."""
+        access = {"valid_until": self.valid_until.isoformat(), "balances": True, "transactions": True}
+        return {"aspsp": self.asked["aspsp"], "psu_type": self.asked["psu_type"], "access": access}
 
 
 class StandIn(PlainBooks):
@@ -38,24 +60,23 @@ class StandIn(PlainBooks):
     key = "enable_banking"
     credentials: ClassVar = {"application_id": APPLICATION_ID, "private_key": PRIVATE_KEY, "redirect_uri": REDIRECT_URI}
     unknown_token = "00000000-0000-4000-8000-0000000dead1"  # noqa: S105 - made up
+    error = staticmethod(published.error)
 
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(sandbox)
         self._codes = OneTimeTokens(sandbox.clock)
         self._begun: dict[str, dict[str, Any]] = {}
-        self._asked: dict[str, dict[str, Any]] = {}
         self._sessions: dict[str, Session] = {}
         names = {"issuer": "enablebanking.com", "audience": "api.enablebanking.com"}
         self._signed = SignedCalls(sandbox.clock, key_id=APPLICATION_ID, **names)
-        self._number = 0
+        self._numbers = count(1)
 
     # What the sandbox asks for
 
     def consent(self, login: Login, asked: Mapping[str, str]) -> dict[str, str]:
         """The address to which the browser is sent after the login's owner has consented."""
         begun = self._begun.get(asked.get("sessionid", ""), {})
-        code = self._codes.hand_out(self._id("code", login.name), login.name, 300)
-        self._asked[code] = begun
+        code = self._codes.hand_out(self._id("code", login.name), login.name, 300, about=begun)
         back = {"code": code, **({"state": state} if (state := begun.get("state", asked.get("state"))) else {})}
         return {"callback_url": f"{begun.get('redirect_url', REDIRECT_URI)}?{urlencode(back)}"}
 
@@ -73,13 +94,12 @@ class StandIn(PlainBooks):
         """The caller of a request; see `core.Profile`."""
         if request.path == "/sessions":
             return Caller("exchange", self._codes.login(str(request.json().get("code", ""))))
-        id_ = [*request.path.split("/"), "", ""][2]
-        session = next((one for one in self._sessions.values() if id_ == one.id or id_ in one.uids), None)
+        session = self._find([*request.path.split("/"), "", ""][2])
         return Caller("data", session.login.name, session.id) if session else Caller()
 
-    def error(self, name: str) -> Answer:
-        """A published error by its word, or by the sandbox's name for it."""
-        return published.error(name)
+    def _find(self, id_: str) -> Session | None:
+        """The session with this id, or in which an account has it."""
+        return next((one for one in self._sessions.values() if id_ == one.id or id_ in one.uids), None)
 
     def rate_limited(self, request: Request, retry_after: str | None) -> Answer:
         """The bank's limit for one account, or the API's own for everything else."""
@@ -104,7 +124,7 @@ class StandIn(PlainBooks):
             return self.error("UNAUTHORIZED_ACCESS")
         match request.method, request.path.strip("/").split("/"):
             case "GET", ["aspsps"]:
-                return json_answer(200, {"aspsps": [published.bank(*bank) for bank in BANKS]})
+                return json_answer(200, {"aspsps": BANKS})
             case "POST", ["auth"]:
                 return self._auth(request)
             case "POST", ["sessions"]:
@@ -119,9 +139,10 @@ class StandIn(PlainBooks):
         asked = request.json()
         try:
             until = datetime.fromisoformat(asked["access"]["valid_until"])
-            bank = next(one for one in BANKS if {"name": one[0], "country": one[1]} == asked["aspsp"])
+            bank = next(one for one in BANKS if {name: one[name] for name in ("name", "country")} == asked["aspsp"])
+            methods = [one["name"] for one in bank["auth_methods"] if one["psu_type"] == asked["psu_type"]]
+            fits = asked.get("auth_method") in (None, *methods)
             known = is_registered(asked["redirect_url"], REDIRECT_URI)
-            fits = asked.get("auth_method") in (None, *(name for kind, name in bank[2] if kind == asked["psu_type"]))
         except (KeyError, TypeError, ValueError):
             return self.error("WRONG_REQUEST_PARAMETERS")
         except StopIteration:
@@ -150,77 +171,67 @@ class StandIn(PlainBooks):
         return consent_page.decided(self.key, request, sorted(self.sandbox.logins), allowed, lambda _: back)
 
     def _authorise(self, request: Request) -> Answer:
-        code = str(request.json().get("code", ""))
-        handed = self._codes.take(code)
+        handed = self._codes.take(str(request.json().get("code", "")))
         if handed is None:
             return self.error("WRONG_AUTHORIZATION_CODE")
-        session = self._open(self.sandbox.logins[handed.login], self._asked.pop(code, {}))
+        session = self._open(self.sandbox.logins[handed.login], handed.about)
         accounts = [self._described(session, account) for account in session.login.ledger.open_accounts()]
-        about = {"session_id": session.id, "accounts": accounts, **about_of(session)}
-        return json_answer(200, about)
+        return json_answer(200, {"session_id": session.id, "accounts": accounts, **session.about()})
 
     def _open(self, login: Login, asked: Mapping[str, Any]) -> Session:
-        now, bank = self.sandbox.clock.now(), asked.get("aspsp", {"name": "Mock Bank", "country": "FI"})
-        until = asked.get("access", {}).get("valid_until")
+        now, until = self.sandbox.clock.now(), asked.get("access", {}).get("valid_until")
         valid_until = datetime.fromisoformat(until) if until else now + timedelta(seconds=VALIDITY)
-        kind = asked.get("psu_type", "personal")
-        session = Session(self._id("session"), login, bank["name"], bank["country"], kind, now, valid_until)
+        session = Session(self._id("session"), login, {**_USUAL, **asked}, now, valid_until)
         self._sessions[session.id] = session
         return session
 
-    def _uid(self, session: Session, account: Account) -> str | None:
-        if session.login.broken == f"no_uid/{index(session.login, account)}":
-            return None
-        uid = str(UUID(bytes=digest(self.sandbox.seed, "uid", session.id, account.id)))
-        session.uids[uid] = account.id
-        return uid
+    def _ids(self, session: Session, account: Account) -> dict[str, Any]:
+        """By what an account is recognised: in every session, and in this one alone, if it is not blocked there."""
+        login, other = session.login, f"other.{account.id}"
+        hashes = [other, account.id] if login.broken == "renumbered" else [account.id, other]
+        ids: dict[str, Any] = {"identification_hash": hashes[0], "identification_hashes": hashes}
+        if login.trouble_of(account) != "no_uid":
+            ids["uid"] = uuid(self.sandbox.seed, session.id, account.id)
+            session.uids[ids["uid"]] = account.id
+        return ids
 
     def _session(self, method: str, id_: str) -> Answer:
-        session = self._sessions.get(id_)
+        session = self._find(id_)
         if session is None:
             return self.error("SESSION_DOES_NOT_EXIST")
         if method == "DELETE":
             session.status = "CLOSED"
             return json_answer(200, {"message": "OK"})
-        self._note_time(session)
         login = session.login
         login.served.requests += 1
         accounts = login.ledger.open_accounts()
         login.served.accounts |= {account.id for account in accounts}
-        data = [{"uid": uid, **hashes(login, one)} for one in accounts if (uid := self._uid(session, one))]
-        uids = [one["uid"] for one in data]
-        about = {"status": session.status, "accounts": uids, "accounts_data": data, **about_of(session)}
-        return json_answer(200, {**about, "psu_id_hash": "psu", "created": session.created.isoformat()})
-
-    def _note_time(self, session: Session) -> None:
-        if session.status == "AUTHORIZED" and self.sandbox.clock.now() > session.valid_until:
-            session.status = "EXPIRED"
+        data = [ids for one in accounts if "uid" in (ids := self._ids(session, one))]
+        state = session.state(self.sandbox.clock.now())
+        about = {"status": state, "accounts": [ids["uid"] for ids in data], "accounts_data": data}
+        more = {"psu_id_hash": "psu", "created": session.created.isoformat()}
+        return json_answer(200, {**about, **session.about(), **more})
 
     def _described(self, session: Session, account: Account) -> dict[str, Any]:
-        uid = self._uid(session, account)
-        kind = "SVGS" if account.subtype == "savings" else _KINDS[account.type]
         return {
             "account_id": {"iban": account.number},
             "all_account_ids": [{"identification": account.number, "scheme_name": "IBAN"}],
             "name": "Sandbox Person",
             "product": account.name,
             "usage": "PRIV",
-            "cash_account_type": kind,
+            "cash_account_type": "SVGS" if account.subtype == "savings" else _KINDS[account.type],
             "currency": account.currency,
-            **hashes(session.login, account),
-            **({"uid": uid} if uid else {}),
+            **self._ids(session, account),
         }
 
     def _account(self, request: Request, uid: str, part: str) -> Answer:
-        session = next((one for one in self._sessions.values() if uid in one.uids), None)
-        account = None if session is None else session.login.ledger.accounts.get(session.uids[uid])
+        session = self._find(uid)
+        account = session.login.ledger.accounts.get(session.uids.get(uid, "")) if session else None
         if session is None or account is None or account.closed:
             return self.error("ACCOUNT_DOES_NOT_EXIST")
-        self._note_time(session)
-        if session.status != "AUTHORIZED":
-            return self.error(f"{session.status}_SESSION")
-        word, number = session.login.trouble
-        if number == str(index(session.login, account)):
+        if (state := session.state(self.sandbox.clock.now())) != "AUTHORIZED":
+            return self.error(f"{state}_SESSION")
+        if word := session.login.trouble_of(account):
             return self.error(word)
         sent = [name for name in request.headers if name.startswith(b"psu-")]
         if sent and not {b"psu-ip-address", b"psu-user-agent"} <= set(sent):
@@ -230,7 +241,9 @@ class StandIn(PlainBooks):
             case "details":
                 return json_answer(200, self._described(session, account))
             case "balances":
-                return json_answer(200, {"balances": [balance("CLBD", "Booked balance", account)]})
+                amount = {"currency": account.currency, "amount": str(account.current)}
+                stated = {"name": "Booked balance", "balance_amount": amount, "balance_type": "CLBD"}
+                return json_answer(200, {"balances": [stated]})
             case "transactions":
                 return self._transactions(request, session, account)
         return self.error("not_found")
@@ -253,12 +266,9 @@ class StandIn(PlainBooks):
         number, rows, key = found
         gone = (row for row in account.removed if first <= row.date)
         login.served.window(rows, gone if number == 0 else ())
-        written = [self._with_id(row) for row in rows] + (account.verbatim if number == 0 else [])
+        written = [self.render(row)[:-1] + b',"transaction_id":"t-%d"}' % next(self._numbers) for row in rows]
+        written += account.verbatim if number == 0 else []
         return Answer(200, document(transactions=array(written), **({"continuation_key": key} if key else {})))
-
-    def _with_id(self, row: Transaction) -> bytes:
-        self._number += 1
-        return self.render(row)[:-1] + b',"transaction_id":"t-%d"}' % self._number
 
     def written(self, row: Transaction) -> dict[str, Any]:
         """One transaction; `transaction_id`, which is another one each time, is added to it."""
@@ -276,8 +286,7 @@ class StandIn(PlainBooks):
         }
 
     def _id(self, *parts: object) -> str:
-        self._number += 1
-        return str(UUID(bytes=digest(self.sandbox.seed, *parts, self._number), version=4))
+        return uuid(self.sandbox.seed, *parts, next(self._numbers))
 
 
 STAND_IN: type[Profile] = StandIn

@@ -9,18 +9,15 @@ from worker.sandbox.wire import Answer, json_answer
 APPLICATION_ID = "5f0c5a80-0000-4000-8000-00000000eb01"
 REDIRECT_URI = "https://127.0.0.1"
 
-_STATUSES = {
-    "ASPSP_RATE_LIMIT_EXCEEDED": 429,
-    "ASPSP_TIMEOUT": 408,
-    "ASPSP_ERROR": 400,
-    "ACCESS_DENIED": 403,
-    "UNAUTHORIZED_ACCESS": 401,
-    "EXPIRED_SESSION": 401,
-    "REVOKED_SESSION": 401,
-    "CLOSED_SESSION": 401,
-    "SESSION_DOES_NOT_EXIST": 404,
-    "ACCOUNT_DOES_NOT_EXIST": 404,
+_WORDS = {
+    400: "ASPSP_ERROR",
+    401: "UNAUTHORIZED_ACCESS EXPIRED_SESSION REVOKED_SESSION CLOSED_SESSION",
+    403: "ACCESS_DENIED",
+    404: "SESSION_DOES_NOT_EXIST ACCOUNT_DOES_NOT_EXIST",
+    408: "ASPSP_TIMEOUT",
+    429: "ASPSP_RATE_LIMIT_EXCEEDED",
 }
+_STATUSES = {word: status for status, words in _WORDS.items() for word in words.split()}
 _NAMED = {
     "bad_request": "WRONG_REQUEST_PARAMETERS",
     "unauthorized": "UNAUTHORIZED_ACCESS",
@@ -30,15 +27,9 @@ _NAMED = {
 _BARE = {"method_not_allowed": 405, "internal": 500, "unavailable": 503}
 _METHOD = {"approach": "REDIRECT", "hidden_method": False}
 VALIDITY = 90 * 86_400
-_Bank = tuple[str, str, list[tuple[str, str]], list[str]]
-BANKS: tuple[_Bank, ...] = (
-    ("Mock Bank", "FI", [("personal", "app"), ("business", "app"), ("business", "card")], []),
-    ("Zweite Bank", "DE", [("personal", "redirect")], ["psuIpAddress", "psuUserAgent"]),
-)
 
 
-def bank(name: str, country: str, methods: list[tuple[str, str]], headers: list[str]) -> dict[str, Any]:
-    """A bank as it is listed."""
+def _bank(name: str, country: str, *methods: tuple[str, str], headers: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
         "name": name,
         "country": country,
@@ -49,6 +40,13 @@ def bank(name: str, country: str, methods: list[tuple[str, str]], headers: list[
         "beta": False,
         **({"required_psu_headers": headers} if headers else {}),
     }
+
+
+BANKS = (
+    _bank("Mock Bank", "FI", ("personal", "app"), ("business", "app"), ("business", "card")),
+    _bank("Zweite Bank", "DE", ("personal", "redirect"), headers=("psuIpAddress", "psuUserAgent")),
+)
+"""The banks as they are listed."""
 
 
 def error(name: str) -> Answer:
