@@ -142,7 +142,7 @@ class StandIn(PlainBooks):
             bank = next(one for one in BANKS if {name: one[name] for name in ("name", "country")} == asked["aspsp"])
             methods = [one["name"] for one in bank["auth_methods"] if one["psu_type"] == asked["psu_type"]]
             fits = asked.get("auth_method") in (None, *methods)
-            known = is_registered(asked["redirect_url"], REDIRECT_URI)
+            known = is_registered(str(asked["redirect_url"]), REDIRECT_URI)
         except (KeyError, TypeError, ValueError):
             return self.error("WRONG_REQUEST_PARAMETERS")
         except StopIteration:
