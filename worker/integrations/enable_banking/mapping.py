@@ -234,6 +234,6 @@ def transaction(row: RawRecord, *, today: date) -> TransactionRecord:
         settlement_date=None if given.value_date is None else moments.day(given.value_date, "value_date"),
         description=" ".join(given.remittance_information or ()) or given.code_says or given.note,
         counterparty=given.creditor if is_debit else given.debtor,
-        provider_type="-".join(part for part in (given.code, given.sub_code) if part) or None,
+        provider_type="-".join(filter(None, (given.code, given.sub_code))) or None,
         flags=flags,
     )

@@ -20,7 +20,6 @@ _TOKEN = re.compile(_STRING + rb'(?P<end>"?)|[\[\]{}:,]', re.DOTALL)
 _BRACKETS = re.compile(_STRING + rb'"?|[\[{]+|[\]}]+', re.DOTALL)
 _spaced_key = re.compile(rb'"\s+:').search
 _decode = msgspec.json.Decoder().decode
-_CONTAINERS = (dict, list)
 _BOM = b"\xef\xbb\xbf"
 _OPENING, _CLOSING = b"{[", b"}]"
 
@@ -159,7 +158,10 @@ def _count_keys(raw: bytes) -> int:
         if type(value) is dict:
             count += len(value)
             value = value.values()
-        left += [inner for inner in value if type(inner) in _CONTAINERS]
+        for inner in value:
+            kind = type(inner)
+            if kind is dict or kind is list:  # `isinstance` takes half as long again for the whole record
+                left.append(inner)
     return count
 
 
