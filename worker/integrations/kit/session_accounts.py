@@ -80,7 +80,9 @@ async def listing(
                 raise BadRecord("id_missing")
             one = known.get(ids.uid) or await describe(ids)
         except (BadRecord, *TROUBLE_OF_AN_ACCOUNT) as error:
-            problems.append(BadPayload(f"no_details:{error.reason}", scope=Scope.ACCOUNT, account_key=ids.hash))
+            problems.append(
+                BadPayload(f"no_details:{error.reason}", scope=Scope.ACCOUNT, account_key=without_nul(ids.hash))
+            )
             continue
         hashes = ids.hashes or one.hashes
         found.append(msgspec.structs.replace(one, uid=ids.uid, hash=ids.hash, hashes=hashes))
