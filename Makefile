@@ -80,7 +80,7 @@ test-deep: $(STAMP) $(HELM) ## What `make test` leaves out to be quick; minutes
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## The fault suite: something is killed, stopped or cut off; minutes. BROKER=redis|sentinel|rabbitmq
-	BROKER=$(BROKER) $(PYTEST) tests/faults -m "not release" -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
+	BROKER=$(BROKER) $(PYTEST) tests/faults -m "not release" -o faulthandler_timeout=900 --numprocesses 4 $(ARGS)
 
 .PHONY: test-faults-brokers
 test-faults-brokers: $(STAMP) ## The fault tests that are for RabbitMQ (Debian: rabbitmq-server) and for Sentinels; minutes

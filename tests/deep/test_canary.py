@@ -133,6 +133,7 @@ def beat(server_environment: dict[str, str], tmp_path: Path, tether: Tether) -> 
         log=tmp_path / "beat.log",
         env={**server_environment, "DASHTAM_HOME": str(tmp_path / "home"), "LOG_LEVEL": "DEBUG", "TICK_SCALE": "0.2"},
         tether=tether,
+        forked=True,
     )
     process.start()
     yield process

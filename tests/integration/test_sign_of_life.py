@@ -42,6 +42,7 @@ def lonely_beat(process_environment: dict[str, str], tmp_path: Path, tether: Tet
         log=tmp_path / "beat.log",
         env={**process_environment, **NOBODY, "ALIVE_FILE": str(file)},
         tether=tether,
+        forked=True,
     )
     process.start()
     yield file
