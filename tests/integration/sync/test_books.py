@@ -5,6 +5,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
@@ -153,6 +154,27 @@ def test_full_sync_anchors_a_position_anew_that_moved_without_a_trade(linked: Li
     linked.sync(mode="full")
 
     assert linked.rows("SELECT figure, stated, stored FROM book_drifts") == []
+
+
+def test_more_positions_take_no_more_statements(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    anchored(linked)
+    asked: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def noted(cursor: Any, query: Any, *args: Any, **named: Any) -> Any:
+        asked.append(query.decode() if isinstance(query, bytes) else str(query))
+        return execute(cursor, query, *args, **named)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", noted)
+
+    def statements_with(*positions: str) -> int:
+        linked.integration.books.holdings.update({("A", key): Decimal(1) for key in positions})
+        asked.clear()
+        linked.sync()
+        return sum("holdings" in statement or "book_drifts" in statement for statement in asked)
+
+    assert statements_with("X1") == statements_with(*(f"X{number}" for number in range(2, 9)))
+    assert linked.rows("SELECT count(opening_quantity) FROM holdings") == [(8,)]
 
 
 class SilentIntegration(ModelIntegration):

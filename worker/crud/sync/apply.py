@@ -79,9 +79,9 @@ class Refusal(NamedTuple):
 
 
 def write(
-    connection: Connection, noun: Noun, *, new: Sequence[Row], changed: Sequence[Row], careful: bool
+    connection: Connection, noun: Noun, *, new: Iterable[Row], changed: Sequence[Row], careful: bool
 ) -> list[Refusal]:
-    """Stores rows; `changed` ones contain their stored id.
+    """Stores rows; `changed` ones contain their stored id. `new` must be false if there are none.
 
     Without `careful` there are no savepoints: either everything is stored or nothing. A `careful` write divides the
     groups that Postgres refuses, and returns the rows that cannot be stored.
@@ -96,18 +96,18 @@ def write(
             connection.execute(noun.update_statement, (_as_json(noun, changed),))
         return []
     refused: list[Refusal] = []
-    if new:
+    if rows := list(new):
         try:
             with connection.transaction():
-                copy_rows(connection, noun, new)
+                copy_rows(connection, noun, rows)
         except REFUSALS:
-            refused += _in_parts(connection, noun, new, changing=False)
+            refused += _in_parts(connection, noun, rows, changing=False)
     if changed:
         refused += _in_parts(connection, noun, changed, changing=True)
     return refused
 
 
-def copy_rows(connection: Connection, noun: Noun, rows: Sequence[Row]) -> None:
+def copy_rows(connection: Connection, noun: Noun, rows: Iterable[Row]) -> None:
     """Inserts rows with COPY; they must not exist yet."""
     with connection.cursor() as cursor:
         # Otherwise psycopg takes its adapter for the DB-API's `Binary`, which is four times as slow.
@@ -115,7 +115,7 @@ def copy_rows(connection: Connection, noun: Noun, rows: Sequence[Row]) -> None:
         _write_rows(cursor, noun, rows)
 
 
-def _write_rows(cursor: psycopg.Cursor[Any], noun: Noun, rows: Sequence[Row]) -> None:
+def _write_rows(cursor: psycopg.Cursor[Any], noun: Noun, rows: Iterable[Row]) -> None:
     with cursor.copy(noun.copy_statement) as copy:
         copy.set_types(noun.copy_types)
         write_row = copy.write_row

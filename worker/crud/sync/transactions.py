@@ -6,7 +6,7 @@ same. What the provider withdraws stays as a tombstone, and becomes live again i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import NamedTuple
 from uuid import UUID
@@ -179,35 +179,43 @@ def _unlisted_in(work: Work, window: Window, account_id: bytes, keys: set[tuple[
 def _write(work: Work, read: Sequence[ReadAnew], taken: dict[bytes, bool]) -> None:
     named = [one.record.security for one in read if one.record.security is not None]
     securities = store_securities(work, named, describe=False)
-    ids = iter(new_ids(len(read)))
-    new: list[Row] = []
-    changed: list[Row] = []
-    for one in read:
-        security = one.record.security
-        security_id = securities.get(security.key) if security is not None else None
-        if security is not None and security_id is None:
-            work.reject("transaction", "bad_security", account_key=one.record.account_key, record_key=one.key)
-            continue
-        row = nouns.transaction(
+    stored = [one for one in read if _has_security(work, one, securities)] if named else read
+    fresh = [one for one in stored if one.stored_id is None]
+    altered = [(one, one.stored_id) for one in stored if one.stored_id is not None]
+    ids = new_ids(len(fresh))
+
+    def row(one: ReadAnew, row_id: bytes) -> Row:
+        return nouns.transaction(
             one.record,
-            row_id=next(ids) if one.stored_id is None else one.stored_id,
+            row_id=row_id,
             account_id=one.scope,
             key=one.key,
-            security_id=security_id,
+            security_id=None if one.record.security is None else securities[one.record.security.key],
             content_hash=one.hash,
             loop_id=work.loop_id,
             run_id=work.run_id,
         )
-        (new if one.stored_id is None else changed).append(row)
-    refused = write(work.connection, _NOUN, new=new, changed=changed, careful=work.careful)
+
+    changed = [row(one, id_) for one, id_ in altered]
+    # Made one by one while they are sent: so Postgres stores the first ones while the others are being made.
+    new = map(row, fresh, ids)
+    refused = write(work.connection, _NOUN, new=new if fresh else (), changed=changed, careful=work.careful)
     lost = {refusal.row[0] for refusal in refused}
-    kept = [row[0] for row in changed if row[0] not in lost]
-    added = len(new) - (len(lost) - (len(changed) - len(kept)))
+    kept = [id_ for _, id_ in altered if id_ not in lost]
+    added = len(fresh) - (len(lost) - (len(changed) - len(kept)))
     revived = sum(not taken.get(id_, True) for id_ in kept)
     work.tally.add(_NOUN.name, added=added + revived, changed=len(kept) - revived)
     work.reject_refused("transaction", _NOUN, refused)
     if work.rules.open_quarantine:
-        work.stored_keys += [_NOUN.key_of(row) for row in (*new, *changed) if row[0] not in lost]
+        work.stored_keys += [one.key for one, id_ in (*zip(fresh, ids, strict=True), *altered) if id_ not in lost]
+
+
+def _has_security(work: Work, one: ReadAnew, securities: Mapping[str, bytes]) -> bool:
+    """Whether the record's security is stored, if it names one; if it is not, the record goes to quarantine."""
+    if one.record.security is None or one.record.security.key in securities:
+        return True
+    work.reject("transaction", "bad_security", account_key=one.record.account_key, record_key=one.key)
+    return False
 
 
 def _remove(work: Work, removals: Sequence[Removal], meeting: Meeting | None) -> None:
