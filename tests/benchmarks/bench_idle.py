@@ -25,7 +25,7 @@ import psutil
 from sqlalchemy import Engine, text
 
 from tests.benchmarks.bench_refresh import cpu_seconds, say, worker
-from tests.benchmarks.idle_news import change_rows, run_bytes
+from tests.benchmarks.idle_news import change_rows, row_bytes, run_bytes
 from tests.benchmarks.sync_setup import Bench, bench, link
 from tests.support.waiting import wait_for
 
@@ -221,6 +221,8 @@ def run(given: Bench, options: argparse.Namespace) -> dict[str, object]:
             found[profile] = measure(counters, process, ids[profile], ours, options.rounds)
             found[profile]["run_bytes"] = run_bytes(given.engine(), repeats=True)
             say(f"{profile}: {found[profile]}")
+        found["row_bytes"] = row_bytes(given.engine())
+        say(f"row_bytes: {found['row_bytes']}")
         if "news" in only and "plaid" in found:
             found["news"] = measure_news(given, counters, process, logins["plaid"], options.rounds)
             say(f"news: {found['news']}")

@@ -1,4 +1,4 @@
-"""Changes in the books of the sandbox's logins, and how large the rows of runs are: for `bench_idle`."""
+"""Changes in the books of the sandbox's logins, and how large rows are: for `bench_idle`."""
 
 from __future__ import annotations
 
@@ -37,3 +37,15 @@ def run_bytes(engine: Engine, *, repeats: bool) -> int:
         empty = connection.execute(text(_SIZE)).scalar_one()
         copied = connection.execute(text(repeated if repeats else others)).rowcount
         return round((connection.execute(text(_SIZE)).scalar_one() - empty) / copied)
+
+
+_ROWS = """
+    SELECT relname, (pg_total_relation_size(relid) / n_live_tup)::int AS size FROM pg_stat_user_tables
+    WHERE n_live_tup >= 1000 ORDER BY relname
+"""
+
+
+def row_bytes(engine: Engine) -> dict[str, int]:
+    """Bytes of a row with its entries in indexes, of the tables that have a thousand rows."""
+    with engine.connect() as connection:
+        return {row.relname: row.size for row in connection.execute(text(_ROWS))}
