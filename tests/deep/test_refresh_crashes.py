@@ -54,5 +54,6 @@ def test_twenty_kills_end_usable_or_in_lost_rotation_where_none_is(scene: Scene,
         give_up_honestly(scene, place)
 
 
+@pytest.mark.long
 def test_eight_processes_race_for_two_hundred_generations(scene: Scene) -> None:
     one_call_per_generation(scene, rounds=200)

@@ -51,6 +51,7 @@ def test_downgrade_to_nothing_leaves_nothing_and_can_be_undone(databases: Databa
 
 
 @pytest.mark.deep
+@pytest.mark.long
 def test_upgrade_command_migrates_an_empty_database_and_is_harmless_again(databases: Databases) -> None:
     url = databases.create("command")
 

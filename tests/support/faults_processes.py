@@ -69,6 +69,9 @@ class Processes:
         if not self.workers:
             self.workers = [self._worker(name, {}) for name in ("one", "two")]
             self.beat = self._beat("beat", {}, ())
+        for process in self._of_the_session() if spare else ():
+            if process.running:
+                process.signal_group(signal.SIGCONT)  # a test that failed may have left it stopped
         down = [worker for worker in self.workers if not worker.process.running]
         for worker in down:
             worker.start()
@@ -77,8 +80,11 @@ class Processes:
         for worker in down:
             worker.ready()
 
+    def _of_the_session(self) -> list[LocalProcess]:
+        return [*(worker.process for worker in self.workers), self.beat]
+
     def _restart_the_dead(self) -> None:
-        for process in [*(worker.process for worker in self.workers), self.beat]:
+        for process in self._of_the_session():
             if not process.running:
                 process.start()
 
