@@ -118,8 +118,7 @@ def begin_run(
     if found.has_run_under_way:
         raise Refused(unsettled.BEING_SYNCED.format(provider_id))
     _check_interval(provider_id, found, now, min_interval)
-    asked_for = mode == "full"
-    reading_id = found.unfinished
+    asked_for, reading_id = mode == "full", found.unfinished
     settled = found.has_open_quarantine and quarantine.settle_before_reading(session, provider_id=provider_id, now=now)
     if settled or asked_for:
         reading_id = new_id()
