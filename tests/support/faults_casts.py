@@ -16,7 +16,7 @@ class Played:
         page: a part of the path of a page that a sync reads; a request for it can be held in the middle of its answer.
         rotates: its tokens are refreshed and rotate, so its stand-in has a policy for them.
         asks: what its user enters before the consent, line by line.
-        names_logins: it gives each login an id, so that another one under an alias is noticed and ends the old grant.
+        names_logins: its stand-in mints logins with an id, so that another one under an alias ends the old grant.
     """
 
     page: str
@@ -29,7 +29,7 @@ PLAYED: Mapping[str, Played] = {
     "schwab": Played("/transactions", rotates=True),
     "plaid": Played("/transactions/sync", names_logins=True),
     "simplefin": Played("/accounts"),
-    "snaptrade": Played("/activities", rotates=True, names_logins=True),
+    "snaptrade": Played("/activities", rotates=True),
     "enable_banking": Played("/transactions", asks=("Zweite Bank, DE, personal",)),
 }
 
