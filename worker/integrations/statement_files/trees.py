@@ -24,7 +24,8 @@ from worker.integrations.statement_files import values
 
 logging.getLogger("ofxtools").setLevel(logging.CRITICAL + 1)  # it logs what it reads
 
-_DECLARATION = re.compile(r"\s*<\?xml[^>]*?(?:encoding=[\"']([\w-]+)[\"'])?[^>]*\?>", re.IGNORECASE)
+_DECLARATION = re.compile(r"\s*<\?xml\b[^>]*>", re.IGNORECASE)
+_ENCODING = re.compile(r"\bencoding\s*=\s*[\"']([\w-]+)[\"']", re.IGNORECASE)
 _DEEPEST = 100
 _SECTION = "<![CDATA["
 
@@ -39,10 +40,12 @@ def of_xml(content: bytes, name: str) -> Element:
     Raises:
         Refused: it is not well formed, or it has a document type or entities.
     """
-    declared = _DECLARATION.match(content[:200].decode("latin-1"))
-    text = values.decoded(content, (declared[1] or "") if declared else "")
+    head = _DECLARATION.match(content[:200].decode("latin-1"))
+    declared = _ENCODING.search(head[0]) if head else None
+    text = values.decoded(content, declared[1] if declared else "")
+    begin = _DECLARATION.match(text)
     try:
-        root: Element = fromstring(_DECLARATION.sub("", text, count=1), forbid_dtd=True)
+        root: Element = fromstring(text[begin.end() :] if begin else text, forbid_dtd=True)
     except DefusedXmlException:
         raise Refused("the file has a document type or entities, which no bank needs; nothing was stored") from None
     except (ParseError, ValueError):

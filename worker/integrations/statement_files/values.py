@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -12,25 +13,37 @@ from worker.integrations.kit import money
 
 _AMOUNT = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)")
 _LONGEST = 4000
+_CODECS = re.compile(r"iso8859-(?!1$)\d+|cp\d+|koi8-\w")
 _ISO_DAY = re.compile(r"\s*(\d{4})-?(\d\d)-?(\d\d)")
 DAY = re.compile(r"\s*(\d{1,4})[./-](\d{1,2})[./-](\d{2,4})\b")
 _GROUPED = {sign: re.compile(rf"[+-]?\d{{1,3}}(?:[{other} ']\d{{3}})+(?:\{sign}\d*)?") for sign, other in (".,", ",.")}
 
 
 def decoded(content: bytes, declared: str = "") -> str:
-    """The text of a file. UTF-8 is tried first, because many files declare something else; then cp1252, which most are.
+    """The text of a file. UTF-8 is tried first, because many files declare something else; then what it declares.
+
+    Otherwise it is read as cp1252, which most are; so is one that declares ISO 8859-1, of which cp1252 has more signs.
 
     Raises:
         Refused: it is UTF-16 or UTF-32, or has NUL characters: it is no text file.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in content[:4096]:
         raise Refused("the file is no text in UTF-8 or in a Western encoding: save it as UTF-8; nothing was stored")
-    for encoding in ("utf-8-sig", declared or "cp1252", "cp1252", "latin-1"):
+    for encoding in ("utf-8-sig", *_codec(declared), "cp1252", "latin-1"):
         try:
             return content.decode(encoding)
-        except (UnicodeError, LookupError):  # some declare a codec that is none
+        except UnicodeError:
             continue
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _codec(declared: str) -> list[str]:
+    """Python's codec of this name, if documents may have it: others take too long, or change the text."""
+    try:
+        name = codecs.lookup(declared).name
+    except LookupError:
+        return []
+    return [name] if _CODECS.fullmatch(name) else []
 
 
 def amount(text: str, field: str = "amount") -> Decimal:

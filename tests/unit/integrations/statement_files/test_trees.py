@@ -52,6 +52,43 @@ def test_tags_of_xml_have_no_namespaces_and_its_encoding_need_not_be_the_declare
 
 
 @pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("ISO-8859-2", "iso-8859-2", "Łódź"),
+        ("windows-1250", "cp1250", "Łódź"),
+        ("ISO-8859-15", "iso-8859-15", "5 €"),
+        ("ISO-8859-1", "cp1252", "5 €"),
+        ("us-ascii", "cp1252", "5 €"),
+        ("UTF-8", "cp1252", "5 €"),
+        ("punycode", "cp1252", "5 €"),
+        ("unicode_escape", "cp1252", r"5 € \\x41"),
+        ("no such encoding", "cp1252", "5 €"),
+    ],
+)
+def test_declared_encoding_of_xml_counts_if_the_text_is_not_utf_8_and_documents_have_it(
+    declared: str, encoding: str, text: str
+) -> None:
+    for head in (f'<?xml version="1.0" encoding="{declared}"?>', f"<?xml version='1.0' encoding = '{declared}' ?>\n"):
+        root = trees.of_xml(f"{head}<x>{text}</x>".encode(encoding), "TOY")
+
+        assert root.text == text
+
+
+@pytest.mark.parametrize("before", ["", " " * 1_000_000, "<?xml " + " " * 1_000_000 + "?>"])
+@pytest.mark.parametrize("within", [" " * 1_000_000, "<?xml " * 100_000])
+def test_long_runs_of_the_same_sign_in_xml_take_no_longer_than_other_text(before: str, within: str) -> None:
+    root = trees.of_xml(f"{before}<x><![CDATA[{within}]]></x>".encode(), "TOY")
+
+    assert root.text == within
+
+
+@pytest.mark.parametrize("text", ["<?xml " + "a" * 1_000_000, " " * 1_000_000])
+def test_xml_that_is_a_declaration_without_end_or_nothing_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="TOY file is cut off or is no XML"):
+        trees.of_xml(text.encode(), "TOY")
+
+
+@pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"<x><b></x>", "TOY file is cut off or is no XML"),
