@@ -39,15 +39,16 @@ def decoder(shape: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
     optional: list[tuple[Path, type[msgspec.Struct]]] = []
     decode = msgspec.json.Decoder(_struct(named, (), optional)).decode
     values = attrgetter(*map(_attribute, named)) if len(named) > 1 else _single(*named)
-    may_be_null = [(_getter(path[:-1]), _member(path[-1]), make) for path, make in optional]
+    may_be_null = [(_getter(path[:-1]), _member(path[-1]), empty) for path, empty in optional]
+    make = _maker(shape, [field.name for field in fields])
 
     def decoded(text: bytes | msgspec.Raw) -> T:
         given = decode(text)
-        for holder, member, make in may_be_null:
+        for holder, member, empty in may_be_null:
             within = given if holder is None else holder(given)
             if getattr(within, member) is None:
-                setattr(within, member, make())
-        return shape(*values(given))
+                setattr(within, member, empty())
+        return make(*values(given))
 
     return decoded
 
@@ -75,6 +76,13 @@ def _struct(
             members.append((_member(name), object_ | None, msgspec.field(default_factory=object_)))
     names = {_member(name): name for name in inner}
     return msgspec.defstruct("Object", members, rename=names, kw_only=True, gc=False)
+
+
+def _maker(shape: type[T], names: list[str]) -> Callable[..., T]:
+    """Makes a struct of the values of all its fields, of which some may be given by keyword only."""
+    if len(shape.__match_args__) == len(names):  # type: ignore[attr-defined]
+        return shape
+    return lambda *values: shape(**dict(zip(names, values, strict=True)))
 
 
 def _default(field: FieldInfo) -> Any:

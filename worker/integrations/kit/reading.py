@@ -117,8 +117,8 @@ class MemberReader(Generic[T]):
     """Takes answers apart that are an object of which one member is used.
 
     Args:
-        member: its name.
-        shape: its type, as of `Reader`.
+        member: its name; one with dots leads into inner objects.
+        shape: its type. Names of its fields are not followed into inner objects.
     """
 
     def __init__(self, member: str, shape: type[T]) -> None:

@@ -93,7 +93,10 @@ def classify(
 
 def of_accounts(error: ProviderError, account_keys: Iterable[str]) -> list[ProviderError]:
     """The error as a problem of each of these accounts; the error itself if there are none."""
-    return [type(error)(error.reason, scope=Scope.ACCOUNT, account_key=key) for key in account_keys] or [error]
+    return [
+        type(error)(error.reason, scope=Scope.ACCOUNT, retry_after=error.retry_after, account_key=key)
+        for key in account_keys
+    ] or [error]
 
 
 def _by_status(status: int) -> type[ProviderError]:

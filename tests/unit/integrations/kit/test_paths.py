@@ -88,3 +88,11 @@ def test_member_that_is_read_as_a_whole_and_by_a_path_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"^bank\.of is read as a whole and by a path, too$"):
         paths.decoder(Twice)
+
+
+def test_struct_whose_fields_are_given_by_keyword_is_read_too() -> None:
+    class Named(msgspec.Struct, kw_only=True):
+        name: str | None = msgspec.field(default=None, name="bank.name")
+        id: int
+
+    assert reading.Reader(Named).record(b'{"bank":{"name":"x"},"id":7}') == Named(name="x", id=7)

@@ -43,10 +43,11 @@ def test_wait_of_a_rule_counts_if_the_provider_names_none() -> None:
 
 
 def test_error_becomes_a_problem_of_each_account_or_stays_what_it_is() -> None:
-    error = InstitutionDown("away", scope=Scope.INSTITUTION)
+    error = InstitutionDown("away", scope=Scope.INSTITUTION, retry_after=HOUR)
 
     assert of_accounts(error, ()) == [error]
-    assert [(type(one), one.reason, one.scope, one.account_key) for one in of_accounts(error, iter("AB"))] == [
-        (InstitutionDown, "away", Scope.ACCOUNT, "A"),
-        (InstitutionDown, "away", Scope.ACCOUNT, "B"),
+    told = of_accounts(error, iter("AB"))
+    assert [(type(one), one.reason, one.scope, one.account_key, one.retry_after) for one in told] == [
+        (InstitutionDown, "away", Scope.ACCOUNT, "A", HOUR),
+        (InstitutionDown, "away", Scope.ACCOUNT, "B", HOUR),
     ]
