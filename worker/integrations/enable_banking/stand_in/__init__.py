@@ -196,7 +196,7 @@ class StandIn(PlainBooks):
         return ids
 
     def _session(self, method: str, id_: str) -> Answer:
-        session = self._find(id_)
+        session = self._sessions.get(id_)
         if session is None:
             return self.error("SESSION_DOES_NOT_EXIST")
         if method == "DELETE":
