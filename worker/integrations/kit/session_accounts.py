@@ -63,7 +63,8 @@ async def listing(
 ) -> tuple[Page, dict[str, AccountRecord]]:
     """A page with the accounts of a session, and the records of those that can be read, by their ids in the session.
 
-    An account without an id in the session, or without a description, is a problem of this account.
+    An account without an id in the session, or without a description, is a problem of this account. One that had no id
+    when the session began is listed all the same.
 
     Args:
         listed: the accounts that the session has, with nothing but their ids.
@@ -74,7 +75,10 @@ async def listing(
     """
     known, problems = {one.uid: one for one in kept if one.uid}, list[ProviderError]()
     found = [one for one in kept if not one.uid]
+    blocked = {one.hash for one in found}
     for ids in listed:
+        if not ids.uid and ids.hash in blocked:
+            continue
         try:
             if not ids.uid:
                 raise BadRecord("id_missing")
@@ -95,7 +99,7 @@ async def listing(
         cursor=cursor,
     )
     keys = [account.account_key for one, account in read if not one.uid]
-    blocked = [AccountGone("account_unreadable", scope=Scope.ACCOUNT, account_key=key) for key in keys]
-    page.problems = [*blocked, *problems]
+    unreadable = [AccountGone("account_unreadable", scope=Scope.ACCOUNT, account_key=key) for key in keys]
+    page.problems = [*unreadable, *problems]
     page.accounts_complete = page.accounts_complete and not problems
     return page, {one.uid: account for one, account in read if one.uid}

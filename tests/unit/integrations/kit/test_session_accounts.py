@@ -81,8 +81,10 @@ def test_limit_of_the_whole_login_is_no_problem_of_an_account() -> None:
         listed(Described("h-3", [], "new-3"), describe=describe)
 
 
-def test_account_without_an_id_of_the_session_is_listed_and_is_its_own_trouble() -> None:
-    page, readable = listed(Described("h-1", [], "old-1"), kept=[KEPT[0], Described("h-2", currency="EUR")])
+@pytest.mark.parametrize("again", [(), (Described("h-2"),)])
+def test_account_without_an_id_of_the_session_is_listed_and_is_its_own_trouble(again: tuple[Described, ...]) -> None:
+    kept = [KEPT[0], Described("h-2", currency="EUR")]
+    page, readable = listed(Described("h-1", [], "old-1"), *again, kept=kept)
 
     assert sorted(one.account_key for one in page.accounts) == ["h-1", "h-2"]
     assert list(readable) == ["old-1"]
