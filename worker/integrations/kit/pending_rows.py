@@ -18,12 +18,12 @@ def split(raws: Sequence[msgspec.Raw], account_key: str, is_pending: Callable[[m
         raws: the JSON text of each row.
         account_key: the account.
         is_pending: of a row; raises `BadRecord`. A posted row without an id is rejected (`id_missing`): it could never
-            be withdrawn.
+            be withdrawn. So is any row whose id cannot be read (`id_unreadable`).
     """
     seen: Counter[str] = Counter()
 
     def key_of(raw: msgspec.Raw) -> tuple[str, str]:
-        if (id_ := reading.id_of(raw)) is not None:
+        if (id_ := reading.stated_id(raw)) is not None:
             return id_, account_key
         if not is_pending(raw):
             raise BadRecord("id_missing")

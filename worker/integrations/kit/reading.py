@@ -234,13 +234,18 @@ class _WithId(msgspec.Struct, gc=False):
 _with_id = Reader(_WithId)
 
 
+def stated_id(raw: msgspec.Raw) -> str | None:
+    """The member `id` of a row; None if it has none. Raises `BadRecord`: see `Reader.record`."""
+    given = _with_id.record(raw).id
+    return None if given in (None, "") else str(given)
+
+
 def id_of(raw: msgspec.Raw) -> str | None:
     """The member `id` of a row; None if it has none that can be read."""
     try:
-        given = _with_id.record(raw).id
+        return stated_id(raw)
     except BadRecord:
         return None
-    return None if given in (None, "") else str(given)
 
 
 def split_by_id(raws: Sequence[msgspec.Raw], account_key: str) -> Split:
