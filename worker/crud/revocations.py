@@ -1,6 +1,6 @@
 """Grants that are to be revoked at their provider; each is kept until the provider has confirmed it.
 
-Some wait for a day before that: whoever enters again what they came for gets them (`take`).
+Some wait for a day before that: whoever enters again what they came for gets them (`hold` and `take`).
 """
 
 from __future__ import annotations
@@ -71,10 +71,12 @@ _CLAIM = text(
     """
 )
 
-_TAKE = text(
+# Not one that somebody has begun to revoke: it may have ended at the provider.
+_HOLD = text(
     """
-    DELETE FROM revocations WHERE id = (
-        SELECT id FROM revocations WHERE provider_key = :provider_key AND external_id = :external_id
+    UPDATE revocations SET due_at = clock_timestamp() + :time WHERE id = (
+        SELECT id FROM revocations
+        WHERE provider_key = :provider_key AND external_id = :external_id AND attempts = 0
         ORDER BY due_at DESC LIMIT 1 FOR UPDATE
     )
     RETURNING id, provider_id, provider_key, reason, generation, access_token, refresh_token, key_id, attempts
@@ -93,10 +95,19 @@ def keep(session: Session, *, grant: Waiting, external_id: str | None, after: ti
     session.add(Revocation(**asdict(grant), external_id=external_id, due_at=func.clock_timestamp() + after))
 
 
-def take(session: Session, *, provider_key: str, external_id: str) -> Waiting | None:
-    """The grant that was kept under this id, which is not revoked then; None if there is none (any more)."""
-    row = session.execute(_TAKE, {"provider_key": provider_key, "external_id": external_id}).mappings().one_or_none()
+def hold(session: Session, *, provider_key: str, external_id: str, time: timedelta) -> Waiting | None:
+    """The grant that is kept under this id, which stays kept for `time` from now on; None if there is none (any more).
+
+    Whoever stores it takes it in the same transaction (`take`). So it is not lost if it is not stored after all.
+    """
+    given = {"provider_key": provider_key, "external_id": external_id, "time": time}
+    row = session.execute(_HOLD, given).mappings().one_or_none()
     return None if row is None else Waiting(**row)
+
+
+def take(session: Session, *, id_: UUID) -> bool:
+    """Deletes a grant that is not to be revoked, because it is stored. False if it is not there any more."""
+    return bool(session.execute(delete(Revocation).where(Revocation.id == id_)).rowcount)  # type: ignore[attr-defined]
 
 
 def spare(session: Session, *, provider_id: UUID, external_id: str | None) -> None:

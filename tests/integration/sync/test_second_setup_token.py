@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -13,10 +14,10 @@ from tests.factories import make_user
 from tests.integration.sync.test_sandbox_sync import assert_equal_books, sync
 from tests.integration.sync.test_sandbox_sync import runtime as runtime
 from tests.support.sandbox import SandboxAdmin
-from worker.errors import ReauthRequired
+from worker.errors import EncryptionError, ReauthRequired, Refused, Unavailable
 from worker.models.vocabulary import RunStatus
 from worker.runtime import Runtime
-from worker.services.linking import complete, revocation
+from worker.services.linking import complete, kept, revocation
 from worker.services.linking.duplicates import LinkedAlready
 
 pytestmark = pytest.mark.deep
@@ -73,9 +74,9 @@ def test_second_link_is_refused_and_what_came_for_the_token_is_kept(person: Pers
     assert person.rows("SELECT alias, status FROM providers") == [("First", "active")]
     (asked,) = person.sandbox.log(kind="data")  # one of the day's calls
     assert asked["path"] == "/accounts"
-    ((kept, reason, name),) = person.rows("SELECT access_token, reason, external_id FROM revocations")
+    ((grant, reason, name),) = person.rows("SELECT access_token, reason, external_id FROM revocations")
     assert (reason, name[:5]) == ("abandoned", "once:")
-    assert "simplefin" not in kept
+    assert "simplefin" not in grant
     assert token not in name
 
 
@@ -111,6 +112,54 @@ def test_refused_twice_is_kept_twice(person: Person) -> None:
 
     assert len(person.rows("SELECT 1 FROM revocations")) == 1
     assert person.link("Third", token, anyway=True) != person.first
+
+
+def test_what_is_kept_is_there_until_it_is_linked(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, _ = person.refused()
+
+    class Killed(BaseException):
+        """The process ended here."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "plain", Mock(side_effect=EncryptionError("no configured key decrypts it")))
+        with pytest.raises(EncryptionError):
+            person.link("Second", token, anyway=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(complete, "store_in_time", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            person.link("Second", token, anyway=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(complete, "store_in_time", Mock(side_effect=Unavailable("away")))
+        with pytest.raises(Unavailable, match="is still kept: enter the same again"):
+            person.link("Second", token, anyway=True)
+
+    assert person.link("Second", token, anyway=True) != person.first
+    assert person.rows("SELECT 1 FROM revocations") == []
+
+
+def test_what_somebody_has_just_linked_is_not_linked_again(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, _ = person.refused()
+    find = kept.find
+
+    async def find_late(*given: Any) -> kept.Kept | None:
+        found = await find(*given)
+        person.rows("DELETE FROM revocations RETURNING id")
+        return found
+
+    monkeypatch.setattr(kept, "find", find_late)
+    with pytest.raises(Refused, match="has just been linked"):
+        person.link("Second", token, anyway=True)
+
+    assert person.rows("SELECT alias, status FROM providers") == [("First", "active")]
+    assert person.rows("SELECT 1 FROM revocations") == []
+
+
+def test_what_is_being_ended_is_not_given_to_anybody(person: Person) -> None:
+    token, _ = person.refused()
+    person.rows("UPDATE revocations SET attempts = 1 RETURNING id")
+
+    with pytest.raises(ReauthRequired, match="used before"):
+        person.link("Second", token, anyway=True)
 
 
 def test_token_gives_nothing_to_another_user(person: Person) -> None:

@@ -118,12 +118,20 @@ async def link_with_form(
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
+    """What is to be stored.
+
+    Attributes:
+        kept_as: the name under which it is kept if it is not stored; None if it is then ended at once.
+        kept_id: the row under which it is kept already; None if it has just come from the provider.
+    """
+
     integration: Integration
     provider_in: ProviderCreate
     answer: TokenAnswer
     target: LinkTarget
     session_id: UUID | None
     kept_as: str | None
+    kept_id: UUID | None
 
 
 async def _link(
@@ -142,19 +150,23 @@ async def _link(
     caller = Caller(provider_id=target.provider_id, manual=True)
     if guarded:
         await _refuse_told(runtime, integration, target, provider_in, form)
-    answer = await kept.take(runtime, integration, provider_in, form)
-    if answer is None:
+    kept_id, kept_as = None, kept.name_of(integration, provider_in, form)
+    if (found := await kept.find(runtime, integration, provider_in, form)) is not None:
+        kept_id, answer = found
+    else:
         try:
             async with asyncio.timeout(runtime.settings.lease_seconds):
                 answer = await integration.exchange(caller, form, now=target.now)
         except TimeoutError:
             raise Transient("deadline") from None
-    grant = _Grant(integration, provider_in, answer, target, session_id, kept.name_of(integration, provider_in, form))
+    grant = _Grant(integration, provider_in, answer, target, session_id, kept_as, kept_id)
     try:
         if guarded:
             await duplicates.refuse_second(runtime, integration, provider_in, answer, target_id=target.provider_id)
         provider_id = await store_in_time(runtime, partial(_store, runtime=runtime, grant=grant))
     except Unavailable as error:
+        if kept_id is not None:
+            raise Unavailable("Postgres is away; what came for it is still kept: enter the same again") from error
         await journal.keep(runtime, [_sealed(runtime, grant, target)])
         raise Unavailable("Postgres is away; the login is in the journal until it can be stored") from error
     except Exception:
@@ -179,6 +191,8 @@ async def _refuse_told(
 def _store(session: OpenTransaction, *, runtime: Context, grant: _Grant) -> UUID:
     # During the exchange a refresh may have ended, another link may have been stored, or the provider may have been
     # removed. So the row that the grant belongs to is read now.
+    if grant.kept_id is not None and not revocations.take(session, id_=grant.kept_id):
+        raise Refused("what came for it has just been linked by another request; nothing was changed")
     if grant.session_id is not None:
         claims.require_new(session, grant.session_id, grant.provider_in, external_id=grant.answer.external_id)
     ours = links.find_or_create(session, provider_in=grant.provider_in)
@@ -193,7 +207,8 @@ async def _abandon(runtime: Context, grant: _Grant) -> None:
     """Removes a grant that was not stored: its unused provider here, and the consent at the provider, if it can be.
 
     Never raises. If its login is linked, the consent is left alone: it may be the one that is in use there. What came
-    for a token that works once is first kept for a day, for whoever enters the same token again.
+    for a token that works once is first kept for a day, for whoever enters the same token again; if it was kept before,
+    it still is.
     """
     answer, provider_id = grant.answer, grant.target.provider_id
     try:
@@ -201,7 +216,7 @@ async def _abandon(runtime: Context, grant: _Grant) -> None:
     except Unavailable:
         log.warning("link_left_behind", provider_id=str(provider_id), next="link it again under the same alias")
         return
-    if in_use:
+    if in_use or grant.kept_id is not None:
         return
     sealed = _sealed(runtime, grant, grant.target)
     waiting = Waiting(

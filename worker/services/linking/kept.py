@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import sha256
+from typing import NamedTuple
+from uuid import UUID
 
 from worker.crud import revocations
 from worker.integrations.kit.base import TokenAnswer
@@ -21,7 +23,7 @@ from worker.services.linking.revocation import plain
 log = Logger(__name__)
 
 TIME = timedelta(days=1)
-"""How long it is kept. After that it is ended like any other grant that nobody has, where the provider allows it."""
+"""How long it is kept after it was last entered. After that it is ended like any other grant that nobody has, where the provider allows it."""
 
 
 def name_of(integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]) -> str | None:
@@ -36,10 +38,17 @@ def name_of(integration: Integration, provider_in: ProviderCreate, form: Mapping
     return f"once:{sha256(text.encode()).hexdigest()}"
 
 
-async def take(
+class Kept(NamedTuple):
+    """What was kept: under which id in `revocations`, and the answer that came for the token."""
+
+    id: UUID
+    answer: TokenAnswer
+
+
+async def find(
     runtime: Context, integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]
-) -> TokenAnswer | None:
-    """What was kept for this user and these entries; None if nothing was.
+) -> Kept | None:
+    """What is kept for this user and these entries; None if nothing is. It stays kept until a link takes it.
 
     Raises:
         EncryptionError: no configured key decrypts it.
@@ -48,9 +57,9 @@ async def take(
     name = name_of(integration, provider_in, form)
     if name is None:
         return None
-    grant = await runtime.db(revocations.take, provider_key=integration.key, external_id=name)
+    grant = await runtime.db(revocations.hold, provider_key=integration.key, external_id=name, time=TIME)
     if grant is None:
         return None
     log.info("kept_grant_is_used", provider_key=integration.key)
     access, refresh = plain(runtime, grant)
-    return TokenAnswer(access, refresh_token=refresh)
+    return Kept(grant.id, TokenAnswer(access, refresh_token=refresh))
