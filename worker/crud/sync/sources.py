@@ -109,8 +109,8 @@ def note_main(connection: Connection, account_id: UUID) -> UUID:
     else:
         source_id = new_id()
         connection.execute(
-            "INSERT INTO account_sources (id, account_id, provider_id, key)"
-            " SELECT %s, id, provider_id, provider_account_id FROM accounts WHERE id = %s",
+            "INSERT INTO account_sources (id, account_id, provider_id, key, created_at)"
+            " SELECT %s, id, provider_id, provider_account_id, clock_timestamp() FROM accounts WHERE id = %s",
             (source_id, account_id),
         )
     note_unnamed(connection, source_id, account_id)
@@ -121,7 +121,8 @@ def add(connection: Connection, account_id: UUID, provider_id: UUID, key: str) -
     """Stores a further source of an account, all of whose sources so far are stored."""
     source_id = new_id()
     connection.execute(
-        "INSERT INTO account_sources (id, account_id, provider_id, key) VALUES (%s, %s, %s, %s)",
+        "INSERT INTO account_sources (id, account_id, provider_id, key, created_at)"
+        " VALUES (%s, %s, %s, %s, clock_timestamp())",  # later than a source that was added in the same transaction
         (source_id, account_id, provider_id, key),
     )
     return source_id
