@@ -23,7 +23,7 @@ from worker.services.linking.revocation import plain
 log = Logger(__name__)
 
 TIME = timedelta(days=1)
-"""How long it is kept after it was last entered. After that it is ended like any other grant that nobody has, where the provider allows it."""
+"""How long it is kept after it was last entered. Then it is ended like any other grant that nobody has, if possible."""
 
 
 def name_of(integration: Integration, provider_in: ProviderCreate, form: Mapping[str, str]) -> str | None:
