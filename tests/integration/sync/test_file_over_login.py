@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -15,10 +15,12 @@ from tests.integration.sync.conftest import Linked
 from tests.integration.sync.eras import EraIntegration, Institution, Kept, Moved
 from tests.integration.sync.test_identity import link_again, looks_of, rows_of
 from tests.support.fixtures import MakeRuntime
+from tests.unit.integrations.statement_files.test_camt import camt, entry, statement
 from tests.unit.integrations.statement_files.test_ofx import sgml, sgml_row
+from worker.crud.sync import beginning
 from worker.integrations.statement_files.integration import StatementFiles
-from worker.models import SyncRun
-from worker.models.vocabulary import RunStatus
+from worker.models import SyncRun, new_id
+from worker.models.vocabulary import RunStatus, Trigger
 from worker.services.sync import importing
 
 FILE = sgml(sgml_row("1", "20250301"), sgml_row("2", "20250303", "7.00"), sgml_row("3", "20250303", "7.00"))
@@ -112,6 +114,46 @@ def test_file_adds_what_the_login_does_not_list_and_no_sync_takes_it_away(person
     link_again(person.linked)
     assert [amount for _, amount in person.amounts()] == [Decimal("-12.50"), 7, 7, -1]
     assert person.give(FILE).added == 0
+
+
+@pytest.mark.deep
+def test_pending_row_of_a_file_is_gone_when_a_later_file_lists_it_as_booked(person: Person) -> None:
+    def file(status: str, ref: str) -> bytes:
+        row = entry(code="USD", day="2025-03-05", status=f"<Sts>{status}</Sts>", ref=ref)
+        days = "<FrToDt><FrDtTm>2025-03-01T00:00:00</FrDtTm><ToDtTm>2025-03-31T00:00:00</ToDtTm></FrToDt>"
+        account = "<Id><Othr><Id>1023456789</Id></Othr></Id><Ccy>USD</Ccy>"
+        return camt(statement(days, row, account=account))
+
+    person.sync(at_bank(NEWER))
+
+    person.give(file("PDNG", "R1"))
+    person.give(file("BOOK", "R2"))
+
+    assert person.accounts() == OWN
+    assert [amount for _, amount in person.amounts()] == [Decimal("-12.50"), -1]
+    assert {row[4] for row in rows_of(person.linked).values()} == {"posted"}
+
+
+@pytest.mark.deep
+def test_rows_of_an_account_that_another_login_states_are_rows_that_are_stored(person: Person) -> None:
+    person.sync(at_bank(NEWER))
+    person.give(FILE)
+    ((files,),) = person.linked.rows("SELECT id FROM providers WHERE provider_key = 'statement_files'")
+
+    with person.runtime.transaction() as session:
+        begun = beginning.begin_run(
+            session,
+            provider_id=files,
+            owner=new_id(),
+            trigger=Trigger.MANUAL,
+            mode="incremental",
+            now=datetime.now(UTC),
+            dead_after=timedelta(minutes=1),
+            min_interval=None,
+            memory_feeds={"statement_files": frozenset()},
+        )
+
+    assert not begun.is_first
 
 
 def test_login_that_lists_later_what_a_file_has_added_takes_the_row_over(person: Person) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
@@ -12,6 +13,7 @@ from tests.integration.sync.feeds import Killed, ModelIntegration, Movement, Pla
 from worker.crud.sync import pages, runs
 from worker.crud.sync.work import Rules, RunKey, prepare
 from worker.errors import (
+    AccessExpired,
     AppMisconfigured,
     BadPayload,
     Fenced,
@@ -601,3 +603,26 @@ def test_claimed_sync_that_found_no_postgres_is_due_again_as_soon_as_it_answers(
         linked.runtime.run(batch.sync_providers(linked.runtime, [linked.provider_id], hand_back=True))
 
     assert linked.rows("SELECT sync_due_at <= now() FROM providers WHERE id = :id") == [(True,)]
+
+
+class RefusedAtTheEnd(ModelIntegration):
+    """Refuses the access token at the end of the first reading, when a pending row has been booked under a new id."""
+
+    async def pages(self, request: SyncRequest) -> AsyncIterator[Page]:
+        async for page in super().pages(request):
+            yield page
+        if "pending" in self.books.windowed:
+            self.books.remove("pending")
+            self.books.put(Movement("booked", "W", "-5.00"))
+            raise AccessExpired("model")
+
+
+@pytest.mark.deep
+def test_first_sync_that_reads_again_compares_with_what_it_has_stored(link_model: Callable[..., Linked]) -> None:
+    linked = link_model(RefusedAtTheEnd())
+    linked.integration.books.put(Movement("pending", "W", "-5.00", "pending"))
+
+    run = linked.sync()
+
+    assert run.status == RunStatus.COMPLETED
+    assert linked.live() == {"booked": ("posted", Decimal("-5.00"), "")}

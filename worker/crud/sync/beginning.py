@@ -29,7 +29,7 @@ class _Before(NamedTuple):
         status, provider_key, sync_failures: its own.
         has_run_under_way: it has a running or an unsettled run.
         has_open_quarantine: it has open entries in quarantine.
-        has_transactions: it has stored transactions, or tombstones.
+        has_transactions: its accounts have stored transactions, or tombstones; also those that another login states.
         cursors: the committed cursor of each feed.
         last_began: when its last run began; None if it has none, and then the following are None, too.
         last_status, reading_id, renews, reading_since, since: those of the last run.
@@ -63,7 +63,11 @@ _READ = """
         EXISTS (SELECT FROM sync_runs WHERE provider_id = p.id AND status = 'running')
             OR EXISTS (SELECT FROM unsettled_runs WHERE provider_id = p.id),
         EXISTS (SELECT FROM quarantine WHERE provider_id = p.id AND resolved_at IS NULL),
-        EXISTS (SELECT FROM accounts a JOIN transactions t ON t.account_id = a.id WHERE a.provider_id = p.id),
+        EXISTS (SELECT FROM accounts a JOIN transactions t ON t.account_id = a.id WHERE a.provider_id = p.id)
+            OR EXISTS (
+                SELECT FROM account_sources s JOIN transactions t ON t.account_id = s.account_id
+                WHERE s.provider_id = p.id AND s.ended_at IS NULL
+            ),
         coalesce(
             (SELECT jsonb_object_agg(feed, cursor) FROM sync_cursors WHERE provider_id = p.id AND cursor <> ''), '{}'
         ),

@@ -77,7 +77,7 @@ class Rules:
         mask: makes a masked copy of a raw record, for quarantine.
         mass_deletion_share: a listing that would withdraw a larger share of the rows is not trusted; 1 trusts all.
         open_quarantine: whether the provider has open quarantine entries, which a stored record may resolve.
-        expect_new: no transaction of this provider was stored when the run began. So rows are inserted without a
+        expect_new: no transaction of this provider was stored when the reading began. So rows are inserted without a
             comparison, and a page with a row that is stored already is refused.
         memory_feeds: feeds that keep their cursors when everything is read again.
         reads_files: the login's data comes in files.

@@ -1,7 +1,7 @@
 """Counts of an integration's calls in time windows: in Redis for all workers together, and in memory without Redis.
 
 Many logins are synced at the same time, and each has quotas of its own. So whatever is asked for while Redis is still
-answering goes to it together, in one round trip. (A thread and a round trip for each took half of an idle sync's CPU.)
+answering goes to it together in the next message. (A thread and a round trip for each took half of an idle sync's CPU.)
 """
 
 from __future__ import annotations

@@ -146,7 +146,8 @@ def rules(runtime: Context, begun: RunBegun, integration: Integration) -> Rules:
         mask=masked,
         mass_deletion_share=runtime.settings.mass_deletion_share,
         open_quarantine=begun.open_quarantine,
-        expect_new=begun.is_first,
+        # Further files are for accounts that are there, also for those that an institution states.
+        expect_new=begun.is_first and not integration.reads_files,
         memory_feeds=integration.memory_feeds,
         reads_files=integration.reads_files,
         file_keys=frozenset(key for key, one in runtime.integrations.items() if one.reads_files),

@@ -213,6 +213,8 @@ class RunUnderWay:
                     raise
 
     async def _read_from_cursors(self) -> None:
+        if self._stored_pages:  # an earlier reading of this run has stored rows that are perhaps listed again
+            self._rules = replace(self._rules, expect_new=False)
         reading = await self._take_opened()
         # Every run reads these feeds, so a problem with them comes again if it still exists.
         for feed in ("", *self._integration.memory_feeds):
@@ -329,7 +331,6 @@ class RunUnderWay:
         """Reads everything from now on, as a full sync."""
         self._key = replace(self._key, reading_id=reading_id)
         self._begun = replace(self._begun, key=self._key, done=frozenset())
-        self._rules = replace(self._rules, expect_new=False)
         self._loop_tallies.clear()
         self._found.problems = {}
 
