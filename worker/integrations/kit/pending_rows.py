@@ -23,8 +23,8 @@ def split(raws: Sequence[msgspec.Raw], account_key: str, is_pending: Callable[[m
     seen: Counter[str] = Counter()
 
     def key_of(raw: msgspec.Raw) -> tuple[str, str]:
-        if (id_ := reading.stated_id(raw)) is not None:
-            return id_, account_key
+        if (id_ := reading.with_id.record(raw).id) not in (None, ""):
+            return str(id_), account_key
         if not is_pending(raw):
             raise BadRecord("id_missing")
         return reading.fingerprint(raw, seen, without="account"), account_key

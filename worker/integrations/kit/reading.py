@@ -231,21 +231,17 @@ class _WithId(msgspec.Struct, gc=False):
     id: int | str | None = None
 
 
-_with_id = Reader(_WithId)
-
-
-def stated_id(raw: msgspec.Raw) -> str | None:
-    """The member `id` of a row; None if it has none. Raises `BadRecord`: see `Reader.record`."""
-    given = _with_id.record(raw).id
-    return None if given in (None, "") else str(given)
+with_id = Reader(_WithId)
+"""Reads the member `id` of a row."""
 
 
 def id_of(raw: msgspec.Raw) -> str | None:
     """The member `id` of a row; None if it has none that can be read."""
     try:
-        return stated_id(raw)
+        given = with_id.record(raw).id
     except BadRecord:
         return None
+    return None if given in (None, "") else str(given)
 
 
 def split_by_id(raws: Sequence[msgspec.Raw], account_key: str) -> Split:
