@@ -77,8 +77,7 @@ class RunUnderWay:
         self._last = last
         self._opened: Reading | None = None
         self._unopened: Exception | None = None
-        self._repeated = False
-        self._is_unread = True
+        self._repeated, self._is_unread = False, True
         self._began = asyncio.get_running_loop().time()
         self._limit = TimeLimit(runtime.settings.sync_budget_seconds)
 
@@ -213,8 +212,8 @@ class RunUnderWay:
                     raise
 
     async def _read_from_cursors(self) -> None:
-        if self._stored_pages:  # an earlier reading of this run has stored rows that are perhaps listed again
-            self._rules = replace(self._rules, expect_new=False)
+        # An earlier reading of this run may have stored rows that are listed again.
+        self._rules = replace(self._rules, expect_new=self._rules.expect_new and not self._stored_pages)
         reading = await self._take_opened()
         # Every run reads these feeds, so a problem with them comes again if it still exists.
         for feed in ("", *self._integration.memory_feeds):
