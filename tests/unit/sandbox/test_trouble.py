@@ -48,11 +48,12 @@ def test_id_of_an_account_is_not_that_of_its_session() -> None:
     sandbox = Sandbox(1, (StandIn,), {}, {})
     (login,) = sandbox.add_logins(LoginSpec(profile="enable_banking"))
     stand_in = login.profile
-    names = {"issuer": "enablebanking.com", "audience": "api.enablebanking.com"}
-    key = ApplicationKey(PRIVATE_KEY, variable="KEY", key_id=APPLICATION_ID, **names).bearer()["authorization"]
+    issuer, audience = "enablebanking.com", "api.enablebanking.com"
+    key = ApplicationKey(PRIVATE_KEY, variable="KEY", key_id=APPLICATION_ID, issuer=issuer, audience=audience)
+    signed = key.bearer()["authorization"].encode()
 
     def answer(method: str, id_: str) -> dict[str, object]:
-        request = Request(method, f"/sessions/{id_}", "", {b"authorization": key.encode()}, b"")
+        request = Request(method, f"/sessions/{id_}", "", {b"authorization": signed}, b"")
         found: dict[str, object] = msgspec.json.decode(stand_in.answer(request, stand_in.caller(request)).body)
         return found
 
