@@ -81,7 +81,7 @@ class Refusal(NamedTuple):
 def write(
     connection: Connection, noun: Noun, *, new: Iterable[Row], changed: Sequence[Row], careful: bool
 ) -> list[Refusal]:
-    """Stores rows; `changed` ones contain their stored id. `new` must be false if there are none.
+    """Stores rows; `changed` ones contain their stored id. `new` is read once; it is an empty tuple if there are none.
 
     Without `careful` there are no savepoints: either everything is stored or nothing. A `careful` write divides the
     groups that Postgres refuses, and returns the rows that cannot be stored.
