@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, date
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from worker.crud.sync import nouns
-from worker.crud.sync.apply import apply, is_safe_key
+from worker.crud.sync.apply import Differing, apply, apply_differing, is_safe_key
 from worker.crud.sync.listed import storable, vanished
 from worker.crud.sync.noun import Listed
 from worker.crud.sync.sources import read_known
@@ -142,35 +142,53 @@ def store_securities(work: Work, records: Iterable[SecurityRecord], *, describe:
     other again and again. And it does so only with `describe`, which is set for positions: a transaction may have the
     name that the security had on its day.
     """
-    # Always in the same order: so two runs that store the same securities wait for each other and do not deadlock.
     known = {record.key: record for record in records if is_safe_key(record.key)}
     if not known:
         return {}
     met = work.accounts.securities
     if not describe and not work.careful and known.keys() <= met.keys():
         return {key: met[key] for key in known}
-    ordered = [known[key] for key in sorted(known)]
     stored = _stored_securities(work, known)
-    kept = {key for key, (_, source) in stored.items() if not describe or source != work.run.provider_key}
-    outcome = apply(
-        work.connection,
-        nouns.SECURITIES,
-        [nouns.security(record, work.run.provider_key) for record in ordered if record.key not in kept],
-        careful=work.careful,
-    )
-    work.tally.add("securities", added=outcome.added, changed=outcome.changed)
-    work.reject_refused("security", nouns.SECURITIES, outcome.refused)
-    if len(stored) < len(known):
+    lacking = len(stored) < len(known)
+    _write_securities(work, known, stored, describe=describe)
+    if lacking:
         stored = _stored_securities(work, known)
-    found = {key: id_.bytes for key, (id_, _) in stored.items()}
+        if describe and work.careful:  # another run may have stored them just now, for a transaction
+            _write_securities(work, {key: known[key] for key in stored}, stored, describe=True)
+    found = {key: security.id.bytes for key, security in stored.items()}
     met.update(found)
     return found
 
 
-def _stored_securities(work: Work, keys: Iterable[str]) -> dict[str, tuple[UUID, str]]:
-    """Id and source of the stored ones of these securities, by key."""
-    rows = work.connection.execute("SELECT key, id, source FROM securities WHERE key = ANY(%s)", (list(keys),))
-    return {key: (id_, source) for key, id_, source in rows}
+class _StoredSecurity(NamedTuple):
+    id: UUID
+    source: str
+    content_hash: bytes
+
+
+def _stored_securities(work: Work, keys: Iterable[str]) -> dict[str, _StoredSecurity]:
+    """The stored ones of these securities, by key."""
+    query = "SELECT key, id, source, content_hash FROM securities WHERE key = ANY(%s)"
+    return {key: _StoredSecurity(*more) for key, *more in work.connection.execute(query, (list(keys),))}
+
+
+def _write_securities(
+    work: Work, known: Mapping[str, SecurityRecord], stored: Mapping[str, _StoredSecurity], *, describe: bool
+) -> None:
+    """Inserts what is not stored; with `describe`, also updates what this integration has stored."""
+    ours = work.run.provider_key
+    # Always in the same order: so two runs that store the same securities wait for each other and do not deadlock.
+    listed = [nouns.security(known[key], ours) for key in sorted(known)]
+    differing: list[Differing] = []
+    for index, (entry, _) in enumerate(listed):
+        one = stored.get(entry.key)
+        if one is None:
+            differing.append((index, None))
+        elif describe and one.source == ours and one.content_hash != entry.hash:
+            differing.append((index, one.id.bytes))
+    outcome = apply_differing(work.connection, nouns.SECURITIES, listed, differing, careful=work.careful)
+    work.tally.add("securities", added=outcome.added, changed=outcome.changed)
+    work.reject_refused("security", nouns.SECURITIES, outcome.refused)
 
 
 def apply_holdings(work: Work, page: Page) -> None:

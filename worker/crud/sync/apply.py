@@ -166,6 +166,13 @@ def apply(connection: Connection, noun: Noun, listed: Sequence[Listed], *, caref
     if not listed:
         return Applied(0, 0, 0, [])
     differing = diff(connection, noun, Entries(*zip(*(record.entry for record in listed), strict=True)))
+    return apply_differing(connection, noun, listed, differing, careful=careful)
+
+
+def apply_differing(
+    connection: Connection, noun: Noun, listed: Sequence[Listed], differing: Sequence[Differing], *, careful: bool
+) -> Applied:
+    """Stores those of the listed records that are known to differ from what is stored."""
     ids = iter(new_ids(len(differing)))
     new: list[Row] = []
     changed: list[Row] = []

@@ -52,6 +52,7 @@ class Noun:
         key: the column with the provider's own id.
         kept: columns that an update does not change, besides `id`.
         snapshots: a row that differs from the latest one of its scope is inserted; stored rows are never updated.
+        shared: rows belong to all logins, so another run may insert the same ones at the same time.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Noun:
     key: str
     kept: frozenset[str] = field(default=frozenset())
     snapshots: bool = False
+    shared: bool = False
 
     @cached_property
     def values(self) -> Callable[..., Row]:
@@ -130,7 +132,10 @@ class Noun:
 
     @cached_property
     def upsert_statement(self) -> bytes:
-        """Statement that inserts new rows, or updates those that another transaction has inserted by now."""
+        """Statement that inserts new rows, or updates those that another transaction has inserted by now.
+
+        Shared ones are left as that transaction has stored them.
+        """
         insert = sql.SQL("INSERT INTO {table} ({names}) SELECT {names} FROM {rows}").format(
             table=sql.Identifier(self.name), names=_names(self.columns), rows=self._rows
         )
@@ -138,8 +143,9 @@ class Noun:
             return insert.as_bytes(None)
         target = [self.key] if self.scope is None else [self.scope, self.key]
         changing = [name for name in self.columns if name not in ("id", *target) and name not in self.kept]
-        conflict = sql.SQL(" ON CONFLICT ({target}) DO UPDATE SET {changes}").format(
-            target=_names(target), changes=_changes(changing, source="EXCLUDED")
+        do = sql.SQL("NOTHING" if self.shared else "UPDATE SET {changes}")
+        conflict = sql.SQL(" ON CONFLICT ({target}) DO {do}").format(
+            target=_names(target), do=do.format(changes=_changes(changing, source="EXCLUDED"))
         )
         return (insert + conflict).as_bytes(None)
 

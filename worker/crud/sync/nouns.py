@@ -46,6 +46,7 @@ SECURITIES = noun_of(
     key="key",
     given=("source", "content_hash"),
     kept=frozenset({"source"}),
+    shared=True,
 )
 
 HOLDINGS = noun_of(
