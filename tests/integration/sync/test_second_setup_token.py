@@ -20,8 +20,6 @@ from worker.runtime import Runtime
 from worker.services.linking import complete, kept, revocation
 from worker.services.linking.duplicates import LinkedAlready
 
-pytestmark = pytest.mark.deep
-
 
 class Person:
     """A user with a login at the server that is linked and synced."""
@@ -62,6 +60,7 @@ def person(runtime: Runtime, engine: Engine, sandbox: SandboxAdmin) -> Person:
     return Person(runtime, engine, sandbox)
 
 
+@pytest.mark.deep
 def test_second_link_is_refused_and_what_came_for_the_token_is_kept(person: Person) -> None:
     person.sandbox.clear_log()
 
@@ -80,6 +79,7 @@ def test_second_link_is_refused_and_what_came_for_the_token_is_kept(person: Pers
     assert token not in name
 
 
+@pytest.mark.deep
 def test_same_token_links_the_login_a_second_time_if_the_person_says_so(
     person: Person, runtime: Runtime, engine: Engine, sandbox: SandboxAdmin
 ) -> None:
@@ -102,6 +102,7 @@ def test_same_token_links_the_first_login_again(person: Person, runtime: Runtime
     assert sync(runtime, person.first).status == RunStatus.COMPLETED
 
 
+@pytest.mark.deep
 def test_refused_twice_is_kept_twice(person: Person) -> None:
     token, _ = person.refused()
 
@@ -154,6 +155,7 @@ def test_what_somebody_has_just_linked_is_not_linked_again(person: Person, monke
     assert person.rows("SELECT 1 FROM revocations") == []
 
 
+@pytest.mark.deep
 def test_what_is_being_ended_is_not_given_to_anybody(person: Person) -> None:
     token, _ = person.refused()
     person.rows("UPDATE revocations SET attempts = 1 RETURNING id")
@@ -162,6 +164,7 @@ def test_what_is_being_ended_is_not_given_to_anybody(person: Person) -> None:
         person.link("Second", token, anyway=True)
 
 
+@pytest.mark.deep
 def test_token_gives_nothing_to_another_user(person: Person) -> None:
     token, _ = person.refused()
 
@@ -169,6 +172,7 @@ def test_token_gives_nothing_to_another_user(person: Person) -> None:
         person.link("Mine", token, user_id=person.another())
 
 
+@pytest.mark.deep
 def test_what_nobody_asks_for_again_is_forgotten_after_a_day(person: Person, runtime: Runtime) -> None:
     token, _ = person.refused()
     early = runtime.run(revocation.revoke_waiting(runtime))
@@ -181,6 +185,7 @@ def test_what_nobody_asks_for_again_is_forgotten_after_a_day(person: Person, run
         person.link("Second", token, anyway=True)
 
 
+@pytest.mark.deep
 def test_accounts_that_look_alike_are_told_apart_by_their_ids(person: Person) -> None:
     person.rows("UPDATE accounts SET name = 'Checking', mask = NULL, type = 'depository' RETURNING id")
     alike = '{"id": "%s", "conn_id": "CON-0", "name": "Checking", "currency": "USD", "balance": "1", "balance-date": 0}'
@@ -193,6 +198,7 @@ def test_accounts_that_look_alike_are_told_apart_by_their_ids(person: Person) ->
     person.refused()
 
 
+@pytest.mark.deep
 def test_login_is_linked_if_the_server_does_not_list_the_accounts(person: Person) -> None:
     person.sandbox.inject("answer", status=403, kind="data")
 
