@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -55,7 +57,15 @@ def fork_server() -> ForkServerContext:
     """The one process from which all others are forked; started by the first that is asked of it."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(_PRELOAD)
+    atexit.unregister(_stop_fork_server)
+    atexit.register(_stop_fork_server)
     return found
+
+
+def _stop_fork_server() -> None:
+    """Waits until it has ended, which takes it a moment: a session leaves no process behind."""
+    with suppress(ChildProcessError):  # this process is itself a fork of the one that started it
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def forkable(argv: Sequence[str]) -> bool:
