@@ -45,7 +45,7 @@ def measure(bench: Bench, rows: int) -> dict[str, Rates]:
     if not present:
         return {}
     with create_engine(bench.database_url).begin() as connection:
-        connection.execute(text("TRUNCATE transactions"))
+        connection.execute(text("TRUNCATE transactions, transaction_keys"))
         for name in present:
             for schema in (f"peer_{name}", f"peer_{name}_staging"):
                 connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -284,6 +285,16 @@ def test_renamed_securities_do_not_read_all_transactions_once_for_each(world: Wo
         return below + (node["Actual Loops"] if node.get("Relation Name") == "transactions" else 0)
 
     assert 0 < loops(plan[0]["Plan"]) < len(securities)
+
+
+def test_triggers_do_not_join_old_and_new_rows(world: World) -> None:
+    """In a sync, hash joins are switched off, so such a join takes a time that grows with the square of the rows."""
+    with world.runtime.transaction() as session:
+        bodies = session.execute(text("SELECT prosrc FROM pg_proc WHERE proname LIKE 'change\\_log\\_%'")).scalars().all()
+
+    both = [body for body in bodies if "new_rows" in body and "old_rows" in body]
+    assert len(both) == len(Noun)
+    assert [body for body in both if re.search(r"\b(JOIN|,)\s+(old|new)_rows\b", body)] == []
 
 
 @pytest.mark.deep

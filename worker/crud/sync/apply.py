@@ -194,6 +194,8 @@ def apply_differing(
 
 _SIXTEEN = Struct("16s")
 _VARIANT = bytes(value & 0x3F | 0x80 for value in range(256))
+_SEQUENCE = bytes(0x70 | number >> 8 for number in range(0x1000)), bytes(number & 0xFF for number in range(0x1000))
+"""The seventh and the eighth byte of up to 4,096 ids: the version, and a number that rises."""
 
 
 def new_ids(count: int) -> list[bytes]:
@@ -204,8 +206,7 @@ def new_ids(count: int) -> list[bytes]:
     ids = bytearray(os.urandom(16 * count))
     for index, byte in enumerate((time.time_ns() // 1_000_000).to_bytes(6, "big")):
         ids[index::16] = bytes((byte,)) * count
-    ids[6::16] = bytes(0x70 | number >> 8 for number in range(count))
-    ids[7::16] = bytes(number & 0xFF for number in range(count))
+    ids[6::16], ids[7::16] = (numbers[:count] for numbers in _SEQUENCE)
     ids[8::16] = ids[8::16].translate(_VARIANT)
     return [id_ for (id_,) in _SIXTEEN.iter_unpack(ids)]
 

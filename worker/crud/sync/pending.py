@@ -15,6 +15,9 @@ from worker.models.records import TransactionRecord
 from worker.models.vocabulary import TransactionStatus
 
 
+_PENDING = TransactionStatus.PENDING
+
+
 class ReadAnew(msgspec.Struct, gc=False):
     """A record that is new or changed, after mapping."""
 
@@ -42,7 +45,7 @@ def without_superseded(work: Work, read: list[ReadAnew]) -> tuple[list[ReadAnew]
     Returns:
         The others. And for those left out, by account and key, the keys of the rows that they had replaced.
     """
-    pending = [one for one in read if one.record.status == TransactionStatus.PENDING]
+    pending = [one for one in read if one.record.status is _PENDING]
     if not pending:
         return read, {}
     successors = {(one.scope, one.record.pending_key) for one in read if one.record.pending_key not in (None, one.key)}
@@ -75,7 +78,11 @@ def take_over(
     """
     taken: dict[bytes, bool] = {}
     replaced: list[StoredRow] = []
-    linked = [(one, _predecessors(one, superseded)) for one in read if one.record.pending_key not in (None, one.key)]
+    linked = [
+        (one, _predecessors(one, superseded))
+        for one in read
+        if (key := one.record.pending_key) is not None and key != one.key
+    ]
     row_keys = [(one.scope, key) for one, keys in linked for key in keys]
     by_row_key = {(row.account_id, row.key): row for row in stored_rows(work, row_keys)}
     settled = set[tuple[bytes, str]]()
