@@ -22,7 +22,7 @@ from worker.errors import ConfigurationError, Unavailable
 from worker.integrations import registry
 from worker.process.logger import Logger
 from worker.process.redis_names import QUEUES
-from worker.runtime import Runtime, close_runtime, forget_runtime, spare_collector
+from worker.runtime import Runtime, close_runtime, forget_runtime, tune_interpreter
 from worker.services import keys, limits
 from worker.services.refresh import spool
 from worker.settings import FlowerSettings, QueueSettings, get_settings, load
@@ -152,7 +152,7 @@ def _count_ticks(**_: Any) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _after_fork(**_: Any) -> None:
     forget_runtime()
-    spare_collector()
+    tune_interpreter()
     # A process that ran before this one may have left its metric files behind.
     metric_files.fold_dead(metric_files.directory(get_settings().home))
     tracing.begin(get_settings())

@@ -17,7 +17,7 @@ from uuid import UUID
 from worker.crud.sync import cursors
 from worker.integrations.kit.base import Caller, SyncRequest
 from worker.integrations.registry import build_integrations
-from worker.runtime import Runtime, spare_collector
+from worker.runtime import Runtime, tune_interpreter
 from worker.services.refresh.access_token import access_token
 from worker.settings import Settings, load
 
@@ -70,7 +70,7 @@ async def _measure(runtime: Runtime, profile: str, ids: list[UUID]) -> float:
 
 
 def main(profile: str, *ids: str) -> None:
-    spare_collector()  # as in a worker
+    tune_interpreter()  # as in a worker
     settings = load(Settings)
     runtime = Runtime(settings, integrations=build_integrations((profile,), settings, gate=None))
     milliseconds = runtime.run(_measure(runtime, profile, [UUID(id_) for id_ in ids]))

@@ -23,7 +23,7 @@ from tests.support.sandbox import SandboxAdmin
 from worker.integrations.registry import build_integrations
 from worker.models import SyncRun
 from worker.models.vocabulary import RunStatus, Trigger
-from worker.runtime import Runtime, spare_collector
+from worker.runtime import Runtime, tune_interpreter
 from worker.services.sync import batch
 from worker.settings import Settings, load
 
@@ -58,7 +58,7 @@ def start_feeds_again(runtime: Runtime, provider_id: UUID) -> None:
 
 
 def main(profile: str, login: str, small: str, admin_url: str, admin_token: str, feed_url: str) -> None:
-    spare_collector()  # as in a worker
+    tune_interpreter()  # as in a worker
     settings = load(Settings)
     runtime = Runtime(settings, integrations=build_integrations((profile,), settings, gate=None))
     with SandboxAdmin(admin_url, admin_token) as admin:

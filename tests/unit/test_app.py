@@ -99,13 +99,13 @@ def test_plain_redis_asks_for_no_tls(config: dict[str, Any]) -> None:
     assert config["broker_use_ssl"] is None
 
 
-def test_forked_process_spares_its_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    spared = Mock()
-    monkeypatch.setattr("worker.app.spare_collector", spared)
+def test_forked_process_tunes_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    tune = Mock()
+    monkeypatch.setattr("worker.app.tune_interpreter", tune)
 
     signals.worker_process_init.send(sender=None)
 
-    spared.assert_called_once_with()
+    tune.assert_called_once_with()
 
 
 def test_terminating_a_worker_begins_a_soft_shutdown(config: dict[str, Any]) -> None:

@@ -290,7 +290,8 @@ def test_renamed_securities_do_not_read_all_transactions_once_for_each(world: Wo
 def test_triggers_do_not_join_old_and_new_rows(world: World) -> None:
     """In a sync, hash joins are switched off, so such a join takes a time that grows with the square of the rows."""
     with world.runtime.transaction() as session:
-        bodies = session.execute(text("SELECT prosrc FROM pg_proc WHERE proname LIKE 'change\\_log\\_%'")).scalars().all()
+        query = text("SELECT prosrc FROM pg_proc WHERE proname LIKE 'change\\_log\\_%'")
+        bodies = session.execute(query).scalars().all()
 
     both = [body for body in bodies if "new_rows" in body and "old_rows" in body]
     assert len(both) == len(Noun)

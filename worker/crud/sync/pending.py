@@ -14,7 +14,6 @@ from worker.crud.sync.work import Work
 from worker.models.records import TransactionRecord
 from worker.models.vocabulary import TransactionStatus
 
-
 _PENDING = TransactionStatus.PENDING
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -123,7 +123,8 @@ def _read(work: Work, page: Page, listing: _Listing, differing: Sequence[Differi
     records = listing.records
     if work.holds_nothing and not listing.conflicting and records and _READ.issuperset(map(type, records)):
         # The same as below without Python code for each row, because Postgres has nothing to do until this is done.
-        return list(map(ReadAnew, records, scopes, keys, hashes, repeat(None)))
+        readable = cast("Sequence[TransactionRecord]", records)
+        return list(map(ReadAnew, readable, scopes, keys, hashes, repeat(None)))
     found = []
     for index, stored_id in differing:
         raw = rows[index]

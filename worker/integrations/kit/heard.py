@@ -10,6 +10,8 @@ from hashlib import blake2b
 
 _SIZE = 8
 """Bytes of a digest. Each digest also covers all answers before it, so two readings that differ once stay different."""
+_MOST = 128
+"""A reading of more answers than this equals no other, so its digests take at most 1 KiB."""
 
 
 class Heard:
@@ -34,6 +36,9 @@ class Heard:
         """
         if self._digests is None:
             return
+        if len(self._digests) == _MOST:
+            self._digests = None
+            return
         self._state.update(f"{url}\0{account_key}\0{status}\0{len(body)}\0".encode(errors="surrogatepass"))
         self._state.update(body)
         self._digests.append(self._state.digest())
@@ -43,14 +48,14 @@ class Heard:
         self._digests = None
 
     @property
+    def is_comparable(self) -> bool:
+        """Whether another reading may equal this one; if not, answers need not be noted."""
+        return self._digests is not None
+
+    @property
     def value(self) -> bytes:
         """The digests, one after another; empty if the reading cannot be compared."""
         return b"".join(self._digests or ())
-
-    @property
-    def count(self) -> int:
-        """Number of answers."""
-        return len(self._digests or ())
 
     def begins(self, value: bytes) -> bool:
         """Whether the answers so far are the first ones of another reading, of which `value` was kept."""

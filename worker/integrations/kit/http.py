@@ -258,7 +258,7 @@ class Api:
         return answer
 
     def _note_answer(self, endpoint: Endpoint, caller: Caller, account_key: str | None, answer: Answer) -> None:
-        if caller.heard is not None:
+        if caller.heard is not None and caller.heard.is_comparable:
             body = answer.body if self._varying is None else self._varying.sub(b"", answer.body)
             caller.heard.note(endpoint.url, account_key, answer.status, body)
 

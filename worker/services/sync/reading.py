@@ -21,10 +21,6 @@ from worker.models.pages import Page
 from worker.services.context import Context
 from worker.settings import Settings
 
-_MOST_ANSWERS = 128
-"""A reading of more answers than this is not kept for comparison, so its digests take at most 1 KiB in a run's row."""
-
-
 _MOST_ROWS = 2000
 """So many transactions are kept while looking; several logins are looked at together, so this limits their memory."""
 
@@ -47,7 +43,7 @@ class Reading:
     @property
     def answers(self) -> bytes | None:
         """What was heard; None if a later reading cannot be compared with it."""
-        return self._heard.value if 0 < self._heard.count <= _MOST_ANSWERS else None
+        return self._heard.value or None
 
     async def repeats(self, answers: bytes, *, until: float) -> bool:
         """Whether the provider answers as in the reading of which `answers` was kept.
