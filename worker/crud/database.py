@@ -6,6 +6,7 @@ Postgres's errors are turned into ours here, and every wait for Postgres has a t
 from __future__ import annotations
 
 import math
+import select as selecting
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ import psycopg
 from psycopg import errors, waiting
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 
 from worker.crud.unreachable import Silent, unavailable
@@ -33,6 +35,8 @@ OpenTransaction: TypeAlias = Session
 
 _INTERVAL_S = 0.1
 _KEEPALIVES = 3
+_TRUSTED_SECONDS = 1.0
+"""A connection that was in use so recently is not asked for a sign of life, unless it has received something."""
 _CLOCK_SECONDS = 60.0
 _CLOCK_DOUBT_SECONDS = 0.02
 _CLOCK_READINGS = 5
@@ -122,6 +126,8 @@ def make_engine(
 ) -> Engine:
     """An engine whose pool holds at most `connections`; broken ones are replaced before use.
 
+    A connection that was in use within the last second only counts as broken if the server has closed it since.
+
     Postgres ends a transaction that has no statement for `idle_seconds`: otherwise a process that is paused would keep
     its locks for ever. It ends statements after the times in `limits`; these also limit how long we wait for an answer
     before we close the connection.
@@ -138,7 +144,6 @@ def make_engine(
         database_url,
         pool_size=connections,
         max_overflow=0,
-        pool_pre_ping=True,
         pool_timeout=limits.database_step_seconds,
         connect_args=arguments,
         # Values must not appear in error messages: they may be personal data.
@@ -200,11 +205,13 @@ class _Connection(psycopg.Connection[Any]):
     Attributes:
         limits: the engine's limits.
         is_lent: it has passed the check of the pool and is in use.
+        used_at: when it was made or last in use (`time.monotonic`).
         until: when to give up (`time.monotonic`); None: each wait has its own limit.
     """
 
     limits = DatabaseLimits()
     is_lent = False
+    used_at = -math.inf
     until: float | None = None
 
     def wait(self, gen: Any, interval: float = _INTERVAL_S, timeout: float | None = None) -> Any:
@@ -233,6 +240,17 @@ class _Connection(psycopg.Connection[Any]):
                 self.close()
             raise
 
+    def is_trusted(self) -> bool:
+        """Whether it may be used without asking the server: it was in use just now, and the server has not closed it.
+
+        A server that ends a connection sends its reason or the end of the stream, so there is something to read.
+        """
+        if _monotonic() - self.used_at > _TRUSTED_SECONDS or self.closed:
+            return False
+        readable = selecting.poll()
+        readable.register(self.pgconn.socket, selecting.POLLIN)
+        return not readable.poll(0)
+
     def _seconds_left(self) -> float:
         at = _give_up_at.get()
         seconds = self.limits.database_step_seconds if at is None else at - _monotonic()
@@ -254,6 +272,7 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
     def connect(dialect: Any, record: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Connection:
         connection = _Connection.connect(*arguments, **named)
         connection.limits = limits
+        connection.used_at = _monotonic()
         return connection
 
     @event.listens_for(engine, "handle_error")
@@ -264,6 +283,8 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
 
     @event.listens_for(engine, "checkout")
     def lend(connection: _Connection, *_: Any) -> None:
+        if not connection.is_trusted():
+            _check(engine, connection)
         connection.is_lent = True
         connection.until = _give_up_at.get()
 
@@ -272,6 +293,22 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
         if connection is not None:
             connection.is_lent = False
             connection.until = None
+            connection.used_at = _monotonic()
+
+
+def _check(engine: Engine, connection: _Connection) -> None:
+    """Asks the server for a sign of life.
+
+    Raises:
+        InvalidatePoolError: the connection is broken, so SQLAlchemy replaces it and those that are as old.
+    """
+    dialect: Any = engine.dialect
+    try:
+        dialect.do_ping(connection)
+    except psycopg.Error as error:
+        if dialect.is_disconnect(error, connection, None):
+            raise InvalidatePoolError from error
+        raise
 
 
 def give_up_at(moment: float) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from tests.integration.availability.conftest import SOON
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
-from worker.crud import export
+from worker.crud import database, export
 from worker.crud.database import make_engine, transaction
 from worker.crud.simplefin import rows
 from worker.crud.sync.apply import driver
@@ -34,6 +34,10 @@ def ask_the_driver(session: Session) -> int:
     row = driver(session).execute("SELECT 1").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def str_of(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
 
 
 def once(engine: Engine, step: Callable[[Session], int] = ask) -> int:
@@ -57,12 +61,40 @@ def test_silence_in_the_middle_of_a_transaction_ends_it(
     assert once(impatient, step) == 1
 
 
-def test_connection_of_before_is_asked_for_a_sign_of_life_and_replaced(impatient: Engine, proxy: Proxy) -> None:
+def test_connection_of_before_is_asked_for_a_sign_of_life_and_replaced(
+    impatient: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert once(impatient) == 1
     with proxy.vanished():
         pass
+    monkeypatch.setattr(database, "_TRUSTED_SECONDS", 0.0)
 
     assert once(impatient) == 1
+
+
+def test_connection_that_was_just_in_use_is_replaced_if_the_server_has_ended_it(impatient: Engine) -> None:
+    def backend(session: Session) -> int:
+        return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+    first, other = once(impatient, backend), make_engine(str_of(impatient), connections=1)
+    with transaction(other) as session:
+        session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+    other.dispose()
+
+    assert once(impatient, backend) != first
+
+
+def test_connection_that_was_just_in_use_is_not_asked(impatient: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(database, "_check", lambda *_: asked.append("sign of life"))
+
+    for _ in range(3):
+        assert once(impatient) == 1
+    assert asked == []
+    monkeypatch.setattr(database, "_TRUSTED_SECONDS", 0.0)
+    once(impatient)
+
+    assert asked == ["sign of life"]
 
 
 def test_no_new_connection_is_waited_for_in_vain(impatient: Engine, proxy: Proxy) -> None:
