@@ -194,6 +194,10 @@ bench-sync: $(STAMP) ## Rows a second into Postgres against COPY
 bench-idle: $(STAMP) ## What a sync costs that finds nothing new
 	$(BIN)/python -m tests.benchmarks.bench_idle $(ARGS)
 
+.PHONY: bench-first
+bench-first: $(STAMP) ## How long the first sync of a login takes
+	$(BIN)/python -m tests.benchmarks.bench_first $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## The same rows through dlt and target-postgres, each in an environment of its own
 	$(BIN)/python -m tests.benchmarks.bench_peers $(ARGS)
