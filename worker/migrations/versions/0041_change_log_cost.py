@@ -1,8 +1,8 @@
 """The triggers of the change log cost less, and their cost grows with the number of rows, not with its square.
 
-A sync compares old and new rows with hash joins switched off, so the join of both in the trigger took a second for each
-5,000 changed rows squared; `EXCEPT` needs no join. Rows find their user once for each account and not one by one. Ids
-hardly get smaller by compression, which took most of the trigger's time.
+In a sync, hash joins are switched off, so the join of old and new rows in the trigger took 1.4 ms for each of 8,000
+changed rows; `EXCEPT` needs no join. Rows find their user once for each account and not one by one. Ids hardly get
+smaller by compression, which took most of the time after new rows.
 """
 
 from __future__ import annotations
