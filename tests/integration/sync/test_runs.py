@@ -31,7 +31,6 @@ from worker.models import new_id
 from worker.models.vocabulary import RunStatus, Trigger
 from worker.services.sync import batch
 from worker.services.sync import run as sync_run
-from worker.services.sync.time_limit import TimeLimit
 
 SOON = timedelta(minutes=7)
 
@@ -220,7 +219,7 @@ def test_run_whose_time_is_up_goes_on_from_its_cursor(link_model: Callable[..., 
     for number in range(9):
         linked.integration.books.put(Movement(f"t{number}", "A", "1.00"))
     linked.integration.plan = Plan(page_size=3)
-    monkeypatch.setattr(TimeLimit, "late", lambda _: 0.5)
+    monkeypatch.setattr(sync_run.RunUnderWay, "_out_of_time", _always_out_of_time)
     linked.execute(
         "INSERT INTO quarantine (id, provider_id, run_id, kind, reason, fingerprint)"
         " VALUES (gen_random_uuid(), :id, gen_random_uuid(), 'holding', 'odd', 'fingerprint')"
@@ -308,6 +307,11 @@ def test_run_that_gets_no_feed_further_ends_when_twice_its_time_is_up(
 
     assert (run.status, run.error, run.error_reason) == (RunStatus.FAILED, "transient", "time_is_up")
     assert due_in(linked) > timedelta(0)
+
+
+def _always_out_of_time(self: Any, page: Page) -> bool:
+    self._found.goes_on = page.more
+    return bool(page.more)
 
 
 @pytest.mark.deep
@@ -480,7 +484,7 @@ def test_run_goes_on_when_postgres_is_still_away_after_the_first_wait(linked: Li
     db, away = linked.runtime.db, iter([True, True])
 
     async def failing_twice(step: Any, *args: Any, **kwargs: Any) -> Any:
-        if step in (pages.apply_feeds, runs.read_progress) and next(away, False):
+        if step in (pages.apply_pages, runs.read_progress) and next(away, False):
             raise Unavailable("Postgres is away")
         return await db(step, *args, **kwargs)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -194,10 +194,6 @@ class Prepared(NamedTuple):
     row_keys: Set[RowKey]
     conflicting: frozenset[RowKey] = frozenset()
     records: Sequence[TransactionRecord | BadRecord] | None = None
-
-
-FeedPages: TypeAlias = Sequence[tuple[Page, Prepared]]
-"""Pages of one feed, in order."""
 
 
 def prepare(page: Page, rules: Rules) -> Prepared:

@@ -17,7 +17,6 @@ from worker.crud.sync.pages import PagesApplied
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.work import Tally
 from worker.errors import BadPayload, DashtamError, Forbidden, ProviderError, ReauthRequired, Unavailable
-from worker.models.pages import Page
 from worker.models.vocabulary import ROW_OUTCOMES, RunStatus
 from worker.process.logger import Logger
 from worker.services.availability import breaker
@@ -62,13 +61,6 @@ class Found:
     cancelled: bool = False
     goes_on: bool = False
     answers: bytes | None = None
-
-    def meet(self, page: Page) -> None:
-        """Notes what a page lists, before it is stored."""
-        self.pages += 1
-        self.grant_expires_at = page.grant_expires_at or self.grant_expires_at
-        self.listed.update(account.account_key for account in page.accounts)
-        self.without_balance.update(one.account_key or "" for one in page.rejects if one.kind == "balance")
 
     def count(self, applied: PagesApplied, feed: str) -> None:
         """Adds what applying pages of a feed did."""

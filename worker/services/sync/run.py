@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 from uuid import UUID
 
-from worker.crud.sync import cursors, pages, runs, unseen, unsettled
+from worker.crud.sync import cursors, pages, runs, unsettled
 from worker.crud.sync.repeats import LastRun
 from worker.crud.sync.runs import RunBegun
 from worker.crud.sync.sources import Known
-from worker.crud.sync.work import FeedPages, Prepared, Tally, prepare
+from worker.crud.sync.work import Prepared, Tally, prepare
 from worker.errors import (
     AccessExpired,
     BadPayload,
@@ -225,8 +226,11 @@ class RunUnderWay:
                 self._found.goes_on = self._limit.is_over()
                 if self._found.goes_on:  # the next run asks again for pages that are not stored
                     return
-                if await self._apply([list(found) for _, found in groupby(come, key=lambda one: one[0].feed)]):
-                    return
+                for _, together in groupby(come, key=lambda found: found[0].feed):
+                    found = list(together)
+                    await self._apply(found)
+                    if self._found.cancelled or self._out_of_time(found[-1][0]):
+                        return
         self._found.answers = reading.answers
 
     async def _open(self) -> Reading:
@@ -261,23 +265,23 @@ class RunUnderWay:
         circles = Circles(reading.request)
         async with aclosing(reading.pages()) as stream:
             async for page in stream:
-                self._found.meet(page)
+                self._found.pages += 1
+                self._found.grant_expires_at = page.grant_expires_at or self._found.grant_expires_at
                 circles.check(page)
+                self._found.listed.update(account.account_key for account in page.accounts)
+                unstated = (one.account_key or "" for one in page.rejects if one.kind == "balance")
+                self._found.without_balance.update(unstated)
                 yield page, prepare(page, self._rules)
 
-    async def _apply(self, feeds: Sequence[FeedPages]) -> bool:
-        """Stores pages of one or more feeds. Returns whether the run stores no further ones."""
-        try:
-            applied = await self._store(feeds)
-        except pages.PageRefused as error:
-            if len(feeds) > 1:  # each alone, so that only what was refused is stored row by row
-                return True in [await self._apply([found]) for found in feeds]
-            log.warning("page_refused", error=type(error.__cause__).__name__, next="row by row where it must be")
-            applied = await self._store(feeds, careful=True)
-        return True in [self._note(found[-1][0], one) for found, one in zip(feeds, applied, strict=False)]
+    def _out_of_time(self, page: Page) -> bool:
+        self._limit.moved |= page.cursor is not None and page.feed not in self._integration.memory_feeds
+        self._found.goes_on = page.more and self._limit.late() > 0
+        return self._found.goes_on
 
-    def _note(self, last: Page, applied: pages.PagesApplied) -> bool:
-        """Counts what was stored of a feed, up to the page `last`. Returns whether the run stores no further pages."""
+    async def _apply(self, found: Sequence[tuple[Page, Prepared]]) -> None:
+        """Stores pages of one feed."""
+        last = found[-1][0]
+        applied = await self._store(found)
         self._found.count(applied, last.feed)
         if applied.reading_id is not None:
             raise pages.Recognised(applied.reading_id)
@@ -286,22 +290,18 @@ class RunUnderWay:
             self._loop_tallies.setdefault(last.feed, Tally()).update(applied.tally.of("transactions"))
         else:
             self._loop_tallies.pop(last.feed, None)
-        self._limit.moved |= last.cursor is not None and last.feed not in self._integration.memory_feeds
-        self._found.goes_on |= last.more and self._limit.late() > 0
-        return self._found.cancelled or self._found.goes_on
 
-    async def _store(self, feeds: Sequence[FeedPages], *, careful: bool = False) -> list[pages.PagesApplied]:
-        applied = await self._runtime.db(
-            pages.apply_feeds,
-            run=self._key,
-            feeds=feeds,
-            rules=self._rules,
-            progress=pages.Progress(pages=self._stored_pages, tally=self._found.tally, accounts=self._accounts),
-            now=await self._runtime.now(),
-            careful=careful,
-        )
-        self._stored_pages += sum(len(found) for found, _ in zip(feeds, applied, strict=False))
-        self._accounts = applied[-1].accounts
+    async def _store(self, found: Sequence[tuple[Page, Prepared]]) -> pages.PagesApplied:
+        given: dict[str, Any] = {"run": self._key, "pages": found, "rules": self._rules}
+        given["now"] = await self._runtime.now()
+        given["progress"] = pages.Progress(pages=self._stored_pages, tally=self._found.tally, accounts=self._accounts)
+        try:
+            applied = await self._runtime.db(pages.apply_pages, **given)
+        except pages.PageRefused as error:
+            log.warning("page_refused", error=type(error.__cause__).__name__, next="row by row where it must be")
+            applied = await self._runtime.db(pages.apply_pages, careful=True, **given)
+        self._stored_pages += len(found)
+        self._accounts = applied.accounts
         return applied
 
     async def _renew(self) -> None:
@@ -341,7 +341,7 @@ class RunUnderWay:
 
     async def _withdraw_unseen(self) -> None:
         applied = await self._runtime.db(
-            unseen.withdraw_unseen,
+            pages.withdraw_unseen,
             run=self._key,
             rules=self._rules,
             now=await self._runtime.now(),
