@@ -37,20 +37,21 @@ def read_beforehand(given: Bench, ids: Sequence[UUID]) -> None:
 
 
 def durations(given: Bench, ids: Sequence[UUID], rows: int) -> list[float]:
-    """Milliseconds from sending each login's message to the end of its run; the next one is sent after that."""
+    """Milliseconds from sending each login's message to the commit that ends its run; then the next one is sent."""
     found = []
     with given.engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         query = text(
-            "SELECT finished_at, status, added FROM sync_runs WHERE provider_id = :id AND finished_at IS NOT NULL"
+            "SELECT pg_xact_commit_timestamp(xmin), status, added FROM sync_runs"
+            " WHERE provider_id = :id AND finished_at IS NOT NULL"
         )
         for id_ in ids:
             sent = datetime.now(UTC)
             ours([id_])
             wait_for(lambda id_=id_: connection.execute(query, {"id": id_}).first(), every=0.02, what="a sync")
-            finished_at, status, added = connection.execute(query, {"id": id_}).one()
+            ended_at, status, added = connection.execute(query, {"id": id_}).one()
             if status != "completed" or added < rows:
                 raise SystemExit(f"a sync ended {status} with {added} new rows")
-            found.append((finished_at - sent).total_seconds() * 1000)
+            found.append((ended_at - sent).total_seconds() * 1000)
     return found
 
 
@@ -76,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     say(f"load average {os.getloadavg()[0]:.1f}")
     found = {}
-    with bench() as given:
+    with bench(track_commit_timestamp="on") as given:
         os.environ.update(
             QUOTA_SCALE="1000000",
             DASHTAM_HOME=str(given.home / "home"),

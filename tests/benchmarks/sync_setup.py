@@ -53,14 +53,14 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    """Starts the servers and points this process's environment at them."""
+def bench(**postgres_settings: str) -> Iterator[Bench]:
+    """Starts the servers, Postgres with these settings besides, and points this process's environment at them."""
     with ExitStack() as stack:
         home = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="dashtam-bench-", ignore_cleanup_errors=True))
         )
         home.chmod(0o755)
-        tuned = {"max_wal_size": "4GB", "checkpoint_timeout": "30min", "autovacuum": "off"}
+        tuned = {"max_wal_size": "4GB", "checkpoint_timeout": "30min", "autovacuum": "off"} | postgres_settings
         devstack = Devstack(home / "stack", durable=True, environ={}, postgres_settings=tuned)
         urls = stack.enter_context(devstack.session(erase=True))
         databases = Databases(urls.database_url)

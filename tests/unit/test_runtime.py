@@ -51,7 +51,7 @@ def test_forked_process_makes_its_own() -> None:
 
 
 @pytest.mark.deep
-def test_collector_does_not_look_through_what_the_process_is_made_of() -> None:
+def test_collector_does_not_look_through_what_the_process_is_made_of_and_threads_switch_often() -> None:
     before, switching = gc.get_threshold(), sys.getswitchinterval()
     looked_through, frozen = len(gc.get_objects()), gc.get_freeze_count()
     try:
@@ -60,6 +60,7 @@ def test_collector_does_not_look_through_what_the_process_is_made_of() -> None:
         # Not one object by name: a collection that another thread is in the middle of takes its objects back.
         assert gc.get_freeze_count() - frozen > looked_through / 2
         assert gc.get_threshold()[0] > 10_000
+        assert sys.getswitchinterval() < 0.001
     finally:
         sys.setswitchinterval(switching)
         gc.set_threshold(*before)

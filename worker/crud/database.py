@@ -205,13 +205,13 @@ class _Connection(psycopg.Connection[Any]):
     Attributes:
         limits: the engine's limits.
         is_lent: it has passed the check of the pool and is in use.
-        used_at: when it was made or last in use (`time.monotonic`).
+        used_at: when it was last in use (`elapsed`); None before its first use.
         until: when to give up (`time.monotonic`); None: each wait has its own limit.
     """
 
     limits = DatabaseLimits()
     is_lent = False
-    used_at = -math.inf
+    used_at: float | None = None
     until: float | None = None
 
     def wait(self, gen: Any, interval: float = _INTERVAL_S, timeout: float | None = None) -> Any:
@@ -241,11 +241,13 @@ class _Connection(psycopg.Connection[Any]):
             raise
 
     def is_trusted(self) -> bool:
-        """Whether it may be used without asking the server: it was in use just now, and the server has not closed it.
+        """Whether it may be used without asking the server: it is new, or was in use just now and is still open.
 
         A server that ends a connection sends its reason or the end of the stream, so there is something to read.
         """
-        if _monotonic() - self.used_at > _TRUSTED_SECONDS or self.closed:
+        if self.used_at is None:
+            return True
+        if elapsed() - self.used_at > _TRUSTED_SECONDS or self.closed:
             return False
         readable = selecting.poll()
         readable.register(self.pgconn.socket, selecting.POLLIN)
@@ -272,7 +274,6 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
     def connect(dialect: Any, record: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Connection:
         connection = _Connection.connect(*arguments, **named)
         connection.limits = limits
-        connection.used_at = _monotonic()
         return connection
 
     @event.listens_for(engine, "handle_error")
@@ -293,7 +294,7 @@ def _hang_up_in_time(engine: Engine, limits: DatabaseLimits) -> None:
         if connection is not None:
             connection.is_lent = False
             connection.until = None
-            connection.used_at = _monotonic()
+            connection.used_at = elapsed()
 
 
 def _check(engine: Engine, connection: _Connection) -> None:

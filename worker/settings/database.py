@@ -13,7 +13,7 @@ class DatabaseLimits(BaseModel):
     """The settings that limit every wait for Postgres. The defaults fit together, and fit a lease of 45 s."""
 
     database_connect_seconds: Seconds = 5
-    """Time limit for opening a connection, and for the first answer on a connection that was opened earlier."""
+    """Time limit for opening a connection, and for the first answer on one that was not used for a second."""
     database_lock_seconds: Seconds = 10
     """How long a statement may wait for a lock before Postgres ends it (`lock_timeout`)."""
     database_statement_seconds: Seconds = 30

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -82,6 +83,25 @@ def test_connection_that_was_just_in_use_is_replaced_if_the_server_has_ended_it(
     other.dispose()
 
     assert once(impatient, backend) != first
+
+
+def test_new_connection_that_the_server_ends_at_once_is_told_as_such(
+    impatient: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, other = database._Connection.connect, make_engine(str_of(impatient), connections=1)
+
+    def connect_in_vain(*positional: Any, **named: Any) -> Any:
+        connection = connect(*positional, **named)
+        with transaction(other) as session:
+            session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": connection.info.backend_pid})
+        return connection
+
+    once(other)
+    monkeypatch.setattr(database._Connection, "connect", connect_in_vain)
+
+    with pytest.raises(Unavailable):
+        once(impatient)
+    other.dispose()
 
 
 def test_connection_that_was_just_in_use_is_not_asked(impatient: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
