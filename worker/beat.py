@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-# Beat's first use of it would import it. A SIGTERM at that moment would find it half imported, and beat would exit 1.
-import celery.app.amqp  # noqa: F401
 from celery.apps.beat import Beat as CeleryBeat
 from celery.beat import Scheduler as CelerySchedule
 
+# Beat's first use of it would import it. A SIGTERM at that moment would find it half imported, and beat would exit 1.
+import worker.consumer  # noqa: F401
 from worker.process.sign_of_life import LIFE
 from worker.settings import QueueSettings, load
 
