@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
 
 from tests.support.environment import ROOT
 from tests.support.tracing import untraced
+from tests.support.waiting import wait_for
 from worker.models import every_table
 
 # Rows of this table cannot be deleted, not even by its owner, while its triggers are on.
@@ -61,7 +64,7 @@ class Databases:
         """Drops what this session made; the template stays for the next session on this server."""
         with self._admin() as connection:
             for name in self._made:
-                connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+                wait_for(lambda name=name: _dropped(connection, name), every=0.2, what=f"no vacuum in {name}")
         self._made.clear()
 
     def _template(self) -> str:
@@ -145,3 +148,14 @@ def _empty_table(connection: Connection, name: str) -> None:
 
 def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=False)
+
+
+def _dropped(connection: Connection, name: str) -> bool:
+    """Drops a database. False while Postgres's own vacuum is at work in it, which only a superuser may end."""
+    try:
+        connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            return False
+        raise
+    return True
