@@ -19,7 +19,7 @@ from uuid import UUID
 import psutil
 from sqlalchemy import text
 
-from tests.benchmarks.bench_idle import PROFILES, Counters, make, ours
+from tests.benchmarks.bench_idle import PROFILES, Counters, make, ours, set_environment
 from tests.benchmarks.bench_refresh import say, worker
 from tests.benchmarks.sync_setup import Bench, bench, median, read_through
 from tests.support.waiting import wait_for
@@ -78,13 +78,7 @@ def main() -> None:
     say(f"load average {os.getloadavg()[0]:.1f}")
     found = {}
     with bench(track_commit_timestamp="on") as given:
-        os.environ.update(
-            QUOTA_SCALE="1000000",
-            DASHTAM_HOME=str(given.home / "home"),
-            DASHTAM_ENV_FILE=os.devnull,
-            LOG_LEVEL="INFO",
-            INTEGRATIONS=",".join(PROFILES),
-        )
+        set_environment(given)
         counters = Counters(given.engine())
         with worker("ours", ["-A", "worker.app", "worker", "-Q", "sync", "-c", "1"], given.home) as process:
             for profile in PROFILES:

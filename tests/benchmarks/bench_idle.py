@@ -202,8 +202,8 @@ def make(given: Bench, profile: str, count: int, rows: int) -> dict[UUID, str]:
     return ids
 
 
-def run(given: Bench, options: argparse.Namespace) -> dict[str, object]:
-    """All measurements."""
+def set_environment(given: Bench) -> None:
+    """What the worker gets besides: its home, and quotas that refuse nothing."""
     os.environ.update(
         QUOTA_SCALE="1000000",
         DASHTAM_HOME=str(given.home / "home"),
@@ -211,6 +211,11 @@ def run(given: Bench, options: argparse.Namespace) -> dict[str, object]:
         LOG_LEVEL="INFO",
         INTEGRATIONS=",".join(PROFILES),
     )
+
+
+def run(given: Bench, options: argparse.Namespace) -> dict[str, object]:
+    """All measurements."""
+    set_environment(given)
     only = options.only.split(",")
     logins = {profile: make(given, profile, options.n, options.rows) for profile in PROFILES}
     ids = {profile: list(logins[profile]) for profile in PROFILES}

@@ -41,11 +41,15 @@ def _columns(side: str, names: str) -> str:
     return ", ".join(f"{side}{name}" for name in names.split())
 
 
+def _owner(noun: str) -> tuple[str, str]:
+    """The column that says whose a row is, and the join from it to the login."""
+    if noun == "accounts":
+        return "provider_id", "providers p ON p.id = r.provider_id"
+    return "account_id", "accounts a ON a.id = r.account_id JOIN providers p ON p.id = a.provider_id"
+
+
 def _body(noun: str) -> str:
-    owned = "provider_id" if noun == "accounts" else "account_id"
-    owner = "providers p ON p.id = r.provider_id"
-    if noun != "accounts":
-        owner = "accounts a ON a.id = r.account_id JOIN providers p ON p.id = a.provider_id"
+    owned, owner = _owner(noun)
 
     def write(change: str, rows: str) -> str:
         return f"""
@@ -106,10 +110,7 @@ def downgrade() -> None:
 
 def _body_before(noun: str) -> str:
     """As 0029 and 0037 made it."""
-    owned = "provider_id" if noun == "accounts" else "account_id"
-    owner = "providers p ON p.id = r.provider_id"
-    if noun != "accounts":
-        owner = "accounts a ON a.id = r.account_id JOIN providers p ON p.id = a.provider_id"
+    owned, owner = _owner(noun)
     new, old = (_columns(side, f"{owned} {_SHOWN[noun]}") for side in ("n.", "o."))
 
     def write(change: str, rows: str, side: str) -> str:
